@@ -1,0 +1,90 @@
+"""Commands change rows in SQL; queries are answered from Redis, and from SQL while Redis can't be proved fresh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from diptych.app import Diptych
+from diptych.config import ConfigService
+from diptych.errors import (
+    AmbiguousLookupError,
+    ConfigurationError,
+    ConflictError,
+    ConstraintError,
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    DiptychError,
+    DuplicateError,
+    Fault,
+    InvalidMessage,
+    InvalidValueError,
+    MissingExtraError,
+    NotStartedError,
+    RedisRefusedError,
+    RedisUnavailableError,
+    SchemaVersionError,
+    UnavailableError,
+    UnitOfWorkError,
+    UnknownColumnError,
+    WiringError,
+)
+from diptych.health import Health
+from diptych.messages import Command, Event, Message, Query, Rule, build
+from diptych.read.model import Document, Page, PageOf, ReadModel, Served, by
+from diptych.write.orm import ORMService
+from diptych.write.types import code_point_text
+
+if TYPE_CHECKING:
+    from diptych.read.redis import RedisService
+
+__all__ = [
+    "AmbiguousLookupError",
+    "Command",
+    "ConfigService",
+    "ConfigurationError",
+    "ConflictError",
+    "ConstraintError",
+    "DatabaseBusyError",
+    "DatabaseUnavailableError",
+    "Diptych",
+    "DiptychError",
+    "Document",
+    "DuplicateError",
+    "Event",
+    "Fault",
+    "Health",
+    "InvalidMessage",
+    "InvalidValueError",
+    "Message",
+    "MissingExtraError",
+    "NotStartedError",
+    "ORMService",
+    "Page",
+    "PageOf",
+    "Query",
+    "ReadModel",
+    "RedisRefusedError",
+    "RedisService",
+    "RedisUnavailableError",
+    "Rule",
+    "SchemaVersionError",
+    "Served",
+    "UnavailableError",
+    "UnitOfWorkError",
+    "UnknownColumnError",
+    "WiringError",
+    "build",
+    "by",
+    "code_point_text",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Redis is an extra: the names of everything else must be there without it.
+    if name == "RedisService":
+        from diptych.read.redis import RedisService
+
+        return RedisService
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

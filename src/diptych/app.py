@@ -1,0 +1,260 @@
+"""``Diptych``: the one place where an application is put together, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+from diptych.bus import Bus
+from diptych.config import ConfigService
+from diptych.context import correlation_id, request_scope
+from diptych.errors import ConfigurationError, NotStartedError, WiringError
+from diptych.health import Health, ReadModelHealth, RedisHealth, SqlHealth
+from diptych.messages import Command, Query
+from diptych.ports import CommandContext, RowSource
+from diptych.read.fallback import NoReplica, SqlFallback
+from diptych.read.model import ReadModel
+from diptych.read.projection import Projection
+from diptych.read.reader import Reader
+from diptych.write.orm import ORMService
+from diptych.write.retention import Retention
+from diptych.write.rows import SqlRows
+from diptych.write.unit_of_work import new_context
+
+if TYPE_CHECKING:
+    # Redis is an extra: without it SQL answers, and nothing that needs it may be imported.
+    from diptych.hinge.keeper import Hinge
+    from diptych.hinge.replica import Replica
+    from diptych.read.redis import RedisService
+
+R = TypeVar("R")
+ActorHook = Callable[[Mapping[str, Any] | None], str | None]
+
+
+class Diptych:
+    """An application: its models, the handlers of its messages, and its read models.
+
+    ``models`` is the declarative base whose tables are created at start. ``handlers`` are classes whose methods
+    handle commands and queries; their constructors may ask for ``ConfigService``, ``ORMService``,
+    ``RedisService``, the read models, ``Diptych`` itself, and the instances in ``services``. ``actor`` tells the
+    change log who acts: it is called once a command with the ASGI scope of its request (None outside of one).
+
+    Nothing is opened before ``start``, which raises ``WiringError`` and ``ConfigurationError`` for what does not
+    fit together, ``SchemaVersionError``, and ``UnavailableError`` for a store that can't be done without.
+    """
+
+    def __init__(
+        self,
+        config: ConfigService | None = None,
+        *,
+        models: type,
+        handlers: Sequence[type],
+        read_models: Sequence[type[ReadModel[Any]]] = (),
+        services: Sequence[object] = (),
+        actor: ActorHook | None = None,
+    ) -> None:
+        self.config = config or ConfigService()
+        self.orm = ORMService(self.config)
+        self._models = models
+        self._handlers = tuple(handlers)
+        self._read_models = tuple(read_models)
+        self._services = tuple(services)
+        self._actor = actor
+        self._running: _Running | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Opens the stores, checks the wiring, and begins to bring the read models up. Safe to call twice."""
+        async with self._starting:
+            if self._running is None:
+                async with contextlib.AsyncExitStack() as exits:
+                    self._running = await self._start(exits)
+
+    async def stop(self) -> None:
+        """Finishes the commands that are being committed and closes everything. Safe to call twice."""
+        async with self._starting:
+            running, self._running = self._running, None
+            if running is not None:
+                await running.exits.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def execute(self, command: Command[R]) -> R:
+        """Runs the command's handler as one transaction and returns its result once that is visible to queries.
+
+        Whatever the handler raises leaves nothing behind. Inside another command it joins that one. A handler is
+        run again, from its start, if a concurrent transaction won (``ConflictError`` when that goes on).
+        """
+        if not isinstance(command, Command):
+            raise TypeError(f"execute takes a Command, not {type(command).__name__}; queries go to ask")
+        handler = self._run.bus.handler_of(type(command))
+        result: R = await self.orm.units.run(lambda _unit: handler(command), self._context())
+        return result
+
+    async def ask(self, query: Query[R]) -> R:
+        """Awaits the query's handler and returns its result."""
+        if not isinstance(query, Query):
+            raise TypeError(f"ask takes a Query, not {type(query).__name__}; commands go to execute")
+        result: R = await self._run.bus.dispatch(query)
+        return result
+
+    async def health(self) -> Health:
+        """The state of SQL, of Redis and of each read model, as it is now."""
+        running = self._run
+        sql = SqlHealth("up" if await self.orm.is_reachable() else "away", self.orm.engines.name)
+        return Health(
+            status="ok" if sql.state == "up" else "unavailable",
+            sql=sql,
+            redis=_redis_health(running.redis),
+            read_models={
+                model.__name__: _served_by(running.replicas.get(model)) for model in self._read_models
+            },
+        )
+
+    @property
+    def _run(self) -> _Running:
+        if self._running is None:
+            raise NotStartedError("the application is not started: `await app.start()`, or `async with app:`")
+        return self._running
+
+    def _context(self) -> CommandContext:
+        scope = request_scope.get()
+        return new_context(correlation_id(scope), self._actor(scope) if self._actor is not None else None)
+
+    async def _start(self, exits: contextlib.AsyncExitStack) -> _Running:
+        """What is opened last is closed first: commands that are committing still find the read side open."""
+        exits.push_async_callback(self.orm.close)
+        await self.orm.init(models=self._models)
+        redis = _redis_service(self.config)
+        panels = [self._read_panel(model) for model in self._read_models]
+        hinge, replicas, readers = _join(self.config, redis, panels, self.orm)
+        read_models = {model: model(reader) for model, reader in readers.items()}
+        bus = Bus(self._handlers, self._provided(redis, read_models))
+        retention = Retention(self.orm.engines, self.config)
+        exits.push_async_callback(retention.stop)
+        retention.start()
+        if redis is not None and hinge is not None:
+            exits.push_async_callback(redis.close)
+            await redis.start()
+            exits.push_async_callback(hinge.stop)
+            self.orm.publish_to(hinge)
+            hinge.start()
+        exits.push_async_callback(self.orm.finish)
+        return _Running(exits.pop_all(), bus, redis, replicas)
+
+    def _read_panel(self, model: type[ReadModel[Any]]) -> _Panel:
+        """The read model's declaration compiled, and the SQL side of it. Raises ``WiringError``."""
+        attribute = getattr(model, "key", None)
+        if attribute is None or not hasattr(attribute, "class_"):
+            raise WiringError([f"{model.__name__}: `key` must be a mapped attribute, such as Book.title"])
+        entity = self.orm.entity(attribute.class_)
+        projection = Projection(model, entity.describe(self.orm.engines.reader.dialect))
+        return _Panel(projection, SqlRows(self.orm, entity, projection.key, projection.columns))
+
+    def _provided(
+        self, redis: RedisService | None, read_models: Mapping[type, ReadModel[Any]]
+    ) -> dict[type, object | None]:
+        services: dict[type, object | None] = {type(service): service for service in self._services}
+        services |= {type(self): self, type(self.config): self.config, ORMService: self.orm, **read_models}
+        with contextlib.suppress(ConfigurationError):  # without the extra there is no such class to ask for
+            from diptych.read.redis import RedisService
+
+            services[RedisService] = redis
+        return services
+
+
+class _Panel(NamedTuple):
+    projection: Projection
+    source: RowSource
+
+
+class _Running(NamedTuple):
+    """What exists between start and stop."""
+
+    exits: contextlib.AsyncExitStack
+    bus: Bus
+    redis: RedisService | None
+    replicas: dict[type, Replica]
+
+
+def _redis_service(config: ConfigService) -> RedisService | None:
+    url = config.get("REDIS_URL")
+    if url is None:
+        return None
+    from diptych.read.redis import RedisService
+
+    return RedisService(
+        url,
+        critical=config.get("REDIS_CRITICAL"),
+        namespace=config.get("REDIS_NAMESPACE"),
+        query_timeout_ms=config.get("REDIS_QUERY_TIMEOUT_MS"),
+        command_timeout_ms=config.get("REDIS_COMMAND_TIMEOUT_MS"),
+    )
+
+
+def _join(
+    config: ConfigService, redis: RedisService | None, panels: Sequence[_Panel], orm: ORMService
+) -> tuple[Hinge | None, dict[type, Replica], dict[type, Reader]]:
+    """Joins each read model's two routes in a reader; with Redis, the hinge keeps the one true to the other."""
+    turns = asyncio.Semaphore(config.get("SQL_QUERY_CONCURRENCY"))
+    if redis is None:
+        readers = {
+            panel.projection.model: Reader(panel.projection, _fallback(panel, turns), None, NoReplica())
+            for panel in panels
+        }
+        return None, {}, readers
+    from diptych.hinge.keeper import Hinge
+    from diptych.hinge.replica import Replica
+    from diptych.read.store import RedisStore
+
+    alone = config.get("WORKERS") == 1
+    replicas = {
+        p.projection.model: Replica(p.projection, redis, RedisStore(p.projection, redis), alone=alone)
+        for p in panels
+    }
+    readers = {
+        p.projection.model: Reader(
+            p.projection,
+            _fallback(p, turns),
+            replicas[p.projection.model].store,
+            replicas[p.projection.model],
+        )
+        for p in panels
+    }
+    hinge = Hinge(
+        redis,
+        [(replicas[p.projection.model], p.source) for p in panels],
+        batch_size=config.get("REBUILD_BATCH_SIZE"),
+        probe_interval_s=config.get("REDIS_PROBE_INTERVAL_MS") / 1000,
+    )
+    return hinge, replicas, readers
+
+
+def _fallback(panel: _Panel, turns: asyncio.Semaphore) -> SqlFallback:
+    return SqlFallback(panel.projection, panel.source, turns)
+
+
+def _redis_health(redis: RedisService | None) -> RedisHealth:
+    if redis is None:
+        return RedisHealth("off", "REDIS_URL is not set")
+    if redis.available:
+        return RedisHealth("up")
+    return RedisHealth("refused" if redis.refused else "away", redis.problem)
+
+
+def _served_by(replica: Replica | None) -> ReadModelHealth:
+    if replica is None:
+        return ReadModelHealth("sql", "no-redis")
+    if replica.fresh:
+        return ReadModelHealth("redis", None, replica.since)
+    return ReadModelHealth("sql", replica.reason, replica.since, replica.progress)

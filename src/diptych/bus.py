@@ -1,0 +1,227 @@
+"""Who handles what: the registry of handlers, checked once at start, and nothing between a message and its handler.
+
+A handler is a public ``async def`` method of a plain class whose one parameter is annotated with a command or a
+query. The class gets its services through its constructor, by the types of the parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from diptych.errors import WiringError
+from diptych.messages import Command, Message, Query
+
+Handler = Callable[[Any], Awaitable[Any]]
+
+
+class _Method(NamedTuple):
+    owner: type
+    name: str
+    message: type[Message]
+
+    def __str__(self) -> str:
+        return f"{self.owner.__name__}.{self.name}"
+
+
+class Bus:
+    """Built once from handler classes and the services their constructors ask for; never changes afterwards.
+
+    ``services`` maps types to instances; a parameter is given the instance of its very type, else the only one
+    that is an instance of it. Raises ``WiringError`` that lists every fault with its remedy.
+    """
+
+    __slots__ = ("_handlers",)
+
+    def __init__(self, handler_classes: Sequence[type], services: Mapping[type, object | None]) -> None:
+        problems: list[str] = []
+        methods = [method for owner in handler_classes for method in _methods(owner, problems)]
+        problems += _duplicates(methods)
+        problems += _unhandled(handler_classes, methods)
+        instances = {owner: _construct(owner, services, problems) for owner in handler_classes}
+        if problems:
+            raise WiringError(problems)
+        self._handlers: dict[type, Handler] = {
+            method.message: getattr(instances[method.owner], method.name) for method in methods
+        }
+
+    def handler_of(self, message_type: type) -> Handler:
+        """The handler bound to this type at start. Raises ``WiringError`` for a type that has none."""
+        try:
+            return self._handlers[message_type]
+        except KeyError:
+            raise WiringError([_no_handler(message_type)]) from None
+
+    async def dispatch(self, message: Any) -> Any:
+        """Awaits the handler of the message and returns its result."""
+        return await self.handler_of(type(message))(message)
+
+
+def _methods(owner: type, problems: list[str]) -> Iterator[_Method]:
+    for name, function in inspect.getmembers(owner, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        hints = _hints(function, f"{owner.__name__}.{name}", problems)
+        parameters = list(inspect.signature(function).parameters)[1:]
+        messages = [hints[p] for p in parameters if _is_message(hints.get(p))]
+        if not messages:
+            continue
+        method = _Method(owner, name, messages[0])
+        fault = _fault_of(method, function, parameters, hints)
+        if fault:
+            problems.append(fault)
+        else:
+            yield method
+
+
+def _fault_of(
+    method: _Method, function: Callable[..., Any], parameters: list[str], hints: dict[str, Any]
+) -> str | None:
+    if len(parameters) != 1:
+        return (
+            f"{method} takes {len(parameters)} parameters: a handler takes the message alone, "
+            f"and services through the constructor of {method.owner.__name__}"
+        )
+    if not inspect.iscoroutinefunction(function):
+        return f"{method} is not asynchronous: write it with `async def`"
+    promised, returned = _result_of(method.message), hints.get("return", Any)
+    if Any not in (promised, returned) and promised != returned:
+        return (
+            f"{method} returns {_shown(returned)}, but {method.message.__name__} promises "
+            f"{_shown(promised)}: make them the same"
+        )
+    return None
+
+
+def _duplicates(methods: Iterable[_Method]) -> Iterator[str]:
+    by_message: dict[type, list[_Method]] = {}
+    for method in methods:
+        by_message.setdefault(method.message, []).append(method)
+    for message, found in by_message.items():
+        if len(found) > 1:
+            names = " and ".join(map(str, found))
+            yield f"{message.__name__} has {len(found)} handlers, {names}: keep one of them"
+
+
+def _unhandled(handler_classes: Sequence[type], methods: Sequence[_Method]) -> Iterator[str]:
+    """Messages defined beside the handlers, or beside messages that are handled, with no handler of their own."""
+    scopes = {_scope(cls) for cls in (*handler_classes, *(method.message for method in methods))}
+    handled = {method.message for method in methods}
+    for message in sorted({*_leaves(Command), *_leaves(Query)}, key=lambda cls: cls.__name__):
+        if message not in handled and _scope(message) in scopes:
+            yield _no_handler(message)
+
+
+def _construct(owner: type, services: Mapping[type, object | None], problems: list[str]) -> object | None:
+    arguments: dict[str, object] = {}
+    faults: list[str] = []
+    constructor = getattr(owner, "__init__")  # noqa: B009 - mypy finds the plain access unsound
+    hints = _hints(constructor, owner.__name__, faults) if constructor is not object.__init__ else {}
+    for name, parameter in list(inspect.signature(owner).parameters.items()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        wanted = hints.get(name)
+        found = _provided(wanted, services)
+        if len(found) == 1:
+            arguments[name] = found[0]
+        elif parameter.default is parameter.empty:
+            faults.append(_cannot_provide(owner, name, wanted, len(found), services))
+    problems += faults
+    return None if faults else owner(**arguments)
+
+
+def _provided(wanted: Any, services: Mapping[type, object | None]) -> list[object]:
+    for kind in _members(wanted):
+        if services.get(kind) is not None:
+            return [services[kind]]
+        found = [s for s in services.values() if isinstance(kind, type) and _is_instance(s, kind)]
+        if found:
+            return found
+    return [None] if type(None) in get_args(wanted) else []
+
+
+def _cannot_provide(
+    owner: type, name: str, wanted: Any, count: int, services: Mapping[type, object | None]
+) -> str:
+    if wanted is None:
+        return (
+            f"{owner.__name__}.__init__ does not say the type of its parameter {name!r}: annotate "
+            "it with the service it needs"
+        )
+    if count > 1:
+        return (
+            f"{owner.__name__} asks for {name}: {_shown(wanted)}, and {count} services fit: "
+            "annotate it with the class of the one it needs"
+        )
+    if wanted in services:
+        return (
+            f"{owner.__name__} asks for {name}: {_shown(wanted)}, which is not set up here: "
+            f"set REDIS_URL, or annotate it `{_shown(wanted)} | None`"
+        )
+    known = ", ".join(sorted(kind.__name__ for kind in services))
+    return (
+        f"{owner.__name__} asks for {name}: {_shown(wanted)}, which nothing provides: "
+        "pass an instance in Diptych(services=[…]), or list the read model in read_models "
+        f"(there are: {known})"
+    )
+
+
+def _hints(function: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function)
+    except NameError as error:
+        problems.append(
+            f"{where} has an annotation that can't be resolved ({error}): import the name at run time"
+        )
+        return {}
+
+
+def _leaves(base: type) -> Iterator[type]:
+    children: list[type] = base.__subclasses__()
+    for child in children:
+        if child.__subclasses__():
+            yield from _leaves(child)
+        else:
+            yield child
+
+
+def _result_of(message: type) -> Any:
+    for base in getattr(message, "__orig_bases__", ()):
+        if get_origin(base) in (Command, Query):
+            return get_args(base)[0]
+    return Any
+
+
+def _scope(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__.rpartition(".")[0]
+
+
+def _members(wanted: Any) -> tuple[Any, ...]:
+    if get_origin(wanted) in (Union, types.UnionType):
+        return tuple(member for member in get_args(wanted) if member is not type(None))
+    return (wanted,)
+
+
+def _is_message(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Command | Query)
+
+
+def _is_instance(service: object | None, kind: type) -> bool:
+    try:
+        return kind is not object and isinstance(service, kind)
+    except TypeError:  # a Protocol that can't be checked at run time
+        return False
+
+
+def _no_handler(message: type) -> str:
+    kind = "query" if issubclass(message, Query) else "command"
+    return (
+        f"the {kind} {message.__name__} has no handler: add `async def …(self, {kind}: "
+        f"{message.__name__})` to a class in Diptych(handlers=[…])"
+    )
+
+
+def _shown(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

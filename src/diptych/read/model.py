@@ -1,0 +1,117 @@
+"""Read models: declared once over a mapped class; and what their queries return."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from diptych.read.reader import Reader
+
+E = TypeVar("E")
+D = TypeVar("D")
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 500
+
+
+class ListOrder(msgspec.Struct, frozen=True):
+    """The order of a list: attribute names, the first counts most. Made by ``by``."""
+
+    columns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"by({', '.join(self.columns)})"
+
+
+def by(*columns: Any) -> ListOrder:
+    """The order of a list, as mapped attributes: ``by(Book.author, Book.title)``.
+
+    Rows that are equal in all of them are ordered by the read model's key.
+    """
+    return ListOrder(tuple(column.key for column in columns))
+
+
+class ReadModel(Generic[E]):
+    """Documents made from the rows of one mapped class, answered as bytes.
+
+    Declared as a subclass; handlers get an instance through their constructor::
+
+        class BookReadModel(ReadModel[Book]):
+            key = Book.title                      # address of a document: not null, unique
+            document = BookDocument               # a msgspec struct; its fields are columns of Book
+            lists = (by(Book.title),)             # the orders it can be paged in
+    """
+
+    key: ClassVar[Any]
+    document: ClassVar[type[msgspec.Struct]]
+    lists: ClassVar[tuple[ListOrder, ...]] = ()
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def get(self, key: Any) -> Document[Any]:
+        """The document with this key; falsy if there is none.
+
+        Raises ``DatabaseUnavailableError`` if SQL has to answer and is away, ``RedisUnavailableError`` if Redis
+        is away and critical.
+        """
+        return await self._reader.get(key)
+
+    async def page(
+        self, order: ListOrder | None = None, *, limit: int = DEFAULT_LIMIT, after: str | None = None
+    ) -> Page[Any]:
+        """At most ``limit`` (1 to 500) documents in this order (the first of ``lists``, if not given).
+
+        ``after`` is the cursor that the page before gave as ``next``. Raises ``InvalidMessage`` for a faulty
+        limit or cursor, and what ``get`` raises.
+        """
+        return await self._reader.page(order, limit, after)
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Which store gave an answer; ``reason`` says in a short token why it was not Redis."""
+
+    store: Literal["redis", "sql"]
+    reason: str | None = None
+
+
+class PageOf(msgspec.Struct, Generic[D]):
+    """A decoded page; ``next`` is the cursor of the page after it, None on the last."""
+
+    items: list[D]
+    next: str | None
+
+
+class Document(Generic[D]):
+    """The answer to a look-up: ``body`` holds the stored JSON bytes as they go out, None if there is no such row."""
+
+    __slots__ = ("_type", "body", "served")
+
+    def __init__(self, body: bytes | None, served: Served, document_type: type[D]) -> None:
+        self.body = body
+        self.served = served
+        self._type = document_type
+
+    def __bool__(self) -> bool:
+        return self.body is not None
+
+    def decode(self) -> D | None:
+        """The document as its struct; None if there is no such row."""
+        return None if self.body is None else msgspec.json.decode(self.body, type=self._type)
+
+
+class Page(Generic[D]):
+    """The answer to a list query: ``body`` holds ``{"items":[…],"next":…}`` in JSON bytes as they go out."""
+
+    __slots__ = ("_type", "body", "served")
+
+    def __init__(self, body: bytes, served: Served, document_type: type[D]) -> None:
+        self.body = body
+        self.served = served
+        self._type = document_type
+
+    def decode(self) -> PageOf[D]:
+        """The page with its documents as structs."""
+        return msgspec.json.decode(self.body, type=PageOf[self._type])  # type: ignore[name-defined]

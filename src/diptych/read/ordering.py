@@ -1,0 +1,97 @@
+"""Values as bytes that sort as the values do, so that Redis and SQL list rows in the same order.
+
+The scheme is that of FoundationDB's tuple layer (https://github.com/apple/foundationdb/blob/main/design/tuple.md),
+with a fixed width for integers and without its type codes, since the types are known. Text sorts by code point.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_BIAS = 1 << 63
+
+Decode = Callable[[bytes, int], tuple[Any, int]]
+
+
+def _text_to_bytes(value: str) -> bytes:
+    # U+0000 is escaped so that the single zero at the end sorts before any character that could follow.
+    return value.encode().replace(b"\x00", b"\x00\xff") + b"\x00"
+
+
+def _text_from_bytes(data: bytes, start: int) -> tuple[str, int]:
+    end = data.index(b"\x00", start)
+    while data[end + 1 : end + 2] == b"\xff":
+        end = data.index(b"\x00", end + 2)
+    return data[start:end].replace(b"\x00\xff", b"\x00").decode(), end + 1
+
+
+def _integer_to_bytes(value: int) -> bytes:
+    return (value + _BIAS).to_bytes(8, "big")
+
+
+def _integer_from_bytes(data: bytes, start: int) -> tuple[int, int]:
+    return int.from_bytes(_exactly(data, start, 8), "big") - _BIAS, start + 8
+
+
+def _date_from_bytes(data: bytes, start: int) -> tuple[datetime.date, int]:
+    return datetime.date.fromordinal(int.from_bytes(_exactly(data, start, 4), "big")), start + 4
+
+
+def _datetime_to_bytes(value: datetime.datetime) -> bytes:
+    if value.tzinfo is not None:
+        raise ValueError("a time zone can't be kept alike on every database: use a column without")
+    return value.isoformat(timespec="microseconds").encode()
+
+
+def _datetime_from_bytes(data: bytes, start: int) -> tuple[datetime.datetime, int]:
+    return datetime.datetime.fromisoformat(_exactly(data, start, 26).decode()), start + 26
+
+
+def _uuid_from_bytes(data: bytes, start: int) -> tuple[uuid.UUID, int]:
+    return uuid.UUID(bytes=_exactly(data, start, 16)), start + 16
+
+
+def _exactly(data: bytes, start: int, length: int) -> bytes:
+    if len(data) < start + length:
+        raise ValueError("too short")
+    return data[start : start + length]
+
+
+_CODECS: dict[type, tuple[Callable[[Any], bytes], Decode]] = {
+    str: (_text_to_bytes, _text_from_bytes),
+    int: (_integer_to_bytes, _integer_from_bytes),
+    datetime.date: (lambda value: value.toordinal().to_bytes(4, "big"), _date_from_bytes),
+    datetime.datetime: (_datetime_to_bytes, _datetime_from_bytes),
+    uuid.UUID: (lambda value: value.bytes, _uuid_from_bytes),
+}
+
+SORTABLE = tuple(_CODECS)
+"""The types whose order is the same in Redis and in every database."""
+
+
+class SortCodec:
+    """Turns tuples of these types into bytes that sort alike, and back."""
+
+    __slots__ = ("_types",)
+
+    def __init__(self, types: Sequence[type]) -> None:
+        self._types = tuple(types)
+
+    def encode(self, values: Sequence[Any]) -> bytes:
+        return b"".join(_CODECS[kind][0](value) for kind, value in zip(self._types, values, strict=True))
+
+    def decode(self, data: bytes) -> tuple[Any, ...]:
+        """Raises ``ValueError`` for bytes that ``encode`` can't have made."""
+        values, at = [], 0
+        for kind in self._types:
+            try:
+                value, at = _CODECS[kind][1](data, at)
+            except (ValueError, OverflowError) as error:
+                raise ValueError("not the sort key of such a tuple") from error
+            values.append(value)
+        if at != len(data) or self.encode(values) != data:
+            raise ValueError("not the sort key of such a tuple")
+        return tuple(values)

@@ -1,0 +1,191 @@
+"""``RedisService``: the connections to Redis, whether it may be used, and a breaker that makes an outage cheap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from diptych.errors import ConfigurationError, MissingExtraError, RedisRefusedError, RedisUnavailableError
+from diptych.urls import check_redis_url, mask
+
+try:
+    import redis.asyncio as redis_asyncio
+    from redis import exceptions as redis_errors
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
+    raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
+
+_log = logging.getLogger("diptych.redis")
+
+_FAILURES_TO_OPEN = 3
+_CONCURRENCY = 64
+
+
+class _RefusedServer(redis_errors.ConnectionError):
+    """A server that answers but must not be used."""
+
+
+class RedisService:
+    """Redis 7.0 or later, or Valkey, at ``url``: ``redis://``, ``rediss://`` or ``unix://``, with user and password.
+
+    ``critical`` says what its absence means: the start fails and queries answer 503, or SQL answers them.
+    ``namespace`` is put before every key. A query waits at most ``query_timeout_ms`` for an answer, anything else
+    ``command_timeout_ms``. Raises ``ConfigurationError`` for a malformed URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        critical: bool = False,
+        namespace: str = "diptych",
+        query_timeout_ms: int = 50,
+        command_timeout_ms: int = 2000,
+    ) -> None:
+        try:
+            check_redis_url(url)
+        except ValueError as error:
+            raise ConfigurationError("REDIS_URL", str(error)) from None
+        self.address = mask(url)
+        self.critical = critical
+        self.namespace = namespace
+        self.run_id: str | None = None
+        self.problem: str | None = "not connected yet"
+        self.refused = False
+        self.on_server_changed: Callable[[], None] = lambda: None
+        self._failures = 0
+        self._warned = False
+        self._queries = self._client(url, query_timeout_ms / 1000)
+        self._commands = self._client(url, command_timeout_ms / 1000)
+        self._turns = asyncio.Semaphore(_CONCURRENCY)
+
+    @property
+    def available(self) -> bool:
+        """Whether the breaker is closed: what asks Redis now will likely be answered."""
+        return self.problem is None
+
+    async def start(self) -> None:
+        """Tries to reach Redis once. If it is critical, raises ``RedisUnavailableError`` or ``RedisRefusedError``."""
+        if not await self.probe() and self.critical:
+            raise self._unavailable()
+
+    async def close(self) -> None:
+        """Closes every connection. Safe to call twice, and before ``start``."""
+        await self._queries.aclose()
+        await self._commands.aclose()
+        self.problem = "closed"
+
+    async def probe(self) -> bool:
+        """Asks Redis whether it is there; closes the breaker if it answers. Returns whether it is closed."""
+        with contextlib.suppress(RedisUnavailableError):
+            # Fresh connections: the ones from before the outage may lead to a server that is no more.
+            await self._commands.connection_pool.disconnect(inuse_connections=False)
+            async with self.asking(self._commands):
+                await self._commands.ping()
+            if not self.available:
+                _log.info("Redis at %s answers", self.address)
+            self.problem, self.refused, self._warned = None, False, False
+        return self.available
+
+    @contextlib.asynccontextmanager
+    async def querying(self) -> AsyncIterator[Any]:
+        """A client for queries, with short time-outs. Inside it errors of Redis are ``RedisUnavailableError``."""
+        async with self._turns, self.asking(self._queries) as client:
+            yield client
+
+    @contextlib.asynccontextmanager
+    async def commanding(self) -> AsyncIterator[Any]:
+        """A client for everything else. Inside it errors of Redis are ``RedisUnavailableError``."""
+        async with self._turns, self.asking(self._commands) as client:
+            yield client
+
+    @contextlib.asynccontextmanager
+    async def asking(self, client: Any) -> AsyncIterator[Any]:
+        try:
+            yield client
+        except (redis_errors.RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+            raise self._unavailable() from error
+        else:
+            self._failures = 0
+
+    def check_available(self) -> None:
+        """Raises ``RedisUnavailableError`` if the breaker is open."""
+        if self.problem is not None:
+            raise self._unavailable()
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        self.refused = isinstance(error, _RefusedServer)
+        broken = isinstance(error, redis_errors.ConnectionError | OSError) and not isinstance(
+            error, TimeoutError
+        )
+        if broken or self._failures >= _FAILURES_TO_OPEN or self.problem is not None:
+            self.problem = str(error) or type(error).__name__
+            if not self._warned:
+                self._warned = True
+                _log.warning("Redis at %s can't be used, SQL answers: %s", self.address, self.problem)
+
+    def _unavailable(self) -> RedisUnavailableError:
+        kind = RedisRefusedError if self.refused else RedisUnavailableError
+        return kind(f"Redis at {self.address} can't be used: {self.problem or 'it did not answer in time'}")
+
+    def _client(self, url: str, timeout_s: float) -> redis_asyncio.Redis:
+        return redis_asyncio.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=max(timeout_s, 0.2),
+            # Neither retries nor redirects: a repeated script might reach a server that is not the one it was for.
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            redis_connect_func=self._greet,
+        )
+
+    async def _greet(self, connection: Any) -> None:
+        """Shakes hands on a new connection and looks at whom it leads to."""
+        try:
+            await connection.on_connect()
+            await connection.send_command("INFO")
+            self._look_at(_parsed(await connection.read_response()))
+        except BaseException:
+            # Half-way through the handshake (a cancelled task, say) the connection would give the reply of one
+            # request to another.
+            await connection.disconnect(nowait=True)
+            raise
+
+    def _look_at(self, info: dict[str, str]) -> None:
+        if fault := _fault_of(info):
+            raise _RefusedServer(fault)
+        if info["run_id"] != self.run_id:
+            changed = self.run_id is not None
+            self.run_id = info["run_id"]
+            if changed:
+                # A new process may hold older data than what was written to the former one.
+                self.on_server_changed()
+
+
+def _parsed(reply: Any) -> dict[str, str]:
+    text = reply if isinstance(reply, str) else bytes(reply).decode("utf-8", "replace")
+    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+
+
+def _fault_of(info: dict[str, str]) -> str | None:
+    """Why this server must not be used; None if it may."""
+    version = info.get("redis_version", "0")
+    numbers = [int(n) for n in re.findall(r"\d+", version)[:1]]
+    if not numbers or numbers[0] < 7:
+        return f"it is Redis {version}: use Redis 7.0 or later, or Valkey"
+    if info.get("role") != "master":
+        return "it is a replica: REDIS_URL must lead to the master"
+    policy = info.get("maxmemory_policy", "")
+    if policy != "noeviction" and not policy.startswith("volatile-"):
+        return (
+            f"its maxmemory-policy is {policy}, which drops keys that have no expiry: "
+            "set maxmemory-policy to noeviction or volatile-lru"
+        )
+    return None

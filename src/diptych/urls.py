@@ -1,0 +1,149 @@
+"""Addresses of databases and of Redis: which are accepted, and how they are shown without their passwords.
+
+No message of this module quotes the address it is about: a malformed one may hold a password anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, unquote
+
+HIDDEN = "***"
+SQLITE = ("sqlite", "sqlite+aiosqlite")
+POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg")
+REDIS = ("redis", "rediss", "unix")
+
+_TELLING = re.compile(r"passw|pwd|secret|token|key|credential", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+
+
+def is_telling(name: str) -> bool:
+    """Whether a value of this name is likely a secret (API_KEY, SMTP_PASSWORD …)."""
+    return bool(_TELLING.search(name))
+
+
+def mask(url: str) -> str:
+    """Returns ``url`` with every password in it replaced by ``***``; a path is returned as it is.
+
+    If it cannot be told where the password is, nothing after the scheme is shown.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return HIDDEN if re.search(r":[^/]*@|passw\w*\s*=", url, re.IGNORECASE) else url
+    authority, tail = _split(rest)
+    if "@" in tail and scheme not in SQLITE:
+        return f"{scheme}://{HIDDEN}"
+    userinfo, at, host = authority.rpartition("@")
+    return f"{scheme}://{_mask_user(scheme, userinfo) if at else ''}{at}{host}{_mask_tail(tail)}"
+
+
+def _mask_user(scheme: str, userinfo: str) -> str:
+    if scheme not in POSTGRESQL + REDIS or "@" in userinfo:
+        return HIDDEN  # elsewhere the name alone may be the secret: https://token@host
+    user, colon, _ = userinfo.partition(":")
+    return f"{user}:{HIDDEN}" if colon else user
+
+
+def _mask_tail(tail: str) -> str:
+    parts = re.split(r"([?&;#])", tail)
+    for i, part in enumerate(parts):
+        name, equals, _ = part.partition("=")
+        if i and equals and is_telling(unquote(name)):
+            parts[i] = f"{name}={HIDDEN}"
+    return "".join(parts)
+
+
+def check_database_url(value: object) -> str:
+    """Returns ``value`` if it names an SQLite file or a PostgreSQL database; else ValueError("must …")."""
+    text = _text(value)
+    if ":memory:" in text or "mode=memory" in text:
+        raise ValueError(
+            "must not be an in-memory database, which the reading and the writing connections "
+            "could not share: name a file, in a temporary directory if it need not last"
+        )
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        _check_path(text)
+    elif scheme in SQLITE:
+        _check_sqlite(rest)
+    elif scheme in POSTGRESQL:
+        _check_server(rest)
+    else:
+        known = ", ".join(f"{name}://" for name in SQLITE + POSTGRESQL)
+        raise ValueError(f"must be the path of an SQLite file or a URL that starts with one of {known}")
+    return text
+
+
+def check_redis_url(value: object) -> str:
+    """Returns ``value`` if it is the URL of a Redis; else ValueError("must …")."""
+    text = _text(value)
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in REDIS:
+        raise ValueError("must be a URL that starts with one of redis://, rediss://, unix://")
+    host, tail = _check_server(rest)
+    path, _, query = tail.partition("?")
+    if scheme == "unix":
+        if path in ("", "/"):
+            raise ValueError("must name the socket: unix:///path/of/the.sock")
+    elif not host:
+        raise ValueError(f"must name a host: {scheme}://host:6379/0")
+    databases = [number for name, number in parse_qsl(query, keep_blank_values=True) if name == "db"]
+    if scheme != "unix":
+        databases.append(path.strip("/") or "0")
+    if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in databases):
+        raise ValueError(f"must have a number as its database: {scheme}://host:6379/0")
+    return text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be text, and not empty")
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("must not contain control characters or line breaks")
+    return value
+
+
+def _check_path(path: str) -> None:
+    # Two characters at least, so that C:\books.db stays a path.
+    if re.match(r"[A-Za-z][\w+.-]+:|[^/]*:[^/]*@|.*passw\w*\s*=", path, re.IGNORECASE):
+        raise ValueError(
+            'must be a path without ":" or a whole URL, such as postgresql://user:password@host/name'
+        )
+    if path.endswith(("/", "\\")):
+        raise ValueError("must be the path of a file, not of a directory")
+
+
+def _check_sqlite(rest: str) -> None:
+    path = rest.partition("?")[0]
+    if path in ("", "/"):
+        raise ValueError(
+            "must name a file, such as sqlite:///books.db: in-memory databases cannot be shared by the "
+            "reading and the writing connections"
+        )
+    if not path.startswith("/"):
+        raise ValueError("must have three slashes before a relative path (sqlite:///books.db), four before /")
+    _check_path(path[1:])
+
+
+def _check_server(rest: str) -> tuple[str, str]:
+    """Checks ``user:password@host:port/…``; returns the host and what follows the port."""
+    authority, tail = _split(rest)
+    if re.search(r"[\s#]|%(?![0-9A-Fa-f]{2})", rest) or "@" in tail or authority.count("@") > 1:
+        raise ValueError(
+            'must be a well-formed URL: in its user and password write "@" as %40, "/" as %2F, "?" as %3F, '
+            '"#" as %23, "%" as %25 and a blank as %20'
+        )
+    found = _HOST_AND_PORT.fullmatch(authority.rpartition("@")[2])
+    if not found or not 1 <= int(found[2] or 1) <= 65_535:
+        raise ValueError(
+            "must have the form scheme://user:password@host:port/name, with a number from 1 to 65535 as its "
+            'port; in the password write ":" as %3A and "/" as %2F'
+        )
+    return found[1], tail
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Splits what follows ``://`` into the authority and the rest."""
+    end = re.search(r"[/?#]|$", rest)
+    cut = end.start() if end else len(rest)
+    return rest[:cut], rest[cut:]

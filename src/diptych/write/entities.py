@@ -1,0 +1,238 @@
+"""Mapped classes, read once: their columns, the conversion of values to them, and rows made into instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
+from diptych.ports import Column, Entity
+from diptych.wording import worded
+
+M = TypeVar("M")
+
+_INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
+_BYTEWISE = {"C", "POSIX", "ucs_basic", "C.UTF-8", "BINARY"}
+
+
+class MappedEntity:
+    """A mapped class with its table. Raises ``WiringError`` for mappings that the change log can't follow."""
+
+    def __init__(self, model: type, mapper: Mapper[Any]) -> None:
+        self.model = model
+        self.name = model.__name__
+        configure_mappers()  # instances can't be made before relationships are resolved
+        self._manager = mapper.class_manager
+        self._check_plain(mapper)
+        attributes: dict[str, sa.Column[Any]] = {
+            prop.key: column
+            for prop in mapper.iterate_properties
+            if isinstance(prop, ColumnProperty) and isinstance(column := prop.columns[0], sa.Column)
+        }
+        names = {column: key for key, column in attributes.items()}
+        self.table: sa.Table = mapper.local_table  # type: ignore[assignment]
+        # In the table's order, since rows are read and logged in it.
+        self.columns = {names[column]: column for column in self.table.columns if column in names}
+        self.primary_key = tuple(names[column] for column in self.table.primary_key.columns)
+        self.unique_columns = tuple(_unique_alone(self.table, self.columns))
+        self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
+        self._described: dict[str, Entity] = {}
+        self._targets = {key: _target(column.type) for key, column in self.columns.items()}
+
+    def describe(self, dialect: sa.Dialect) -> Entity:
+        """The columns as the other rooms see them."""
+        if dialect.name not in self._described:
+            self._described[dialect.name] = Entity(
+                model=self.model,
+                name=self.name,
+                primary_key=self.primary_key,
+                columns={name: self._describe_column(name, dialect) for name in self.columns},
+            )
+        return self._described[dialect.name]
+
+    def _describe_column(self, name: str, dialect: sa.Dialect) -> Column:
+        column = self.columns[name]
+        return Column(
+            name=name,
+            type=_python_type(column.type),
+            nullable=bool(column.nullable),
+            unique=name in self.unique_columns,
+            bytewise=_is_bytewise(column, dialect),
+            holds=partial(self.holds, name),
+        )
+
+    def check_names(self, names: Iterable[Any]) -> None:
+        """Raises ``UnknownColumnError`` unless each is a mapped attribute."""
+        unknown = [name for name in names if not isinstance(name, str) or name not in self.columns]
+        if unknown:
+            raise UnknownColumnError(self.name, [str(name) for name in unknown], list(self.columns))
+
+    def convert(self, values: Mapping[str, Any]) -> dict[sa.Column[Any], Any]:
+        """The values in their columns' types. Raises ``InvalidValueError`` that names every misfit."""
+        self.check_names(values)
+        faults: list[Fault] = []
+        converted = {self.columns[name]: self._convert(name, value, faults) for name, value in values.items()}
+        if faults:
+            raise InvalidValueError(self.name, faults)
+        return converted
+
+    def convert_lookup(self, values: Mapping[str, Any]) -> dict[sa.Column[Any], Any] | None:
+        """Values that are looked for, in their columns' types; None if no row can hold one of them.
+
+        Raises ``InvalidValueError`` for a value of another type, ``UnknownColumnError``.
+        """
+        self.check_names(values)
+        converted = {}
+        for name, value in values.items():
+            target = _python_type(self.columns[name].type)
+            try:
+                found = (
+                    value if value is None or target is None else msgspec.convert(value, target, strict=False)
+                )
+            except msgspec.ValidationError as error:
+                raise InvalidValueError(self.name, [Fault(name, worded(error))]) from None
+            if found is not None and not self.holds(name, found):
+                return None
+            converted[self.columns[name]] = found
+        return converted
+
+    def holds(self, name: str, value: Any) -> bool:
+        """Whether the column can hold this value; PostgreSQL fails on a look-up of one that it can't."""
+        faults: list[Fault] = []
+        self._convert(name, value, faults)
+        return not faults
+
+    def row(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Values in the order of ``columns``, by attribute name."""
+        return dict(zip(self.columns, values, strict=True))
+
+    def instance(self, row: Mapping[str, Any]) -> Any:
+        """A detached instance of the mapped class with these loaded values.
+
+        Made without a session: nothing that is done to it is ever written by itself, so no change can go past
+        the change log.
+        """
+        instance = self._manager.new_instance()
+        for name, value in row.items():
+            set_committed_value(instance, name, value)
+        make_transient_to_detached(instance)
+        return instance
+
+    def _convert(self, name: str, value: Any, faults: list[Fault]) -> Any:
+        target, column = self._targets[name], self.columns[name]
+        if value is None:
+            if not column.nullable and not column.primary_key:
+                faults.append(Fault(name, "must not be null"))
+            return None
+        if isinstance(value, sa.ClauseElement):
+            faults.append(Fault(name, "must be a value, not an SQL expression"))
+            return value
+        if target is None:
+            return value
+        try:
+            value = msgspec.convert(value, target, strict=False)
+            if isinstance(value, str):
+                value.encode()
+                if "\x00" in value:
+                    faults.append(Fault(name, "must not contain the character U+0000"))
+        except UnicodeEncodeError:
+            faults.append(Fault(name, "must be well-formed Unicode, without lone surrogates"))
+        except msgspec.ValidationError as error:
+            faults.append(Fault(name, worded(error)))
+        return value
+
+    def _check_plain(self, mapper: Mapper[Any]) -> None:
+        if mapper.polymorphic_on is not None or mapper.inherits is not None or len(mapper.tables) != 1:
+            raise WiringError(
+                [f"{self.name} is mapped with inheritance or over several tables: map it to one plain table"]
+            )
+        if not isinstance(mapper.local_table, sa.Table):
+            raise WiringError([f"{self.name} is mapped to a query: map it to a table"])
+
+
+class EntityRegistry:
+    """Finds the ``MappedEntity`` of a model, made at its first use."""
+
+    def __init__(self) -> None:
+        self._entities: dict[type, MappedEntity] = {}
+
+    def of(self, model: type) -> MappedEntity:
+        """Raises ``WiringError`` for what is not a mapped class."""
+        entity = self._entities.get(model)
+        if entity is None:
+            mapper: object = sa.inspect(model, raiseerr=False)
+            if not isinstance(mapper, Mapper):
+                raise WiringError(
+                    [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
+                )
+            entity = self._entities[model] = MappedEntity(model, mapper)
+        return entity
+
+
+def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:
+    """Attributes whose column alone can't hold the same value twice; deferrable and partial ones don't count."""
+    singles = {frozenset(table.primary_key.columns)}
+    for constraint in table.constraints:
+        if isinstance(constraint, sa.UniqueConstraint) and not constraint.deferrable:
+            singles.add(frozenset(constraint.columns))
+    for index in table.indexes:
+        if index.unique and not any(index.dialect_kwargs.get(f"{d}_where") is not None for d in _DIALECTS):
+            singles.add(frozenset(c for c in index.columns))
+    return (name for name, column in columns.items() if frozenset([column]) in singles)
+
+
+_DIALECTS = ("postgresql", "sqlite")
+
+
+def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[str]:
+    """Attributes that take part in any unique constraint or index: what other rows may not have too."""
+    unique = [c for c in table.constraints if isinstance(c, sa.UniqueConstraint)]
+    taken = {column for constraint in unique for column in constraint.columns}
+    taken |= {column for index in table.indexes if index.unique for column in index.columns}
+    return (names[column] for column in table.columns if column in taken and column in names)
+
+
+def _target(column_type: sa.types.TypeEngine[Any]) -> Any:
+    """The type that values are converted to, with the bounds that SQLite would not hold; None: as given."""
+    python_type = _python_type(column_type)
+    if python_type is str:
+        length = getattr(column_type, "length", None)
+        return Annotated[str, msgspec.Meta(max_length=length)] if length else str
+    if python_type is int:
+        bits = next((b for kind, b in _INTEGER_BITS.items() if isinstance(column_type, kind)), 64)
+        return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
+    return python_type
+
+
+def _python_type(column_type: sa.types.TypeEngine[Any]) -> type | None:
+    if isinstance(column_type, sa.types.TypeDecorator | sa.JSON):
+        return None
+    try:
+        return column_type.python_type
+    except NotImplementedError:
+        return None
+
+
+def has_code_point_order(column: sa.Column[Any], dialect: sa.Dialect) -> bool:
+    """Whether the database orders this column by code point without being told."""
+    collation = _collation(column, dialect)
+    return collation in _BYTEWISE if collation or dialect.name == "postgresql" else True
+
+
+def _is_bytewise(column: sa.Column[Any], dialect: sa.Dialect) -> bool:
+    """Whether two values are equal only if their bytes are.
+
+    PostgreSQL's collations are, except those declared nondeterministic, which a name does not tell; those of
+    SQLite (NOCASE, RTRIM) are not.
+    """
+    return dialect.name != "sqlite" or _collation(column, dialect) in (None, "BINARY")
+
+
+def _collation(column: sa.Column[Any], dialect: sa.Dialect) -> str | None:
+    return getattr(column.type.dialect_impl(dialect), "collation", None)

@@ -1,0 +1,64 @@
+"""The database's errors, said in diptych's: which value is taken, whether to try again, what is away."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from diptych.errors import (
+    ConstraintError,
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    DiptychError,
+    DuplicateError,
+)
+from diptych.write.engines import LOST_ERRORS, Engines
+from diptych.write.entities import MappedEntity
+
+
+class TransactionConflict(DiptychError):
+    """A concurrent transaction won; running the unit of work again will do. Never leaves this room."""
+
+
+@contextlib.contextmanager
+def translated(engines: Engines, entity: MappedEntity | None = None) -> Iterator[None]:
+    """Inside it, errors of the database are raised as diptych's own, with the cause kept."""
+    try:
+        yield
+    except DBAPIError as error:
+        known = _translate(engines, error, entity)
+        if known is None:
+            raise
+        raise known from error
+    except PoolTimeoutError as error:
+        raise DatabaseBusyError(
+            "every SQL connection was in use for longer than DATABASE_TIMEOUT_MS: "
+            "raise DATABASE_POOL_SIZE, or shorten what holds them"
+        ) from error
+    except tuple(LOST_ERRORS) as error:
+        raise DatabaseUnavailableError("the SQL database can't be reached") from error
+
+
+def _translate(engines: Engines, error: DBAPIError, entity: MappedEntity | None) -> DiptychError | None:
+    if engines.is_conflict(error):
+        return TransactionConflict("a concurrent transaction changed the same rows")
+    if isinstance(error, IntegrityError):
+        return _constraint(engines, error, entity)
+    if engines.is_busy(error):
+        return DatabaseBusyError("other writers held the SQL database for longer than DATABASE_TIMEOUT_MS")
+    if engines.is_lost(error):
+        return DatabaseUnavailableError("the SQL database can't be reached, or broke the connection")
+    return None
+
+
+def _constraint(engines: Engines, error: IntegrityError, entity: MappedEntity | None) -> ConstraintError:
+    model = entity.name if entity else "the database"
+    columns = engines.unique_columns_of(error)
+    if columns is None:
+        # The driver's text may quote values of the row: it stays in the cause, which is for the log alone.
+        return ConstraintError(model, (), "the change breaks a constraint of the database")
+    by_column = {column.name: name for name, column in entity.columns.items()} if entity else {}
+    return DuplicateError(model, [by_column.get(name, name) for name in columns])

@@ -1,0 +1,352 @@
+"""``ORMService``: the rows of mapped classes, created, found, changed and deleted, each change logged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from diptych.config import ConfigService
+from diptych.errors import AmbiguousLookupError, NotStartedError, UnavailableError, WiringError
+from diptych.ports import Change, ChangePublisher
+from diptych.write.engines import Engines, close_engines, open_engines, reading
+from diptych.write.entities import EntityRegistry, MappedEntity
+from diptych.write.failures import translated
+from diptych.write.schema import prepare_schema
+from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
+
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+class ORMService:
+    """Stores instances of mapped classes in SQL.
+
+    Inside a command every call joins the command's transaction; alone each call that changes something is a
+    transaction of its own. Either way each change writes a row of the change log and reaches the read model.
+    Instances that are returned are detached: changing them changes nothing, ``update`` does.
+
+    Every method may raise ``DatabaseUnavailableError``; those that change, ``DatabaseBusyError``,
+    ``ConflictError`` and ``UnitOfWorkError`` as well.
+    """
+
+    def __init__(self, config_service: ConfigService | None = None) -> None:
+        self._config = config_service or ConfigService()
+        self._entities = EntityRegistry()
+        self._opened: Engines | None = None
+        self._units: UnitsOfWork | None = None
+        self._prepared: set[sa.MetaData] = set()
+
+    async def init(self, database: str | None = None, *, models: type | None = None) -> None:
+        """Opens the database and creates what is missing in it.
+
+        ``database`` is a URL or the path of an SQLite file; without it, the setting ``DATABASE_URL``. ``models``
+        is your declarative base, whose tables are created now; those of other models are when first used.
+        Raises ``ConfigurationError``, ``SchemaVersionError``.
+        """
+        if self._opened is not None:
+            await self.close()
+        engines = open_engines(database or self._config.get("DATABASE_URL"), self._config)
+        metadata = _metadata_of(models) if models is not None else None
+        try:
+            with translated(engines):
+                await prepare_schema(engines, metadata)
+        except BaseException:
+            await close_engines(engines)
+            raise
+        self._prepared = {metadata} if metadata is not None else set()
+        self._opened = engines
+        self._units = UnitsOfWork(engines)
+
+    async def close(self) -> None:
+        """Finishes what is being committed and closes every connection. Safe to call twice, or before ``init``."""
+        units, engines = self._units, self._opened
+        self._units = self._opened = None
+        if units is not None:
+            await units.close()
+        if engines is not None:
+            await close_engines(engines)
+
+    async def __aenter__(self) -> Self:
+        if self._opened is None:
+            await self.init()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create(self, model: type[M], **fields: Any) -> M:
+        """Adds a row and returns it as an instance, with its defaults and its key.
+
+        Values are converted to their columns' types: an ISO string will do for a date. Raises
+        ``UnknownColumnError``, ``InvalidValueError``, ``DuplicateError``, ``ConstraintError``.
+        """
+        entity = self._entities.of(model)
+        values = entity.convert(fields)
+        given = {
+            column: value for column, value in values.items() if not (value is None and column.primary_key)
+        }
+
+        async def work(unit: UnitOfWork) -> M:
+            async with unit.statement(entity) as connection:
+                insert = sa.insert(entity.table).values({c.name: v for c, v in given.items()})
+                after = await self._returned(connection, entity, insert)
+                await unit.record(self._change(entity, None, after), entity, connection)
+            return entity.instance(after)  # type: ignore[no-any-return]
+
+        return await self._write(entity, work)
+
+    async def get(self, model: type[M], lookup_value: Any, lookup_column: str | None = None) -> M | None:
+        """The row whose ``lookup_column`` (the primary key, if not given) has this value; None if there is none.
+
+        Inside a command it sees what the command has changed. Raises ``UnknownColumnError``,
+        ``InvalidValueError``, and ``AmbiguousLookupError`` if several rows match.
+        """
+        entity = self._entities.of(model)
+        condition = self._condition(entity, lookup_value, lookup_column)
+        async with self._reading(entity) as connection:
+            row = await self._find(connection, entity, condition, lookup_column)
+        return None if row is None else entity.instance(row)
+
+    @overload
+    async def update(
+        self,
+        model: type[M],
+        lookup_value: Any,
+        lookup_column: str | None = None,
+        return_instance: Literal[False] = False,
+        **fields: Any,
+    ) -> bool: ...
+    @overload
+    async def update(
+        self,
+        model: type[M],
+        lookup_value: Any,
+        lookup_column: str | None = None,
+        *,
+        return_instance: Literal[True],
+        **fields: Any,
+    ) -> M | None: ...
+    async def update(
+        self,
+        model: type[M],
+        lookup_value: Any,
+        lookup_column: str | None = None,
+        return_instance: bool = False,
+        **fields: Any,
+    ) -> M | bool | None:
+        """Changes these fields of the row whose ``lookup_column`` has this value.
+
+        Returns whether there was such a row; with ``return_instance`` the changed instance, or None. Raises
+        what ``create`` and ``get`` raise.
+        """
+        entity = self._entities.of(model)
+        condition = self._condition(entity, lookup_value, lookup_column)
+        values = entity.convert(fields)
+
+        async def work(unit: UnitOfWork) -> dict[str, Any] | None:
+            async with unit.statement(entity) as connection:
+                before = await self._find(connection, entity, condition, lookup_column, lock=True)
+                if before is None or not values:
+                    return before
+                change = sa.update(entity.table).where(_identity(entity, before))
+                after = await self._returned(
+                    connection, entity, change.values({c.name: v for c, v in values.items()})
+                )
+                await unit.record(self._change(entity, before, after), entity, connection)
+            return after
+
+        row = await self._write(entity, work)
+        if not return_instance:
+            return row is not None
+        return None if row is None else entity.instance(row)
+
+    async def delete(self, model: type[Any], lookup_value: Any, lookup_column: str | None = None) -> bool:
+        """Deletes the row whose ``lookup_column`` has this value and returns whether there was one.
+
+        Raises what ``get`` raises, and ``ConstraintError`` if other rows refer to it.
+        """
+        entity = self._entities.of(model)
+        condition = self._condition(entity, lookup_value, lookup_column)
+
+        async def work(unit: UnitOfWork) -> bool:
+            async with unit.statement(entity) as connection:
+                before = await self._find(connection, entity, condition, lookup_column, lock=True)
+                if before is None:
+                    return False
+                await connection.execute(sa.delete(entity.table).where(_identity(entity, before)))
+                await unit.record(self._change(entity, before, None), entity, connection)
+            return True
+
+        return await self._write(entity, work)
+
+    async def all(self, model: type[M]) -> list[M]:
+        """Every row, in the order of the primary key. For large tables see ``iterate``."""
+        return [instance async for instance in self.iterate(model)]
+
+    async def iterate(self, model: type[M], batch_size: int = 1000) -> AsyncIterator[M]:
+        """Every row in the order of the primary key, ``batch_size`` of them in memory at a time.
+
+        No transaction is held between batches: a row that is changed meanwhile is seen once, as it is when its
+        batch is read.
+        """
+        entity = self._entities.of(model)
+        key = [entity.columns[name] for name in entity.primary_key]
+        statement = sa.select(*entity.columns.values()).order_by(*key).limit(batch_size)
+        after: tuple[Any, ...] | None = None
+        while True:
+            batch = (
+                statement
+                if after is None
+                else statement.where(sa.tuple_(*key) > sa.tuple_(*_typed(key, after)))
+            )
+            async with self._reading(entity) as connection:
+                rows = [entity.row(values) for values in await connection.execute(batch)]
+            for row in rows:
+                yield entity.instance(row)
+            if len(rows) < batch_size:
+                return
+            after = tuple(rows[-1][name] for name in entity.primary_key)
+
+    async def _write(self, entity: MappedEntity, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
+        await self._ensure_table(entity)
+        return await self.units.run(work, new_context())
+
+    def _reading(self, entity: MappedEntity) -> Any:
+        unit = current_unit_of_work()
+        return _translated_reading(self, entity) if unit is None else unit.statement(entity)
+
+    @property
+    def engines(self) -> Engines:
+        """The open database, for the rooms that read it. Raises ``NotStartedError`` before ``init``."""
+        if self._opened is None:
+            raise NotStartedError(
+                "ORMService is not open: `await orm_service.init()` first, or `async with` it"
+            )
+        return self._opened
+
+    @property
+    def units(self) -> UnitsOfWork:
+        """What runs units of work over this database. Raises ``NotStartedError`` before ``init``."""
+        if self._units is None:
+            raise NotStartedError(
+                "ORMService is not open: `await orm_service.init()` first, or `async with` it"
+            )
+        return self._units
+
+    def publish_to(self, publisher: ChangePublisher) -> None:
+        """From now on committed changes go to this publisher. For the composition root."""
+        self.units.publisher = publisher
+
+    async def finish(self) -> None:
+        """Waits until everything that is being committed is committed and published."""
+        if self._units is not None:
+            await self._units.close()
+
+    async def is_reachable(self) -> bool:
+        """Whether SQL answers now."""
+        try:
+            with translated(self.engines):
+                async with reading(self.engines) as connection:
+                    await connection.execute(sa.select(1))
+        except UnavailableError:
+            return False
+        return True
+
+    def entity(self, model: type) -> MappedEntity:
+        """The mapped class as this room sees it. Raises ``WiringError`` for what is not one."""
+        return self._entities.of(model)
+
+    async def _ensure_table(self, entity: MappedEntity) -> None:
+        """Creates the missing tables of a model's base at its first use, for models not given to ``init``."""
+        metadata = entity.table.metadata
+        if metadata in self._prepared:
+            return
+        if current_unit_of_work() is not None:
+            raise WiringError(
+                [f"{entity.name} is unknown to the application: its base is not the one in Diptych(models=…)"]
+            )
+        with translated(self.engines):
+            await prepare_schema(self.engines, metadata)
+        self._prepared.add(metadata)
+
+    def _condition(
+        self, entity: MappedEntity, value: Any, lookup_column: str | None
+    ) -> dict[sa.Column[Any], Any] | None:
+        if lookup_column is None:
+            if len(entity.primary_key) > 1 and len(_as_tuple(value)) != len(entity.primary_key):
+                raise AmbiguousLookupError(entity.name, " and ".join(entity.primary_key))
+            values = _as_tuple(value) if len(entity.primary_key) > 1 else (value,)
+            return entity.convert_lookup(dict(zip(entity.primary_key, values, strict=True)))
+        entity.check_names([lookup_column])
+        return entity.convert_lookup({lookup_column: value})
+
+    async def _find(
+        self,
+        connection: AsyncConnection,
+        entity: MappedEntity,
+        condition: dict[sa.Column[Any], Any] | None,
+        lookup_column: str | None,
+        lock: bool = False,
+    ) -> dict[str, Any] | None:
+        if condition is None:
+            return None
+        statement = sa.select(*entity.columns.values()).where(*_equal(condition)).limit(2)
+        if lock:
+            # The row is locked before it is read: what is logged as its state before is what the change replaced.
+            statement = statement.with_for_update()
+        rows = (await connection.execute(statement)).all()
+        if len(rows) > 1:
+            raise AmbiguousLookupError(entity.name, lookup_column or "key")
+        return entity.row(rows[0]) if rows else None
+
+    async def _returned(
+        self, connection: AsyncConnection, entity: MappedEntity, change: sa.Insert | sa.Update
+    ) -> dict[str, Any]:
+        """The row as the database holds it after the change: its defaults and conversions are the truth."""
+        result = await connection.execute(change.returning(*entity.columns.values()))
+        return entity.row(result.one())
+
+    def _change(
+        self, entity: MappedEntity, before: dict[str, Any] | None, after: dict[str, Any] | None
+    ) -> Change:
+        return Change(entity.describe(self.engines.reader.dialect), before, after)
+
+
+@contextlib.asynccontextmanager
+async def _translated_reading(service: ORMService, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
+    await service._ensure_table(entity)
+    with translated(service.engines, entity):
+        async with reading(service.engines) as connection:
+            yield connection
+
+
+def _metadata_of(models: type) -> sa.MetaData:
+    metadata = getattr(models, "metadata", None)
+    if not isinstance(metadata, sa.MetaData):
+        raise WiringError(
+            [f"models={models!r} is not a declarative base: pass the class your models derive from"]
+        )
+    return metadata
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _equal(condition: dict[sa.Column[Any], Any]) -> list[sa.ColumnElement[bool]]:
+    return [column == value if value is not None else column.is_(None) for column, value in condition.items()]
+
+
+def _identity(entity: MappedEntity, row: dict[str, Any]) -> sa.ColumnElement[bool]:
+    return sa.and_(*(entity.columns[name] == row[name] for name in entity.primary_key))
+
+
+def _typed(columns: list[sa.Column[Any]], values: tuple[Any, ...]) -> list[Any]:
+    return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]

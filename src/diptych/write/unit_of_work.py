@@ -1,0 +1,196 @@
+"""One command, one transaction: begun before its handler, committed after it, published to readers, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import stamina
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from diptych.errors import ConflictError, DatabaseUnavailableError, UnitOfWorkError
+from diptych.ports import Change, ChangePublisher, CommandContext
+from diptych.write import log
+from diptych.write.engines import Engines
+from diptych.write.entities import MappedEntity
+from diptych.write.failures import TransactionConflict, translated
+
+R = TypeVar("R")
+
+MAX_ATTEMPTS = 10
+"""How often a command is run again that lost against concurrent ones (PostgreSQL's 40001 and 40P01)."""
+
+
+class UnitOfWork:
+    """An open transaction with the changes made in it. Statements of concurrent tasks take turns."""
+
+    def __init__(self, connection: AsyncConnection, engines: Engines, context: CommandContext) -> None:
+        self.changes: list[Change] = []
+        self.context = context
+        self._connection = connection
+        self._engines = engines
+        self._turn = asyncio.Lock()
+        self._unusable: str | None = None
+
+    @contextlib.asynccontextmanager
+    async def statement(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
+        """The connection, for one task at a time. An error inside it ends the unit of work: it can't commit."""
+        async with self._turn:
+            self.check_usable()
+            try:
+                with translated(self._engines, entity):
+                    yield self._connection
+            except BaseException:
+                # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
+                # so that a handler that swallows the error can't commit half of its changes.
+                self._unusable = "one of its statements failed: let the error leave the handler"
+                raise
+
+    async def record(self, change: Change, entity: MappedEntity, connection: AsyncConnection) -> None:
+        """Logs a change in the transaction that made it."""
+        await log.append(connection, change, entity.identifying, self.context)
+        self.changes.append(change)
+
+    def check_usable(self) -> None:
+        if self._unusable is not None:
+            raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
+
+    def close(self) -> None:
+        """From here on tasks that the handler left behind are refused."""
+        self._unusable = self._unusable or "its command is over; do not leave tasks behind in a handler"
+
+
+_current: ContextVar[UnitOfWork | None] = ContextVar("diptych_unit_of_work", default=None)
+
+
+def current_unit_of_work() -> UnitOfWork | None:
+    """The unit of work that this task is inside of."""
+    return _current.get()
+
+
+def new_context(correlation_id: str | None = None, actor: str | None = None) -> CommandContext:
+    """A context with a fresh command id."""
+    return CommandContext(command_id=str(uuid.uuid4()), correlation_id=correlation_id, actor=actor)
+
+
+class UnitsOfWork:
+    """Runs pieces of work, each in a transaction of its own, and waits at the end for those still committing."""
+
+    def __init__(self, engines: Engines, publisher: ChangePublisher | None = None) -> None:
+        self._engines = engines
+        self.publisher = publisher
+        self._concluding: set[asyncio.Task[None]] = set()
+
+    async def run(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
+        """Awaits ``work(unit)`` in a transaction and returns its result once that is committed and published.
+
+        Whatever ``work`` raises leaves nothing behind. Inside another unit of work it joins that one. It is run
+        again, from the start, if a concurrent transaction won; ``ConflictError`` after ``MAX_ATTEMPTS``.
+        """
+        outer = _current.get()
+        if outer is not None:
+            return await work(outer)
+        try:
+            return await self._attempt(work, context)
+        except TransactionConflict:
+            return await self._repeat(work, context)
+
+    async def close(self) -> None:
+        """Waits until everything that was being committed is committed and published."""
+        while self._concluding:
+            await asyncio.gather(*self._concluding, return_exceptions=True)
+
+    async def _repeat(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
+        attempts = stamina.retry_context(
+            TransactionConflict,
+            attempts=MAX_ATTEMPTS - 1,
+            timeout=None,
+            wait_initial=0.005,
+            wait_jitter=0.02,
+            wait_max=0.5,
+        )
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    return await self._attempt(work, context)
+        except TransactionConflict as error:
+            raise ConflictError(
+                f"concurrent commands changed the same rows on each of {MAX_ATTEMPTS} attempts; nothing was changed"
+            ) from error
+        raise AssertionError("unreachable: an attempt returns or raises")
+
+    async def _attempt(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
+        connection = await self._begin()
+        unit = UnitOfWork(connection, self._engines, context)
+        token = _current.set(unit)
+        try:
+            result = await work(unit)
+            unit.check_usable()
+        except BaseException:
+            await self._conclude(self._roll_back(connection))
+            raise
+        finally:
+            unit.close()
+            _current.reset(token)
+        await self._conclude(self._commit(connection, unit))
+        return result
+
+    async def _begin(self) -> AsyncConnection:
+        with translated(self._engines):
+            connection = self._engines.writer.connect()
+            await connection.start()
+            try:
+                await connection.begin()
+            except BaseException:
+                await connection.close()
+                raise
+        return connection
+
+    async def _conclude(self, ending: Any) -> None:
+        """Runs the ending to its end, even if the caller is cancelled meanwhile (its client went away).
+
+        A commit that is cut off before its publication would leave readers with the state before it.
+        """
+        task = asyncio.get_running_loop().create_task(ending)
+        self._concluding.add(task)
+        task.add_done_callback(self._concluding.discard)
+        await asyncio.shield(task)
+
+    async def _roll_back(self, connection: AsyncConnection) -> None:
+        # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
+        with contextlib.suppress(DBAPIError, OSError):
+            await connection.close()
+
+    async def _commit(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
+        try:
+            if self.publisher is None or not unit.changes:
+                await self._commit_transaction(connection)
+            else:
+                await self._commit_and_publish(connection, unit, self.publisher)
+        finally:
+            await self._roll_back(connection)
+
+    async def _commit_and_publish(
+        self, connection: AsyncConnection, unit: UnitOfWork, publisher: ChangePublisher
+    ) -> None:
+        async with publisher.committing():
+            try:
+                await self._commit_transaction(connection)
+            except BaseException:
+                publisher.doubt(unit.changes)
+                raise
+            await publisher.publish(unit.changes)
+
+    async def _commit_transaction(self, connection: AsyncConnection) -> None:
+        try:
+            with translated(self._engines):
+                await connection.commit()
+        except DatabaseUnavailableError as error:
+            raise DatabaseUnavailableError(
+                "the connection to the SQL database broke during the commit: the change may be there or not"
+            ) from error
