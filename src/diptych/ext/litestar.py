@@ -1,0 +1,175 @@
+"""Litestar: the plugin that brings a `Diptych` into an application, and the wrapping that serves it.
+
+    books = Diptych(config, models=Base, handlers=[...], read_models=[...])
+    site = Litestar([...], plugins=[DiptychPlugin(books)], openapi_config=None)
+    app = asgi_app(site)              # this is what the server runs
+
+Three things of Litestar's own to know of:
+
+- Set `openapi_config=None`, or its pages appear under `/schema`, with scripts from elsewhere that the content
+  security policy stops.
+- Read bodies with `diptych.http.read_fields(request.scope, request.receive, max_bytes)`. A `data` parameter
+  would have Litestar read and convert them by its own rules and limit (`request_max_body_size`).
+- Debug pages never show, since the plugin answers every exception; `debug=True` only makes Litestar log them
+  too.
+
+Behind `asgi_app` a request's `scope["path"]`, and so `request.url.path`, has text parameters in the form
+`=AC%2FDC`; handlers see them decoded. For what was sent look at `raw_path`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from diptych.errors import Fault, MissingExtraError
+from diptych.http.asgi import ASGIApp, Receive, Scope, Send, is_request
+from diptych.http.caching import QUERY_HEADERS
+from diptych.http.errors import HttpError, MethodNotAllowed, NotFound
+from diptych.http.forms import check_same_site
+from diptych.http.negotiation import prefers_html
+from diptych.http.paths import PATH_ERROR, PATH_PARAMS, RawPath
+from diptych.http.problems import PROBLEM_JSON, Problem, invalid_fields, problem_for, status_problem
+from diptych.http.wrappers import HeadAsGet, RequestContext, SecurityHeaders
+
+try:
+    from litestar import Litestar, Request, Response
+    from litestar.di import Provide
+    from litestar.exceptions import (
+        HTTPException,
+        MethodNotAllowedException,
+        NotFoundException,
+        ValidationException,
+    )
+    from litestar.plugins import InitPlugin
+except ModuleNotFoundError as error:
+    if error.name != "litestar":
+        raise
+    raise MissingExtraError("diptych.ext.litestar", "litestar", "litestar") from error
+
+if TYPE_CHECKING:
+    from litestar.config.app import AppConfig
+    from litestar.types import ASGIApp as LitestarApp
+
+    from diptych.app import Diptych
+
+__all__ = ["DiptychPlugin", "RenderProblem", "asgi_app"]
+
+RenderProblem = Callable[[Problem, Request[Any, Any, Any]], str]
+"""Makes the HTML page that shows a problem to a person. It returns text, not a response, so that a fault in
+it is found before the answer has begun; the problem is then sent as JSON."""
+
+_log = logging.getLogger("diptych.http")
+
+
+class DiptychPlugin(InitPlugin):
+    """Starts and stops `diptych` with the application, and gives it to handlers as `diptych`.
+
+    They ask for it by `diptych: NamedDependency[Diptych]` (`litestar.di`).
+
+    Every exception is answered: by `render_problem` where the client prefers HTML, else as problem details
+    (an application's own `exception_handlers` come first). Path parameters arrive decoded. Unsafe requests
+    that a browser sends on behalf of another site are refused with 403, unless `same_site` is False.
+    """
+
+    def __init__(
+        self, diptych: Diptych, *, render_problem: RenderProblem | None = None, same_site: bool = True
+    ) -> None:
+        self._diptych = diptych
+        self._render_problem = render_problem
+        self._same_site = same_site
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Called by Litestar."""
+        # First, so that the application's own lifespans find it running.
+        app_config.lifespan.insert(0, self._run)
+        app_config.dependencies["diptych"] = Provide(self._provide, sync_to_thread=False)
+        app_config.exception_handlers.setdefault(Exception, self._answer)
+        app_config.middleware.insert(0, self._wrap)
+        return app_config
+
+    @asynccontextmanager
+    async def _run(self, _: Litestar) -> AsyncIterator[None]:
+        await self._diptych.start()
+        try:
+            yield
+        finally:
+            await self._diptych.stop()
+
+    def _provide(self) -> Any:
+        return self._diptych
+
+    def _wrap(self, app: LitestarApp) -> LitestarApp:
+        return cast("LitestarApp", _Guard(cast(ASGIApp, app), self._same_site))
+
+    def _answer(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        scope = cast(Scope, request.scope)
+        problem = problem_for(scope[PATH_ERROR]) if PATH_ERROR in scope else _problem_for(error)
+        headers = {**QUERY_HEADERS, **problem.headers}
+        if self._render_problem is not None and prefers_html(scope):
+            try:
+                page = self._render_problem(problem, request)
+            except Exception:
+                _log.exception("the page for a problem could not be rendered; it is sent as JSON")
+            else:
+                return Response(page, status_code=problem.status, headers=headers, media_type="text/html")
+        return Response(problem.json(), status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
+
+
+class _Guard:
+    """Runs between routing and handler: puts the decoded path parameters in place of Litestar's."""
+
+    def __init__(self, app: ASGIApp, same_site: bool) -> None:
+        self._app = app
+        self._same_site = same_site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if PATH_PARAMS in scope:
+            if scope[PATH_PARAMS] is None:  # a route that takes any path at all took it
+                raise scope.get(PATH_ERROR, NotFound())
+            scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
+        if self._same_site and is_request(scope):
+            check_same_site(scope)
+        await self._app(scope, receive, send)
+
+
+def asgi_app(site: Litestar, *, security_headers: Mapping[str, str | None] | None = None) -> ASGIApp:
+    """`site` as it is to be served: routed on the raw path, HEAD wherever GET is, with security headers.
+
+    Its routes must be complete, as their templates are read here, once. `security_headers` changes single
+    headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. Lifespan events pass through.
+    """
+    routed = RawPath(cast(ASGIApp, site), _patterns(site))
+    return RequestContext(SecurityHeaders(HeadAsGet(routed), security_headers))
+
+
+def _patterns(site: Litestar) -> Iterator[str]:
+    for route in site.routes:
+        handler = getattr(route, "route_handler", None)  # an HTTP route has several, and is never a mount
+        yield f"{route.path.rstrip('/')}/*" if getattr(handler, "is_mount", False) else route.path
+
+
+def _problem_for(error: Exception) -> Problem:
+    """Litestar's own exceptions in our words: theirs tell how it is built, and differ between its releases."""
+    match error:
+        case HttpError():
+            return problem_for(error)
+        case NotFoundException():
+            return problem_for(NotFound())
+        case MethodNotAllowedException():
+            allow = (error.headers or {}).get("allow", "GET")
+            return problem_for(MethodNotAllowed(method.strip() for method in allow.split(",")))
+        case ValidationException(extra=list(found)):
+            return invalid_fields(
+                Fault(str(one.get("key", "")), str(one.get("message", ""))) for one in found
+            )
+        case ValidationException():  # a parameter is missing
+            return status_problem(422, error.detail)
+        case HTTPException() if error.status_code < 500:
+            return status_problem(error.status_code, error.detail, error.headers)
+        case HTTPException() if error.status_code > 500:
+            return status_problem(error.status_code, headers=error.headers)
+        case _:
+            return problem_for(error)

@@ -1,0 +1,50 @@
+"""HTTP without a framework: pure ASGI helpers that the rooms under `diptych.ext` put together."""
+
+from diptych.http.bodies import Fields, parse_json, read_body, read_fields
+from diptych.http.caching import QUERY_HEADERS, cache_status
+from diptych.http.errors import (
+    BadRequest,
+    ClientDisconnected,
+    CrossSite,
+    HttpError,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from diptych.http.forms import check_same_site, method_override, parse_form
+from diptych.http.negotiation import prefers_html
+from diptych.http.paths import RawPath, encode_segment
+from diptych.http.problems import PROBLEM_JSON, FieldError, Problem, problem_for
+from diptych.http.wrappers import SECURITY_HEADERS, HeadAsGet, RequestContext, SecurityHeaders
+
+__all__ = [
+    "PROBLEM_JSON",
+    "QUERY_HEADERS",
+    "SECURITY_HEADERS",
+    "BadRequest",
+    "ClientDisconnected",
+    "CrossSite",
+    "FieldError",
+    "Fields",
+    "HeadAsGet",
+    "HttpError",
+    "MethodNotAllowed",
+    "NotFound",
+    "PayloadTooLarge",
+    "Problem",
+    "RawPath",
+    "RequestContext",
+    "SecurityHeaders",
+    "UnsupportedMediaType",
+    "cache_status",
+    "check_same_site",
+    "encode_segment",
+    "method_override",
+    "parse_form",
+    "parse_json",
+    "prefers_html",
+    "problem_for",
+    "read_body",
+    "read_fields",
+]

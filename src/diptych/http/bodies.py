@@ -1,0 +1,124 @@
+"""Reading a request's body: never more than allowed, and only the media types that are understood."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from diptych.errors import Fault, InvalidMessage
+from diptych.http.asgi import RequestReceive, RequestScope, header_values
+from diptych.http.errors import BadRequest, ClientDisconnected, PayloadTooLarge, UnsupportedMediaType
+from diptych.http.forms import parse_form
+
+__all__ = ["FORM", "JSON", "Fields", "parse_json", "read_body", "read_fields"]
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+
+
+class Fields(NamedTuple):
+    """The fields of a request's body.
+
+    `values` come as JSON has them, or, where `is_form`, as text and None (`build(…, text=fields.is_form)`).
+    """
+
+    values: dict[str, Any]
+    is_form: bool
+
+
+async def read_fields(scope: RequestScope, receive: RequestReceive, max_bytes: int) -> Fields:
+    """The fields of a JSON object or a form. No body and no `Content-Type` at all is no fields.
+
+    Raises `UnsupportedMediaType` (before anything is read), `PayloadTooLarge`, `BadRequest` for what is
+    malformed, and `InvalidMessage` for JSON that is well-formed but not an object, and for form fields sent
+    more than once.
+    """
+    media_type = _media_type(scope)
+    body = await read_body(scope, receive, max_bytes)
+    if media_type == FORM:
+        return Fields(dict(parse_form(body)), is_form=True)
+    if media_type is None:
+        if body:
+            raise UnsupportedMediaType("the body has no Content-Type", (JSON, FORM))
+        return Fields({}, is_form=False)
+    values = parse_json(body)
+    if not isinstance(values, dict):
+        raise InvalidMessage("body", [Fault("", "must be a JSON object")])
+    return Fields(values, is_form=False)
+
+
+async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int) -> bytes:
+    """The whole body, of at most `max_bytes` bytes.
+
+    Raises `PayloadTooLarge` as soon as it is known, by `Content-Length` before anything is read, else after
+    the first chunk too many; and `ClientDisconnected` if the client went away, so that half a body is never
+    taken for a whole one.
+    """
+    for declared in header_values(scope, b"content-length"):
+        if not (declared.isascii() and declared.isdigit()):
+            raise BadRequest("Content-Length is not a number")
+        # The digits are counted first: Python refuses to convert thousands of them.
+        if len(declared) > 18 or int(declared) > max_bytes:
+            raise PayloadTooLarge(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnected
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise PayloadTooLarge(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a JSON text, read strictly.
+
+    Raises `BadRequest` for what is malformed, not UTF-8, nested too deeply, has half a surrogate pair or a
+    number out of range, and for an object with the same name twice: readers disagree which of the two counts.
+    """
+    try:
+        value = msgspec.json.decode(body)
+        # msgspec is strict, but of two equal names it keeps the last without a word; this reading finds them.
+        json.loads(body.decode("utf-8"), object_pairs_hook=_refuse_repeated)
+    except RecursionError as error:
+        raise BadRequest("the JSON is nested too deeply") from error
+    except ValueError as error:  # malformed, not UTF-8, or a number too long for Python
+        raise BadRequest(f"the JSON cannot be read: {_reason(error)}") from error
+    return value
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object has the name {repeated[:80]!r} twice")
+    return found
+
+
+def _reason(error: ValueError) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def _media_type(scope: RequestScope) -> str | None:
+    """`JSON` or `FORM`; None if the request names no type."""
+    codings = [value.lower() for value in header_values(scope, b"content-encoding")]
+    if any(coding != "identity" for coding in codings):
+        raise UnsupportedMediaType("a compressed body is not read here", (JSON, FORM))
+    sent = header_values(scope, b"content-type")
+    if not sent:
+        return None
+    media_type, *parameters = (part.strip().lower() for part in sent[0].split(";"))
+    if len(sent) > 1 or media_type not in (JSON, FORM):
+        raise UnsupportedMediaType("this media type is not read here", (JSON, FORM))
+    charsets = [value[8:].strip('"') for value in parameters if value.startswith("charset=")]
+    if any(charset not in ("utf-8", "utf8") for charset in charsets):
+        raise UnsupportedMediaType("only UTF-8 is read here", (JSON, FORM))
+    return media_type

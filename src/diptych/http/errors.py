@@ -1,0 +1,111 @@
+"""The refusals that only HTTP knows of, as one tree.
+
+    HttpError
+    ├── BadRequest                400  cannot be understood
+    │   └── ClientDisconnected    400  the client went away while it was sending; nobody sees the answer
+    ├── CrossSite                 403  a browser sent it on behalf of another site
+    ├── NotFound                  404
+    ├── MethodNotAllowed          405  carries ``allow``
+    ├── PayloadTooLarge           413  carries ``max_bytes``
+    └── UnsupportedMediaType      415  carries ``accepted``
+
+What they say is shown to the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from diptych.errors import DiptychError
+
+__all__ = [
+    "BadRequest",
+    "ClientDisconnected",
+    "CrossSite",
+    "HttpError",
+    "MethodNotAllowed",
+    "NotFound",
+    "PayloadTooLarge",
+    "UnsupportedMediaType",
+    "allow_header",
+]
+
+
+class HttpError(DiptychError):
+    """A request is refused with ``status``; the client is shown ``detail`` and sent ``headers``."""
+
+    status: ClassVar[int]
+
+    def __init__(self, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers: dict[str, str] = headers or {}
+
+
+class BadRequest(HttpError):
+    """The request cannot be understood: malformed JSON, a path that is not UTF-8, and the like."""
+
+    status = 400
+
+
+class ClientDisconnected(BadRequest):
+    """The client went away before its whole body was here; what came of it must not be acted upon."""
+
+    def __init__(self) -> None:
+        super().__init__("the client disconnected before the whole body was sent")
+
+
+class CrossSite(HttpError):
+    """A browser sent an unsafe request on behalf of another site's page."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__("this request was sent from another site's page; send it from a page of this site")
+
+
+class NotFound(HttpError):
+    """There is nothing under this path."""
+
+    status = 404
+
+    def __init__(self, detail: str = "there is nothing at this address") -> None:
+        super().__init__(detail)
+
+
+class MethodNotAllowed(HttpError):
+    """The path exists but not for this method; ``allow`` names the methods it has."""
+
+    status = 405
+
+    def __init__(self, allow: Iterable[str]) -> None:
+        self.allow = allow_header(allow)
+        super().__init__(f"this address allows only: {self.allow}", {"Allow": self.allow})
+
+
+class PayloadTooLarge(HttpError):
+    """The body is longer than ``max_bytes``."""
+
+    status = 413
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the body is longer than the {max_bytes} bytes that are read")
+        self.max_bytes = max_bytes
+
+
+class UnsupportedMediaType(HttpError):
+    """The body is of a type, charset or coding that is not read here; ``accepted`` names the types that
+    are."""
+
+    status = 415
+
+    def __init__(self, detail: str, accepted: Iterable[str]) -> None:
+        self.accepted = tuple(accepted)
+        super().__init__(detail, {"Accept": ", ".join(self.accepted)})
+
+
+def allow_header(methods: Iterable[str]) -> str:
+    """The value of an `Allow` header for these methods, HEAD beside GET, as `HeadAsGet` serves it."""
+    named = set(methods)
+    return ", ".join(sorted(named | {"HEAD"} if "GET" in named else named))

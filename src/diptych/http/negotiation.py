@@ -1,0 +1,40 @@
+"""Which representation a client prefers, after RFC 9110, section 12.5.1."""
+
+from __future__ import annotations
+
+import re
+
+from diptych.http.asgi import RequestScope, header_values
+
+__all__ = ["prefers_html"]
+
+_JSON = ("application/json",)
+_HTML = ("text/html", "application/xhtml+xml")
+_QVALUE = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+
+
+def prefers_html(scope: RequestScope) -> bool:
+    """Whether HTML is liked strictly better than JSON: so by every browser's page loads, and not by `*/*`.
+
+    The most specific range that names a type decides its weight. Other parameters than `q` are not compared,
+    and a range that is malformed is skipped.
+    """
+    weights = _weights(",".join(header_values(scope, b"accept")))
+    return max(_weight(weights, kind) for kind in _HTML) > max(_weight(weights, kind) for kind in _JSON)
+
+
+def _weights(accept: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for item in accept.split(","):
+        media_range, *parameters = (part.strip().lower() for part in item.split(";"))
+        q = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+        if "/" in media_range and _QVALUE.fullmatch(q):
+            weights[media_range] = max(weights.get(media_range, 0.0), float(q))
+    return weights
+
+
+def _weight(weights: dict[str, float], kind: str) -> float:
+    for media_range in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
+        if media_range in weights:
+            return weights[media_range]
+    return 0.0

@@ -1,0 +1,44 @@
+"""An answer says which store gave it, and why."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from diptych.http import QUERY_HEADERS, cache_status
+
+
+class Served(NamedTuple):
+    store: str
+    reason: str | None
+
+
+@pytest.mark.parametrize(
+    ("store", "reason", "value"),
+    [
+        ("redis", None, "diptych; hit"),
+        ("sql", None, "diptych; fwd=miss"),
+        ("sql", "no-redis", "diptych; fwd=bypass; detail=no-redis"),
+        ("sql", "workers", "diptych; fwd=bypass; detail=workers"),
+        ("sql", "redis-refused", "diptych; fwd=bypass; detail=redis-refused"),
+        ("sql", "rebuilding", "diptych; fwd=stale; detail=rebuilding"),
+        ("sql", "starting", "diptych; fwd=stale; detail=starting"),
+        ("sql", "other-process", "diptych; fwd=stale; detail=other-process"),
+        ("sql", "redis-away", "diptych; fwd=miss; detail=redis-away"),
+        ("sql", "lost", "diptych; fwd=miss; detail=lost"),
+        ("sql", "something-new", "diptych; fwd=miss; detail=something-new"),
+    ],
+)
+def test_the_store_is_named(store: str, reason: str | None, value: str) -> None:
+    assert cache_status(Served(store, reason)) == value
+
+
+@pytest.mark.parametrize("reason", ["", "two words", "a;b", "a\r\nb", "a\n", "1st", 'a"', "é"])
+def test_a_reason_that_would_break_the_header_is_refused(reason: str) -> None:
+    with pytest.raises(ValueError, match="is no token"):
+        cache_status(Served("sql", reason))
+
+
+def test_query_answers_depend_on_accept_and_are_asked_for_again() -> None:
+    assert QUERY_HEADERS == {"Vary": "Accept", "Cache-Control": "no-cache"}
