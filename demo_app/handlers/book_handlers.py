@@ -1,0 +1,48 @@
+"""Who does what the catalogue is told and asked."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, convert
+from msgspec.structs import asdict
+
+from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
+from demo_app.models.book import Book
+from demo_app.models.book_read_model import BookDocument, BookReadModel
+from diptych import Document, ORMService, Page
+
+
+class BookCommandHandler:
+    """Changes books in SQL. Each method is one transaction."""
+
+    def __init__(self, orm_service: ORMService) -> None:
+        self.orm_service = orm_service
+
+    async def add_book(self, command: AddBook) -> int:
+        book = await self.orm_service.create(Book, **asdict(command))
+        return book.id
+
+    async def edit_book(self, command: EditBook) -> BookDocument | None:
+        book = await self.orm_service.update(
+            Book, command.title, "title", return_instance=True, **_given(command.changes)
+        )
+        return None if book is None else convert(book, BookDocument, from_attributes=True)
+
+    async def delete_book(self, command: DeleteBook) -> bool:
+        return await self.orm_service.delete(Book, command.title, "title")
+
+
+class BookQueryHandler:
+    """Answers from the read model."""
+
+    def __init__(self, books: BookReadModel) -> None:
+        self.books = books
+
+    async def get_book(self, query: GetBook) -> Document[BookDocument]:
+        return await self.books.get(query.title)
+
+    async def list_books(self, query: ListBooks) -> Page[BookDocument]:
+        return await self.books.page(limit=query.limit, after=query.after)
+
+
+def _given(changes: BookChanges) -> dict[str, object]:
+    return {name: value for name, value in asdict(changes).items() if value is not UNSET}

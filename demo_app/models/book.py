@@ -1,0 +1,58 @@
+"""The table of books, and what the fields of a book may hold."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import unicodedata
+from typing import Annotated
+
+from msgspec import Meta
+from sqlalchemy import Date, Integer, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from diptych import Rule, code_point_text
+
+
+class Base(DeclarativeBase):
+    """The declarative base of the catalogue."""
+
+
+class Book(Base):
+    """A book in stock."""
+
+    __tablename__ = "books"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    title: Mapped[str] = mapped_column(code_point_text(200), unique=True)
+    author: Mapped[str] = mapped_column(code_point_text(200), index=True)
+    published_date: Mapped[datetime.date | None] = mapped_column(Date)
+    isbn: Mapped[str | None] = mapped_column(String(13), unique=True)
+    stock_quantity: Mapped[int] = mapped_column(Integer, default=0)
+
+
+def _line(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
+def _title(text: str) -> str:
+    if text in (".", ".."):
+        raise ValueError('must not be just "." or "..", which no URL can carry')
+    return _line(text)
+
+
+def _isbn(text: str) -> str:
+    digits = text.replace("-", "")
+    if not re.fullmatch(r"[0-9]{13}|[0-9]{9}[0-9X]", digits):
+        raise ValueError("must have 13 digits, or 10 of which the last may be X")
+    return digits
+
+
+Title = Annotated[str, Meta(min_length=1, max_length=200), Rule(_title)]
+Author = Annotated[str, Meta(min_length=1, max_length=200), Rule(_line)]
+Isbn = Annotated[str, Rule(_isbn)]
+Stock = Annotated[int, Meta(ge=0, le=2147483647)]

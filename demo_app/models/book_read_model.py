@@ -1,0 +1,29 @@
+"""The catalogue as readers see it."""
+
+from __future__ import annotations
+
+import datetime
+
+from msgspec import Struct
+
+from demo_app.models.book import Book
+from diptych import ReadModel, by
+
+
+class BookDocument(Struct, frozen=True):
+    """A book as it goes out."""
+
+    id: int
+    title: str
+    author: str
+    published_date: datetime.date | None
+    isbn: str | None
+    stock_quantity: int
+
+
+class BookReadModel(ReadModel[Book]):
+    """One document a book, found by its title."""
+
+    key = Book.title
+    document = BookDocument
+    lists = (by(Book.title), by(Book.author, Book.title))

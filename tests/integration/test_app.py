@@ -1,0 +1,162 @@
+"""Diptych: started, wired, stopped; and what it refuses at start."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from demo_app.messages import AddBook, GetBook
+from diptych import (
+    Command,
+    ConfigService,
+    Diptych,
+    NotStartedError,
+    ORMService,
+    Query,
+    ReadModel,
+    RedisService,
+    WiringError,
+    by,
+)
+from diptych.context import request_scope
+from tests.catalogue import catalogue
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column(String(50), unique=True)
+    text: Mapped[str | None]
+    folded: Mapped[str] = mapped_column(String(50, collation="NOCASE"), unique=True)
+
+
+class NoteDocument(msgspec.Struct):
+    slug: str
+    text: str | None
+
+
+def _app(url: str, *handlers: type, **options) -> Diptych:
+    return Diptych(ConfigService(environ={}, database_url=url), models=Base, handlers=handlers, **options)
+
+
+async def test_it_starts_and_stops_twice_over(sqlite_url):
+    app = catalogue(sqlite_url)
+    with pytest.raises(NotStartedError):
+        await app.execute(AddBook("Dune", "x"))
+    await app.stop()
+    for _ in range(2):
+        await app.start()
+        await app.start()
+        await app.ask(GetBook("Dune"))
+        await app.stop()
+        await app.stop()
+    with pytest.raises(NotStartedError):
+        await app.ask(GetBook("Dune"))
+
+
+async def test_a_query_given_to_execute_is_told_where_to_go(sqlite_url):
+    async with catalogue(sqlite_url) as app:
+        with pytest.raises(TypeError, match="ask"):
+            await app.execute(GetBook("Dune"))  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="execute"):
+            await app.ask(AddBook("Dune", "x"))  # type: ignore[arg-type]
+
+
+async def test_every_wiring_fault_stops_the_start_and_nothing_stays_open(sqlite_url):
+    class Unhandled(Command[int]):
+        pass
+
+    class Twice(Query[int]):
+        pass
+
+    class Handlers:
+        def __init__(self, clock: msgspec.json.Decoder) -> None:
+            pass
+
+        async def one(self, query: Twice) -> int:
+            return 1
+
+        async def two(self, query: Twice) -> int:
+            return 2
+
+    app = _app(sqlite_url, Handlers)
+    # The annotations name classes of this function, which can't be looked up by name.
+    Handlers.one.__annotations__ = Handlers.two.__annotations__ = {"query": Twice, "return": int}
+    Handlers.__init__.__annotations__ = {"clock": msgspec.json.Decoder}
+    with pytest.raises(WiringError) as caught:
+        await app.start()
+    text = str(caught.value)
+    assert "Unhandled has no handler" in text
+    assert "Twice has 2 handlers, Handlers.one and Handlers.two" in text
+    assert "clock: Decoder, which nothing provides" in text
+    with pytest.raises(NotStartedError):
+        await app.orm.get(Note, 1)
+
+
+READ_MODEL_FAULTS = {
+    "must be NOT NULL": {"key": Note.text},
+    "must be unique by itself": {"key": Note.text},
+    "byte for byte": {"key": Note.folded},
+    "'text' must be NOT NULL, since databases disagree": {"key": Note.slug, "lists": (by(Note.text),)},
+    "'isbn' is not a mapped column of Note": {
+        "key": Note.slug,
+        "document": msgspec.defstruct("D", [("isbn", str)]),
+    },
+    "must be a msgspec.Struct": {"key": Note.slug, "document": dict},
+    "must be a mapped attribute": {"key": "slug"},
+}
+
+
+@pytest.mark.parametrize("fault", READ_MODEL_FAULTS)
+async def test_a_faulty_read_model_stops_the_start(sqlite_url, fault):
+    attributes = {"document": NoteDocument, **READ_MODEL_FAULTS[fault]}
+    model = type("NoteReadModel", (ReadModel,), attributes)
+    with pytest.raises(WiringError, match=fault):
+        await _app(sqlite_url, read_models=[model]).start()
+
+
+class WantsRedis:
+    def __init__(self, redis: RedisService) -> None:
+        self.redis = redis
+
+
+class MayHaveRedis:
+    def __init__(self, orm: ORMService, redis: RedisService | None = None) -> None:
+        assert redis is None
+
+
+async def test_a_handler_that_needs_redis_is_told_to_set_it_up(sqlite_url):
+    with pytest.raises(WiringError, match="set REDIS_URL"):
+        await _app(sqlite_url, WantsRedis).start()
+    async with _app(sqlite_url, MayHaveRedis):
+        pass
+
+
+async def test_the_log_carries_the_request_and_the_actor(sqlite_url):
+    from sqlalchemy import text
+
+    app = catalogue(sqlite_url)
+    app._actor = lambda scope: None if scope is None else str(scope["user"])
+    async with app:
+        token = request_scope.set({"type": "http", "headers": [(b"x-request-id", b"abc-1")], "user": "ann"})
+        await app.execute(AddBook("Dune", "x"))
+        request_scope.reset(token)
+        await app.execute(AddBook("Emma", "x"))
+        async with app.orm.engines.reader.connect() as connection:
+            rows = (await connection.execute(text("SELECT correlation_id, actor FROM diptych_log"))).all()
+    assert [tuple(row) for row in rows] == [("abc-1", "ann"), (None, None)]
+
+
+async def test_health_tells_which_store_answers(sqlite_url):
+    async with catalogue(sqlite_url) as app:
+        health = await app.health()
+        assert health.status == "ok"
+        assert (health.sql.state, health.sql.engine) == ("up", "sqlite")
+        assert health.redis.state == "off"
+        assert health.read_models["BookReadModel"].detail == "no-redis"
