@@ -36,6 +36,10 @@ class Note(Base):
     folded: Mapped[str] = mapped_column(String(50, collation="NOCASE"), unique=True)
 
 
+class Clock:
+    pass
+
+
 class NoteDocument(msgspec.Struct):
     slug: str
     text: str | None
@@ -76,7 +80,7 @@ async def test_every_wiring_fault_stops_the_start_and_nothing_stays_open(sqlite_
         pass
 
     class Handlers:
-        def __init__(self, clock: msgspec.json.Decoder) -> None:
+        def __init__(self, clock: Clock) -> None:
             pass
 
         async def one(self, query: Twice) -> int:
@@ -88,18 +92,18 @@ async def test_every_wiring_fault_stops_the_start_and_nothing_stays_open(sqlite_
     app = _app(sqlite_url, Handlers)
     # The annotations name classes of this function, which can't be looked up by name.
     Handlers.one.__annotations__ = Handlers.two.__annotations__ = {"query": Twice, "return": int}
-    Handlers.__init__.__annotations__ = {"clock": msgspec.json.Decoder}
+    Handlers.__init__.__annotations__ = {"clock": Clock}
     with pytest.raises(WiringError) as caught:
         await app.start()
     text = str(caught.value)
     assert "Unhandled has no handler" in text
     assert "Twice has 2 handlers, Handlers.one and Handlers.two" in text
-    assert "clock: Decoder, which nothing provides" in text
+    assert "clock: Clock, which nothing provides" in text
     with pytest.raises(NotStartedError):
         await app.orm.get(Note, 1)
 
 
-READ_MODEL_FAULTS = {
+READ_MODEL_FAULTS: dict[str, dict[str, object]] = {
     "must be NOT NULL": {"key": Note.text},
     "must be unique by itself": {"key": Note.text},
     "byte for byte": {"key": Note.folded},
@@ -115,7 +119,7 @@ READ_MODEL_FAULTS = {
 
 @pytest.mark.parametrize("fault", READ_MODEL_FAULTS)
 async def test_a_faulty_read_model_stops_the_start(sqlite_url, fault):
-    attributes = {"document": NoteDocument, **READ_MODEL_FAULTS[fault]}
+    attributes: dict[str, object] = {"document": NoteDocument, **READ_MODEL_FAULTS[fault]}
     model = type("NoteReadModel", (ReadModel,), attributes)
     with pytest.raises(WiringError, match=fault):
         await _app(sqlite_url, read_models=[model]).start()

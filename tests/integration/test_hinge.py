@@ -8,10 +8,12 @@ import logging
 import shutil
 
 import pytest
+import redis
 
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
 from demo_app.models.book import Book
 from diptych import Diptych
+from diptych.write.unit_of_work import new_context
 from tests.catalogue import answered_by, catalogue, eventually
 
 
@@ -136,8 +138,6 @@ async def test_a_restart_from_an_old_dump_is_not_trusted(sqlite_url, redis_serve
 
 
 def _save(url: str) -> None:
-    import redis
-
     with redis.Redis.from_url(url) as client:
         client.save()
 
@@ -223,8 +223,6 @@ async def test_an_error_of_redis_that_is_not_an_outage_also_ends_the_trust(sqlit
 
 
 def _configure(url: str, name: str, value: str) -> None:
-    import redis
-
     with redis.Redis.from_url(url) as client:
         client.config_set(name, value)
 
@@ -323,7 +321,8 @@ async def test_a_rebuild_waits_for_a_change_that_is_committed_but_not_yet_applie
         await answered_by(app, "redis")
         replica = next(iter(app._run.replicas.values()))
         original, begin = replica.store.apply, replica.store.begin
-        events, reached, go_on = [], asyncio.Event(), asyncio.Event()
+        events = []
+        reached, go_on, began = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def held(*arguments):
             if not reached.is_set():
@@ -334,6 +333,7 @@ async def test_a_rebuild_waits_for_a_change_that_is_committed_but_not_yet_applie
 
         async def begun(*arguments):
             events.append("rebuild begun")
+            began.set()
             await begin(*arguments)
 
         replica.store.apply, replica.store.begin = held, begun  # type: ignore[method-assign]
@@ -341,9 +341,7 @@ async def test_a_rebuild_waits_for_a_change_that_is_committed_but_not_yet_applie
         await reached.wait()
         replica.lost("the test says so")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.3):  # time enough for a rebuild that does not wait
-                while not events:
-                    await asyncio.sleep(0.01)
+            await asyncio.wait_for(began.wait(), 0.3)  # time enough for a rebuild that does not wait
         go_on.set()
         await command
         await answered_by(app, "redis")
@@ -392,8 +390,6 @@ async def test_a_raised_error_leaves_nothing_in_redis(sqlite_url, valkey):
         async def failing(unit: object) -> None:
             await app.orm.create(Book, title="Dune", author="x")
             raise RuntimeError("after the write")
-
-        from diptych.write.unit_of_work import new_context
 
         with pytest.raises(RuntimeError, match="after the write"):
             await app.orm.units.run(failing, new_context())

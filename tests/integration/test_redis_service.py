@@ -7,6 +7,7 @@ import logging
 import socket
 
 import pytest
+import redis
 
 from demo_app.messages import AddBook, GetBook
 from diptych import ConfigurationError, RedisRefusedError, RedisService, RedisUnavailableError
@@ -127,18 +128,16 @@ async def test_while_redis_is_silent_only_the_first_queries_wait(sqlite_url):
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, family=socket.AF_INET)
     port = server.sockets[0].getsockname()[1]
-    async with server:
-        async with catalogue(
-            sqlite_url,
-            f"redis://127.0.0.1:{port}/0",
-            redis_query_timeout_ms=50,
-            redis_command_timeout_ms=100,
-            redis_probe_interval_ms=60_000,
-        ) as app:
-            before = accepted
-            for _ in range(100):
-                assert (await app.ask(GetBook("Dune"))).served.store == "sql"
-            assert accepted - before <= 1  # the probe at most
+    timeouts = {
+        "redis_query_timeout_ms": 50,
+        "redis_command_timeout_ms": 100,
+        "redis_probe_interval_ms": 60_000,
+    }
+    async with server, catalogue(sqlite_url, f"redis://127.0.0.1:{port}/0", **timeouts) as app:
+        before = accepted
+        for _ in range(100):
+            assert (await app.ask(GetBook("Dune"))).served.store == "sql"
+        assert accepted - before <= 1  # the probe at most
 
 
 async def test_the_breaker_opens_under_load_and_a_probe_closes_it(sqlite_url, valkey):
@@ -155,3 +154,21 @@ async def test_the_breaker_opens_under_load_and_a_probe_closes_it(sqlite_url, va
             return (await app.ask(GetBook("Dune"))).served.store == "redis"
 
         await eventually(hit, "Redis answers again, without a rebuild being needed")
+
+
+async def test_a_master_that_is_made_a_replica_is_noticed_on_open_connections(
+    sqlite_url, redis_server_factory, valkey
+):
+    """Its connections stay open, and it begins to take over another master's data."""
+    server = redis_server_factory()
+    async with catalogue(sqlite_url, server.url) as app:
+        await answered_by(app, "redis")
+        with redis.Redis.from_url(server.url) as client:
+            client.replicaof("127.0.0.1", str(valkey.port))
+        await answered_by(app, "sql")
+        assert (await app.health()).redis.state == "refused"
+        with redis.Redis.from_url(server.url) as client:
+            client.replicaof("NO", "ONE")
+        await answered_by(app, "redis")
+        await app.execute(AddBook("Dune", "x"))
+        assert (await app.ask(GetBook("Dune"))).served.store == "redis"

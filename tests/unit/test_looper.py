@@ -23,31 +23,34 @@ async def test_it_runs_the_step_at_once_and_again_when_woken():
 
 async def test_a_wake_during_the_step_is_not_lost():
     ran: asyncio.Queue[None] = asyncio.Queue()
+    again = asyncio.Event()
 
     async def step() -> None:
         ran.put_nowait(None)
         if ran.qsize() == 1:
             looper.wake()
+        else:
+            again.set()
 
     looper = Looper("test", step, interval_s=3600)
     looper.start()
-    while ran.qsize() < 2:
-        await asyncio.sleep(0)
+    await again.wait()
     await looper.stop()
 
 
 async def test_a_step_that_raises_is_logged_and_tried_again(caplog):
     ran: asyncio.Queue[None] = asyncio.Queue()
+    again = asyncio.Event()
 
     async def step() -> None:
         ran.put_nowait(None)
         if ran.qsize() == 1:
             raise RuntimeError("broken step")
+        again.set()
 
     looper = Looper("test", step, interval_s=0.001)
     looper.start()
-    while ran.qsize() < 2:
-        await asyncio.sleep(0)
+    await again.wait()
     await looper.stop()
     assert "broken step" in caplog.text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -74,12 +75,12 @@ class Hinge:
             await self._check_leases()
 
     async def _check_leases(self) -> None:
-        for replica in self._replicas:
-            if replica.fresh and (trusted := replica.trusted()) is not None:
-                try:
+        # After a failure the breaker may be open; the next turn probes.
+        with contextlib.suppress(RedisUnavailableError):
+            await self._redis.look_again()
+            for replica in self._replicas:
+                if replica.fresh and (trusted := replica.trusted()) is not None:
                     replica.confirm(trusted, await replica.store.lease())
-                except RedisUnavailableError:
-                    return  # the breaker is open now; the next turn probes
 
     def _server_changed(self) -> None:
         for replica in self._replicas:

@@ -40,7 +40,7 @@ class Replica:
         self.redis = redis
         self.store = store
         self.progress: str | None = None
-        self.since = _now()
+        self._since = _now()
         self.target: Trusted | None = None
         self._alone = alone
         self._trusted: Trusted | None = None
@@ -54,6 +54,11 @@ class Replica:
         if not self.redis.available:
             return "redis-refused" if self.redis.refused else "redis-away"
         return "redis-away" if self._trusted is not None else self._reason
+
+    @property
+    def since(self) -> datetime.datetime:
+        """Since when the store that answers now has answered."""
+        return self._since if self.redis.available else max(self._since, self.redis.since)
 
     @property
     def fresh(self) -> bool:
@@ -125,7 +130,7 @@ class Replica:
         self.target = self._trusted = trusted
         self.progress = None
         self._pause_s = _FIRST_PAUSE_S
-        self.since = _now()
+        self._since = _now()
 
     def failed(self, problem: str) -> None:
         """The rebuild did not succeed: it is tried again, after a pause that grows."""
@@ -156,7 +161,7 @@ class Replica:
 
     def _enter(self, reason: str, problem: str | None) -> None:
         if self._reason != reason or problem is not None:
-            self.since = _now()
+            self._since = _now()
         self._reason = reason
         if problem is not None:
             _log.warning("%s: SQL answers from now on: %s", self.name, problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
@@ -58,6 +59,8 @@ class RedisService:
         self.problem: str | None = "not connected yet"
         self.refused = False
         self.on_server_changed: Callable[[], None] = lambda: None
+        self.since = datetime.datetime.now(datetime.UTC)
+        self._replication_id: str | None = None
         self._failures = 0
         self._warned = False
         self._queries = self._client(url, query_timeout_ms / 1000)
@@ -89,8 +92,21 @@ class RedisService:
                 await self._commands.ping()
             if not self.available:
                 _log.info("Redis at %s answers", self.address)
+                self.since = datetime.datetime.now(datetime.UTC)
             self.problem, self.refused, self._warned = None, False, False
         return self.available
+
+    async def look_again(self) -> None:
+        """Looks at the server once more: it may have been made a replica since its connections were opened.
+
+        Raises ``RedisUnavailableError`` if it may not be used any more.
+        """
+        async with self.commanding() as client:
+            connection = await client.connection_pool.get_connection()
+            try:
+                await self._introduce(connection)
+            finally:
+                await client.connection_pool.release(connection)
 
     @contextlib.asynccontextmanager
     async def querying(self) -> AsyncIterator[Any]:
@@ -122,10 +138,12 @@ class RedisService:
     def _failed(self, error: Exception) -> None:
         self._failures += 1
         self.refused = isinstance(error, _RefusedServer)
-        broken = isinstance(error, redis_errors.ConnectionError | OSError) and not isinstance(
-            error, TimeoutError
-        )
-        if broken or self._failures >= _FAILURES_TO_OPEN or self.problem is not None:
+        # READONLY: the master was made a replica; new connections may lead to another.
+        broken = isinstance(error, redis_errors.ConnectionError | redis_errors.ReadOnlyError | OSError)
+        timed_out = isinstance(error, TimeoutError)
+        if (broken and not timed_out) or self._failures >= _FAILURES_TO_OPEN or self.problem is not None:
+            if self.problem is None:
+                self.since = datetime.datetime.now(datetime.UTC)
             self.problem = str(error) or type(error).__name__
             if not self._warned:
                 self._warned = True
@@ -150,22 +168,29 @@ class RedisService:
         """Shakes hands on a new connection and looks at whom it leads to."""
         try:
             await connection.on_connect()
+            await self._introduce(connection)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _introduce(self, connection: Any) -> None:
+        try:
             await connection.send_command("INFO")
             self._look_at(_parsed(await connection.read_response()))
         except BaseException:
-            # Half-way through the handshake (a cancelled task, say) the connection would give the reply of one
-            # request to another.
+            # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
             await connection.disconnect(nowait=True)
             raise
 
     def _look_at(self, info: dict[str, str]) -> None:
         if fault := _fault_of(info):
             raise _RefusedServer(fault)
-        if info["run_id"] != self.run_id:
+        server = info.get("run_id"), info.get("master_replid")
+        if server != (self.run_id, self._replication_id):
             changed = self.run_id is not None
-            self.run_id = info["run_id"]
+            self.run_id, self._replication_id = server
             if changed:
-                # A new process may hold older data than what was written to the former one.
+                # A new process, or another history, may hold older data than what was written before.
                 self.on_server_changed()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
@@ -21,6 +22,8 @@ from diptych.write.entities import MappedEntity
 from diptych.write.failures import TransactionConflict, translated
 
 R = TypeVar("R")
+
+_log = logging.getLogger("diptych.write")
 
 MAX_ATTEMPTS = 10
 """How often a command is run again that lost against concurrent ones (PostgreSQL's 40001 and 40P01)."""
@@ -76,6 +79,12 @@ def current_unit_of_work() -> UnitOfWork | None:
 def new_context(correlation_id: str | None = None, actor: str | None = None) -> CommandContext:
     """A context with a fresh command id."""
     return CommandContext(command_id=str(uuid.uuid4()), correlation_id=correlation_id, actor=actor)
+
+
+def _log_unheard(task: asyncio.Task[None]) -> None:
+    """A failure that nobody waits for any more is at least told to the log."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a command whose caller had gone could not be concluded", exc_info=error)
 
 
 class UnitsOfWork:
@@ -159,7 +168,11 @@ class UnitsOfWork:
         task = asyncio.get_running_loop().create_task(ending)
         self._concluding.add(task)
         task.add_done_callback(self._concluding.discard)
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_unheard)
+            raise
 
     async def _roll_back(self, connection: AsyncConnection) -> None:
         # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
