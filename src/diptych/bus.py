@@ -108,9 +108,11 @@ def _duplicates(methods: Iterable[_Method]) -> Iterator[str]:
 def _unhandled(handler_classes: Sequence[type], methods: Sequence[_Method]) -> Iterator[str]:
     """Messages defined beside the handlers, or beside messages that are handled, with no handler of their own."""
     scopes = {_scope(cls) for cls in (*handler_classes, *(method.message for method in methods))}
-    handled = {method.message for method in methods}
-    for message in sorted({*_leaves(Command), *_leaves(Query)}, key=lambda cls: cls.__name__):
-        if message not in handled and _scope(message) in scopes:
+    # By name: where a function defines messages (a factory of applications), those of its earlier calls live on.
+    handled = {(method.message.__module__, method.message.__qualname__) for method in methods}
+    leaves = {(cls.__module__, cls.__qualname__): cls for cls in (*_leaves(Command), *_leaves(Query))}
+    for name, message in sorted(leaves.items()):
+        if name not in handled and _scope(message) in scopes:
             yield _no_handler(message)
 
 
@@ -119,15 +121,18 @@ def _construct(owner: type, services: Mapping[type, object | None], problems: li
     faults: list[str] = []
     constructor = getattr(owner, "__init__")  # noqa: B009 - mypy finds the plain access unsound
     hints = _hints(constructor, owner.__name__, faults) if constructor is not object.__init__ else {}
-    for name, parameter in list(inspect.signature(owner).parameters.items()):
+    parameters = {} if faults else inspect.signature(owner).parameters
+    for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         wanted = hints.get(name)
         found = _provided(wanted, services)
         if len(found) == 1:
             arguments[name] = found[0]
-        elif parameter.default is parameter.empty:
+        elif found or (parameter.default is parameter.empty and type(None) not in get_args(wanted)):
             faults.append(_cannot_provide(owner, name, wanted, len(found), services))
+        elif parameter.default is parameter.empty:
+            arguments[name] = None
     problems += faults
     return None if faults else owner(**arguments)
 
@@ -139,7 +144,7 @@ def _provided(wanted: Any, services: Mapping[type, object | None]) -> list[objec
         found = [s for s in services.values() if isinstance(kind, type) and _is_instance(s, kind)]
         if found:
             return found
-    return [None] if type(None) in get_args(wanted) else []
+    return []
 
 
 def _cannot_provide(

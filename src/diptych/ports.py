@@ -94,6 +94,12 @@ class RowSource(Protocol):
     def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Every row, in batches; rows that change while it runs may be seen before or after the change."""
 
+    async def settle(self) -> None:
+        """Waits until every transaction that was open at the call is over.
+
+        Raises ``DatabaseUnavailableError`` if one stays open for too long.
+        """
+
     async def count(self) -> int:
         """How many rows there are, about."""
 

@@ -137,12 +137,25 @@ SETTINGS: tuple[Setting, ...] = (
         "The SQL database: the path of an SQLite file, `sqlite:///path` or `postgresql://user:password@host/name`.",
         secret=True,
     ),
-    Setting("DATABASE_POOL_SIZE", _COUNT, 10, "Connections to the database that one process keeps at most."),
+    Setting(
+        "DATABASE_POOL_SIZE",
+        _COUNT,
+        10,
+        "Connections that one process keeps at most for reading, and on PostgreSQL as many again for commands; "
+        "on SQLite one connection writes.",
+    ),
     Setting(
         "DATABASE_TIMEOUT_MS",
         _whole(1, 3_600_000),
         5_000,
         "How long to wait, in milliseconds, for a busy SQLite, for a free connection, or to connect.",
+    ),
+    Setting(
+        "DATABASE_STATEMENT_TIMEOUT_MS",
+        _whole(1, 3_600_000),
+        30_000,
+        "How long, in milliseconds, one statement on PostgreSQL may take before it counts as lost. "
+        "SQLite has no limit.",
     ),
     Setting(
         "SQLITE_SYNCHRONOUS",
@@ -206,7 +219,8 @@ SETTINGS: tuple[Setting, ...] = (
         "LOG_PERSONAL_DATA_DAYS",
         _DAYS,
         None,
-        "Days after which the images, old keys and actors in `diptych_log` are blanked; none: never.",
+        "Days after which the images, keys and actors in `diptych_log` are blanked; none: never. "
+        "Correlation ids, which clients choose, stay.",
     ),
     Setting(
         "WORKERS",

@@ -14,6 +14,7 @@ POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg")
 REDIS = ("redis", "rediss", "unix")
 
 _TELLING = re.compile(r"passw|pwd|secret|token|key|credential", re.IGNORECASE)
+_NOT_A_PATH = re.compile(r"(?![./]).*:.*@|.*passw\w*\s*=", re.IGNORECASE | re.DOTALL)
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 
 
@@ -28,10 +29,10 @@ def mask(url: str) -> str:
     If it cannot be told where the password is, nothing after the scheme is shown.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator:
-        return HIDDEN if re.search(r":[^/]*@|passw\w*\s*=", url, re.IGNORECASE) else url
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return HIDDEN if _NOT_A_PATH.match(url) or (separator and "@" in url) else url
     authority, tail = _split(rest)
-    if "@" in tail and scheme not in SQLITE:
+    if "@" in tail and (authority or scheme not in SQLITE):  # sqlite:///home/me@work/books.db is a path
         return f"{scheme}://{HIDDEN}"
     userinfo, at, host = authority.rpartition("@")
     return f"{scheme}://{_mask_user(scheme, userinfo) if at else ''}{at}{host}{_mask_tail(tail)}"
@@ -104,8 +105,8 @@ def _text(value: object) -> str:
 
 
 def _check_path(path: str) -> None:
-    # Two characters at least, so that C:\books.db stays a path.
-    if re.match(r"[A-Za-z][\w+.-]+:|[^/]*:[^/]*@|.*passw\w*\s*=", path, re.IGNORECASE):
+    # A scheme has two characters at least, so that C:\books.db stays a path.
+    if _NOT_A_PATH.match(path) or re.match(r"[A-Za-z][\w+.-]+:", path):
         raise ValueError(
             'must be a path without ":" or a whole URL, such as postgresql://user:password@host/name'
         )

@@ -7,16 +7,19 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config import ConfigService
-from diptych.errors import ConfigurationError, MissingExtraError
+from diptych.errors import MissingExtraError
+from diptych.write.addresses import parse_address
+from diptych.write.sqlite_types import give_back_what_was_stored
+
+_SETTLE_POLL_S = 0.02
 
 
 class Engines(Protocol):
@@ -35,8 +38,20 @@ class Engines(Protocol):
     def is_conflict(self, error: DBAPIError) -> bool:
         """Whether the transaction lost against a concurrent one and would succeed if it were run again."""
 
+    def is_misfit(self, error: DBAPIError) -> bool:
+        """Whether a value does not fit the type of its column."""
+
+    def is_refused(self, error: DBAPIError) -> bool:
+        """Whether the database does not let this user in, or does not have a database of this name."""
+
     def is_lost(self, error: DBAPIError) -> bool:
         """Whether the database can't be reached, or the connection to it broke."""
+
+    async def settle(self) -> None:
+        """Waits until every transaction that was open at the call is over, a commit among them.
+
+        Raises ``DatabaseUnavailableError`` if one stays open for longer than ``DATABASE_TIMEOUT_MS``.
+        """
 
 
 def open_engines(database: str, config: ConfigService) -> Engines:
@@ -45,7 +60,7 @@ def open_engines(database: str, config: ConfigService) -> Engines:
     Raises ``ConfigurationError`` for a database that diptych does not know, ``MissingExtraError`` if the driver
     is not installed.
     """
-    url = _parse(database)
+    url = parse_address(database)
     try:
         if url.get_backend_name() == "sqlite":
             return SqliteEngines(url, config)
@@ -82,11 +97,14 @@ class SqliteEngines:
         # One writing connection a process: a second could only wait in the file for the first.
         self.writer = create_async_engine(url, pool_size=1, **options)
         self.reader = create_async_engine(url, pool_size=config.get("DATABASE_POOL_SIZE"), **options)
+        for engine in (self.writer, self.reader):
+            give_back_what_was_stored(engine.dialect)
         sa.event.listen(self.writer.sync_engine, "connect", self._prepare_writer)
         sa.event.listen(self.reader.sync_engine, "connect", self._prepare_reader)
         # A write that began by reading could not go on if another wrote meanwhile (SQLITE_BUSY at once, no
         # waiting): so every unit of work takes the write lock at its beginning.
         sa.event.listen(self.writer.sync_engine, "begin", _begin_immediate)
+        sa.event.listen(self.writer.sync_engine, "invalidate", _release_lock)
 
     def _prepare_writer(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None  # sqlite3 would begin transactions of its own, too late
@@ -106,9 +124,19 @@ class SqliteEngines:
     def is_conflict(self, error: DBAPIError) -> bool:
         return False  # writers are one after the other
 
+    def is_misfit(self, error: DBAPIError) -> bool:
+        return _sqlite_code(error) in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
+
+    def is_refused(self, error: DBAPIError) -> bool:
+        return False
+
     def is_lost(self, error: DBAPIError) -> bool:
         lost = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
         return error.connection_invalidated or _sqlite_code(error) in lost
+
+    async def settle(self) -> None:
+        async with self.writer.connect() as connection, connection.begin():
+            pass  # writers are one after the other: those before this one are over
 
 
 class PostgresEngines:
@@ -119,7 +147,11 @@ class PostgresEngines:
     def __init__(self, url: URL, config: ConfigService) -> None:
         import asyncpg  # noqa: F401
 
-        timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        name = url.query.get("application_name")
+        named = {} if name is None else {"application_name": name}
+        url = url.difference_update_query(["application_name"])
+        timeout_s = self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        limits = {"timeout": timeout_s, "command_timeout": config.get("DATABASE_STATEMENT_TIMEOUT_MS") / 1000}
         options = {
             "pool_size": config.get("DATABASE_POOL_SIZE"),
             "max_overflow": 0,
@@ -131,15 +163,18 @@ class PostgresEngines:
         self.writer = create_async_engine(
             url,
             isolation_level="REPEATABLE READ",
-            connect_args={"timeout": timeout_s, "server_settings": {"synchronous_commit": "on"}},
+            connect_args={**limits, "server_settings": named | {"synchronous_commit": "on"}},
             **options,
         )
         self.reader = create_async_engine(
             url,
             isolation_level="AUTOCOMMIT",
-            connect_args={"timeout": timeout_s, "server_settings": {"default_transaction_read_only": "on"}},
+            connect_args={**limits, "server_settings": named | {"default_transaction_read_only": "on"}},
             **options,
         )
+
+        for engine in (self.writer, self.reader):
+            sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if _sqlstate(error) != "23505":
@@ -154,38 +189,25 @@ class PostgresEngines:
     def is_conflict(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in ("40001", "40P01")
 
+    def is_misfit(self, error: DBAPIError) -> bool:
+        return _class(error) == "22"
+
+    def is_refused(self, error: DBAPIError) -> bool:
+        return _class(error) in ("28", "3D")
+
     def is_lost(self, error: DBAPIError) -> bool:
-        state = _sqlstate(error) or ""
-        return error.connection_invalidated or state[:2] in ("08", "57", "53", "58")
+        return error.connection_invalidated or _class(error) in ("08", "57", "53", "58")
 
-
-def _parse(database: str) -> URL:
-    if "://" not in database:
-        database = f"sqlite:///{database}"
-    try:
-        url = make_url(database)
-    except ArgumentError:
-        raise ConfigurationError("DATABASE_URL", "is not a database URL") from None
-    match url.drivername:
-        case "sqlite" | "sqlite+aiosqlite":
-            return _sqlite_url(url)
-        case "postgresql" | "postgres" | "postgresql+asyncpg":
-            return url.set(drivername="postgresql+asyncpg")
-    raise ConfigurationError(
-        "DATABASE_URL", f"{url.drivername}:// is not supported: use sqlite:///path or postgresql://…"
-    )
-
-
-def _sqlite_url(url: URL) -> URL:
-    if not url.database or url.database == ":memory:" or "mode=memory" in url.render_as_string():
-        raise ConfigurationError(
-            "DATABASE_URL",
-            "an in-memory SQLite can't be shared by connections: name a file, which may be temporary",
-        )
-    folder = Path(url.database).absolute().parent
-    if not folder.is_dir():
-        raise ConfigurationError("DATABASE_URL", f"the folder {folder} does not exist: create it first")
-    return url.set(drivername="sqlite+aiosqlite")
+    async def settle(self) -> None:
+        # Every transaction that was given its number before this one is over when none in progress has a lower one.
+        number = sa.select(sa.cast(sa.func.pg_current_xact_id(), sa.Text))
+        oldest = sa.select(sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text))
+        async with asyncio.timeout(self._timeout_s):
+            async with self.writer.connect() as connection:
+                end = int((await connection.execute(number)).scalar_one())
+            async with self.reader.connect() as connection:
+                while int((await connection.execute(oldest)).scalar_one()) < end:  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(_SETTLE_POLL_S)
 
 
 def _pragmas(connection: Any, *pragmas: str) -> None:
@@ -199,6 +221,20 @@ def _begin_immediate(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _release_lock(connection: Any, _record: object, _error: object) -> None:
+    """Before a connection is closed whose statement was cancelled: SQLite leaves the closing of one that has an
+    unfinished statement for later, and until that is garbage it would keep the write lock.
+    """
+    with contextlib.suppress(Exception):
+        connection.rollback()
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Has the pool open a new connection instead of one that the server has closed meanwhile (its restart)."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
 def _sqlite_code(error: DBAPIError) -> int | None:
     """The primary result code; the extended ones have it in their low byte."""
     code = getattr(error.orig, "sqlite_errorcode", None)
@@ -209,6 +245,11 @@ def _sqlite_code(error: DBAPIError) -> int | None:
 
 def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
+
+
+def _class(error: DBAPIError) -> str:
+    """The first two characters of the SQLSTATE; https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+    return (_sqlstate(error) or "")[:2]
 
 
 LOST_ERRORS: Sequence[type[BaseException]] = (OSError, asyncio.TimeoutError)

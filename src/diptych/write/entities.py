@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
 from diptych.ports import Column, Entity
-from diptych.wording import worded
+from diptych.write.values import ColumnValues
 
 M = TypeVar("M")
 
-_INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 _BYTEWISE = {"C", "POSIX", "ucs_basic", "C.UTF-8", "BINARY"}
 
 
@@ -43,7 +41,8 @@ class MappedEntity:
         self.unique_columns = tuple(_unique_alone(self.table, self.columns))
         self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
         self._described: dict[str, Entity] = {}
-        self._targets = {key: _target(column.type) for key, column in self.columns.items()}
+        self._names = names
+        self._values = {name: ColumnValues(column) for name, column in self.columns.items()}
 
     def describe(self, dialect: sa.Dialect) -> Entity:
         """The columns as the other rooms see them."""
@@ -60,7 +59,7 @@ class MappedEntity:
         column = self.columns[name]
         return Column(
             name=name,
-            type=_python_type(column.type),
+            type=self._values[name].python_type,
             nullable=bool(column.nullable),
             unique=name in self.unique_columns,
             bytewise=_is_bytewise(column, dialect),
@@ -73,11 +72,23 @@ class MappedEntity:
         if unknown:
             raise UnknownColumnError(self.name, [str(name) for name in unknown], list(self.columns))
 
-    def convert(self, values: Mapping[str, Any]) -> dict[sa.Column[Any], Any]:
-        """The values in their columns' types. Raises ``InvalidValueError`` that names every misfit."""
+    def convert(self, values: Mapping[str, Any], *, complete: bool = False) -> dict[sa.Column[Any], Any]:
+        """The values in their columns' types, ``complete`` if they are to be all that a new row needs.
+
+        Raises ``UnknownColumnError``, and ``InvalidValueError`` that names every misfit.
+        """
         self.check_names(values)
         faults: list[Fault] = []
-        converted = {self.columns[name]: self._convert(name, value, faults) for name, value in values.items()}
+        if complete:
+            values = {n: v for n, v in values.items() if v is not None or n not in self.primary_key}
+            missing = (n for n, v in self._values.items() if v.is_required and n not in values)
+            faults += [Fault(name, "is missing") for name in missing]
+        converted: dict[sa.Column[Any], Any] = {}
+        for name, value in values.items():
+            try:
+                converted[self.columns[name]] = self._values[name].convert(value)
+            except ValueError as error:
+                faults.append(Fault(name, str(error)))
         if faults:
             raise InvalidValueError(self.name, faults)
         return converted
@@ -88,25 +99,18 @@ class MappedEntity:
         Raises ``InvalidValueError`` for a value of another type, ``UnknownColumnError``.
         """
         self.check_names(values)
-        converted = {}
+        converted: dict[sa.Column[Any], Any] = {}
         for name, value in values.items():
-            target = _python_type(self.columns[name].type)
             try:
-                found = (
-                    value if value is None or target is None else msgspec.convert(value, target, strict=False)
-                )
-            except msgspec.ValidationError as error:
-                raise InvalidValueError(self.name, [Fault(name, worded(error))]) from None
-            if found is not None and not self.holds(name, found):
-                return None
-            converted[self.columns[name]] = found
-        return converted
+                converted[self.columns[name]] = self._values[name].convert_lookup(value)
+            except ValueError as error:
+                raise InvalidValueError(self.name, [Fault(name, str(error))]) from None
+        held = (v is None or self.holds(self._names[c], v) for c, v in converted.items())
+        return converted if all(held) else None
 
     def holds(self, name: str, value: Any) -> bool:
         """Whether the column can hold this value; PostgreSQL fails on a look-up of one that it can't."""
-        faults: list[Fault] = []
-        self._convert(name, value, faults)
-        return not faults
+        return self._values[name].holds(value)
 
     def row(self, values: Sequence[Any]) -> dict[str, Any]:
         """Values in the order of ``columns``, by attribute name."""
@@ -123,29 +127,6 @@ class MappedEntity:
             set_committed_value(instance, name, value)
         make_transient_to_detached(instance)
         return instance
-
-    def _convert(self, name: str, value: Any, faults: list[Fault]) -> Any:
-        target, column = self._targets[name], self.columns[name]
-        if value is None:
-            if not column.nullable and not column.primary_key:
-                faults.append(Fault(name, "must not be null"))
-            return None
-        if isinstance(value, sa.ClauseElement):
-            faults.append(Fault(name, "must be a value, not an SQL expression"))
-            return value
-        if target is None:
-            return value
-        try:
-            value = msgspec.convert(value, target, strict=False)
-            if isinstance(value, str):
-                value.encode()
-                if "\x00" in value:
-                    faults.append(Fault(name, "must not contain the character U+0000"))
-        except UnicodeEncodeError:
-            faults.append(Fault(name, "must be well-formed Unicode, without lone surrogates"))
-        except msgspec.ValidationError as error:
-            faults.append(Fault(name, worded(error)))
-        return value
 
     def _check_plain(self, mapper: Mapper[Any]) -> None:
         if mapper.polymorphic_on is not None or mapper.inherits is not None or len(mapper.tables) != 1:
@@ -196,27 +177,6 @@ def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable
     taken = {column for constraint in unique for column in constraint.columns}
     taken |= {column for index in table.indexes if index.unique for column in index.columns}
     return (names[column] for column in table.columns if column in taken and column in names)
-
-
-def _target(column_type: sa.types.TypeEngine[Any]) -> Any:
-    """The type that values are converted to, with the bounds that SQLite would not hold; None: as given."""
-    python_type = _python_type(column_type)
-    if python_type is str:
-        length = getattr(column_type, "length", None)
-        return Annotated[str, msgspec.Meta(max_length=length)] if length else str
-    if python_type is int:
-        bits = next((b for kind, b in _INTEGER_BITS.items() if isinstance(column_type, kind)), 64)
-        return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
-    return python_type
-
-
-def _python_type(column_type: sa.types.TypeEngine[Any]) -> type | None:
-    if isinstance(column_type, sa.types.TypeDecorator | sa.JSON):
-        return None
-    try:
-        return column_type.python_type
-    except NotImplementedError:
-        return None
 
 
 def has_code_point_order(column: sa.Column[Any], dialect: sa.Dialect) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from diptych.errors import (
@@ -14,6 +14,8 @@ from diptych.errors import (
     DatabaseUnavailableError,
     DiptychError,
     DuplicateError,
+    Fault,
+    InvalidValueError,
 )
 from diptych.write.engines import LOST_ERRORS, Engines
 from diptych.write.entities import MappedEntity
@@ -33,6 +35,9 @@ def translated(engines: Engines, entity: MappedEntity | None = None) -> Iterator
         if known is None:
             raise
         raise known from error
+    except StatementError as error:
+        # Raised before the database was asked, by the column's type.
+        raise _misfit(entity) from error
     except PoolTimeoutError as error:
         raise DatabaseBusyError(
             "every SQL connection was in use for longer than DATABASE_TIMEOUT_MS: "
@@ -49,13 +54,29 @@ def _translate(engines: Engines, error: DBAPIError, entity: MappedEntity | None)
         return _constraint(engines, error, entity)
     if engines.is_busy(error):
         return DatabaseBusyError("other writers held the SQL database for longer than DATABASE_TIMEOUT_MS")
+    if engines.is_misfit(error):
+        return _misfit(entity)
+    if engines.is_refused(error):
+        return DatabaseUnavailableError(
+            "the SQL database refused the connection: check the user, the password and the name of the database "
+            "in DATABASE_URL"
+        )
     if engines.is_lost(error):
         return DatabaseUnavailableError("the SQL database can't be reached, or broke the connection")
     return None
 
 
+def _misfit(entity: MappedEntity | None) -> InvalidValueError:
+    # Which value it was neither tells; the driver's text may quote it and stays in the cause.
+    return InvalidValueError(_name_of(entity), [Fault("a value", "does not fit the type of its column")])
+
+
+def _name_of(entity: MappedEntity | None) -> str:
+    return entity.name if entity else "the database"
+
+
 def _constraint(engines: Engines, error: IntegrityError, entity: MappedEntity | None) -> ConstraintError:
-    model = entity.name if entity else "the database"
+    model = _name_of(entity)
     columns = engines.unique_columns_of(error)
     if columns is None:
         # The driver's text may quote values of the row: it stays in the cause, which is for the log alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -11,12 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.config import ConfigService
-from diptych.errors import AmbiguousLookupError, NotStartedError, UnavailableError, WiringError
+from diptych.errors import NotStartedError, UnavailableError, WiringError
 from diptych.ports import Change, ChangePublisher
 from diptych.write.engines import Engines, close_engines, open_engines, reading
 from diptych.write.entities import EntityRegistry, MappedEntity
 from diptych.write.failures import translated
 from diptych.write.schema import prepare_schema
+from diptych.write.statements import Lookup, delete_row, insert_row, rows_after, update_row
 from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
 
 M = TypeVar("M")
@@ -41,7 +43,9 @@ class ORMService:
         self._units: UnitsOfWork | None = None
         self._prepared: set[sa.MetaData] = set()
 
-    async def init(self, database: str | None = None, *, models: type | None = None) -> None:
+    async def init(
+        self, database: str | os.PathLike[str] | None = None, *, models: type | None = None
+    ) -> None:
         """Opens the database and creates what is missing in it.
 
         ``database`` is a URL or the path of an SQLite file; without it, the setting ``DATABASE_URL``. ``models``
@@ -50,7 +54,7 @@ class ORMService:
         """
         if self._opened is not None:
             await self.close()
-        engines = open_engines(database or self._config.get("DATABASE_URL"), self._config)
+        engines = open_engines(os.fspath(database or self._config.get("DATABASE_URL")), self._config)
         metadata = _metadata_of(models) if models is not None else None
         try:
             with translated(engines):
@@ -88,15 +92,11 @@ class ORMService:
         ``UnknownColumnError``, ``InvalidValueError``, ``DuplicateError``, ``ConstraintError``.
         """
         entity = self._entities.of(model)
-        values = entity.convert(fields)
-        given = {
-            column: value for column, value in values.items() if not (value is None and column.primary_key)
-        }
+        values = entity.convert(fields, complete=True)
 
         async def work(unit: UnitOfWork) -> M:
             async with unit.statement(entity) as connection:
-                insert = sa.insert(entity.table).values({c.name: v for c, v in given.items()})
-                after = await self._returned(connection, entity, insert)
+                after = await insert_row(connection, entity, values)
                 await unit.record(self._change(entity, None, after), entity, connection)
             return entity.instance(after)  # type: ignore[no-any-return]
 
@@ -109,9 +109,9 @@ class ORMService:
         ``InvalidValueError``, and ``AmbiguousLookupError`` if several rows match.
         """
         entity = self._entities.of(model)
-        condition = self._condition(entity, lookup_value, lookup_column)
+        lookup = Lookup(entity, lookup_value, lookup_column)
         async with self._reading(entity) as connection:
-            row = await self._find(connection, entity, condition, lookup_column)
+            row = await lookup.find(connection)
         return None if row is None else entity.instance(row)
 
     @overload
@@ -147,18 +147,15 @@ class ORMService:
         what ``create`` and ``get`` raise.
         """
         entity = self._entities.of(model)
-        condition = self._condition(entity, lookup_value, lookup_column)
+        lookup = Lookup(entity, lookup_value, lookup_column)
         values = entity.convert(fields)
 
         async def work(unit: UnitOfWork) -> dict[str, Any] | None:
             async with unit.statement(entity) as connection:
-                before = await self._find(connection, entity, condition, lookup_column, lock=True)
+                before = await lookup.find(connection, lock=True)
                 if before is None or not values:
                     return before
-                change = sa.update(entity.table).where(_identity(entity, before))
-                after = await self._returned(
-                    connection, entity, change.values({c.name: v for c, v in values.items()})
-                )
+                after = await update_row(connection, entity, before, values)
                 await unit.record(self._change(entity, before, after), entity, connection)
             return after
 
@@ -173,14 +170,14 @@ class ORMService:
         Raises what ``get`` raises, and ``ConstraintError`` if other rows refer to it.
         """
         entity = self._entities.of(model)
-        condition = self._condition(entity, lookup_value, lookup_column)
+        lookup = Lookup(entity, lookup_value, lookup_column)
 
         async def work(unit: UnitOfWork) -> bool:
             async with unit.statement(entity) as connection:
-                before = await self._find(connection, entity, condition, lookup_column, lock=True)
+                before = await lookup.find(connection, lock=True)
                 if before is None:
                     return False
-                await connection.execute(sa.delete(entity.table).where(_identity(entity, before)))
+                await delete_row(connection, entity, before)
                 await unit.record(self._change(entity, before, None), entity, connection)
             return True
 
@@ -194,32 +191,27 @@ class ORMService:
         """Every row in the order of the primary key, ``batch_size`` of them in memory at a time.
 
         No transaction is held between batches: a row that is changed meanwhile is seen once, as it is when its
-        batch is read.
+        batch is read. Raises ``ValueError`` unless ``batch_size`` is at least 1.
         """
+        if batch_size < 1:
+            raise ValueError("batch_size must be at least 1")
         entity = self._entities.of(model)
-        key = [entity.columns[name] for name in entity.primary_key]
-        statement = sa.select(*entity.columns.values()).order_by(*key).limit(batch_size)
-        after: tuple[Any, ...] | None = None
+        last: dict[str, Any] | None = None
         while True:
-            batch = (
-                statement
-                if after is None
-                else statement.where(sa.tuple_(*key) > sa.tuple_(*_typed(key, after)))
-            )
             async with self._reading(entity) as connection:
-                rows = [entity.row(values) for values in await connection.execute(batch)]
+                rows = await rows_after(connection, entity, last, batch_size)
             for row in rows:
                 yield entity.instance(row)
             if len(rows) < batch_size:
                 return
-            after = tuple(rows[-1][name] for name in entity.primary_key)
+            last = rows[-1]
 
     async def _write(self, entity: MappedEntity, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
         await self._ensure_table(entity)
         return await self.units.run(work, new_context())
 
     def _reading(self, entity: MappedEntity) -> Any:
-        unit = current_unit_of_work()
+        unit = current_unit_of_work(self.engines)
         return _translated_reading(self, entity) if unit is None else unit.statement(entity)
 
     @property
@@ -268,50 +260,13 @@ class ORMService:
         metadata = entity.table.metadata
         if metadata in self._prepared:
             return
-        if current_unit_of_work() is not None:
+        if current_unit_of_work(self.engines) is not None:
             raise WiringError(
                 [f"{entity.name} is unknown to the application: its base is not the one in Diptych(models=…)"]
             )
         with translated(self.engines):
             await prepare_schema(self.engines, metadata)
         self._prepared.add(metadata)
-
-    def _condition(
-        self, entity: MappedEntity, value: Any, lookup_column: str | None
-    ) -> dict[sa.Column[Any], Any] | None:
-        if lookup_column is None:
-            if len(entity.primary_key) > 1 and len(_as_tuple(value)) != len(entity.primary_key):
-                raise AmbiguousLookupError(entity.name, " and ".join(entity.primary_key))
-            values = _as_tuple(value) if len(entity.primary_key) > 1 else (value,)
-            return entity.convert_lookup(dict(zip(entity.primary_key, values, strict=True)))
-        entity.check_names([lookup_column])
-        return entity.convert_lookup({lookup_column: value})
-
-    async def _find(
-        self,
-        connection: AsyncConnection,
-        entity: MappedEntity,
-        condition: dict[sa.Column[Any], Any] | None,
-        lookup_column: str | None,
-        lock: bool = False,
-    ) -> dict[str, Any] | None:
-        if condition is None:
-            return None
-        statement = sa.select(*entity.columns.values()).where(*_equal(condition)).limit(2)
-        if lock:
-            # The row is locked before it is read: what is logged as its state before is what the change replaced.
-            statement = statement.with_for_update()
-        rows = (await connection.execute(statement)).all()
-        if len(rows) > 1:
-            raise AmbiguousLookupError(entity.name, lookup_column or "key")
-        return entity.row(rows[0]) if rows else None
-
-    async def _returned(
-        self, connection: AsyncConnection, entity: MappedEntity, change: sa.Insert | sa.Update
-    ) -> dict[str, Any]:
-        """The row as the database holds it after the change: its defaults and conversions are the truth."""
-        result = await connection.execute(change.returning(*entity.columns.values()))
-        return entity.row(result.one())
 
     def _change(
         self, entity: MappedEntity, before: dict[str, Any] | None, after: dict[str, Any] | None
@@ -334,19 +289,3 @@ def _metadata_of(models: type) -> sa.MetaData:
             [f"models={models!r} is not a declarative base: pass the class your models derive from"]
         )
     return metadata
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
-
-
-def _equal(condition: dict[sa.Column[Any], Any]) -> list[sa.ColumnElement[bool]]:
-    return [column == value if value is not None else column.is_(None) for column, value in condition.items()]
-
-
-def _identity(entity: MappedEntity, row: dict[str, Any]) -> sa.ColumnElement[bool]:
-    return sa.and_(*(entity.columns[name] == row[name] for name in entity.primary_key))
-
-
-def _typed(columns: list[sa.Column[Any]], values: tuple[Any, ...]) -> list[Any]:
-    return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]

@@ -58,6 +58,10 @@ class SqlRows:
                 return
             after = found[-1][len(self._names) :]
 
+    async def settle(self) -> None:
+        with translated(self._orm.engines, self._entity):
+            await self._orm.engines.settle()
+
     async def count(self) -> int:
         with translated(self._orm.engines, self._entity):
             async with reading(self._orm.engines) as connection:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -9,12 +13,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import SchemaVersionError
 from diptych.write.engines import Engines
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x64697074  # "dipt"
+_ALEMBIC = threading.Lock()
 
 
 async def prepare_schema(engines: Engines, metadata: sa.MetaData | None) -> None:
@@ -22,13 +28,33 @@ async def prepare_schema(engines: Engines, metadata: sa.MetaData | None) -> None
 
     Raises ``SchemaVersionError``, and changes nothing, if a newer diptych has upgraded them already.
     """
-    async with engines.writer.connect() as connection, connection.begin():
+    async with _alembic_alone(), engines.writer.connect() as connection:
         if engines.name == "postgresql":
-            # Several processes start at once; SQLite's BEGIN IMMEDIATE keeps them apart by itself.
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-        await connection.run_sync(_upgrade)
-        if metadata is not None:
-            await connection.run_sync(metadata.create_all)
+            # At REPEATABLE READ it would not see what another process made while it waited for the lock.
+            await connection.execution_options(isolation_level="READ COMMITTED")
+        async with connection.begin():
+            await _prepare(connection, engines.name, metadata)
+
+
+async def _prepare(connection: AsyncConnection, database: str, metadata: sa.MetaData | None) -> None:
+    if database == "postgresql":
+        # Several processes start at once; SQLite's BEGIN IMMEDIATE keeps them apart by itself.
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+    await connection.run_sync(_upgrade)
+    if metadata is not None:
+        await connection.run_sync(metadata.create_all)
+
+
+@contextlib.asynccontextmanager
+async def _alembic_alone() -> AsyncIterator[None]:
+    """Alembic keeps what it works on in globals: two upgrades at once in a process would mix up their databases."""
+    # Not asyncio's: the other upgrade may be in another thread, with another event loop.
+    while not _ALEMBIC.acquire(blocking=False):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        _ALEMBIC.release()
 
 
 def _upgrade(connection: sa.Connection) -> None:

@@ -32,11 +32,18 @@ MAX_ATTEMPTS = 10
 class UnitOfWork:
     """An open transaction with the changes made in it. Statements of concurrent tasks take turns."""
 
-    def __init__(self, connection: AsyncConnection, engines: Engines, context: CommandContext) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        engines: Engines,
+        context: CommandContext,
+        outer: UnitOfWork | None = None,
+    ) -> None:
         self.changes: list[Change] = []
         self.context = context
+        self.engines = engines
+        self.outer = outer
         self._connection = connection
-        self._engines = engines
         self._turn = asyncio.Lock()
         self._unusable: str | None = None
 
@@ -46,7 +53,7 @@ class UnitOfWork:
         async with self._turn:
             self.check_usable()
             try:
-                with translated(self._engines, entity):
+                with translated(self.engines, entity):
                     yield self._connection
             except BaseException:
                 # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
@@ -67,13 +74,32 @@ class UnitOfWork:
         """From here on tasks that the handler left behind are refused."""
         self._unusable = self._unusable or "its command is over; do not leave tasks behind in a handler"
 
+    async def finish(self) -> None:
+        """Closes it once the statement that is running is done, which a task left behind may have begun.
+
+        Ending the transaction in the midst of it could keep a change without its row in the log. Raises
+        ``UnitOfWorkError`` if a statement has failed.
+        """
+        async with self._turn:
+            self.check_usable()
+            self.close()
+
+    async def abandon(self) -> None:
+        """Closes it at once, and waits for the statement that is running."""
+        self.close()
+        async with self._turn:
+            pass
+
 
 _current: ContextVar[UnitOfWork | None] = ContextVar("diptych_unit_of_work", default=None)
 
 
-def current_unit_of_work() -> UnitOfWork | None:
-    """The unit of work that this task is inside of."""
-    return _current.get()
+def current_unit_of_work(engines: Engines) -> UnitOfWork | None:
+    """The unit of work over this database that this task is inside of; those over others are none of its own."""
+    unit = _current.get()
+    while unit is not None and unit.engines is not engines:
+        unit = unit.outer
+    return unit
 
 
 def new_context(correlation_id: str | None = None, actor: str | None = None) -> CommandContext:
@@ -101,9 +127,9 @@ class UnitsOfWork:
         Whatever ``work`` raises leaves nothing behind. Inside another unit of work it joins that one. It is run
         again, from the start, if a concurrent transaction won; ``ConflictError`` after ``MAX_ATTEMPTS``.
         """
-        outer = _current.get()
-        if outer is not None:
-            return await work(outer)
+        joined = current_unit_of_work(self._engines)
+        if joined is not None:
+            return await work(joined)
         try:
             return await self._attempt(work, context)
         except TransactionConflict:
@@ -119,8 +145,9 @@ class UnitsOfWork:
             TransactionConflict,
             attempts=MAX_ATTEMPTS - 1,
             timeout=None,
+            # Mostly jitter: commands that lost together and came back together would lose together again.
             wait_initial=0.005,
-            wait_jitter=0.02,
+            wait_jitter=0.15,
             wait_max=0.5,
         )
         try:
@@ -135,16 +162,15 @@ class UnitsOfWork:
 
     async def _attempt(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
         connection = await self._begin()
-        unit = UnitOfWork(connection, self._engines, context)
+        unit = UnitOfWork(connection, self._engines, context, outer=_current.get())
         token = _current.set(unit)
         try:
             result = await work(unit)
-            unit.check_usable()
+            await unit.finish()
         except BaseException:
-            await self._conclude(self._roll_back(connection))
+            await self._conclude(self._abandon(connection, unit))
             raise
         finally:
-            unit.close()
             _current.reset(token)
         await self._conclude(self._commit(connection, unit))
         return result
@@ -173,6 +199,10 @@ class UnitsOfWork:
         except asyncio.CancelledError:
             task.add_done_callback(_log_unheard)
             raise
+
+    async def _abandon(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
+        await unit.abandon()
+        await self._roll_back(connection)
 
     async def _roll_back(self, connection: AsyncConnection) -> None:
         # A connection that is already broken has nothing to roll back; the error that broke it is on its way.

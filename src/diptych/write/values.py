@@ -1,0 +1,162 @@
+"""Values for columns: converted to the types that the columns hold, and what is wrong with those that don't fit.
+
+Every database is to judge alike, so what SQLite would swallow and PostgreSQL refuse (or the other way round, or
+either only with an error from deep inside a driver) is refused here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+from typing import Annotated, Any, Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from diptych.wording import worded
+
+_INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
+
+_NOT_UNICODE = "must be well-formed Unicode, without lone surrogates"
+
+
+class ColumnValues:
+    """The values of one column. What can't be in it is a ``ValueError("must …")``."""
+
+    def __init__(self, column: sa.Column[Any]) -> None:
+        self.python_type = _python_type(column.type)
+        self._column = column
+        self._type = _with_zone(self.python_type, column.type)
+        self._bounded_type = _bounded(self._type, column.type)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a new row needs a value for it: nothing else gives one."""
+        column = self._column
+        given_elsewhere = (column.default, column.server_default, column.computed, column.identity)
+        return (
+            not column.nullable
+            and all(source is None for source in given_elsewhere)
+            and column.table.autoincrement_column is not column
+        )
+
+    def convert(self, value: Any) -> Any:
+        """The value to be stored, in the column's type."""
+        _refuse_expression(value)
+        if self._column.computed is not None:
+            raise ValueError("is computed by the database")
+        if value is None:
+            if not self._column.nullable and not self._column.primary_key:
+                raise ValueError("must not be null")
+            return None
+        if isinstance(self._column.type, sa.JSON):
+            return _check_json(value)
+        return self._check(_convert(value, self._bounded_type))
+
+    def convert_lookup(self, value: Any) -> Any:
+        """The value to be looked for, in the column's type; it need not be one that the column can hold."""
+        _refuse_expression(value)
+        if isinstance(self._column.type, sa.JSON):
+            raise ValueError("can't be looked up by: it holds JSON")
+        return None if value is None else _convert(value, self._type)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value can be in the column; PostgreSQL fails on a look-up of one that can't."""
+        try:
+            self.convert(value)
+        except ValueError:
+            return False
+        return True
+
+    def _check(self, value: Any) -> Any:
+        if isinstance(value, str):
+            _check_unicode(value)
+            if "\x00" in value:
+                raise ValueError("must not contain the character U+0000")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("must be a finite number")
+        elif isinstance(value, decimal.Decimal):
+            _check_digits(value, self._column.type)
+        return value
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(_NOT_UNICODE) from None
+
+
+def _convert(value: Any, target: Any) -> Any:
+    if target is None:
+        return value
+    try:
+        return msgspec.convert(value, target, strict=False)
+    except UnicodeEncodeError:
+        raise ValueError(_NOT_UNICODE) from None
+    except msgspec.ValidationError as error:
+        raise ValueError(worded(error)) from None
+
+
+def _refuse_expression(value: Any) -> None:
+    # Mapped attributes (Book.title) are expressions too, and would name a column of the statement.
+    if isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__"):
+        raise ValueError("must be a value, not an SQL expression")
+
+
+def _check_json(value: Any) -> Any:
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be what JSON can express") from None
+    _check_unicode(text)
+    if "\\u0000" in text:
+        raise ValueError("must not contain the character U+0000")
+    return value
+
+
+def _check_digits(value: decimal.Decimal, column_type: sa.types.TypeEngine[Any]) -> None:
+    if not value.is_finite():
+        raise ValueError("must be a finite number")
+    precision, scale = getattr(column_type, "precision", None), getattr(column_type, "scale", None) or 0
+    if precision is None:
+        return
+    exponent = value.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and -exponent > scale:
+        raise ValueError(f"must have at most {scale} decimal places")
+    if value and value.adjusted() >= precision - scale:
+        raise ValueError(f"must have at most {precision - scale} digits before the decimal point")
+
+
+def _python_type(column_type: sa.types.TypeEngine[Any]) -> Any:
+    """The type of the column's values; None if only the column's type itself knows it."""
+    if isinstance(column_type, sa.Interval):
+        return datetime.timedelta
+    if isinstance(column_type, sa.types.TypeDecorator | sa.JSON):
+        return None
+    try:
+        return column_type.python_type
+    except NotImplementedError:
+        return None
+
+
+def _with_zone(python_type: Any, column_type: sa.types.TypeEngine[Any]) -> Any:
+    """Points in time say their zone where the column keeps it, and only there; else databases would guess."""
+    if python_type in (datetime.datetime, datetime.time):
+        return Annotated[python_type, msgspec.Meta(tz=bool(getattr(column_type, "timezone", False)))]
+    return python_type
+
+
+def _bounded(python_type: Any, column_type: sa.types.TypeEngine[Any]) -> Any:
+    """The type with the bounds of the column, which SQLite would not hold."""
+    if python_type is str:
+        if isinstance(column_type, sa.Enum):
+            return Literal[tuple(column_type.enums)]
+        length = getattr(column_type, "length", None)
+        return Annotated[str, msgspec.Meta(max_length=length)] if length else str
+    if python_type is int:
+        bits = next((b for kind, b in _INTEGER_BITS.items() if isinstance(column_type, kind)), 64)
+        return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
+    return python_type

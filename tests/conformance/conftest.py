@@ -1,0 +1,42 @@
+"""What the tests of the write panel share: an open ORMService on each kind of database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from diptych import ConfigService, ORMService
+from tests.conformance.tables import Base
+from tests.servers import PostgresServer
+
+
+def config(database_url: str, **settings: Any) -> ConfigService:
+    return ConfigService(environ={}, database_url=database_url, **settings)
+
+
+@pytest.fixture(scope="module")
+def shared_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A PostgreSQL database that is emptied for each test, which is quicker than a new one."""
+    name = postgres_server.create_database()
+    yield postgres_server.url_of(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def orm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ORMService]:
+    """An ORMService on an empty database of each kind, with the tables of `tables.py`."""
+    is_sqlite = request.param == "sqlite"
+    service = ORMService(
+        config(str(tmp_path / "test.db") if is_sqlite else request.getfixturevalue("shared_postgres_url"))
+    )
+    await service.init(models=Base)
+    if not is_sqlite:
+        tables = ", ".join(["diptych_log", *Base.metadata.tables])
+        async with service.engines.writer.begin() as connection:
+            await connection.execute(sa.text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    yield service
+    await service.close()
