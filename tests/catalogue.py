@@ -17,7 +17,11 @@ PATIENCE_S = 20.0
 
 def catalogue(database_url: str, redis_url: str | None = None, **settings: Any) -> Diptych:
     """The catalogue without its pages. Redis may answer slowly here: a busy machine must not fail a test."""
-    values: dict[str, Any] = {"redis_query_timeout_ms": 2000, "redis_command_timeout_ms": 5000, "redis_probe_interval_ms": 20}
+    values: dict[str, Any] = {
+        "redis_query_timeout_ms": 2000,
+        "redis_command_timeout_ms": 5000,
+        "redis_probe_interval_ms": 20,
+    }
     values |= {"database_url": database_url, "redis_url": redis_url, **settings}
     return Diptych(
         ConfigService(environ={}, **values),

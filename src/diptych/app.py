@@ -150,7 +150,7 @@ class Diptych:
             self.orm.publish_to(hinge)
             hinge.start()
         exits.push_async_callback(self.orm.finish)
-        return _Running(exits.pop_all(), bus, redis, replicas)
+        return _Running(exits.pop_all(), bus, redis, hinge, replicas)
 
     def _read_panel(self, model: type[ReadModel[Any]]) -> _Panel:
         """The read model's declaration compiled, and the SQL side of it. Raises ``WiringError``."""
@@ -184,6 +184,7 @@ class _Running(NamedTuple):
     exits: contextlib.AsyncExitStack
     bus: Bus
     redis: RedisService | None
+    hinge: Hinge | None
     replicas: dict[type, Replica]
 
 

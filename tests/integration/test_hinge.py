@@ -13,6 +13,7 @@ import redis
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
 from demo_app.models.book import Book
 from diptych import Diptych
+from diptych.ports import Change
 from diptych.write.unit_of_work import new_context
 from tests.catalogue import answered_by, catalogue, eventually
 
@@ -251,6 +252,79 @@ async def test_after_the_other_process_ended_redis_answers_again(sqlite_url, val
             assert await _author_of(two, "Dune") == ("sql", "one")
         await answered_by(one, "redis")
         assert await _author_of(one, "Dune") == ("redis", "one")
+
+
+async def test_two_processes_that_only_read_do_not_take_the_read_model_from_each_other_in_turn(
+    sqlite_url, valkey
+):
+    """Each would rebuild it without an end, for nothing."""
+    async with catalogue(sqlite_url, valkey.url) as one:
+        await answered_by(one, "redis")
+        async with catalogue(sqlite_url, valkey.url) as two:
+            await answered_by(two, "redis")
+            await answered_by(one, "sql")
+            begun: list[object] = []
+            for app in (one, two):
+                store = next(iter(app._run.replicas.values())).store
+                store.begin = _counting(store.begin, begun)  # type: ignore[method-assign]
+            for _ in range(5):  # more turns than the keepers need to look at the lease
+                await asyncio.sleep(0.5)
+                assert await _author_of(one, "Dune") == ("sql", None)
+                assert await _author_of(two, "Dune") == ("redis", None)
+            assert begun == []
+
+
+def _counting(begin, begun):
+    async def counted(*arguments):
+        begun.append(arguments)
+        return await begin(*arguments)
+
+    return counted
+
+
+async def test_the_clean_up_of_one_rebuild_spares_the_generation_of_a_later_one(sqlite_url, valkey):
+    """Deleted in part it would answer "not found" for what is there."""
+    async with catalogue(sqlite_url, valkey.url) as app:
+        await answered_by(app, "redis")
+        store = next(iter(app._run.replicas.values())).store
+        former = await store.begin(b"first", b"building:first")
+        await store.begin(b"second", b"building:second")
+        assert await store.publish(b"second", b"building:second", b"second")
+        await store.apply(b"second", b"second", [store.write_of(_row("Dune"), 1)])
+        await store.delete(former)
+        lease, stored = await store.fetch(b"second", "Dune")
+        assert lease == b"second"
+        assert stored
+
+
+def _row(title: str) -> dict[str, object]:
+    return {"id": 1, "title": title, "author": "x", "published_date": None, "isbn": None, "stock_quantity": 0}
+
+
+async def test_a_generation_that_is_deleted_is_neither_written_nor_published(sqlite_url, valkey):
+    async with catalogue(sqlite_url, valkey.url, workers=2) as app:
+        store = next(iter(app._run.replicas.values())).store
+        await store.begin(b"first", b"building:first")
+        await store.delete({b"first"})
+        assert await store.apply(b"first", b"building:first", [store.write_of(_row("Dune"), 1)]) == b"GONE"
+        assert not await store.publish(b"first", b"building:first", b"first")
+
+
+async def test_a_commit_of_unknown_outcome_is_waited_for_before_the_rebuild(postgres_url, valkey):
+    """The server may carry it out late: a rebuild that had read its row before would lack it for good."""
+    async with catalogue(postgres_url, valkey.url) as app:
+        await answered_by(app, "redis")
+        insert = "INSERT INTO books (title, author, stock_quantity) VALUES ('Dune', 'late', 0)"
+        async with app.orm.engines.writer.connect() as late:
+            await late.exec_driver_sql(insert)
+            entity = app.orm.entity(Book).describe(app.orm.engines.reader.dialect)
+            app._run.hinge.doubt([Change(entity, None, {})])  # type: ignore[union-attr]
+            for _ in range(20):
+                assert (await _author_of(app, "Dune")) == ("sql", None)
+                await asyncio.sleep(0.02)
+            await late.commit()
+        await answered_by(app, "redis")
+        assert await _author_of(app, "Dune") == ("redis", "late")
 
 
 async def test_more_than_one_worker_is_answered_by_sql(sqlite_url, valkey):

@@ -44,6 +44,14 @@ def test_a_tuple_comes_back(data, types):
     assert SortCodec(types).decode(SortCodec(types).encode(values)) == values
 
 
+def test_text_ends_where_it_ends_whatever_comes_next():
+    """A first byte of 0xff behind a text must not be taken for a part of it."""
+    values = ("a", uuid.UUID(int=2**128 - 1), "", 2**63 - 1)
+    codec = SortCodec([str, uuid.UUID, str, int])
+    assert codec.decode(codec.encode(values)) == values
+    assert codec.encode(values) < codec.encode(("a\x00", uuid.UUID(int=0), "", 0))
+
+
 @given(st.binary(max_size=40), TYPES)
 def test_other_bytes_are_refused(data, types):
     """A cursor comes from outside: whatever it holds, it decodes to what encodes to it, or is refused."""

@@ -61,7 +61,7 @@ class Hinge:
         touched = {change.entity.model for change in changes}
         for replica in self._replicas:
             if replica.model in touched:
-                replica.missed("it is not known whether a change was committed")
+                replica.doubt()
         self._wake_if_due()
 
     async def _look_after(self) -> None:
@@ -79,8 +79,7 @@ class Hinge:
         with contextlib.suppress(RedisUnavailableError):
             await self._redis.look_again()
             for replica in self._replicas:
-                if replica.fresh and (trusted := replica.trusted()) is not None:
-                    replica.confirm(trusted, await replica.store.lease())
+                replica.look_at(await replica.store.lease())
 
     def _server_changed(self) -> None:
         for replica in self._replicas:

@@ -51,16 +51,29 @@ class Rebuild:
 
     async def _start(self) -> Trusted:
         """A new generation, named by fresh random bits: a name used twice would let old writes into it."""
+        await self._settle()
         generation = secrets.token_hex(8).encode()
         lease = b"building:" + (self._replica.redis.run_id or "").encode() + b":" + generation
         # Nobody is between commit and publication here: what was committed before is in SQL for the fill to
         # read, what is committed later is applied to the new generation.
         async with self._gate.closed(_PATIENCE_S):
-            await self._store.begin(generation, lease)
+            if self._replica.doubtful:
+                raise _Interrupted("another commit is in doubt")
+            former = await self._store.begin(generation, lease)
             target = Trusted(generation, lease)
             self._replica.building(target)
-        await self._store.delete_others(generation)
+        await self._store.delete(former)
         return target
+
+    async def _settle(self) -> None:
+        """A commit of unknown outcome may still be carried out, after the fill has read its row: waits for it."""
+        if self._replica.doubtful:
+            self._replica.doubtful = False
+            try:
+                await self._source.settle()
+            except BaseException:
+                self._replica.doubtful = True
+                raise
 
     async def _fill(self, target: Trusted) -> int:
         """Writes every row at position 0, which gives way to what commands have applied meanwhile."""

@@ -26,7 +26,7 @@ from diptych.read.store import RedisStore
 _log = logging.getLogger("diptych.hinge")
 
 _FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 60.0
 
 
 class Replica:
@@ -45,8 +45,11 @@ class Replica:
         self._alone = alone
         self._trusted: Trusted | None = None
         self._reason = "starting" if alone else "workers"
+        self.doubtful = False
         self._due = 0.0
         self._pause_s = _FIRST_PAUSE_S
+        self._put_off_at = 0.0
+        self._holder: bytes | None = None
 
     @property
     def reason(self) -> str:
@@ -78,7 +81,7 @@ class Replica:
         if lease is None:
             self.lost("its lease is gone")
         else:
-            self._taken()
+            self._taken(lease)
         return False
 
     def check_redis(self) -> None:
@@ -92,6 +95,11 @@ class Replica:
     def missed(self, problem: str) -> None:
         """A committed change is not in Redis, or may not be."""
         self._distrust("missed", problem)
+
+    def doubt(self) -> None:
+        """It is not known whether a change was committed."""
+        self.doubtful = True
+        self.missed("it is not known whether a change was committed")
 
     async def take(self, changes: Sequence[Change]) -> None:
         """Brings committed changes of the read model's entity to Redis, or ends the trust. Never raises."""
@@ -116,6 +124,18 @@ class Replica:
         else:
             self._judge(outcome, target)
 
+    def look_at(self, lease: bytes | None) -> None:
+        """Takes note of the lease as it is in Redis now, for when nothing asks for it."""
+        if self._trusted is not None:
+            self.confirm(self._trusted, lease)
+        elif self._holder is not None and lease != self._holder:
+            if lease is None or lease == b"shared":
+                # Nobody's any more: whoever rebuilds first holds it next.
+                self._holder = None
+                self._put_off()
+            else:
+                self._taken(lease)
+
     def is_due(self) -> bool:
         """Whether it is time to build it anew."""
         return self._alone and self._trusted is None and time.monotonic() >= self._due
@@ -129,7 +149,6 @@ class Replica:
         """From now on readers trust this generation."""
         self.target = self._trusted = trusted
         self.progress = None
-        self._pause_s = _FIRST_PAUSE_S
         self._since = _now()
 
     def failed(self, problem: str) -> None:
@@ -140,15 +159,21 @@ class Replica:
 
     def taken(self) -> None:
         """Another process has written during the rebuild."""
-        self._taken()
+        self._taken(b"shared")
 
-    def _taken(self) -> None:
-        self._distrust("other-process", "another process writes too")
-        self._put_off()
+    def _taken(self, lease: bytes) -> None:
+        if lease == b"shared":
+            self._distrust("other-process", "another process writes too")
+            self._put_off()
+        else:
+            # To take it back at once would set off a race of rebuilds without an end.
+            self._distrust("other-process", "another process has taken it over")
+            self._holder = lease
+            self._due = time.monotonic() + _LONGEST_PAUSE_S
 
     def _judge(self, outcome: bytes, target: Trusted | None) -> None:
         if outcome == b"FOREIGN" and target is not None and self.target is target:
-            self._taken()
+            self._taken(b"shared")
         elif outcome == b"GONE" and target is not None and self.target is target:
             self.missed("Redis has lost its data")
 
@@ -167,7 +192,12 @@ class Replica:
             _log.warning("%s: SQL answers from now on: %s", self.name, problem)
 
     def _put_off(self) -> None:
-        self._due = time.monotonic() + self._pause_s
+        """The pause grows while rebuilds are put off again and again, and is short again after a time of quiet."""
+        now = time.monotonic()
+        if now - self._put_off_at > 2 * _LONGEST_PAUSE_S:
+            self._pause_s = _FIRST_PAUSE_S
+        self._put_off_at = now
+        self._due = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 

@@ -24,6 +24,7 @@ _FORWARDED = {
     "other-process": "stale",
     "redis-away": "miss",
     "lost": "miss",
+    "missed": "stale",
 }
 
 

@@ -1,7 +1,7 @@
 """Values as bytes that sort as the values do, so that Redis and SQL list rows in the same order.
 
 The scheme is that of FoundationDB's tuple layer (https://github.com/apple/foundationdb/blob/main/design/tuple.md),
-with a fixed width for integers and without its type codes, since the types are known. Text sorts by code point.
+with a fixed width for integers, and without its type codes, since the types are known. Text sorts by code point.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 _BIAS = 1 << 63
+_END = b"\x00\x01"
 
 Decode = Callable[[bytes, int], tuple[Any, int]]
 
 
 def _text_to_bytes(value: str) -> bytes:
-    # U+0000 is escaped so that the single zero at the end sorts before any character that could follow.
-    return value.encode().replace(b"\x00", b"\x00\xff") + b"\x00"
+    # The end sorts before any character that could follow, U+0000 as well. It has a byte of its own behind the zero:
+    # what comes next in the tuple may begin with 0xff, and would turn a bare zero into U+0000.
+    return value.encode().replace(b"\x00", b"\x00\xff") + _END
 
 
 def _text_from_bytes(data: bytes, start: int) -> tuple[str, int]:
-    end = data.index(b"\x00", start)
-    while data[end + 1 : end + 2] == b"\xff":
-        end = data.index(b"\x00", end + 2)
-    return data[start:end].replace(b"\x00\xff", b"\x00").decode(), end + 1
+    end = data.index(_END, start)
+    return data[start:end].replace(b"\x00\xff", b"\x00").decode(), end + len(_END)
 
 
 def _integer_to_bytes(value: int) -> bytes:

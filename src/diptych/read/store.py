@@ -4,6 +4,7 @@ All keys of a read model carry one hash tag, ``{namespace:ReadModel}``, here ``m
 
 - ``m:lease`` names whom readers may trust: ``<run id>:<generation>``; while that generation is being built, the
   same with ``building:`` before it; ``shared`` once a process wrote that the lease's holder has not heard of.
+- ``m:generations`` is a set of the generations that may have left keys.
 - ``m:<generation>:marker`` exists while the generation may be written.
 - ``m:<generation>:d:<key>`` is an 8-byte big-endian log position, then the document's JSON bytes as they go out;
   a deleted document leaves its position alone.
@@ -53,6 +54,7 @@ class RedisStore:
         tag = f"{{{redis.namespace}:{projection.name}}}"
         self._prefix = tag.encode()
         self._lease = self._prefix + b":lease"
+        self._generations = self._prefix + b":generations"
         self._apply = _Script("apply")
         self._page = _Script("page", read_only=True)
         self._publish = _Script("publish")
@@ -80,12 +82,18 @@ class RedisStore:
             found: bytes | None = await client.get(self._lease)
         return found
 
-    async def begin(self, generation: bytes, lease: bytes) -> None:
-        """Starts a new generation that may be written; readers trust none until it is published."""
+    async def begin(self, generation: bytes, lease: bytes) -> set[bytes]:
+        """Starts a new generation that may be written; readers trust none until it is published.
+
+        Returns the generations there were before it.
+        """
         async with self._redis.commanding() as client, client.pipeline(transaction=True) as pipeline:
             pipeline.set(self._lease, lease)
             pipeline.set(self._marker(generation), b"1")
-            await pipeline.execute()
+            pipeline.smembers(self._generations)
+            pipeline.sadd(self._generations, generation)
+            _, _, former, _ = await pipeline.execute()
+        return set(former)
 
     async def publish(self, generation: bytes, building: bytes, serving: bytes) -> bool:
         """Lets readers trust the generation; False if another process has written meanwhile."""
@@ -113,19 +121,24 @@ class RedisStore:
                 break
         return outcome
 
-    async def delete_others(self, generation: bytes) -> None:
-        """Deletes every generation but this one, in small steps, since their memory is needed."""
-        kept = self._key(generation, b"")
+    async def delete(self, generations: set[bytes]) -> None:
+        """Deletes these generations, in small steps, since their memory is needed."""
+        if not generations:
+            return
+        prefixes = tuple(self._key(generation, b"") for generation in generations)
         async with self._redis.commanding() as client:
+            # The markers first: a generation of which only a part is left must be neither written nor published.
+            await client.unlink(*map(self._marker, generations))
             doomed: list[bytes] = []
             async for key in client.scan_iter(match=self._prefix + b":*", count=1000):
-                if key != self._lease and not key.startswith(kept):
+                if key.startswith(prefixes):
                     doomed.append(key)
                 if len(doomed) >= MAX_DOCUMENTS:
                     await client.unlink(*doomed)
                     doomed.clear()
             if doomed:
                 await client.unlink(*doomed)
+            await client.srem(self._generations, *generations)
 
     def writes_of(self, change: Change) -> list[Write]:
         """What a change does to this read model: the old address is given up before the new one is taken."""
