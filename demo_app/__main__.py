@@ -1,0 +1,143 @@
+"""`python -m demo_app` serves the catalogue with what a demonstration needs: sample books, and a Redis.
+
+It is `diptych run demo_app.app:app` with other defaults; the settings of diptych apply to both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+# Not demo_app.app, which reads the settings when it is imported: they are not complete yet.
+from demo_app.catalogue import create_catalogue
+from demo_app.samples import add_samples
+from diptych import ConfigService, ConfigurationError, DiptychError
+from diptych.cli import Serving, embedded_available, serve
+
+DATABASE = "books.db"
+
+
+class Stores(NamedTuple):
+    """The stores in use, as people are told of them."""
+
+    sql: str
+    redis: str
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the demonstration until it is stopped."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = _configure(options.database)
+        redis = options.redis or _default_redis(config)
+        if not options.no_samples:
+            asyncio.run(_add_samples())
+    except DiptychError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ConfigurationError) else 1) from None
+    serve(
+        "demo_app.app:app",
+        host=options.host,
+        port=options.port,
+        workers=options.workers or config.get("WORKERS"),
+        redis=redis,
+        announce=partial(_announce, config),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo_app", description="Serves the books catalogue, a demonstration of diptych."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    # A default that is text is read like an argument, so a faulty PORT is reported like a faulty --port.
+    port = os.environ.get("PORT") or "8000"
+    parser.add_argument("--port", type=_port, default=port, help="port to listen at (PORT, else 8000)")
+    parser.add_argument("--workers", type=_positive, help="processes that serve (the setting WORKERS)")
+    parser.add_argument(
+        "--redis",
+        metavar="embedded|none|URL",
+        help="embedded runs a Valkey while this runs (the setting REDIS_URL, else embedded where it is installed)",
+    )
+    parser.add_argument(
+        "--database",
+        metavar="PATH|URL",
+        help=f"(the setting DATABASE_URL, else {DATABASE} in this directory)",
+    )
+    parser.add_argument("--no-samples", action="store_true", help="leave an empty catalogue empty")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise ValueError
+    return port
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+# argparse names these in its messages: "invalid port value: …".
+_port.__name__ = "port"
+_positive.__name__ = "number"
+
+
+def _configure(database: str | None) -> ConfigService:
+    """The settings, which the workers will find in the environment as well."""
+    if database is None and _is_default(ConfigService(), "DATABASE_URL"):
+        database = DATABASE
+    if database is not None:
+        os.environ["DIPTYCH_DATABASE_URL"] = ConfigService(DATABASE_URL=database).get("DATABASE_URL")
+    return ConfigService()
+
+
+def _default_redis(config: ConfigService) -> str | None:
+    """What --redis is if it is not given; None leaves it to the settings."""
+    if not _is_default(config, "REDIS_URL"):
+        return None
+    return "embedded" if embedded_available() else "none"
+
+
+def _is_default(config: ConfigService, name: str) -> bool:
+    return any(setting.name == name and layer == "default" for setting, _, layer in config.describe())
+
+
+async def _add_samples() -> None:
+    # Through SQL alone: whichever Redis there is will be filled from it when the server starts.
+    async with create_catalogue(ConfigService(REDIS_URL=None, REDIS_CRITICAL=False)) as catalogue:
+        await add_samples(catalogue)
+
+
+def _announce(config: ConfigService, serving: Serving) -> None:
+    stores = _stores(config, serving)
+    print(
+        f"The books catalogue is at {serving.url}/books (commands go to {stores.sql}, "
+        f"queries are answered from {stores.redis}). Ctrl+C stops it.",
+        flush=True,
+    )
+
+
+def _stores(config: ConfigService, serving: Serving) -> Stores:
+    shown = {setting.name: value for setting, value, _ in config.describe()}
+    url = shown["DATABASE_URL"]
+    sql = url if url.startswith("postgres") else f"the SQLite file {url.rpartition('sqlite:///')[2]}"
+    redis = serving.redis or shown["REDIS_URL"]
+    if redis == "none":
+        return Stores(sql, "SQL, as there is no Redis")
+    if serving.workers > 1:
+        return Stores(sql, "SQL, as there are several workers")
+    return Stores(sql, "an embedded Valkey" if redis == "embedded" else redis)
+
+
+if __name__ == "__main__":
+    main()

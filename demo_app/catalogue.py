@@ -1,0 +1,18 @@
+"""The catalogue without its pages: what can be told and asked."""
+
+from __future__ import annotations
+
+from demo_app.handlers.book_handlers import BookCommandHandler, BookQueryHandler
+from demo_app.models.book import Base
+from demo_app.models.book_read_model import BookReadModel
+from diptych import ConfigService, Diptych
+
+
+def create_catalogue(config: ConfigService | None = None) -> Diptych:
+    """Puts it together; without `config` it is set up by the settings."""
+    return Diptych(
+        config,
+        models=Base,
+        handlers=[BookCommandHandler, BookQueryHandler],
+        read_models=[BookReadModel],
+    )

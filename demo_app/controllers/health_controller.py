@@ -1,0 +1,23 @@
+"""What a load balancer, or a person who looks for a fault, asks."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import Response, get
+
+from demo_app.controllers.responses import Catalogue
+
+
+@get("/health")
+async def health(diptych: Catalogue) -> Response[bytes]:
+    """The state of SQL, Redis and the read model; 503 if SQL is away."""
+    state = await diptych.health()
+    headers = {"Cache-Control": "no-store"}
+    if state.status != "ok":
+        headers["Retry-After"] = "1"
+    return Response(
+        msgspec.json.encode(state),
+        status_code=200 if state.status == "ok" else 503,
+        headers=headers,
+        media_type="application/json",
+    )

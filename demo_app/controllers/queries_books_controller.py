@@ -1,0 +1,107 @@
+"""Queries: what can be asked of the catalogue under /books. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, get
+from litestar.params import FromPath
+
+from demo_app.controllers.responses import (
+    Catalogue,
+    WebRequest,
+    html_answer,
+    json_answer,
+    no_such_book,
+    query_headers,
+)
+from demo_app.flash import Flash
+from demo_app.forms.book_form import BookForm
+from demo_app.messages import AddBook, GetBook, ListBooks
+from demo_app.models.book_read_model import BookDocument
+from demo_app.pages import render
+from diptych import Document, Fault, InvalidMessage, build
+from diptych.http import prefers_html
+
+# What POST /books/action/add takes: null where a field has no default.
+_NEW_BOOK = msgspec.json.encode(
+    {f.name: None if f.required else f.default for f in msgspec.structs.fields(AddBook)}
+)
+
+
+class QueriesBooksController(Controller):
+    """The list, a book, and the forms."""
+
+    path = "/books"
+
+    @get()
+    async def list_books(self, request: WebRequest, diptych: Catalogue) -> Response[Any]:
+        """A page of the catalogue, by title."""
+        query = build(ListBooks, _parameters(request), text=True)
+        page = await diptych.ask(query)
+        headers = query_headers(page.served)
+        if not prefers_html(request.scope):
+            return json_answer(page.body, headers=headers)
+        flash = Flash.of(request.cookies)
+        found = page.decode()
+        html = render(
+            "list.html", books=found.items, next=found.next, query=query, served=page.served, flash=flash
+        )
+        return _shown_once(html_answer(html, headers=headers), flash)
+
+    @get("/{title:str}")
+    async def get_book(self, title: FromPath[str], request: WebRequest, diptych: Catalogue) -> Response[Any]:
+        """One book."""
+        document = await diptych.ask(GetBook(title=title))
+        book = _found(title, document)
+        headers = query_headers(document.served)
+        if not prefers_html(request.scope):
+            return json_answer(document.body or b"", headers=headers)
+        flash = Flash.of(request.cookies)
+        html = render("book.html", book=book, served=document.served, flash=flash)
+        return _shown_once(html_answer(html, headers=headers), flash)
+
+    @get("/{title:str}/edit")
+    async def show_edit_form(
+        self, title: FromPath[str], request: WebRequest, diptych: Catalogue
+    ) -> Response[Any]:
+        """The form that edits a book; in JSON, the book that it would show."""
+        document = await diptych.ask(GetBook(title=title))
+        book = _found(title, document)
+        headers = query_headers(document.served)
+        if not prefers_html(request.scope):
+            return json_answer(document.body or b"", headers=headers)
+        html = render("edit.html", title=title, form=BookForm.of(book), served=document.served)
+        return html_answer(html, headers=headers)
+
+    @get("/action/add")
+    async def show_add_form(self, request: WebRequest) -> Response[Any]:
+        """The form that adds a book; in JSON, the fields it has and what they start with."""
+        if not prefers_html(request.scope):
+            return json_answer(_NEW_BOOK, headers=query_headers())
+        return html_answer(render("add.html", form=BookForm.blank()), headers=query_headers())
+
+
+def _parameters(request: WebRequest) -> dict[str, str]:
+    """The query string. Raises `InvalidMessage` for a parameter sent twice: which of them was meant?"""
+    pairs = list(request.query_params.multi_items())
+    counted = Counter(name for name, _ in pairs)
+    repeated = [Fault(name, "was sent more than once") for name, count in counted.items() if count > 1]
+    if repeated:
+        raise InvalidMessage("ListBooks", repeated)
+    return dict(pairs)
+
+
+def _found(title: str, document: Document[BookDocument]) -> BookDocument:
+    book = document.decode()
+    if book is None:
+        raise no_such_book(title, document.served)
+    return book
+
+
+def _shown_once(response: Response[str], flash: Flash | None) -> Response[str]:
+    if flash is not None:
+        response.delete_cookie(Flash.COOKIE, path=Flash.PATH)
+    return response

@@ -1,0 +1,61 @@
+"""The shapes of answer that the controllers share."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from litestar import Request, Response
+from litestar.di import NamedDependency
+from litestar.response import Redirect
+
+from demo_app.flash import Flash, FlashKind
+from demo_app.pages import book_path
+from diptych import Diptych, Served
+from diptych.http import QUERY_HEADERS, NotFound, cache_status
+
+WebRequest: TypeAlias = Request[Any, Any, Any]
+Catalogue: TypeAlias = NamedDependency[Diptych]
+"""What a route asks for, by a parameter of the name `diptych`, to reach the catalogue."""
+
+
+def query_headers(served: Served | None = None) -> dict[str, str]:
+    """The headers of an answer to a query. `served` is None where no store was asked."""
+    status = {} if served is None else {"Cache-Status": cache_status(served)}
+    return {**QUERY_HEADERS, **status}
+
+
+def json_answer(
+    body: bytes, status_code: int = 200, headers: dict[str, str] | None = None
+) -> Response[bytes]:
+    """JSON that is bytes already goes out as it is."""
+    return Response(body, status_code=status_code, headers=headers, media_type="application/json")
+
+
+def html_answer(page: str, status_code: int = 200, headers: dict[str, str] | None = None) -> Response[str]:
+    """A page."""
+    return Response(page, status_code=status_code, headers=headers, media_type="text/html")
+
+
+def see_other(request: WebRequest, path: str, kind: FlashKind, title: str) -> Redirect:
+    """After a form: to the page at `path`, which will say what happened to the book `title`."""
+    return Redirect(path, status_code=303, cookies=[Flash(kind, title).cookie(request.scope["scheme"])])
+
+
+def no_such_book(title: str, served: Served | None = None) -> NotFound:
+    """There is no book of this title; `served` is the store that said so."""
+    shown = title if len(title) <= 80 else f"{title[:80]}…"
+    error = NotFound(f"there is no book “{shown}”")
+    error.headers.update(query_headers(served))
+    return error
+
+
+__all__ = [
+    "Catalogue",
+    "WebRequest",
+    "book_path",
+    "html_answer",
+    "json_answer",
+    "no_such_book",
+    "query_headers",
+    "see_other",
+]

@@ -1,0 +1,56 @@
+"""Saying what happened on the page after a form: a small cookie that lives until it is shown, once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast, get_args
+
+from litestar.datastructures import Cookie
+
+FlashKind = Literal["added", "changed", "deleted"]
+
+# Base64 of 200 characters of four bytes, and the longest kind; what is longer is not ours.
+_MAX_LENGTH = 1100
+_MAX_AGE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Flash:
+    """What happened to the book `title`.
+
+    The cookie comes back from outside, so it is only trusted to choose a sentence and to fill in a title,
+    which is escaped like any other text.
+    """
+
+    COOKIE: ClassVar[str] = "flash"
+    PATH: ClassVar[str] = "/books"
+
+    kind: FlashKind
+    title: str
+
+    def cookie(self, scheme: str) -> Cookie:
+        """The cookie that carries this to the next page; `scheme` is the one of the request."""
+        return Cookie(
+            key=self.COOKIE,
+            path=self.PATH,
+            value=f"{self.kind}.{base64.urlsafe_b64encode(self.title.encode()).decode()}",
+            max_age=_MAX_AGE_S,
+            httponly=True,
+            samesite="lax",
+            secure=scheme == "https",
+        )
+
+    @classmethod
+    def of(cls, cookies: Mapping[str, str]) -> Flash | None:
+        """What the cookies of a request say happened; None if nothing, or nothing that we could have said."""
+        kind, _, encoded = cookies.get(cls.COOKIE, "")[:_MAX_LENGTH].partition(".")
+        if kind not in get_args(FlashKind):
+            return None
+        try:
+            title = base64.b64decode(encoded, altchars=b"-_", validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return None
+        return cls(cast(FlashKind, kind), title) if 0 < len(title) <= 200 else None

@@ -1,0 +1,51 @@
+"""HTML: the templates, and the page that shows a problem."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from litestar import Request
+
+from diptych.http import Problem, encode_segment
+
+__all__ = ["book_path", "render", "render_problem"]
+
+
+def book_path(title: str) -> str:
+    """Where the book of this title is, whatever characters it has."""
+    return f"/books/{encode_segment(title)}"
+
+
+def page_path(after: str | None, limit: int) -> str:
+    """Where the page of the list after this cursor is."""
+    parameters = {"limit": "" if limit == 50 else str(limit), "after": after or ""}
+    query = urlencode({name: value for name, value in parameters.items() if value})
+    return f"/books?{query}" if query else "/books"
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of `template`. Every value is escaped."""
+    return _environment.get_template(template).render({"served": None, "flash": None, **values})
+
+
+def render_problem(problem: Problem, request: Request[Any, Any, Any]) -> str:
+    """The page that shows a problem to a person."""
+    return render("problem.html", problem=problem, retry_after=problem.headers.get("Retry-After"))
+
+
+def _sentence(text: str) -> str:
+    """Problems speak in clauses; people read sentences."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
+
+
+_environment = Environment(
+    loader=PackageLoader("demo_app"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters |= {"book_path": book_path, "sentence": _sentence}
+_environment.globals |= {"page_path": page_path}

