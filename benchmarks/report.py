@@ -1,0 +1,118 @@
+"""Results for people (Markdown) and for programs (JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from benchmarks.runner import Comparison, Figure, Spread
+
+RESULTS = Path(__file__).with_name("results")
+QUICK_RESULTS = RESULTS / "quick"
+"""Quick runs show that a benchmark works, not how fast anything is; these are not kept in the repository."""
+
+
+class Report(NamedTuple):
+    """A benchmark that ran: where, when, by which command, and what came out."""
+
+    name: str
+    about: str
+    circumstances: Mapping[str, str]
+    quick: bool
+    comparisons: Sequence[Comparison]
+
+
+def save(report: Report) -> tuple[Path, Path]:
+    """Writes ``NAME.md`` and ``NAME.json``, replacing those of an earlier run, and returns their paths."""
+    folder = QUICK_RESULTS if report.quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    text, data = folder / f"{report.name}.md", folder / f"{report.name}.json"
+    text.write_text(_as_page(report))
+    data.write_bytes(msgspec.json.format(msgspec.json.encode(_as_data(report))) + b"\n")
+    return text, data
+
+
+def as_table(comparison: Comparison) -> str:
+    """A Markdown table for each metric, aligned so that it can be read as it is."""
+    tables = [_table(metric, figures) for metric, figures in comparison.figures.items()]
+    return f"## {comparison.name} ({comparison.rounds} rounds)\n\n" + "\n".join(tables)
+
+
+def as_summary(comparisons: Sequence[Comparison]) -> str:
+    """The ratios alone, one line a case and candidate; empty if there is but one case."""
+    if len(comparisons) < 2:
+        return ""
+    metrics = list(comparisons[0].figures)
+    rows = [["ratio", *metrics]]
+    for one in comparisons:
+        first, *others = one.figures[metrics[0]]
+        for name in others:
+            ratios = [_shown(one.figures[metric][name].ratio) for metric in metrics]
+            rows.append([f"{one.name}: {name} / {first}", *ratios])
+    return f"## All ratios\n\n{_aligned(rows)}"
+
+
+def _as_page(report: Report) -> str:
+    facts = "\n".join(f"- {name}: {fact}" for name, fact in report.circumstances.items())
+    tables = "\n".join(filter(None, [as_summary(report.comparisons), *map(as_table, report.comparisons)]))
+    reading = (
+        "Medians over the rounds, with quartiles in brackets; ratio and difference are taken round by round."
+    )
+    return f"# {report.name}\n\n{report.about}\n\n{facts}\n\n{reading}\n\n{tables}"
+
+
+def _as_data(report: Report) -> dict[str, object]:
+    comparisons = [
+        {
+            "name": one.name,
+            "rounds": one.rounds,
+            "figures": {
+                metric: {candidate: _as_dict(figure) for candidate, figure in figures.items()}
+                for metric, figures in one.figures.items()
+            },
+            "samples": one.samples,
+        }
+        for one in report.comparisons
+    ]
+    return {"name": report.name, "circumstances": report.circumstances, "comparisons": comparisons}
+
+
+def _as_dict(figure: Figure) -> dict[str, dict[str, float]]:
+    return {name: spread._asdict() for name, spread in figure._asdict().items()}
+
+
+def _table(metric: str, figures: Mapping[str, Figure]) -> str:
+    rows = [[metric, "median", "ratio", "difference"]]
+    for number, (name, figure) in enumerate(figures.items()):
+        compared = [_shown(figure.ratio), _shown(figure.difference)] if number else ["1", "0"]
+        rows.append([name, _shown(figure.value), *compared])
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    heading, *others = rows
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rows = [heading, rule, *others]
+    return "".join(f"| {_padded(row, widths)} |\n" for row in rows)
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(row, widths, strict=True)
+    return " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
+
+
+def _shown(spread: Spread) -> str:
+    median, lower, upper = map(_rounded, spread)
+    return f"{median} [{lower} … {upper}]"
+
+
+def _rounded(value: float) -> str:
+    """Three digits that count; more would be noise."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
