@@ -1,0 +1,238 @@
+"""Serving an application: the parent's part, from checking what was asked for to the clean stop."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from diptych.cli.address import CannotServeError, await_listening, free_address, url_of
+from diptych.cli.embedded import EmbeddedValkey
+from diptych.cli.target import TargetError, add_current_directory, check_target
+from diptych.cli.worker import STOP_TIMEOUT_S, start_worker
+from diptych.errors import ConfigurationError, DiptychError, MissingExtraError
+from diptych.urls import check_redis_url, mask
+
+if TYPE_CHECKING:
+    from granian.server.common import AbstractServer
+
+
+class Serving(NamedTuple):
+    """What is being served: the target, its URL, the workers, and Redis as asked for (passwords masked)."""
+
+    target: str
+    url: str
+    workers: int
+    redis: str | None
+
+
+def print_serving(serving: Serving) -> None:
+    """Says on standard output what is served, where, and how to stop it."""
+    details = [f"{serving.workers} worker{'s' if serving.workers > 1 else ''}"]
+    if serving.redis is not None:
+        details.append({"embedded": "embedded Valkey", "none": "no Redis"}.get(serving.redis, serving.redis))
+    print(f"Serving {serving.target} at {serving.url} ({', '.join(details)}); Ctrl+C stops it.", flush=True)
+
+
+def serve(
+    target: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    redis: str | None = None,
+    factory: bool = False,
+    access_log: bool = False,
+    announce: Callable[[Serving], None] = print_serving,
+) -> None:
+    """Serves the ASGI application ``target`` ("module:attribute") until SIGINT or SIGTERM, then returns.
+
+    ``redis`` is "embedded" (a Valkey of our own), "none", a URL, or None: what the settings say. The workers
+    find it as DIPTYCH_REDIS_URL, and their number as DIPTYCH_WORKERS. ``port`` 0 takes any free one.
+    ``announce`` is called once, in a thread, when the first worker is ready. Call this from the main thread,
+    and from below ``if __name__ == "__main__"``, because a spawned worker imports the main module again.
+
+    If it cannot serve it says why on standard error and raises SystemExit: with 2 if what was asked for is
+    wrong (target, setting), with 1 for all else (the port is in use, the application fails to start).
+    """
+    try:
+        with _stopping_on_signals():
+            add_current_directory()
+            check_target(target)
+            address = free_address(host, port)
+            with _redis(redis) as variables, _environment(variables | {"DIPTYCH_WORKERS": str(workers)}):
+                shown = None if redis is None else mask(redis)
+                serving = Serving(target, url_of(*address), workers, shown)
+                _Run(serving, announce).serve(address, factory, access_log)
+    except DiptychError as error:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(_exit_code(error)) from None
+
+
+def _exit_code(error: DiptychError) -> int:
+    if isinstance(error, CannotServeError):
+        return error.exit_code
+    return 2 if isinstance(error, ConfigurationError | TargetError) else 1
+
+
+class _Run:
+    """One run of the server: it ends when it is told to, or when the first worker reports a failure."""
+
+    def __init__(self, serving: Serving, announce: Callable[[Serving], None]) -> None:
+        self._serving = serving
+        self._announce = announce
+        self._failure: CannotServeError | None = None
+
+    def serve(self, address: tuple[str, int], factory: bool, access_log: bool) -> None:
+        server = _granian(self._serving, address, access_log)
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        loader = partial(start_worker, self._serving.target, factory, sender)
+        with _waiting_for_signals(server.signal_handler_interrupt):
+            threading.Thread(target=self._await_start, args=(server, receiver), daemon=True).start()
+            try:
+                server.serve(target_loader=loader, wrap_loader=False)
+            except SystemExit as ended:
+                failure = CannotServeError(
+                    "the workers kept ending by themselves; see above", int(ended.code or 1)
+                )
+                self._failure = self._failure or failure
+        if self._failure is not None:
+            raise self._failure
+
+    def _await_start(self, server: AbstractServer[Any], receiver: Connection) -> None:
+        try:
+            report = receiver.recv_bytes()
+        except EOFError:
+            return  # stopped before any worker had started
+        if code := report[0]:
+            text = report[1:].decode("utf-8", "replace")
+            gap = "\n" if "\n" in text else " "
+            self._failure = CannotServeError(f"{self._serving.target} cannot start:{gap}{text}", code)
+            server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
+        else:
+            await_listening(self._serving.url)
+            self._announce(self._serving)
+
+
+def _granian(serving: Serving, address: tuple[str, int], access_log: bool) -> AbstractServer[Any]:
+    try:
+        from granian import Granian
+        from granian.constants import Interfaces
+        from granian.log import LogLevels
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("serving", "cli", error.name or "granian") from None
+    # The event loop is uvloop where it is installed; threads and backpressure are left to Granian, as its
+    # documentation advises for ASGI.
+    return Granian(
+        serving.target,
+        address=address[0],
+        port=address[1],
+        interface=Interfaces.ASGI,
+        workers=serving.workers,
+        websockets=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_TIMEOUT_S,
+        log_level=LogLevels.warning,
+        log_dictconfig=_LOGGING,
+        log_access=access_log,
+    )
+
+
+_LOGGING: dict[str, Any] = {
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "access": {"format": "%(message)s"},
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"},
+        "access": {"class": "logging.StreamHandler", "formatter": "access", "stream": "ext://sys.stdout"},
+    },
+    "loggers": {
+        "diptych": {"level": "INFO"},
+        "granian.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
+    },
+    "root": {"handlers": ["console"], "level": "WARNING"},
+}
+
+
+@contextmanager
+def _redis(choice: str | None) -> Iterator[dict[str, str]]:
+    """Yields the variables that tell the workers of the Redis that was chosen."""
+    if choice is None:
+        yield {}
+    elif choice == "embedded":
+        with EmbeddedValkey() as valkey:
+            yield {"DIPTYCH_REDIS_URL": valkey.url}
+    elif choice == "none":
+        yield {"DIPTYCH_REDIS_URL": "none"}
+    else:
+        yield {"DIPTYCH_REDIS_URL": _checked_url(choice)}
+
+
+def _checked_url(choice: str) -> str:
+    try:
+        return check_redis_url(choice)
+    except ValueError as error:
+        raise ConfigurationError("--redis", f"{error}, or be one of embedded, none") from None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    """Until the server handles them, SIGINT and SIGTERM unwind the stack, so that nothing stays behind."""
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(0)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _waiting_for_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """One thread waits for SIGINT and SIGTERM and calls ``stop``; they are blocked everywhere else.
+
+    So a worker is born with them blocked. With the server's handlers it would, until it has its own, swallow
+    a SIGTERM, and the server would wait for it.
+    """
+    signals = {signal.SIGINT, signal.SIGTERM}
+    ended = False
+
+    def wait() -> None:
+        while signal.sigwait(signals) and not ended:
+            stop()
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    try:
+        yield
+    finally:
+        ended = True
+        signal.pthread_kill(waiter.ident or 0, signal.SIGTERM)
+        waiter.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

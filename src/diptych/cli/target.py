@@ -1,0 +1,90 @@
+"""The target of a run, ``module:attribute``: checked without importing it, and loaded in a worker."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import DiptychError
+
+
+class TargetError(DiptychError):
+    """What was asked to be served is not there, or is no application."""
+
+
+def add_current_directory() -> None:
+    """Lets modules of the current directory be found, as ``python -m`` does."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+
+
+def check_target(target: str) -> None:
+    """Raises TargetError if ``target`` is malformed or its module cannot be found. Imports nothing."""
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", target):
+        raise TargetError(f'"{target}" must have the form module:attribute, such as demo_app.app:app')
+    path: Sequence[str] | None = None
+    name = ""
+    for part in target.partition(":")[0].split("."):
+        parent, name = name, f"{name}.{part}".lstrip(".")
+        spec = _find(name, path)
+        if spec is None:
+            raise TargetError(_not_found(name, parent))
+        try:
+            path = list(spec.submodule_search_locations or ())
+        except KeyError:
+            return  # a package without __init__.py, inside another: only importing it tells more
+
+
+def load_target(target: str, factory: bool) -> Any:
+    """Imports and returns the application; with ``factory`` it is what the attribute returns.
+
+    Raises TargetError if there is no such attribute or it is no application, and whatever the import raises.
+    """
+    module, _, attribute = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            close = difflib.get_close_matches(name, dir(found), n=1)
+            hint = f'; did you mean "{close[0]}"?' if close else ""
+            raise TargetError(f'"{module}" has no "{attribute}"{hint}') from None
+    if factory:
+        found = _called(found, target)
+    if not callable(found):
+        raise TargetError(f'"{target}" is no ASGI application but a value of type {type(found).__name__}')
+    if inspect.isfunction(found) and len(inspect.signature(found).parameters) == 0:
+        raise TargetError(f'"{target}" takes no arguments: if it returns the application, add --factory')
+    return found
+
+
+def _not_found(name: str, parent: str) -> str:
+    if parent:
+        return f'there is no module "{name}", though there is "{parent}": check the spelling'
+    return (
+        f'there is no module "{name}" in {Path.cwd()} or among the installed packages: check the spelling, '
+        "or run this in the directory that holds the application"
+    )
+
+
+def _called(found: Any, target: str) -> Any:
+    if not callable(found):
+        raise TargetError(f'"{target}" cannot be called: leave --factory out if it is the application')
+    return found()
+
+
+def _find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    if path is None and name in sys.modules:
+        return sys.modules[name].__spec__
+    for finder in sys.meta_path:
+        if spec := finder.find_spec(name, path, None):
+            return spec
+    return None

@@ -1,0 +1,193 @@
+"""What runs in a worker: it loads the application, and tells the parent how its start went."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, NoReturn
+
+from diptych.cli.target import TargetError, add_current_directory, load_target
+from diptych.errors import ConfigurationError, DiptychError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+STOP_TIMEOUT_S = 20
+_LONGEST_TEXT = 3500  # bytes; below 4096 a pipe never mixes what several workers write
+
+
+def start_worker(target: str, factory: bool, pipe: Connection) -> Watched:
+    """Prepares this worker process and returns its application; ends the process if that cannot be loaded."""
+    reports = Reports(pipe)
+    serving = threading.Event()
+    if _is_process():
+        threading.Thread(target=_end_with_parent, args=(serving,), daemon=True).start()
+    add_current_directory()
+    try:
+        with _ending_on_sigterm():
+            return Watched(load_target(target, factory), reports, serving)
+    except (Exception, SystemExit) as error:
+        reports.failed(error)
+
+
+class Reports:
+    """The worker's end of the pipe to the parent, which heeds the first report of all its workers."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def started(self) -> None:
+        """Says that the application is ready."""
+        self._send(0, "")
+
+    def failed(self, error: BaseException, message: str = "") -> NoReturn:
+        """Says why this worker cannot start, and ends it; the code is 2 if what was asked for is wrong."""
+        code = 2 if isinstance(error, ConfigurationError | TargetError) else 1
+        # The parent stops a run that never started. Ending before it does would only be taken for a crash.
+        if _is_process():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._send(code, _explain(error, message))
+        time.sleep(2)
+        os._exit(code)
+
+    def _send(self, code: int, text: str) -> None:
+        self._pipe.send_bytes(bytes([code]) + text.encode("utf-8", "replace")[-_LONGEST_TEXT:])
+
+
+class Watched:
+    """An ASGI application whose start is reported, by ``serving`` too; all else goes straight to ``app``."""
+
+    def __init__(self, app: Any, reports: Reports, serving: threading.Event) -> None:
+        self._app = app
+        self._reports = reports
+        self._serving = serving
+
+    def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "lifespan":
+            return self._live(scope, receive, send)
+        return self._app(scope, receive, send)  # type: ignore[no-any-return]
+
+    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+        refusal: str | None = None
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal refusal, started
+            if message["type"] == "lifespan.startup.failed":
+                refusal = message.get("message") or "the application said so, and not why"
+                return
+            if message["type"] == "lifespan.startup.complete":
+                started = True
+                self._begin(starting)
+            await send(message)
+
+        starting = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        if _is_process():
+            _hear_sigterm_only()
+        try:
+            await self._app(scope, receive, watch)
+        except BaseException as error:
+            if refusal is not None:
+                self._reports.failed(error, refusal)
+            raise
+        finally:
+            if refusal is None and not started:
+                self._begin(starting)  # the application has no lifespan, which the server allows
+        if refusal is not None:
+            self._reports.failed(RuntimeError(refusal), refusal)
+
+    def _begin(self, starting: set[asyncio.Task[Any]]) -> None:
+        self._reports.started()
+        if _is_process():
+            self._repeating = asyncio.create_task(_repeat_missed_signal(starting, self._serving))
+
+
+def _is_process() -> bool:
+    return multiprocessing.parent_process() is not None  # else a thread, under a Python without the GIL
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    # A worker is born with SIGINT and SIGTERM blocked: the handlers that it inherits would swallow them. They
+    # are blocked again until the loop of the server, whose handlers come next, runs and hears them.
+    if not _is_process():
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    yield
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _hear_sigterm_only() -> None:
+    # Ctrl+C reaches every process of a terminal, and the parent then stops its workers with SIGTERM. The
+    # server's worker hangs if it gets both while it starts.
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    # What the application starts would inherit the blocked signals, and could not be stopped.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+_TURNS_TO_PAUSE = 10  # more than a loop takes to end after the task that it was run for; uvloop takes three
+
+
+async def _repeat_missed_signal(starting: set[asyncio.Task[Any]], serving: threading.Event) -> None:
+    # The server runs its loop for the tasks of the start, pauses, and runs it again to serve. uvloop misses a
+    # SIGTERM that comes in the pause, and the worker would not stop.
+    came = False
+
+    def note(*_: object) -> None:
+        nonlocal came
+        came = True
+
+    signal.signal(signal.SIGTERM, note)
+    if starting:
+        await asyncio.wait(starting)
+    for _ in range(_TURNS_TO_PAUSE):  # those that are left are taken after the pause
+        await asyncio.sleep(0)
+    serving.set()
+    if came:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_with_parent(serving: threading.Event) -> None:
+    # Killed with SIGKILL, the parent cannot stop its workers, and they would keep the port for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        if serving.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(STOP_TIMEOUT_S)
+        os._exit(1)
+
+
+def _explain(error: BaseException, message: str = "") -> str:
+    """Errors of diptych speak for themselves; others come with their traceback, from the application on.
+
+    ``message`` is what the application itself said of the error.
+    """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, DiptychError):
+        return str(error)
+    return (
+        message or "".join(traceback.format_exception(error.with_traceback(_of_application(error)))).rstrip()
+    )
+
+
+def _of_application(error: BaseException) -> TracebackType | None:
+    trace = error.__traceback__
+    while trace and re.search(r"diptych/cli/|importlib", trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace

@@ -1,0 +1,470 @@
+"""The command ``diptych`` and ``serve()``, as real processes that serve a tiny application."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from diptych.cli import embedded, embedded_available
+from diptych.cli.embedded import EmbeddedValkey, EmbeddedValkeyError
+from diptych.config import SETTINGS
+from diptych.errors import MissingExtraError
+
+DIPTYCH = [sys.executable, "-m", "diptych.cli"]
+APPLICATION = """
+    import asyncio, json, os, pathlib, signal, socket
+
+    pathlib.Path(f"imported-by-{os.getpid()}").touch()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            if os.environ.get("DIPTYCH_REDIS_URL", "").startswith("unix:"):
+                await asyncio.sleep(0.2)  # time for a Valkey to end that had the same signal
+                socket.socket(socket.AF_UNIX).connect(os.environ["DIPTYCH_REDIS_URL"][len("unix://"):])
+            print("stopped in good order", flush=True)
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        facts = {name: value for name, value in os.environ.items() if name.startswith("DIPTYCH_")}
+        body = json.dumps(facts | {"pid": os.getpid()}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    def make():
+        return app
+
+    async def without_lifespan(scope, receive, send):
+        assert scope["type"] == "http"
+        await app(scope, receive, send)
+
+    def signalled():
+        "An application whose first worker gets a SIGTERM while the server prepares to serve."
+        from granian.server import mp
+
+        def prepare(*arguments, prepare=mp.ASGIWorker):
+            if not os.path.exists("signalled"):
+                pathlib.Path("signalled").touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+            return prepare(*arguments)
+
+        mp.ASGIWorker = prepare
+        return app
+
+    async def refusing(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "the database is away"})
+
+    settings = {}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a tiny application, and no settings around it."""
+    (tmp_path / "tiny.py").write_text(textwrap.dedent(APPLICATION))
+    (tmp_path / "broken.py").write_text("import no_such_package_anywhere")
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DIPTYCH_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+class Running(NamedTuple):
+    process: subprocess.Popen[str]
+    announced: str
+    url: str
+
+    def ask(self) -> dict[str, Any]:
+        """The facts that the application answers with."""
+        with urllib.request.urlopen(self.url, timeout=10) as response:  # noqa: S310
+            found: dict[str, Any] = json.load(response)
+        return found
+
+    def pid(self) -> int | None:
+        """The worker that answers; None if there is none, or it is in the middle of its end."""
+        try:
+            return int(self.ask()["pid"])
+        except OSError:
+            return None
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Sends a signal and returns the exit code, and what was written since the announcement."""
+        self.process.send_signal(number)
+        rest = self.process.communicate(timeout=30)[0]
+        return self.process.returncode, rest
+
+
+@contextmanager
+def running(*arguments: str, command: list[str] | None = None) -> Iterator[Running]:
+    command = command or [*DIPTYCH, "run", "tiny:app", "--port", "0", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield await_announcement(process)
+        finally:
+            process.kill()
+
+
+def await_announcement(process: subprocess.Popen[str]) -> Running:
+    assert process.stdout is not None
+    written = ""
+    for line in process.stdout:
+        written += line
+        if found := re.search(r"http://\S+:\d+", line):
+            return Running(process, line, found[0])
+    pytest.fail(f"ended before it served:\n{written}")
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([*DIPTYCH, *arguments], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it holds within ten seconds: of processes that are not ours there is no event to wait for."""
+    deadline = time.monotonic() + 10
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def refuses(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def ask_valkey(url: str, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(url.removeprefix("unix://"))
+        connection.sendall(f"{command}\r\n".encode())
+        return connection.recv(1000).decode()
+
+
+def is_away(url: str) -> bool:
+    try:
+        return not ask_valkey(url, "PING")
+    except OSError:
+        return True
+
+
+# diptych run
+
+
+def test_it_serves_until_sigterm_and_then_stops_in_good_order():
+    with running() as served:
+        facts = served.ask()
+        assert facts["DIPTYCH_WORKERS"] == "1"
+        assert "DIPTYCH_REDIS_URL" not in facts
+        assert re.fullmatch(
+            r"Serving tiny:app at http://127\.0\.0\.1:\d+ \(1 worker\); .*\n", served.announced
+        )
+        assert served.end() == (0, "stopped in good order\n")
+        assert refuses(served.url)
+
+
+def test_ctrl_c_stops_the_workers_and_then_their_valkey():
+    with running("--workers", "2", "--redis", "embedded") as served:
+        os.killpg(served.process.pid, signal.SIGINT)  # as a terminal does: parent and workers at once
+        written = served.process.communicate(timeout=30)[0]
+        assert served.process.returncode == 0
+        assert "stopped in good order" in written
+        assert "Error" not in written
+
+
+def test_a_signal_that_comes_while_the_loop_of_a_worker_pauses_is_not_missed(here: Path):
+    with running(command=[*DIPTYCH, "run", "tiny:signalled", "--factory", "--port", "0"]) as served:
+        assert eventually(lambda: len(list(here.glob("imported-by-*"))) == 2)  # it ended, and has a successor
+        assert eventually(lambda: served.pid() is not None)
+        assert served.end()[0] == 0
+
+
+def test_sigterm_stops_it_while_the_application_is_still_being_imported(here: Path):
+    os.mkfifo(here / "gate")
+    (here / "slow.py").write_text("open('gate', 'w').close()\nimport time\ntime.sleep(60)")
+    with subprocess.Popen([*DIPTYCH, "run", "slow:app", "--port", "0"]) as process:
+        Path("gate").read_text()
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def test_workers_are_told_how_many_they_are_and_only_they_import_the_application(here: Path):
+    with running("--workers", "2") as served:
+        assert served.ask()["DIPTYCH_WORKERS"] == "2"
+        assert eventually(lambda: len(list(here.glob("imported-by-*"))) == 2)
+        assert not (here / f"imported-by-{served.process.pid}").exists()
+        assert served.end()[0] == 0
+
+
+def test_the_number_of_workers_comes_from_the_settings_if_not_given(here: Path):
+    (here / "diptych.toml").write_text("workers = 2")
+    with running() as served:
+        assert "(2 workers)" in served.announced
+
+
+def test_a_worker_that_dies_is_replaced():
+    with running() as served:
+        first = int(served.ask()["pid"])
+        os.kill(first, signal.SIGKILL)
+        assert eventually(lambda: served.pid() not in (None, first))
+        assert served.end()[0] == 0
+
+
+def test_workers_do_not_outlive_a_killed_parent():
+    with running("--workers", "2") as served:
+        served.process.kill()
+        assert eventually(lambda: refuses(served.url))
+
+
+def test_a_factory_and_an_application_without_lifespan_are_served():
+    for target in (["tiny:make", "--factory"], ["tiny:without_lifespan"]):
+        with running(command=[*DIPTYCH, "run", *target, "--port", "0"]) as served:
+            assert served.ask()["pid"]
+            assert served.end()[0] == 0
+
+
+def test_the_access_log_is_written_only_when_asked_for():
+    with running() as served:
+        served.ask()
+        assert "GET" not in served.end()[1]
+    with running("--access-log") as served:
+        served.ask()
+        assert '"GET / HTTP/1.1" 200' in served.end()[1]
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "problem"),
+    [
+        ("tiny", 2, '"tiny" must have the form module:attribute'),
+        ("tiny:", 2, "must have the form module:attribute"),
+        ("../tiny:app", 2, "must have the form module:attribute"),
+        ("tinny:app", 2, 'there is no module "tinny" in '),
+        ("tiny.app:app", 2, 'there is no module "tiny.app", though there is "tiny"'),
+        ("tiny:ap", 2, '"tiny" has no "ap"; did you mean "app"?'),
+        ("tiny:settings", 2, "is no ASGI application but a value of type dict"),
+        ("tiny:make", 2, "add --factory"),
+        ("tiny:refusing", 1, "cannot start: the database is away"),
+        ("broken:app", 1, "No module named 'no_such_package_anywhere'"),
+    ],
+)
+def test_a_target_that_cannot_be_served_is_reported_once(target: str, code: int, problem: str):
+    found, written = run("run", target, "--port", "0", "--workers", "2")
+    assert found == code
+    assert written.count(problem) == 1
+    assert written.startswith("Error: ")
+    assert "diptych/cli" not in written
+
+
+def test_a_port_in_use_is_reported_before_anything_is_started(here: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, written = run("run", "tiny:app", "--port", port, "--redis", "embedded")
+    assert code == 1
+    assert written.startswith(f"Error: port {port} of 127.0.0.1 is in use")
+    assert not list(here.glob("imported-by-*"))
+
+
+def test_two_servers_do_not_share_a_port():
+    with running() as served:
+        code, written = run("run", "tiny:app", "--port", served.url.rpartition(":")[2])
+        assert (code, "is in use" in written) == (1, True)
+
+
+def test_a_host_that_is_not_there_is_reported():
+    code, written = run("run", "tiny:app", "--host", "no.such.host.invalid")
+    assert code == 2
+    assert 'there is no host "no.such.host.invalid"' in written
+    code, written = run("run", "tiny:app", "--host", "192.0.2.1", "--port", "0")
+    assert code == 1
+    assert "cannot listen at 192.0.2.1" in written
+
+
+def test_a_faulty_setting_is_reported_without_a_traceback(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIPTYCH_WORKERS", "many")
+    for command in (["run", "tiny:app"], ["settings"]):
+        code, written = run(*command)
+        assert code == 2
+        assert written.startswith("Error: WORKERS: must be a whole number")
+        assert "Traceback" not in written
+
+
+# Redis
+
+
+def test_none_leaves_the_workers_without_redis(here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIPTYCH_REDIS_URL", "redis://cache")
+    with running("--redis", "none") as served:
+        assert served.ask()["DIPTYCH_REDIS_URL"] == "none"
+        assert "no Redis" in served.announced
+
+
+def test_a_url_goes_to_the_workers_and_its_password_nowhere_else():
+    with running("--redis", "redis://:hunter2@cache:6379") as served:
+        assert served.ask()["DIPTYCH_REDIS_URL"] == "redis://:hunter2@cache:6379"
+        assert "hunter2" not in served.announced + served.end()[1]
+
+
+def test_a_faulty_url_is_refused():
+    code, written = run("run", "tiny:app", "--port", "0", "--redis", "redis://:hunter2@cache:port")
+    assert code == 2
+    assert written.startswith("Error: --redis: must have the form")
+    assert "hunter2" not in written
+
+
+def test_the_embedded_valkey_runs_beside_the_workers_and_ends_with_them():
+    with running("--redis", "embedded") as served:
+        url = served.ask()["DIPTYCH_REDIS_URL"]
+        socket_path = Path(url.removeprefix("unix://"))
+        assert ask_valkey(url, "PING") == "+PONG\r\n"
+        assert "noeviction" in ask_valkey(url, "CONFIG GET maxmemory-policy")
+        assert ask_valkey(url, "CONFIG GET port").endswith("$1\r\n0\r\n")
+        assert socket_path.parent.stat().st_mode & 0o777 == 0o700
+        assert "embedded Valkey" in served.announced
+        assert served.end()[0] == 0
+        assert is_away(url)
+        assert not socket_path.parent.exists()
+
+
+def test_the_embedded_valkey_dies_with_a_killed_parent():
+    with running("--redis", "embedded", "--workers", "2") as served:
+        url = served.ask()["DIPTYCH_REDIS_URL"]
+        served.process.kill()
+        assert eventually(lambda: is_away(url))
+        assert eventually(lambda: not Path(url.removeprefix("unix://")).parent.exists())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_the_embedded_valkey_dies_with_a_killed_guard():
+    with EmbeddedValkey() as valkey:
+        assert valkey._guard is not None
+        valkey._guard.kill()
+        assert eventually(lambda: is_away(valkey.url))
+
+
+def test_the_embedded_valkey_is_private_even_where_paths_are_long(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    long = here / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with EmbeddedValkey() as valkey:
+        assert ask_valkey(valkey.url, "PING") == "+PONG\r\n"
+
+
+def test_a_valkey_that_cannot_run_is_reported_and_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch):
+    program = here / "valkey-server"
+    program.write_text("#!/bin/sh\nexit 1")
+    program.chmod(0o755)
+    monkeypatch.setattr(embedded, "_find_binary", lambda: program)
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    with pytest.raises(EmbeddedValkeyError, match="did not start"), EmbeddedValkey():
+        pass
+    assert not list(here.glob("diptych-valkey-*"))
+
+
+def test_without_its_wheel_the_embedded_valkey_names_the_extra(monkeypatch: pytest.MonkeyPatch):
+    def files(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    assert embedded_available()
+    monkeypatch.setattr(embedded, "files", files)
+    assert not embedded_available()
+    with pytest.raises(MissingExtraError, match=r"diptych\[embedded\]"):
+        EmbeddedValkey()
+
+
+# serve() and the other commands
+
+
+def test_an_application_with_a_command_of_its_own_calls_serve(here: Path):
+    program = """
+        from diptych.cli import serve
+
+        if __name__ == "__main__":
+            serve("tiny:app", port=0, workers=2, redis="none", announce=print)
+            print("and it returned")
+    """
+    (here / "shop.py").write_text(textwrap.dedent(program))
+    with running(command=[sys.executable, "-u", "shop.py"]) as served:
+        assert served.announced.startswith("Serving(target='tiny:app', url='http://127.0.0.1:")
+        assert served.announced.endswith("workers=2, redis='none')\n")
+        assert served.ask()["DIPTYCH_WORKERS"] == "2"
+        code, written = served.end()
+        assert code == 0
+        assert "and it returned" in written
+
+
+@pytest.mark.parametrize("package", ["rich_click", "granian"])
+def test_a_missing_package_of_the_extra_is_named_without_a_traceback(package: str):
+    program = (
+        f"import sys; sys.modules['{package}'] = None; sys.argv = ['diptych', 'run', 'tiny:app', '--port', '0']; "
+        "from diptych.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f'needs the package "{package}"' in done.stderr
+    assert 'pip install "diptych[cli]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_lists_every_setting_and_where_it_comes_from(here: Path, monkeypatch: pytest.MonkeyPatch):
+    (here / "diptych.toml").write_text("workers = 3")
+    monkeypatch.setenv("DIPTYCH_REDIS_URL", "redis://:hunter2@cache")
+    code, written = run("settings")
+    rows = [line.split("\t") for line in written.splitlines()]
+    assert code == 0
+    assert [row[0] for row in rows] == [setting.name for setting in SETTINGS]
+    assert ["WORKERS", "3", "file diptych.toml"] in rows
+    assert ["REDIS_URL", "redis://:***@cache", "environment"] in rows
+    assert ["LOG_RETENTION_DAYS", "none", "default"] in rows
+
+
+def test_settings_is_a_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, written = run("settings")
+    assert code == 0
+    assert "\x1b[" in written
+    assert re.search(r"Setting\W.*Value\W.*From", written)
+
+
+def test_help_and_version():
+    code, written = run("--help")
+    assert code == 0
+    assert re.search(r"run\s+Serve an ASGI application", written)
+    assert re.search(r"settings\s+Show every setting", written)
+    code, written = run("run", "--help")
+    assert code == 0
+    for option in ("--host", "--port", "--workers", "--redis", "--factory", "--access-log"):
+        assert option in written
+    code, written = run("--version")
+    assert (code, written.split()[0]) == (0, "diptych")
+
+
+def test_an_unknown_command_is_refused_with_what_was_meant():
+    code, written = run("rum")
+    assert code == 2
+    assert "run" in written
