@@ -7,6 +7,7 @@ Without it a killed test run would leave databases running.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -34,9 +35,18 @@ def watch_directory(path: Path) -> None:
 
 @cache
 def _guard() -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    guard = subprocess.Popen(
         [sys.executable, "-I", __file__], stdin=subprocess.PIPE, text=True, bufsize=1, start_new_session=True
     )
+    atexit.register(_dismiss, guard)
+    return guard
+
+
+def _dismiss(guard: subprocess.Popen[str]) -> None:
+    """Lets it finish what is left, and waits for that."""
+    assert guard.stdin is not None
+    guard.stdin.close()
+    guard.wait()
 
 
 def _tell(line: str) -> None:
