@@ -27,7 +27,7 @@ from diptych.errors import MissingExtraError
 
 DIPTYCH = [sys.executable, "-m", "diptych.cli"]
 APPLICATION = """
-    import asyncio, json, os, pathlib, signal, socket
+    import asyncio, json, os, pathlib, signal, socket, time
 
     pathlib.Path(f"imported-by-{os.getpid()}").touch()
 
@@ -70,6 +70,14 @@ APPLICATION = """
     async def refusing(scope, receive, send):
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "the database is away"})
+
+    async def stuck(scope, receive, send):
+        async def receive_and_hang():
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                time.sleep(600)
+            return message
+        await app(scope, receive_and_hang, send)
 
     settings = {}
 """
@@ -400,22 +408,49 @@ def test_without_its_wheel_the_embedded_valkey_names_the_extra(monkeypatch: pyte
 # serve() and the other commands
 
 
-def test_an_application_with_a_command_of_its_own_calls_serve(here: Path):
-    program = """
-        from diptych.cli import serve
+def program_of(statements: str) -> list[str]:
+    guarded = textwrap.indent(textwrap.dedent(statements), "    ")
+    Path("program.py").write_text(
+        f"from diptych.cli import serve, server\nif __name__ == '__main__':\n{guarded}"
+    )
+    return [sys.executable, "-u", "program.py"]
 
-        if __name__ == "__main__":
-            serve("tiny:app", port=0, workers=2, redis="none", announce=print)
-            print("and it returned")
-    """
-    (here / "shop.py").write_text(textwrap.dedent(program))
-    with running(command=[sys.executable, "-u", "shop.py"]) as served:
+
+def test_an_application_with_a_command_of_its_own_calls_serve():
+    command = program_of("""
+        serve("tiny:app", port=0, workers=2, redis="none", announce=print)
+        print("and it returned")
+    """)
+    with running(command=command) as served:
         assert served.announced.startswith("Serving(target='tiny:app', url='http://127.0.0.1:")
         assert served.announced.endswith("workers=2, redis='none')\n")
         assert served.ask()["DIPTYCH_WORKERS"] == "2"
         code, written = served.end()
         assert code == 0
         assert "and it returned" in written
+
+
+def test_a_worker_that_does_not_stop_is_killed_in_the_end():
+    command = program_of("""
+        server.STOP_TIMEOUT_S = 0.5
+        serve("tiny:stuck", port=0)
+    """)
+    with running(command=command) as served:
+        assert served.end()[0] == 0
+        assert refuses(served.url)
+
+
+def test_a_port_that_is_taken_at_the_last_moment_is_reported_like_any_other():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = program_of(f"""
+            server.free_address = lambda host, port: ("127.0.0.1", {taken.getsockname()[1]})
+            serve("tiny:app")
+        """)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"Error: cannot listen at http://127\.0\.0\.1:\d+: Address already in use.*\n", done.stderr
+    )
 
 
 @pytest.mark.parametrize("package", ["rich_click", "granian"])

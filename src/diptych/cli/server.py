@@ -94,15 +94,17 @@ class _Run:
         server = _granian(self._serving, address, access_log)
         receiver, sender = multiprocessing.Pipe(duplex=False)
         loader = partial(start_worker, self._serving.target, factory, sender)
-        with _waiting_for_signals(server.signal_handler_interrupt):
+        with _waiting_for_signals(partial(_stop, server)):
             threading.Thread(target=self._await_start, args=(server, receiver), daemon=True).start()
             try:
                 server.serve(target_loader=loader, wrap_loader=False)
-            except SystemExit as ended:
-                failure = CannotServeError(
-                    "the workers kept ending by themselves; see above", int(ended.code or 1)
+            except SystemExit:
+                self._failure = self._failure or CannotServeError(
+                    f"the workers of {self._serving.target} kept ending by themselves: see above"
                 )
-                self._failure = self._failure or failure
+            except RuntimeError as error:  # another program was faster: its first line says so
+                problem = str(error).partition("\n")[0]
+                raise CannotServeError(f"cannot listen at {self._serving.url}: {problem}") from error
         if self._failure is not None:
             raise self._failure
 
@@ -115,10 +117,24 @@ class _Run:
             text = report[1:].decode("utf-8", "replace")
             gap = "\n" if "\n" in text else " "
             self._failure = CannotServeError(f"{self._serving.target} cannot start:{gap}{text}", code)
-            server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
+            _stop(server)
         else:
             await_listening(self._serving.url)
             self._announce(self._serving)
+
+
+def _stop(server: AbstractServer[Any]) -> None:
+    """Has the server stop its workers in good order; kills those that have not ended in time."""
+
+    def kill() -> None:
+        for worker in list(server.wrks):
+            worker.kill()
+
+    server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
+    # The server's own time limit reports, once in a hundred stops, a worker as hanging that has just ended.
+    timer = threading.Timer(STOP_TIMEOUT_S, kill)
+    timer.daemon = True
+    timer.start()
 
 
 def _granian(serving: Serving, address: tuple[str, int], access_log: bool) -> AbstractServer[Any]:
@@ -138,7 +154,6 @@ def _granian(serving: Serving, address: tuple[str, int], access_log: bool) -> Ab
         workers=serving.workers,
         websockets=False,
         respawn_failed_workers=True,
-        workers_kill_timeout=STOP_TIMEOUT_S,
         log_level=LogLevels.warning,
         log_dictconfig=_LOGGING,
         log_access=access_log,
