@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from diptych.bus import Bus
+from diptych.bus import Bus, by_type
 from diptych.config import ConfigService
 from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError, NotStartedError, WiringError
@@ -133,6 +134,7 @@ class Diptych:
 
     async def _start(self, exits: contextlib.AsyncExitStack) -> _Running:
         """What is opened last is closed first: commands that are committing still find the read side open."""
+        _check_names(self._read_models)
         exits.push_async_callback(self.orm.close)
         await self.orm.init(models=self._models)
         redis = _redis_service(self.config)
@@ -164,7 +166,7 @@ class Diptych:
     def _provided(
         self, redis: RedisService | None, read_models: Mapping[type, ReadModel[Any]]
     ) -> dict[type, object | None]:
-        services: dict[type, object | None] = {type(service): service for service in self._services}
+        services = by_type(self._services)
         services |= {type(self): self, type(self.config): self.config, ORMService: self.orm, **read_models}
         with contextlib.suppress(ConfigurationError):  # without the extra there is no such class to ask for
             from diptych.read.redis import RedisService
@@ -210,7 +212,9 @@ def _join(
     turns = asyncio.Semaphore(config.get("SQL_QUERY_CONCURRENCY"))
     if redis is None:
         readers = {
-            panel.projection.model: Reader(panel.projection, _fallback(panel, turns), None, NoReplica())
+            panel.projection.model: Reader(
+                panel.projection, _fallback(panel, turns, config), None, NoReplica()
+            )
             for panel in panels
         }
         return None, {}, readers
@@ -226,7 +230,7 @@ def _join(
     readers = {
         p.projection.model: Reader(
             p.projection,
-            _fallback(p, turns),
+            _fallback(p, turns, config),
             replicas[p.projection.model].store,
             replicas[p.projection.model],
         )
@@ -241,8 +245,8 @@ def _join(
     return hinge, replicas, readers
 
 
-def _fallback(panel: _Panel, turns: asyncio.Semaphore) -> SqlFallback:
-    return SqlFallback(panel.projection, panel.source, turns)
+def _fallback(panel: _Panel, turns: asyncio.Semaphore, config: ConfigService) -> SqlFallback:
+    return SqlFallback(panel.projection, panel.source, turns, config.get("DATABASE_TIMEOUT_MS") / 1000)
 
 
 def _redis_health(redis: RedisService | None) -> RedisHealth:
@@ -259,3 +263,14 @@ def _served_by(replica: Replica | None) -> ReadModelHealth:
     if replica.fresh:
         return ReadModelHealth("redis", None, replica.since)
     return ReadModelHealth("sql", replica.reason, replica.since, replica.progress)
+
+
+def _check_names(read_models: Sequence[type]) -> None:
+    counts = Counter(model.__name__ for model in read_models)
+    problems = [
+        f"{count} read models are named {name}: rename all but one, or they would share their keys in Redis"
+        for name, count in counts.items()
+        if count > 1
+    ]
+    if problems:
+        raise WiringError(problems)

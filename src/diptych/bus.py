@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import types
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -36,7 +37,8 @@ class Bus:
     __slots__ = ("_handlers",)
 
     def __init__(self, handler_classes: Sequence[type], services: Mapping[type, object | None]) -> None:
-        problems: list[str] = []
+        problems = [_no_class(owner) for owner in handler_classes if not isinstance(owner, type)]
+        handler_classes = [owner for owner in handler_classes if isinstance(owner, type)]
         methods = [method for owner in handler_classes for method in _methods(owner, problems)]
         problems += _duplicates(methods)
         problems += _unhandled(handler_classes, methods)
@@ -59,30 +61,64 @@ class Bus:
         return await self.handler_of(type(message))(message)
 
 
+def by_type(services: Sequence[object]) -> dict[type, object | None]:
+    """The services by their types, as ``Bus`` takes them. Raises ``WiringError`` if two are of one type."""
+    counts = Counter(map(type, services))
+    problems = [
+        f"{count} services are of the type {kind.__name__}: keep one, or give each a class of its own"
+        for kind, count in counts.items()
+        if count > 1
+    ]
+    if problems:
+        raise WiringError(problems)
+    return {type(service): service for service in services}
+
+
 def _methods(owner: type, problems: list[str]) -> Iterator[_Method]:
-    for name, function in inspect.getmembers(owner, inspect.isfunction):
+    for name, function in inspect.getmembers(owner, _is_function):
         if name.startswith("_"):
             continue
-        hints = _hints(function, f"{owner.__name__}.{name}", problems)
-        parameters = list(inspect.signature(function).parameters)[1:]
-        messages = [hints[p] for p in parameters if _is_message(hints.get(p))]
+        where = f"{owner.__name__}.{name}"
+        hints = _hints(function, where, problems)
+        hints = {p: hint for p, hint in hints.items() if p == "return" or _messages_in(hint)}
+        messages = [message for p, hint in hints.items() if p != "return" for message in _messages_in(hint)]
         if not messages:
             continue
         method = _Method(owner, name, messages[0])
-        fault = _fault_of(method, function, parameters, hints)
+        fault = _not_a_method(method) or _fault_of(method, function, hints)
         if fault:
             problems.append(fault)
         else:
             yield method
 
 
-def _fault_of(
-    method: _Method, function: Callable[..., Any], parameters: list[str], hints: dict[str, Any]
-) -> str | None:
+def _is_function(member: object) -> bool:
+    return inspect.isfunction(member) or inspect.ismethod(member)  # the latter is what a class method is
+
+
+def _not_a_method(method: _Method) -> str | None:
+    if isinstance(inspect.getattr_static(method.owner, method.name), types.FunctionType):
+        return None
+    return (
+        f"{method} takes a {method.message.__name__}, but is no plain method: write {_right(method)}, or begin "
+        "its name with _ if it handles nothing"
+    )
+
+
+def _fault_of(method: _Method, function: Callable[..., Any], hints: dict[str, Any]) -> str | None:
+    parameters = list(inspect.signature(function).parameters.values())[1:]
     if len(parameters) != 1:
         return (
             f"{method} takes {len(parameters)} parameters: a handler takes the message alone, "
             f"and services through the constructor of {method.owner.__name__}"
+        )
+    (parameter,) = parameters
+    if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+        return f"{method} can't be given its message by position: write {_right(method)}"
+    if not _is_message(hints[parameter.name]):
+        return (
+            f"{method} takes {_shown(hints[parameter.name])}: a handler takes one kind of message, so write a "
+            "method for each"
         )
     if not inspect.iscoroutinefunction(function):
         return f"{method} is not asynchronous: write it with `async def`"
@@ -110,8 +146,8 @@ def _unhandled(handler_classes: Sequence[type], methods: Sequence[_Method]) -> I
     scopes = {_scope(cls) for cls in (*handler_classes, *(method.message for method in methods))}
     # By name: where a function defines messages (a factory of applications), those of its earlier calls live on.
     handled = {(method.message.__module__, method.message.__qualname__) for method in methods}
-    leaves = {(cls.__module__, cls.__qualname__): cls for cls in (*_leaves(Command), *_leaves(Query))}
-    for name, message in sorted(leaves.items()):
+    concrete = {(cls.__module__, cls.__qualname__): cls for cls in (*_concrete(Command), *_concrete(Query))}
+    for name, message in sorted(concrete.items()):
         if name not in handled and _scope(message) in scopes:
             yield _no_handler(message)
 
@@ -127,7 +163,9 @@ def _construct(owner: type, services: Mapping[type, object | None], problems: li
             continue
         wanted = hints.get(name)
         found = _provided(wanted, services)
-        if len(found) == 1:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            faults.append(f"{owner.__name__}.__init__ takes {name} by position alone: leave out the `/`")
+        elif len(found) == 1:
             arguments[name] = found[0]
         elif found or (parameter.default is parameter.empty and type(None) not in get_args(wanted)):
             faults.append(_cannot_provide(owner, name, wanted, len(found), services))
@@ -183,13 +221,21 @@ def _hints(function: Any, where: str, problems: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _leaves(base: type) -> Iterator[type]:
-    children: list[type] = base.__subclasses__()
-    for child in children:
-        if child.__subclasses__():
-            yield from _leaves(child)
-        else:
+def _concrete(base: type[Message]) -> Iterator[type[Message]]:
+    for child in base.__subclasses__():
+        yield from _concrete(child)
+        if not _is_base(child):
             yield child
+
+
+def _is_base(message: type[Message]) -> bool:
+    """Whether it is there for its subclasses alone, and none of it will be sent."""
+    if not message.__subclasses__():
+        return False
+    bases = [base for base in message.__mro__[1:] if issubclass(base, Message)]
+    inherited = {field for base in bases for field in base.__struct_fields__}
+    generic = bool(getattr(message, "__parameters__", ()))
+    return generic or message.__name__.startswith("_") or inherited.issuperset(message.__struct_fields__)
 
 
 def _result_of(message: type) -> Any:
@@ -209,6 +255,10 @@ def _members(wanted: Any) -> tuple[Any, ...]:
     return (wanted,)
 
 
+def _messages_in(hint: Any) -> list[type[Message]]:
+    return [member for member in _members(hint) if _is_message(member)]
+
+
 def _is_message(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Command | Query)
 
@@ -220,12 +270,25 @@ def _is_instance(service: object | None, kind: type) -> bool:
         return False
 
 
+def _no_class(handler: object) -> str:
+    return (
+        f"handlers has something of the type {type(handler).__name__} where a class belongs: list the class "
+        "itself, of which one instance is made with the services that it asks for"
+    )
+
+
 def _no_handler(message: type) -> str:
     kind = "query" if issubclass(message, Query) else "command"
+    base = ", or begin its name with _ if it is only a base of others" if message.__subclasses__() else ""
     return (
         f"the {kind} {message.__name__} has no handler: add `async def …(self, {kind}: "
-        f"{message.__name__})` to a class in Diptych(handlers=[…])"
+        f"{message.__name__})` to a class in Diptych(handlers=[…]){base}"
     )
+
+
+def _right(method: _Method) -> str:
+    kind = "query" if issubclass(method.message, Query) else "command"
+    return f"`async def {method.name}(self, {kind}: {method.message.__name__})`"
 
 
 def _shown(hint: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -107,3 +108,21 @@ def test_with_several_workers_sql_answers(redis_server_factory: RedisServerFacto
         assert answer.status_code == 200
         assert answer.headers["cache-status"] == "diptych; fwd=bypass; detail=workers"
         assert answer.headers["cache-status"] != FROM_SQL
+
+
+def test_a_sql_server_that_hangs_is_503_long_before_its_statements_time_out(postgres: PostgresServer) -> None:
+    """It accepts connections and answers nothing; many clients ask at once."""
+    with CatalogueServer(postgres.url_of("books")) as server, Catalogue(server) as books:
+        books.add("Dune")
+        postgres.pause()
+        try:
+            with ThreadPoolExecutor(30) as clients:
+                answers = list(
+                    clients.map(lambda _: httpx.get(f"{server.url}/books/Dune", timeout=25), range(30))
+                )
+            for answer in answers:
+                assert_unavailable(answer)
+            assert_unavailable(httpx.get(f"{server.url}/health", timeout=25))
+        finally:
+            postgres.resume()
+        assert books.get("/books/Dune").status_code == 200

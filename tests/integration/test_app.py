@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Annotated
+
 import msgspec
 import pytest
-from sqlalchemy import String
+from sqlalchemy import CHAR, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from demo_app.messages import AddBook, GetBook
 from diptych import (
     Command,
     ConfigService,
+    DatabaseUnavailableError,
     Diptych,
     NotStartedError,
     ORMService,
@@ -21,7 +25,7 @@ from diptych import (
     by,
 )
 from diptych.context import request_scope
-from tests.catalogue import catalogue
+from tests.catalogue import catalogue, eventually
 
 
 class Base(DeclarativeBase):
@@ -112,6 +116,10 @@ READ_MODEL_FAULTS: dict[str, dict[str, object]] = {
         "key": Note.slug,
         "document": msgspec.defstruct("D", [("isbn", str)]),
     },
+    "may be null, but the document's field may not": {
+        "key": Note.slug,
+        "document": msgspec.defstruct("D", [("text", str)]),
+    },
     "must be a msgspec.Struct": {"key": Note.slug, "document": dict},
     "must be a mapped attribute": {"key": "slug"},
 }
@@ -123,6 +131,91 @@ async def test_a_faulty_read_model_stops_the_start(sqlite_url, fault):
     model = type("NoteReadModel", (ReadModel,), attributes)
     with pytest.raises(WiringError, match=fault):
         await _app(sqlite_url, read_models=[model]).start()
+
+
+class Coded(Base):
+    __tablename__ = "coded"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(CHAR(6), unique=True)
+
+
+class CodedDocument(msgspec.Struct):
+    code: str
+
+
+class CodedReadModel(ReadModel[Coded]):
+    key = Coded.code
+    document = CodedDocument
+
+
+async def test_a_key_whose_trailing_blanks_do_not_count_is_refused(postgres_url):
+    """Redis would not find what SQL finds."""
+    app = Diptych(
+        ConfigService(environ={}, database_url=postgres_url),
+        models=Coded,
+        handlers=[],
+        read_models=[CodedReadModel],
+    )
+    app._models = type("Only", (), {"metadata": MetaData()})
+    with pytest.raises(WiringError, match="no CHAR type"):
+        await app.start()
+
+
+async def test_two_read_models_of_one_name_are_refused(sqlite_url):
+    """They would share their keys in Redis."""
+    attributes = {"key": Note.slug, "document": NoteDocument}
+    models = [type("NoteReadModel", (ReadModel,), attributes) for _ in range(2)]
+    with pytest.raises(WiringError, match="2 read models are named NoteReadModel: rename all but one"):
+        await _app(sqlite_url, read_models=models).start()
+
+
+async def test_two_services_of_one_type_are_refused(sqlite_url):
+    with pytest.raises(WiringError, match="2 services are of the type Clock"):
+        await _app(sqlite_url, services=[Clock(), Clock()]).start()
+
+
+class SmallDocument(msgspec.Struct):
+    slug: Annotated[str, msgspec.Meta(max_length=3)]
+
+
+class NoteReadModel(ReadModel[Note]):
+    key = Note.slug
+    document = NoteDocument
+
+
+class SmallReadModel(ReadModel[Note]):
+    key = Note.slug
+    document = SmallDocument
+
+
+async def test_a_row_that_does_not_fit_one_document_leaves_other_read_models_alone(
+    sqlite_url, valkey, caplog
+):
+    """Its read model stays with SQL, and its rebuild is tried again with pauses that grow."""
+    config = ConfigService(
+        environ={}, database_url=sqlite_url, redis_url=valkey.url, redis_probe_interval_ms=10
+    )
+    async with Diptych(config, models=Base, handlers=[], read_models=[SmallReadModel, NoteReadModel]) as app:
+        await app.orm.create(Note, slug="too long", folded="x")
+
+        async def split() -> bool:
+            health = (await app.health()).read_models
+            stores = [health[name].served_by for name in ("SmallReadModel", "NoteReadModel")]
+            return stores == ["sql", "redis"]
+
+        await eventually(split, "one is served by Redis, the other by SQL")
+        tries = caplog.text.count("SmallReadModel: the rebuild failed")
+        await asyncio.sleep(0.5)
+        assert caplog.text.count("SmallReadModel: the rebuild failed") <= tries + 2
+        assert (await app.health()).read_models["NoteReadModel"].served_by == "redis"
+
+
+async def test_a_file_that_is_no_database_is_a_clear_error_at_start(tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("not a database, but long enough to be looked at as one " * 50)
+    with pytest.raises(DatabaseUnavailableError, match="DATABASE_URL"):
+        await catalogue(str(notes)).start()
+    assert notes.read_text().startswith("not a database")
 
 
 class WantsRedis:

@@ -172,3 +172,15 @@ async def test_a_master_that_is_made_a_replica_is_noticed_on_open_connections(
         await answered_by(app, "redis")
         await app.execute(AddBook("Dune", "x"))
         assert (await app.ask(GetBook("Dune"))).served.store == "redis"
+
+
+async def test_commands_go_on_at_once_while_redis_is_silent(database_url, valkey):
+    """Only those that were under way wait for it, and none of them holds the others back."""
+    timeouts = {"redis_command_timeout_ms": 3000, "database_timeout_ms": 2000}
+    async with catalogue(database_url, valkey.url, **timeouts) as app:
+        await answered_by(app, "redis")
+        valkey.pause()
+        await asyncio.gather(*(app.execute(AddBook(f"{number}", "x")) for number in range(40)))
+        for number in range(40):
+            assert await app.ask(GetBook(f"{number}"))
+        valkey.resume()

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 import pytest
 
 from diptych import Command, Query, WiringError
-from diptych.bus import Bus
+from diptych.bus import Bus, by_type
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+R = TypeVar("R")
 
 # Messages and handlers are defined in classes that stand for modules: only what is defined beside the handlers, or
 # beside the messages that they handle, needs a handler.
@@ -251,6 +253,25 @@ def test_a_service_that_is_known_but_not_set_up_is_refused_with_both_remedies():
     ]
 
 
+def test_a_parameter_by_position_alone_is_refused():
+    class Apart:
+        def __init__(self, clock: Clock, /, number: int = 5) -> None: ...
+
+    assert problems_of(Apart, given=services(Clock())) == [
+        "Apart.__init__ takes clock by position alone: leave out the `/`"
+    ]
+
+
+def test_two_services_of_one_type_are_refused():
+    """The second would take the place of the first, which nobody could ask for."""
+    clock, pigeon = Clock(), Pigeon()
+    assert by_type([clock, pigeon]) == {Clock: clock, Pigeon: pigeon}
+    with pytest.raises(
+        WiringError, match="2 services are of the type Clock: keep one, or give each a class of its own"
+    ):
+        by_type([clock, pigeon, Clock()])
+
+
 def test_two_services_that_fit_are_refused():
     assert problems_of(WantsProtocol, given=services(Pigeon(), Owl())) == [
         "WantsProtocol asks for carrier: Sends, and 2 services fit: annotate it with the class of the one it needs"
@@ -351,6 +372,49 @@ def test_a_message_that_is_only_a_base_of_others_needs_no_handler():
 
     Handler.rise.__annotations__["command"] = Rise
     Bus([Handler], {})
+
+
+class Bases:
+    """Messages that have fields and subclasses at once: any of them may be sent, save for those that say no."""
+
+    class Change(Command[int]):
+        amount: int
+
+    class Rise(Change):
+        reason: str
+
+    class Steep(Rise):
+        pass
+
+    class _Look(Query[int]):
+        place: str
+
+    class Peek(_Look):
+        pass
+
+    class Kept(Command[R], Generic[R]):
+        name: str
+
+    class Keep(Kept[int]):
+        pass
+
+    class Handler:
+        async def steep(self, command: Bases.Steep) -> int:
+            return 1
+
+        async def peek(self, query: Bases.Peek) -> int:
+            return 1
+
+        async def keep(self, command: Bases.Keep) -> int:
+            return 1
+
+
+def test_a_message_with_fields_of_its_own_needs_a_handler_though_others_derive_from_it():
+    assert problems_of(Bases.Handler) == [
+        f"the command {name} has no handler: add `async def …(self, command: {name})` to a class in "
+        "Diptych(handlers=[…]), or begin its name with _ if it is only a base of others"
+        for name in ("Change", "Rise")
+    ]
 
 
 async def test_a_function_that_makes_applications_may_be_called_again():
@@ -463,7 +527,97 @@ def test_a_handler_need_not_say_its_result():
     Bus([Faulty.Right], {})
 
 
-R = TypeVar("R")
+class Shapes:
+    """Handlers that could not be called with their message, or would be passed over."""
+
+    class One(Command[int]):
+        pass
+
+    class Two(Command[int]):
+        pass
+
+    class ByName:
+        async def one(self, *, command: Shapes.One) -> int:
+            return 1
+
+    class Star:
+        async def one(self, *commands: Shapes.One) -> int:
+            return 1
+
+    class Either:
+        async def one(self, command: Shapes.One | Shapes.Two) -> int:
+            return 1
+
+    class Static:
+        @staticmethod
+        async def one(command: Shapes.One) -> int:
+            return 1
+
+    class OfClass:
+        @classmethod
+        async def two(cls, command: Shapes.Two) -> int:
+            return 1
+
+    class Helpers:
+        """Nothing of this is a handler, or looks like one."""
+
+        @staticmethod
+        def _checked(command: Shapes.One) -> int:
+            return 1
+
+        @classmethod
+        def default(cls, number: int) -> Shapes.One:
+            return Shapes.One()
+
+        @functools.cached_property
+        def last(self) -> Shapes.One:
+            return Shapes.One()
+
+    class Positional:
+        async def one(self, command: Shapes.One, /) -> int:
+            return 1
+
+
+@pytest.mark.parametrize("handler", [Shapes.ByName, Shapes.Star])
+def test_a_handler_that_does_not_take_its_message_by_position_is_refused(handler: type):
+    assert without_missing(problems_of(handler)) == [
+        f"{handler.__name__}.one can't be given its message by position: write `async def one(self, command: One)`"
+    ]
+
+
+def test_a_handler_of_several_messages_is_refused():
+    (problem,) = without_missing(problems_of(Shapes.Either))
+    assert problem.startswith("Either.one takes ")
+    assert problem.endswith(": a handler takes one kind of message, so write a method for each")
+
+
+def test_a_static_or_class_method_that_takes_a_message_is_refused():
+    assert without_missing(problems_of(Shapes.Static, Shapes.OfClass)) == [
+        "Static.one takes a One, but is no plain method: write `async def one(self, command: One)`, or begin its "
+        "name with _ if it handles nothing",
+        "OfClass.two takes a Two, but is no plain method: write `async def two(self, command: Two)`, or begin its "
+        "name with _ if it handles nothing",
+    ]
+
+
+def test_methods_that_take_no_message_are_no_concern():
+    assert without_missing(problems_of(Shapes.Helpers)) == []
+
+
+async def test_a_handler_may_take_its_message_by_position_alone():
+    class Rest:
+        async def two(self, command) -> int:
+            return 2
+
+    Rest.two.__annotations__["command"] = Shapes.Two
+    assert await Bus([Shapes.Positional, Rest], {}).dispatch(Shapes.One()) == 1
+
+
+def test_an_instance_where_a_handler_class_belongs_is_refused():
+    assert problems_of(Shop.Handler(Clock())) == [  # type: ignore[arg-type]
+        "handlers has something of the type Handler where a class belongs: list the class itself, of which one "
+        "instance is made with the services that it asks for"
+    ]
 
 
 class Kinds:

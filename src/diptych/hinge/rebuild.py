@@ -42,6 +42,10 @@ class Rebuild:
                 self._replica.failed(str(interruption))
         except (DiptychError, TimeoutError) as error:
             self._replica.failed(str(error) or "a commit took too long")
+        except Exception as error:
+            # A row that the document has no place for, say: it must not keep other read models from being rebuilt.
+            _log.exception("%s: the rebuild failed", self._replica.name)
+            self._replica.failed(f"{type(error).__name__}, see above")
         else:
             if self._replica.fresh:
                 seconds = time.monotonic() - started

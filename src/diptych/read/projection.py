@@ -10,7 +10,7 @@ import binascii
 import datetime
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -20,6 +20,7 @@ from diptych.read.model import MAX_LIMIT, ListOrder, ReadModel
 from diptych.read.ordering import SORTABLE, SortCodec
 
 _KEY_TYPES = (str, int, datetime.date, uuid.UUID)
+_BYTEWISE = "give its column no case-insensitive collation, and no CHAR type"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -126,6 +127,7 @@ def _check(model: type[ReadModel[Any]], entity: Entity) -> None:
     if not problems:
         problems += _check_key(model, entity.columns)
         problems += _check_lists(model, entity.columns)
+        problems += _check_nulls(model, entity.columns)
     if problems:
         raise WiringError([f"{model.__name__}: {problem}" for problem in problems])
 
@@ -149,6 +151,20 @@ def _check_names(model: type[ReadModel[Any]], entity: Entity) -> list[str]:
     return problems
 
 
+def _check_nulls(model: type[ReadModel[Any]], columns: Mapping[str, Any]) -> list[str]:
+    problems = []
+    hints = get_type_hints(model.document, include_extras=True)
+    for name in (field.name for field in msgspec.structs.fields(model.document)):
+        try:
+            msgspec.convert(None, hints[name])
+        except msgspec.ValidationError:
+            if columns[name].nullable:
+                problems.append(
+                    f"the column {name!r} may be null, but the document's field may not: write `… | None`"
+                )
+    return problems
+
+
 def _check_key(model: type[ReadModel[Any]], columns: Mapping[str, Any]) -> list[str]:
     # A key that two rows may share, or that is equal for different bytes, would let one document's changes
     # overtake another's: positions are in commit order for one row only.
@@ -156,7 +172,7 @@ def _check_key(model: type[ReadModel[Any]], columns: Mapping[str, Any]) -> list[
     rules = {
         "must be NOT NULL": not column.nullable,
         "must be unique by itself (unique=True or the primary key, not deferrable)": column.unique,
-        "must be compared byte for byte: give its column no case-insensitive collation": column.bytewise,
+        f"must be compared byte for byte: {_BYTEWISE}": column.bytewise,
         f"must be of one of the types {_names(_KEY_TYPES)}": column.type in _KEY_TYPES,
     }
     return [f"the key {column.name!r} {rule}" for rule, holds in rules.items() if not holds]
@@ -170,6 +186,8 @@ def _check_lists(model: type[ReadModel[Any]], columns: Mapping[str, Any]) -> lis
                 problems.append(
                     f"{order}: {column.name!r} must be NOT NULL, since databases disagree where null sorts"
                 )
+            if not column.bytewise:
+                problems.append(f"{order}: {column.name!r} must be compared byte for byte: {_BYTEWISE}")
             if column.type not in SORTABLE:
                 problems.append(f"{order}: {column.name!r} must be of one of the types {_names(SORTABLE)}")
     return problems

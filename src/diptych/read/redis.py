@@ -111,8 +111,10 @@ class RedisService:
     @contextlib.asynccontextmanager
     async def querying(self) -> AsyncIterator[Any]:
         """A client for queries, with short time-outs. Inside it errors of Redis are ``RedisUnavailableError``."""
-        async with self._turns, self.asking(self._queries) as client:
-            yield client
+        async with self._turns:
+            self.check_available()  # it may have gone while this query waited for its turn
+            async with self.asking(self._queries) as client:
+                yield client
 
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Any]:
@@ -125,8 +127,8 @@ class RedisService:
         try:
             yield client
         except (redis_errors.RedisError, OSError, TimeoutError) as error:
-            self._failed(error)
-            raise self._unavailable() from error
+            self._failed(error, patient=client is self._commands)
+            raise self._unavailable(error) from error
         else:
             self._failures = 0
 
@@ -135,23 +137,29 @@ class RedisService:
         if self.problem is not None:
             raise self._unavailable()
 
-    def _failed(self, error: Exception) -> None:
-        self._failures += 1
+    def _failed(self, error: Exception, *, patient: bool) -> None:
+        # A command waits long for an answer: if none comes, the next ones had better not wait as long.
+        self._failures += _FAILURES_TO_OPEN if patient and _is_timeout(error) else 1
         self.refused = isinstance(error, _RefusedServer)
         # READONLY: the master was made a replica; new connections may lead to another.
         broken = isinstance(error, redis_errors.ConnectionError | redis_errors.ReadOnlyError | OSError)
-        timed_out = isinstance(error, TimeoutError)
-        if (broken and not timed_out) or self._failures >= _FAILURES_TO_OPEN or self.problem is not None:
+        if (
+            (broken and not _is_timeout(error))
+            or self._failures >= _FAILURES_TO_OPEN
+            or self.problem is not None
+        ):
             if self.problem is None:
                 self.since = datetime.datetime.now(datetime.UTC)
             self.problem = str(error) or type(error).__name__
             if not self._warned:
                 self._warned = True
-                _log.warning("Redis at %s can't be used, SQL answers: %s", self.address, self.problem)
+                outcome = "queries fail" if self.critical else "SQL answers"
+                _log.warning("Redis at %s can't be used, %s: %s", self.address, outcome, self.problem)
 
-    def _unavailable(self) -> RedisUnavailableError:
+    def _unavailable(self, error: Exception | None = None) -> RedisUnavailableError:
         kind = RedisRefusedError if self.refused else RedisUnavailableError
-        return kind(f"Redis at {self.address} can't be used: {self.problem or 'it did not answer in time'}")
+        problem = self.problem or (str(error) if error is not None else "it did not answer in time")
+        return kind(f"Redis at {self.address} can't be used: {problem}")
 
     def _client(self, url: str, timeout_s: float) -> redis_asyncio.Redis:
         return redis_asyncio.Redis.from_url(
@@ -192,6 +200,10 @@ class RedisService:
             if changed:
                 # A new process, or another history, may hold older data than what was written before.
                 self.on_server_changed()
+
+
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, TimeoutError | redis_errors.TimeoutError)
 
 
 def _parsed(reply: Any) -> dict[str, str]:

@@ -42,7 +42,7 @@ class Engines(Protocol):
         """Whether a value does not fit the type of its column."""
 
     def is_refused(self, error: DBAPIError) -> bool:
-        """Whether the database does not let this user in, or does not have a database of this name."""
+        """Whether the database does not let this user in, or there is no database of this name."""
 
     def is_lost(self, error: DBAPIError) -> bool:
         """Whether the database can't be reached, or the connection to it broke."""
@@ -128,10 +128,13 @@ class SqliteEngines:
         return _sqlite_code(error) in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
 
     def is_refused(self, error: DBAPIError) -> bool:
-        return False
+        return _sqlite_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
     def is_lost(self, error: DBAPIError) -> bool:
-        lost = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+        lost = (
+            *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL),
+            *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT),
+        )
         return error.connection_invalidated or _sqlite_code(error) in lost
 
     async def settle(self) -> None:

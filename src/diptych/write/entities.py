@@ -186,12 +186,14 @@ def has_code_point_order(column: sa.Column[Any], dialect: sa.Dialect) -> bool:
 
 
 def _is_bytewise(column: sa.Column[Any], dialect: sa.Dialect) -> bool:
-    """Whether two values are equal only if their bytes are.
+    """Whether two values are equal only if their bytes are, as they are in Redis.
 
     PostgreSQL's collations are, except those declared nondeterministic, which a name does not tell; those of
     SQLite (NOCASE, RTRIM) are not.
     """
-    return dialect.name != "sqlite" or _collation(column, dialect) in (None, "BINARY")
+    if dialect.name == "postgresql":
+        return not isinstance(column.type, sa.CHAR)  # which is compared without its trailing blanks
+    return _collation(column, dialect) in (None, "BINARY")
 
 
 def _collation(column: sa.Column[Any], dialect: sa.Dialect) -> str | None:

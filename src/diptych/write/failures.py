@@ -58,8 +58,8 @@ def _translate(engines: Engines, error: DBAPIError, entity: MappedEntity | None)
         return _misfit(entity)
     if engines.is_refused(error):
         return DatabaseUnavailableError(
-            "the SQL database refused the connection: check the user, the password and the name of the database "
-            "in DATABASE_URL"
+            "the SQL database refused the connection, or the file is none: check the user, the password and the name "
+            "of the database in DATABASE_URL"
         )
     if engines.is_lost(error):
         return DatabaseUnavailableError("the SQL database can't be reached, or broke the connection")

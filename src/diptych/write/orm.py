@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.config import ConfigService
-from diptych.errors import NotStartedError, UnavailableError, WiringError
+from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError, WiringError
 from diptych.ports import Change, ChangePublisher
 from diptych.write.engines import Engines, close_engines, open_engines, reading
 from diptych.write.entities import EntityRegistry, MappedEntity
@@ -20,6 +21,8 @@ from diptych.write.failures import translated
 from diptych.write.schema import prepare_schema
 from diptych.write.statements import Lookup, delete_row, insert_row, rows_after, update_row
 from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
+
+_PATIENCE_S = 2.0
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -242,11 +245,13 @@ class ORMService:
             await self._units.close()
 
     async def is_reachable(self) -> bool:
-        """Whether SQL answers now."""
+        """Whether SQL answers now, within two seconds; one that is only busy does."""
         try:
             with translated(self.engines):
-                async with reading(self.engines) as connection:
+                async with asyncio.timeout(_PATIENCE_S), reading(self.engines) as connection:
                     await connection.execute(sa.select(1))
+        except DatabaseBusyError:
+            return True
         except UnavailableError:
             return False
         return True

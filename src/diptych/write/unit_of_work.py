@@ -14,7 +14,7 @@ import stamina
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import ConflictError, DatabaseUnavailableError, UnitOfWorkError
+from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableError, UnitOfWorkError
 from diptych.ports import Change, ChangePublisher, CommandContext
 from diptych.write import log
 from diptych.write.engines import Engines
@@ -176,6 +176,23 @@ class UnitsOfWork:
         return result
 
     async def _begin(self) -> AsyncConnection:
+        opening = asyncio.get_running_loop().create_task(self._open())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Cut off while it is being opened, a connection of SQLite would be closed by nobody.
+            self._track(asyncio.get_running_loop().create_task(self._close_opened(opening)))
+            raise
+
+    async def _close_opened(self, opening: asyncio.Task[AsyncConnection]) -> None:
+        with contextlib.suppress(UnavailableError):
+            await self._roll_back(await opening)
+
+    def _track(self, task: asyncio.Task[None]) -> None:
+        self._concluding.add(task)
+        task.add_done_callback(self._concluding.discard)
+
+    async def _open(self) -> AsyncConnection:
         with translated(self._engines):
             connection = self._engines.writer.connect()
             await connection.start()
@@ -192,8 +209,7 @@ class UnitsOfWork:
         A commit that is cut off before its publication would leave readers with the state before it.
         """
         task = asyncio.get_running_loop().create_task(ending)
-        self._concluding.add(task)
-        task.add_done_callback(self._concluding.discard)
+        self._track(task)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -227,6 +243,8 @@ class UnitsOfWork:
             except BaseException:
                 publisher.doubt(unit.changes)
                 raise
+            # Given back first: on SQLite it is the only one that writes, and Redis may take its time.
+            await self._roll_back(connection)
             await publisher.publish(unit.changes)
 
     async def _commit_transaction(self, connection: AsyncConnection) -> None:
