@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Controller, Response, delete, patch, post
@@ -26,6 +25,8 @@ from demo_app.pages import render
 from diptych import ConstraintError, Fault, InvalidMessage, UnavailableError, build
 from diptych.http import QUERY_HEADERS, Fields, method_override, prefers_html, problem_for, read_fields
 
+S = TypeVar("S", bound=msgspec.Struct)
+
 # Refusals after which a form is shown again, as it was typed.
 _REFUSALS = (InvalidMessage, ConstraintError, UnavailableError)
 
@@ -40,7 +41,7 @@ class CommandsBooksController(Controller):
         """Adds a book: 201 with the book, or 303 to its page."""
         fields = await _fields(request, diptych)
         try:
-            command = build(AddBook, fields.values, text=fields.is_form)
+            command = _built(AddBook, fields)
             book_id = await diptych.execute(command)
         except _REFUSALS as error:
             return _form_again(error, request, fields, "add.html")
@@ -53,33 +54,40 @@ class CommandsBooksController(Controller):
     @patch("/{title:str}/edit")
     async def edit_book(self, title: FromPath[str], request: WebRequest, diptych: Catalogue) -> Response[Any]:
         """Changes the fields that are sent: 200 with the book, or 303 to its page."""
-        return await _edit(title, request, diptych, await _fields(request, diptych))
+        return await _edit(title, request, diptych)
 
     @post("/{title:str}/edit")
     async def edit_book_by_form(
         self, title: FromPath[str], request: WebRequest, diptych: Catalogue
     ) -> Response[Any]:
         """The same with `_method=PATCH`, for HTML forms, which know no PATCH."""
-        return await _edit(title, request, diptych, await _overridden(request, diptych, "PATCH"))
+        return await _edit(title, request, diptych, "PATCH")
 
     @delete("/{title:str}/delete", status_code=200)
     async def delete_book(
         self, title: FromPath[str], request: WebRequest, diptych: Catalogue
     ) -> Response[Any]:
         """Deletes a book: 204, or 303 to the list."""
-        return await _delete(title, request, diptych, await _fields(request, diptych))
+        return await _delete(title, request, diptych)
 
     @post("/{title:str}/delete")
     async def delete_book_by_form(
         self, title: FromPath[str], request: WebRequest, diptych: Catalogue
     ) -> Response[Any]:
         """The same with `_method=DELETE`."""
-        return await _delete(title, request, diptych, await _overridden(request, diptych, "DELETE"))
+        return await _delete(title, request, diptych, "DELETE")
 
 
-async def _edit(title: str, request: WebRequest, diptych: Catalogue, fields: Fields) -> Response[Any]:
+class _NoFields(msgspec.Struct):
+    """What a deletion takes."""
+
+
+async def _edit(
+    title: str, request: WebRequest, diptych: Catalogue, method: str | None = None
+) -> Response[Any]:
+    fields = await _fields(request, diptych)
     try:
-        changes = build(BookChanges, fields.values, text=fields.is_form)
+        changes = _built(BookChanges, _meant(fields, method))
         book = await diptych.execute(EditBook(title=title, changes=changes))
     except _REFUSALS as error:
         return _form_again(error, request, fields, "edit.html", title=title)
@@ -90,8 +98,11 @@ async def _edit(title: str, request: WebRequest, diptych: Catalogue, fields: Fie
     return json_answer(msgspec.json.encode(book))
 
 
-async def _delete(title: str, request: WebRequest, diptych: Catalogue, fields: Fields) -> Response[Any]:
-    _refuse_any(fields.values)
+async def _delete(
+    title: str, request: WebRequest, diptych: Catalogue, method: str | None = None
+) -> Response[Any]:
+    fields = await _fields(request, diptych)
+    _built(_NoFields, _meant(fields, method))
     if not await diptych.execute(DeleteBook(title=title)):
         raise no_such_book(title)
     if fields.is_form:
@@ -100,20 +111,24 @@ async def _delete(title: str, request: WebRequest, diptych: Catalogue, fields: F
 
 
 async def _fields(request: WebRequest, diptych: Catalogue) -> Fields:
-    return await read_fields(request.scope, request.receive, diptych.config.get("MAX_BODY_BYTES"))
+    max_bytes = diptych.config.get("MAX_BODY_BYTES")
+    return await read_fields(request.scope, request.receive, max_bytes, keep_repeated=True)
 
 
-async def _overridden(request: WebRequest, diptych: Catalogue, method: str) -> Fields:
-    """The fields of a POST that means `method` and says so. Raises `InvalidMessage` if it does not."""
-    meant, fields = method_override(await _fields(request, diptych), allowed=(method,))
+def _meant(fields: Fields, method: str | None) -> Fields:
+    """The fields of a POST that means `method` and has to say so; with None, of a request that needn't."""
+    if method is None:
+        return fields
+    meant, others = method_override(fields, allowed=(method,))
     if meant is None:
         raise InvalidMessage("form", [Fault("_method", f"must be {method}, in a form")])
-    return fields
+    return others
 
 
-def _refuse_any(values: Mapping[str, Any]) -> None:
-    if values:
-        raise InvalidMessage("DeleteBook", [Fault(name, "is not a known field") for name in values])
+def _built(kind: type[S], fields: Fields) -> S:
+    if fields.repeated:
+        raise InvalidMessage(kind.__name__, fields.repeated)
+    return build(kind, fields.values, text=fields.is_form)
 
 
 def _form_again(

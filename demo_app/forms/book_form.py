@@ -77,7 +77,7 @@ class BookForm(NamedTuple):
         fields = tuple(
             Field(spec, _typed(typed.get(spec.name)), tuple(_faults(problem, spec, typed))) for spec in SPECS
         )
-        others = tuple(f"{e.field} {e.detail}" for e in problem.errors if e.field not in _NAMES)
+        others = tuple(f"{e.field} {e.detail}".strip() for e in problem.errors if e.field not in _NAMES)
         return cls(fields, problem, others)
 
 

@@ -12,6 +12,7 @@ from tests.servers import HOST
 
 ADD = "/books/action/add"
 JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MIB = 1 << 20
 
 FAULTY = [
@@ -105,6 +106,65 @@ def test_the_edit_form_does_so_too(both: Catalogue) -> None:
     assert both.get("/books/Dune").json()["author"] == "Anon"
 
 
+TWICE = "title=first&author=A&title=second&isbn=12&published_date=x&stock_quantity=2"
+
+
+@pytest.mark.parametrize("path", [ADD, "/books/Dune/edit"])
+def test_a_form_with_a_field_sent_twice_is_shown_again(books: Catalogue, path: str) -> None:
+    books.add("Dune")
+    body = TWICE if path == ADD else f"_method=PATCH&{TWICE}"
+    answer = books.post(path, content=body, headers={**FORM, **HTML})
+    assert answer.status_code == 422
+    assert errors_shown(answer.text) == {"title": "Was sent more than once."}
+    assert values_shown(answer.text) == {
+        **{"title": "first", "author": "A", "published_date": "x", "isbn": "12", "stock_quantity": "2"}
+    }
+    assert [book["title"] for book in books.get("/books").json()["items"]] == ["Dune"]
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("", "_method must be PATCH, in a form"),
+        ("_method=PUT&", "_method must be PATCH"),
+        ("_method=PATCH&_method=PATCH&", "_method was sent more than once"),
+    ],
+)
+def test_an_edit_form_that_does_not_say_its_method_is_shown_again(
+    books: Catalogue, method: str, fault: str
+) -> None:
+    books.add("Dune")
+    answer = books.post("/books/Dune/edit", content=f"{method}title=Emma&author=A", headers={**FORM, **HTML})
+    assert answer.status_code == 422
+    assert f"<li>{fault}</li>" in answer.text
+    assert values_shown(answer.text)["title"] == "Emma"
+    assert books.get("/books/Dune").status_code == 200
+
+
+def test_a_deletion_with_a_field_sent_twice_deletes_nothing(books: Catalogue) -> None:
+    books.add("Dune")
+    for headers in (FORM, {**FORM, **HTML}):
+        answer = books.post("/books/Dune/delete", content="_method=DELETE&_method=DELETE", headers=headers)
+        assert answer.status_code == 422
+    assert books.get("/books/Dune").status_code == 200
+
+
+@pytest.mark.parametrize("path", [ADD, "/books/x/edit", "/books/x/delete"])
+def test_thousands_of_unknown_fields_get_a_short_answer(books: Catalogue, path: str) -> None:
+    fields = {f"x{number}": 1 for number in range(60_000)}
+    method = {ADD: "POST", "/books/x/edit": "PATCH", "/books/x/delete": "DELETE"}[path]
+    answer = books.request(method, path, json=fields)
+    assert answer.status_code == 422
+    assert errors_of(answer)[""] == "… and 59,980 more unknown fields"
+    assert len(answer.content) < 4000
+
+
+def test_a_form_counts_its_unknown_fields_above_it(books: Catalogue) -> None:
+    answer = books.post(ADD, data={f"x{number}": "1" for number in range(30)}, headers=HTML)
+    assert answer.status_code == 422
+    assert "<li>… and 10 more unknown fields</li>" in answer.text
+
+
 def test_a_field_the_form_has_not_is_named_above_it(books: Catalogue) -> None:
     answer = books.post(ADD, data={"title": "Dune", "author": "A", "colour": "red"}, headers=HTML)
     assert answer.status_code == 422
@@ -125,8 +185,7 @@ def test_a_form_from_a_client_without_html_gets_a_problem_document(books: Catalo
 
 
 def test_a_field_sent_twice_is_named(books: Catalogue) -> None:
-    twice = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = books.post(ADD, content=b"title=a&author=b&title=c", headers=twice)
+    answer = books.post(ADD, content=b"title=a&author=b&title=c", headers=FORM)
     assert answer.status_code == 422
     assert errors_of(answer) == {"title": "was sent more than once"}
 
@@ -205,7 +264,9 @@ def test_it_is_refused_without_being_read_to_its_end(books: Catalogue, header: s
         assert client.recv(12) == b"HTTP/1.1 413"
 
 
-@pytest.mark.parametrize("limit", ["0", "501", "-1", "x", "", "1.5", "9" * 50])
+@pytest.mark.parametrize(
+    "limit", ["0", "501", "-1", "x", "", "1.5", "1e2", "5.0", "050", "+5", "null", "9" * 50]
+)
 def test_a_bad_limit_is_422(both: Catalogue, limit: str) -> None:
     answer = both.get("/books", params={"limit": limit})
     assert answer.status_code == 422
@@ -246,6 +307,18 @@ def test_a_wrong_method_is_405_and_the_right_ones_are_named(
     assert (answer.status_code, answer.headers["allow"]) == (405, allow)
     assert answer.headers["content-type"] == "application/problem+json"
     assert books.request(method, path, headers=HTML).status_code == 405
+
+
+OPTIONS = {
+    **{"/books": "GET, HEAD, OPTIONS", ADD: "GET, HEAD, OPTIONS, POST", "/health": "GET, HEAD, OPTIONS"},
+    **{"/books/Dune/edit": "GET, HEAD, OPTIONS, PATCH, POST", "/books/x%2Fy/delete": "DELETE, OPTIONS, POST"},
+}
+
+
+@pytest.mark.parametrize(("path", "allow"), OPTIONS.items())
+def test_options_names_the_methods_of_the_path(books: Catalogue, path: str, allow: str) -> None:
+    answer = books.options(path)
+    assert (answer.status_code, answer.headers["allow"], answer.content) == (204, allow, b"")
 
 
 @pytest.mark.parametrize("relation", ["cross-site", "same-site"])

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar import Litestar, MediaType, Request, Response, get, patch, post, route
+from litestar.connection import ASGIConnection
 from litestar.exceptions import (
     InternalServerException,
     PermissionDeniedException,
@@ -61,6 +62,49 @@ async def closed() -> None:
 @post("/hook", media_type=MediaType.TEXT)
 async def hook() -> str:
     return "heard"
+
+
+@get("/shared/{title:str}")
+async def read_shared(title: FromPath[str]) -> str:
+    return title
+
+
+@patch("/shared/{title:str}")
+async def change_shared(title: FromPath[str]) -> str:
+    return title
+
+
+@post("/shared/{name:str}")
+async def post_shared(name: FromPath[str]) -> str:
+    return name
+
+
+@route("/own", http_method=["OPTIONS"], status_code=200)
+async def own_options() -> Response[str]:
+    return Response("mine", headers={"Allow": "FANCY"})
+
+
+def nobody(_: ASGIConnection[Any, Any, Any, Any], __: object) -> None:
+    raise PermissionDeniedException("not for you")
+
+
+async def test_options_names_every_method_of_the_path(diptych: Diptych) -> None:
+    site = Litestar([read_shared, change_shared, post_shared, hook], plugins=[DiptychPlugin(diptych)])
+    async with client_of(site) as client:
+        for path, allow in (("/shared/x%2Fy", "GET, HEAD, OPTIONS, PATCH, POST"), ("/hook", "OPTIONS, POST")):
+            answer = await client.options(path)
+            assert (answer.status_code, answer.content) == (204, b"")
+            assert answer.headers.get_list("allow") == [allow]
+            assert (await client.put(path)).headers["allow"] == allow
+        assert (await client.options("/nothing")).status_code == 404
+
+
+async def test_options_of_the_applications_own_stay_and_guards_stand_before_them(diptych: Diptych) -> None:
+    async with client_of(Litestar([own_options], plugins=[DiptychPlugin(diptych)])) as client:
+        answer = await client.options("/own")
+        assert (answer.status_code, answer.text, answer.headers["allow"]) == (200, "mine", "FANCY")
+    async with client_of(Litestar([hook], plugins=[DiptychPlugin(diptych)], guards=[nobody])) as client:
+        assert (await client.options("/hook")).status_code == 403
 
 
 async def test_a_route_for_any_path_takes_none_that_is_refused(diptych: Diptych) -> None:

@@ -8,7 +8,7 @@ import enum
 import json
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NewType
 
 import msgspec
 import pytest
@@ -212,6 +212,144 @@ def test_strings_of_a_form_are_converted_to_the_fields_types():
     }
 
 
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+Count = NewType("Count", int)
+NamedTitle = NewType("NamedTitle", Title)
+
+TEXTS: list[tuple[Any, str, object]] = [
+    (int, "0", 0),
+    (int, "-5", -5),
+    (int, "9" * 40, int("9" * 40)),
+    (Count | None, "5", 5),
+    (Annotated[Annotated[int, Meta(ge=1)] | None, Rule(lambda number: number)], "5", 5),
+    (int | UnsetType, "5", 5),
+    (Literal[1, 2], "2", 2),
+    (Level, "1", Level.LOW),
+    (float, "5", 5.0),
+    (float | None, "-1.5e2", -150.0),
+    (int | float, "5", 5),
+    (int | float, "1e2", 100.0),
+    (decimal.Decimal, "0.10", decimal.Decimal("0.10")),
+    (bool, "true", True),
+    (bool, "1", True),
+    (bool | None, "false", False),
+    (bool, "0", False),
+    (str, "null", "null"),
+    (str | None, "null", "null"),
+    (Title | None, "NULL", "NULL"),
+    (int | str, "5", "5"),
+    (Literal["a", "null"], "null", "null"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), TEXTS, ids=str)
+def test_a_text_is_what_json_would_have_in_its_place(kind: Any, text: str, value: object):
+    message = msgspec.defstruct("Texts", [("field", kind)], bases=(Message,), frozen=True)
+    found: Any = build(message, {"field": text}, text=True)
+    assert (type(found.field), found.field) == (type(value), value)
+
+
+def _refused_texts() -> list[tuple[Any, str, str]]:
+    no_whole = [
+        *(
+            "null",
+            "NULL",
+            "",
+            "1e2",
+            "5.0",
+            "10e-1",
+            "1.0000000000000000000001",
+            "05",
+            "+5",
+            " 5",
+            "5 ",
+            "5\n",
+        ),
+        *("５", "٥", "--5", "-", "-05", "1_000", "0x10", "nan", "true"),
+    ]
+    no_number = ["nan", "NaN", "inf", "-Infinity", "null", "+1.5", "01.5", ".5", "5.", " 5", "1_0.0", "５"]
+    return [
+        *((kind, text, "must be a whole number") for kind in (int, int | None, Count) for text in no_whole),
+        *((float | None, text, "must be a number") for text in no_number),
+        *((decimal.Decimal | None, text, "must be a number") for text in [*no_number, "sNaN"]),
+        *((bool | None, text, "must be true or false") for text in ("null", "yes", "2", "", "True", "1.0")),
+        (int, "9" * 5000, "is out of range"),
+        (float, "-1e400", "is out of range"),
+        (datetime.date | None, "null", "must be a date such as 2024-12-31"),
+        (datetime.datetime, "1", "must be a date and time such as 2024-12-31T23:59:59"),
+        (None, "null", "must be null"),
+        (Literal[1, 2], "3", "is not one of the values it may have"),
+        (Literal[1, 2], "1.0", "must be a whole number"),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "text", "words"), _refused_texts())
+def test_a_text_of_a_form_is_taken_for_nothing_else(kind: Any, text: str, words: str):
+    message = msgspec.defstruct("Texts", [("field", kind)], bases=(Message,), frozen=True)
+    assert faults_of(lambda: build(message, {"field": text}, text=True)) == {"field": words}
+
+
+def test_texts_are_read_inside_structs_and_lists_too():
+    lines = [{"product": "null", "count": "2"}]
+    assert build(Order, {"lines": lines}, text=True) == Order([Line("null", 2)])
+    assert faults_of(lambda: build(Order, {"lines": [{"product": "P", "count": "2.0"}]}, text=True)) == {
+        "lines.0.count": "must be a whole number"
+    }
+
+    class Numbers(Command[None]):
+        numbers: list[int | None]
+
+    assert build(Numbers, {"numbers": ["1", None]}, text=True).numbers == [1, None]
+    assert faults_of(lambda: build(Numbers, {"numbers": ["1", "null"]}, text=True)) == {
+        "numbers.1": "must be a whole number"
+    }
+
+
+def test_none_is_null_in_a_form_as_well():
+    assert build(Add, {"title": "T", "author": "A", "isbn": None, "published": None}, text=True) == Add(
+        "T", "A"
+    )
+
+
+def test_a_rule_is_found_behind_a_name_for_its_type():
+    message = msgspec.defstruct("Texts", [("field", NamedTitle)], bases=(Message,), frozen=True)
+    assert faults_of(lambda: build(message, {"field": " "})) == {"field": "must not be blank"}
+
+
+def test_of_unknown_fields_the_first_are_named_and_the_rest_counted():
+    names = [f"x{number}" for number in range(60_000)]
+    faults = faults_of(lambda: build(Add, {"stock": -1, **dict.fromkeys(names)}))
+    assert faults == {
+        **dict.fromkeys(names[:20], "is not a known field"),
+        "title": "is missing",
+        "author": "is missing",
+        "stock": "must be at least 0",
+        "": "… and 59,980 more unknown fields",
+    }
+    assert "" not in faults_of(lambda: build(Find, dict.fromkeys(names[:20])))
+    assert faults_of(lambda: build(Find, dict.fromkeys(names[:21])))[""] == "… and 1 more unknown field"
+
+
+def test_unknown_fields_of_all_the_structs_inside_are_counted_together():
+    lines = [{"product": "P", "count": 0, "colour": 1, "size": 2} for _ in range(100)]
+    faults = faults_of(lambda: build(Order, {"lines": lines}))
+    assert faults.pop("") == "… and 180 more unknown fields"
+    assert [name for name, detail in faults.items() if detail == "is not a known field"] == [
+        f"lines.{number}.{name}" for number in range(10) for name in ("colour", "size")
+    ]
+    assert {f"lines.{number}.count" for number in range(100)} < faults.keys()
+
+
+def test_names_that_the_sender_makes_up_are_cut():
+    fits, long = "f" * 100, "x" * 100_000
+    assert list(faults_of(lambda: build(Find, {fits: 1, long: 1}))) == [fits, "x" * 99 + "…"]
+    notes = {"lines": [], "notes": {long: ""}}
+    assert list(faults_of(lambda: build(Order, notes))) == ["notes." + "x" * 99 + "…"]
+
+
 def test_strings_of_json_are_not_taken_for_numbers():
     wrong = {"title": "T", "author": "A", "stock": "7"}
     assert faults_of(lambda: build(Add, wrong)) == {"stock": "must be a whole number"}
@@ -389,6 +527,7 @@ def test_any_json_object_gives_a_message_or_a_report_with_one_fault_a_field(fiel
     st.dictionaries(
         st.sampled_from(FIELDS) | ANY_TEXT,
         ANY_TEXT | st.none() | SCALARS.filter(lambda v: isinstance(v, str)),
+        max_size=20,
     )
 )
 def test_any_form_gives_a_message_or_a_report_with_one_fault_a_field(fields: dict[str, Any]):

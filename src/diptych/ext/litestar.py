@@ -20,12 +20,13 @@ Behind `asgi_app` a request's `scope["path"]`, and so `request.url.path`, has te
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from diptych.errors import Fault, MissingExtraError
-from diptych.http.asgi import ASGIApp, Receive, Scope, Send, is_request
+from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request
 from diptych.http.caching import QUERY_HEADERS
 from diptych.http.errors import HttpError, MethodNotAllowed, NotFound
 from diptych.http.forms import check_same_site
@@ -44,6 +45,7 @@ try:
         ValidationException,
     )
     from litestar.plugins import InitPlugin
+    from litestar.routes import HTTPRoute
 except ModuleNotFoundError as error:
     if error.name != "litestar":
         raise
@@ -71,7 +73,8 @@ class DiptychPlugin(InitPlugin):
 
     Every exception is answered: by `render_problem` where the client prefers HTML, else as problem details
     (an application's own `exception_handlers` come first). Path parameters arrive decoded. Unsafe requests
-    that a browser sends on behalf of another site are refused with 403, unless `same_site` is False.
+    that a browser sends on behalf of another site are refused with 403, unless `same_site` is False. OPTIONS
+    names every method of its path, also where several handlers or controllers share it.
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class DiptychPlugin(InitPlugin):
 
 
 class _Guard:
-    """Runs between routing and handler: puts the decoded path parameters in place of Litestar's."""
+    """Runs between routing and handler: puts the decoded path parameters in place of Litestar's, and the
+    methods of the path into Litestar's answers to OPTIONS."""
 
     def __init__(self, app: ASGIApp, same_site: bool) -> None:
         self._app = app
@@ -132,7 +136,38 @@ class _Guard:
             scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
         if self._same_site and is_request(scope):
             check_same_site(scope)
+        if is_request(scope) and scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
+            send = _allowing(_methods_at(scope), send)
         await self._app(scope, receive, send)
+
+
+def _is_litestars_own(handler: Any) -> bool:
+    """Whether Litestar made this handler of OPTIONS. It names the methods that were there when it was made, and
+    stays when the route is merged with later ones of the same path."""
+    return getattr(getattr(handler, "fn", None), "__module__", None) == HTTPRoute.__module__
+
+
+def _methods_at(scope: Scope) -> set[str]:
+    """The methods of all routes that Litestar takes for one, whatever they call their parameters."""
+    shape = _shape(scope["path_template"])
+    routes = [route for route in scope["litestar_app"].routes if isinstance(route, HTTPRoute)]
+    return {str(method) for route in routes if _shape(route.path_format) == shape for method in route.methods}
+
+
+def _shape(template: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", template)
+
+
+def _allowing(methods: Iterable[str], send: Send) -> Send:
+    allow = (b"allow", ", ".join(sorted(methods)).encode("ascii"))
+
+    async def send_allowing(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 204:
+            headers = (pair for pair in message["headers"] if pair[0].lower() != b"allow")
+            message = {**message, "headers": [*headers, allow]}
+        await send(message)
+
+    return send_allowing
 
 
 def asgi_app(site: Litestar, *, security_headers: Mapping[str, str | None] | None = None) -> ASGIApp:

@@ -11,7 +11,7 @@ import msgspec
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.asgi import RequestReceive, RequestScope, header_values
 from diptych.http.errors import BadRequest, ClientDisconnected, PayloadTooLarge, UnsupportedMediaType
-from diptych.http.forms import parse_form
+from diptych.http.forms import parse_repeated
 
 __all__ = ["FORM", "JSON", "Fields", "parse_json", "read_body", "read_fields"]
 
@@ -23,23 +23,28 @@ class Fields(NamedTuple):
     """The fields of a request's body.
 
     `values` come as JSON has them, or, where `is_form`, as text and None (`build(…, text=fields.is_form)`).
+    `repeated` is empty unless it was asked for: a fault for every field that a form has more than once.
     """
 
     values: dict[str, Any]
     is_form: bool
+    repeated: tuple[Fault, ...] = ()
 
 
-async def read_fields(scope: RequestScope, receive: RequestReceive, max_bytes: int) -> Fields:
+async def read_fields(
+    scope: RequestScope, receive: RequestReceive, max_bytes: int, *, keep_repeated: bool = False
+) -> Fields:
     """The fields of a JSON object or a form. No body and no `Content-Type` at all is no fields.
 
     Raises `UnsupportedMediaType` (before anything is read), `PayloadTooLarge`, `BadRequest` for what is
     malformed, and `InvalidMessage` for JSON that is well-formed but not an object, and for form fields sent
-    more than once.
+    more than once. With `keep_repeated` their first values are kept, to be shown in the form again, and the
+    caller has to refuse them by the faults in `Fields.repeated`.
     """
     media_type = _media_type(scope)
     body = await read_body(scope, receive, max_bytes)
     if media_type == FORM:
-        return Fields(dict(parse_form(body)), is_form=True)
+        return _form_fields(body, keep_repeated)
     if media_type is None:
         if body:
             raise UnsupportedMediaType("the body has no Content-Type", (JSON, FORM))
@@ -48,6 +53,13 @@ async def read_fields(scope: RequestScope, receive: RequestReceive, max_bytes: i
     if not isinstance(values, dict):
         raise InvalidMessage("body", [Fault("", "must be a JSON object")])
     return Fields(values, is_form=False)
+
+
+def _form_fields(body: bytes, keep_repeated: bool) -> Fields:
+    values, repeated = parse_repeated(body)
+    if repeated and not keep_repeated:
+        raise InvalidMessage("form", repeated)
+    return Fields(dict(values), is_form=True, repeated=repeated)
 
 
 async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int) -> bytes:

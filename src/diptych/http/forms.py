@@ -26,20 +26,30 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_form(body: bytes, max_fields: int = 200) -> dict[str, str | None]:
-    """The fields of an `application/x-www-form-urlencoded` body; an empty one is None.
+    """The fields of an `application/x-www-form-urlencoded` body; one without a value is None.
 
-    Raises `BadRequest` for what is not UTF-8, a "%" without two hex digits and more than `max_fields` fields,
-    and `InvalidMessage` with a fault for every field that was sent more than once (which of them was meant?).
+    Empty parts (`a=1&&b=2`) are no fields, but they count. Raises `BadRequest` for what is not UTF-8, a "%"
+    without two hex digits and more than `max_fields` parts, and `InvalidMessage` with a fault for every field
+    that was sent more than once (which of them was meant?).
     """
-    parts = [part for part in body.split(b"&", max_fields) if part]
-    if len(parts) > max_fields:
-        raise BadRequest(f"the form has more than {max_fields} fields")
-    pairs = [(_decode(name), _decode(value)) for name, _, value in (part.partition(b"=") for part in parts)]
-    counted = Counter(name for name, _ in pairs)
-    repeated = [Fault(name, "was sent more than once") for name, count in counted.items() if count > 1]
+    values, repeated = parse_repeated(body, max_fields)
     if repeated:
         raise InvalidMessage("form", repeated)
-    return {name: value or None for name, value in pairs}
+    return values
+
+
+def parse_repeated(body: bytes, max_fields: int = 200) -> tuple[dict[str, str | None], tuple[Fault, ...]]:
+    """The same for whoever answers fields sent more than once: their first values, and the faults."""
+    if body.count(b"&") >= max_fields:
+        raise BadRequest(f"the form has more than {max_fields} fields")
+    parts = (part.partition(b"=") for part in body.split(b"&") if part)
+    pairs = [(_decode(name), _decode(value)) for name, _, value in parts]
+    counted = Counter(name for name, _ in pairs)
+    repeated = (Fault(name, "was sent more than once") for name, count in counted.items() if count > 1)
+    values: dict[str, str | None] = {}
+    for name, value in pairs:
+        values.setdefault(name, value or None)
+    return values, tuple(repeated)
 
 
 def _decode(part: bytes) -> str:

@@ -171,6 +171,16 @@ def test_malformed_json_is_a_bad_request(body: bytes) -> None:
         parse_json(body)
 
 
+async def test_a_form_field_sent_twice_is_refused_unless_it_is_asked_for() -> None:
+    body = b"title=a&author=&title=b&author=c"
+    with pytest.raises(InvalidMessage) as refused:
+        await read_fields(request(FORM), Client(body).receive, 100)
+    fields = await read_fields(request(FORM), Client(body).receive, 100, keep_repeated=True)
+    assert fields.values == {"title": "a", "author": None}
+    assert fields.repeated == refused.value.faults
+    assert [fault.field for fault in fields.repeated] == ["title", "author"]
+
+
 def test_a_repeated_name_is_named() -> None:
     with pytest.raises(BadRequest, match="'author' twice"):
         parse_json(b'{"title":"x","author":"y","author":"z"}')

@@ -17,6 +17,7 @@ from diptych.http import BadRequest, CrossSite, Fields, check_same_site, method_
     [
         (b"", {}),
         (b"&&", {}),
+        (b"&" * 100 + b"title=X&&author=Y&", {"title": "X", "author": "Y"}),
         (b"title=Dune", {"title": "Dune"}),
         (b"title=Dune&", {"title": "Dune"}),
         (b"title=a+b%2Bc%26d%3De", {"title": "a b+c&d=e"}),
@@ -43,6 +44,12 @@ def test_the_number_of_fields_is_bounded() -> None:
     assert len(parse_form(body)) == 200
     with pytest.raises(BadRequest):
         parse_form(body + b"&one=more")
+
+
+@pytest.mark.parametrize("body", [b"&" * 200 + b"title=X&author=Y", b"title=X" + b"&" * 200])
+def test_empty_parts_count_too(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse_form(body)
 
 
 def test_fields_sent_more_than_once_are_all_named() -> None:
