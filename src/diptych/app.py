@@ -138,14 +138,19 @@ class Diptych:
         exits.push_async_callback(self.orm.close)
         await self.orm.init(models=self._models)
         redis = _redis_service(self.config)
-        panels = [self._read_panel(model) for model in self._read_models]
-        hinge, replicas, readers = _join(self.config, redis, panels, self.orm)
-        read_models = {model: model(reader) for model, reader in readers.items()}
+        turns = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY"))
+        panels = [self._read_panel(model, turns) for model in self._read_models]
+        replicas = _replicas(self.config, redis, panels)
+        read_models = {
+            panel.model: panel.model(_reader(panel, replicas.get(panel.model))) for panel in panels
+        }
         bus = Bus(self._handlers, self._provided(redis, read_models))
         retention = Retention(self.orm.engines, self.config)
         exits.push_async_callback(retention.stop)
         retention.start()
-        if redis is not None and hinge is not None:
+        hinge = None
+        if redis is not None:
+            hinge = _hinge(self.config, redis, panels, replicas)
             exits.push_async_callback(redis.close)
             await redis.start()
             exits.push_async_callback(hinge.stop)
@@ -154,14 +159,16 @@ class Diptych:
         exits.push_async_callback(self.orm.finish)
         return _Running(exits.pop_all(), bus, redis, hinge, replicas)
 
-    def _read_panel(self, model: type[ReadModel[Any]]) -> _Panel:
+    def _read_panel(self, model: type[ReadModel[Any]], turns: asyncio.Semaphore) -> _Panel:
         """The read model's declaration compiled, and the SQL side of it. Raises ``WiringError``."""
         attribute = getattr(model, "key", None)
         if attribute is None or not hasattr(attribute, "class_"):
             raise WiringError([f"{model.__name__}: `key` must be a mapped attribute, such as Book.title"])
         entity = self.orm.entity(attribute.class_)
         projection = Projection(model, entity.describe(self.orm.engines.reader.dialect))
-        return _Panel(projection, SqlRows(self.orm, entity, projection.key, projection.columns))
+        source = SqlRows(self.orm, entity, projection.key, projection.columns)
+        timeout_s = self.config.get("DATABASE_TIMEOUT_MS") / 1000
+        return _Panel(model, projection, source, SqlFallback(projection, source, turns, timeout_s))
 
     def _provided(
         self, redis: RedisService | None, read_models: Mapping[type, ReadModel[Any]]
@@ -176,8 +183,12 @@ class Diptych:
 
 
 class _Panel(NamedTuple):
+    """One read model's declaration compiled, and its route over SQL."""
+
+    model: type[ReadModel[Any]]
     projection: Projection
     source: RowSource
+    fallback: SqlFallback
 
 
 class _Running(NamedTuple):
@@ -205,48 +216,41 @@ def _redis_service(config: ConfigService) -> RedisService | None:
     )
 
 
-def _join(
-    config: ConfigService, redis: RedisService | None, panels: Sequence[_Panel], orm: ORMService
-) -> tuple[Hinge | None, dict[type, Replica], dict[type, Reader]]:
-    """Joins each read model's two routes in a reader; with Redis, the hinge keeps the one true to the other."""
-    turns = asyncio.Semaphore(config.get("SQL_QUERY_CONCURRENCY"))
+def _replicas(
+    config: ConfigService, redis: RedisService | None, panels: Sequence[_Panel]
+) -> dict[type, Replica]:
+    """The read models in Redis, by their classes; none without Redis."""
     if redis is None:
-        readers = {
-            panel.projection.model: Reader(
-                panel.projection, _fallback(panel, turns, config), None, NoReplica()
-            )
-            for panel in panels
-        }
-        return None, {}, readers
-    from diptych.hinge.keeper import Hinge
+        return {}
     from diptych.hinge.replica import Replica
     from diptych.read.store import RedisStore
 
     alone = config.get("WORKERS") == 1
-    replicas = {
-        p.projection.model: Replica(p.projection, redis, RedisStore(p.projection, redis), alone=alone)
-        for p in panels
+    return {
+        panel.model: Replica(panel.projection, redis, RedisStore(panel.projection, redis), alone=alone)
+        for panel in panels
     }
-    readers = {
-        p.projection.model: Reader(
-            p.projection,
-            _fallback(p, turns, config),
-            replicas[p.projection.model].store,
-            replicas[p.projection.model],
-        )
-        for p in panels
-    }
-    hinge = Hinge(
+
+
+def _hinge(
+    config: ConfigService, redis: RedisService, panels: Sequence[_Panel], replicas: Mapping[type, Replica]
+) -> Hinge:
+    """What keeps the read panels true to the write panel."""
+    from diptych.hinge.keeper import Hinge
+
+    return Hinge(
         redis,
-        [(replicas[p.projection.model], p.source) for p in panels],
+        [(replicas[panel.model], panel.source) for panel in panels],
         batch_size=config.get("REBUILD_BATCH_SIZE"),
         probe_interval_s=config.get("REDIS_PROBE_INTERVAL_MS") / 1000,
     )
-    return hinge, replicas, readers
 
 
-def _fallback(panel: _Panel, turns: asyncio.Semaphore, config: ConfigService) -> SqlFallback:
-    return SqlFallback(panel.projection, panel.source, turns, config.get("DATABASE_TIMEOUT_MS") / 1000)
+def _reader(panel: _Panel, replica: Replica | None) -> Reader:
+    """Joins the two routes to a read model's answers."""
+    if replica is None:
+        return Reader(panel.projection, panel.fallback, None, NoReplica())
+    return Reader(panel.projection, panel.fallback, replica.store, replica)
 
 
 def _redis_health(redis: RedisService | None) -> RedisHealth:
