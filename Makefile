@@ -2,13 +2,14 @@
 # from lock files with hashes; `make … PYTHON=python3.13` uses an environment of its own.
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 600
 
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes
 SELF := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench model lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +27,9 @@ check: $(VENV)/.setup ## lint, formatting, types, directions of imports
 
 bench: $(VENV)/.setup ## run the benchmarks; QUICK=1 to try them, ARGS="dispatch" chooses
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+model: $(VENV)/.setup ## explore the model of the protocol for SECONDS; ARGS="--rules" for the stories only
+	$(BIN)/python -m tests.model --seconds $(SECONDS) $(ARGS)
 
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --all-extras pyproject.toml
