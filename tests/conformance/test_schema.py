@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 
-from diptych import ORMService, SchemaVersionError
+from diptych import ConfigService, ORMService, SchemaVersionError
 from diptych.write import schema
 from diptych.write.engines import Engines, close_engines, open_engines
 from diptych.write.unit_of_work import new_context
@@ -306,3 +306,18 @@ async def test_what_only_reads_cannot_write(database_url: str):
         async with orm.engines.reader.connect() as connection:
             with pytest.raises(sa.exc.DBAPIError, match=r"readonly|read-only"):
                 await connection.execute(sa.insert(Book).values(title="T", author="A"))
+
+
+async def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path):
+    """SQLite gives up at once when the journal's mode is to be changed meanwhile, whatever the time-out."""
+    other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
+    other.execute("CREATE TABLE something (id)")
+    other.execute("BEGIN IMMEDIATE")
+    orm = ORMService(ConfigService(environ={}))
+    opening = asyncio.create_task(orm.init(str(tmp_path / "test.db")))
+    await asyncio.sleep(0.3)  # time enough to be refused
+    assert not opening.done()
+    other.execute("ROLLBACK")
+    other.close()
+    await opening
+    await orm.close()

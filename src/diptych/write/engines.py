@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
@@ -13,13 +14,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from diptych.config import ConfigService
 from diptych.errors import MissingExtraError
 from diptych.write.addresses import parse_address
 from diptych.write.sqlite_types import give_back_what_was_stored
 
-_SETTLE_POLL_S = 0.02
+_POLL_S = 0.02
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Engines(Protocol):
@@ -92,7 +95,7 @@ class SqliteEngines:
         import aiosqlite  # noqa: F401
 
         self._synchronous = config.get("SQLITE_SYNCHRONOUS")
-        timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        timeout_s = self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
         options = {"connect_args": {"timeout": timeout_s}, "pool_timeout": timeout_s, "max_overflow": 0}
         # One writing connection a process: a second could only wait in the file for the first.
         self.writer = create_async_engine(url, pool_size=1, **options)
@@ -108,7 +111,8 @@ class SqliteEngines:
 
     def _prepare_writer(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None  # sqlite3 would begin transactions of its own, too late
-        _pragmas(connection, "journal_mode=WAL", "foreign_keys=ON", f"synchronous={self._synchronous}")
+        _switch_to_wal(connection, self._timeout_s)
+        _pragmas(connection, "foreign_keys=ON", f"synchronous={self._synchronous}")
 
     def _prepare_reader(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None
@@ -119,7 +123,7 @@ class SqliteEngines:
         return [name.rpartition(".")[2] for name in found[1].split(", ")] if found else None
 
     def is_busy(self, error: DBAPIError) -> bool:
-        return _sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return _sqlite_code(error) in _BUSY
 
     def is_conflict(self, error: DBAPIError) -> bool:
         return False  # writers are one after the other
@@ -210,7 +214,7 @@ class PostgresEngines:
                 end = int((await connection.execute(number)).scalar_one())
             async with self.reader.connect() as connection:
                 while int((await connection.execute(oldest)).scalar_one()) < end:  # noqa: ASYNC110 - nothing tells
-                    await asyncio.sleep(_SETTLE_POLL_S)
+                    await asyncio.sleep(_POLL_S)
 
 
 def _pragmas(connection: Any, *pragmas: str) -> None:
@@ -218,6 +222,20 @@ def _pragmas(connection: Any, *pragmas: str) -> None:
     for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _switch_to_wal(connection: Any, timeout_s: float) -> None:
+    """SQLite waits for other writers, but not here: two processes that start at once on a new file meet."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            _pragmas(connection, "journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if _code_of(error) not in _BUSY or time.monotonic() >= deadline:
+                raise
+            await_only(asyncio.sleep(_POLL_S))
+        else:
+            return
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
@@ -239,10 +257,14 @@ def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
 
 
 def _sqlite_code(error: DBAPIError) -> int | None:
+    return None if error.orig is None else _code_of(error.orig)
+
+
+def _code_of(error: BaseException) -> int | None:
     """The primary result code; the extended ones have it in their low byte."""
-    code = getattr(error.orig, "sqlite_errorcode", None)
+    code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        code = getattr(getattr(error.orig, "__cause__", None), "sqlite_errorcode", None)
+        code = getattr(error.__cause__, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
