@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 
 _log = logging.getLogger("diptych")
 
+_PATIENCE_S = 0.1
+
 
 class Looper:
     """Awaits ``step`` every ``interval_s`` seconds, and at once when woken, until it is stopped.
@@ -30,10 +32,11 @@ class Looper:
 
     async def stop(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
+        while task is not None and not task.done():
+            # Again and again: what the step awaits may swallow a cancellation (`asyncio.wait_for` does before
+            # Python 3.12, when what it waits for is done in the same moment).
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task], timeout=_PATIENCE_S)
 
     def wake(self) -> None:
         """Has the step run now instead of at the end of the interval."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from diptych.looper import Looper
 
@@ -71,3 +72,21 @@ async def test_stop_is_safe_before_start_and_twice_and_ends_the_step():
     await looper.stop()
     assert ended.is_set()
     await looper.stop()
+
+
+async def test_stop_ends_a_step_that_swallows_a_cancellation():
+    """Some libraries do; the loop must not go on for ever, with `stop` waiting for it."""
+    swallowed = asyncio.Event()
+
+    async def step() -> None:
+        if not swallowed.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            swallowed.set()
+
+    looper = Looper("test", step, interval_s=0.001)
+    looper.start()
+    await asyncio.sleep(0)
+    stopped, _ = await asyncio.wait([asyncio.create_task(looper.stop())], timeout=10)
+    assert stopped
+    assert swallowed.is_set()
