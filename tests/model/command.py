@@ -24,6 +24,9 @@ def _next(state: State, config: Config, n: int, command: Command) -> Iterator[St
         case "change":
             yield from _change(state, config, n, command)
         case "apply":
+            seen = sql.identity(state.sql.fence)
+            if "known-before" in config.off and seen != command.seen:
+                yield f"reads the fence again: {seen}", _with(state, n, command._replace(seen=seen))
             yield from _apply(state, config, n, command)
         case "check":
             yield _check(state, config, n, command)

@@ -32,6 +32,17 @@ RULES: dict[str, Rule] = {
     "apply-run": Rule(
         "4 ★", "a command's script checks run_id", Config(faults=1, kinds=("promote",), copies=1)
     ),
+    "known-before": Rule(
+        "4 ★",
+        "a change is applied to a generation that was known before its commit",
+        EMPTY._replace(
+            commands=(((OTHER, PUT),), PUT_A, PUT_A),
+            prefix=(
+                *CROSSED_START,
+                *("command 2 commits", "command 3 begins", "command 3 puts", "command 3 commits"),
+            ),
+        ),
+    ),
     "marker": Rule(
         "4, 9, 10",
         "a script refuses if the generation's marker is gone",
