@@ -140,8 +140,6 @@ def _stores(config: ConfigService, serving: Serving) -> Stores:
     redis = serving.redis or shown["REDIS_URL"]
     if redis == "none":
         return Stores(sql, "SQL, as there is no Redis")
-    if serving.workers > 1:
-        return Stores(sql, "SQL, as there are several workers")
     return Stores(sql, "an embedded Valkey" if redis == "embedded" else redis)
 
 

@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from demo_app.handlers.book_handlers import BookCommandHandler, BookQueryHandler
-from demo_app.models.book import Base
+from demo_app.messages import BookChanges, EditBook, GetBook, ListBooks
+from demo_app.models.book import Base, Book
 from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych
+from diptych.hinge.keeper import Keeper
+from diptych.ports import FenceRow
+from diptych.read.store import RedisStore
 
 PATIENCE_S = 20.0
 
@@ -21,6 +25,7 @@ def catalogue(database_url: str, redis_url: str | None = None, **settings: Any) 
         "redis_query_timeout_ms": 2000,
         "redis_command_timeout_ms": 5000,
         "redis_probe_interval_ms": 20,
+        "lease_ms": 400,
     }
     values |= {"database_url": database_url, "redis_url": redis_url, **settings}
     return Diptych(
@@ -46,3 +51,114 @@ async def answered_by(app: Diptych, store: str) -> None:
         return (await app.health()).read_models["BookReadModel"].served_by == store
 
     await eventually(does, f"{store} answers")
+
+
+# Looking
+
+
+async def author_of(app: Diptych, title: str) -> tuple[str, str | None]:
+    """Which store answered, and with which author."""
+    document = await app.ask(GetBook(title))
+    book = document.decode()
+    return document.served.store, None if book is None else book.author
+
+
+async def set_author(app: Diptych, title: str, author: str) -> None:
+    """Gives the book of this title another author."""
+    await app.execute(EditBook(title, BookChanges(author=author)))
+
+
+async def sees(app: Diptych, title: str, author: str | None) -> None:
+    """Fails unless the next query by key and the next list show this author, whichever store answers."""
+    assert (await author_of(app, title))[1] == author
+    page = (await app.ask(ListBooks(limit=500))).decode()
+    assert [book.author for book in page.items if book.title == title] == ([] if author is None else [author])
+
+
+async def sees_in_redis(app: Diptych, title: str, author: str | None) -> None:
+    """Waits until Redis answers; not one answer until then may be another than this author."""
+
+    async def does() -> bool:
+        await sees(app, title, author)
+        page = await app.ask(ListBooks(limit=500))
+        return (await author_of(app, title))[0] == page.served.store == "redis"
+
+    await eventually(does, f"Redis answers with {title} by {author}")
+
+
+async def agree(app: Diptych) -> None:
+    """Waits until Redis answers; by list and by key it holds what SQL holds."""
+    expected = sorted([(book.title, book.author) async for book in app.orm.iterate(Book)])
+
+    async def in_redis() -> list[tuple[str, str]] | None:
+        found, after = [], None
+        while True:
+            page = await app.ask(ListBooks(limit=500, after=after))
+            if page.served.store != "redis":
+                return None
+            found += [(book.title, book.author) for book in page.decode().items]
+            after = page.decode().next
+            if after is None:
+                return found
+
+    async def answered() -> bool:
+        found = await in_redis()
+        assert found is None or found == expected
+        return found is not None
+
+    await eventually(answered, "Redis answers the whole list")
+    for title, author in expected[:: max(1, len(expected) // 20)]:
+        await sees_in_redis(app, title, author)
+
+
+# Interfering
+
+
+def keeper_of(app: Diptych) -> Keeper:
+    """The keeper of the application's first read model."""
+    return next(iter(app._run.keepers.values()))
+
+
+def store_of(app: Diptych) -> RedisStore:
+    """The first read model in Redis."""
+    return keeper_of(app).replica.store
+
+
+async def fence_row(app: Diptych) -> FenceRow:
+    """What SQL says of the application's first read model."""
+    own = keeper_of(app).replica.id
+    return next(row for row in await app.orm.fence.rows() if row.id == own)
+
+
+class Held:
+    """Holds calls of an object's asynchronous method, before or after they are done, until ``go_on`` is set."""
+
+    def __init__(self, owner: Any, name: str, *, after: bool = False) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self._original = getattr(owner, name)
+        self._after = after
+        setattr(owner, name, self._call)
+
+    async def _call(self, *arguments: Any, **named: Any) -> Any:
+        result = await self._original(*arguments, **named) if self._after else None
+        self.reached.set()
+        await self.go_on.wait()
+        return result if self._after else await self._original(*arguments, **named)
+
+
+class Recorded:
+    """Records the calls of an object's asynchronous method, which it goes on doing."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.original = getattr(owner, name)
+        setattr(owner, name, self._call)
+
+    async def _call(self, *arguments: Any, **named: Any) -> Any:
+        self.calls.append((arguments, named))
+        return await self.original(*arguments, **named)
+
+
+async def stop_keeper(app: Diptych) -> None:
+    """Ends the keepers of this process as a crash would: no more passes, whatever they were doing."""
+    await asyncio.gather(*(keeper.stop() for keeper in app._run.keepers.values()))

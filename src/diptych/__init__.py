@@ -20,6 +20,7 @@ from diptych.errors import (
     InvalidValueError,
     MissingExtraError,
     NotStartedError,
+    RebuildFailedError,
     RedisRefusedError,
     RedisUnavailableError,
     SchemaVersionError,
@@ -30,7 +31,7 @@ from diptych.errors import (
 )
 from diptych.health import Health
 from diptych.messages import Command, Event, Message, Query, Rule, build
-from diptych.read.model import Document, Page, PageOf, ReadModel, Served, by
+from diptych.read.model import Document, Page, PageOf, ReadModel, Served, by, join
 from diptych.write.orm import ORMService
 from diptych.write.types import code_point_text
 
@@ -63,6 +64,7 @@ __all__ = [
     "PageOf",
     "Query",
     "ReadModel",
+    "RebuildFailedError",
     "RedisRefusedError",
     "RedisService",
     "RedisUnavailableError",
@@ -76,6 +78,7 @@ __all__ = [
     "build",
     "by",
     "code_point_text",
+    "join",
 ]
 
 __version__ = "0.1.0"

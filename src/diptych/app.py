@@ -16,7 +16,8 @@ from diptych.errors import ConfigurationError, NotStartedError, WiringError
 from diptych.health import Health, ReadModelHealth, RedisHealth, SqlHealth
 from diptych.messages import Command, Query
 from diptych.ports import CommandContext, RowSource
-from diptych.read.fallback import NoReplica, SqlFallback
+from diptych.read.checks import joined_models
+from diptych.read.fallback import SqlFallback
 from diptych.read.model import ReadModel
 from diptych.read.projection import Projection
 from diptych.read.reader import Reader
@@ -27,8 +28,9 @@ from diptych.write.unit_of_work import new_context
 
 if TYPE_CHECKING:
     # Redis is an extra: without it SQL answers, and nothing that needs it may be imported.
-    from diptych.hinge.keeper import Hinge
-    from diptych.hinge.replica import Replica
+    from diptych.hinge.hinge import Hinge
+    from diptych.hinge.keeper import Keeper
+    from diptych.hinge.status import Progress
     from diptych.read.redis import RedisService
 
 R = TypeVar("R")
@@ -109,18 +111,43 @@ class Diptych:
         result: R = await self._run.bus.dispatch(query)
         return result
 
+    async def rebuild(
+        self, read_model: type[ReadModel[Any]], tell: Callable[[Progress], None] | None = None
+    ) -> int:
+        """Builds a read model in Redis anew from SQL, and returns how many documents were written.
+
+        Needed after rows were changed by raw SQL. The read model goes on serving meanwhile; at the switch SQL answers
+        for some milliseconds. If it is being built anyway, this waits for that. ``tell`` is called with the progress
+        (``done``, ``total``, ``time_left_s``) after each batch. Raises ``RedisUnavailableError``,
+        ``DatabaseUnavailableError``, and ``RebuildFailedError`` if Redis has not the memory for both or another
+        process rebuilds it too.
+        """
+        running = self._run
+        keeper = running.keepers.get(read_model)
+        if keeper is None:
+            if read_model not in self._read_models:
+                raise WiringError([f"{read_model!r} is not one of the application's read models"])
+            raise ConfigurationError("REDIS_URL", "is not set: SQL answers, and there is nothing to rebuild")
+        return (await keeper.rebuild(tell)).done
+
     async def health(self) -> Health:
         """The state of SQL, of Redis and of each read model, as it is now."""
         running = self._run
+        await asyncio.gather(*(keeper.check() for keeper in running.keepers.values()))
         sql = SqlHealth("up" if await self.orm.is_reachable() else "away", self.orm.engines.name)
         return Health(
             status="ok" if sql.state == "up" else "unavailable",
             sql=sql,
             redis=_redis_health(running.redis),
             read_models={
-                model.__name__: _served_by(running.replicas.get(model)) for model in self._read_models
+                model.__name__: _served_by(running.keepers.get(model)) for model in self._read_models
             },
         )
+
+    @property
+    def read_models(self) -> tuple[type[ReadModel[Any]], ...]:
+        """The classes of its read models."""
+        return self._read_models
 
     @property
     def _run(self) -> _Running:
@@ -140,24 +167,22 @@ class Diptych:
         redis = _redis_service(self.config)
         turns = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY"))
         panels = [self._read_panel(model, turns) for model in self._read_models]
-        replicas = _replicas(self.config, redis, panels)
-        read_models = {
-            panel.model: panel.model(_reader(panel, replicas.get(panel.model))) for panel in panels
-        }
+        keepers = _keepers(self.config, self.orm, redis, panels)
+        read_models = {panel.model: panel.model(_reader(panel, keepers.get(panel.model))) for panel in panels}
         bus = Bus(self._handlers, self._provided(redis, read_models))
         retention = Retention(self.orm.engines, self.config)
         exits.push_async_callback(retention.stop)
         retention.start()
-        hinge = None
         if redis is not None:
-            hinge = _hinge(self.config, redis, panels, replicas)
+            hinge = _hinge(redis, self.orm, keepers)
             exits.push_async_callback(redis.close)
             await redis.start()
+            await self.orm.fence.listen()
             exits.push_async_callback(hinge.stop)
-            self.orm.publish_to(hinge)
+            self.orm.acknowledger.read_side = hinge
             hinge.start()
         exits.push_async_callback(self.orm.finish)
-        return _Running(exits.pop_all(), bus, redis, hinge, replicas)
+        return _Running(exits.pop_all(), bus, redis, keepers)
 
     def _read_panel(self, model: type[ReadModel[Any]], turns: asyncio.Semaphore) -> _Panel:
         """The read model's declaration compiled, and the SQL side of it. Raises ``WiringError``."""
@@ -165,8 +190,10 @@ class Diptych:
         if attribute is None or not hasattr(attribute, "class_"):
             raise WiringError([f"{model.__name__}: `key` must be a mapped attribute, such as Book.title"])
         entity = self.orm.entity(attribute.class_)
-        projection = Projection(model, entity.describe(self.orm.engines.reader.dialect))
-        source = SqlRows(self.orm, entity, projection.key, projection.columns)
+        dialect = self.orm.engines.reader.dialect
+        joined = {joined: self.orm.entity(joined).describe(dialect) for joined in joined_models(model)}
+        projection = Projection(model, entity.describe(dialect), joined)
+        source = SqlRows(self.orm, entity, projection.key, projection.columns, projection.joins)
         timeout_s = self.config.get("DATABASE_TIMEOUT_MS") / 1000
         return _Panel(model, projection, source, SqlFallback(projection, source, turns, timeout_s))
 
@@ -197,8 +224,7 @@ class _Running(NamedTuple):
     exits: contextlib.AsyncExitStack
     bus: Bus
     redis: RedisService | None
-    hinge: Hinge | None
-    replicas: dict[type, Replica]
+    keepers: dict[type, Keeper]
 
 
 def _redis_service(config: ConfigService) -> RedisService | None:
@@ -216,41 +242,43 @@ def _redis_service(config: ConfigService) -> RedisService | None:
     )
 
 
-def _replicas(
-    config: ConfigService, redis: RedisService | None, panels: Sequence[_Panel]
-) -> dict[type, Replica]:
-    """The read models in Redis, by their classes; none without Redis."""
+def _keepers(
+    config: ConfigService, orm: ORMService, redis: RedisService | None, panels: Sequence[_Panel]
+) -> dict[type, Keeper]:
+    """What looks after the read models in Redis, by their classes; none without Redis."""
     if redis is None:
         return {}
+    from diptych.hinge.keeper import Keeper
     from diptych.hinge.replica import Replica
     from diptych.read.store import RedisStore
 
-    alone = config.get("WORKERS") == 1
-    return {
-        panel.model: Replica(panel.projection, redis, RedisStore(panel.projection, redis), alone=alone)
-        for panel in panels
-    }
+    def keeper(panel: _Panel) -> Keeper:
+        store = RedisStore(panel.projection, redis)
+        batch_size = config.get("REBUILD_BATCH_SIZE")
+        return Keeper(
+            Replica(panel.projection, panel.source, store, redis, orm.fence, batch_size=batch_size),
+            redis,
+            orm.fence,
+            orm.acknowledger,
+            lease_s=config.get("LEASE_MS") / 1000,
+            probe_interval_s=config.get("REDIS_PROBE_INTERVAL_MS") / 1000,
+        )
+
+    return {panel.model: keeper(panel) for panel in panels}
 
 
-def _hinge(
-    config: ConfigService, redis: RedisService, panels: Sequence[_Panel], replicas: Mapping[type, Replica]
-) -> Hinge:
+def _hinge(redis: RedisService, orm: ORMService, keepers: Mapping[type, Keeper]) -> Hinge:
     """What keeps the read panels true to the write panel."""
-    from diptych.hinge.keeper import Hinge
+    from diptych.hinge.hinge import Hinge
 
-    return Hinge(
-        redis,
-        [(replicas[panel.model], panel.source) for panel in panels],
-        batch_size=config.get("REBUILD_BATCH_SIZE"),
-        probe_interval_s=config.get("REDIS_PROBE_INTERVAL_MS") / 1000,
-    )
+    return Hinge(redis, orm.fence, list(keepers.values()))
 
 
-def _reader(panel: _Panel, replica: Replica | None) -> Reader:
+def _reader(panel: _Panel, keeper: Keeper | None) -> Reader:
     """Joins the two routes to a read model's answers."""
-    if replica is None:
-        return Reader(panel.projection, panel.fallback, None, NoReplica())
-    return Reader(panel.projection, panel.fallback, replica.store, replica)
+    if keeper is None:
+        return Reader(panel.projection, panel.fallback)
+    return Reader(panel.projection, panel.fallback, keeper.source)
 
 
 def _redis_health(redis: RedisService | None) -> RedisHealth:
@@ -261,12 +289,17 @@ def _redis_health(redis: RedisService | None) -> RedisHealth:
     return RedisHealth("refused" if redis.refused else "away", redis.problem)
 
 
-def _served_by(replica: Replica | None) -> ReadModelHealth:
-    if replica is None:
+def _served_by(keeper: Keeper | None) -> ReadModelHealth:
+    if keeper is None:
         return ReadModelHealth("sql", "no-redis")
-    if replica.fresh:
-        return ReadModelHealth("redis", None, replica.since)
-    return ReadModelHealth("sql", replica.reason, replica.since, replica.progress)
+    status, progress = keeper.status, keeper.status.progress
+    return ReadModelHealth(
+        served_by="redis" if status.fresh else "sql",
+        detail=None if status.fresh else status.reason,
+        since=status.since,
+        progress=None if progress is None else str(progress),
+        time_left_s=None if progress is None else progress.time_left_s,
+    )
 
 
 def _check_names(read_models: Sequence[type]) -> None:

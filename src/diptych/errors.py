@@ -168,3 +168,7 @@ class RedisUnavailableError(UnavailableError):
 
 class RedisRefusedError(RedisUnavailableError):
     """Redis answers but must not be used as it is set up: too old, a replica, or an evicting policy."""
+
+
+class RebuildFailedError(DiptychError):
+    """A read model could not be rebuilt; the one there is goes on serving."""

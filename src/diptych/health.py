@@ -25,13 +25,15 @@ class RedisHealth(msgspec.Struct, frozen=True):
 class ReadModelHealth(msgspec.Struct, frozen=True):
     """Which store answers queries of a read model, since when, why if it is SQL (a short token).
 
-    ``progress`` tells how far a rebuild is: "12000 of 100000 documents".
+    ``progress`` tells how far a rebuild of this process is, "12000 of 100000 documents, about 4 s left", and
+    ``time_left_s`` the same as a number, None before it can be told.
     """
 
     served_by: Literal["redis", "sql"]
     detail: str | None = None
     since: datetime.datetime | None = None
     progress: str | None = None
+    time_left_s: float | None = None
 
 
 class Health(msgspec.Struct, frozen=True):

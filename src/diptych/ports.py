@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -18,7 +17,8 @@ STAMP_BYTES = 8
 class Column(msgspec.Struct, frozen=True):
     """What the rooms need to know of a mapped column. ``bytewise``: equal only if the bytes are.
 
-    ``holds`` tells whether a value of the type can be in the column at all.
+    ``holds`` tells whether a value of the type can be in the column at all; ``logged``, whether the change log's
+    image gives back exactly the value that a select does.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Column(msgspec.Struct, frozen=True):
     nullable: bool
     unique: bool
     bytewise: bool
+    logged: bool
     holds: Callable[[Any], bool]
 
 
@@ -34,20 +35,24 @@ class Entity(msgspec.Struct, frozen=True):
 
     model: type
     name: str
+    table: str
     primary_key: tuple[str, ...]
     columns: dict[str, Column]
 
 
 class Change(msgspec.Struct):
-    """One change of one row: all its columns before (None: created) and after (None: deleted).
+    """One change of one row: its columns before (None: created) and after (None: deleted).
 
-    ``position`` is that of its row in the change log, set when the row is written.
+    ``position`` is that of its row in the change log, ``transaction`` the number of the transaction that made it
+    (SQLite: the position), both set when the row is written. A change read back from the log has, of the row before,
+    the columns by which the row is known: the primary key and all that is unique.
     """
 
     entity: Entity
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     position: int = 0
+    transaction: int = 0
 
     @property
     def kind(self) -> Literal["created", "updated", "deleted"]:
@@ -69,21 +74,176 @@ class CommandContext(msgspec.Struct, frozen=True):
     actor: str | None = None
 
 
-class ChangePublisher(Protocol):
-    """Takes committed changes to the read side. What a unit of work needs to know of it."""
+class Snapshot(NamedTuple):
+    """Which transactions a statement saw, as ``pg_snapshot`` of PostgreSQL: all below ``xmax`` but the ``running``.
 
-    def committing(self) -> AbstractAsyncContextManager[None]:
-        """Held from before the commit until after ``publish``: the read side is not switched in between."""
+    All below ``xmin`` were over. On SQLite, where writers are one after the other, transactions are numbered by log
+    position, ``xmin`` and ``xmax`` are one more than the highest one, and none is running.
+    """
 
-    async def publish(self, changes: Sequence[Change]) -> None:
-        """Makes committed changes visible to readers, or readers distrustful. Never raises."""
+    xmin: int
+    xmax: int
+    running: tuple[int, ...] = ()
 
-    def doubt(self, changes: Sequence[Change]) -> None:
-        """Makes readers distrustful, since it is not known whether these changes were committed."""
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From ``xmin:xmax:running,…``, PostgreSQL's way to write it."""
+        xmin, xmax, running = text.split(":")
+        return cls(int(xmin), int(xmax), tuple(int(number) for number in running.split(",") if number))
+
+    def __str__(self) -> str:
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
+
+    @property
+    def stamp(self) -> int:
+        """A number by which snapshots are ordered: a later one has a greater ``xmax``, or fewer running below it."""
+        return self.xmax << 16 | 0xFFFF - min(len(self.running), 0xFFFF)
+
+
+NOTHING = Snapshot(0, 0)
+"""The snapshot that saw no transaction at all."""
+
+
+class Incarnation(NamedTuple):
+    """One life of one Redis: the process (new at each start) and the history it follows (new at each promotion)."""
+
+    run_id: str
+    replication_id: str
+
+
+class FenceId(NamedTuple):
+    """A read model of one declaration: ``namespace:Name``, and a hash of what it declares."""
+
+    read_model: str
+    declaration: str
+
+
+class FenceRow(msgspec.Struct, frozen=True):
+    """What SQL says of one read model in Redis: a row of ``diptych_fence``, as it was when it was read.
+
+    Times are seconds of SQL's clock, ``now`` is that clock when the row was read. ``generation`` is "" before the
+    first build. ``tables`` are those whose rows the documents are made from.
+    """
+
+    id: FenceId
+    tables: frozenset[str]
+    incarnation: Incarnation
+    generation: str
+    ready: bool
+    lease_until: float
+    building_until: float
+    cursor: Snapshot | None
+    passes_started: int
+    passes_completed: int
+    database: str
+    now: float
+
+
+class LogPart(NamedTuple):
+    """Some of the changes that a snapshot holds, in the order of their positions; ``more`` if there are others."""
+
+    snapshot: Snapshot
+    changes: list[Change]
+    more: bool
+
+
+class Fence(Protocol):
+    """The SQL side of the hinge: the fence rows, and the log as passes read it.
+
+    Each method is one statement in a transaction of its own. All may raise ``DatabaseUnavailableError``.
+    """
+
+    async def rows(self) -> list[FenceRow]:
+        """Every fence row, as committed when the statement starts."""
+
+    async def register(self, fence: FenceId, tables: Collection[str]) -> None:
+        """Adds the row if it is not there, with no generation and a lease that is over."""
+
+    async def promise(self, row: FenceRow, lease_s: float, due_s: float | None) -> FenceRow | None:
+        """Starts a pass: ``lease_until`` becomes at least now and ``lease_s``, ``passes_started`` grows by one.
+
+        Only if incarnation, generation and ``ready`` are still those of ``row``, and less than ``due_s`` seconds of
+        the lease are left, or (``due_s`` is None) ``passes_started`` is still that of ``row``. Returns the row as it
+        is then, with ``passes_started`` the pass's own number; None if another was faster or the row differs.
+        """
+
+    async def changes(
+        self, tables: Collection[str], cursor: Snapshot, limit: int, part: LogPart | None = None
+    ) -> LogPart:
+        """The changes of these tables that ``cursor`` did not see, at most ``limit``, and the snapshot they are from.
+
+        With the ``part`` before: those after it, of the same snapshot.
+        """
+
+    async def complete(self, row: FenceRow, cursor: Snapshot, *, ready: bool = False) -> bool:
+        """Ends the pass that ``promise`` returned: ``passes_completed`` and ``cursor`` go forward, never back.
+
+        With ``ready`` the generation may be read from now on. False if incarnation or generation is another.
+        """
+
+    async def move(
+        self,
+        row: FenceRow,
+        incarnation: Incarnation,
+        generation: str,
+        *,
+        database: str,
+        building_s: float,
+        cursor: Snapshot | None = None,
+    ) -> FenceRow | None:
+        """Replaces the generation: not ready, with the cursor of this moment, and a builder for ``building_s``.
+
+        Only if the generation is still that of ``row``, its lease is over, and no other builder is at it. With a
+        ``cursor`` (a planned rebuild, which has taken the lease out of Redis before) the lease need not be over, and
+        the cursor is that one. Returns the new row, or None.
+        """
+
+    async def keep_building(self, row: FenceRow, building_s: float) -> bool:
+        """Says that the builder is still at it. False if the generation is another."""
+
+    async def snapshot(self) -> Snapshot:
+        """Of this moment."""
+
+    async def database(self) -> str:
+        """Which database this is, and which of its histories: another text once it was put back to an earlier one."""
+
+    async def ask(self, fence: FenceId) -> None:
+        """Tells the keepers of other processes that a pass is waited for. It may get lost."""
+
+    def on_asked(self, callback: Callable[[FenceId], None]) -> None:
+        """Has ``callback`` called, in the event loop, when another process asks."""
+
+    async def listen(self) -> None:
+        """Begins to hear what other processes ask."""
+
+    async def forget(self, row: FenceRow) -> bool:
+        """Removes the row of a declaration that nobody keeps any more; False if its lease has been renewed."""
+
+
+class Known(NamedTuple):
+    """Which generation of which Redis a change is to be applied to, as known before the change's commit."""
+
+    incarnation: Incarnation
+    generation: str
+
+
+class ReadSide(Protocol):
+    """The read models of this process in Redis, as the end of a command sees them."""
+
+    async def apply(
+        self, changes: Sequence[Change], known: Mapping[FenceId, Known]
+    ) -> Mapping[FenceId, Known]:
+        """Writes committed changes into these generations. Returns where all of them were written. Never raises."""
+
+    def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
+        """Has this process's keepers make a pass over these read models. Returns those they can do it for."""
 
 
 class RowSource(Protocol):
-    """The SQL side of one read model: exactly the columns that its documents and lists need."""
+    """The SQL side of one read model: exactly the columns that its documents and lists need.
+
+    Where a document is joined, its rows have the joined values too, under the names of the document's fields.
+    """
 
     async def one(self, key: Any) -> Row | None:
         """The row with this key."""
@@ -94,38 +254,13 @@ class RowSource(Protocol):
     def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Every row, in batches; rows that change while it runs may be seen before or after the change."""
 
-    async def settle(self) -> None:
-        """Waits until every transaction that was open at the call is over.
+    def rows_by(
+        self, column: str, values: Sequence[Any], batch_size: int
+    ) -> AsyncIterator[tuple[Snapshot, list[Row]]]:
+        """The rows whose ``column`` (of the read model's own entity) has one of these values.
 
-        Raises ``DatabaseUnavailableError`` if one stays open for too long.
+        In batches, each with the snapshot of its statement; at least one, which may be empty.
         """
 
     async def count(self) -> int:
         """How many rows there are, about."""
-
-
-class Trusted(NamedTuple):
-    """A generation in Redis that may be read, as long as the lease found with the data is this one."""
-
-    generation: bytes
-    lease: bytes
-
-
-class Freshness(Protocol):
-    """Whether one read model in Redis is as new as SQL."""
-
-    @property
-    def reason(self) -> str:
-        """While it is not: why SQL answers, as a short token."""
-
-    def trusted(self) -> Trusted | None:
-        """What may be read, if anything. Raises ``RedisUnavailableError`` if Redis is critical and away."""
-
-    def confirm(self, trusted: Trusted, lease: bytes | None) -> bool:
-        """Whether what was read with this lease is still to be trusted, now that it is here."""
-
-    def check_redis(self) -> None:
-        """After a failed read: raises ``RedisUnavailableError`` if Redis is critical."""
-
-    def lost(self, problem: str) -> None:
-        """What is in Redis proved to be wrong: it must be rebuilt."""

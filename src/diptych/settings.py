@@ -205,6 +205,14 @@ SETTINGS: tuple[Setting, ...] = (
         "How often, in milliseconds, a Redis that is away is tried again.",
     ),
     Setting(
+        "LEASE_MS",
+        _whole(100, 60_000),
+        2_000,
+        "How long, in milliseconds, queries may trust Redis without a keeper's renewal. The longest that a command "
+        "waits for a process that is cut off, and that SQL answers after one that led was killed. The same for all "
+        "processes of an application.",
+    ),
+    Setting(
         "REBUILD_BATCH_SIZE",
         _whole(1, 100_000),
         500,

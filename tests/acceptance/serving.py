@@ -29,12 +29,16 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class CatalogueServer(Server):
-    """`diptych run demo_app.app:app`, on `database` and `redis` ("none": SQL alone)."""
+    """`diptych run demo_app.app:app`, on `database` and `redis` ("none": SQL alone), with other `settings`."""
 
     ready_line: ClassVar[str] = "Serving demo_app.app:app at"
 
-    def __init__(self, database: str | None = None, redis: str = "none") -> None:
+    def __init__(
+        self, database: str | None = None, redis: str = "none", *, workers: int = 1, **settings: str
+    ) -> None:
         super().__init__()
+        self.workers = workers
+        self.settings = {f"DIPTYCH_{name}": value for name, value in settings.items()}
         self.database = database or f"sqlite:///{self.directory / 'books.db'}"
         self.redis = redis
 
@@ -47,12 +51,12 @@ class CatalogueServer(Server):
         """Served as a user would."""
         return [
             *(sys.executable, "-m", "diptych.cli", "run", "demo_app.app:app"),
-            *("--port", str(self.port), "--redis", self.redis),
+            *("--port", str(self.port), "--redis", self.redis, "--workers", str(self.workers)),
         ]
 
     def run_as(self) -> dict[str, Any]:
         """Nothing of the environment but what is said here decides."""
-        return {"env": environment(DIPTYCH_DATABASE_URL=self.database)}
+        return {"env": environment(DIPTYCH_DATABASE_URL=self.database, **self.settings)}
 
     @property
     def cache_status(self) -> str:

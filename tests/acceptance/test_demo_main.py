@@ -141,9 +141,11 @@ def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_postgresql_and_several_workers(
     demo: StartDemo, postgres_url: str, redis_server_factory: RedisServerFactory
 ) -> None:
-    running = demo("--database", postgres_url, "--workers", "2", "--redis", redis_server_factory().url)
+    redis = redis_server_factory()
+    running = demo("--database", postgres_url, "--workers", "2", "--redis", redis.url)
+    running.await_cache_status(FROM_REDIS)
     assert len(running.titles()) == len(list(sample_books()))
-    assert "SQL, as there are several workers" in running.said()
+    assert f"queries are answered from {redis.url}" in running.said()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from tests.acceptance.serving import FROM_REDIS, FROM_SQL, HTML, Catalogue, CatalogueServer, values_shown
+from tests.acceptance.serving import FROM_REDIS, HTML, Catalogue, CatalogueServer, values_shown
 from tests.conftest import RedisServerFactory
 from tests.servers import PostgresServer
 
@@ -63,18 +64,30 @@ def test_without_sql_commands_and_queries_that_need_it_are_503(postgres: Postgre
         assert books.add("Emma").status_code == 201
 
 
-def test_without_sql_redis_goes_on_answering(
+def test_without_sql_redis_goes_on_answering_until_its_lease_ends(
     postgres: PostgresServer, redis_server_factory: RedisServerFactory
 ) -> None:
     redis = redis_server_factory()
-    with CatalogueServer(postgres.url_of("books"), redis.url) as server, Catalogue(server) as books:
+    with (
+        CatalogueServer(postgres.url_of("books"), redis.url, LEASE_MS="5000") as server,
+        Catalogue(server) as books,
+    ):
         books.add("Dune")
         server.await_cache_status(FROM_REDIS)
         postgres.stop()
-        assert_commands_are_refused(books)
         answer = books.get("/books/Dune")
         assert (answer.status_code, answer.headers["cache-status"]) == (200, FROM_REDIS)
         assert [book["title"] for book in books.get("/books").json()["items"]] == ["Dune"]
+        deadline = time.monotonic() + 20
+        while (answer := books.get("/books/Dune")).status_code == 200:
+            assert answer.headers["cache-status"] == FROM_REDIS
+            assert time.monotonic() < deadline, "nobody renews the lease, and yet it does not end"
+            time.sleep(0.05)
+        assert_unavailable(answer)
+        assert_commands_are_refused(books)
+        postgres.start()
+        assert books.add("Emma").status_code == 201
+        server.await_cache_status(FROM_REDIS)
 
 
 def test_without_redis_sql_answers_and_hits_resume_when_it_is_back(
@@ -94,20 +107,6 @@ def test_without_redis_sql_answers_and_hits_resume_when_it_is_back(
         redis.start()
         server.await_cache_status(FROM_REDIS)
         assert books.get("/books/Emma").headers["cache-status"] == FROM_REDIS
-
-
-def test_with_several_workers_sql_answers(redis_server_factory: RedisServerFactory) -> None:
-    class TwoWorkers(CatalogueServer):
-        def command(self) -> list[str]:
-            return [*super().command(), "--workers", "2"]
-
-    redis = redis_server_factory()
-    with TwoWorkers(redis=redis.url) as server, Catalogue(server) as books:
-        books.add("Dune")
-        answer = books.get("/books/Dune")
-        assert answer.status_code == 200
-        assert answer.headers["cache-status"] == "diptych; fwd=bypass; detail=workers"
-        assert answer.headers["cache-status"] != FROM_SQL
 
 
 def test_a_sql_server_that_hangs_is_503_long_before_its_statements_time_out(postgres: PostgresServer) -> None:

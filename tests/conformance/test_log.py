@@ -12,7 +12,10 @@ import sqlalchemy as sa
 
 from diptych import Command, Diptych, DuplicateError, ORMService
 from diptych.context import request_scope
+from diptych.ports import Snapshot
+from diptych.write import fence_statements
 from diptych.write.retention import Retention
+from diptych.write.sql_words import WORDS
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Kinds, Line, Shelf
@@ -62,6 +65,7 @@ async def test_each_change_is_one_row_with_all_that_is_known_of_it(orm: ORMServi
     assert row == {
         "position": 1,
         "entity": "Book",
+        "table_name": "books",
         "key": {"id": 1, "title": "T", "isbn": "1"},
         "old_key": None,
         "kind": "created",
@@ -284,6 +288,75 @@ async def test_personal_data_is_blanked_after_the_days_that_are_set(orm: ORMServ
     assert after == [before[0] | blank, before[1] | blank, before[2], before[3]]
     await Retention(orm.engines, settings).run()
     assert await log_of(orm) == after
+
+
+FENCE: dict[str, Any] = {
+    "read_model": "test:Books",
+    "declaration": "1",
+    "tables": "[]",
+    "run_id": "r",
+    "replication_id": "h",
+}
+FENCE |= {"generation": "g", "ready": True, "database": "d", "passes_started": 7, "passes_completed": 7}
+HOUR_S = 3600
+
+
+async def fence(
+    orm: ORMService, *, seen: int, lease_ended_s: float, building_ended_s: float = 10 * HOUR_S
+) -> None:
+    """A fence row whose cursor has seen so many of the changes, and whose lease and builder ended so long ago."""
+    async with orm.engines.writer.begin() as connection:
+        log = "SELECT transaction FROM diptych_log WHERE position = :next"
+        if orm.engines.name == "sqlite":
+            log = "SELECT :next"
+        after = (await connection.execute(sa.text(log), {"next": seen + 1})).scalar_one()
+        cursor = Snapshot(int(after), int(after))
+        now = (await connection.execute(sa.select(WORDS[orm.engines.name].now))).scalar_one()
+        values = {"lease_until": now - lease_ended_s, "building_until": now - building_ended_s}
+        values |= {"cursor": str(cursor), "cursor_stamp": cursor.stamp}
+        await connection.execute(sa.insert(fence_statements.FENCE).values(**FENCE, **values))
+
+
+async def generation_of(orm: ORMService) -> tuple[Any, ...]:
+    async with orm.engines.reader.connect() as connection:
+        columns = "generation, ready, cursor, cursor_stamp, run_id, passes_completed"
+        return tuple((await connection.execute(sa.text(f"SELECT {columns} FROM diptych_fence"))).one())
+
+
+async def four_changes(orm: ORMService) -> None:
+    """Each of a transaction of its own, all a month old."""
+    await orm.create(Book, **BOOK)
+    for author in "BCD":
+        await orm.update(Book, 1, author=author)
+    await age(orm, dict.fromkeys(range(1, 5), 30))
+
+
+@pytest.mark.parametrize("setting", ["log_retention_days", "log_personal_data_days"])
+async def test_a_generation_that_nobody_keeps_is_over_before_the_log_loses_rows(
+    orm: ORMService, setting: str
+):
+    """Its keeper, back after days, would miss these changes, and have Redis trusted without them."""
+    await four_changes(orm)
+    await fence(orm, seen=1, lease_ended_s=HOUR_S + 5)
+    await Retention(orm.engines, config("unused.db", **{setting: 10})).run()
+    assert await generation_of(orm) == ("", False, None, 0, "r", 7)
+    assert not [row for row in await log_of(orm) if row["image"] is not None]
+
+
+@pytest.mark.parametrize("setting", ["log_retention_days", "log_personal_data_days"])
+@pytest.mark.parametrize(
+    "ended",
+    [{"lease_ended_s": HOUR_S - 60}, {"lease_ended_s": -5}, {"lease_ended_s": 1e9, "building_ended_s": -5}],
+)
+async def test_what_a_generation_that_is_kept_has_not_carried_yet_stays(
+    orm: ORMService, setting: str, ended: dict[str, float]
+):
+    await four_changes(orm)
+    await fence(orm, seen=2, **ended)
+    before, kept = await generation_of(orm), (await log_of(orm))[2:]
+    await Retention(orm.engines, config("unused.db", **{setting: 10})).run()
+    assert await generation_of(orm) == before
+    assert [row for row in await log_of(orm) if row["image"] is not None] == kept
 
 
 async def test_both_together_at_the_start_of_an_application(database_url: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import shutil
 import sqlite3
 import sys
@@ -23,7 +24,8 @@ from tests.conformance.tables import Base, Book
 # SQLAlchemy, which these tests have look at the tables, knows no 64-bit transaction ids.
 pytestmark = pytest.mark.filterwarnings("ignore:Did not recognize type 'xid8'")
 
-CURRENT = "0001"
+AT = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+CURRENT = "0002"
 ROOT = Path(__file__).parents[2]
 
 NEXT = '''
@@ -32,8 +34,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -47,7 +49,7 @@ def newer(tmp_path: Path) -> Path:
     """The migrations of a newer diptych, with one revision more."""
     directory = tmp_path / "migrations 100%"
     shutil.copytree(schema._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
-    (directory / "versions" / "0002_next.py").write_text(NEXT)
+    (directory / "versions" / "0003_next.py").write_text(NEXT)
     return directory
 
 
@@ -107,7 +109,11 @@ async def test_a_fresh_database_gets_the_tables_of_both(database_url: str):
         "correlation_id",
         "actor",
         "recorded_at",
+        "table_name",
     ]
+    is_postgres = database_url.startswith("postgresql")
+    assert found["diptych_log"][1] == (["diptych_log_transaction"] if is_postgres else [])
+    assert [name for name, _, nullable in found["diptych_fence"][0] if nullable] == ["cursor"]
 
 
 async def test_the_second_start_changes_nothing(database_url: str):
@@ -170,6 +176,43 @@ async def test_two_processes_start_at_once_on_an_empty_database(database_url: st
 # Upgrades
 
 
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """The migrations of the first diptych, which had no fence."""
+    directory = tmp_path / "first"
+    shutil.copytree(schema._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__", "0002_*"))
+    return directory
+
+
+async def test_the_first_version_gets_the_fence_and_keeps_its_log(
+    database_url: str, first: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engines = open_engines(database_url, config(database_url))
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_MIGRATIONS", first)
+        await schema.prepare_schema(engines, Base.metadata)
+    columns = "entity, key, kind, version, image, command_id, recorded_at"
+    async with engines.writer.begin() as connection:
+        for title in "TU":
+            await connection.execute(
+                sa.text(
+                    f"INSERT INTO diptych_log ({columns}) VALUES ('Book', '{{}}', 'created', 1, :image, 'c', :at)"
+                ),
+                {"image": f'{{"title":"{title}"}}', "at": AT if engines.name == "postgresql" else str(AT)},
+            )
+    await close_engines(engines)
+    before = await state(database_url)
+    assert "diptych_fence" not in before
+    orm = await started(database_url)
+    after = await state(database_url)
+    assert after["rows of diptych_version"] == [(CURRENT,)]
+    assert "diptych_fence" in after
+    assert after["rows of diptych_log"] == [(*row, None) for row in before["rows of diptych_log"]]
+    await orm.create(Book, title="V", author="A")
+    assert [row[0] for row in (await state(database_url))["rows of diptych_log"]] == [1, 2, 3]
+    await orm.close()
+
+
 async def test_an_older_version_is_upgraded_without_losing_rows(
     database_url: str, newer: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -181,7 +224,7 @@ async def test_an_older_version_is_upgraded_without_losing_rows(
     monkeypatch.setattr(schema, "_MIGRATIONS", newer)
     orm = await started(database_url)
     after = await state(database_url)
-    assert after["rows of diptych_version"] == [("0002",)]
+    assert after["rows of diptych_version"] == [("0003",)]
     assert "diptych_added" in after
     assert after["rows of diptych_log"] == [(*row, "by the upgrade") for row in before["rows of diptych_log"]]
     await orm.update(Book, 1, title="V")
@@ -207,10 +250,10 @@ async def test_a_newer_version_is_refused_and_nothing_is_changed(
     sa.Table("never_made", Other.metadata, sa.Column("id", sa.Integer, primary_key=True))
     orm = ORMService(config(database_url))
     with pytest.raises(
-        SchemaVersionError, match="have version 0002, which this diptych does not know"
+        SchemaVersionError, match="have version 0003, which this diptych does not know"
     ) as caught:
         await orm.init(models=Other)
-    assert caught.value.found == "0002"
+    assert caught.value.found == "0003"
     assert await state(database_url) == before
 
 
@@ -223,9 +266,9 @@ async def test_an_upgrade_that_fails_leaves_the_old_state(
     await orm.create(Book, title="T", author="A")
     await orm.close()
     before = await state(database_url)
-    third = NEXT.replace("0001", "0002x").replace('"0002"', '"0003"').replace("0002x", "0002")
-    third = third.replace("added", "more") + f"    {fault}\n"
-    (newer / "versions" / "0003_faulty.py").write_text(third)
+    fourth = NEXT.replace('"0003"', '"0004"').replace('"0002"', '"0003"')
+    fourth = fourth.replace("added", "more") + f"    {fault}\n"
+    (newer / "versions" / "0004_faulty.py").write_text(fourth)
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_MIGRATIONS", newer)
         with pytest.raises((RuntimeError, sa.exc.DBAPIError)):
@@ -239,7 +282,7 @@ async def test_an_upgrade_that_fails_leaves_the_old_state(
 async def test_a_first_start_that_fails_leaves_an_empty_database(
     database_url: str, newer: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (newer / "versions" / "0002_next.py").write_text(NEXT + "    raise RuntimeError('on purpose')\n")
+    (newer / "versions" / "0003_next.py").write_text(NEXT + "    raise RuntimeError('on purpose')\n")
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_MIGRATIONS", newer)
         with pytest.raises(RuntimeError, match="on purpose"):
@@ -298,6 +341,23 @@ async def test_units_of_work_on_postgresql_are_repeatable_and_durable(postgres_u
         assert await ask(orm.engines, "SHOW synchronous_commit", of="writer") == "on"
         assert await ask(orm.engines, "SHOW synchronous_commit", of="reader") == "off"
         assert await ask(orm.engines, "SHOW default_transaction_read_only", of="reader") == "on"
+
+
+async def test_what_the_hinge_promises_on_postgresql_is_durable(postgres_url: str):
+    """And its statements judge rows anew that they waited for, whatever the server's own defaults are."""
+    async with ORMService(config(postgres_url)) as orm:
+        assert await ask(orm.engines, "SHOW synchronous_commit", of="keeper") == "on"
+        assert await ask(orm.engines, "SHOW default_transaction_isolation", of="keeper") == "read committed"
+        assert await ask(orm.engines, "SHOW plan_cache_mode", of="keeper") == "force_custom_plan"
+        assert await ask(orm.engines, "SHOW default_transaction_read_only", of="keeper") == "off"
+        assert orm.engines.turns is None
+
+
+async def test_the_hinge_on_sqlite_writes_only_through_the_one_writer(sqlite_url: str):
+    async with ORMService(config(sqlite_url)) as orm:
+        assert await ask(orm.engines, "PRAGMA query_only", of="keeper") == 1
+        assert await ask(orm.engines, "PRAGMA journal_mode", of="keeper") == "wal"
+        assert orm.engines.turns is not None
 
 
 async def test_what_only_reads_cannot_write(database_url: str):

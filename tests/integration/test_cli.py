@@ -7,23 +7,27 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import redis
 
 from diptych.cli import embedded, embedded_available
 from diptych.cli.embedded import EmbeddedValkey, EmbeddedValkeyError
 from diptych.config import SETTINGS
 from diptych.errors import MissingExtraError
+from tests.acceptance.serving import FROM_REDIS, Catalogue, CatalogueServer, environment
+from tests.servers import HOST, RedisServer
 
 DIPTYCH = [sys.executable, "-m", "diptych.cli"]
 APPLICATION = """
@@ -420,6 +424,195 @@ def test_without_its_wheel_the_embedded_valkey_names_the_extra(monkeypatch: pyte
         EmbeddedValkey()
 
 
+# diptych rebuild
+
+
+class Shelf:
+    """A catalogue that is being served, its database, and the command run beside it with the same settings."""
+
+    def __init__(self, server: CatalogueServer, books: Catalogue, valkey: RedisServer) -> None:
+        self.server = server
+        self.books = books
+        self.valkey = valkey
+        self.redis = redis.Redis.from_url(valkey.url)
+
+    def change(self, *statements: str) -> None:
+        """By raw SQL, of which nobody is told."""
+        with closing(sqlite3.connect(self.server.database.removeprefix("sqlite:///"))) as database:
+            for statement in statements:
+                database.execute(statement)
+            database.commit()
+
+    def fill(self, count: int) -> None:
+        numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+        self.change(
+            f"INSERT INTO books (title, author, stock_quantity) {numbers} SELECT 'B' || i, 'X', 0 FROM n"
+        )
+
+    def author(self) -> str:
+        """Of Dune, which is to come from Redis."""
+        answer = self.books.get("/books/Dune")
+        assert answer.headers["cache-status"] == FROM_REDIS
+        return str(answer.json()["author"])
+
+    def generations(self) -> int:
+        """How many there are, the new one of a rebuild included."""
+        (key,) = self.redis.keys("*:generations")
+        return self.redis.scard(key)
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        ours = {"DIPTYCH_DATABASE_URL": self.server.database, "DIPTYCH_REDIS_URL": self.valkey.url}
+        command = [*DIPTYCH, "rebuild", *arguments]
+        return subprocess.Popen(
+            command,
+            env=environment(**{**ours, **variables}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def rebuild(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, **variables)
+        written, complained = process.communicate(timeout=60)
+        return process.returncode, written, complained
+
+
+APP = ("--app", "demo_app.app:app")
+
+
+@pytest.fixture
+def shelf(valkey: RedisServer) -> Iterator[Shelf]:
+    """With one book, Dune by A in Redis, but by B in SQL."""
+    with CatalogueServer(redis=valkey.url) as server, Catalogue(server) as books:
+        books.add("Dune", "A")
+        server.await_cache_status(FROM_REDIS)
+        shelf = Shelf(server, books, valkey)
+        shelf.change("UPDATE books SET author = 'B'")
+        assert shelf.author() == "A"
+        yield shelf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (APP, {}),
+        ((), {"DIPTYCH_APP": "demo_app.app:app"}),
+        (("--app", "demo_app.app:create_app"), {}),
+        (("--app", "demo_app.catalogue:create_catalogue", "--factory"), {}),
+    ],
+)
+def test_a_rebuild_brings_in_what_raw_sql_has_changed_while_the_application_serves(
+    shelf: Shelf, arguments: tuple[str, ...], variables: dict[str, str]
+):
+    shelf.change("INSERT INTO books (title, author, stock_quantity) VALUES ('Emma', 'A', 0)")
+    code, written, complained = shelf.rebuild("BookReadModel", *arguments, **variables)
+    assert (code, complained) == (0, "")
+    assert re.fullmatch(
+        r"BookReadModel: rebuilding\nBookReadModel: rebuilt, 2 documents in \d+\.\d s\n", written
+    )
+    shelf.server.await_cache_status(FROM_REDIS)
+    assert shelf.author() == "B"
+    assert [book["title"] for book in shelf.books.get("/books").json()["items"]] == ["Dune", "Emma"]
+    assert shelf.generations() == 1
+
+
+def test_a_rebuild_shows_a_bar_in_a_terminal(shelf: Shelf):
+    code, written, _ = shelf.rebuild("BookReadModel", *APP, FORCE_COLOR="1")
+    assert code == 0
+    assert "\x1b[" in written
+    assert re.search(r"1 of 1 documents, \d+ a second, about 0 s left", written)
+    assert "BookReadModel: rebuilt, 1 documents in" in written
+
+
+def test_a_rebuild_says_now_and_then_how_far_it_is(shelf: Shelf):
+    shelf.fill(10_000)
+    code, written, _ = shelf.rebuild("BookReadModel", *APP, DIPTYCH_REBUILD_BATCH_SIZE="1")
+    assert code == 0
+    assert re.search(r"\nBookReadModel: \d+ of 10001 documents, \d+ a second, about \d+ s left\n", written)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_rebuild_that_is_stopped_leaves_the_old_generation_serving(shelf: Shelf, number: int):
+    shelf.fill(5_000)
+    process = shelf.start("BookReadModel", *APP, DIPTYCH_REBUILD_BATCH_SIZE="1")
+    assert eventually(lambda: shelf.generations() == 2)
+    process.send_signal(number)
+    _, complained = process.communicate(timeout=30)
+    assert (process.returncode, complained) == (128 + number, "Stopped: BookReadModel is served as before.\n")
+    assert shelf.author() == "A"
+    assert shelf.generations() == 1
+
+
+def test_of_two_rebuilds_at_once_one_is_told_of_the_other(shelf: Shelf):
+    shelf.fill(5_000)
+    both = [shelf.start("BookReadModel", *APP, DIPTYCH_REBUILD_BATCH_SIZE="1") for _ in range(2)]
+    assert eventually(lambda: shelf.generations() == 3)
+    complaints = [process.communicate(timeout=60)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert "Error: BookReadModel: another process has replaced the generation" in "".join(complaints)
+    shelf.server.await_cache_status(FROM_REDIS)
+    assert shelf.author() == "B"
+
+
+def test_a_rebuild_is_refused_if_redis_has_not_the_memory_for_it(shelf: Shelf):
+    shelf.fill(5_000)
+    used = int(shelf.redis.info("memory")["used_memory"])
+    shelf.redis.config_set("maxmemory", used + 500_000)
+    try:
+        code, _, complained = shelf.rebuild("BookReadModel", *APP)
+    finally:
+        shelf.redis.config_set("maxmemory", 0)
+    assert code == 1
+    assert complained.startswith(
+        "Error: BookReadModel: Redis has not the memory for a second generation, about "
+    )
+    assert "raise it" in complained
+    assert shelf.author() == "A"
+
+
+def test_a_rebuild_fails_while_redis_is_away(shelf: Shelf):
+    shelf.valkey.stop()
+    code, _, complained = shelf.rebuild("BookReadModel", *APP)
+    assert code == 1
+    assert complained.startswith(f"Error: Redis at redis://{HOST}:{shelf.valkey.port}/0 can't be used: ")
+    assert len(complained.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["BookReadModl", *APP], 'there is no read model "BookReadModl"; did you mean "BookReadModel"?'),
+        (["Orders", *APP], 'there is no read model "Orders": there are BookReadModel'),
+        (["BookReadModel", *APP], "REDIS_URL: is not set"),
+        (["BookReadModel", "--app", "demo_app.app:home"], 'there is no Diptych in "demo_app.app:home"'),
+        (["BookReadModel", "--app", "demo_app.app:ap"], '"demo_app.app" has no "ap"; did you mean "app"?'),
+        (["BookReadModel", "--app", "demo_app"], '"demo_app" must have the form module:attribute'),
+        (["BookReadModel", *APP, "--factory"], '"demo_app.app:app" cannot be called: leave --factory out'),
+    ],
+)
+def test_a_rebuild_that_was_asked_for_wrongly_changes_nothing(here: Path, arguments: list[str], problem: str):
+    done = subprocess.run(
+        [*DIPTYCH, "rebuild", *arguments], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {problem}")
+    assert not (here / "diptych.db").exists()
+
+
+def test_a_rebuild_without_an_application_says_how_to_name_it():
+    code, written = run("rebuild", "BookReadModel")
+    assert code == 2
+    assert "--app" in written
+
+
+def test_a_rebuild_of_an_application_that_cannot_be_imported_shows_where():
+    code, written = run("rebuild", "BookReadModel", "--app", "broken:app")
+    assert code == 1
+    assert written.startswith("Error: Traceback")
+    assert "No module named 'no_such_package_anywhere'" in written
+    assert "diptych/cli" not in written
+
+
 # serve() and the other commands
 
 
@@ -517,6 +710,7 @@ def test_help_and_version():
     code, written = run("--help")
     assert code == 0
     assert re.search(r"run\s+Serve an ASGI application", written)
+    assert re.search(r"rebuild\s+Build a read model anew", written)
     assert re.search(r"settings\s+Show every setting", written)
     code, written = run("run", "--help")
     assert code == 0

@@ -28,8 +28,8 @@ PUBLIC = """
     AmbiguousLookupError Command ConfigService ConfigurationError ConflictError ConstraintError DatabaseBusyError
     DatabaseUnavailableError Diptych DiptychError Document DuplicateError Event Fault Health InvalidMessage
     InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
-    RedisRefusedError RedisService RedisUnavailableError Rule SchemaVersionError Served UnavailableError
-    UnitOfWorkError UnknownColumnError WiringError build by code_point_text
+    RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaVersionError Served
+    UnavailableError UnitOfWorkError UnknownColumnError WiringError build by code_point_text join
 """
 
 

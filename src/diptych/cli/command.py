@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import rich_click as click
 
+from diptych.cli.rebuild import rebuild
 from diptych.cli.run import run
 from diptych.cli.settings import settings
 
@@ -24,4 +25,5 @@ def diptych() -> None:
 
 
 diptych.add_command(run)
+diptych.add_command(rebuild)
 diptych.add_command(settings)

@@ -1,4 +1,4 @@
-"""The target of a run, ``module:attribute``: checked without importing it, and loaded in a worker."""
+"""The target of a command, ``module:attribute``: checked without importing it, and loaded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diptych.errors import DiptychError
 
+if TYPE_CHECKING:
+    from diptych.app import Diptych
+
 
 class TargetError(DiptychError):
-    """What was asked to be served is not there, or is no application."""
+    """What was asked for by its name is not there, or is something else."""
 
 
 def add_current_directory() -> None:
@@ -48,6 +51,37 @@ def load_target(target: str, factory: bool) -> Any:
 
     Raises TargetError if there is no such attribute or it is no application, and whatever the import raises.
     """
+    found = _imported(target)
+    if factory:
+        found = _called(found, target)
+    if not callable(found):
+        raise TargetError(f'"{target}" is no ASGI application but a value of type {type(found).__name__}')
+    if _takes_nothing(found):
+        raise TargetError(f'"{target}" needs no arguments: if it returns the application, add --factory')
+    return found
+
+
+def load_diptych(target: str, factory: bool) -> Diptych:
+    """Imports and returns the ``Diptych``: the attribute, what it returns, or that of an application of ``asgi_app``.
+
+    With ``factory`` the attribute is called; a function without parameters is called anyway. Raises TargetError if
+    there is no such attribute or no Diptych in it, and whatever the import raises.
+    """
+    from diptych.app import Diptych  # brings SQLAlchemy with it, which the other commands can do without
+
+    found = _imported(target)
+    if factory or _takes_nothing(found):
+        found = _called(found, target)
+    diptych = found if isinstance(found, Diptych) else getattr(found, "diptych", None)
+    if not isinstance(diptych, Diptych):
+        raise TargetError(
+            f'there is no Diptych in "{target}", which is a value of type {type(found).__name__}: name a Diptych, '
+            "a function that returns one, or an application that asgi_app has made"
+        )
+    return diptych
+
+
+def _imported(target: str) -> Any:
     module, _, attribute = target.partition(":")
     found: Any = importlib.import_module(module)
     for name in attribute.split("."):
@@ -57,13 +91,13 @@ def load_target(target: str, factory: bool) -> Any:
             close = difflib.get_close_matches(name, dir(found), n=1)
             hint = f'; did you mean "{close[0]}"?' if close else ""
             raise TargetError(f'"{module}" has no "{attribute}"{hint}') from None
-    if factory:
-        found = _called(found, target)
-    if not callable(found):
-        raise TargetError(f'"{target}" is no ASGI application but a value of type {type(found).__name__}')
-    if inspect.isfunction(found) and len(inspect.signature(found).parameters) == 0:
-        raise TargetError(f'"{target}" takes no arguments: if it returns the application, add --factory')
     return found
+
+
+def _takes_nothing(found: Any) -> bool:
+    return inspect.isfunction(found) and all(
+        parameter.default is not parameter.empty for parameter in inspect.signature(found).parameters.values()
+    )
 
 
 def _not_found(name: str, parent: str) -> str:
@@ -76,8 +110,12 @@ def _not_found(name: str, parent: str) -> str:
 
 
 def _called(found: Any, target: str) -> Any:
-    if not callable(found):
-        raise TargetError(f'"{target}" cannot be called: leave --factory out if it is the application')
+    try:
+        inspect.signature(found).bind()
+    except TypeError:  # it is nothing to call, or needs arguments
+        raise TargetError(
+            f'"{target}" cannot be called: leave --factory out if it is the application'
+        ) from None
     return found()
 
 

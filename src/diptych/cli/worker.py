@@ -57,7 +57,7 @@ class Reports:
         # The parent stops a run that never started. Ending before it does would only be taken for a crash.
         if _is_process():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._send(code, _explain(error, message))
+        self._send(code, explain(error, message))
         time.sleep(2)
         os._exit(code)
 
@@ -172,7 +172,7 @@ def _end_with_parent(serving: threading.Event) -> None:
         os._exit(1)
 
 
-def _explain(error: BaseException, message: str = "") -> str:
+def explain(error: BaseException, message: str = "") -> str:
     """Errors of diptych speak for themselves; others come with their traceback, from the application on.
 
     ``message`` is what the application itself said of the error.

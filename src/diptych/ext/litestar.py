@@ -80,7 +80,7 @@ class DiptychPlugin(InitPlugin):
     def __init__(
         self, diptych: Diptych, *, render_problem: RenderProblem | None = None, same_site: bool = True
     ) -> None:
-        self._diptych = diptych
+        self.diptych = diptych
         self._render_problem = render_problem
         self._same_site = same_site
 
@@ -95,14 +95,14 @@ class DiptychPlugin(InitPlugin):
 
     @asynccontextmanager
     async def _run(self, _: Litestar) -> AsyncIterator[None]:
-        await self._diptych.start()
+        await self.diptych.start()
         try:
             yield
         finally:
-            await self._diptych.stop()
+            await self.diptych.stop()
 
     def _provide(self) -> Any:
-        return self._diptych
+        return self.diptych
 
     def _wrap(self, app: LitestarApp) -> LitestarApp:
         return cast("LitestarApp", _Guard(cast(ASGIApp, app), self._same_site))
@@ -170,14 +170,25 @@ def _allowing(methods: Iterable[str], send: Send) -> Send:
     return send_allowing
 
 
+class _Served(RequestContext):
+    """The outermost wrapper. `diptych` is that of the plugin, by which `diptych rebuild` finds it."""
+
+    def __init__(self, app: ASGIApp, diptych: Diptych | None) -> None:
+        super().__init__(app)
+        self.diptych = diptych
+
+
 def asgi_app(site: Litestar, *, security_headers: Mapping[str, str | None] | None = None) -> ASGIApp:
     """`site` as it is to be served: routed on the raw path, HEAD wherever GET is, with security headers.
 
     Its routes must be complete, as their templates are read here, once. `security_headers` changes single
-    headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. Lifespan events pass through.
+    headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. Lifespan events pass through. The
+    attribute `diptych` of what is returned is the plugin's `Diptych`, None without the plugin.
     """
     routed = RawPath(cast(ASGIApp, site), _patterns(site))
-    return RequestContext(SecurityHeaders(HeadAsGet(routed), security_headers))
+    plugins = [plugin for plugin in site.plugins if isinstance(plugin, DiptychPlugin)]
+    diptych = plugins[0].diptych if plugins else None
+    return _Served(SecurityHeaders(HeadAsGet(routed), security_headers), diptych)
 
 
 def _patterns(site: Litestar) -> Iterator[str]:

@@ -1,92 +1,364 @@
-"""The keeper: watches Redis in the background and has lost read models rebuilt; and the way of changes to them."""
+"""The keeper of one read model: makes the passes that renew its lease, and has it built anew when its data are lost.
+
+A pass brings to Redis what commands have not (a process was killed, or cut off), and then lets readers trust it for
+one more lease. One process makes it for the whole deployment; the others look now and then whether it still does.
+The numbers are those of the steps in docs/concepts/hinge.md; what would go wrong without a rule stands where it is
+kept (★).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import random
+import secrets
 import time
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
+from typing import Protocol
 
-from diptych.errors import RedisUnavailableError
-from diptych.hinge.gate import Gate
-from diptych.hinge.rebuild import Rebuild
-from diptych.hinge.replica import Replica
-from diptych.looper import Looper
-from diptych.ports import Change, RowSource
+import msgspec
+
+from diptych.errors import (
+    DatabaseUnavailableError,
+    RebuildFailedError,
+    RedisUnavailableError,
+    UnavailableError,
+)
+from diptych.hinge.clocks import Clocks
+from diptych.hinge.rebuild import Builder
+from diptych.hinge.replica import Refused, Replica
+from diptych.hinge.status import Progress, Status
+from diptych.ports import NOTHING, Fence, FenceId, FenceRow, Known
+from diptych.read.reader import RedisSource
 from diptych.read.redis import RedisService
+from diptych.read.store import Lease, Look
 
 _log = logging.getLogger("diptych.hinge")
 
-_CHECK_S = 1.0
-"""How often the leases are looked at while nothing asks for them."""
+_MARGIN = 1.1
+"""How much longer a promise is than the lease: the clocks of SQL and Redis may differ by so much in speed."""
+
+_DUE = _MARGIN - 0.25
+"""A pass is due when so much of the promise, in leases, is left: a quarter of a lease after the last one."""
+
+_LATE = _MARGIN - 0.6
+"""Passes have ceased when less of the promise is left: while nothing changes there is one each half lease."""
+
+_ASKED_PAUSE_S = 0.05
+"""How soon after one pass that other processes asked for the next of them may begin: they coalesce."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
 
 
-class Hinge:
-    """Keeps the read models of one application true to SQL. Implements ``ChangePublisher``."""
+class FenceRows(Protocol):
+    """The fence as all of the process sees it."""
+
+    async def rows(self) -> dict[FenceId, FenceRow]:
+        """As it is at a moment after this call."""
+
+    def saw(self, row: FenceRow) -> None:
+        """Takes note of a row that has been changed."""
+
+    def passed(self) -> None:
+        """Takes note of a completed pass."""
+
+
+class Keeper:
+    """Keeps one read model of this process. ``turn`` is to be called again and again."""
 
     def __init__(
         self,
+        replica: Replica,
         redis: RedisService,
-        replicas: Sequence[tuple[Replica, RowSource]],
+        fence: Fence,
+        rows: FenceRows,
         *,
-        batch_size: int,
+        lease_s: float,
         probe_interval_s: float,
     ) -> None:
+        self.replica = replica
+        self.status = Status(replica.name, redis, self.wake)
+        self.builder = Builder(replica, fence, rows, lease_s)
         self._redis = redis
-        self._gate = Gate()
-        self._replicas = [replica for replica, _ in replicas]
-        self._rebuilds = [Rebuild(replica, source, self._gate, batch_size) for replica, source in replicas]
-        self._looper = Looper("keeper", self._look_after, probe_interval_s)
-        self._checked = 0.0
-        redis.on_server_changed = self._server_changed
+        self._fence = fence
+        self._rows = rows
+        self._lease_s = lease_s
+        self._probe_interval_s = probe_interval_s
+        self._row: FenceRow | None = None
+        self._leads = False
+        self._is_unsure = False
+        self._is_quiet = False
+        self._asked = False
+        self._clocks = Clocks(tolerance_s=lease_s * (_MARGIN - 1))
+        self._unsteady_until = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.source = RedisSource(replica.store, redis, self.status)
+        redis.on_away.append(self.wake)  # who has to probe from now on whether it is back
+
+    async def check(self) -> None:
+        """Brings ``status`` up to date with what a query would find now."""
+        await self.source.check()
 
     def start(self) -> None:
-        """Begins to look after the read models; they are rebuilt in the background."""
-        self._looper.start()
+        """Begins to look after the read model."""
+        if self._task is None:
+            name = f"diptych keeper of {self.replica.name}"
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
     async def stop(self) -> None:
-        """Ends it. Safe to call twice."""
-        await self._looper.stop()
+        """Ends it. Safe to call twice. The lease runs out by itself, unless another process renews it."""
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
 
-    def committing(self) -> AbstractAsyncContextManager[None]:
-        return self._gate.passing()
+    def wake(self) -> None:
+        """Has it look at once, instead of at its next turn."""
+        self._woken.set()
 
-    async def publish(self, changes: Sequence[Change]) -> None:
-        for replica in self._replicas:
-            await replica.take(changes)
-        self._wake_if_due()
+    def ask(self) -> bool:
+        """A command of this process waits for a pass. Whether this keeper can make one."""
+        if not self.status.fresh:
+            return False
+        self._asked = True
+        self._woken.set()
+        return True
 
-    def doubt(self, changes: Sequence[Change]) -> None:
-        touched = {change.entity.model for change in changes}
-        for replica in self._replicas:
-            if replica.model in touched:
-                replica.doubt()
-        self._wake_if_due()
+    def asked_by_another(self) -> None:
+        """A command of another process does. Those who ask within a moment share a pass."""
+        if self._redis.available:
+            # The keeper that leads comes first; the others find then that its pass has been made.
+            pause = _ASKED_PAUSE_S * (1 if self._leads else 1 + random.random())  # noqa: S311 - to spread them
+            asyncio.get_running_loop().call_later(pause, self.ask)
 
-    async def _look_after(self) -> None:
-        if not self._redis.available and not await self._redis.probe():
-            return
-        for replica, rebuild in zip(self._replicas, self._rebuilds, strict=True):
-            if replica.is_due():
-                await rebuild.run()
-        if time.monotonic() - self._checked >= _CHECK_S:
-            self._checked = time.monotonic()
-            await self._check_leases()
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                pause = await self._turn()
+            except Exception:
+                _log.exception("%s: a pass failed", self.replica.name)
+                self.status.sql("failing")
+                pause = self._grown_pause()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
 
-    async def _check_leases(self) -> None:
-        # After a failure the breaker may be open; the next turn probes.
-        with contextlib.suppress(RedisUnavailableError):
-            await self._redis.look_again()
-            for replica in self._replicas:
-                replica.look_at(await replica.store.lease())
+    async def _turn(self) -> float:
+        """Looks, and does what is due. Returns after how many seconds to look again."""
+        asked, self._asked = self._asked, False
+        if self.builder.switching:
+            self._asked = asked
+            return self._lease_s / 20
+        if not self._redis.available:
+            self._forget()
+            self.status.unknown()
+            if not await self._redis.probe():
+                return self._probe_interval_s
+        try:
+            pause = await self._keep(asked)
+        except Refused as refused:
+            if self._row is not None and refused.outcome in ("AHEAD", "UNREADABLE", "BEHIND"):
+                self.status.broken_generation = self._row.generation
+            self._forget()
+            if self.status.reason != "rebuilding":
+                self.status.sql("other-server" if refused.outcome == "ELSEWHERE" else "lost")
+            _log.info("%s: Redis is not as it should be (%s)", self.replica.name, refused.outcome)
+            return self._grown_pause()
+        except RedisUnavailableError:
+            self._forget()
+            return min(self._probe_interval_s, self._lease_s / 4)
+        except UnavailableError as error:
+            self._forget()
+            if not self.status.fresh:
+                self.status.sql("sql-away" if isinstance(error, DatabaseUnavailableError) else "failing")
+            return self._grown_pause()
+        self._pause_s = _FIRST_PAUSE_S
+        return pause
 
-    def _server_changed(self) -> None:
-        for replica in self._replicas:
-            if replica.fresh or replica.target is not None:
-                replica.lost("Redis was restarted")
+    async def _keep(self, asked: bool) -> float:
+        row = self._row
+        self._clocks.begin()
+        if row is None or not self._leads:
+            row = await self._read()
+            self._row = row
+            is_needed = asked or self._is_broken(row) or not self._is_kept(row)
+            if self.status.fresh and not is_needed:
+                return self._until_next_look(row)
+        else:
+            is_needed = True
+        look = await self.replica.store.look(row.generation)
+        if not look.is_master or not _keeps_all(look.policy):
+            await self._redis.check_server()  # which refuses it, and says why
+        if problem := await self._problem_of(row, look):
+            return await self._mend(row, look, problem)
+        if not is_needed:
+            # Another process makes the passes: is its lease there for the queries of this one?
+            if Lease.parse(look.lease) == Lease(look.incarnation, row.generation.encode()):
+                self.status.answered_by_redis()
+            else:
+                self.status.sql("no-lease")
+            return self._until_next_look(row)
+        return await self._pass(row, look, asked)
 
-    def _wake_if_due(self) -> None:
-        # While Redis is away the probe has its own pace: a busy writer must not quicken it.
-        if self._redis.available and any(replica.is_due() for replica in self._replicas):
-            self._looper.wake()
+    def _is_broken(self, row: FenceRow) -> bool:
+        return self.status.broken_generation == row.generation
+
+    def _is_kept(self, row: FenceRow) -> bool:
+        """Whether somebody makes the passes."""
+        return row.ready and row.lease_until - row.now > _LATE * self._lease_s
+
+    def _until_next_look(self, row: FenceRow) -> float:
+        """If the passes cease, the first of us to look takes over before the lease is over."""
+        late_in_s = row.lease_until - row.now - _LATE * self._lease_s
+        return late_in_s + self._lease_s * random.uniform(0, 0.25)  # noqa: S311 - so that not all look at once
+
+    async def _read(self) -> FenceRow:
+        row = (await self._rows.rows()).get(self.replica.id)
+        if row is None:
+            await self._fence.register(self.replica.id, self.replica.projection.tables)
+            row = (await self._rows.rows())[self.replica.id]
+        return row
+
+    async def _problem_of(self, row: FenceRow, look: Look) -> str | None:
+        """Why the generation in Redis can't be served, as a reason of ``Status``; None if it can."""
+        if not row.ready:
+            return "rebuilding"
+        if row.incarnation != look.incarnation:
+            return "other-server"
+        if look.floor is None or row.cursor is None or self._is_broken(row):
+            return "lost"
+        if not self._leads and row.database != await self._fence.database():
+            return "lost"  # SQL was put back to an earlier state: Redis may be ahead of it
+        return None
+
+    # A pass, steps 7 to 11
+
+    async def _pass(self, row: FenceRow, look: Look, asked: bool) -> float:
+        if (left_s := self._unsteady_until - time.monotonic()) > 0:
+            return left_s
+        cursor = row.cursor or NOTHING
+        if self._is_unsure or row.now > row.lease_until:
+            # Step 8: nothing is promised before it is known that Redis takes what there is: commands would wait for
+            # a promise that can't be kept. This does not stand in for what is read after the promise.
+            # The floor is written, so that a Redis that refuses writes is found out even if there was no change.
+            cursor, _ = await self.replica.carry(row, cursor, floor=True)
+            look = await self.replica.store.look(row.generation)
+        # ★ The promise is committed before the log is read: a command that commits after that reading finds the
+        # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
+        due_s = None if asked else _DUE * self._lease_s
+        promised = await self._fence.promise(row, self._lease_s * _MARGIN, due_s)
+        if promised is None:
+            # Another was faster, or the generation has been replaced.
+            self._forget()
+            self._asked = self._asked or asked
+            return 0.0 if asked else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
+        self._is_unsure = True
+        if problem := self._clocks.stepped(look.time_ms / 1000, promised.now):
+            _log.warning("%s: %s; the lease is not renewed for a while", self.replica.name, problem)
+            self._unsteady_until = time.monotonic() + self._lease_s * _MARGIN
+            return self._lease_s * _MARGIN
+        if promised.passes_started <= look.passed:
+            # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
+            raise Refused("AHEAD")
+        snapshot, count = await self.replica.carry(promised, cursor)
+        await self.builder.publish(promised, look, snapshot)
+        was_quiet, self._is_quiet = self._is_quiet, count == 0 and not asked
+        # Who waits for this pass has changed something since the last one began. When neither of the two found any
+        # change, nobody does, and there is nothing to note: the next pass that matters will.
+        if not (was_quiet and self._is_quiet) and not await self._fence.complete(promised, snapshot):
+            self._forget()
+            return self._lease_s / 4
+        self._is_unsure = False
+        self._leads = True
+        self._row = msgspec.structs.replace(promised, cursor=snapshot)
+        self._rows.passed()
+        self.status.answered_by_redis()
+        return self._lease_s / (2 if was_quiet and self._is_quiet else 4)
+
+    # A planned rebuild
+
+    async def rebuild(self, tell: Callable[[Progress], None] | None = None) -> Progress:
+        """Builds the read model anew beside the one that serves. What ``Diptych.rebuild`` promises."""
+        row = await self._read()
+        look = await self.replica.store.look(row.generation)
+        progress = Progress(self.replica.name, await self.replica.source.count(), tell)
+        found, moved_at = row, time.monotonic()
+        while problem := await self._problem_of(row, look):
+            # The keepers are about to build it, or one of them is at it. A build that was under way when we came may
+            # have read rows before they were changed: it is waited for, and is not enough.
+            self.wake()
+            await asyncio.sleep(self._probe_interval_s)
+            self._redis.check_available()
+            before, row = row, await self._read()
+            look = await self.replica.store.look(row.generation)
+            if row.ready and row.generation != found.generation:
+                progress.add(await self.replica.source.count())
+                return progress
+            if row.building_until > row.now or row.generation != before.generation:
+                moved_at = time.monotonic()
+            elif problem == "other-server" and time.monotonic() - moved_at > 3 * self._lease_s:
+                raise RebuildFailedError(
+                    f"{self.replica.name}: other processes keep it in another Redis than {self._redis.address}"
+                )
+            elif time.monotonic() - moved_at > 3 * self._lease_s + _LONGEST_PAUSE_S:
+                raise RebuildFailedError(
+                    f"{self.replica.name}: no process succeeds in building it; their logs, and /health, tell why"
+                )
+        self.status.progress = progress
+        try:
+            await self.builder.rebuild(row, look, secrets.token_hex(8), progress)
+        except Refused as refused:
+            raise RebuildFailedError(
+                f"{self.replica.name}: Redis lost the new generation ({refused.outcome})"
+            ) from None
+        finally:
+            self.status.progress = None
+            self._forget()
+            self.wake()
+        _log.info(
+            "%s: rebuilt, %d documents in %.1f s", *(self.replica.name, progress.done, progress.seconds)
+        )
+        return progress
+
+    # What is lost, step 12
+
+    async def _mend(self, row: FenceRow, look: Look, problem: str) -> float:
+        """Builds the read model anew, as soon as nobody may trust the old one and nobody else is at it."""
+        self._forget()
+        if self._is_broken(row) and row.incarnation == look.incarnation:
+            # Nobody is to trust it any more.
+            await self.replica.store.drop(Known(row.incarnation, row.generation))
+        wait_s = max(row.lease_until, row.building_until) - row.now
+        if wait_s > 0:
+            if self.status.reason != "rebuilding":
+                self.status.sql(problem)
+            return min(wait_s + self._lease_s * random.uniform(0.005, 0.05), self._lease_s / 4)  # noqa: S311
+        self.status.sql("rebuilding")
+        self.status.progress = progress = Progress(self.replica.name, await self.replica.source.count())
+        try:
+            built = await self.builder.build(row, look, secrets.token_hex(8), progress)
+        finally:
+            self.status.progress = None
+        if built is not None:
+            _log.info(
+                "%s: rebuilt, %d documents in %.1f s", *(self.replica.name, progress.done, progress.seconds)
+            )
+            self.status.answered_by_redis()
+        return self._lease_s / 4 if built is not None else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
+
+    def _forget(self) -> None:
+        self._row = None
+        self._leads = False
+
+    def _grown_pause(self) -> float:
+        pause, self._pause_s = self._pause_s, min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        return pause
+
+
+def _keeps_all(policy: str) -> bool:
+    return policy == "noeviction" or policy.startswith("volatile-")

@@ -1,116 +1,229 @@
-"""A read model built anew from SQL, as a new generation, while commands go on changing rows."""
+"""A read model built anew from SQL as a generation of its own, while commands go on changing rows."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-import secrets
-import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import TYPE_CHECKING
 
-from diptych.errors import DiptychError
-from diptych.hinge.gate import Gate
-from diptych.hinge.replica import Replica
-from diptych.ports import RowSource, Trusted
+import msgspec
+
+from diptych.errors import RebuildFailedError, UnavailableError
+from diptych.hinge.replica import Refused, Replica
+from diptych.hinge.status import Progress
+from diptych.ports import NOTHING, Fence, FenceRow, Known, Row, Snapshot
+from diptych.read.store import Look, batches
+
+if TYPE_CHECKING:
+    from diptych.hinge.keeper import FenceRows
 
 _log = logging.getLogger("diptych.hinge")
 
-_PATIENCE_S = 2.0
-"""How long a switch waits for commits that are under way."""
+_MARGIN = 1.1
+_LITTLE = 500
+"""How many changes may be left for after the promise."""
 
-_PROGRESS_S = 2.0
-"""How often the log tells how far it is."""
+_ROUNDS = 20
+_DOCUMENT_OVERHEAD = 200
+"""Bytes that a document takes in Redis beside its own: key, object, expiry table; about as much for each list."""
 
 
-class Rebuild:
-    """Rebuilds one read model; used again for every rebuild of it."""
+class Builder:
+    """Builds one read model; used again for every build of it."""
 
-    def __init__(self, replica: Replica, source: RowSource, gate: Gate, batch_size: int) -> None:
+    def __init__(self, replica: Replica, fence: Fence, rows: FenceRows, lease_s: float) -> None:
         self._replica = replica
         self._store = replica.store
-        self._source = source
-        self._gate = gate
-        self._batch_size = batch_size
+        self._fence = fence
+        self._rows = rows
+        self._lease_s = lease_s
+        self.switching = False
 
-    async def run(self) -> None:
-        """Start, fill, switch. A failure is told to the replica, which sets the time of the next try."""
-        started = time.monotonic()
+    async def build(self, row: FenceRow, look: Look, generation: str, progress: Progress) -> FenceRow | None:
+        """In the place of a generation that is lost. None if another process was faster.
+
+        ★ ``generation`` is fresh random bits: a name used twice would let old messages into the new generation.
+        """
+        # Listed before the fence moves: of those listed later one may be another builder's, published since.
+        former = await self._store.generations()
+        database = await self._fence.database()
+        moved = await self._fence.move(
+            row, look.incarnation, generation, building_s=self._building_s, database=database
+        )
+        if moved is None:
+            return None
+        self._rows.saw(moved)
+        async with self._kept_building(moved):
+            await self._store.delete(former)
+            cursor = moved.cursor or NOTHING
+            await self._fill(Known(moved.incarnation, generation), cursor, progress)
+            return await self._finish(moved, cursor)
+
+    async def rebuild(self, row: FenceRow, look: Look, generation: str, progress: Progress) -> FenceRow:
+        """Beside a generation that goes on serving, then in its place.
+
+        Raises ``RebuildFailedError`` if another process has replaced that one meanwhile.
+        """
+        await self._check_memory(look)
+        known = Known(look.incarnation, generation)
+        cursor = await self._fence.snapshot()
         try:
-            target = await self._start()
-            count = await self._fill(target)
-            await self._switch(target)
-        except _Interrupted as interruption:
-            if self._replica.target is not None:
-                self._replica.failed(str(interruption))
-        except (DiptychError, TimeoutError) as error:
-            self._replica.failed(str(error) or "a commit took too long")
-        except Exception as error:
-            # A row that the document has no place for, say: it must not keep other read models from being rebuilt.
-            _log.exception("%s: the rebuild failed", self._replica.name)
-            self._replica.failed(f"{type(error).__name__}, see above")
-        else:
-            if self._replica.fresh:
-                seconds = time.monotonic() - started
-                _log.info(
-                    "%s: rebuilt, %d documents in %.1f s; Redis answers", self._replica.name, count, seconds
-                )
-
-    async def _start(self) -> Trusted:
-        """A new generation, named by fresh random bits: a name used twice would let old writes into it."""
-        await self._settle()
-        generation = secrets.token_hex(8).encode()
-        lease = b"building:" + (self._replica.redis.run_id or "").encode() + b":" + generation
-        # Nobody is between commit and publication here: what was committed before is in SQL for the fill to
-        # read, what is committed later is applied to the new generation.
-        async with self._gate.closed(_PATIENCE_S):
-            if self._replica.doubtful:
-                raise _Interrupted("another commit is in doubt")
-            former = await self._store.begin(generation, lease)
-            target = Trusted(generation, lease)
-            self._replica.building(target)
+            await self._fill(known, cursor, progress)
+            beside = msgspec.structs.replace(row, generation=generation)
+            for _ in range(_ROUNDS):
+                cursor, count = await self._replica.carry(beside, cursor, floor=True)
+                if count <= _LITTLE:
+                    break
+            # Those of builders that died are among them. None of them can be published after the switch.
+            former = await self._store.generations() - {generation.encode()}
+            self.switching = True
+            moved = await self._switch(row, known, cursor)
+        except BaseException:
+            self.switching = False
+            with contextlib.suppress(UnavailableError):
+                await self._store.delete([generation.encode()])
+            raise
+        try:
+            async with self._kept_building(moved):
+                built = await self._finish(moved, cursor)
+        finally:
+            self.switching = False
+        if built is None:
+            raise RebuildFailedError(f"{self._replica.name}: another process has replaced the new generation")
         await self._store.delete(former)
-        return target
+        return built
 
-    async def _settle(self) -> None:
-        """A commit of unknown outcome may still be carried out, after the fill has read its row: waits for it."""
-        if self._replica.doubtful:
-            self._replica.doubtful = False
-            try:
-                await self._source.settle()
-            except BaseException:
-                self._replica.doubtful = True
-                raise
+    async def publish(self, promised: FenceRow, look: Look, snapshot: Snapshot) -> None:
+        """Step 10. Raises ``Refused``."""
+        # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
+        ends_ms = look.time_ms + int(self._lease_s * 1000)
+        relied_on = promised.cursor.xmin if promised.cursor is not None else 0
+        known = Known(promised.incarnation, promised.generation)
+        number = promised.passes_started
+        outcome = await self._store.publish(known, ends_ms, snapshot.xmin, relied_on, number)
+        if outcome != "OK":
+            raise Refused(outcome)
 
-    async def _fill(self, target: Trusted) -> int:
-        """Writes every row at position 0, which gives way to what commands have applied meanwhile."""
-        total, done, told = await self._source.count(), 0, time.monotonic()
-        _log.info("%s: rebuilding, %d rows", self._replica.name, total)
-        async for rows in self._source.scan(self._batch_size):
-            outcome = await self._store.apply(
-                target.generation, target.lease, [self._store.write_of(r, 0) for r in rows]
+    async def _fill(self, known: Known, cursor: Snapshot, progress: Progress) -> None:
+        """Writes every row at stamp 0, which gives way to everything that commands and passes have applied.
+
+        The floor is the cursor's: with that of a later snapshot a deletion could be taken for one that is in
+        already, while the change that it followed is not.
+        """
+        await self._accepted(self._store.begin(known))
+        _log.info("%s: rebuilding, about %d rows", self._replica.name, progress.total)
+        number = 0
+        async for rows in _ahead(self._replica.source.scan(self._replica.batch_size)):
+            for part in batches([self._store.write_of(row, 0, 0) for row in rows]):
+                number += 1
+                await self._accepted(self._store.backfill(known, part, number))
+            progress.add(len(rows))
+        await self._accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
+
+    async def _switch(self, row: FenceRow, known: Known, cursor: Snapshot) -> FenceRow:
+        database = await self._fence.database()
+        # First, so that nobody trusts the old generation, and no pass renews its lease, once the fence has moved. If
+        # this process dies in between, the next pass finds the data lost.
+        await self._accepted(self._store.drop(Known(row.incarnation, row.generation)))
+        moved = await self._fence.move(
+            row,
+            known.incarnation,
+            known.generation,
+            building_s=self._building_s,
+            cursor=cursor,
+            database=database,
+        )
+        if moved is None:
+            raise RebuildFailedError(
+                f"{self._replica.name}: another process has replaced the generation meanwhile"
             )
-            if outcome == b"FOREIGN":
-                self._replica.taken()
-            if outcome != b"OK" or self._replica.target is not target:
-                raise _Interrupted("Redis lost the new generation")
-            done += len(rows)
-            if time.monotonic() - told >= _PROGRESS_S:
-                told = time.monotonic()
-                share = 100 * done // max(total, done)
-                _log.info(
-                    "%s: rebuilding, %d of %d documents (%d %%)", self._replica.name, done, total, share
-                )
-            self._replica.progress = f"{done} of {max(total, done)} documents"
-        return done
+        self._rows.saw(moved)
+        return moved
 
-    async def _switch(self, target: Trusted) -> None:
-        serving = target.lease.removeprefix(b"building:")
-        async with self._gate.closed(_PATIENCE_S):
-            if self._replica.target is not target:
-                raise _Interrupted("a change was missed meanwhile")
-            if await self._store.publish(target.generation, target.lease, serving):
-                self._replica.serving(Trusted(target.generation, serving))
-            else:
-                self._replica.taken()
+    async def _finish(self, moved: FenceRow, cursor: Snapshot) -> FenceRow | None:
+        """Promises, brings in what was changed since the cursor, and lets readers in."""
+        for _ in range(_ROUNDS):
+            cursor, count = await self._replica.carry(moved, cursor)
+            if count <= _LITTLE:
+                break
+        look = await self._store.look(moved.generation)
+        promised = await self._fence.promise(moved, self._lease_s * _MARGIN, None)
+        if promised is None:
+            return None
+        # ★ What was committed while the rows were being read: they may have been read before it.
+        cursor, _ = await self._replica.carry(promised, cursor, floor=True)
+        if not await self._fence.complete(promised, cursor, ready=True):
+            return None
+        await self.publish(promised, look, cursor)
+        self._rows.passed()
+        return msgspec.structs.replace(
+            promised, ready=True, cursor=cursor, passes_completed=promised.passes_started
+        )
+
+    @property
+    def _building_s(self) -> float:
+        return 2 * self._lease_s
+
+    @contextlib.asynccontextmanager
+    async def _kept_building(self, moved: FenceRow) -> AsyncIterator[None]:
+        """Tells the other processes all the while that they need not begin."""
+
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(self._building_s / 4)
+                with contextlib.suppress(UnavailableError):
+                    await self._fence.keep_building(moved, self._building_s)
+
+        task = asyncio.get_running_loop().create_task(keep())
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(UnavailableError):
+                await self._fence.keep_building(moved, 0.0)  # another may try at once
+            raise
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _check_memory(self, look: Look) -> None:
+        """Raises ``RebuildFailedError`` if Redis has not the room for a second generation."""
+        if look.maxmemory == 0:
+            return
+        sample: list[Row] = await anext(self._replica.source.scan(100), [])
+        if not sample:
+            return
+        writes = [self._store.write_of(row, 0, 0) for row in sample]
+        size = sum(len(w.key) * 2 + len(w.body or b"") + 3 * sum(map(len, w.entries)) for w in writes)
+        each = size / len(writes) + _DOCUMENT_OVERHEAD * (1 + len(writes[0].entries))
+        needed = int(each * await self._replica.source.count())
+        if look.used_memory + needed > look.maxmemory:
+            raise RebuildFailedError(
+                f"{self._replica.name}: Redis has not the memory for a second generation, about {needed >> 20} MB "
+                f"beside the {look.used_memory >> 20} MB in use, with a maxmemory of "
+                f"{look.maxmemory >> 20} MB: raise it"
+            )
+
+    @staticmethod
+    async def _accepted(writing: Awaitable[str]) -> None:
+        outcome = await writing
+        if outcome != "OK":
+            raise Refused(outcome)
 
 
-class _Interrupted(Exception):
-    """The generation being built is not to be published."""
+async def _ahead(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]]:
+    """The same batches; the next one is being read from SQL while the last one is being written to Redis."""
+    loop = asyncio.get_running_loop()
+    reading = loop.create_task(_next(batches))
+    try:
+        while (batch := await reading) is not None:
+            reading = loop.create_task(_next(batches))
+            yield batch
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+
+
+async def _next(batches: AsyncIterator[list[Row]]) -> list[Row] | None:
+    return await anext(batches, None)

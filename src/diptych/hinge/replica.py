@@ -1,205 +1,220 @@
-"""One read model in Redis, and whether it is as new as SQL.
-
-The rules of this module hold for one process that writes: the others are recognised, and then SQL answers.
-
-- Readers trust a generation only with the lease that this process has published for it, and only while every
-  change since has been applied to it.
-- A change that could not be applied ends the trust before its command is acknowledged; so does a Redis that was
-  restarted or has lost the lease. Then the read model is built anew from SQL, as another generation.
-- A process that writes and finds a lease that is not its own marks it as shared before its command is
-  acknowledged: whoever held it has not heard of the change.
-"""
+"""One read model of this process in Redis: how the changes of the log, or of a command, get into a generation."""
 
 from __future__ import annotations
 
-import datetime
-import logging
-import time
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from typing import Any, NamedTuple
 
-from diptych.errors import RedisUnavailableError
-from diptych.ports import Change, Trusted
-from diptych.read.projection import Projection
+from diptych.errors import DiptychError, RedisUnavailableError
+from diptych.ports import Change, Fence, FenceRow, Known, LogPart, RowSource, Snapshot
+from diptych.read.projection import Projection, key_bytes
 from diptych.read.redis import RedisService
-from diptych.read.store import RedisStore
+from diptych.read.store import MAX_DOCUMENTS, RedisStore, Write
 
-_log = logging.getLogger("diptych.hinge")
+_LOG_ROWS = 2000
+"""How many rows of the log a pass reads at a time."""
 
-_FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 60.0
+
+class Refused(DiptychError):
+    """Redis is not, or not any more, what a pass or a builder writes to. ``outcome`` is what the script said."""
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(f"Redis refused: {outcome}")
+        self.outcome = outcome
 
 
 class Replica:
-    """The state of one read model in Redis. Implements ``Freshness``; changed by publication and rebuild."""
+    """A read model's documents in Redis, written from SQL."""
 
     def __init__(
-        self, projection: Projection, redis: RedisService, store: RedisStore, *, alone: bool
+        self,
+        projection: Projection,
+        source: RowSource,
+        store: RedisStore,
+        redis: RedisService,
+        fence: Fence,
+        *,
+        batch_size: int,
     ) -> None:
         self.name = projection.name
-        self.model = projection.entity.model
-        self.redis = redis
+        self.id = store.id
         self.store = store
-        self.progress: str | None = None
-        self._since = _now()
-        self.target: Trusted | None = None
-        self._alone = alone
-        self._trusted: Trusted | None = None
-        self._reason = "starting" if alone else "workers"
-        self.doubtful = False
-        self._due = 0.0
-        self._pause_s = _FIRST_PAUSE_S
-        self._put_off_at = 0.0
-        self._holder: bytes | None = None
+        self.source = source
+        self.projection = projection
+        self.batch_size = batch_size
+        self._fence = fence
+        self._redis = redis
+        self._queue: deque[_Entry] = deque()
+        self._applying: asyncio.Task[None] | None = None
 
-    @property
-    def reason(self) -> str:
-        """Why SQL answers."""
-        if not self.redis.available:
-            return "redis-refused" if self.redis.refused else "redis-away"
-        return "redis-away" if self._trusted is not None else self._reason
+    # Commands
 
-    @property
-    def since(self) -> datetime.datetime:
-        """Since when the store that answers now has answered."""
-        return self._since if self.redis.available else max(self._since, self.redis.since)
+    async def apply(self, changes: Sequence[Change], known: Known) -> bool:
+        """Writes a command's committed changes. Whether all of them are in the generation now. Never raises.
 
-    @property
-    def fresh(self) -> bool:
-        return self._trusted is not None and self.redis.available
-
-    def trusted(self) -> Trusted | None:
-        if not self.redis.available:
-            self.check_redis()
-            return None
-        return self._trusted
-
-    def confirm(self, trusted: Trusted, lease: bytes | None) -> bool:
-        if self._trusted is not trusted:
-            return False
-        if lease == trusted.lease:
-            return True
-        if lease is None:
-            self.lost("its lease is gone")
-        else:
-            self._taken(lease)
-        return False
-
-    def check_redis(self) -> None:
-        if self.redis.critical:
-            self.redis.check_available()
-            raise RedisUnavailableError(f"Redis at {self.redis.address} did not answer in time")
-
-    def lost(self, problem: str) -> None:
-        self._distrust("lost", problem)
-
-    def missed(self, problem: str) -> None:
-        """A committed change is not in Redis, or may not be."""
-        self._distrust("missed", problem)
-
-    def doubt(self) -> None:
-        """It is not known whether a change was committed."""
-        self.doubtful = True
-        self.missed("it is not known whether a change was committed")
-
-    async def take(self, changes: Sequence[Change]) -> None:
-        """Brings committed changes of the read model's entity to Redis, or ends the trust. Never raises."""
-        own = [change for change in changes if change.entity.model is self.model]
-        if not own:
-            return
-        if not self.redis.available:
-            self.missed("Redis is away")
-            return
-        target = self.target
+        Of the commands that come while a script is on its way, all share the next one.
+        """
         try:
-            if target is None:
-                outcome = await self.store.apply(b"none", b"", [])
+            writes = [write for change in changes for write in self.store.writes_of(change)]
+        except Exception:
+            # A row that the document has no place for: a pass will tell.
+            return False
+        entry = _Entry(known, writes, asyncio.get_running_loop().create_future())
+        self._queue.append(entry)
+        if self._applying is None or self._applying.done():
+            self._applying = asyncio.get_running_loop().create_task(self._apply_queued())
+        return await entry.done
+
+    async def _apply_queued(self) -> None:
+        while self._queue:
+            known = self._queue[0].known
+            writes: list[Write] = []
+            entries: list[_Entry] = []
+            while self._queue and self._queue[0].known == known and len(writes) < MAX_DOCUMENTS:
+                entry = self._queue.popleft()
+                writes += entry.writes
+                entries.append(entry)
+            is_applied = False
+            try:
+                if self._redis.available:
+                    is_applied = await self.store.apply(known, writes) == "OK"
+            except RedisUnavailableError:
+                pass
+            finally:
+                for entry in entries:
+                    if not entry.done.done():
+                        entry.done.set_result(is_applied)
+
+    # Passes
+
+    async def carry(self, row: FenceRow, cursor: Snapshot, *, floor: bool = False) -> tuple[Snapshot, int]:
+        """Brings every change that ``cursor`` did not see into the row's generation.
+
+        Returns the snapshot up to which they are in, and how many there were. With ``floor`` the generation's floor
+        is raised to it. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
+        """
+        known, count = Known(row.incarnation, row.generation), 0
+        part: LogPart | None = None
+        while part is None or part.more:
+            part = await self._fence.changes(self.projection.tables, cursor, _LOG_ROWS, part)
+            if part.snapshot.xmax < cursor.xmax:
+                # SQL was put back to a state from before the one that Redis was brought to.
+                raise Refused("AHEAD")
+            count += len(part.changes)
+            if self.projection.is_joined:
+                await self._write_joined(known, part.changes, part.snapshot)
+            elif part.changes:
+                await self._check(self.store.apply(known, await self._writes_of(part)))
+        if floor:
+            await self._check(self.store.apply(known, [], floor=part.snapshot.xmin))
+        return part.snapshot, count
+
+    async def _writes_of(self, part: LogPart) -> list[Write]:
+        unreadable = [change for change in part.changes if not self._is_readable(change)]
+        rows = await self._read_again(unreadable) if unreadable else {}
+        writes = []
+        for change in part.changes:
+            if change.after is not None and not self.projection.readable(change.after):
+                writes += self._writes_from(change, rows, part.snapshot)
             else:
-                writes = [write for change in own for write in self.store.writes_of(change)]
-                outcome = await self.store.apply(target.generation, target.lease, writes)
-        except RedisUnavailableError as error:
-            self.missed(str(error))
-        except Exception as error:
-            _log.exception("%s: a change could not be applied", self.name)
-            self.missed(f"applying a change failed ({type(error).__name__})")
+                try:
+                    writes += self.store.writes_of(change, part.snapshot.xmax)
+                except KeyError:
+                    # Its personal data are blanked, or another version of the application has other columns.
+                    raise Refused("UNREADABLE") from None
+        return writes
+
+    def _is_readable(self, change: Change) -> bool:
+        return change.after is None or self.projection.readable(change.after)
+
+    async def _read_again(self, changes: Sequence[Change]) -> dict[bytes, Any]:
+        """The rows of changes whose image in the log does not have every column: another version wrote it.
+
+        They are as they are now, which is no older than the change.
+        """
+        keys = [change.image.get(self.projection.key) for change in changes]
+        if any(key is None for key in keys):
+            raise Refused("UNREADABLE")
+        found = {}
+        async for _, rows in self.source.rows_by(self.projection.key, keys, self.batch_size):
+            found.update({self.projection.key_of(row): row for row in rows})
+        return found
+
+    def _writes_from(self, change: Change, rows: dict[bytes, Any], snapshot: Snapshot) -> list[Write]:
+        stamp, transaction = change.position, change.transaction
+        key = key_bytes(change.image[self.projection.key])
+        writes = []
+        if change.before is not None and self.projection.key_of(change.before) != key:
+            old = self.projection.key_of(change.before)
+            writes.append(self.store.tombstone(old, stamp, transaction, snapshot.xmax))
+        if key in rows:
+            writes.append(self.store.write_of(rows[key], stamp, transaction))
         else:
-            self._judge(outcome, target)
+            writes.append(self.store.tombstone(key, stamp, transaction, snapshot.xmax))
+        return writes
 
-    def look_at(self, lease: bytes | None) -> None:
-        """Takes note of the lease as it is in Redis now, for when nothing asks for it."""
-        if self._trusted is not None:
-            self.confirm(self._trusted, lease)
-        elif self._holder is not None and lease != self._holder:
-            if lease is None or lease == b"shared":
-                # Nobody's any more: whoever rebuilds first holds it next.
-                self._holder = None
-                self._put_off()
-            else:
-                self._taken(lease)
+    async def _write_joined(self, known: Known, changes: Sequence[Change], snapshot: Snapshot) -> None:
+        """Makes the documents anew that these changes touch, each as a snapshot of its own sees it.
 
-    def is_due(self) -> bool:
-        """Whether it is time to build it anew."""
-        return self._alone and self._trusted is None and time.monotonic() >= self._due
+        Commands never do: two of them could each write a document that lacks the other's change. ``snapshot`` is the
+        one that the changes were read in.
+        """
+        others: dict[str, dict[Any, None]] = {}
+        for change in changes:
+            try:
+                touched = self.projection.touched(change)
+            except KeyError:
+                raise Refused("UNREADABLE") from None
+            for column, values in touched:
+                others.setdefault(column, {}).update(dict.fromkeys(values))
+        await self._write_joined_of(known, changes)
+        for column, altered in others.items():
+            async for seen, rows in self.source.rows_by(column, list(altered), self.batch_size):
+                writes = [self.store.joined_write(row, seen) for row in rows]
+                await self._check(self.store.apply(known, writes))
+        if others:
+            # ★ A row that was deleted, or joined to another one, since the changes were read is not among those
+            # found: its document would still show the joined row as it was, and the change of that be acknowledged.
+            own = [self.projection.entity.table]
+            part: LogPart | None = None
+            while part is None or part.more:
+                part = await self._fence.changes(own, snapshot, _LOG_ROWS, part)
+                await self._write_joined_of(known, part.changes)
 
-    def building(self, target: Trusted) -> None:
-        """From now on changes are applied to this generation; readers don't see it yet."""
-        self.target = target
-        self._enter("rebuilding", None)
+    async def _write_joined_of(self, known: Known, changes: Sequence[Change]) -> None:
+        """Makes the documents anew of the own rows that these changes are of, before and after them."""
+        keys: dict[bytes, Any] = {}
+        for change in changes:
+            if change.entity.table == self.projection.entity.table:
+                for row in (change.before, change.after):
+                    if row is not None:
+                        value = row.get(self.projection.key)
+                        if value is None:
+                            raise Refused("UNREADABLE")
+                        keys[key_bytes(value)] = value
+        for at in range(0, len(keys), self.batch_size):
+            wanted = dict(list(keys.items())[at : at + self.batch_size])
+            missing = set(wanted)
+            # One row more than there can be: so all are of one statement, whose snapshot tells who is missing.
+            async for seen, rows in self.source.rows_by(
+                self.projection.key, list(wanted.values()), len(wanted) + 1
+            ):
+                writes = [self.store.joined_write(row, seen) for row in rows]
+                missing -= {write.key for write in writes}
+                writes += [self.store.joined_tombstone(key, seen) for key in missing]
+                missing.clear()
+                await self._check(self.store.apply(known, writes))
 
-    def serving(self, trusted: Trusted) -> None:
-        """From now on readers trust this generation."""
-        self.target = self._trusted = trusted
-        self.progress = None
-        self._since = _now()
-
-    def failed(self, problem: str) -> None:
-        """The rebuild did not succeed: it is tried again, after a pause that grows."""
-        self._distrust("rebuilding", None)
-        self._put_off()
-        _log.warning("%s: the rebuild is put off: %s", self.name, problem)
-
-    def taken(self) -> None:
-        """Another process has written during the rebuild."""
-        self._taken(b"shared")
-
-    def _taken(self, lease: bytes) -> None:
-        if lease == b"shared":
-            self._distrust("other-process", "another process writes too")
-            self._put_off()
-        else:
-            # To take it back at once would set off a race of rebuilds without an end.
-            self._distrust("other-process", "another process has taken it over")
-            self._holder = lease
-            self._due = time.monotonic() + _LONGEST_PAUSE_S
-
-    def _judge(self, outcome: bytes, target: Trusted | None) -> None:
-        if outcome == b"FOREIGN" and target is not None and self.target is target:
-            self._taken(b"shared")
-        elif outcome == b"GONE" and target is not None and self.target is target:
-            self.missed("Redis has lost its data")
-
-    def _distrust(self, reason: str, problem: str | None) -> None:
-        was_trusted = self._trusted is not None
-        self._trusted = self.target = self.progress = None
-        if self._alone:
-            # Told once, not for every command that meets the same state.
-            self._enter(reason, problem if was_trusted or self._reason != reason else None)
-
-    def _enter(self, reason: str, problem: str | None) -> None:
-        if self._reason != reason or problem is not None:
-            self._since = _now()
-        self._reason = reason
-        if problem is not None:
-            _log.warning("%s: SQL answers from now on: %s", self.name, problem)
-
-    def _put_off(self) -> None:
-        """The pause grows while rebuilds are put off again and again, and is short again after a time of quiet."""
-        now = time.monotonic()
-        if now - self._put_off_at > 2 * _LONGEST_PAUSE_S:
-            self._pause_s = _FIRST_PAUSE_S
-        self._put_off_at = now
-        self._due = now + self._pause_s
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+    @staticmethod
+    async def _check(writing: Awaitable[str]) -> None:
+        outcome = await writing
+        if outcome != "OK":
+            raise Refused(outcome)
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+class _Entry(NamedTuple):
+    known: Known
+    writes: list[Write]
+    done: asyncio.Future[bool]

@@ -17,14 +17,15 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
 _FORWARDED = {
     "no-redis": "bypass",
-    "workers": "bypass",
     "redis-refused": "bypass",
-    "rebuilding": "stale",
     "starting": "stale",
-    "other-process": "stale",
-    "redis-away": "miss",
+    "no-lease": "stale",
+    "rebuilding": "stale",
+    "other-server": "stale",
+    "failing": "stale",
+    "sql-away": "stale",
     "lost": "miss",
-    "missed": "stale",
+    "redis-away": "miss",
 }
 
 
@@ -46,11 +47,12 @@ def cache_status(served: ServedBy) -> str:
     Redis is the cache that is spoken of, SQL its origin: `diptych; hit`, or `diptych; fwd=…; detail=<reason>`
     with
 
-    - `bypass` ("configured to not handle this request"): there is no Redis (`no-redis`), it must not be used
-      as it is set up (`redis-refused`), or not by several processes (`workers`);
-    - `stale` ("able to select a response, but it was stale"): Redis holds documents, yet they are not known
-      to be true: they are being written anew (`rebuilding`), are left from an earlier run (`starting`), or
-      another process has written since (`other-process`);
+    - `bypass` ("configured to not handle this request"): there is no Redis (`no-redis`), or it must not be used
+      as it is set up (`redis-refused`);
+    - `stale` ("able to select a response, but it was stale"): Redis may hold documents, yet nothing vouches for
+      them here and now: this process has not looked yet (`starting`), no keeper has renewed the lease
+      (`no-lease`), or can (`failing`, `sql-away`), they are being written anew (`rebuilding`), or the lease is
+      of another server (`other-server`);
     - `miss` ("did not contain any responses that could be used"): Redis cannot be asked (`redis-away`) or has
       lost what it held (`lost`), and so for any other reason.
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from diptych.errors import DatabaseBusyError
-from diptych.ports import Row, RowSource, Trusted
+from diptych.ports import Row, RowSource
 from diptych.read.projection import ListIndex, Projection, page_body
 
 
@@ -55,23 +55,3 @@ def page_of_rows(rows: list[Row], limit: int, index: ListIndex, body: Callable[[
     shown = rows[:limit]
     cursor = index.cursor(index.sort_key(shown[-1])) if len(rows) > limit else None
     return page_body([body(row) for row in shown], cursor)
-
-
-class NoReplica:
-    """The ``Freshness`` of a read model that is in SQL alone."""
-
-    @property
-    def reason(self) -> str:
-        return "no-redis"
-
-    def trusted(self) -> Trusted | None:
-        return None
-
-    def confirm(self, trusted: Trusted, lease: bytes | None) -> bool:
-        return False
-
-    def check_redis(self) -> None:
-        """There is none that could be missing."""
-
-    def lost(self, problem: str) -> None:
-        """There is nothing that could be."""

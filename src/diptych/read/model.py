@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -17,9 +19,10 @@ MAX_LIMIT = 500
 
 
 class ListOrder(msgspec.Struct, frozen=True):
-    """The order of a list: attribute names, the first counts most. Made by ``by``."""
+    """The order of a list: attribute names and the classes they are of, the first counts most. Made by ``by``."""
 
     columns: tuple[str, ...]
+    models: tuple[type | None, ...]
 
     def __str__(self) -> str:
         return f"by({', '.join(self.columns)})"
@@ -30,7 +33,27 @@ def by(*columns: Any) -> ListOrder:
 
     Rows that are equal in all of them are ordered by the read model's key.
     """
-    return ListOrder(tuple(column.key for column in columns))
+    return ListOrder(
+        tuple(column.key for column in columns),
+        tuple(getattr(column, "class_", None) for column in columns),
+    )
+
+
+class Join(msgspec.Struct, frozen=True):
+    """A field of a document that another row gives, as mapped attributes. Made by ``join``."""
+
+    value: Any
+    local: Any
+    remote: Any
+
+
+def join(value: Any, local: Any, remote: Any) -> Join:
+    """A field from another row, as mapped attributes: ``join(Author.name, Book.author_id, Author.id)``.
+
+    The field is the ``value`` of the row whose ``remote`` equals this row's ``local``, None if there is none.
+    ``remote`` has to be unique; an index on ``local`` keeps changes of the other row cheap.
+    """
+    return Join(value, local, remote)
 
 
 class ReadModel(Generic[E]):
@@ -42,11 +65,19 @@ class ReadModel(Generic[E]):
             key = Book.title                      # address of a document: not null, unique
             document = BookDocument               # a msgspec struct; its fields are columns of Book
             lists = (by(Book.title),)             # the orders it can be paged in
+
+    Fields may come from other rows, and a ``revision`` says that documents mean something else than before though
+    they are declared alike (the read model is then built anew)::
+
+            joined = {"author_name": join(Author.name, Book.author_id, Author.id)}
+            revision = 2
     """
 
     key: ClassVar[Any]
     document: ClassVar[type[msgspec.Struct]]
     lists: ClassVar[tuple[ListOrder, ...]] = ()
+    joined: ClassVar[Mapping[str, Join]] = MappingProxyType({})
+    revision: ClassVar[int] = 1
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
-import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, get_type_hints
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 
 from diptych.errors import Fault, InvalidMessage, WiringError
-from diptych.ports import Entity, Row
+from diptych.ports import Change, Entity, Row
+from diptych.read.checks import check_declaration
+from diptych.read.declaration import declaration_hash
 from diptych.read.model import MAX_LIMIT, ListOrder, ReadModel
-from diptych.read.ordering import SORTABLE, SortCodec
+from diptych.read.ordering import SortCodec
 
-_KEY_TYPES = (str, int, datetime.date, uuid.UUID)
-_BYTEWISE = "give its column no case-insensitive collation, and no CHAR type"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,25 +62,80 @@ class ListIndex:
         return sort_key, values
 
 
-class Projection:
-    """The compiled declaration. Raises ``WiringError`` that lists every fault of the declaration."""
+class JoinedField(NamedTuple):
+    """A document's field that is the ``value`` of the row of ``entity`` whose ``remote`` equals the own ``local``."""
 
-    def __init__(self, model: type[ReadModel[Any]], entity: Entity) -> None:
-        _check(model, entity)
+    field: str
+    local: str
+    entity: Entity
+    remote: str
+    value: str
+
+
+class Projection:
+    """The compiled declaration. Raises ``WiringError`` that lists every fault of the declaration.
+
+    ``joined`` are the entities of the classes that ``joined_models`` names. ``columns`` are the own columns that
+    documents, keys and lists need; ``tables`` all that documents are made from; ``declaration`` is another text
+    as soon as any of it is declared otherwise.
+    """
+
+    def __init__(
+        self,
+        model: type[ReadModel[Any]],
+        entity: Entity,
+        joined: Mapping[type, Entity] = MappingProxyType({}),
+    ) -> None:
+        joined = {entity.model: entity, **joined}
+        check_declaration(model, entity, joined)
         self.name = model.__name__
         self.model = model
         self.entity = entity
         self.document = model.document
         self.key: str = model.key.key
-        self.fields = tuple(field.name for field in msgspec.structs.fields(model.document))
+        fields = msgspec.structs.fields(model.document)
+        self.fields = tuple(field.name for field in fields)
+        self._encoded = [(field.encode_name, field.name) for field in fields]
         self.lists = tuple(ListIndex(order, self.key, entity) for order in model.lists)
+        self.joins = tuple(
+            JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
+            for name, join in model.joined.items()
+        )
+        own = (name for name in self.fields if name not in model.joined)
         ordered = (name for index in self.lists for name in index.columns)
-        self.columns = tuple(dict.fromkeys((*self.fields, self.key, *ordered)))
+        self.columns = tuple(dict.fromkeys((*own, self.key, *ordered)))
+        self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
+        self.declaration = declaration_hash(self.name, self._declared(), self.document)
         self._key_type = entity.columns[self.key].type
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether documents are made from other rows too: then a change of one row does not tell its document."""
+        return bool(self.joins)
+
     def body(self, row: Row) -> bytes:
-        """The document of a row as JSON bytes."""
-        return _encode(msgspec.convert({name: row[name] for name in self.fields}, self.document))
+        """The document of a row as JSON bytes. Joined values are in the row under the names of their fields."""
+        values = {encoded: row[name] for encoded, name in self._encoded}
+        return _encode(msgspec.convert(values, self.document))
+
+    def readable(self, row: Row) -> bool:
+        """Whether a row that was read back from the change log has every own column that is needed."""
+        return all(name in row for name in self.columns)
+
+    def touched(self, change: Change) -> list[tuple[str, list[Any]]]:
+        """Whose documents a change of a joined row alters: own columns, each with its values in their rows.
+
+        Those of the row before and of the row after. Empty if the change is of no joined entity; what a change of
+        an own row does to its own document is not in it. Raises ``KeyError`` for a change whose row in the log lacks
+        a column that is joined on.
+        """
+        found: dict[str, dict[Any, None]] = {}
+        for join in self.joins:
+            if join.entity.table == change.entity.table:
+                images = [image for image in (change.before, change.after) if image is not None]
+                values = [image[join.remote] for image in images]
+                found.setdefault(join.local, {}).update((v, None) for v in values if v is not None)
+        return [(column, list(values)) for column, values in found.items() if values]
 
     def key_of(self, row: Row) -> bytes:
         """The address of a row's document in Redis."""
@@ -104,6 +158,33 @@ class Projection:
                 return index
         raise WiringError([f"{self.name} has no list {order or ''}: add it to `lists` of {self.name}"])
 
+    def _declared(self) -> dict[str, Any]:
+        """What shapes keys, documents and lists, beside the document's own declaration, as JSON can say it."""
+        return {
+            "table": self.entity.table,
+            "key": self._typed(self.entity, self.key),
+            "fields": {name: self._typed(self.entity, name) for name in self.columns},
+            "lists": [
+                [index.name, *(self._typed(self.entity, name) for name in index.columns)]
+                for index in self.lists
+            ],
+            "joins": [
+                [
+                    join.field,
+                    self._typed(self.entity, join.local),
+                    join.entity.table,
+                    self._typed(join.entity, join.remote),
+                    self._typed(join.entity, join.value),
+                ]
+                for join in sorted(self.joins, key=lambda join: join.field)
+            ],
+            "revision": self.model.revision,
+        }
+
+    def _typed(self, entity: Entity, name: str) -> list[str]:
+        kind = entity.columns[name].type
+        return [name, kind.__qualname__ if isinstance(kind, type) else ""]
+
 
 def key_bytes(value: Any) -> bytes:
     """A key as it stands in Redis: readable, and different for different values of its type."""
@@ -120,78 +201,3 @@ def page_body(bodies: Sequence[bytes], cursor: str | None) -> bytes:
     """The JSON of a page, put together from documents that are JSON already. A cursor needs no escaping."""
     end = b'"%s"}' % cursor.encode() if cursor is not None else b"null}"
     return b'{"items":[' + b",".join(bodies) + b'],"next":' + end
-
-
-def _check(model: type[ReadModel[Any]], entity: Entity) -> None:
-    problems = [*_check_names(model, entity)]
-    if not problems:
-        problems += _check_key(model, entity.columns)
-        problems += _check_lists(model, entity.columns)
-        problems += _check_nulls(model, entity.columns)
-    if problems:
-        raise WiringError([f"{model.__name__}: {problem}" for problem in problems])
-
-
-def _check_names(model: type[ReadModel[Any]], entity: Entity) -> list[str]:
-    problems = []
-    for name in ("key", "document"):
-        if not hasattr(model, name):
-            problems.append(f"declares no `{name}`: see the reference of ReadModel")
-    if problems:
-        return problems
-    document: Any = model.document
-    if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
-        return ["`document` must be a msgspec.Struct: its fields are what goes out"]
-    fields = [field.name for field in msgspec.structs.fields(model.document)]
-    listed = [name for order in model.lists for name in order.columns]
-    for name in dict.fromkeys((model.key.key, *fields, *listed)):
-        if name not in entity.columns:
-            known = ", ".join(entity.columns)
-            problems.append(f"{name!r} is not a mapped column of {entity.name}; its columns are: {known}")
-    return problems
-
-
-def _check_nulls(model: type[ReadModel[Any]], columns: Mapping[str, Any]) -> list[str]:
-    problems = []
-    hints = get_type_hints(model.document, include_extras=True)
-    for name in (field.name for field in msgspec.structs.fields(model.document)):
-        try:
-            msgspec.convert(None, hints[name])
-        except msgspec.ValidationError:
-            if columns[name].nullable:
-                problems.append(
-                    f"the column {name!r} may be null, but the document's field may not: write `… | None`"
-                )
-    return problems
-
-
-def _check_key(model: type[ReadModel[Any]], columns: Mapping[str, Any]) -> list[str]:
-    # A key that two rows may share, or that is equal for different bytes, would let one document's changes
-    # overtake another's: positions are in commit order for one row only.
-    column = columns[model.key.key]
-    rules = {
-        "must be NOT NULL": not column.nullable,
-        "must be unique by itself (unique=True or the primary key, not deferrable)": column.unique,
-        f"must be compared byte for byte: {_BYTEWISE}": column.bytewise,
-        f"must be of one of the types {_names(_KEY_TYPES)}": column.type in _KEY_TYPES,
-    }
-    return [f"the key {column.name!r} {rule}" for rule, holds in rules.items() if not holds]
-
-
-def _check_lists(model: type[ReadModel[Any]], columns: Mapping[str, Any]) -> list[str]:
-    problems = []
-    for order in model.lists:
-        for column in (columns[name] for name in order.columns):
-            if column.nullable:
-                problems.append(
-                    f"{order}: {column.name!r} must be NOT NULL, since databases disagree where null sorts"
-                )
-            if not column.bytewise:
-                problems.append(f"{order}: {column.name!r} must be compared byte for byte: {_BYTEWISE}")
-            if column.type not in SORTABLE:
-                problems.append(f"{order}: {column.name!r} must be of one of the types {_names(SORTABLE)}")
-    return problems
-
-
-def _names(types: Sequence[type]) -> str:
-    return ", ".join(kind.__name__ for kind in types)

@@ -2,73 +2,171 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diptych.errors import RedisUnavailableError
-from diptych.ports import STAMP_BYTES, Freshness
+from diptych.ports import STAMP_BYTES
 from diptych.read.fallback import SqlFallback
 from diptych.read.model import Document, ListOrder, Page, Served
 from diptych.read.projection import ListIndex, Projection, check_limit, page_body
 
 if TYPE_CHECKING:
-    from diptych.read.store import RedisStore  # needs the extra; a reader of SQL alone does not
+    from diptych.read.redis import Link, RedisService  # needs the extra; a reader of SQL alone does not
+    from diptych.read.store import Fetched, RedisStore
+
+T = TypeVar("T")
 
 _REDIS = Served("redis")
+_TRIES = 3
+
+
+class Watch(Protocol):
+    """Who wants to know which store answers: health and the log, and the keeper, which is to mend what it can."""
+
+    @property
+    def reason(self) -> str:
+        """Why SQL answers, as a short token."""
+
+    def answered_by_redis(self) -> None:
+        """A query was served from Redis."""
+
+    def answered_by_sql(self, reason: str) -> None:
+        """A query was not, although Redis was asked: it gave no lease that this process may trust."""
+
+    def broken(self, generation: str, problem: str) -> None:
+        """What is in this generation proved to be wrong, although it was leased."""
 
 
 class Reader:
-    """Decides per query which store answers. ``store`` is None where there is no Redis."""
+    """Decides per query which store answers. ``source`` is None where there is no Redis."""
 
     def __init__(
-        self, projection: Projection, fallback: SqlFallback, store: RedisStore | None, freshness: Freshness
+        self, projection: Projection, fallback: SqlFallback, source: RedisSource | None = None
     ) -> None:
         self._projection = projection
         self._fallback = fallback
-        self._store = store
-        self._freshness = freshness
+        self._source = source
 
     async def get(self, key: Any) -> Document[Any]:
         """The document with this key; what ``ReadModel.get`` promises."""
         key = self._projection.looked_for(key)
-        trusted = self._freshness.trusted()
-        if trusted is not None and self._store is not None:
-            try:
-                lease, stored = await self._store.fetch(trusted.generation, key)
-            except RedisUnavailableError:
-                self._freshness.check_redis()
-            else:
-                if self._freshness.confirm(trusted, lease):
-                    return self._document(stored[STAMP_BYTES:] if stored else None, _REDIS)
-        served = Served("sql", self._freshness.reason)
-        return self._document(await self._fallback.get(key), served)
+        if self._source is not None:
+            found = await self._source.get(key)
+            if found is not None:
+                return Document(found or None, _REDIS, self._projection.document)
+        served = self._served_by_sql()
+        return Document(await self._fallback.get(key), served, self._projection.document)
 
     async def page(self, order: ListOrder | None, limit: int, after: str | None) -> Page[Any]:
         """A page of a list; what ``ReadModel.page`` promises."""
         check_limit(limit)
         index = self._projection.list_by(order)
         place, values = index.place(after) if after is not None else (None, None)
-        trusted = self._freshness.trusted()
-        if trusted is not None and self._store is not None:
-            try:
-                fetched = await self._store.fetch_page(trusted.generation, index, place, limit)
-            except RedisUnavailableError:
-                self._freshness.check_redis()
-            else:
-                if self._freshness.confirm(trusted, fetched.lease):
-                    body = self._page_body(index, fetched.documents, fetched.last)
-                    if body is not None:
-                        return Page(body, _REDIS, self._projection.document)
-                    self._freshness.lost("a list names a document that is not there")
-        served = Served("sql", self._freshness.reason)
+        if self._source is not None:
+            body = await self._source.page(index, place, limit)
+            if body is not None:
+                return Page(body, _REDIS, self._projection.document)
+        served = self._served_by_sql()
         body = await self._fallback.page(index, values, limit)
         return Page(body, served, self._projection.document)
 
-    def _document(self, body: bytes | None, served: Served) -> Document[Any]:
-        return Document(body or None, served, self._projection.document)
+    def _served_by_sql(self) -> Served:
+        return Served("sql", "no-redis" if self._source is None else self._source.reason)
 
-    def _page_body(self, index: ListIndex, documents: list[bytes | None], last: bytes | None) -> bytes | None:
-        """None if a listed document is missing, which a page that can be trusted never shows."""
-        bodies = [stored[STAMP_BYTES:] for stored in documents if stored is not None]
-        if len(bodies) < len(documents) or not all(bodies):
+
+class RedisSource:
+    """A read model in Redis as queries see it: what is found, if the lease found with it is to be trusted.
+
+    Raises ``RedisUnavailableError`` if Redis is critical and away.
+    """
+
+    def __init__(self, store: RedisStore, redis: RedisService, watch: Watch) -> None:
+        from diptych.read.store import Lease
+
+        self._store = store
+        self._redis = redis
+        self._watch = watch
+        self._generation = b""
+        self._parse = Lease.parse
+
+    @property
+    def reason(self) -> str:
+        """Why SQL answers."""
+        return self._watch.reason
+
+    async def get(self, key: Any) -> bytes | None:
+        """The document's body, empty if there is no such row; None if Redis is not to be trusted."""
+
+        async def read(link: Link, generation: bytes) -> tuple[bytes | None, bytes | None]:
+            return await self._store.fetch(link, generation, key)
+
+        found = await self._trusted(read)
+        if found is None:
             return None
-        return page_body(bodies, None if last is None else index.cursor(index.sort_key_of(last)))
+        _, stored = found
+        return stored[STAMP_BYTES:] if stored else b""
+
+    async def page(self, index: ListIndex, after: bytes | None, limit: int) -> bytes | None:
+        """The page's body; None if Redis is not to be trusted."""
+
+        async def read(link: Link, generation: bytes) -> tuple[bytes | None, Fetched]:
+            fetched = await self._store.fetch_page(link, generation, index, after, limit)
+            return fetched.lease, fetched
+
+        found = await self._trusted(read)
+        if found is None:
+            return None
+        generation, page = found
+        bodies = [stored[STAMP_BYTES:] for stored in page.documents if stored is not None]
+        if len(bodies) < len(page.documents) or not all(bodies):
+            # Entries and documents move together: somebody else has been at these keys.
+            self._watch.broken(generation.decode(), "a list names a document that is not there")
+            return None
+        return page_body(bodies, None if page.last is None else index.cursor(index.sort_key_of(page.last)))
+
+    async def check(self) -> None:
+        """Has ``watch`` told which store would answer a query now."""
+
+        async def read(link: Link, _generation: bytes) -> tuple[bytes | None, None]:
+            return await self._store.fetch_lease(link), None
+
+        with contextlib.suppress(RedisUnavailableError):
+            await self._trusted(read)
+
+    async def _trusted(
+        self, read: Callable[[Link, bytes], Awaitable[tuple[bytes | None, T]]]
+    ) -> tuple[bytes, T] | None:
+        """What was read together with a lease that names this Redis and a generation; and that generation."""
+        if not self._redis.available:
+            self._check_redis()
+            return None
+        try:
+            async with self._redis.querying() as link:
+                for _ in range(_TRIES):
+                    generation = self._generation
+                    text, found = await read(link, generation)
+                    if not text:
+                        self._watch.answered_by_sql("no-lease")
+                        return None
+                    lease = self._parse(text)
+                    # ★ A lease is the word of one life of one Redis: another one (restarted from a dump that held the
+                    # lease, or a second master) may have it, and lack what was written since.
+                    if lease.incarnation != link.server:
+                        await link.look_again()
+                    elif lease.generation != generation:
+                        self._generation = lease.generation
+                    else:
+                        self._watch.answered_by_redis()
+                        return generation, found
+                self._watch.answered_by_sql("other-server")
+                return None
+        except RedisUnavailableError:
+            self._check_redis()
+            return None
+
+    def _check_redis(self) -> None:
+        if self._redis.critical:
+            self._redis.check_available()
+            raise RedisUnavailableError(f"Redis at {self._redis.address} did not answer in time")

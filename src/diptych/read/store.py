@@ -1,40 +1,51 @@
 """One read model in Redis: the names of its keys, and the few operations on them.
 
-All keys of a read model carry one hash tag, ``{namespace:ReadModel}``, here ``m``:
+All keys of a read model of one declaration carry one hash tag, ``{namespace:ReadModel:declaration}``, here ``m``:
 
-- ``m:lease`` names whom readers may trust: ``<run id>:<generation>``; while that generation is being built, the
-  same with ``building:`` before it; ``shared`` once a process wrote that the lease's holder has not heard of.
+- ``m:lease`` is ``<run id>:<replication id>:<generation>`` with an absolute expiry: whoever reads it from the Redis
+  it names may trust that generation, as it is at that moment.
 - ``m:generations`` is a set of the generations that may have left keys.
-- ``m:<generation>:marker`` exists while the generation may be written.
-- ``m:<generation>:d:<key>`` is an 8-byte big-endian log position, then the document's JSON bytes as they go out;
-  a deleted document leaves its position alone.
+- ``m:<generation>:marker`` exists while the generation may be written: ``b<n>`` after the builder's script number n,
+  ``f<floor>`` once it is built, ``f<floor>:<pass>`` after a pass. What transactions below the floor have changed is
+  in.
+- ``m:<generation>:d:<key>`` is an 8-byte big-endian stamp, then the document's JSON bytes as they go out; a deleted
+  document leaves its stamp alone, a tombstone. The stamp is the change's log position; of a joined document, that of
+  the snapshot it was made from (``Snapshot.stamp``).
 - ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
 - ``m:<generation>:entries`` is a hash from a document's key to its list entries, to find the former ones.
+- ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
+  may go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
-from diptych.ports import STAMP_BYTES, Change, Row
+from diptych.ports import STAMP_BYTES, Change, FenceId, Incarnation, Known, Row, Snapshot
 from diptych.read import scripts
 from diptych.read.projection import ListIndex, Projection, key_bytes
-from diptych.read.redis import RedisService
+from diptych.read.redis import Link, RedisService
 
-MAX_DOCUMENTS = 500
+MAX_DOCUMENTS = 1000
 MAX_BYTES = 1_000_000
+_PURGED_AT_ONCE = 1000
 
 
 class Write(NamedTuple):
-    """A document to be written: its key, log position, body (None: deleted) and entry in each list."""
+    """A document to be written: its key, stamp, transaction, body (None: deleted) and entry in each list.
+
+    ``purge_at`` is the floor at which it may go if it is a tombstone; None if that is not known.
+    """
 
     key: bytes
-    position: int
+    stamp: int
+    transaction: int
     body: bytes | None
     entries: tuple[bytes, ...]
+    purge_at: int | None = None
 
 
 class Fetched(NamedTuple):
@@ -45,118 +56,226 @@ class Fetched(NamedTuple):
     last: bytes | None
 
 
+class Look(NamedTuple):
+    """What a keeper has to know of Redis before a pass. ``time_ms`` is Redis's clock; ``maxmemory`` 0: no limit."""
+
+    time_ms: int
+    incarnation: Incarnation
+    is_master: bool
+    policy: str
+    marker: str
+    lease: bytes
+    used_memory: int
+    maxmemory: int
+
+    @property
+    def floor(self) -> int | None:
+        """The generation's floor; None if it is not built, or not there."""
+        return int(self.marker[1:].partition(":")[0]) if self.marker.startswith("f") else None
+
+    @property
+    def passed(self) -> int:
+        """The number of the latest pass that this generation was published by; 0 if there was none."""
+        return int(self.marker.partition(":")[2] or 0)
+
+
+class Lease(NamedTuple):
+    """What a lease says: which generation of which Redis may be read."""
+
+    incarnation: Incarnation
+    generation: bytes
+
+    @classmethod
+    def parse(cls, text: bytes) -> Lease:
+        """The lease of a text; one that names nothing if somebody else has written there."""
+        run_id, replication_id, generation = [*text.split(b":"), b"", b""][:3]
+        return cls(Incarnation(run_id.decode("latin-1"), replication_id.decode("latin-1")), generation)
+
+
 class RedisStore:
-    """The operations on one read model in Redis. Each may raise ``RedisUnavailableError``."""
+    """The operations on one read model in Redis. Each may raise ``RedisUnavailableError``.
+
+    Those that write return ``OK``, or why they did not: ``ELSEWHERE`` (this is not the Redis that was meant),
+    ``GONE`` (the generation is not there), ``BEHIND`` (the data are older than the fence relies on), ``CLOSED`` or
+    ``GAP`` (a builder's script out of turn).
+    """
 
     def __init__(self, projection: Projection, redis: RedisService) -> None:
         self._projection = projection
         self._redis = redis
-        tag = f"{{{redis.namespace}:{projection.name}}}"
-        self._prefix = tag.encode()
+        self.id = FenceId(f"{redis.namespace}:{projection.name}", projection.declaration)
+        self._prefix = prefix_of(self.id)
         self._lease = self._prefix + b":lease"
         self._generations = self._prefix + b":generations"
         self._apply = _Script("apply")
-        self._page = _Script("page", read_only=True)
         self._publish = _Script("publish")
+        self._begin = _Script("begin")
+        self._drop = _Script("drop")
+        self._page = _Script("page", read_only=True)
+        self._look = _Script("look", read_only=True)
 
-    async def fetch(self, generation: bytes, key: Any) -> tuple[bytes | None, bytes | None]:
-        """The lease and the stored document (stamp and body), read together."""
-        async with self._redis.querying() as client:
-            lease, stored = await client.mget(self._lease, self._document(generation, key_bytes(key)))
+    # Queries
+
+    async def fetch_lease(self, link: Link) -> bytes | None:
+        """The lease alone."""
+        lease: bytes | None = await link.call("GET", self._lease)
+        return lease
+
+    async def fetch(self, link: Link, generation: bytes, key: Any) -> tuple[bytes | None, bytes | None]:
+        """The lease and the stored document (stamp and body).
+
+        ★ In one command: a lease read before the document may be over, and the document old, when that is read.
+        """
+        lease, stored = await link.call("MGET", self._lease, self._document(generation, key_bytes(key)))
         return lease, stored
 
     async def fetch_page(
-        self, generation: bytes, index: ListIndex, after: bytes | None, limit: int
+        self, link: Link, generation: bytes, index: ListIndex, after: bytes | None, limit: int
     ) -> Fetched:
-        """At most ``limit`` documents of a list whose places are greater than ``after``."""
+        """At most ``limit`` documents of a list whose places are greater than ``after``, and the lease with them."""
         # Nothing sorts between a place and the place followed by 0xff: keys are UTF-8, which has no such byte.
         start = b"-" if after is None else b"(" + after + b"\xff"
         keys = [self._lease, self._index(generation, index)]
-        async with self._redis.querying() as client:
-            reply = await self._page(client, keys, [self._document(generation, b""), start, limit])
+        reply = await self._page(link, keys, [self._document(generation, b""), start, limit])
         return Fetched(lease=reply[0], last=reply[1] or None, documents=reply[2:])
 
-    async def lease(self) -> bytes | None:
-        """The lease as it is now."""
-        async with self._redis.commanding() as client:
-            found: bytes | None = await client.get(self._lease)
-        return found
+    # Commands and passes
 
-    async def begin(self, generation: bytes, lease: bytes) -> set[bytes]:
-        """Starts a new generation that may be written; readers trust none until it is published.
+    async def apply(self, known: Known, writes: Sequence[Write], *, floor: int | None = None) -> str:
+        """Writes the documents that are newer than what is stored; afterwards the generation has this floor."""
+        return await self._write(known, writes, None, floor)
 
-        Returns the generations there were before it.
+    async def look(self, generation: str) -> Look:
+        """The state of Redis and of this generation."""
+        async with self._redis.commanding() as link:
+            found = await self._look(link, [self._marker(generation.encode()), self._lease], [])
+        seconds, micros, run_id, replication_id, role, policy, marker, lease, used, limit = found
+        return Look(
+            time_ms=int(seconds) * 1000 + int(micros) // 1000,
+            incarnation=Incarnation(run_id.decode(), replication_id.decode()),
+            is_master=role == b"master",
+            policy=policy.decode(),
+            marker=marker.decode(),
+            lease=lease,
+            used_memory=int(used or 0),
+            maxmemory=int(limit or 0),
+        )
+
+    async def publish(self, known: Known, ends_ms: int, floor: int, relied_on: int, number: int = 0) -> str:
+        """Lets readers trust the generation until ``ends_ms`` of Redis's clock, and purges tombstones.
+
+        ``floor`` is that of the pass, ``relied_on`` the one that the fence takes for reached, ``number`` the pass's.
         """
-        async with self._redis.commanding() as client, client.pipeline(transaction=True) as pipeline:
-            pipeline.set(self._lease, lease)
-            pipeline.set(self._marker(generation), b"1")
-            pipeline.smembers(self._generations)
-            pipeline.sadd(self._generations, generation)
-            _, _, former, _ = await pipeline.execute()
-        return set(former)
+        generation = known.generation.encode()
+        keys = [self._lease, self._marker(generation), self._tombstones(generation)]
+        lease = self._lease_of(known)
+        arguments = [*known.incarnation, lease, ends_ms, floor, relied_on, number, _PURGED_AT_ONCE]
+        async with self._redis.commanding() as link:
+            return await self._answer(self._publish, link, keys, arguments)
 
-    async def publish(self, generation: bytes, building: bytes, serving: bytes) -> bool:
-        """Lets readers trust the generation; False if another process has written meanwhile."""
-        async with self._redis.commanding() as client:
-            return bool(
-                await self._publish(client, [self._lease, self._marker(generation)], [building, serving])
-            )
+    # Builds
 
-    async def apply(self, generation: bytes, lease: bytes, writes: Sequence[Write]) -> bytes:
-        """Writes the documents that are newer than what is stored. Returns ``OK``, ``GONE`` or ``FOREIGN``.
+    async def generations(self) -> set[bytes]:
+        """Those that may have left keys."""
+        async with self._redis.commanding() as link:
+            return set(await link.call("SMEMBERS", self._generations))
 
-        With no lease to believe in (empty) nothing is written, but whoever holds one is told: ``FOREIGN``.
+    async def begin(self, known: Known) -> str:
+        """Starts a generation: from now on it may be written."""
+        keys = [self._marker(known.generation.encode()), self._generations]
+        async with self._redis.commanding() as link:
+            return await self._answer(self._begin, link, keys, [*known.incarnation, known.generation])
+
+    async def backfill(
+        self, known: Known, writes: Sequence[Write], number: int, *, floor: int | None = None
+    ) -> str:
+        """A builder's script, in the order of their numbers from 1; the last one says the floor.
+
+        The writes must be one of ``batches``.
         """
-        outcome = b"OK"
-        for batch in _batches(writes) or [[]]:
-            keys = [self._lease, self._marker(generation), self._entries(generation)]
-            keys += [self._index(generation, index) for index in self._projection.lists]
-            keys += [self._document(generation, write.key) for write in batch]
-            arguments: list[Any] = [lease, len(self._projection.lists)]
-            for write in batch:
-                arguments += [write.position.to_bytes(STAMP_BYTES, "big"), write.body or b"", *write.entries]
-            async with self._redis.commanding() as client:
-                outcome = await self._apply(client, keys, arguments)
-            if outcome != b"OK":
-                break
-        return outcome
+        return await self._write(known, writes, number, floor)
 
-    async def delete(self, generations: set[bytes]) -> None:
+    async def drop(self, known: Known) -> str:
+        """Ends a generation: it is neither read nor written from now on."""
+        keys = [self._lease, self._marker(known.generation.encode())]
+        async with self._redis.commanding() as link:
+            return await self._answer(self._drop, link, keys, [*known.incarnation, self._lease_of(known)])
+
+    async def delete(self, generations: Iterable[bytes]) -> None:
         """Deletes these generations, in small steps, since their memory is needed."""
+        generations = set(generations)
         if not generations:
             return
-        prefixes = tuple(self._key(generation, b"") for generation in generations)
-        async with self._redis.commanding() as client:
+        async with self._redis.commanding() as link:
             # The markers first: a generation of which only a part is left must be neither written nor published.
-            await client.unlink(*map(self._marker, generations))
-            doomed: list[bytes] = []
-            async for key in client.scan_iter(match=self._prefix + b":*", count=1000):
-                if key.startswith(prefixes):
-                    doomed.append(key)
-                if len(doomed) >= MAX_DOCUMENTS:
-                    await client.unlink(*doomed)
-                    doomed.clear()
-            if doomed:
-                await client.unlink(*doomed)
-            await client.srem(self._generations, *generations)
+            await link.call("UNLINK", *map(self._marker, generations))
+            await _delete(link, self._prefix, [self._key(generation, b"") for generation in generations])
+            await link.call("SREM", self._generations, *generations)
 
-    def writes_of(self, change: Change) -> list[Write]:
+    # Documents
+
+    def writes_of(self, change: Change, purge_at: int | None = None) -> list[Write]:
         """What a change does to this read model: the old address is given up before the new one is taken."""
         writes = []
         before, after = change.before, change.after
         old = None if before is None else self._projection.key_of(before)
         new = None if after is None else self._projection.key_of(after)
         if old is not None and old != new:
-            writes.append(Write(old, change.position, None, (b"",) * len(self._projection.lists)))
+            writes.append(self.tombstone(old, change.position, change.transaction, purge_at))
         if after is not None:
-            writes.append(self.write_of(after, change.position))
+            writes.append(self.write_of(after, change.position, change.transaction))
         return writes
 
-    def write_of(self, row: Row, position: int) -> Write:
-        """The document of a row. Position 0 gives way to everything that is stored already."""
+    def write_of(self, row: Row, stamp: int, transaction: int) -> Write:
+        """The document of a row. Stamp 0 gives way to everything that is stored already."""
         key = self._projection.key_of(row)
         entries = tuple(index.entry(row, key) for index in self._projection.lists)
-        return Write(key, position, self._projection.body(row), entries)
+        return Write(key, stamp, transaction, self._projection.body(row), entries)
+
+    def tombstone(self, key: bytes, stamp: int, transaction: int, purge_at: int | None) -> Write:
+        """The end of a document."""
+        return Write(key, stamp, transaction, None, (b"",) * len(self._projection.lists), purge_at)
+
+    def joined_write(self, row: Row, snapshot: Snapshot) -> Write:
+        """The joined document of a row that this snapshot saw."""
+        return self.write_of(row, snapshot.stamp, _of(snapshot))
+
+    def joined_tombstone(self, key: bytes, snapshot: Snapshot) -> Write:
+        """The end of a joined document that this snapshot did not see."""
+        return self.tombstone(key, snapshot.stamp, _of(snapshot), snapshot.xmax)
+
+    async def _write(
+        self, known: Known, writes: Sequence[Write], number: int | None, floor: int | None
+    ) -> str:
+        outcome = "OK"
+        generation = known.generation.encode()
+        parts = batches(writes) or [[]]
+        for part in parts:
+            keys = [self._marker(generation), self._entries(generation), self._tombstones(generation)]
+            keys += [self._index(generation, index) for index in self._projection.lists]
+            keys += [self._document(generation, write.key) for write in part]
+            reached = floor if floor is not None and part is parts[-1] else ""
+            arguments: list[Any] = [*known.incarnation, "" if number is None else number, reached]
+            arguments.append(len(self._projection.lists))
+            for write in part:
+                purge_at = "" if write.purge_at is None else write.purge_at
+                stamp = write.stamp.to_bytes(STAMP_BYTES, "big")
+                arguments += [stamp, write.transaction, purge_at, write.body or b"", *write.entries]
+            async with self._redis.commanding() as link:
+                if link.server != known.incarnation:
+                    await link.look_again()
+                outcome = await self._answer(self._apply, link, keys, arguments)
+            if outcome != "OK":
+                break
+        return outcome
+
+    @staticmethod
+    async def _answer(script: _Script, link: Link, keys: Sequence[bytes], arguments: Sequence[Any]) -> str:
+        reply: bytes = await script(link, keys, arguments)
+        return reply.decode()
+
+    def _lease_of(self, known: Known) -> str:
+        return ":".join((*known.incarnation, known.generation))
 
     def _key(self, generation: bytes, rest: bytes) -> bytes:
         return self._prefix + b":" + generation + b":" + rest
@@ -166,6 +285,9 @@ class RedisStore:
 
     def _entries(self, generation: bytes) -> bytes:
         return self._key(generation, b"entries")
+
+    def _tombstones(self, generation: bytes) -> bytes:
+        return self._key(generation, b"tombstones")
 
     def _document(self, generation: bytes, key: bytes) -> bytes:
         return self._key(generation, b"d:" + key)
@@ -178,21 +300,70 @@ class _Script:
     """A script called by its hash, and sent whole when the server does not know it (it was restarted)."""
 
     def __init__(self, name: str, *, read_only: bool = False) -> None:
-        self._source = scripts.source(name)
-        self._hash: str | None = None
+        self._source = scripts.source(name, common=not read_only)
+        self._hash: bytes | None = None
         self._command = "EVALSHA_RO" if read_only else "EVALSHA"
 
-    async def __call__(self, client: Any, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+    async def __call__(self, link: Link, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         if self._hash is None:
-            self._hash = await client.script_load(self._source)
+            self._hash = await link.call("SCRIPT", "LOAD", self._source)
         try:
-            return await client.execute_command(self._command, self._hash, len(keys), *keys, *arguments)
+            return await link.call(self._command, self._hash, len(keys), *keys, *arguments)
         except NoScriptError:
-            self._hash = await client.script_load(self._source)
-            return await client.execute_command(self._command, self._hash, len(keys), *keys, *arguments)
+            self._hash = await link.call("SCRIPT", "LOAD", self._source)
+            return await link.call(self._command, self._hash, len(keys), *keys, *arguments)
 
 
-def _batches(writes: Sequence[Write]) -> list[list[Write]]:
+def prefix_of(fence: FenceId) -> bytes:
+    """What all keys of a read model of one declaration begin with."""
+    return f"{{{fence.read_model}:{fence.declaration}}}".encode()
+
+
+async def delete_abandoned(redis: RedisService, fence: FenceId) -> None:
+    """Deletes the generations of a read model of a declaration that nobody keeps any more.
+
+    Should somebody begin to keep it again meanwhile, that is with another generation, which is not touched.
+    """
+    prefix = prefix_of(fence)
+    async with redis.commanding() as link:
+        names = await link.call("SMEMBERS", prefix + b":generations")
+        generations = [prefix + b":" + name + b":" for name in names]
+        # Together: without a marker a generation is neither written nor published, without a lease it is not read.
+        await link.call("UNLINK", prefix + b":lease", *(generation + b"marker" for generation in generations))
+        await _delete(link, prefix, generations)
+        if names:
+            await link.call("SREM", prefix + b":generations", *names)
+
+
+async def _delete(link: Link, prefix: bytes, generations: Sequence[bytes]) -> None:
+    """Deletes what begins with these, in small steps, since Redis answers nobody else meanwhile."""
+    async for found in _found(link, prefix):
+        doomed = [key for key in found if key.startswith(tuple(generations))]
+        if doomed:
+            await link.call("UNLINK", *doomed)
+
+
+async def _found(link: Link, prefix: bytes) -> AsyncIterator[list[bytes]]:
+    """The keys that begin with the prefix, some at a time."""
+    cursor = b"0"
+    while True:
+        cursor, keys = await link.call("SCAN", cursor, "MATCH", prefix + b":*", "COUNT", 1000)
+        if keys:
+            yield keys
+        if cursor == b"0":
+            return
+
+
+def _of(snapshot: Snapshot) -> int:
+    """The transaction number that stands for a joined document.
+
+    It is refused once the floor has reached the snapshot's ``xmax``: a pass with a later snapshot has been here then,
+    and the tombstone that would refuse an older document may be gone.
+    """
+    return snapshot.xmax - 1
+
+
+def batches(writes: Sequence[Write]) -> list[list[Write]]:
     """Parts that one script may take: Redis answers nobody else while it runs."""
     batches: list[list[Write]] = []
     size = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sqlite3
 import time
@@ -20,17 +21,28 @@ from diptych.config import ConfigService
 from diptych.errors import MissingExtraError
 from diptych.write.addresses import parse_address
 from diptych.write.sqlite_types import give_back_what_was_stored
+from diptych.write.turns import Turns
 
 _POLL_S = 0.02
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Engines(Protocol):
-    """An open database: one engine for what only reads, one for units of work."""
+    """An open database: an engine for what only reads, one for units of work, one for the hinge.
+
+    The hinge's, ``keeper``, has connections of its own, so that no load holds it up. On SQLite it only reads; what it
+    writes goes, like every write, through ``writer``, and ``turns`` has its process's writers take turns. Where the
+    database lets many write at once there are no ``turns``.
+    """
 
     name: str
     reader: AsyncEngine
     writer: AsyncEngine
+    keeper: AsyncEngine
+    turns: Turns | None
+
+    async def identity(self, connection: AsyncConnection) -> str:
+        """Which database this is, and which of its histories; as much of it as this user may know."""
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         """The columns (or the constraint's name) of a violated unique constraint; None for another error."""
@@ -49,12 +61,6 @@ class Engines(Protocol):
 
     def is_lost(self, error: DBAPIError) -> bool:
         """Whether the database can't be reached, or the connection to it broke."""
-
-    async def settle(self) -> None:
-        """Waits until every transaction that was open at the call is over, a commit among them.
-
-        Raises ``DatabaseUnavailableError`` if one stays open for longer than ``DATABASE_TIMEOUT_MS``.
-        """
 
 
 def open_engines(database: str, config: ConfigService) -> Engines:
@@ -77,6 +83,7 @@ async def close_engines(engines: Engines) -> None:
     """Closes every connection; safe to call twice."""
     await engines.reader.dispose()
     await engines.writer.dispose()
+    await engines.keeper.dispose()
 
 
 @contextlib.asynccontextmanager
@@ -100,10 +107,13 @@ class SqliteEngines:
         # One writing connection a process: a second could only wait in the file for the first.
         self.writer = create_async_engine(url, pool_size=1, **options)
         self.reader = create_async_engine(url, pool_size=config.get("DATABASE_POOL_SIZE"), **options)
-        for engine in (self.writer, self.reader):
+        self.keeper = create_async_engine(url, pool_size=2, **options)
+        self.turns: Turns | None = Turns(timeout_s)
+        for engine in (self.writer, self.reader, self.keeper):
             give_back_what_was_stored(engine.dialect)
         sa.event.listen(self.writer.sync_engine, "connect", self._prepare_writer)
         sa.event.listen(self.reader.sync_engine, "connect", self._prepare_reader)
+        sa.event.listen(self.keeper.sync_engine, "connect", self._prepare_reader)
         # A write that began by reading could not go on if another wrote meanwhile (SQLITE_BUSY at once, no
         # waiting): so every unit of work takes the write lock at its beginning.
         sa.event.listen(self.writer.sync_engine, "begin", _begin_immediate)
@@ -117,6 +127,12 @@ class SqliteEngines:
     def _prepare_reader(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None
         _pragmas(connection, "foreign_keys=ON", "query_only=ON")
+
+    async def identity(self, connection: AsyncConnection) -> str:
+        # A file that was put back from a copy is another one, unless the copy was written into the old one.
+        main = (await connection.exec_driver_sql("PRAGMA database_list")).mappings().first()
+        path = main and main["file"]
+        return f"file {(await asyncio.to_thread(os.stat, path)).st_ino}" if path else "memory"
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         found = re.match(r"UNIQUE constraint failed: (.+)", str(error.orig))
@@ -141,9 +157,22 @@ class SqliteEngines:
         )
         return error.connection_invalidated or _sqlite_code(error) in lost
 
-    async def settle(self) -> None:
-        async with self.writer.connect() as connection, connection.begin():
-            pass  # writers are one after the other: those before this one are over
+
+_IDENTITY: tuple[sa.Executable, ...] = (
+    sa.select(sa.column("system_identifier")).select_from(sa.func.pg_control_system()),
+    # The timeline, of the present end of the log; the control file tells a new one only at the next checkpoint.
+    sa.select(sa.func.substr(sa.func.pg_walfile_name(sa.func.pg_current_wal_lsn()), 1, 8)),
+    sa.text("SELECT oid FROM pg_database WHERE datname = current_database()"),
+)
+
+_KEEPER_SETTINGS = {
+    # A promise that the server forgets in a crash would have commands acknowledged while Redis is still trusted.
+    "synchronous_commit": "on",
+    # An UPDATE that waited for a row's lock judges the row anew; above this level it would fail.
+    "default_transaction_isolation": "read committed",
+    # A plan made for any cursor takes the log's tail for a third of the log.
+    "plan_cache_mode": "force_custom_plan",
+}
 
 
 class PostgresEngines:
@@ -157,7 +186,7 @@ class PostgresEngines:
         name = url.query.get("application_name")
         named = {} if name is None else {"application_name": name}
         url = url.difference_update_query(["application_name"])
-        timeout_s = self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
         limits = {"timeout": timeout_s, "command_timeout": config.get("DATABASE_STATEMENT_TIMEOUT_MS") / 1000}
         options = {
             "pool_size": config.get("DATABASE_POOL_SIZE"),
@@ -179,9 +208,27 @@ class PostgresEngines:
             connect_args={**limits, "server_settings": named | {"default_transaction_read_only": "on"}},
             **options,
         )
+        self.keeper = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            connect_args={**limits, "server_settings": named | _KEEPER_SETTINGS},
+            **options | {"pool_size": 4},  # three for statements, one to listen
+        )
+        self.turns: Turns | None = None
 
-        for engine in (self.writer, self.reader):
+        for engine in (self.writer, self.reader, self.keeper):
             sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
+
+    async def identity(self, connection: AsyncConnection) -> str:
+        return ":".join([await self._ask_for(connection, what) for what in _IDENTITY])
+
+    async def _ask_for(self, connection: AsyncConnection, what: sa.Executable) -> str:
+        try:
+            return str((await connection.execute(what)).scalar_one())
+        except DBAPIError as error:
+            if self.is_lost(error) or self.is_busy(error):
+                raise
+            return ""  # not for this user, or not in what only speaks like PostgreSQL
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if _sqlstate(error) != "23505":
@@ -204,17 +251,6 @@ class PostgresEngines:
 
     def is_lost(self, error: DBAPIError) -> bool:
         return error.connection_invalidated or _class(error) in ("08", "57", "53", "58")
-
-    async def settle(self) -> None:
-        # Every transaction that was given its number before this one is over when none in progress has a lower one.
-        number = sa.select(sa.cast(sa.func.pg_current_xact_id(), sa.Text))
-        oldest = sa.select(sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text))
-        async with asyncio.timeout(self._timeout_s):
-            async with self.writer.connect() as connection:
-                end = int((await connection.execute(number)).scalar_one())
-            async with self.reader.connect() as connection:
-                while int((await connection.execute(oldest)).scalar_one()) < end:  # noqa: ASYNC110 - nothing tells
-                    await asyncio.sleep(_POLL_S)
 
 
 def _pragmas(connection: Any, *pragmas: str) -> None:

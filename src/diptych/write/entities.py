@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -50,6 +51,7 @@ class MappedEntity:
             self._described[dialect.name] = Entity(
                 model=self.model,
                 name=self.name,
+                table=str(self.table.fullname),
                 primary_key=self.primary_key,
                 columns={name: self._describe_column(name, dialect) for name in self.columns},
             )
@@ -63,6 +65,7 @@ class MappedEntity:
             nullable=bool(column.nullable),
             unique=name in self.unique_columns,
             bytewise=_is_bytewise(column, dialect),
+            logged=self._values[name].logged,
             holds=partial(self.holds, name),
         )
 
@@ -116,6 +119,20 @@ class MappedEntity:
         """Values in the order of ``columns``, by attribute name."""
         return dict(zip(self.columns, values, strict=True))
 
+    def from_log(self, image: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of an image of the change log, or of a key in it, that are exactly what a select gives.
+
+        Those that are not (``Column.logged``), that this class does not have, or that have a value which it can't
+        have (another version of the application has written it) are left out: they are to be read again.
+        """
+        found: dict[str, Any] = {}
+        for name, value in image.items():
+            values = self._values.get(name)
+            if values is not None and values.logged:
+                with contextlib.suppress(ValueError):
+                    found[name] = values.from_log(value)
+        return found
+
     def instance(self, row: Mapping[str, Any]) -> Any:
         """A detached instance of the mapped class with these loaded values.
 
@@ -154,6 +171,10 @@ class EntityRegistry:
                 )
             entity = self._entities[model] = MappedEntity(model, mapper)
         return entity
+
+    def by_table(self, name: str) -> MappedEntity | None:
+        """The one of this table, among those used so far."""
+        return next((entity for entity in self._entities.values() if entity.table.fullname == name), None)
 
 
 def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:

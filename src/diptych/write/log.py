@@ -6,25 +6,40 @@ The only exception is what the application asked for: rows and personal data tha
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import UserDefinedType
 
 from diptych.ports import Change, CommandContext
 
 IMAGE_FORMAT = 1
 """The format of ``image``, ``key`` and ``old_key``, written as ``version``; a domain event has one of its own."""
 
-_metadata = sa.MetaData()
+
+class TransactionId(UserDefinedType[str]):
+    """PostgreSQL's 64-bit transaction id, which drivers know as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: object) -> str:
+        return "xid8"
+
+
+METADATA = sa.MetaData()
+"""The framework's own tables."""
 
 LOG = sa.Table(
     "diptych_log",
-    _metadata,
+    METADATA,
     # The table is made and upgraded by the migrations; here are the columns that statements name.
     sa.Column("position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
+    sa.Column("transaction", TransactionId),
+    sa.Column("table_name", sa.Text),
     sa.Column("entity", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("old_key", sa.Text),
@@ -37,7 +52,14 @@ LOG = sa.Table(
     sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
 )
 
-_APPEND = sa.insert(LOG).returning(LOG.c.position)
+TRANSACTION = sa.cast(sa.cast(LOG.c.transaction, sa.Text), sa.BigInteger)
+"""The transaction's number; nothing casts an ``xid8`` to a number at once."""
+
+_APPEND = {
+    "postgresql": sa.insert(LOG).returning(LOG.c.position, TRANSACTION),
+    # Transactions are one after the other there: the position is a number for them too.
+    "sqlite": sa.insert(LOG).returning(LOG.c.position, LOG.c.position),
+}
 
 
 async def append(
@@ -46,7 +68,7 @@ async def append(
     identifying: Sequence[str],
     context: CommandContext,
 ) -> None:
-    """Writes the log row of a change and sets the change's position.
+    """Writes the log row of a change and sets the change's position and transaction.
 
     To be called right after the change, in its transaction: the position is drawn while the row is locked, so
     the positions of one row are in the order of its commits. ``identifying`` are the columns by which the row is
@@ -54,6 +76,7 @@ async def append(
     """
     values = {
         "entity": change.entity.name,
+        "table_name": change.entity.table,
         "key": _json(_picked(change.image, identifying)),
         "old_key": _json(_picked(change.before, identifying)) if change.before is not None else None,
         "kind": change.kind,
@@ -64,29 +87,8 @@ async def append(
         "actor": context.actor,
         "recorded_at": datetime.datetime.now(datetime.UTC),
     }
-    change.position = (await connection.execute(_APPEND, values)).scalar_one()
-
-
-async def forget(
-    connection: AsyncConnection,
-    *,
-    rows_before: datetime.datetime | None,
-    data_before: datetime.datetime | None,
-) -> tuple[int, int]:
-    """Deletes rows recorded before a time, and blanks the personal data of those before another.
-
-    Returns how many rows were deleted and how many blanked. A blanked row keeps its position, entity, kind,
-    command and time; image, keys and actor are gone.
-    """
-    deleted = blanked = 0
-    if rows_before is not None:
-        result = await connection.execute(sa.delete(LOG).where(LOG.c.recorded_at < rows_before))
-        deleted = result.rowcount
-    if data_before is not None:
-        old = sa.and_(LOG.c.recorded_at < data_before, LOG.c.image.is_not(None))
-        blank = sa.update(LOG).where(old).values(key="{}", old_key=None, image=None, actor=None)
-        blanked = (await connection.execute(blank)).rowcount
-    return deleted, blanked
+    written = await connection.execute(_APPEND[connection.dialect.name], values)
+    change.position, change.transaction = written.one()
 
 
 def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -95,4 +97,8 @@ def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def _json(value: Mapping[str, Any]) -> str:
     # What JSON has no word for (an application's own types) is kept as its text: the log is to be read by people.
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    # So are a float's infinity and NaN, which would become null and be read back as such.
+    plain = {
+        name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in value.items()
+    }
+    return msgspec.json.encode(plain, enc_hook=str).decode()

@@ -14,10 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.config import ConfigService
 from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError, WiringError
-from diptych.ports import Change, ChangePublisher
+from diptych.ports import Change
+from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines, close_engines, open_engines, reading
 from diptych.write.entities import EntityRegistry, MappedEntity
 from diptych.write.failures import translated
+from diptych.write.fence import SqlFence
 from diptych.write.schema import prepare_schema
 from diptych.write.statements import Lookup, delete_row, insert_row, rows_after, update_row
 from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
@@ -43,6 +45,8 @@ class ORMService:
         self._config = config_service or ConfigService()
         self._entities = EntityRegistry()
         self._opened: Engines | None = None
+        self._fence: SqlFence | None = None
+        self._acknowledger: Acknowledger | None = None
         self._units: UnitsOfWork | None = None
         self._prepared: set[sa.MetaData] = set()
 
@@ -67,14 +71,20 @@ class ORMService:
             raise
         self._prepared = {metadata} if metadata is not None else set()
         self._opened = engines
-        self._units = UnitsOfWork(engines)
+        self._fence = SqlFence(engines, self._entities.by_table)
+        self._acknowledger = Acknowledger(self._fence, self._config.get("DATABASE_TIMEOUT_MS") / 1000)
+        self._units = UnitsOfWork(engines, self._acknowledger)
 
     async def close(self) -> None:
         """Finishes what is being committed and closes every connection. Safe to call twice, or before ``init``."""
-        units, engines = self._units, self._opened
-        self._units = self._opened = None
+        units, acknowledger, fence, engines = self._units, self._acknowledger, self._fence, self._opened
+        self._units = self._acknowledger = self._fence = self._opened = None
         if units is not None:
             await units.close()
+        if acknowledger is not None:
+            await acknowledger.close()
+        if fence is not None:
+            await fence.close()
         if engines is not None:
             await close_engines(engines)
 
@@ -220,27 +230,25 @@ class ORMService:
     @property
     def engines(self) -> Engines:
         """The open database, for the rooms that read it. Raises ``NotStartedError`` before ``init``."""
-        if self._opened is None:
-            raise NotStartedError(
-                "ORMService is not open: `await orm_service.init()` first, or `async with` it"
-            )
-        return self._opened
+        return _opened(self._opened)
 
     @property
     def units(self) -> UnitsOfWork:
         """What runs units of work over this database. Raises ``NotStartedError`` before ``init``."""
-        if self._units is None:
-            raise NotStartedError(
-                "ORMService is not open: `await orm_service.init()` first, or `async with` it"
-            )
-        return self._units
+        return _opened(self._units)
 
-    def publish_to(self, publisher: ChangePublisher) -> None:
-        """From now on committed changes go to this publisher. For the composition root."""
-        self.units.publisher = publisher
+    @property
+    def fence(self) -> SqlFence:
+        """SQL's part of the hinge. Raises ``NotStartedError`` before ``init``."""
+        return _opened(self._fence)
+
+    @property
+    def acknowledger(self) -> Acknowledger:
+        """What holds committed commands back until they are visible. Raises ``NotStartedError`` before ``init``."""
+        return _opened(self._acknowledger)
 
     async def finish(self) -> None:
-        """Waits until everything that is being committed is committed and published."""
+        """Waits until everything that is being committed is committed and acknowledged."""
         if self._units is not None:
             await self._units.close()
 
@@ -277,6 +285,12 @@ class ORMService:
         self, entity: MappedEntity, before: dict[str, Any] | None, after: dict[str, Any] | None
     ) -> Change:
         return Change(entity.describe(self.engines.reader.dialect), before, after)
+
+
+def _opened(part: R | None) -> R:
+    if part is None:
+        raise NotStartedError("ORMService is not open: `await orm_service.init()` first, or `async with` it")
+    return part
 
 
 @contextlib.asynccontextmanager

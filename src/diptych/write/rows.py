@@ -3,25 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
-from diptych.ports import Row
+from diptych.errors import WiringError
+from diptych.ports import Entity, Row, Snapshot
 from diptych.write.engines import reading
 from diptych.write.entities import MappedEntity, has_code_point_order
 from diptych.write.failures import translated
 from diptych.write.orm import ORMService
+from diptych.write.sql_words import WORDS
+
+
+class Join(Protocol):
+    """A value of another row: the ``value`` of that row of ``entity`` whose ``remote`` equals the own ``local``."""
+
+    @property
+    def field(self) -> str: ...
+    @property
+    def local(self) -> str: ...
+    @property
+    def entity(self) -> Entity: ...
+    @property
+    def remote(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+
+
+class _Batch(NamedTuple):
+    """Rows with the snapshot they were read in, and the primary key of the last one."""
+
+    snapshot: Snapshot
+    rows: list[Row]
+    last: Sequence[Any] | None
 
 
 class SqlRows:
-    """A ``RowSource``: rows of one entity, with ``columns`` only, looked up by ``key`` and listed in orders."""
+    """A ``RowSource``: rows of one entity, with ``columns`` only, looked up by ``key`` and listed in orders.
 
-    def __init__(self, orm: ORMService, entity: MappedEntity, key: str, columns: Sequence[str]) -> None:
+    Each row has the values of ``joins`` too, under the names of their fields.
+    """
+
+    def __init__(
+        self,
+        orm: ORMService,
+        entity: MappedEntity,
+        key: str,
+        columns: Sequence[str],
+        joins: Sequence[Join] = (),
+    ) -> None:
         self._orm = orm
         self._entity = entity
-        self._names = tuple(columns)
-        self._selected = sa.select(*(entity.columns[name] for name in columns))
+        self._names = (*columns, *(join.field for join in joins))
+        own = [entity.columns[name] for name in columns]
+        source, joined = _outer_joins(orm, entity, joins)
+        self._selected = sa.select(*own, *joined).select_from(source)
+        self._labelled = sa.select(
+            *(column.label(f"value_{i}") for i, column in enumerate((*own, *joined)))
+        ).select_from(source)
+        self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._key_name = key
         self._key = entity.columns[key]
         self._one = self._selected.where(self._key == sa.bindparam("key", type_=self._key.type))
@@ -30,49 +71,89 @@ class SqlRows:
         if not self._entity.holds(self._key_name, key):
             return None
         rows = await self._fetch(self._one, {"key": key})
-        return rows[0] if rows else None
+        return self._row(rows[0]) if rows else None
 
     async def page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row]:
         columns = [self._in_code_points(self._entity.columns[name]) for name in order]
         statement = self._selected.order_by(*columns).limit(limit)
         if after is not None:
             statement = statement.where(sa.tuple_(*columns) > sa.tuple_(*self._literals(order, after)))
-        return await self._fetch(statement)
+        return [self._row(found) for found in await self._fetch(statement)]
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
-        key = [self._entity.columns[name] for name in self._entity.primary_key]
-        statement = self._selected.add_columns(*key).order_by(*key).limit(batch_size)
-        after: Sequence[Any] | None = None
+        selected = self._selected.add_columns(*self._primary_key)
+        last: Sequence[Any] | None = None
         while True:
-            batch = statement
-            if after is not None:
-                batch = statement.where(
-                    sa.tuple_(*key) > sa.tuple_(*self._literals(self._entity.primary_key, after))
-                )
-            with translated(self._orm.engines, self._entity):
-                async with reading(self._orm.engines) as connection:
-                    found = (await connection.execute(batch)).all()
+            found = await self._fetch(self._batch(selected, last, batch_size))
             if found:
-                yield [dict(zip(self._names, values, strict=False)) for values in found]
+                yield [self._row(values) for values in found]
             if len(found) < batch_size:
                 return
-            after = found[-1][len(self._names) :]
+            last = found[-1][len(self._names) :]
 
-    async def settle(self) -> None:
-        with translated(self._orm.engines, self._entity):
-            await self._orm.engines.settle()
+    async def rows_by(
+        self, column: str, values: Sequence[Any], batch_size: int
+    ) -> AsyncIterator[tuple[Snapshot, list[Row]]]:
+        wanted = [v for v in dict.fromkeys(values) if v is not None and self._entity.holds(column, v)]
+        is_unique = column in self._entity.unique_columns
+        for start in range(0, len(wanted) or 1, batch_size):
+            selected = self._labelled.where(
+                self._entity.columns[column].in_(wanted[start : start + batch_size])
+            )
+            last: Sequence[Any] | None = None
+            while True:
+                batch = await self._batch_in_snapshot(selected, last, batch_size)
+                yield batch.snapshot, batch.rows
+                if is_unique or len(batch.rows) < batch_size:
+                    break
+                last = batch.last
 
     async def count(self) -> int:
-        with translated(self._orm.engines, self._entity):
-            async with reading(self._orm.engines) as connection:
-                count = sa.select(sa.func.count()).select_from(self._entity.table)
-                return int((await connection.execute(count)).scalar_one())
+        found = await self._fetch(sa.select(sa.func.count()).select_from(self._entity.table))
+        return int(found[0][0])
 
-    async def _fetch(self, statement: sa.Select[Any], values: dict[str, Any] | None = None) -> list[Row]:
+    async def _batch_in_snapshot(
+        self, selected: sa.Select[Any], last: Sequence[Any] | None, batch_size: int
+    ) -> _Batch:
+        """One statement: a snapshot that was read by another could be newer or older than the rows."""
+        keys = [column.label(f"key_{i}") for i, column in enumerate(self._primary_key)]
+        found = self._batch(
+            selected.add_columns(*keys, sa.literal_column("1").label("found")), last, batch_size
+        ).subquery("found")
+        snapshot = sa.select(WORDS[self._orm.engines.name].snapshot.label("snapshot")).subquery("now")
+        # Joined to the snapshot, so that there is one row to tell it when there is no other.
+        statement = (
+            sa.select(*snapshot.c, *found.c)
+            .select_from(snapshot.outerjoin(found, sa.true()))
+            .order_by(*(found.c[key.name] for key in keys))
+        )
+        result = await self._fetch(statement)
+        is_empty = result[0].found is None
+        return _Batch(
+            Snapshot.parse(result[0].snapshot),
+            [] if is_empty else [self._row(values[1:]) for values in result],
+            None if is_empty else result[-1][1 + len(self._names) : -1],
+        )
+
+    def _batch(self, selected: sa.Select[Any], last: Sequence[Any] | None, batch_size: int) -> sa.Select[Any]:
+        """The next rows by the primary key."""
+        statement = selected.order_by(*self._primary_key).limit(batch_size)
+        if last is None:
+            return statement
+        after = sa.tuple_(*self._literals(self._entity.primary_key, last))
+        return statement.where(sa.tuple_(*self._primary_key) > after)
+
+    async def _fetch(
+        self, statement: sa.Select[Any], values: dict[str, Any] | None = None
+    ) -> Sequence[sa.Row[Any]]:
         with translated(self._orm.engines, self._entity):
             async with reading(self._orm.engines) as connection:
-                result = await connection.execute(statement, values)
-                return [dict(zip(self._names, row, strict=True)) for row in result]
+                result: Sequence[sa.Row[Any]] = (await connection.execute(statement, values)).all()
+        return result
+
+    def _row(self, values: Sequence[Any]) -> Row:
+        """The first of these values by their names; a key for the next batch may follow."""
+        return dict(zip(self._names, values, strict=False))
 
     def _literals(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
         columns = (self._entity.columns[name] for name in names)
@@ -84,3 +165,45 @@ class SqlRows:
         if has_code_point_order(column, dialect) or not isinstance(column.type, sa.String):
             return column
         return column.collate("C" if dialect.name == "postgresql" else "BINARY")
+
+
+def _outer_joins(
+    orm: ORMService, entity: MappedEntity, joins: Sequence[Join]
+) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
+    """The tables joined, each once for each of the rows that is meant, and the columns of the values."""
+    source: sa.FromClause = entity.table
+    values: list[sa.ColumnElement[Any]] = []
+    aliases: dict[tuple[str, type, str], sa.FromClause] = {}
+    for join in joins:
+        other = orm.entity(join.entity.model)
+        meant = (join.local, other.model, join.remote)
+        if meant not in aliases:
+            aliases[meant] = other.table.alias()
+            remote = aliases[meant].c[other.columns[join.remote].key]
+            local = entity.columns[join.local]
+            _check_comparable(local, other.columns[join.remote])
+            on = remote == _with_collation_of(other.columns[join.remote], local, orm.engines.reader.dialect)
+            source = source.outerjoin(aliases[meant], on)
+        values.append(aliases[meant].c[other.columns[join.value].key])
+    return source, values
+
+
+def _check_comparable(local: sa.Column[Any], remote: sa.Column[Any]) -> None:
+    kinds = [column.type for column in (local, remote)]
+    if any(isinstance(kind, sa.Enum) for kind in kinds) and repr(kinds[0]) != repr(kinds[1]):
+        raise WiringError(
+            [f"{local} and {remote} can't be joined: PostgreSQL compares an enum only with itself"]
+        )
+
+
+def _with_collation_of(
+    remote: sa.Column[Any], local: sa.Column[Any], dialect: sa.Dialect
+) -> sa.ColumnElement[Any]:
+    """PostgreSQL refuses to compare texts of two collations; the remote one's keeps the index of ``remote``.
+
+    SQLite takes the one of what stands on the left.
+    """
+    ours, theirs = (getattr(c.type.dialect_impl(dialect), "collation", None) for c in (local, remote))
+    if dialect.name != "postgresql" or ours == theirs:
+        return local
+    return local.collate(theirs or "default")

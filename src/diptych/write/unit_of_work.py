@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
@@ -14,9 +15,16 @@ import stamina
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableError, UnitOfWorkError
-from diptych.ports import Change, ChangePublisher, CommandContext
+from diptych.errors import (
+    ConflictError,
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    UnavailableError,
+    UnitOfWorkError,
+)
+from diptych.ports import Change, CommandContext
 from diptych.write import log
+from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines
 from diptych.write.entities import MappedEntity
 from diptych.write.failures import TransactionConflict, translated
@@ -24,6 +32,8 @@ from diptych.write.failures import TransactionConflict, translated
 R = TypeVar("R")
 
 _log = logging.getLogger("diptych.write")
+
+_LONG_S = 0.5
 
 MAX_ATTEMPTS = 10
 """How often a command is run again that lost against concurrent ones (PostgreSQL's 40001 and 40P01)."""
@@ -113,16 +123,41 @@ def _log_unheard(task: asyncio.Task[None]) -> None:
         _log.error("a command whose caller had gone could not be concluded", exc_info=error)
 
 
+class _Opened:
+    """A connection with a transaction that has begun; on SQLite, with this process's turn to write."""
+
+    def __init__(self, connection: AsyncConnection, exits: contextlib.AsyncExitStack) -> None:
+        self.connection = connection
+        self._exits = exits
+        self._since = time.monotonic()
+
+    async def close(self) -> None:
+        """Rolls back what is not committed and gives everything back. Safe to call twice."""
+        # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
+        with contextlib.suppress(DBAPIError, OSError):
+            await self.connection.close()
+        await self._exits.aclose()
+
+    def warn_if_long(self, context: CommandContext) -> None:
+        """On SQLite nothing else is written meanwhile, by any process, the keepers' promises included."""
+        seconds = time.monotonic() - self._since
+        if seconds > _LONG_S:
+            _log.warning(
+                "command %s held SQLite's only writer for %.1f s: do what takes long before it, or after it",
+                *(context.command_id, seconds),
+            )
+
+
 class UnitsOfWork:
     """Runs pieces of work, each in a transaction of its own, and waits at the end for those still committing."""
 
-    def __init__(self, engines: Engines, publisher: ChangePublisher | None = None) -> None:
+    def __init__(self, engines: Engines, acknowledger: Acknowledger) -> None:
         self._engines = engines
-        self.publisher = publisher
+        self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
-        """Awaits ``work(unit)`` in a transaction and returns its result once that is committed and published.
+        """Awaits ``work(unit)`` in a transaction and returns its result once that is committed and acknowledged.
 
         Whatever ``work`` raises leaves nothing behind. Inside another unit of work it joins that one. It is run
         again, from the start, if a concurrent transaction won; ``ConflictError`` after ``MAX_ATTEMPTS``.
@@ -136,7 +171,7 @@ class UnitsOfWork:
             return await self._repeat(work, context)
 
     async def close(self) -> None:
-        """Waits until everything that was being committed is committed and published."""
+        """Waits until everything that was being committed is committed and acknowledged."""
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)
 
@@ -161,21 +196,21 @@ class UnitsOfWork:
         raise AssertionError("unreachable: an attempt returns or raises")
 
     async def _attempt(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
-        connection = await self._begin()
-        unit = UnitOfWork(connection, self._engines, context, outer=_current.get())
+        opened = await self._begin()
+        unit = UnitOfWork(opened.connection, self._engines, context, outer=_current.get())
         token = _current.set(unit)
         try:
             result = await work(unit)
             await unit.finish()
         except BaseException:
-            await self._conclude(self._abandon(connection, unit))
+            await self._conclude(self._abandon(opened, unit))
             raise
         finally:
             _current.reset(token)
-        await self._conclude(self._commit(connection, unit))
+        await self._conclude(self._commit(opened, unit))
         return result
 
-    async def _begin(self) -> AsyncConnection:
+    async def _begin(self) -> _Opened:
         opening = asyncio.get_running_loop().create_task(self._open())
         try:
             return await asyncio.shield(opening)
@@ -184,24 +219,33 @@ class UnitsOfWork:
             self._track(asyncio.get_running_loop().create_task(self._close_opened(opening)))
             raise
 
-    async def _close_opened(self, opening: asyncio.Task[AsyncConnection]) -> None:
+    async def _close_opened(self, opening: asyncio.Task[_Opened]) -> None:
         with contextlib.suppress(UnavailableError):
-            await self._roll_back(await opening)
+            await (await opening).close()
 
     def _track(self, task: asyncio.Task[None]) -> None:
         self._concluding.add(task)
         task.add_done_callback(self._concluding.discard)
 
-    async def _open(self) -> AsyncConnection:
-        with translated(self._engines):
-            connection = self._engines.writer.connect()
-            await connection.start()
-            try:
-                await connection.begin()
-            except BaseException:
-                await connection.close()
-                raise
-        return connection
+    async def _open(self) -> _Opened:
+        async with contextlib.AsyncExitStack() as exits:
+            if self._engines.turns is not None:
+                try:
+                    await exits.enter_async_context(self._engines.turns.take())
+                except TimeoutError as error:
+                    raise DatabaseBusyError(
+                        "other commands held SQLite's only writer for longer than DATABASE_TIMEOUT_MS"
+                    ) from error
+            with translated(self._engines):
+                connection = self._engines.writer.connect()
+                await connection.start()
+                try:
+                    await connection.begin()
+                    await self._acknowledger.prepare()
+                except BaseException:
+                    await connection.close()
+                    raise
+            return _Opened(connection, exits.pop_all())
 
     async def _conclude(self, ending: Any) -> None:
         """Runs the ending to its end, even if the caller is cancelled meanwhile (its client went away).
@@ -216,36 +260,23 @@ class UnitsOfWork:
             task.add_done_callback(_log_unheard)
             raise
 
-    async def _abandon(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
+    async def _abandon(self, opened: _Opened, unit: UnitOfWork) -> None:
         await unit.abandon()
-        await self._roll_back(connection)
+        await opened.close()
 
-    async def _roll_back(self, connection: AsyncConnection) -> None:
-        # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
-        with contextlib.suppress(DBAPIError, OSError):
-            await connection.close()
-
-    async def _commit(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
+    async def _commit(self, opened: _Opened, unit: UnitOfWork) -> None:
         try:
-            if self.publisher is None or not unit.changes:
-                await self._commit_transaction(connection)
-            else:
-                await self._commit_and_publish(connection, unit, self.publisher)
+            if not unit.changes:
+                await self._commit_transaction(opened.connection)
+                return
+            known = self._acknowledger.known
+            await self._commit_transaction(opened.connection)
+            if self._engines.turns is not None:
+                opened.warn_if_long(unit.context)
         finally:
-            await self._roll_back(connection)
-
-    async def _commit_and_publish(
-        self, connection: AsyncConnection, unit: UnitOfWork, publisher: ChangePublisher
-    ) -> None:
-        async with publisher.committing():
-            try:
-                await self._commit_transaction(connection)
-            except BaseException:
-                publisher.doubt(unit.changes)
-                raise
-            # Given back first: on SQLite it is the only one that writes, and Redis may take its time.
-            await self._roll_back(connection)
-            await publisher.publish(unit.changes)
+            # Given back before the rest: on SQLite it is the only one that writes, and Redis may take its time.
+            await opened.close()
+        await self._acknowledger.acknowledge(unit.changes, known)
 
     async def _commit_transaction(self, connection: AsyncConnection) -> None:
         try:

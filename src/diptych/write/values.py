@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import json
 import math
 from typing import Annotated, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from diptych.wording import worded
 
 _INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
+
+_LOGGED = (
+    *(sa.String, sa.Integer, sa.Float, sa.Numeric, sa.Boolean, sa.Uuid, sa.LargeBinary, sa.JSON),
+    *(sa.DateTime, sa.Date, sa.Time, sa.Interval),
+)
+_DIALECTS: tuple[sa.Dialect, ...] = (sqlite.dialect(), postgresql.dialect())  # type: ignore[no-untyped-call]
 
 _NOT_UNICODE = "must be well-formed Unicode, without lone surrogates"
 
@@ -27,6 +35,7 @@ class ColumnValues:
 
     def __init__(self, column: sa.Column[Any]) -> None:
         self.python_type = _python_type(column.type)
+        self.logged = _is_logged(column.type)
         self._column = column
         self._type = _with_zone(self.python_type, column.type)
         self._bounded_type = _bounded(self._type, column.type)
@@ -44,9 +53,12 @@ class ColumnValues:
 
     def convert(self, value: Any) -> Any:
         """The value to be stored, in the column's type."""
-        _refuse_expression(value)
         if self._column.computed is not None:
             raise ValueError("is computed by the database")
+        return self._fitting(value)
+
+    def _fitting(self, value: Any) -> Any:
+        _refuse_expression(value)
         if value is None:
             if not self._column.nullable and not self._column.primary_key:
                 raise ValueError("must not be null")
@@ -65,10 +77,21 @@ class ColumnValues:
     def holds(self, value: Any) -> bool:
         """Whether a value can be in the column; PostgreSQL fails on a look-up of one that can't."""
         try:
-            self.convert(value)
+            self._fitting(value)
         except ValueError:
             return False
         return True
+
+    def from_log(self, value: Any) -> Any:
+        """The column's value, of what the change log's JSON has for it. To be asked where ``logged``.
+
+        Raises ``ValueError`` for what the column can't have: another version of the application has written it.
+        """
+        if value is None or isinstance(self._column.type, sa.JSON):
+            return value
+        if self.python_type is float and isinstance(value, str):
+            return float(value)  # an infinity or NaN, for which JSON has no word
+        return msgspec.convert(value, self.python_type)
 
     def _check(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -140,6 +163,46 @@ def _python_type(column_type: sa.types.TypeEngine[Any]) -> Any:
         return column_type.python_type
     except NotImplementedError:
         return None
+
+
+def _is_logged(column_type: sa.types.TypeEngine[Any]) -> bool:
+    """Whether JSON and back gives exactly what a select does, on every database.
+
+    It does not for types of the application's own and those of one database alone; for times of day with a zone
+    (SQLite drops it); and for inexact numbers in a ``NUMERIC`` column, in which SQLite makes 1 of 1.0.
+    """
+    if not isinstance(column_type, _LOGGED):
+        return False
+    if isinstance(column_type, sa.Time) and column_type.timezone:
+        return False
+    if (
+        isinstance(column_type, sa.Numeric)
+        and not isinstance(column_type, sa.Float)
+        and not column_type.asdecimal
+    ):
+        return False
+    if isinstance(column_type, sa.Enum) and column_type.enum_class is not None:
+        return _is_plain_enum(column_type)
+    return _is_library_type(column_type) and all(_is_same(column_type, dialect) for dialect in _DIALECTS)
+
+
+def _is_plain_enum(column_type: sa.Enum) -> bool:
+    """Whether its members are told apart by their values, all text or all whole numbers."""
+    members = column_type.enum_class
+    if members is None or not issubclass(members, enum.Enum) or not _is_library_type(column_type):
+        return False
+    kinds = {type(member.value) for member in members}
+    return kinds in ({str}, {int})
+
+
+def _is_library_type(column_type: sa.types.TypeEngine[Any]) -> bool:
+    return type(column_type).__module__.partition(".")[0] == "sqlalchemy"
+
+
+def _is_same(column_type: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> bool:
+    """Whether the column has no other type on this database (``with_variant``), or one with the same values."""
+    there = column_type.dialect_impl(dialect)
+    return _is_library_type(there) and _python_type(there) == _python_type(column_type)
 
 
 def _with_zone(python_type: Any, column_type: sa.types.TypeEngine[Any]) -> Any:

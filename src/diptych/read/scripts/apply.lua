@@ -1,50 +1,79 @@
 -- Writes documents with their list entries into one generation of a read model, each only if it is newer.
 --
--- KEYS: lease, marker, entries (hash: document key -> its entries), n list indexes, then the document keys.
--- ARGV: the lease that this process believes in ('' if none), n, then for each document
---       its log position (8 bytes, big endian), its body ('' for a deleted one) and its n list entries.
--- Returns OK, GONE (the generation is no longer there) or FOREIGN (another process looks after this read model).
+-- KEYS: marker, entries (hash: document key -> its entries), tombstones (sorted set: when they may go),
+--       n list indexes, then the document keys.
+-- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
+--       afterwards ('' for the one it has), n, then for each document: its stamp (8 bytes), its transaction, the
+--       floor at which it may go if it is a tombstone ('' if that is not known), its body ('' for a deleted one), and
+--       its n list entries.
+-- Returns OK; ELSEWHERE (another Redis), GONE (no such generation here), CLOSED or GAP (a builder's script out of turn).
 
-local lease = redis.call('GET', KEYS[1])
-if lease and lease ~= ARGV[1] then
-  -- The process that trusts this lease has not heard of our change: nobody may trust it any more.
-  redis.call('SET', KEYS[1], 'shared')
-  return 'FOREIGN'
+if not is_here(ARGV[1], ARGV[2]) then
+  return 'ELSEWHERE'
 end
-if not lease or redis.call('EXISTS', KEYS[2]) == 0 then
+local marker = redis.call('GET', KEYS[1])
+if not marker then
+  -- The data were lost, or another generation has replaced this one.
   return 'GONE'
 end
 
--- As numbers: Lua compares strings by the locale.
-local function position(stamp)
-  local high, low = struct.unpack('>I4I4', stamp)
-  return high * 4294967296 + low
+local number, floor = tonumber(ARGV[3]), 0
+if number then
+  -- A builder's scripts are accepted one after the other and only once: a late duplicate would bring back, at
+  -- position 0, what was deleted and whose tombstone has been purged.
+  local done = tonumber(string.match(marker, '^b(%d+)$'))
+  if not done then
+    return marker == 'f' .. ARGV[4] and 'OK' or 'CLOSED'
+  end
+  if number <= done then
+    return 'OK'
+  end
+  if number > done + 1 then
+    return 'GAP'
+  end
+else
+  floor = floor_of(marker) or 0
 end
 
-local lists = tonumber(ARGV[2])
-local at = 3
+local lists = tonumber(ARGV[5])
+local at = 6
 for k = 4 + lists, #KEYS do
-  local document = KEYS[k]
-  local stored = redis.call('GETRANGE', document, 0, 7)
-  if stored == '' or position(stored) < position(ARGV[at]) then
-    local former = redis.call('HGET', KEYS[3], document)
-    if former then
-      for i, entry in ipairs(cmsgpack.unpack(former)) do
-        redis.call('ZREM', KEYS[3 + i], entry)
+  local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
+  -- What is below the floor is in already. Were it written, a late message could bring back a document that was
+  -- deleted since, once the tombstone that would refuse it has been purged.
+  if number or tonumber(ARGV[at + 1]) >= floor then
+    local stored = redis.call('GETRANGE', document, 0, 7)
+    -- * Without the comparison a late or repeated message would put an older state over a newer one.
+    if stored == '' or is_newer(stamp, stored) then
+      local former = redis.call('HGET', KEYS[2], document)
+      if former then
+        for i, entry in ipairs(cmsgpack.unpack(former)) do
+          redis.call('ZREM', KEYS[3 + i], entry)
+        end
       end
+      redis.call('SET', document, stamp .. body)
+      if body == '' then
+        redis.call('HDEL', KEYS[2], document)
+      elseif lists > 0 then
+        local entries = {}
+        for i = 1, lists do
+          entries[i] = ARGV[at + 3 + i]
+          redis.call('ZADD', KEYS[3 + i], 0, entries[i])
+        end
+        redis.call('HSET', KEYS[2], document, cmsgpack.pack(entries))
+      end
+      stored = stamp
     end
-    redis.call('SET', document, ARGV[at] .. ARGV[at + 1])
-    if ARGV[at + 1] == '' then
-      redis.call('HDEL', KEYS[3], document)
-    elseif lists > 0 then
-      local entries = {}
-      for i = 1, lists do
-        entries[i] = ARGV[at + 1 + i]
-        redis.call('ZADD', KEYS[3 + i], 0, entries[i])
-      end
-      redis.call('HSET', KEYS[3], document, cmsgpack.pack(entries))
+    if body == '' and ARGV[at + 2] ~= '' and stored == stamp then
+      redis.call('ZADD', KEYS[3], ARGV[at + 2], stamp .. document)
     end
   end
-  at = at + 2 + lists
+  at = at + 4 + lists
+end
+
+if ARGV[4] ~= '' then
+  redis.call('SET', KEYS[1], raised(marker, ARGV[4], ''))
+elseif number then
+  redis.call('SET', KEYS[1], 'b' .. ARGV[3])
 end
 return 'OK'

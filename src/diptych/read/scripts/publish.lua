@@ -1,9 +1,42 @@
--- Lets readers trust a rebuilt generation, unless another process has written meanwhile.
+-- Ends a pass: raises the floor, purges tombstones, and lets readers trust the generation for a time.
 --
--- KEYS: lease, marker. ARGV: the lease of the building, the lease of the serving. Returns 1 if it was published.
+-- KEYS: lease, marker, tombstones.
+-- ARGV: run id, replication id, the lease's text, when it ends (milliseconds of this server's clock), the pass's floor,
+--       the floor that the fence relies on, the number of the pass, and how many tombstones to purge at most.
+-- Returns OK, ELSEWHERE, GONE, or BEHIND (older data than the fence relies on).
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then
-  return 0
+if not is_here(ARGV[1], ARGV[2]) then
+  return 'ELSEWHERE'
 end
-redis.call('SET', KEYS[1], ARGV[2])
-return 1
+local marker = redis.call('GET', KEYS[2])
+local floor = marker and floor_of(marker)
+if not floor then
+  return 'GONE'
+end
+if floor < tonumber(ARGV[6]) then
+  return 'BEHIND'
+end
+marker = raised(marker, ARGV[5], ARGV[7])
+redis.call('SET', KEYS[2], marker)
+
+-- A tombstone goes once every change that could still be on its way to this document is below the floor, where it is
+-- refused without it: that is when the floor has reached the xmax of a snapshot that saw the deletion.
+local reached = string.format('%.0f', floor_of(marker))
+local due = redis.call('ZRANGE', KEYS[3], '-inf', reached, 'BYSCORE', 'LIMIT', 0, ARGV[8])
+for _, tombstone in ipairs(due) do
+  local document = string.sub(tombstone, 9)
+  -- Only this very tombstone: the document may have been written, and deleted, again.
+  if redis.call('GET', document) == string.sub(tombstone, 1, 8) then
+    redis.call('DEL', document)
+  end
+  redis.call('ZREM', KEYS[3], tombstone)
+end
+
+-- Neither replicated nor written to the append-only file: what is restored from either has no right to the lease.
+redis.set_repl(redis.REPL_NONE)
+if redis.call('GET', KEYS[1]) ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
+  -- * An absolute time, counted from before the promise: a lease counted from now would outlast the promise by as
+  --   long as this message was on its way, and commands would be acknowledged that its readers don't see.
+  redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
+end
+return 'OK'

@@ -1,0 +1,187 @@
+"""What must be true of a read model's declaration; each fault is a sentence that says the remedy."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_type_hints
+
+import msgspec
+
+from diptych.errors import WiringError
+from diptych.ports import Column, Entity
+from diptych.read.model import Join, ReadModel
+from diptych.read.ordering import SORTABLE
+
+_KEY_TYPES = (str, int, datetime.date, uuid.UUID)
+_BYTEWISE = "give its column no case-insensitive collation, and no CHAR type"
+_UNIQUE = "must be unique by itself (unique=True or the primary key, not deferrable)"
+_LOGGED = "must be of a type that the change log gives back as it was"
+
+Entities = Mapping[type, Entity]
+
+
+def joined_models(model: type[ReadModel[Any]]) -> list[type]:
+    """The mapped classes whose rows a read model joins, each once. Raises ``WiringError`` for what is no join."""
+    problems = [*_check_joined_form(model)]
+    if problems:
+        raise _wiring_error(model, problems)
+    return list(dict.fromkeys(join.remote.class_ for join in model.joined.values()))
+
+
+def check_declaration(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> None:
+    """Raises ``WiringError`` that lists every fault."""
+    problems = [*_check_form(model)] or [*_check_names(model, entity, joined)]
+    if not problems:
+        problems = [
+            *_check_key(entity.columns[model.key.key]),
+            *_check_lists(model, entity),
+            *_check_nulls(model, entity.columns),
+            *_check_joins(model, entity, joined),
+        ]
+    if problems:
+        raise _wiring_error(model, problems)
+
+
+def _wiring_error(model: type, problems: Sequence[str]) -> WiringError:
+    return WiringError([f"{model.__name__}: {problem}" for problem in problems])
+
+
+def _check_form(model: type[ReadModel[Any]]) -> Iterator[str]:
+    missing = [name for name in ("key", "document") if not hasattr(model, name)]
+    for name in missing:
+        yield f"declares no `{name}`: see the reference of ReadModel"
+    if type(model.revision) is not int:
+        yield "`revision` must be a whole number"
+    yield from _check_joined_form(model)
+    if not missing:
+        document: Any = model.document
+        if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
+            yield "`document` must be a msgspec.Struct: its fields are what goes out"
+        elif document.__struct_config__.array_like:
+            yield "`document` must not be array_like: its fields go out under their names"
+
+
+def _check_joined_form(model: type[ReadModel[Any]]) -> Iterator[str]:
+    if not isinstance(model.joined, Mapping):
+        yield "`joined` must be a dict of the document's fields: {'author_name': join(…)}"
+        return
+    for field, join in model.joined.items():
+        if not isinstance(join, Join):
+            yield f"`joined`: {field!r} must be made by join(value, local, remote)"
+            continue
+        parts = {"value": join.value, "local": join.local, "remote": join.remote}
+        faulty = [part for part, a in parts.items() if not (hasattr(a, "key") and hasattr(a, "class_"))]
+        for part in faulty:
+            yield f"`joined`: the {part} of {field!r} must be a mapped attribute, such as Author.name"
+        if not faulty and join.value.class_ is not join.remote.class_:
+            yield (
+                f"`joined`: {field!r} takes {_named(join.value)} from the row found by {_named(join.remote)}: "
+                "both must be of one class"
+            )
+
+
+def _check_names(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> Iterator[str]:
+    fields = [
+        field.name for field in msgspec.structs.fields(model.document) if field.name not in model.joined
+    ]
+    listed = [name for order in model.lists for name in order.columns]
+    for name in dict.fromkeys((model.key.key, *fields, *listed)):
+        if name not in entity.columns:
+            yield _unknown(name, entity)
+    for order in model.lists:
+        for name, owner in zip(order.columns, order.models, strict=True):
+            if owner is not entity.model:
+                other = getattr(owner, "__name__", "another class")
+                yield f"{order}: {name!r} is of {other}: lists are in the order of {entity.name}'s own columns"
+    for field, join in model.joined.items():
+        yield from _check_joined_names(model, field, join, entity, joined)
+
+
+def _check_joined_names(
+    model: type[ReadModel[Any]], field: str, join: Join, entity: Entity, joined: Entities
+) -> Iterator[str]:
+    if field not in {known.name for known in msgspec.structs.fields(model.document)}:
+        yield f"`joined`: {field!r} is not a field of {model.document.__name__}"
+    if field in entity.columns:
+        yield f"`joined`: {field!r} is a column of {entity.name} too: give the document's field another name"
+    if join.local.class_ is not entity.model:
+        yield f"`joined`: the local column of {field!r} must be one of {entity.name}, not {_named(join.local)}"
+    elif join.local.key not in entity.columns:
+        yield f"`joined`: {_unknown(join.local.key, entity)}"
+    other = joined.get(join.remote.class_)
+    if other is None:
+        yield f"`joined`: {join.remote.class_.__name__}, which {field!r} is of, is unknown to the application"
+    else:
+        names = dict.fromkeys((join.value.key, join.remote.key))
+        yield from (f"`joined`: {_unknown(name, other)}" for name in names if name not in other.columns)
+
+
+def _check_key(column: Column) -> Iterator[str]:
+    # A key that two rows may share, or that is equal for different bytes, would let one document's changes
+    # overtake another's: positions are in commit order for one row only.
+    rules = {
+        "must be NOT NULL": not column.nullable,
+        _UNIQUE: column.unique,
+        f"must be compared byte for byte: {_BYTEWISE}": column.bytewise,
+        f"must be of one of the types {_names(_KEY_TYPES)}": column.type in _KEY_TYPES,
+        _LOGGED: column.logged,
+    }
+    return (f"the key {column.name!r} {rule}" for rule, holds in rules.items() if not holds)
+
+
+def _check_lists(model: type[ReadModel[Any]], entity: Entity) -> Iterator[str]:
+    for order in model.lists:
+        for column in (entity.columns[name] for name in order.columns):
+            if column.nullable:
+                yield f"{order}: {column.name!r} must be NOT NULL, since databases disagree where null sorts"
+            if not column.bytewise:
+                yield f"{order}: {column.name!r} must be compared byte for byte: {_BYTEWISE}"
+            if column.type not in SORTABLE:
+                yield f"{order}: {column.name!r} must be of one of the types {_names(SORTABLE)}"
+
+
+def _check_nulls(model: type[ReadModel[Any]], columns: Mapping[str, Column]) -> Iterator[str]:
+    hints = get_type_hints(model.document, include_extras=True)
+    for name in (field.name for field in msgspec.structs.fields(model.document)):
+        try:
+            msgspec.convert(None, hints[name])
+        except msgspec.ValidationError:
+            if name in model.joined:
+                yield (
+                    f"`joined`: {name!r} is null where the joined row is missing, but the document's field may "
+                    "not be: write `… | None`"
+                )
+            elif columns[name].nullable:
+                yield f"the column {name!r} may be null, but the document's field may not: write `… | None`"
+
+
+def _check_joins(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> Iterator[str]:
+    for field, join in model.joined.items():
+        local = entity.columns[join.local.key]
+        remote = joined[join.remote.class_].columns[join.remote.key]
+        # Only what is unique is logged with its old value, by which the documents of a changed row are found.
+        rules = {
+            f"{_named(join.remote)} {_UNIQUE}, for one row at most may be joined": remote.unique,
+            f"{_named(join.remote)} must be compared byte for byte: {_BYTEWISE}": remote.bytewise,
+            f"{_named(join.remote)} must be of one of the types {_names(_KEY_TYPES)}": remote.type
+            in _KEY_TYPES,
+            f"{_named(join.remote)} {_LOGGED}": remote.logged,
+            f"{_named(join.local)} must be compared byte for byte: {_BYTEWISE}": local.bytewise,
+            f"{_named(join.local)} and {_named(join.remote)} must be of the same type": local.type
+            is remote.type,
+        }
+        yield from (f"`joined`: {field!r}: {rule}" for rule, holds in rules.items() if not holds)
+
+
+def _unknown(name: str, entity: Entity) -> str:
+    return f"{name!r} is not a mapped column of {entity.name}; its columns are: {', '.join(entity.columns)}"
+
+
+def _named(attribute: Any) -> str:
+    return f"{attribute.class_.__name__}.{attribute.key}"
+
+
+def _names(types: Sequence[type]) -> str:
+    return ", ".join(kind.__name__ for kind in types)

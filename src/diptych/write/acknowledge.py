@@ -1,0 +1,195 @@
+"""The end of a command: it is acknowledged once no query can be answered without its changes.
+
+The rules are steps 5 and 6 of the hinge, docs/concepts/guarantees.md. They hold for every process that changes rows
+through ``ORMService``, whether it knows Redis, this read model, this version of it, or not: a fence row that it can't
+serve itself is one that its changes were not applied to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from diptych.errors import DatabaseUnavailableError
+from diptych.ports import Change, Fence, FenceId, FenceRow, Known, ReadSide
+
+_POLL_S = 0.02
+_APPLY_PATIENCE_S = 0.25
+"""How long an apply may take before the change is left to a pass as well."""
+
+
+class Acknowledger:
+    """Holds a committed command back until it is visible to every query. ``patience_s`` is for SQL to answer.
+
+    Reads of the fence are shared: of the commands that wait for one, all take the next that starts.
+    """
+
+    def __init__(self, fence: Fence, patience_s: float) -> None:
+        self.read_side: ReadSide | None = None
+        self._fence = fence
+        self._patience_s = patience_s
+        self._rows: dict[FenceId, FenceRow] | None = None
+        self._known: Mapping[FenceId, Known] = {}
+        self._reading: asyncio.Task[dict[FenceId, FenceRow]] | None = None
+        self._next: asyncio.Task[dict[FenceId, FenceRow]] | None = None
+        self._waiters: set[_Waiter] = set()
+        self._poller: asyncio.Task[None] | None = None
+        self._poked = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """Has the fence read once, so that ``known`` is. Raises ``DatabaseUnavailableError``."""
+        if self._rows is None:
+            await self.rows()
+
+    @property
+    def known(self) -> Mapping[FenceId, Known]:
+        """Which generations there are, as far as this process knows. To be taken before the commit.
+
+        ★ Not after it: a change applied to a generation that was begun after its commit may go over a later change,
+        which the builder has read from SQL and stamped 0. What is a little out of date is harmless: that generation
+        is gone then, or the fence read after the commit shows another, and the change waits for a pass.
+        """
+        return self._known
+
+    async def acknowledge(self, changes: Sequence[Change], known: Mapping[FenceId, Known]) -> None:
+        """Returns when every query that starts from now on sees these committed changes, or later ones.
+
+        Raises ``DatabaseUnavailableError`` if SQL does not tell in time whether they do.
+        """
+        tables = {change.entity.table for change in changes}
+        applying = None
+        if self.read_side is not None and known:
+            applying = asyncio.ensure_future(self.read_side.apply(changes, known))
+        pending = [
+            row
+            for row in (await self._read_patiently()).values()
+            # Past its lease nobody trusts the read model: while Redis is down for everyone this costs no wait.
+            if row.tables & tables and row.now <= row.lease_until
+        ]
+        if pending and applying is not None:
+            await asyncio.wait([applying], timeout=_APPLY_PATIENCE_S)
+            # ★ Only what was applied may be acknowledged at once, and ★ only if the fence still shows the incarnation
+            # and generation that it was applied to: another one was filled from SQL, perhaps before the commit.
+            # A later change of either is filled from a snapshot that holds this command.
+            applied = applying.result() if applying.done() else {}
+            pending = [
+                row for row in pending if applied.get(row.id) != Known(row.incarnation, row.generation)
+            ]
+        if pending:
+            await self._wait(pending)
+
+    async def rows(self) -> dict[FenceId, FenceRow]:
+        """The fence as it is at a moment after this call."""
+        # ★ Joins the read that has not been sent yet, never one that has: that may be older than the caller's commit.
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._read_after(self._reading))
+        return await asyncio.shield(self._next)
+
+    def saw(self, row: FenceRow) -> None:
+        """Takes note of a fence row that a keeper has changed."""
+        self._take({**(self._rows or {}), row.id: row})
+
+    def passed(self) -> None:
+        """A keeper of this process has completed a pass: those who wait for it look at once."""
+        self._poked.set()
+
+    async def close(self) -> None:
+        """Ends the poller. Nobody waits any more when it is called."""
+        for task in (self._poller, self._next, self._reading):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _read_after(self, running: asyncio.Task[object] | None) -> dict[FenceId, FenceRow]:
+        if running is not None and not running.done():
+            await asyncio.wait([running])
+        self._reading, self._next = self._next, None
+        rows = {row.id: row for row in await self._fence.rows()}
+        self._take(rows)
+        return rows
+
+    def _take(self, rows: dict[FenceId, FenceRow]) -> None:
+        self._rows = rows
+        self._known = {row.id: Known(row.incarnation, row.generation) for row in rows.values()}
+
+    async def _read_patiently(self) -> dict[FenceId, FenceRow]:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return await self.rows()
+            except DatabaseUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_POLL_S)
+
+    async def _wait(self, rows: Sequence[FenceRow]) -> None:
+        """Until each of these leases is over, or a pass that starts later than now has carried the changes."""
+        waiter = _Waiter(rows)
+        self._waiters.add(waiter)
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
+        try:
+            await self._ask({row.id for row in rows})
+            await waiter.done
+        finally:
+            self._waiters.discard(waiter)
+
+    async def _ask(self, fences: Collection[FenceId]) -> None:
+        own = self.read_side.ask(fences) if self.read_side is not None else ()
+        for fence in set(fences) - set(own):
+            try:
+                await self._fence.ask(fence)
+            except DatabaseUnavailableError:
+                return  # a request that gets lost costs a quarter of a lease
+
+    async def _poll(self) -> None:
+        """One for the whole process: those who wait hold no connection of SQL."""
+        answered = time.monotonic()
+        while self._waiters:
+            try:
+                rows = await self.rows()
+            except Exception as error:
+                is_transient = isinstance(error, DatabaseUnavailableError)
+                if not is_transient or time.monotonic() - answered > self._patience_s:
+                    for waiter in self._waiters:
+                        waiter.fail(error)
+                    return
+            else:
+                answered = time.monotonic()
+                for waiter in self._waiters:
+                    waiter.look_at(rows)
+            self._poked.clear()
+            try:
+                async with asyncio.timeout(_POLL_S):
+                    await self._poked.wait()
+            except TimeoutError:
+                pass
+
+
+class _Waiter:
+    """A command that waits for passes over some read models, or for the end of their leases."""
+
+    def __init__(self, rows: Sequence[FenceRow]) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._rows = {row.id: row for row in rows}
+
+    def look_at(self, rows: Mapping[FenceId, FenceRow]) -> None:
+        self._rows = {fence: row for fence, row in self._rows.items() if _is_waited_for(row, rows.get(fence))}
+        if not self._rows and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            failure = DatabaseUnavailableError(
+                "the change is committed, but SQL went away before it was known to be visible to queries"
+            )
+            failure.__cause__ = error
+            self.done.set_exception(failure)
+
+
+def _is_waited_for(row: FenceRow, now: FenceRow | None) -> bool:
+    if now is None or now.now > row.lease_until:
+        return False
+    # ★ A pass that was under way when the fence was read may have read the log before the commit: a later one counts.
+    return now.passes_completed <= row.passes_started

@@ -1,0 +1,267 @@
+"""The SQL side of the hinge: the fence rows, and the change log as passes read it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from diptych.errors import DatabaseBusyError, WiringError
+from diptych.ports import Change, FenceId, FenceRow, Incarnation, LogPart, Snapshot
+from diptych.write.asks import Asks
+from diptych.write.engines import Engines
+from diptych.write.entities import MappedEntity
+from diptych.write.failures import TransactionConflict, translated
+from diptych.write.fence_statements import FENCE_STATEMENTS
+from diptych.write.log_statements import LOG_STATEMENTS
+
+T = TypeVar("T")
+
+Values = Mapping[str, Any]
+
+
+async def read_rows(connection: AsyncConnection) -> list[FenceRow]:
+    """Every fence row, as this connection sees them now: for the units of work, which read them in their own."""
+    found = await connection.execute(FENCE_STATEMENTS[connection.dialect.name].rows)
+    return [_fence_row(row) for row in found.mappings()]
+
+
+class SqlFence:
+    """A ``Fence``. ``entity_of`` tells the mapped class of a table's name, None for a table that has none here.
+
+    The hinge's connections are its own, and on SQLite its writes go first: a keeper that waits behind commands and
+    queries would lose its lease under load.
+    """
+
+    def __init__(self, engines: Engines, entity_of: Callable[[str], MappedEntity | None]) -> None:
+        self._engines = engines
+        self._entity_of = entity_of
+        self._statements = FENCE_STATEMENTS[engines.name]
+        self._log = LOG_STATEMENTS[engines.name]
+        self._asks = Asks(engines)
+
+    async def rows(self) -> list[FenceRow]:
+        async with self._reading() as connection:
+            return await read_rows(connection)
+
+    async def register(self, fence: FenceId, tables: Collection[str]) -> None:
+        none_yet = {"run_id": "", "replication_id": "", "generation": "", "ready": False, "database": ""}
+        zeros = ("lease_until", "building_until", "cursor_stamp", "passes_started", "passes_completed")
+        listed = msgspec.json.encode(sorted(set(tables))).decode()
+        values = {**fence._asdict(), "tables": listed, **none_yet, **dict.fromkeys(zeros, 0), "cursor": None}
+        await self._write(self._statements.register, values)
+
+    async def promise(self, row: FenceRow, lease_s: float, due_s: float | None) -> FenceRow | None:
+        # ★ This is committed before the log is read. The other way round, a command could commit after the log was
+        # read and find no lease that anybody promised: it would be acknowledged, and the lease be published
+        # without it.
+        values = {**_named(row), **_incarnation(row), "p_ready": row.ready, "p_lease_s": lease_s}
+        if due_s is not None:
+            return await self._change(self._statements.promise_if_due, values | {"p_due_s": due_s})
+        values["p_passes_started"] = row.passes_started
+        return await self._change(self._statements.promise_if_none_began, values)
+
+    async def changes(
+        self, tables: Collection[str], cursor: Snapshot, limit: int, part: LogPart | None = None
+    ) -> LogPart:
+        entities = self._entities(tables)
+        values = {"p_tables": sorted(entities), "p_limit": limit + 1, **self._cursor_values(cursor)}
+        statement = self._log.first
+        if part is not None:
+            statement = self._log.following
+            values |= {"p_last": part.changes[-1].position if part.changes else 0}
+            values |= self._snapshot_values(part.snapshot)
+        async with self._reading() as connection:
+            found = (await connection.execute(statement, values)).mappings().all()
+        snapshot = Snapshot.parse(found[0]["snapshot"]) if part is None else part.snapshot
+        logged = [row for row in found if row["position"] is not None]
+        return LogPart(snapshot, self._decoded(logged[:limit], entities), more=len(logged) > limit)
+
+    async def complete(self, row: FenceRow, cursor: Snapshot, *, ready: bool = False) -> bool:
+        values = {
+            **_named(row),
+            **_incarnation(row),
+            "p_passes_completed": row.passes_started,
+            "p_cursor": str(cursor),
+            "p_cursor_stamp": cursor.stamp,
+            "p_is_ready": ready,
+        }
+        return await self._write(self._statements.complete, values) is not None
+
+    async def move(
+        self,
+        row: FenceRow,
+        incarnation: Incarnation,
+        generation: str,
+        *,
+        database: str,
+        building_s: float,
+        cursor: Snapshot | None = None,
+    ) -> FenceRow | None:
+        values = {
+            **_named(row),
+            "p_new_run_id": incarnation.run_id,
+            "p_new_replication_id": incarnation.replication_id,
+            "p_new_generation": generation,
+            "p_building_s": building_s,
+            "p_database": database,
+        }
+        if cursor is None:
+            return await self._change(self._statements.move_when_lapsed, values)
+        planned = {"p_ready": row.ready, "p_cursor": str(cursor), "p_cursor_stamp": cursor.stamp}
+        return await self._change(self._statements.move_as_planned, values | _incarnation(row) | planned)
+
+    async def keep_building(self, row: FenceRow, building_s: float) -> bool:
+        values = {**_named(row), "p_building_s": building_s}
+        return await self._write(self._statements.keep_building, values) is not None
+
+    async def snapshot(self) -> Snapshot:
+        async with self._reading() as connection:
+            return Snapshot.parse((await connection.execute(self._statements.snapshot)).scalar_one())
+
+    async def database(self) -> str:
+        async with self._reading() as connection:
+            return await self._engines.identity(connection)
+
+    async def ask(self, fence: FenceId) -> None:
+        await self._asks.send(fence)
+
+    def on_asked(self, callback: Callable[[FenceId], None]) -> None:
+        self._asks.callbacks.append(callback)
+
+    async def listen(self) -> None:
+        """From now on what other processes ask is heard; once it is being listened, or that failed for now."""
+        await self._asks.start()
+
+    async def close(self) -> None:
+        """Stops listening. Safe to call twice, or before ``listen``."""
+        await self._asks.stop()
+
+    async def forget(self, row: FenceRow) -> bool:
+        values = {**_named(row), "p_lease_until": row.lease_until}
+        return await self._write(self._statements.forget, values) is not None
+
+    async def _change(self, statement: Any, values: Values) -> FenceRow | None:
+        found = await self._write(statement, values)
+        return None if found is None else _fence_row(found)
+
+    async def _write(self, statement: Any, values: Values) -> RowMapping | None:
+        """The row that the statement returned, if any, once it is committed."""
+        turns = self._engines.turns
+        if turns is None:
+            async with self._reading() as connection:
+                return await _first(connection, statement, values)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(turns.take(first=True))
+            except TimeoutError as error:
+                raise DatabaseBusyError(
+                    "commands of this process held SQLite's only writer for longer than DATABASE_TIMEOUT_MS"
+                ) from error
+            return await _to_its_end(self._write_alone(statement, values))
+
+    async def _write_alone(self, statement: Any, values: Values) -> RowMapping | None:
+        with translated(self._engines):
+            async with self._engines.writer.begin() as connection:
+                return await _first(connection, statement, values)
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            with translated(self._engines):
+                async with self._engines.keeper.connect() as connection:
+                    yield connection
+        except TransactionConflict as error:
+            raise DatabaseBusyError("a concurrent transaction changed the same fence row") from error
+
+    def _cursor_values(self, cursor: Snapshot) -> dict[str, Any]:
+        if self._engines.name == "sqlite":
+            return {"p_xmax": cursor.xmax}
+        return {"p_xmax": str(cursor.xmax), "p_running": "{" + ",".join(map(str, cursor.running)) + "}"}
+
+    def _snapshot_values(self, snapshot: Snapshot) -> dict[str, Any]:
+        if self._engines.name == "sqlite":
+            return {"p_snapshot_xmax": snapshot.xmax}
+        return {"p_snapshot": str(snapshot)}
+
+    def _entities(self, tables: Collection[str]) -> dict[str, MappedEntity]:
+        """Raises ``WiringError`` for a table without one: its changes, left out once, would never be read."""
+        found = {table: self._entity_of(table) for table in tables}
+        unknown = sorted(table for table, entity in found.items() if entity is None)
+        if unknown:
+            raise WiringError([f"no mapped class of this process has the table {table}" for table in unknown])
+        return {table: entity for table, entity in found.items() if entity is not None}
+
+    def _decoded(self, logged: Collection[RowMapping], entities: Mapping[str, MappedEntity]) -> list[Change]:
+        dialect = self._engines.keeper.dialect
+        return [_decode(row, entities[row["table_name"]], dialect) for row in logged]
+
+
+def _decode(row: RowMapping, entity: MappedEntity, dialect: sa.Dialect) -> Change:
+    """Of a row that retention has blanked, kind and position are all that is left."""
+    key = _image(entity, row["old_key"] or "{}")
+    image = _image(entity, row["image"] or "{}")
+    before, after = {
+        "created": (None, image),
+        "deleted": (key | image, None),
+    }.get(row["kind"], (key, image))
+    return Change(entity.describe(dialect), before, after, row["position"], row["number"])
+
+
+def _image(entity: MappedEntity, text: str) -> dict[str, Any]:
+    return entity.from_log(msgspec.json.decode(text))
+
+
+def _fence_row(row: RowMapping) -> FenceRow:
+    return FenceRow(
+        id=FenceId(row["read_model"], row["declaration"]),
+        tables=frozenset(msgspec.json.decode(row["tables"])),
+        incarnation=Incarnation(row["run_id"], row["replication_id"]),
+        generation=row["generation"],
+        ready=row["ready"],
+        lease_until=row["lease_until"],
+        building_until=row["building_until"],
+        cursor=None if row["cursor"] is None else Snapshot.parse(row["cursor"]),
+        passes_started=row["passes_started"],
+        passes_completed=row["passes_completed"],
+        database=row["database"],
+        now=row["now"],
+    )
+
+
+def _named(row: FenceRow) -> dict[str, Any]:
+    return {
+        "p_read_model": row.id.read_model,
+        "p_declaration": row.id.declaration,
+        "p_generation": row.generation,
+    }
+
+
+def _incarnation(row: FenceRow) -> dict[str, Any]:
+    return {"p_run_id": row.incarnation.run_id, "p_replication_id": row.incarnation.replication_id}
+
+
+async def _first(connection: AsyncConnection, statement: Any, values: Values) -> RowMapping | None:
+    result = await connection.execute(statement, values)
+    return result.mappings().first() if result.returns_rows else None
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits ``work`` even if the caller is cancelled meanwhile.
+
+    SQLite's connection, cut off while it is being opened, would be closed by nobody.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise

@@ -1,0 +1,130 @@
+"""The statements of the fence: each is one, and says itself under which conditions it does anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from diptych.write.log import METADATA
+from diptych.write.sql_words import WORDS, Words, seconds, text, whole
+
+FENCE = sa.Table(
+    "diptych_fence",
+    METADATA,
+    # The table is made and upgraded by the migrations; here are the columns that statements name.
+    sa.Column("read_model", sa.Text, primary_key=True),
+    sa.Column("declaration", sa.Text, primary_key=True),
+    sa.Column("tables", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("replication_id", sa.Text, nullable=False),
+    sa.Column("generation", sa.Text, nullable=False),
+    sa.Column("ready", sa.Boolean, nullable=False),
+    sa.Column("lease_until", sa.Double, nullable=False),
+    sa.Column("building_until", sa.Double, nullable=False),
+    sa.Column("cursor", sa.Text),
+    sa.Column("cursor_stamp", sa.BigInteger, nullable=False),  # Snapshot.stamp of the cursor
+    sa.Column("passes_started", sa.BigInteger, nullable=False),
+    sa.Column("passes_completed", sa.BigInteger, nullable=False),
+    sa.Column("database", sa.Text, nullable=False),
+)
+
+_row = FENCE.c
+
+
+class FenceStatements:
+    """The statements over ``diptych_fence`` of one database; the names of parameters begin with ``p_``."""
+
+    def __init__(self, words: Words, insert: Any) -> None:
+        the_row = sa.and_(_row.read_model == text("p_read_model"), _row.declaration == text("p_declaration"))
+        generation = _row.generation == text("p_generation")
+        incarnation = sa.and_(
+            _row.run_id == text("p_run_id"), _row.replication_id == text("p_replication_id")
+        )
+        ready = _row.ready == sa.bindparam("p_ready", type_=sa.Boolean)
+        nobody_builds = _row.building_until < words.now
+        lapsed = words.now > _row.lease_until
+        until = words.now + seconds("p_building_s")
+        whole_row = (*FENCE.columns, words.now.label("now"))
+
+        self.rows = sa.select(*whole_row)
+        self.register = insert(FENCE).on_conflict_do_nothing()
+        self.snapshot = sa.select(words.snapshot)
+
+        promise = (
+            sa.update(FENCE)
+            .where(the_row, incarnation, generation, ready)
+            .values(
+                lease_until=words.greatest(_row.lease_until, words.now + seconds("p_lease_s")),
+                passes_started=_row.passes_started + 1,
+            )
+            .returning(*whole_row)
+        )
+        self.promise_if_due = promise.where(_row.lease_until < words.now + seconds("p_due_s"))
+        self.promise_if_none_began = promise.where(_row.passes_started == whole("p_passes_started"))
+
+        stamp = whole("p_cursor_stamp")
+        ahead = stamp > _row.cursor_stamp
+        self.complete = (
+            sa.update(FENCE)
+            .where(the_row, incarnation, generation)
+            .values(
+                # ★ Neither ever goes back, since passes may overlap: the one that ends last may be the one that
+                # read the log first, and changes between the two would be thought of as carried.
+                passes_completed=words.greatest(_row.passes_completed, whole("p_passes_completed")),
+                cursor=sa.case((ahead, text("p_cursor")), else_=_row.cursor),
+                cursor_stamp=sa.case((ahead, stamp), else_=_row.cursor_stamp),
+                ready=sa.or_(_row.ready, sa.bindparam("p_is_ready", type_=sa.Boolean)),
+                building_until=sa.case(
+                    (sa.bindparam("p_is_ready", type_=sa.Boolean), sa.literal(0.0)), else_=_row.building_until
+                ),
+            )
+            .returning(_row.generation)
+        )
+
+        move = sa.update(FENCE).values(
+            run_id=text("p_new_run_id"),
+            replication_id=text("p_new_replication_id"),
+            generation=text("p_new_generation"),
+            ready=sa.false(),
+            building_until=until,
+            database=text("p_database"),
+        )
+        self.move_when_lapsed = (
+            move.where(the_row, generation, nobody_builds)
+            # ★ While the lease stands, queries are answered from the old generation, and commands that were not
+            # applied to it would be acknowledged because they were applied to the new one.
+            .where(lapsed)
+            .values(cursor=words.snapshot, cursor_stamp=words.stamp)
+            .returning(*whole_row)
+        )
+        self.move_as_planned = (
+            move.where(the_row, generation, nobody_builds, incarnation, ready)
+            .values(cursor=text("p_cursor"), cursor_stamp=stamp)
+            .returning(*whole_row)
+        )
+        self.keep_building = (
+            sa.update(FENCE)
+            .where(the_row, generation)
+            .values(building_until=until)
+            .returning(_row.generation)
+        )
+        self.forget = (
+            sa.delete(FENCE)
+            .where(the_row, generation, lapsed, nobody_builds)
+            .where(_row.lease_until == seconds("p_lease_until"))
+            .returning(_row.generation)
+        )
+        self.close_abandoned = (
+            sa.update(FENCE)
+            .where(words.now > words.greatest(_row.lease_until, _row.building_until) + seconds("p_age_s"))
+            .where(_row.generation != "")
+            .values(generation="", ready=sa.false(), cursor=None, cursor_stamp=0)
+        )
+
+
+FENCE_STATEMENTS = {
+    "postgresql": FenceStatements(WORDS["postgresql"], postgresql.insert),
+    "sqlite": FenceStatements(WORDS["sqlite"], sqlite.insert),
+}

@@ -1,0 +1,77 @@
+"""What the statements of the hinge are made of, in the words of each database: its clock and its snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from diptych.write.log import LOG
+
+Value = sa.ColumnElement[Any]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What each database has its own words for."""
+
+    now: Value
+    """Seconds of the Unix epoch, by the clock of the SQL server; it goes on within a transaction."""
+
+    snapshot: Value
+    """The snapshot of the statement, as text."""
+
+    stamp: Value
+    """``Snapshot.stamp`` of it."""
+
+    greatest: Any
+    """The function of the greatest of its arguments."""
+
+
+def _postgresql() -> Words:
+    snapshot = sa.func.pg_current_snapshot()
+    xmax = sa.cast(sa.cast(sa.func.pg_snapshot_xmax(snapshot), sa.Text), sa.BigInteger)
+    running = sa.select(sa.func.count()).select_from(sa.func.pg_snapshot_xip(snapshot)).scalar_subquery()
+    return Words(
+        now=sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double),
+        snapshot=sa.cast(snapshot, sa.Text),
+        stamp=_shifted(xmax) + 0xFFFF - sa.func.least(running, 0xFFFF),
+        greatest=sa.func.greatest,
+    )
+
+
+def _sqlite() -> Words:
+    sequence = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq", sa.BigInteger))
+    # Not the highest position in the log: that row may have been deleted by its retention.
+    last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
+    number = sa.func.coalesce(last, 0, type_=sa.BigInteger) + 1
+    written = sa.cast(number, sa.Text)
+    return Words(
+        now=sa.type_coerce((sa.func.julianday("now") - 2440587.5) * 86400.0, sa.Double),
+        snapshot=written + ":" + written + ":",
+        stamp=_shifted(number) + 0xFFFF,
+        greatest=sa.func.max,
+    )
+
+
+def _shifted(number: Value) -> Value:
+    return number * 0x10000
+
+
+def text(name: str) -> sa.BindParameter[str]:
+    """A parameter of this name."""
+    return sa.bindparam(name, type_=sa.Text)
+
+
+def whole(name: str) -> sa.BindParameter[int]:
+    """A parameter of this name."""
+    return sa.bindparam(name, type_=sa.BigInteger)
+
+
+def seconds(name: str) -> sa.BindParameter[float]:
+    """A parameter of this name: a time by SQL's clock, or a span of it."""
+    return sa.bindparam(name, type_=sa.Double)
+
+
+WORDS = {"postgresql": _postgresql(), "sqlite": _sqlite()}

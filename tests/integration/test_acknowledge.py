@@ -1,0 +1,390 @@
+"""The acknowledgement: a command is held back until no query can be answered without it, and no longer.
+
+The rules are tried on a fence that the tests change as they like; the last ones run them with real stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from demo_app.messages import AddBook
+from demo_app.models.book import Base, Book
+from diptych import ConfigService, DatabaseUnavailableError, ORMService
+from diptych.ports import Change, Entity, FenceId, FenceRow, Incarnation, Known, Snapshot
+from diptych.write.acknowledge import Acknowledger
+from tests.catalogue import Held, Recorded, catalogue, eventually, fence_row, sees, sees_in_redis, set_author
+from tests.servers import free_port
+
+BOOKS = FenceId("test:Books", "1")
+HERE = Incarnation("a" * 40, "b" * 40)
+ROW = FenceRow(
+    id=BOOKS,
+    tables=frozenset({"books"}),
+    incarnation=HERE,
+    generation="one",
+    ready=True,
+    lease_until=100.0,
+    building_until=0.0,
+    cursor=Snapshot(1, 1),
+    passes_started=5,
+    passes_completed=5,
+    database="db",
+    now=99.0,
+)
+CHANGE = Change(Entity(object, "Book", "books", ("id",), {}), None, {"id": 1}, 1, 1)
+
+
+class FakeFence:
+    """A fence in memory. ``reading`` runs after each read has been sent, before it answers."""
+
+    def __init__(self, *rows: FenceRow) -> None:
+        self.table = {row.id: row for row in rows}
+        self.reads = 0
+        self.asked: list[FenceId] = []
+        self.error: Exception | None = None
+        self.answering = asyncio.Event()
+        self.answering.set()
+
+    async def rows(self) -> list[FenceRow]:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        seen = list(self.table.values())
+        await asyncio.sleep(0)
+        await self.answering.wait()
+        return seen
+
+    def change(self, fence: FenceId = BOOKS, **fields: Any) -> None:
+        self.table[fence] = msgspec.structs.replace(self.table[fence], **fields)
+
+    async def ask(self, fence: FenceId) -> None:
+        self.asked.append(fence)
+
+
+class FakeReadSide:
+    """Applies to what it is told, or not."""
+
+    def __init__(self, applies: bool = True, keeps: bool = False) -> None:
+        self.applies = applies
+        self.keeps = keeps
+        self.asked: list[FenceId] = []
+        self.on_apply: Callable[[], None] | None = None
+
+    async def apply(
+        self, changes: Sequence[Change], known: Mapping[FenceId, Known]
+    ) -> Mapping[FenceId, Known]:
+        await asyncio.sleep(0)
+        if self.on_apply is not None:
+            self.on_apply()
+        return dict(known) if self.applies else {}
+
+    def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
+        self.asked += fences
+        return list(fences) if self.keeps else []
+
+
+def acknowledging(
+    fence: FakeFence, read_side: FakeReadSide | None = None, patience_s: float = 5.0
+) -> Acknowledger:
+    acknowledger = Acknowledger(fence, patience_s)  # type: ignore[arg-type]
+    acknowledger.read_side = read_side
+    return acknowledger
+
+
+async def known_to(acknowledger: Acknowledger) -> Mapping[FenceId, Known]:
+    """What a command takes with it before its commit."""
+    await acknowledger.prepare()
+    return acknowledger.known
+
+
+async def begun(acknowledger: Acknowledger, *changes: Change) -> asyncio.Task[None]:
+    """An acknowledgement under way, with what was known before it."""
+    known = await known_to(acknowledger)
+    return asyncio.create_task(acknowledger.acknowledge(changes or (CHANGE,), known))
+
+
+async def is_held(task: asyncio.Task[None]) -> bool:
+    """Whether it is still not acknowledged after the fence was read some times more."""
+    await asyncio.wait([task], timeout=0.2)
+    return not task.done()
+
+
+async def test_what_was_applied_to_the_generation_that_the_fence_shows_is_acknowledged_at_once():
+    fence, side = FakeFence(ROW), FakeReadSide()
+    await (await begun(acknowledging(fence, side)))
+    assert (fence.asked, side.asked) == ([], [])
+
+
+@pytest.mark.parametrize("side", [FakeReadSide(applies=False), None], ids=["apply failed", "no Redis here"])
+async def test_what_was_not_applied_waits_for_a_pass_that_starts_later(side):
+    fence = FakeFence(ROW)
+    task = await begun(acknowledging(fence, side))
+    assert await is_held(task)
+    fence.change(passes_started=6)
+    assert await is_held(task)
+    fence.change(passes_completed=6)
+    await task
+
+
+async def test_a_pass_that_was_under_way_does_not_count():
+    """★ It may have read the log before the commit."""
+    fence = FakeFence(msgspec.structs.replace(ROW, passes_started=6))
+    task = await begun(acknowledging(fence, FakeReadSide(applies=False)))
+    fence.change(passes_completed=6)
+    assert await is_held(task)
+    fence.change(passes_started=7, passes_completed=7)
+    await task
+
+
+async def test_past_the_lease_nobody_waits():
+    fence = FakeFence(msgspec.structs.replace(ROW, now=100.1))
+    await (await begun(acknowledging(fence, FakeReadSide(applies=False))))
+
+
+async def test_who_waits_goes_on_when_the_lease_that_was_promised_then_is_over():
+    """A later promise does not count: its pass carries the change."""
+    fence = FakeFence(ROW)
+    task = await begun(acknowledging(fence, FakeReadSide(applies=False)))
+    assert await is_held(task)
+    fence.change(now=100.05, lease_until=200.0, passes_started=6)
+    await task
+
+
+async def test_a_moment_before_the_end_of_the_lease_still_waits():
+    fence = FakeFence(msgspec.structs.replace(ROW, now=100.0))
+    task = await begun(acknowledging(fence, FakeReadSide(applies=False)))
+    assert await is_held(task)
+    fence.change(now=100.01)
+    await task
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"generation": "two"},
+        {"incarnation": Incarnation("c" * 40, "b" * 40)},
+        {"incarnation": HERE._replace(replication_id="d" * 40)},
+    ],
+)
+async def test_a_generation_replaced_between_apply_and_fence_read_makes_it_wait(other):
+    """★ The new one was filled from SQL, perhaps before the commit."""
+    fence, side = FakeFence(ROW), FakeReadSide()
+    acknowledger = acknowledging(fence, side)
+    await known_to(acknowledger)
+    fence.change(**other)
+    task = await begun(acknowledger)
+    assert await is_held(task)
+    fence.change(passes_started=6, passes_completed=6)
+    await task
+
+
+async def test_only_read_models_made_from_the_changed_tables_are_waited_for():
+    other = msgspec.structs.replace(ROW, id=FenceId("test:Loans", "1"), tables=frozenset({"loans"}))
+    await (await begun(acknowledging(FakeFence(other), FakeReadSide(applies=False))))
+
+
+async def test_every_declaration_of_a_read_model_is_waited_for():
+    """Of the one that this process has it was applied; of the other it knows nothing."""
+    old = msgspec.structs.replace(ROW, id=FenceId("test:Books", "0"), generation="other")
+    fence, side = FakeFence(ROW), FakeReadSide()
+    acknowledger = acknowledging(fence, side)
+    await known_to(acknowledger)
+    fence.table[old.id] = old
+    task = await begun(acknowledger)
+    assert await is_held(task)
+    assert fence.asked == [old.id]
+    fence.change(old.id, passes_started=6, passes_completed=6)
+    await task
+
+
+async def test_the_fence_is_read_after_the_commit_never_joined_to_a_read_that_was_sent_before():
+    """★ The one that was sent may not see the lease that was promised meanwhile."""
+    fence = FakeFence(msgspec.structs.replace(ROW, lease_until=0.0))
+    acknowledger = acknowledging(fence, FakeReadSide(applies=False))
+    known = await known_to(acknowledger)
+    fence.answering.clear()
+    sent = asyncio.create_task(acknowledger.rows())
+    while fence.reads < 2:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+    fence.change(lease_until=100.0)
+    task = asyncio.create_task(acknowledger.acknowledge([CHANGE], known))
+    await asyncio.sleep(0.02)
+    fence.answering.set()
+    await sent
+    assert await is_held(task)
+    fence.change(passes_started=6, passes_completed=6)
+    await task
+
+
+async def test_those_who_come_together_share_their_reads_of_the_fence():
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence, FakeReadSide())
+    await known_to(acknowledger)
+    before = fence.reads
+    await asyncio.gather(*[await begun(acknowledger) for _ in range(50)])
+    assert fence.reads - before <= 3
+
+
+async def test_one_poller_serves_all_who_wait():
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence, FakeReadSide(applies=False))
+    tasks = [await begun(acknowledger) for _ in range(50)]
+    assert await is_held(tasks[0])
+    before = fence.reads
+    assert await is_held(tasks[0])
+    assert fence.reads - before < 30
+    fence.change(passes_started=6, passes_completed=6)
+    await asyncio.gather(*tasks)
+
+
+async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
+    for keeps in (True, False):
+        fence, side = FakeFence(ROW), FakeReadSide(applies=False, keeps=keeps)
+        task = await begun(acknowledging(fence, side))
+        assert await is_held(task)
+        assert side.asked == [BOOKS]
+        assert fence.asked == ([] if keeps else [BOOKS])
+        fence.change(passes_started=6, passes_completed=6)
+        await task
+
+
+async def test_an_apply_that_takes_long_is_left_to_a_pass_as_well():
+    fence, side = FakeFence(ROW), FakeReadSide()
+    held = Held(side, "apply")
+    task = await begun(acknowledging(fence, side))
+    await eventually(lambda: _asked(side), "a pass is asked for")
+    fence.change(passes_started=6, passes_completed=6)
+    await task
+    held.go_on.set()
+
+
+async def _asked(side: FakeReadSide) -> bool:
+    return bool(side.asked)
+
+
+async def test_who_is_cancelled_while_waiting_is_forgotten_and_the_others_go_on():
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence, FakeReadSide(applies=False))
+    tasks = [await begun(acknowledger) for _ in range(3)]
+    assert await is_held(tasks[0])
+    tasks[0].cancel()
+    fence.change(passes_started=6, passes_completed=6)
+    assert [type(e) for e in await asyncio.gather(*tasks, return_exceptions=True)] == [
+        asyncio.CancelledError,
+        type(None),
+        type(None),
+    ]
+
+
+async def test_a_row_that_is_gone_is_not_waited_for():
+    fence = FakeFence(ROW)
+    task = await begun(acknowledging(fence, FakeReadSide(applies=False)))
+    assert await is_held(task)
+    del fence.table[BOOKS]
+    await task
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+async def test_while_sql_is_away_it_is_told_that_the_change_may_not_be_visible(waiting):
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence, FakeReadSide(applies=False), patience_s=0.1)
+    await known_to(acknowledger)
+    if not waiting:
+        fence.error = DatabaseUnavailableError("away")
+    task = await begun(acknowledger)
+    if waiting:
+        assert await is_held(task)
+        fence.error = DatabaseUnavailableError("away")
+    with pytest.raises(DatabaseUnavailableError):
+        await task
+    # And when it is back, the next one is served again.
+    fence.error = None
+    task = await begun(acknowledger)
+    assert await is_held(task)
+    fence.change(passes_started=6, passes_completed=6)
+    await task
+
+
+async def test_an_error_that_nobody_expected_does_not_leave_a_command_waiting_for_ever():
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence, FakeReadSide(applies=False), patience_s=0.1)
+    task = await begun(acknowledger)
+    assert await is_held(task)
+    fence.error = RuntimeError("of a driver, say")
+    await asyncio.wait([task], timeout=2)
+    is_over = task.done()
+    task.cancel()
+    assert is_over
+
+
+# With real stores
+
+
+async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
+    """★ Applied to a generation that began after the commit, it might go over a later change that this holds."""
+    async with catalogue(sqlite_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "first"))
+        await sees_in_redis(app, "Dune", "first")
+        units, acknowledger = app.orm.units, app.orm.acknowledger
+        former = (await fence_row(app)).generation
+        commit = units._commit_transaction
+
+        async def committing(connection: Any) -> None:
+            await commit(connection)
+            acknowledger.saw(msgspec.structs.replace(await fence_row(app), generation="later"))
+
+        units._commit_transaction = committing  # type: ignore[method-assign]
+        applied = Recorded(app._run.keepers and next(iter(app._run.keepers.values())).replica, "apply")
+        await set_author(app, "Dune", "second")
+        assert [arguments[1].generation for arguments, _ in applied.calls] == [former]
+        await sees(app, "Dune", "second")
+
+
+async def test_an_apply_that_fails_waits_for_the_pass_that_carries_it(database_url, valkey):
+    async with catalogue(database_url, valkey.url) as app, catalogue(database_url, valkey.url) as other:
+        await app.execute(AddBook("Dune", "0"))
+        await sees_in_redis(other, "Dune", "0")
+        replica = next(iter(app._run.keepers.values())).replica
+
+        async def failing(*_: object) -> bool:
+            return False
+
+        replica.apply = failing  # type: ignore[method-assign, assignment]
+        for number in range(1, 10):
+            await set_author(app, "Dune", str(number))
+            await sees(other, "Dune", str(number))
+        await sees_in_redis(other, "Dune", "9")
+
+
+@pytest.mark.parametrize("kind", ["without Redis", "cut off from Redis", "ORMService alone"])
+async def test_who_writes_beside_an_application_is_acknowledged_only_once_that_shows_it(
+    database_url, valkey, kind
+):
+    async with catalogue(database_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "0"))
+        await sees_in_redis(app, "Dune", "0")
+        if kind == "ORMService alone":
+            async with ORMService(ConfigService(environ={}, database_url=database_url)) as orm:
+                await orm.init(models=Base)
+                for number in range(1, 8):
+                    await orm.update(Book, "Dune", "title", author=str(number))
+                    await sees(app, "Dune", str(number))
+        else:
+            url = None if kind == "without Redis" else f"redis://127.0.0.1:{free_port()}/0"
+            async with catalogue(database_url, url) as beside:
+                for number in range(1, 8):
+                    await set_author(beside, "Dune", str(number))
+                    await sees(app, "Dune", str(number))
+        await sees_in_redis(app, "Dune", "7")
+
+
+async def test_a_process_alone_without_redis_waits_for_nobody(database_url):
+    async with catalogue(database_url) as app:
+        held = Recorded(app.orm.acknowledger, "_wait")
+        await app.execute(AddBook("Dune", "x"))
+        assert held.calls == []
