@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes
 SELF := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
 
-.PHONY: help setup demo test check bench model lock clean
+.PHONY: help setup demo test check bench model faults lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ bench: $(VENV)/.setup ## run the benchmarks; QUICK=1 to try them, ARGS="dispatch
 
 model: $(VENV)/.setup ## explore the model of the protocol for SECONDS; ARGS="--rules" for the stories only
 	$(BIN)/python -m tests.model --seconds $(SECONDS) $(ARGS)
+
+faults: $(VENV)/.setup ## break real processes and servers for SECONDS and check what is read; ARGS="--seed 7" repeats
+	$(BIN)/python -m tests.acceptance.faults --seconds $(SECONDS) $(ARGS)
 
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --all-extras pyproject.toml

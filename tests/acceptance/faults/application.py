@@ -1,0 +1,261 @@
+"""What the processes run: items that have owners, in documents of their own and joined with their owner's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from diptych import (
+    Command,
+    ConfigService,
+    Diptych,
+    Document,
+    ORMService,
+    Page,
+    Query,
+    ReadModel,
+    by,
+    code_point_text,
+    join,
+)
+from diptych.ports import CommandContext
+
+
+class Base(DeclarativeBase):
+    """The declarative base of the application."""
+
+
+class Owner(Base):
+    """Who owns items. The name is the number of the write that gave it."""
+
+    __tablename__ = "owners"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(code_point_text(40))
+
+
+class Item(Base):
+    """A thing with a value, which is the number of the write that gave it."""
+
+    __tablename__ = "items"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    key: Mapped[str] = mapped_column(code_point_text(40), unique=True)
+    value: Mapped[int] = mapped_column(sa.BigInteger)
+    owner_id: Mapped[int] = mapped_column(sa.ForeignKey("owners.id"), index=True)
+
+
+class ItemDocument(msgspec.Struct, frozen=True):
+    """An item as it goes out."""
+
+    id: int
+    key: str
+    value: int
+    owner_id: int
+
+
+class OwnedItemDocument(msgspec.Struct, frozen=True):
+    """An item with its owner's name."""
+
+    key: str
+    value: int
+    owner_id: int
+    owner_name: str | None
+
+
+class ItemReadModel(ReadModel[Item]):
+    """Items by their keys; in two lists, of which one is reordered by each change."""
+
+    key = Item.key
+    document = ItemDocument
+    lists = (by(Item.key), by(Item.value, Item.key))
+
+
+class OwnedItemReadModel(ReadModel[Item]):
+    """Items with the names of their owners, by the keys of the items."""
+
+    key = Item.key
+    document = OwnedItemDocument
+    joined = {"owner_name": join(Owner.name, Item.owner_id, Owner.id)}  # noqa: RUF012 - as it is documented
+
+
+READ_MODELS: tuple[type[ReadModel[Any]], ...] = (ItemReadModel, OwnedItemReadModel)
+
+
+class AddItem(Command[bool], frozen=True):
+    """Adds an item; a key that is taken is an error."""
+
+    key: str
+    value: int
+    owner: int
+
+
+class ChangeItem(Command[bool], frozen=True):
+    """Gives an item, if it is there, a new value and perhaps a new owner."""
+
+    key: str
+    value: int
+    owner: int | None = None
+
+
+class DeleteItem(Command[bool], frozen=True):
+    """Deletes an item, if it is there."""
+
+    key: str
+
+
+class RecreateItem(Command[bool], frozen=True):
+    """Deletes an item, if it is there, and adds another with the same key."""
+
+    key: str
+    value: int
+    owner: int
+
+
+class RenameItem(Command[bool], frozen=True):
+    """Gives an item, if it is there, another key, which must be free."""
+
+    key: str
+    to: str
+    value: int
+
+
+class ChangeItems(Command[bool], frozen=True):
+    """Changes several items, those that are there, in one transaction."""
+
+    keys: list[str]
+    value: int
+
+
+class ChangeNothing(Command[bool], frozen=True):
+    """Changes an item and then fails."""
+
+    key: str
+    value: int
+
+
+class RenameOwner(Command[bool], frozen=True):
+    """Gives an owner another name."""
+
+    id: int
+    name: str
+
+
+class ChangedMindError(Exception):
+    """What ``ChangeNothing`` fails with."""
+
+
+class Commands:
+    """Changes rows. Each method is one transaction and returns whether it has changed anything."""
+
+    def __init__(self, orm: ORMService) -> None:
+        self.orm = orm
+
+    async def add(self, command: AddItem) -> bool:
+        await self.orm.create(Item, key=command.key, value=command.value, owner_id=command.owner)
+        return True
+
+    async def change(self, command: ChangeItem) -> bool:
+        fields: dict[str, Any] = {"value": command.value}
+        if command.owner is not None:
+            fields["owner_id"] = command.owner
+        return await self.orm.update(Item, command.key, "key", **fields)
+
+    async def delete(self, command: DeleteItem) -> bool:
+        return await self.orm.delete(Item, command.key, "key")
+
+    async def recreate(self, command: RecreateItem) -> bool:
+        await self.orm.delete(Item, command.key, "key")
+        return await self.add(AddItem(command.key, command.value, command.owner))
+
+    async def rename(self, command: RenameItem) -> bool:
+        return await self.orm.update(Item, command.key, "key", key=command.to, value=command.value)
+
+    async def change_several(self, command: ChangeItems) -> bool:
+        return any([await self.orm.update(Item, key, "key", value=command.value) for key in command.keys])
+
+    async def change_nothing(self, command: ChangeNothing) -> bool:
+        await self.orm.update(Item, command.key, "key", value=command.value)
+        raise ChangedMindError
+
+    async def rename_owner(self, command: RenameOwner) -> bool:
+        return await self.orm.update(Owner, command.id, name=command.name)
+
+
+class GetItem(Query[Document[ItemDocument]], frozen=True):
+    """The item with this key."""
+
+    key: str
+
+
+class ListItems(Query[Page[ItemDocument]], frozen=True):
+    """A page of items, by "key" or by "value"."""
+
+    order: str
+    limit: int
+    after: str | None = None
+
+
+class GetOwnedItem(Query[Document[OwnedItemDocument]], frozen=True):
+    """The item with this key, with its owner's name."""
+
+    key: str
+
+
+class Queries:
+    """Answers from the plain read model."""
+
+    def __init__(self, items: ItemReadModel) -> None:
+        self.items = items
+
+    async def get(self, query: GetItem) -> Document[ItemDocument]:
+        return await self.items.get(query.key)
+
+    async def page(self, query: ListItems) -> Page[ItemDocument]:
+        order = ItemReadModel.lists[0 if query.order == "key" else 1]
+        return await self.items.page(order, limit=query.limit, after=query.after)
+
+
+class JoinedQueries:
+    """Answers from the joined read model."""
+
+    def __init__(self, items: OwnedItemReadModel) -> None:
+        self.items = items
+
+    async def get_joined(self, query: GetOwnedItem) -> Document[OwnedItemDocument]:
+        return await self.items.get(query.key)
+
+
+def config(database: str, redis: str | None, lease_ms: int, **settings: Any) -> ConfigService:
+    """The settings of a process, quick to notice what is away."""
+    values: dict[str, Any] = {
+        "redis_query_timeout_ms": 100,
+        "redis_command_timeout_ms": 500,
+        "redis_probe_interval_ms": 50,
+        "database_statement_timeout_ms": 3000,
+        "database_timeout_ms": 3000,
+        "database_pool_size": 6,
+        "sqlite_synchronous": "NORMAL",  # no fault here is one of the machine; PostgreSQL has fsync=off
+    }
+    values |= {"database_url": database, "redis_url": redis, "lease_ms": lease_ms, **settings}
+    return ConfigService(environ={}, **values)
+
+
+def application(configuration: ConfigService, revision: int = 1) -> Diptych:
+    """The application with this revision of its read models' declarations."""
+    for model in READ_MODELS:
+        model.revision = revision
+    return Diptych(
+        configuration,
+        models=Base,
+        handlers=[Commands, Queries, JoinedQueries],
+        read_models=READ_MODELS,
+    )
+
+
+def context_of(write: int) -> CommandContext:
+    """The context under which a write that goes through ``ORMService`` alone is logged."""
+    return CommandContext(command_id=f"write {write}", correlation_id=str(write))

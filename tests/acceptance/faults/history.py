@@ -1,0 +1,222 @@
+"""What happened in a run: one file a process, one line a record, written before the next thing is done.
+
+A process that is killed leaves all that it has written. Times are nanoseconds of CLOCK_MONOTONIC, which is one clock
+for all processes of a machine. Each write has a number that no other has, and writes it into the rows it changes, so
+that whoever reads the row knows whose write it was.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import msgspec
+
+PROCESS = 10_000_000
+"""The numbers of a process's writes are those from its own number times this one."""
+
+NEVER = 1 << 63
+
+
+class Begin(msgspec.Struct, frozen=True, array_like=True, tag="b"):
+    """A command is about to be sent. ``keys`` are the items (or the owner) that it is to change."""
+
+    write: int
+    kind: str
+    keys: list[str]
+    at: int
+
+
+class End(msgspec.Struct, frozen=True, array_like=True, tag="e"):
+    """How a command ended.
+
+    "done": acknowledged, and it has changed something; "nothing": acknowledged, there was nothing to change;
+    "failed": it says that nothing was changed; "unknown": it does not know. ``note`` is the error.
+    """
+
+    write: int
+    outcome: str
+    at: int
+    note: str = ""
+
+
+class Get(msgspec.Struct, frozen=True, array_like=True, tag="g"):
+    """A document was asked for by its key. ``value`` None: there was none. ``found`` is the key it carries."""
+
+    key: str
+    process: int
+    begun: int
+    ended: int
+    store: str
+    reason: str
+    value: int | None = None
+    owner: int | None = None
+    found: str | None = None
+    owner_name: str | None = None
+    joined: bool = False
+
+
+class Entry(NamedTuple):
+    """A document on a page."""
+
+    key: str
+    value: int
+    owner: int
+
+
+class Page(msgspec.Struct, frozen=True, array_like=True, tag="p"):
+    """A page of a list: ``order`` is "key" or "value", ``after`` the last entry of the page before (None: first)."""
+
+    order: str
+    after: tuple[str, int] | None
+    limit: int
+    process: int
+    begun: int
+    ended: int
+    store: str
+    reason: str
+    more: bool
+    entries: list[Entry]
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+    """A query failed. ``expected``: with an error that diptych documents for stores that are away."""
+
+    kind: str
+    key: str
+    begun: int
+    ended: int
+    error: str
+    expected: bool
+
+
+class Fault(msgspec.Struct, frozen=True, array_like=True, tag="x"):
+    """The driver has done something to the processes or the servers; ``healed`` when that was over."""
+
+    name: str
+    detail: str
+    begun: int
+    healed: int
+
+
+Record = Begin | End | Get | Page | Failure | Fault
+
+_decoder = msgspec.json.Decoder(Record)
+_encoder = msgspec.json.Encoder()
+
+
+def now() -> int:
+    """Nanoseconds of the clock that all processes share."""
+    return time.monotonic_ns()
+
+
+def process_of(write: int) -> int:
+    """Which process made this write."""
+    return write // PROCESS
+
+
+class Writer:
+    """Appends records to a file, each with one write: what it returned from is there, whatever comes after."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def add(self, record: Record) -> None:
+        os.write(self._file, _encoder.encode(record) + b"\n")
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class LogRow(NamedTuple):
+    """A row of ``diptych_log``: the change of an item or an owner, by the key that its documents have.
+
+    ``old_key`` is the key before the change (None: created), ``write`` whose change it was (0: nobody's we know).
+    """
+
+    position: int
+    entity: str
+    kind: str
+    old_key: str | None
+    key: str
+    value: int | str
+    owner: int | None
+    write: int
+
+
+class Write(msgspec.Struct):
+    """One command, from its beginning to its end."""
+
+    number: int
+    kind: str
+    keys: list[str]
+    begun: int
+    ended: int = NEVER
+    outcome: str = "unknown"
+    note: str = ""
+
+    @property
+    def acknowledged(self) -> int:
+        """When its effect was acknowledged; ``NEVER`` if it was not."""
+        return self.ended if self.outcome == "done" else NEVER
+
+
+class History(NamedTuple):
+    """All records of a run. ``log`` is empty until it was read from SQL."""
+
+    writes: dict[int, Write]
+    gets: list[Get]
+    pages: list[Page]
+    failures: list[Failure]
+    faults: list[Fault]
+    log: list[LogRow]
+
+    @classmethod
+    def of(
+        cls, records: Iterable[Record], log: Iterable[LogRow] = (), writes: dict[int, Write] | None = None
+    ) -> Self:
+        """Sorts the records by what they are. ``writes`` are those of earlier records."""
+        history = cls({} if writes is None else writes, [], [], [], [], list(log))
+        for record in records:
+            match record:
+                case Get():
+                    history.gets.append(record)
+                case Page():
+                    history.pages.append(record)
+                case Begin(number, kind, keys, at):
+                    history.writes[number] = Write(number, kind, keys, at)
+                case End(number, outcome, at, note):
+                    write = history.writes[number]
+                    write.ended, write.outcome, write.note = at, outcome, note
+                case Failure():
+                    history.failures.append(record)
+                case Fault():
+                    history.faults.append(record)
+        return history
+
+    @property
+    def operations(self) -> int:
+        """How many operations were recorded."""
+        return len(self.writes) + len(self.gets) + len(self.pages) + len(self.failures)
+
+
+class Reader:
+    """Reads the records of all processes, again and again: each record once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._read: dict[Path, int] = {}
+
+    def new(self) -> Iterator[Record]:
+        """Those that were not there the last time. A line that is not at its end yet, or was cut off, is left."""
+        for path in sorted(self._directory.glob("*.jsonl")):
+            with path.open("rb") as lines:
+                lines.seek(self._read.get(path, 0))
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._read[path] = self._read.get(path, 0) + len(line)
+                    yield _decoder.decode(line)

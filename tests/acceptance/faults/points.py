@@ -1,0 +1,133 @@
+"""Named points in diptych at which a process can be made to die, to stop or to wait, and its rules to be broken.
+
+Everything here that knows diptych's inside is in the tables below. A name that is not there is an error at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import pkgutil
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+POINTS = {
+    "commit": "diptych.write.unit_of_work.UnitsOfWork._commit_transaction",
+    "apply": "diptych.read.store.RedisStore.apply",
+    "publish": "diptych.read.store.RedisStore.publish",
+    "recompute": "diptych.hinge.replica.Replica._write_joined",
+}
+
+Announce = Callable[[str], None]
+
+
+class Points:
+    """The armed actions of this process: each is done once, when its point is passed next."""
+
+    def __init__(self, announce: Announce) -> None:
+        self._announce = announce
+        self._armed: dict[tuple[str, str], str] = {}
+
+    def install(self) -> None:
+        """Puts itself around the functions of ``POINTS``."""
+        for name, path in POINTS.items():
+            owner, attribute = _owner_of(path)
+            setattr(owner, attribute, self._around(name, getattr(owner, attribute)))
+
+    def arm(self, name: str, when: str, action: str) -> None:
+        """``when`` is "before" or "after"; the action "kill", "stop" (SIGSTOP) or seconds to wait."""
+        if name not in POINTS or when not in ("before", "after"):
+            raise ValueError(f"no such point: {when} {name}")
+        self._armed[name, when] = action
+
+    def disarm(self) -> None:
+        """Forgets what is armed."""
+        self._armed.clear()
+
+    def _around(self, name: str, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(function)
+        async def passing(*arguments: Any, **named: Any) -> Any:
+            if self._armed:
+                await self._reached(name, "before")
+            result = await function(*arguments, **named)
+            if self._armed:
+                await self._reached(name, "after")
+            return result
+
+        return passing
+
+    async def _reached(self, name: str, when: str) -> None:
+        action = self._armed.pop((name, when), None)
+        if action is None:
+            return
+        self._announce(f"reached {when} {name}")
+        match action:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case seconds:
+                await asyncio.sleep(float(seconds))
+
+
+def _owner_of(path: str) -> tuple[Any, str]:
+    owner, _, attribute = path.rpartition(".")
+    found = pkgutil.resolve_name(owner)
+    if not callable(getattr(found, attribute, None)):
+        raise LookupError(f"{path} is not there any more: tell tests.acceptance.faults.points its new name")
+    return found, attribute
+
+
+# Rules that can be switched off, to see that the checker notices
+
+
+def break_rule(name: str) -> None:
+    """Switches one of ``RULES`` off in this process, for tests of the checker; before anything starts."""
+    RULES[name]()
+
+
+def _skip_apply() -> None:
+    from diptych.read.store import RedisStore
+
+    async def apply(*_arguments: Any, **_named: Any) -> str:
+        return "OK"
+
+    RedisStore.apply = apply  # type: ignore[method-assign]
+
+
+def _replace_in_scripts(**replaced: tuple[str, str]) -> None:
+    """Changes the text of scripts that are sent to Redis from now on."""
+    from diptych.read import scripts
+
+    original = scripts.source
+
+    def source(name: str, **named: Any) -> str:
+        text = original(name, **named)
+        if name in replaced:
+            old, new = replaced[name]
+            if text.count(old) != 1:
+                raise LookupError(
+                    f"{old!r} is not in {name}.lua any more: tell tests.acceptance.faults.points"
+                )
+            text = text.replace(old, new)
+        return text
+
+    scripts.source = source
+
+
+def _skip_comparison() -> None:
+    _replace_in_scripts(apply=("stored == '' or is_newer(stamp, stored)", "true"))
+
+
+def _skip_lease() -> None:
+    # Readers trust for an hour what was promised for a lease.
+    _replace_in_scripts(publish=("'PXAT', ARGV[4])", "'PXAT', ARGV[4] + 3600000)"))
+
+
+RULES: dict[str, Callable[[], None]] = {
+    "apply": _skip_apply,
+    "comparison": _skip_comparison,
+    "lease": _skip_lease,
+}

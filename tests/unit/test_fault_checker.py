@@ -1,0 +1,391 @@
+"""The checker of the fault tests finds each kind of anomaly in histories made by hand, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.acceptance.faults.checker import ITEM, OWNER, Ending, check, check_end
+from tests.acceptance.faults.history import (
+    PROCESS,
+    Begin,
+    End,
+    Entry,
+    Failure,
+    Fault,
+    Get,
+    History,
+    LogRow,
+    Page,
+    Reader,
+    Record,
+    Writer,
+)
+from tests.acceptance.faults.report import on_sql, summary, told_all
+
+OWNED_BY = 1
+
+
+class Story:
+    """A history as it is told: commands, reads and the log. A write's number is its value, too."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.log: list[LogRow] = []
+
+    def write(
+        self,
+        number: int,
+        kind: str,
+        at: tuple[int, int],
+        *,
+        key: str = "a",
+        to: str | None = None,
+        outcome: str = "done",
+        logged: bool = True,
+        owner: int = OWNED_BY,
+    ) -> Story:
+        """A command on an item from one time to another, with its row in the log."""
+        self.records += [Begin(number, kind, [key], at[0])]
+        if outcome != "cut":
+            self.records += [End(number, outcome, at[1])]
+        if logged:
+            log_kind = {"add": "created", "delete": "deleted"}.get(kind, "updated")
+            old = None if log_kind == "created" else key
+            self.log.append(LogRow(len(self.log) + 1, ITEM, log_kind, old, to or key, number, owner, number))
+        return self
+
+    def name_owner(
+        self, number: int, at: tuple[int, int], *, kind: str = "updated", owner: int = OWNED_BY
+    ) -> Story:
+        """A command that names an owner."""
+        self.records += [Begin(number, "rename owner", [str(owner)], at[0]), End(number, "done", at[1])]
+        old = None if kind == "created" else str(owner)
+        self.log.append(LogRow(len(self.log) + 1, OWNER, kind, old, str(owner), str(number), None, number))
+        return self
+
+    def get(self, value: int | None, at: tuple[int, int], *, key: str = "a", **more: Any) -> Story:
+        """A read by key."""
+        there: dict[str, Any] = {} if value is None else {"value": value, "owner": OWNED_BY, "found": key}
+        self.records.append(Get(key, 1, *at, "redis", "", **(there | more)))
+        return self
+
+    def page(
+        self,
+        entries: Sequence[tuple[str, int]],
+        at: tuple[int, int],
+        *,
+        order: str = "key",
+        after: tuple[str, int] | None = None,
+        limit: int = 10,
+        more: bool = False,
+    ) -> Story:
+        """A read of a list."""
+        shown = [Entry(key, value, OWNED_BY) for key, value in entries]
+        self.records.append(Page(order, after, limit, 1, *at, "redis", "", more, shown))
+        return self
+
+    @property
+    def history(self) -> History:
+        return History.of(self.records, self.log)
+
+    @property
+    def kinds(self) -> list[str]:
+        """What the checker finds."""
+        return [anomaly.kind for anomaly in check(self.history)]
+
+
+@pytest.fixture
+def story() -> Story:
+    """Item "a" was added as 1, acknowledged at 20, and changed to 2, acknowledged at 40."""
+    return Story().write(1, "add", (10, 20)).write(2, "change", (30, 40))
+
+
+# Documents
+
+
+def test_a_read_may_show_the_newest_acknowledged_state(story):
+    assert story.get(1, (21, 25)).get(2, (41, 42)).kinds == []
+
+
+def test_a_read_that_overlaps_a_command_may_show_the_state_before_and_after_it(story):
+    assert story.get(None, (15, 25)).get(1, (35, 45)).get(2, (31, 32)).kinds == []
+
+
+def test_a_read_that_began_as_a_command_was_acknowledged_may_show_the_state_before(story):
+    assert story.get(1, (40, 41)).kinds == []
+
+
+def test_a_read_older_than_an_acknowledged_write_is_stale(story):
+    assert story.get(1, (41, 42)).kinds == ["stale read"]
+
+
+def test_not_found_after_an_acknowledged_add_is_a_missing_document(story):
+    assert story.get(None, (21, 22)).kinds == ["missing document"]
+
+
+def test_not_found_is_right_before_the_add_and_after_the_delete(story):
+    story.write(3, "delete", (50, 60))
+    assert story.get(None, (1, 2)).get(None, (55, 56)).get(None, (61, 62)).kinds == []
+
+
+def test_not_found_is_right_while_a_delete_and_an_add_are_under_way(story):
+    story.write(3, "delete", (50, 60)).write(4, "add", (61, 90))
+    assert story.get(None, (70, 80)).get(4, (70, 80)).kinds == []
+    assert story.get(None, (91, 92)).kinds == ["missing document"]
+
+
+def test_a_document_that_is_read_after_its_acknowledged_deletion_is_resurrected(story):
+    assert story.write(3, "delete", (50, 60)).get(2, (61, 62)).kinds == ["resurrected delete"]
+
+
+def test_the_document_of_a_former_row_after_a_re_creation_is_stale(story):
+    story.write(3, "delete", (50, 60)).write(4, "add", (61, 70))
+    assert story.get(2, (71, 72)).kinds == ["stale read"]
+
+
+def test_a_write_that_was_not_acknowledged_may_be_seen_or_not(story):
+    story.write(3, "change", (50, 0), outcome="cut")
+    assert story.get(3, (90, 91)).get(2, (92, 93)).get(3, (94, 95)).kinds == []
+
+
+def test_an_unacknowledged_write_before_an_acknowledged_one_is_over(story):
+    story.write(3, "change", (50, 60), outcome="unknown").write(4, "change", (61, 70))
+    assert story.get(3, (65, 66)).kinds == []
+    assert story.get(3, (71, 72)).kinds == ["stale read"]
+
+
+def test_an_acknowledgement_out_of_the_order_of_the_log_does_not_take_a_read_back(story):
+    story.write(3, "change", (50, 90)).write(4, "change", (55, 60))
+    assert story.get(4, (91, 92)).kinds == []
+    assert story.get(3, (91, 92)).kinds == ["stale read"]
+
+
+def test_a_value_that_nobody_wrote_was_never_written(story):
+    assert story.get(99, (41, 42)).kinds == ["value never written"]
+
+
+def test_a_value_of_a_write_of_another_key_was_never_written_there(story):
+    assert story.write(3, "add", (50, 60), key="b").get(3, (61, 62)).kinds == ["value never written"]
+
+
+def test_a_value_with_the_owner_of_another_state_was_never_written(story):
+    assert story.get(2, (41, 42), owner=7).kinds == ["value never written"]
+
+
+@pytest.mark.parametrize("outcome", ["failed", "unknown"])
+def test_a_value_that_was_rolled_back_must_not_be_read(story, outcome):
+    story.write(3, "change nothing", (50, 60), outcome=outcome, logged=False)
+    assert story.get(3, (55, 56)).kinds == ["value never committed"]
+
+
+def test_a_value_read_before_its_command_was_sent(story):
+    assert story.get(2, (25, 26)).kinds == ["value before its write"]
+
+
+def test_the_document_of_another_key_is_a_crossed_reply(story):
+    assert story.get(2, (41, 42), found="b").kinds == ["crossed reply"]
+
+
+def test_a_renamed_item_is_gone_under_its_old_key_and_there_under_the_new(story):
+    story.write(3, "rename", (50, 60), to="b")
+    assert story.get(None, (61, 62)).get(3, (61, 62), key="b").kinds == []
+    assert story.get(2, (61, 62)).kinds == ["resurrected delete"]
+    assert story.get(None, (61, 62), key="b").kinds[1:] == ["missing document"]
+
+
+# Joined documents
+
+
+def test_each_part_of_a_joined_document_must_be_new_enough(story):
+    story.name_owner(5, (1, 2), kind="created").name_owner(6, (50, 60))
+    assert story.get(2, (61, 62), joined=True, owner_name="6").kinds == []
+    assert story.get(2, (55, 62), joined=True, owner_name="5").kinds == []
+    assert story.get(2, (61, 62), joined=True, owner_name="5").kinds == ["stale read"]
+
+
+def test_an_item_must_be_joined_with_its_own_owner(story):
+    story.name_owner(5, (1, 2), kind="created").name_owner(6, (3, 4), kind="created", owner=2)
+    assert story.get(2, (61, 62), joined=True, owner_name="6").kinds == ["value never written"]
+    assert story.get(2, (61, 62), joined=True, owner_name=None).kinds[1:] == ["value never written"]
+
+
+# Lists
+
+
+@pytest.fixture
+def listed() -> Story:
+    """Items a, b and c as 1, 2 and 3, all acknowledged at 20."""
+    story = Story()
+    for number, key in enumerate("abc", 1):
+        story.write(number, "add", (10, 20), key=key)
+    return story
+
+
+def test_pages_that_show_what_is_there(listed):
+    listed.page([("a", 1), ("b", 2)], (30, 31), limit=2, more=True)
+    listed.page([("c", 3)], (32, 33), after=("b", 2), limit=2)
+    assert listed.page([], (34, 35), after=("c", 3)).kinds == []
+
+
+def test_an_acknowledged_item_must_be_on_a_page_that_covers_it(listed):
+    assert listed.page([("a", 1), ("c", 3)], (30, 31)).kinds == ["missing entry"]
+
+
+def test_the_last_item_must_be_on_the_last_page(listed):
+    assert listed.page([("a", 1), ("b", 2)], (30, 31)).kinds == ["missing entry"]
+
+
+def test_an_item_need_not_be_on_a_page_while_it_is_added_or_deleted(listed):
+    listed.write(4, "delete", (40, 50), key="b")
+    listed.page([("a", 1), ("c", 3)], (45, 46)).page([("a", 1), ("b", 2), ("c", 3)], (45, 46))
+    assert listed.page([], (15, 16)).kinds == []
+
+
+def test_a_deleted_item_must_not_be_on_a_page(listed):
+    listed.write(4, "delete", (40, 50), key="b")
+    assert listed.page([("a", 1), ("b", 2), ("c", 3)], (51, 52)).kinds == ["deleted entry"]
+
+
+def test_an_entry_must_not_be_older_than_what_was_acknowledged(listed):
+    listed.write(4, "change", (40, 50), key="b")
+    assert listed.page([("a", 1), ("b", 2), ("c", 3)], (51, 52)).kinds == ["stale entry"]
+
+
+def test_an_entry_that_nobody_wrote(listed):
+    assert listed.page([("a", 9), ("b", 2), ("c", 3)], (51, 52)).kinds == ["value never written"]
+
+
+def test_an_item_that_moves_in_a_list_may_be_missed_by_a_page_it_may_have_left(listed):
+    listed.write(4, "change", (40, 50), key="a")
+    listed.page([("b", 2)], (45, 46), order="value", limit=1, more=True)
+    assert listed.page([("b", 2), ("c", 3)], (45, 46), order="value").kinds == ["missing entry"]
+
+
+def test_a_moved_item_must_be_where_it_is_now(listed):
+    listed.write(4, "change", (40, 50), key="a")
+    assert listed.page([("b", 2), ("c", 3), ("a", 4)], (51, 52), order="value").kinds == []
+    assert listed.page([("c", 3)], (53, 54), order="value", after=("b", 2)).kinds == ["missing entry"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "more", "after"),
+    [
+        ([("b", 2), ("a", 1), ("c", 3)], False, None),
+        ([("a", 1), ("a", 1), ("b", 2), ("c", 3)], False, None),
+        ([("a", 1), ("b", 2), ("c", 3)], False, ("a", 1)),
+        ([("a", 1)], True, None),
+    ],
+)
+def test_a_page_in_disorder_or_too_short_is_malformed(listed, entries, more, after):
+    assert "malformed page" in listed.page(entries, (30, 31), limit=9, more=more, after=after).kinds
+
+
+def test_a_page_longer_than_asked_for_is_malformed(listed):
+    assert listed.page([("a", 1), ("b", 2), ("c", 3)], (30, 31), limit=2).kinds == ["malformed page"]
+
+
+# Commands and the log
+
+
+def test_an_acknowledged_write_that_is_not_in_the_log_is_lost(story):
+    assert story.write(3, "change", (50, 60), logged=False).kinds == ["lost write"]
+
+
+def test_a_write_that_found_nothing_or_has_no_known_outcome_need_not_be_in_the_log(story):
+    story.write(3, "change", (50, 60), logged=False, outcome="nothing")
+    assert story.write(4, "change", (61, 62), logged=False, outcome="unknown").kinds == []
+
+
+@pytest.mark.parametrize("outcome", ["failed", "nothing"])
+def test_a_write_that_says_it_has_changed_nothing_must_not_be_in_the_log(story, outcome):
+    assert story.write(3, "change", (50, 60), outcome=outcome).kinds == ["unwanted write"]
+
+
+def test_errors_that_are_not_documented_are_reported(story):
+    story.write(3, "change", (50, 60), outcome="error", logged=False)
+    story.records.append(Failure("get", "a", 61, 62, "KeyError: 'x'", expected=False))
+    story.records.append(Failure("get", "a", 63, 64, "DatabaseBusyError", expected=True))
+    assert story.kinds == ["unexpected error", "unexpected error"]
+
+
+def test_a_log_whose_rows_do_not_follow_from_each_other(story):
+    assert story.write(3, "add", (50, 60)).kinds == ["log out of order"]
+    assert Story().write(1, "change", (1, 2)).kinds == ["log out of order"]
+
+
+# The end
+
+
+def _ending(**changed: Any) -> Ending:
+    entry = Entry("a", 2, OWNED_BY)
+    rows = {"a": entry}
+    lists = {"key": [entry], "value": [entry]}
+    return Ending(rows, {"1": "5"}, rows, {"a": (entry, "5")}, lists)._replace(**changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rows": {}},
+        {"owners": {"1": "6"}},
+        {"documents": {}},
+        {"documents": {"a": Entry("a", 1, OWNED_BY)}},
+        {"joined": {"a": (Entry("a", 2, OWNED_BY), "6")}},
+        {"lists": {"key": []}},
+        {"lists": {"key": [Entry("a", 2, OWNED_BY), Entry("b", 3, OWNED_BY)]}},
+    ],
+)
+def test_what_differs_at_the_end_is_found(story, changed):
+    story.name_owner(5, (50, 60), kind="created")
+    assert list(check_end(story.log, _ending())) == []
+    assert "different at the end" in [a.kind for a in check_end(story.log, _ending(**changed))]
+
+
+def test_renamed_and_deleted_items_are_gone_at_the_end(story):
+    story.name_owner(5, (50, 60), kind="created").write(6, "rename", (61, 62), to="b").write(
+        7, "delete", (63, 64), key="b"
+    )
+    gone = _ending(rows={}, documents={}, joined={}, lists={"key": [], "value": []})
+    assert list(check_end(story.log, gone)) == []
+
+
+# Files and reports
+
+
+def test_records_are_read_once_each_and_up_to_a_line_that_is_not_at_its_end(tmp_path, story):
+    writer = Writer(tmp_path / "history-1.jsonl")
+    story.page([("a", 1)], (21, 22))
+    for record in story.records:
+        writer.add(record)
+    writer.close()
+    with (tmp_path / "history-1.jsonl").open("ab") as file:
+        file.write(b'["g","a",1')
+    reader = Reader(tmp_path)
+    assert list(reader.new()) == story.records
+    with (tmp_path / "history-1.jsonl").open("ab") as file:
+        file.write(b',21,22,"redis",""]\n')
+    assert list(reader.new()) == [Get("a", 1, 21, 22, "redis", "")]
+
+
+def test_an_anomaly_is_told_with_what_was_around_it(story):
+    number = 3 * PROCESS + 7
+    story.write(number, "change", (50, 60)).get(2, (61, 62))
+    story.records.append(Fault("FLUSHALL", "", 45, 46))
+    told = told_all(check(story.history), story.history)
+    assert "1 anomalies: 1 × stale read" in told
+    assert f"change {number} (process 3, position 3) begins" in told
+    assert "FAULT FLUSHALL begins" in told
+
+
+def test_the_time_on_sql_is_that_of_reads_during_and_after_a_fault(story):
+    second = 1_000_000_000
+    story.records.append(Fault("FLUSHALL", "", second, 2 * second))
+    story.records.append(Fault("killed", "", 9 * second, 9 * second))
+    for at in (1.5, 1.75, 2.25, 3.5):
+        story.records.append(Get("a", 1, 0, int(at * second), "sql", "no-lease", 2, OWNED_BY, "a"))
+    story.records.append(Get("a", 2, 0, 8 * second, "sql", "no-redis", 2, OWNED_BY, "a"))
+    assert on_sql(story.history) == [("FLUSHALL", 0.25, 1.5), ("killed", 0.0, 0.0)]
+    assert "1 × FLUSHALL" in summary([story.history])
