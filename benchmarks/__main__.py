@@ -8,12 +8,19 @@ import os
 import sys
 from types import ModuleType
 
-from benchmarks import dispatch, postgres_drivers
+from benchmarks import cut_off, dispatch, hinge, idle, postgres_drivers, recovery
 from benchmarks.machine import describe_run
 from benchmarks.report import Report, as_summary, save
 from benchmarks.runner import run
 
-BENCHMARKS: dict[str, ModuleType] = {"dispatch": dispatch, "postgres_drivers": postgres_drivers}
+BENCHMARKS: dict[str, ModuleType] = {
+    "dispatch": dispatch,
+    "postgres_drivers": postgres_drivers,
+    "hinge": hinge,
+    "idle": idle,
+    "recovery": recovery,
+    "cut_off": cut_off,
+}
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared."""
 
 

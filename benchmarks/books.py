@@ -19,6 +19,7 @@ from diptych.write.log import LOG
 
 SEEDED = 10_000
 PAGE_SIZE = 50
+STOCK = 12
 
 BOOKS = cast(sa.Table, Book.__table__)
 _APPEND = sa.insert(LOG).returning(LOG.c.position)
@@ -46,7 +47,7 @@ class Books:
         """Lock, update and log, one transaction; each of up to 100 clients has books of its own."""
         number = self._random.randrange(SEEDED // 100) * 100 + client
         async with self._unit_of_work() as connection:
-            locked = _SELECT.where(BOOKS.c.title == _title(number)).limit(2).with_for_update()
+            locked = _SELECT.where(BOOKS.c.title == title(number)).limit(2).with_for_update()
             before = (await connection.execute(locked)).one()
             update = sa.update(BOOKS).where(sa.and_(BOOKS.c.id == before.id))
             update = update.values(stock_quantity=before.stock_quantity + 1)
@@ -56,12 +57,12 @@ class Books:
     async def one(self, _client: int) -> None:
         """A book by its title."""
         async with self._reader.connect() as connection:
-            found = await connection.execute(_BY_TITLE, {"key": _title(self._random.randrange(SEEDED))})
+            found = await connection.execute(_BY_TITLE, {"key": title(self._random.randrange(SEEDED))})
             assert len(found.all()) == 1
 
     async def page(self, _client: int) -> None:
         """Fifty books in the order of their titles, from somewhere in the middle."""
-        after = sa.literal(_title(self._random.randrange(SEEDED - PAGE_SIZE - 1)), BOOKS.c.title.type)
+        after = sa.literal(title(self._random.randrange(SEEDED - PAGE_SIZE - 1)), BOOKS.c.title.type)
         page = (
             _SELECT.order_by(BOOKS.c.title)
             .limit(PAGE_SIZE)
@@ -78,25 +79,26 @@ class Books:
             await connection.commit()
 
 
-async def seed(database_url: str) -> None:
-    """Makes diptych's tables and the catalogue's, with ``SEEDED`` books."""
+async def seed(database_url: str, count: int = SEEDED) -> None:
+    """Makes diptych's tables and the catalogue's, with so many books, numbered from 0. The log is left empty."""
     async with ORMService(ConfigService(environ={}, database_url=database_url)) as orm:
         await orm.init(database_url, models=Base)
         async with orm.engines.writer.begin() as connection:
-            await connection.execute(sa.insert(BOOKS), [_book(number) for number in range(SEEDED)])
+            await connection.execute(sa.insert(BOOKS), [_book(number) for number in range(count)])
 
 
 def _book(number: int) -> dict[str, Any]:
     return {
-        "title": _title(number),
+        "title": title(number),
         "author": f"Author {number % 997}",
         "published_date": datetime.date(1965, 8, 1),
         "isbn": f"{number:013d}",
-        "stock_quantity": 12,
+        "stock_quantity": STOCK,
     }
 
 
-def _title(number: int) -> str:
+def title(number: int) -> str:
+    """Titles are in the order of their numbers."""
     return f"A book of the catalogue, number {number:09d}"
 
 

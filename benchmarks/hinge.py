@@ -1,0 +1,214 @@
+"""What it costs a command that readers see it: the fence and the apply to Redis, beside its SQL transaction alone.
+
+The command changes one book, through the catalogue's handler and ORMService; its read model is served from Valkey,
+at diptych's default settings, and both databases wait for the disk (SQLite ``synchronous=FULL``, PostgreSQL durable).
+
+One at a time: "transaction" is the command with an acknowledger that does nothing, "round trip" a script that writes
+one document, "whole" is ``Diptych.execute``. What is promised of a whole command: at most 1.2 times the first row,
+which does a transaction and then a round trip.
+
+Many at once, on PostgreSQL: 200 clients, each with a book of its own. "no fence" applies to Redis but does not look
+at the fence. What is promised: whole commands are at least 0.9 times as many as those without the fence.
+
+The keeper's passes go on all the while, and carry what the reduced commands leave out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.books import seed, title
+from benchmarks.catalogue import answered_by_redis, open_catalogue, replica_of, valkey
+from benchmarks.runner import Candidate, Case, Sample
+from demo_app.handlers.book_handlers import BookCommandHandler
+from demo_app.messages import BookChanges, EditBook, GetBook
+from demo_app.models.book import Book
+from diptych import Diptych
+from diptych.ports import Change, FenceId, Known
+from diptych.write.acknowledge import Acknowledger
+from diptych.write.unit_of_work import UnitsOfWork, new_context
+from tests.servers import PostgresServer, RedisServer
+
+BOOKS = 1000
+CLIENTS = 200
+POOL_SIZES = (10, 20)
+
+Perform = Callable[[int], Awaitable[object]]
+
+
+async def cases(quick: bool) -> AsyncGenerator[Case, None]:
+    """One at a time on both databases, then many at once on PostgreSQL."""
+    with valkey() as redis:
+        with tempfile.TemporaryDirectory() as folder:
+            async with _served(str(Path(folder) / "books.db"), redis, "sqlite") as app:
+                yield await _one_at_a_time("SQLite", app, quick)
+        with PostgresServer(durable=True) as server:
+            async with _served(server.url, redis, "one") as app:
+                yield await _one_at_a_time("PostgreSQL", app, quick)
+            for size in POOL_SIZES:
+                database = server.url_of(server.create_database())
+                async with _served(database, redis, f"pool{size}", database_pool_size=size) as app:
+                    yield _many_at_once(f"PostgreSQL, DATABASE_POOL_SIZE={size}", app, quick)
+
+
+class Silent(Acknowledger):
+    """Acknowledges at once: what is left of a command is its transaction. For measuring only."""
+
+    def __init__(self, whole: Acknowledger) -> None:
+        self.whole = whole
+
+    async def prepare(self) -> None:
+        pass
+
+    @property
+    def known(self) -> Mapping[FenceId, Known]:
+        return {}
+
+    async def acknowledge(self, changes: Sequence[Change], known: Mapping[FenceId, Known]) -> None:
+        pass
+
+
+class Unfenced(Silent):
+    """Applies to Redis and does not ask whether it may acknowledge. For measuring only."""
+
+    @property
+    def known(self) -> Mapping[FenceId, Known]:
+        return self.whole.known
+
+    async def acknowledge(self, changes: Sequence[Change], known: Mapping[FenceId, Known]) -> None:
+        assert self.whole.read_side is not None
+        assert await self.whole.read_side.apply(changes, known)
+
+
+@contextlib.asynccontextmanager
+async def _served(database: str, redis: RedisServer, name: str, **settings: Any) -> AsyncIterator[Diptych]:
+    await seed(database, BOOKS)
+    async with open_catalogue(database, redis.url, redis_namespace=name, **settings) as app:
+        await answered_by_redis(app)
+        yield app
+
+
+async def _one_at_a_time(where: str, app: Diptych, quick: bool) -> Case:
+    calls = 10 if quick else 40
+    transaction, whole, round_trip = _reduced(app, Silent), _whole(app), await _round_trip(app)
+
+    async def both(number: int) -> None:
+        await transaction(number)
+        await round_trip(number)
+
+    candidates = {
+        "transaction, then round trip": _timed(both, calls),
+        "transaction": _timed(transaction, calls),
+        "round trip": _timed(round_trip, calls),
+        "whole": _checked(app, _timed(whole, calls)),
+    }
+    return Case(f"{where}, one at a time", 5 if quick else 75, candidates)
+
+
+def _many_at_once(where: str, app: Diptych, quick: bool) -> Case:
+    duration_s = 0.5 if quick else 1.5
+    candidates = {
+        "no fence": _counted(_reduced(app, Unfenced), duration_s),
+        "transaction": _counted(_reduced(app, Silent), duration_s),
+        "whole": _checked(app, _counted(_whole(app), duration_s)),
+    }
+    return Case(f"{where}, {CLIENTS} at once", 3 if quick else 25, candidates)
+
+
+_ABOVE_EVERY_FLOOR = 10**15
+"""A transaction's number: what is below the floor is taken for written already."""
+
+_stock = itertools.count(1)
+
+
+def _edit(number: int) -> EditBook:
+    return EditBook(title(number), BookChanges(stock_quantity=next(_stock)))
+
+
+def _whole(app: Diptych) -> Perform:
+    async def perform(number: int) -> None:
+        assert await app.execute(_edit(number)) is not None
+
+    return perform
+
+
+def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
+    units = UnitsOfWork(app.orm.engines, kind(app.orm.acknowledger))
+    handler = BookCommandHandler(app.orm)
+
+    async def perform(number: int) -> None:
+        command = _edit(number)
+        assert await units.run(lambda _unit: handler.edit_book(command), new_context()) is not None
+
+    return perform
+
+
+async def _round_trip(app: Diptych) -> Perform:
+    """Writes the document of one book, as it is, again and again. No command ever changes that book."""
+    replica = replica_of(app)
+    [(_, [row])] = [found async for found in replica.source.rows_by("title", [title(BOOKS - 1)], 2)]
+    write, stamps = replica.store.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
+
+    async def perform(_number: int) -> None:
+        known = app.orm.acknowledger.known[replica.id]
+        assert await replica.store.apply(known, [write._replace(stamp=next(stamps))]) == "OK"
+
+    return perform
+
+
+def _timed(perform: Perform, calls: int) -> Candidate:
+    async def measure() -> Sample:
+        latencies = []
+        for number in range(calls):
+            begin = time.perf_counter()
+            await perform(number)
+            latencies.append((time.perf_counter() - begin) * 1000)
+        return {"median, ms": statistics.median(latencies), "mean, ms": statistics.fmean(latencies)}
+
+    return measure
+
+
+def _counted(perform: Perform, duration_s: float) -> Candidate:
+    latencies: list[float] = []
+
+    async def client(number: int, deadline: float) -> None:
+        while (begin := time.perf_counter()) < deadline:
+            await perform(number)
+            latencies.append((time.perf_counter() - begin) * 1000)
+
+    async def measure() -> Sample:
+        latencies.clear()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(client(number, begin + duration_s) for number in range(CLIENTS)))
+        elapsed, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
+        return {
+            "commands/s": len(latencies) / elapsed,
+            "median latency, ms": statistics.median(latencies),
+            "client CPU, µs/command": cpu / len(latencies) * 1e6,
+        }
+
+    return measure
+
+
+def _checked(app: Diptych, measure: Candidate) -> Candidate:
+    """Makes sure that what was measured was a command whose readers are served from Redis."""
+
+    async def checked() -> Sample:
+        await answered_by_redis(app)
+        sample = await measure()
+        book = await app.orm.get(Book, title(0), "title")
+        document = await app.ask(GetBook(title(0)))
+        found = document.decode()
+        assert document.served.store == "redis", document.served
+        assert book is not None and found is not None and found.stock_quantity == book.stock_quantity  # noqa: PT018
+        return sample
+
+    return checked
