@@ -63,6 +63,7 @@ class Silent(Acknowledger):
     """Acknowledges at once: what is left of a command is its transaction. For measuring only."""
 
     def __init__(self, whole: Acknowledger) -> None:
+        self.commands = 0
         self.whole = whole
 
     async def prepare(self) -> None:

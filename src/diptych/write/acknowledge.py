@@ -15,6 +15,10 @@ from diptych.errors import DatabaseUnavailableError
 from diptych.ports import Change, Fence, FenceId, FenceRow, Known, ReadSide
 
 _POLL_S = 0.02
+_GATHER_S = 0.000_05
+"""How far apart reads of the fence begin, for each command under way, when they come without a pause: with many
+commands that wait in line anyway, more of them share a read."""
+
 _APPLY_PATIENCE_S = 0.25
 """How long an apply may take before the change is left to a pass as well."""
 
@@ -22,17 +26,20 @@ _APPLY_PATIENCE_S = 0.25
 class Acknowledger:
     """Holds a committed command back until it is visible to every query. ``patience_s`` is for SQL to answer.
 
-    Reads of the fence are shared: of the commands that wait for one, all take the next that starts.
+    Reads of the fence are shared: of the commands that wait for one, all take the next that starts. ``commands`` is
+    how many are under way.
     """
 
     def __init__(self, fence: Fence, patience_s: float) -> None:
         self.read_side: ReadSide | None = None
+        self.commands = 0
         self._fence = fence
         self._patience_s = patience_s
         self._rows: dict[FenceId, FenceRow] | None = None
         self._known: Mapping[FenceId, Known] = {}
         self._reading: asyncio.Task[dict[FenceId, FenceRow]] | None = None
         self._next: asyncio.Task[dict[FenceId, FenceRow]] | None = None
+        self._began = 0.0
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
@@ -104,7 +111,9 @@ class Acknowledger:
     async def _read_after(self, running: asyncio.Task[object] | None) -> dict[FenceId, FenceRow]:
         if running is not None and not running.done():
             await asyncio.wait([running])
+            await asyncio.sleep(self._began + _GATHER_S * self.commands - time.monotonic())
         self._reading, self._next = self._next, None
+        self._began = time.monotonic()
         rows = {row.id: row for row in await self._fence.rows()}
         self._take(rows)
         return rows

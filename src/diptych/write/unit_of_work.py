@@ -165,10 +165,13 @@ class UnitsOfWork:
         joined = current_unit_of_work(self._engines)
         if joined is not None:
             return await work(joined)
+        self._acknowledger.commands += 1
         try:
             return await self._attempt(work, context)
         except TransactionConflict:
             return await self._repeat(work, context)
+        finally:
+            self._acknowledger.commands -= 1
 
     async def close(self) -> None:
         """Waits until everything that was being committed is committed and acknowledged."""
