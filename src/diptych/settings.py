@@ -142,7 +142,7 @@ SETTINGS: tuple[Setting, ...] = (
         _COUNT,
         10,
         "Connections that one process keeps at most for reading, and on PostgreSQL as many again for commands; "
-        "on SQLite one connection writes.",
+        "on SQLite one connection writes. The keepers have a few of their own beside them.",
     ),
     Setting(
         "DATABASE_TIMEOUT_MS",
