@@ -21,7 +21,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,9 @@ class Silent(Acknowledger):
     def known(self) -> Mapping[FenceId, Known]:
         return {}
 
-    async def acknowledge(self, changes: Sequence[Change], known: Mapping[FenceId, Known]) -> None:
+    async def acknowledge(
+        self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
+    ) -> None:
         pass
 
 
@@ -84,7 +86,9 @@ class Unfenced(Silent):
     def known(self) -> Mapping[FenceId, Known]:
         return self.whole.known
 
-    async def acknowledge(self, changes: Sequence[Change], known: Mapping[FenceId, Known]) -> None:
+    async def acknowledge(
+        self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
+    ) -> None:
         assert self.whole.read_side is not None
         assert await self.whole.read_side.apply(changes, known)
 

@@ -48,6 +48,7 @@ _LATE = _MARGIN - 0.6
 _ASKED_PAUSE_S = 0.05
 """How soon after one pass that other processes asked for the next of them may begin: they coalesce."""
 
+_COMPLETED_S = 60.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 
@@ -92,7 +93,7 @@ class Keeper:
         self._is_quiet = False
         self._asked = False
         self._clocks = Clocks(tolerance_s=lease_s * (_MARGIN - 1))
-        self._unsteady_until = 0.0
+        self._unsteady_until = self._completed = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -242,11 +243,12 @@ class Keeper:
         if (left_s := self._unsteady_until - time.monotonic()) > 0:
             return left_s
         cursor = row.cursor or NOTHING
+        count = 0
         if self._is_unsure or row.now > row.lease_until:
             # Step 8: nothing is promised before it is known that Redis takes what there is: commands would wait for
             # a promise that can't be kept. This does not stand in for what is read after the promise.
             # The floor is written, so that a Redis that refuses writes is found out even if there was no change.
-            cursor, _ = await self.replica.carry(row, cursor, floor=True)
+            cursor, count = await self.replica.carry(row, cursor, floor=True)
             look = await self.replica.store.look(row.generation)
         # ★ The promise is committed before the log is read: a command that commits after that reading finds the
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
@@ -265,14 +267,19 @@ class Keeper:
         if promised.passes_started <= look.passed:
             # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
             raise Refused("AHEAD")
-        snapshot, count = await self.replica.carry(promised, cursor)
+        snapshot, found = await self.replica.carry(promised, cursor)
+        count += found
         await self.builder.publish(promised, look, snapshot)
         was_quiet, self._is_quiet = self._is_quiet, count == 0 and not asked
         # Who waits for this pass has changed something since the last one began. When neither of the two found any
         # change, nobody does, and there is nothing to note: the next pass that matters will.
-        if not (was_quiet and self._is_quiet) and not await self._fence.complete(promised, snapshot):
-            self._forget()
-            return self._lease_s / 4
+        # But now and then: what the fence's cursor has not passed is kept in the log.
+        is_needed = not (was_quiet and self._is_quiet) or time.monotonic() > self._completed + _COMPLETED_S
+        if is_needed:
+            if not await self._fence.complete(promised, snapshot):
+                self._forget()
+                return self._lease_s / 4
+            self._completed = time.monotonic()
         self._is_unsure = False
         self._leads = True
         self._row = msgspec.structs.replace(promised, cursor=snapshot)
@@ -314,7 +321,8 @@ class Keeper:
             await self.builder.rebuild(row, look, secrets.token_hex(8), progress)
         except Refused as refused:
             raise RebuildFailedError(
-                f"{self.replica.name}: Redis lost the new generation ({refused.outcome})"
+                f"{self.replica.name}: another process has replaced the generation meanwhile, or Redis has lost the "
+                f"new one ({refused.outcome})"
             ) from None
         finally:
             self.status.progress = None
@@ -353,7 +361,7 @@ class Keeper:
 
     def _forget(self) -> None:
         self._row = None
-        self._leads = False
+        self._leads = self._is_quiet = False
 
     def _grown_pause(self) -> float:
         pause, self._pause_s = self._pause_s, min(2 * self._pause_s, _LONGEST_PAUSE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from diptych.ports import Change, Fence, FenceRow, Known, LogPart, RowSource, Sn
 from diptych.read.projection import Projection, key_bytes
 from diptych.read.redis import RedisService
 from diptych.read.store import MAX_DOCUMENTS, RedisStore, Write
+
+_log = logging.getLogger("diptych.hinge")
 
 _LOG_ROWS = 2000
 """How many rows of the log a pass reads at a time."""
@@ -57,7 +60,7 @@ class Replica:
         Of the commands that come while a script is on its way, all share the next one.
         """
         try:
-            writes = [write for change in changes for write in self.store.writes_of(change)]
+            writes = [write for change in changes for write in self.store.following(change)]
         except Exception:
             # A row that the document has no place for: a pass will tell.
             return False
@@ -82,6 +85,8 @@ class Replica:
                     is_applied = await self.store.apply(known, writes) == "OK"
             except RedisUnavailableError:
                 pass
+            except Exception:
+                _log.exception("%s: changes could not be applied; a pass will bring them", self.name)
             finally:
                 for entry in entries:
                     if not entry.done.done():
@@ -106,12 +111,17 @@ class Replica:
             if self.projection.is_joined:
                 await self._write_joined(known, part.changes, part.snapshot)
             elif part.changes:
-                await self._check(self.store.apply(known, await self._writes_of(part)))
+                writes, has_moved = await self._writes_of(part)
+                await self._check(self.store.apply(known, writes))
+                if has_moved and not part.more:
+                    # What has moved the row is not in this snapshot, and it must not be missing until the next pass.
+                    cursor, part = part.snapshot, None
         if floor:
             await self._check(self.store.apply(known, [], floor=part.snapshot.xmin))
         return part.snapshot, count
 
-    async def _writes_of(self, part: LogPart) -> list[Write]:
+    async def _writes_of(self, part: LogPart) -> tuple[list[Write], bool]:
+        """What these changes write; and whether a row that had to be read again was no longer at its address."""
         unreadable = [change for change in part.changes if not self._is_readable(change)]
         rows = await self._read_again(unreadable) if unreadable else {}
         writes = []
@@ -124,7 +134,7 @@ class Replica:
                 except KeyError:
                     # Its personal data are blanked, or another version of the application has other columns.
                     raise Refused("UNREADABLE") from None
-        return writes
+        return writes, len(rows) < len(unreadable)
 
     def _is_readable(self, change: Change) -> bool:
         return change.after is None or self.projection.readable(change.after)
@@ -169,22 +179,28 @@ class Replica:
                 raise Refused("UNREADABLE") from None
             for column, values in touched:
                 others.setdefault(column, {}).update(dict.fromkeys(values))
-        await self._write_joined_of(known, changes)
+        has_moved = await self._write_joined_of(known, changes)
         for column, altered in others.items():
             async for seen, rows in self.source.rows_by(column, list(altered), self.batch_size):
                 writes = [self.store.joined_write(row, seen) for row in rows]
                 await self._check(self.store.apply(known, writes))
-        if others:
-            # ★ A row that was deleted, or joined to another one, since the changes were read is not among those
-            # found: its document would still show the joined row as it was, and the change of that be acknowledged.
-            own = [self.projection.entity.table]
-            part: LogPart | None = None
+        # ★ A row that was deleted, or joined to another one, since the changes were read is not among those found:
+        # its document would still show the joined row as it was, and the change of that be acknowledged. And a row
+        # that was given another address would be missing until the next pass.
+        own, must_read = [self.projection.entity.table], has_moved or bool(others)
+        while must_read:
+            must_read, part = False, None
             while part is None or part.more:
                 part = await self._fence.changes(own, snapshot, _LOG_ROWS, part)
-                await self._write_joined_of(known, part.changes)
+                must_read |= await self._write_joined_of(known, part.changes)
+            snapshot = part.snapshot
 
-    async def _write_joined_of(self, known: Known, changes: Sequence[Change]) -> None:
-        """Makes the documents anew of the own rows that these changes are of, before and after them."""
+    async def _write_joined_of(self, known: Known, changes: Sequence[Change]) -> bool:
+        """Makes the documents anew of the own rows that these changes are of, before and after them.
+
+        Returns whether a row was not at one of the addresses: it may have got another one since.
+        """
+        has_moved = False
         keys: dict[bytes, Any] = {}
         for change in changes:
             if change.entity.table == self.projection.entity.table:
@@ -203,9 +219,11 @@ class Replica:
             ):
                 writes = [self.store.joined_write(row, seen) for row in rows]
                 missing -= {write.key for write in writes}
+                has_moved |= bool(missing)
                 writes += [self.store.joined_tombstone(key, seen) for key in missing]
                 missing.clear()
                 await self._check(self.store.apply(known, writes))
+        return has_moved
 
     @staticmethod
     async def _check(writing: Awaitable[str]) -> None:

@@ -12,7 +12,7 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
   document leaves its stamp alone, a tombstone. The stamp is the change's log position; of a joined document, that of
   the snapshot it was made from (``Snapshot.stamp``).
 - ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
-- ``m:<generation>:entries`` is a hash from a document's key to its list entries, to find the former ones.
+- ``m:<generation>:entries`` is a hash from a document's key to the row it is of and its list entries.
 - ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
   may go.
 """
@@ -20,7 +20,7 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import NoScriptError
 
@@ -37,7 +37,10 @@ _PURGED_AT_ONCE = 1000
 class Write(NamedTuple):
     """A document to be written: its key, stamp, transaction, body (None: deleted) and entry in each list.
 
-    ``purge_at`` is the floor at which it may go if it is a tombstone; None if that is not known.
+    ``row`` says of which row it is. ``purge_at`` is the floor at which it may go if it is a tombstone; None if that
+    is not known. ``role``: brought by a pass, with all changes before it; or by a command: of a new row, of one whose
+    document must be there already, or part of the change of the write before it. ``is_second``: it is that in any
+    case, and belongs into the same script.
     """
 
     key: bytes
@@ -45,7 +48,10 @@ class Write(NamedTuple):
     transaction: int
     body: bytes | None
     entries: tuple[bytes, ...]
+    row: bytes = b""
     purge_at: int | None = None
+    role: Literal["passes", "begins", "follows", "continues"] = "passes"
+    is_second: bool = False
 
 
 class Fetched(NamedTuple):
@@ -96,8 +102,8 @@ class RedisStore:
     """The operations on one read model in Redis. Each may raise ``RedisUnavailableError``.
 
     Those that write return ``OK``, or why they did not: ``ELSEWHERE`` (this is not the Redis that was meant),
-    ``GONE`` (the generation is not there), ``BEHIND`` (the data are older than the fence relies on), ``CLOSED`` or
-    ``GAP`` (a builder's script out of turn).
+    ``GONE`` (the generation is not there), ``EARLY`` (written, but a change is missing that came before it),
+    ``BEHIND`` (the data are older than the fence relies on), ``CLOSED`` or ``GAP`` (a builder's script out of turn).
     """
 
     def __init__(self, projection: Projection, redis: RedisService) -> None:
@@ -216,25 +222,34 @@ class RedisStore:
 
     def writes_of(self, change: Change, purge_at: int | None = None) -> list[Write]:
         """What a change does to this read model: the old address is given up before the new one is taken."""
-        writes = []
+        writes: list[Write] = []
         before, after = change.before, change.after
         old = None if before is None else self._projection.key_of(before)
         new = None if after is None else self._projection.key_of(after)
-        if old is not None and old != new:
-            writes.append(self.tombstone(old, change.position, change.transaction, purge_at))
+        if before is not None and old is not None and old != new:
+            gone = self.tombstone(old, change.position, change.transaction, purge_at)
+            writes.append(gone._replace(row=self._projection.identity_of(before)))
         if after is not None:
-            writes.append(self.write_of(after, change.position, change.transaction))
+            written = self.write_of(after, change.position, change.transaction)
+            writes.append(written._replace(is_second=bool(writes)))
         return writes
+
+    def following(self, change: Change) -> list[Write]:
+        """``writes_of`` for a command, which brings in its own change without those before it."""
+        first, *others = self.writes_of(change)
+        role: Literal["begins", "follows"] = "begins" if change.before is None else "follows"
+        return [first._replace(role=role), *(other._replace(role="continues") for other in others)]
 
     def write_of(self, row: Row, stamp: int, transaction: int) -> Write:
         """The document of a row. Stamp 0 gives way to everything that is stored already."""
         key = self._projection.key_of(row)
         entries = tuple(index.entry(row, key) for index in self._projection.lists)
-        return Write(key, stamp, transaction, self._projection.body(row), entries)
+        identity = self._projection.identity_of(row)
+        return Write(key, stamp, transaction, self._projection.body(row), entries, identity)
 
     def tombstone(self, key: bytes, stamp: int, transaction: int, purge_at: int | None) -> Write:
         """The end of a document."""
-        return Write(key, stamp, transaction, None, (b"",) * len(self._projection.lists), purge_at)
+        return Write(key, stamp, transaction, None, (b"",) * len(self._projection.lists), purge_at=purge_at)
 
     def joined_write(self, row: Row, snapshot: Snapshot) -> Write:
         """The joined document of a row that this snapshot saw."""
@@ -260,12 +275,15 @@ class RedisStore:
             for write in part:
                 purge_at = "" if write.purge_at is None else write.purge_at
                 stamp = write.stamp.to_bytes(STAMP_BYTES, "big")
-                arguments += [stamp, write.transaction, purge_at, write.body or b"", *write.entries]
+                arguments += [stamp, write.transaction, purge_at, write.body or b"", write.row]
+                arguments += [write.role, *write.entries]
             async with self._redis.commanding() as link:
                 if link.server != known.incarnation:
                     await link.look_again()
-                outcome = await self._answer(self._apply, link, keys, arguments)
-            if outcome != "OK":
+                answer = await self._answer(self._apply, link, keys, arguments)
+            if answer != "OK":
+                outcome = answer
+            if answer not in ("OK", "EARLY"):
                 break
         return outcome
 
@@ -369,7 +387,8 @@ def batches(writes: Sequence[Write]) -> list[list[Write]]:
     size = 0
     for write in writes:
         length = len(write.key) + len(write.body or b"") + sum(map(len, write.entries))
-        if not batches or len(batches[-1]) >= MAX_DOCUMENTS or size + length > MAX_BYTES:
+        is_full = bool(batches) and (len(batches[-1]) >= MAX_DOCUMENTS or size + length > MAX_BYTES)
+        if not batches or (is_full and not write.is_second):
             batches.append([])
             size = 0
         batches[-1].append(write)

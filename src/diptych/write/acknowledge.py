@@ -8,11 +8,14 @@ serve itself is one that its changes were not applied to.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 
 from diptych.errors import DatabaseUnavailableError
 from diptych.ports import Change, Fence, FenceId, FenceRow, Known, ReadSide
+
+_log = logging.getLogger("diptych.write")
 
 _POLL_S = 0.02
 _GATHER_S = 0.000_05
@@ -21,6 +24,9 @@ commands that wait in line anyway, more of them share a read."""
 
 _APPLY_PATIENCE_S = 0.25
 """How long an apply may take before the change is left to a pass as well."""
+
+
+_NOT_KNOWN = "the change is committed, but SQL went away before it was known to be visible to queries"
 
 
 class Acknowledger:
@@ -43,6 +49,7 @@ class Acknowledger:
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
+        self._asking: dict[FenceId, asyncio.Task[None]] = {}
 
     async def prepare(self) -> None:
         """Has the fence read once, so that ``known`` is. Raises ``DatabaseUnavailableError``."""
@@ -59,14 +66,17 @@ class Acknowledger:
         """
         return self._known
 
-    async def acknowledge(self, changes: Sequence[Change], known: Mapping[FenceId, Known]) -> None:
+    async def acknowledge(
+        self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
+    ) -> None:
         """Returns when every query that starts from now on sees these committed changes, or later ones.
 
-        Raises ``DatabaseUnavailableError`` if SQL does not tell in time whether they do.
+        And what was committed before to the tables ``relied_on``. Raises ``DatabaseUnavailableError`` if SQL does not
+        tell in time whether they do.
         """
-        tables = {change.entity.table for change in changes}
+        tables = {change.entity.table for change in changes}.union(relied_on)
         applying = None
-        if self.read_side is not None and known:
+        if self.read_side is not None and known and changes:
             applying = asyncio.ensure_future(self.read_side.apply(changes, known))
         pending = [
             row
@@ -103,7 +113,7 @@ class Acknowledger:
 
     async def close(self) -> None:
         """Ends the poller. Nobody waits any more when it is called."""
-        for task in (self._poller, self._next, self._reading):
+        for task in (self._poller, self._next, self._reading, *self._asking.values()):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait([task])
@@ -127,9 +137,9 @@ class Acknowledger:
         while True:
             try:
                 return await self.rows()
-            except DatabaseUnavailableError:
+            except DatabaseUnavailableError as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise DatabaseUnavailableError(_NOT_KNOWN) from error
                 await asyncio.sleep(_POLL_S)
 
     async def _wait(self, rows: Sequence[FenceRow]) -> None:
@@ -139,18 +149,25 @@ class Acknowledger:
         if self._poller is None or self._poller.done():
             self._poller = asyncio.get_running_loop().create_task(self._poll())
         try:
-            await self._ask({row.id for row in rows})
+            self._ask({row.id for row in rows})
             await waiter.done
         finally:
             self._waiters.discard(waiter)
 
-    async def _ask(self, fences: Collection[FenceId]) -> None:
+    def _ask(self, fences: Collection[FenceId]) -> None:
         own = self.read_side.ask(fences) if self.read_side is not None else ()
-        for fence in set(fences) - set(own):
-            try:
-                await self._fence.ask(fence)
-            except DatabaseUnavailableError:
-                return  # a request that gets lost costs a quarter of a lease
+        for fence in set(fences) - set(own) - self._asking.keys():
+            # One at a time: those who come while it is on its way are served by the pass that it brings about, or by
+            # the next regular one.
+            self._asking[fence] = asyncio.get_running_loop().create_task(self._ask_others(fence))
+
+    async def _ask_others(self, fence: FenceId) -> None:
+        try:
+            await self._fence.ask(fence)
+        except Exception as error:  # it costs a quarter of a lease
+            _log.debug("a request for a pass got lost: %s", error)
+        finally:
+            del self._asking[fence]
 
     async def _poll(self) -> None:
         """One for the whole process: those who wait hold no connection of SQL."""
@@ -190,9 +207,7 @@ class _Waiter:
 
     def fail(self, error: Exception) -> None:
         if not self.done.done():
-            failure = DatabaseUnavailableError(
-                "the change is committed, but SQL went away before it was known to be visible to queries"
-            )
+            failure = DatabaseUnavailableError(_NOT_KNOWN)
             failure.__cause__ = error
             self.done.set_exception(failure)
 

@@ -34,6 +34,8 @@ R = TypeVar("R")
 _log = logging.getLogger("diptych.write")
 
 _LONG_S = 0.5
+_PATIENCE_S = 15.0
+_POLL_S = 0.01
 
 MAX_ATTEMPTS = 10
 """How often a command is run again that lost against concurrent ones (PostgreSQL's 40001 and 40P01)."""
@@ -50,6 +52,7 @@ class UnitOfWork:
         outer: UnitOfWork | None = None,
     ) -> None:
         self.changes: list[Change] = []
+        self.relied_on: set[str] = set()
         self.context = context
         self.engines = engines
         self.outer = outer
@@ -62,6 +65,7 @@ class UnitOfWork:
         """The connection, for one task at a time. An error inside it ends the unit of work: it can't commit."""
         async with self._turn:
             self.check_usable()
+            self.relied_on.add(str(entity.table.fullname))
             try:
                 with translated(self.engines, entity):
                     yield self._connection
@@ -174,7 +178,13 @@ class UnitsOfWork:
             self._acknowledger.commands -= 1
 
     async def close(self) -> None:
-        """Waits until everything that was being committed is committed and acknowledged."""
+        """Waits until the commands that have begun are over, and all they committed is acknowledged.
+
+        A handler that does not come to its end within ``_PATIENCE_S`` is left to fail.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._acknowledger.commands and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(_POLL_S)
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)
 
@@ -269,9 +279,6 @@ class UnitsOfWork:
 
     async def _commit(self, opened: _Opened, unit: UnitOfWork) -> None:
         try:
-            if not unit.changes:
-                await self._commit_transaction(opened.connection)
-                return
             known = self._acknowledger.known
             await self._commit_transaction(opened.connection)
             if self._engines.turns is not None:
@@ -279,7 +286,11 @@ class UnitsOfWork:
         finally:
             # Given back before the rest: on SQLite it is the only one that writes, and Redis may take its time.
             await opened.close()
-        await self._acknowledger.acknowledge(unit.changes, known)
+        # Acknowledged without a change, a command vouches for the state that it found, which one that was killed
+        # before it brought its change to Redis may have made.
+        relied_on = unit.relied_on if not unit.changes else set()
+        if unit.changes or relied_on:
+            await self._acknowledger.acknowledge(unit.changes, known, relied_on)
 
     async def _commit_transaction(self, connection: AsyncConnection) -> None:
         try:
