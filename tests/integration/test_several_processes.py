@@ -99,8 +99,8 @@ async def test_concurrent_writers_of_one_row_leave_what_sql_has(database_url, va
 
 async def test_one_process_makes_the_passes_for_all(database_url, valkey):
     async with (
-        catalogue(database_url, valkey.url, lease_ms=2000) as one,
-        catalogue(database_url, valkey.url, lease_ms=2000) as two,
+        catalogue(database_url, valkey.url, lease_ms=1000) as one,
+        catalogue(database_url, valkey.url, lease_ms=1000) as two,
     ):
         for app in (one, two):
             await answered_by(app, "redis")
