@@ -268,6 +268,8 @@ class Cluster:
         reached = await worker.hears("reached", timeout_s=5) is not None
         try:
             worker.stands_still = reached
+            if reached:
+                await worker.is_stopped()
             yield reached
         finally:
             await worker.order("disarm")

@@ -7,6 +7,8 @@ import contextlib
 import os
 import signal
 
+import psutil
+
 from tests.acceptance.faults.worker import Options
 from tests.servers import forget_process, watch_process
 
@@ -78,6 +80,14 @@ class Worker:
         """SIGCONT."""
         self.stands_still = False
         self.signal(signal.SIGCONT)
+
+    async def is_stopped(self) -> None:
+        """Waits until it stands still: it says that it is about to, and a SIGCONT that comes first is lost."""
+        for _ in range(200):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:
+                    return
+            await asyncio.sleep(0.005)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal, if it lives."""
