@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 
 _RATE = 0.1
-"""By how much the two may differ in speed, which the margin of the promise makes up for."""
+"""By how much the two may differ in speed."""
+
+MARGIN = 1 + _RATE
+"""How much longer a promise is than its lease, which makes up for that."""
 
 
 class Clocks:

@@ -25,7 +25,7 @@ from diptych.errors import (
     RedisUnavailableError,
     UnavailableError,
 )
-from diptych.hinge.clocks import Clocks
+from diptych.hinge.clocks import MARGIN, Clocks
 from diptych.hinge.rebuild import Builder
 from diptych.hinge.replica import Refused, Replica
 from diptych.hinge.status import Progress, Status
@@ -36,13 +36,10 @@ from diptych.read.store import Lease, Look
 
 _log = logging.getLogger("diptych.hinge")
 
-_MARGIN = 1.1
-"""How much longer a promise is than the lease: the clocks of SQL and Redis may differ by so much in speed."""
-
-_DUE = _MARGIN - 0.25
+_DUE = MARGIN - 0.25
 """A pass is due when so much of the promise, in leases, is left: a quarter of a lease after the last one."""
 
-_LATE = _MARGIN - 0.6
+_LATE = MARGIN - 0.6
 """Passes have ceased when less of the promise is left: while nothing changes there is one each half lease."""
 
 _ASKED_PAUSE_S = 0.05
@@ -67,7 +64,7 @@ class FenceRows(Protocol):
 
 
 class Keeper:
-    """Keeps one read model of this process. ``turn`` is to be called again and again."""
+    """Keeps one read model of this process, from ``start`` to ``stop``."""
 
     def __init__(
         self,
@@ -92,7 +89,7 @@ class Keeper:
         self._is_unsure = False
         self._is_quiet = False
         self._asked = False
-        self._clocks = Clocks(tolerance_s=lease_s * (_MARGIN - 1))
+        self._clocks = Clocks(tolerance_s=lease_s * (MARGIN - 1))
         self._unsteady_until = self._completed = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._woken = asyncio.Event()
@@ -253,7 +250,7 @@ class Keeper:
         # ★ The promise is committed before the log is read: a command that commits after that reading finds the
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
         due_s = None if asked else _DUE * self._lease_s
-        promised = await self._fence.promise(row, self._lease_s * _MARGIN, due_s)
+        promised = await self._fence.promise(row, self._lease_s * MARGIN, due_s)
         if promised is None:
             # Another was faster, or the generation has been replaced.
             self._forget()
@@ -262,8 +259,8 @@ class Keeper:
         self._is_unsure = True
         if problem := self._clocks.stepped(look.time_ms / 1000, promised.now):
             _log.warning("%s: %s; the lease is not renewed for a while", self.replica.name, problem)
-            self._unsteady_until = time.monotonic() + self._lease_s * _MARGIN
-            return self._lease_s * _MARGIN
+            self._unsteady_until = time.monotonic() + self._lease_s * MARGIN
+            return self._lease_s * MARGIN
         if promised.passes_started <= look.passed:
             # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
             raise Refused("AHEAD")
@@ -271,9 +268,10 @@ class Keeper:
         count += found
         await self.builder.publish(promised, look, snapshot)
         was_quiet, self._is_quiet = self._is_quiet, count == 0 and not asked
-        # Who waits for this pass has changed something since the last one began. When neither of the two found any
-        # change, nobody does, and there is nothing to note: the next pass that matters will.
-        # But now and then: what the fence's cursor has not passed is kept in the log.
+        # Who waits for this pass has changed something since the last one began, or has asked. When neither of the
+        # two found any change, there is nothing to note: the next pass that matters will. (A command that changed
+        # nothing, in a process that can't ask, waits for the end of the lease.) But now and then: what the fence's
+        # cursor has not passed is kept in the log.
         is_needed = not (was_quiet and self._is_quiet) or time.monotonic() > self._completed + _COMPLETED_S
         if is_needed:
             if not await self._fence.complete(promised, snapshot):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from diptych.errors import RebuildFailedError, UnavailableError
-from diptych.hinge.replica import Refused, Replica
+from diptych.hinge.clocks import MARGIN
+from diptych.hinge.replica import Refused, Replica, accepted
 from diptych.hinge.status import Progress
 from diptych.ports import NOTHING, Fence, FenceRow, Known, Row, Snapshot
 from diptych.read.store import Look, batches
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("diptych.hinge")
 
-_MARGIN = 1.1
 _LITTLE = 500
 """How many changes may be left for after the promise."""
 
@@ -112,21 +112,21 @@ class Builder:
         The floor is the cursor's: with that of a later snapshot a deletion could be taken for one that is in
         already, while the change that it followed is not.
         """
-        await self._accepted(self._store.begin(known))
+        await accepted(self._store.begin(known))
         _log.info("%s: rebuilding, about %d rows", self._replica.name, progress.total)
         number = 0
         async for rows in _ahead(self._replica.source.scan(self._replica.batch_size)):
             for part in batches([self._store.write_of(row, 0, 0) for row in rows]):
                 number += 1
-                await self._accepted(self._store.backfill(known, part, number))
+                await accepted(self._store.backfill(known, part, number))
             progress.add(len(rows))
-        await self._accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
+        await accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
 
     async def _switch(self, row: FenceRow, known: Known, cursor: Snapshot) -> FenceRow:
         database = await self._fence.database()
         # First, so that nobody trusts the old generation, and no pass renews its lease, once the fence has moved. If
         # this process dies in between, the next pass finds the data lost.
-        await self._accepted(self._store.drop(Known(row.incarnation, row.generation)))
+        await accepted(self._store.drop(Known(row.incarnation, row.generation)))
         moved = await self._fence.move(
             row,
             known.incarnation,
@@ -149,7 +149,7 @@ class Builder:
             if count <= _LITTLE:
                 break
         look = await self._store.look(moved.generation)
-        promised = await self._fence.promise(moved, self._lease_s * _MARGIN, None)
+        promised = await self._fence.promise(moved, self._lease_s * MARGIN, None)
         if promised is None:
             return None
         # ★ What was committed while the rows were being read: they may have been read before it.
@@ -204,12 +204,6 @@ class Builder:
                 f"beside the {look.used_memory >> 20} MB in use, with a maxmemory of "
                 f"{look.maxmemory >> 20} MB: raise it"
             )
-
-    @staticmethod
-    async def _accepted(writing: Awaitable[str]) -> None:
-        outcome = await writing
-        if outcome != "OK":
-            raise Refused(outcome)
 
 
 async def _ahead(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]]:

@@ -28,6 +28,13 @@ class Refused(DiptychError):
         self.outcome = outcome
 
 
+async def accepted(writing: Awaitable[str]) -> None:
+    """Awaits a script. Raises ``Refused`` for any outcome but ``OK``."""
+    outcome = await writing
+    if outcome != "OK":
+        raise Refused(outcome)
+
+
 class Replica:
     """A read model's documents in Redis, written from SQL."""
 
@@ -100,7 +107,7 @@ class Replica:
         Returns the snapshot up to which they are in, and how many there were. With ``floor`` the generation's floor
         is raised to it. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
         """
-        known, count = Known(row.incarnation, row.generation), 0
+        known, count, has_moved = Known(row.incarnation, row.generation), 0, False
         part: LogPart | None = None
         while part is None or part.more:
             part = await self._fence.changes(self.projection.tables, cursor, _LOG_ROWS, part)
@@ -111,13 +118,14 @@ class Replica:
             if self.projection.is_joined:
                 await self._write_joined(known, part.changes, part.snapshot)
             elif part.changes:
-                writes, has_moved = await self._writes_of(part)
-                await self._check(self.store.apply(known, writes))
-                if has_moved and not part.more:
-                    # What has moved the row is not in this snapshot, and it must not be missing until the next pass.
-                    cursor, part = part.snapshot, None
+                writes, moved = await self._writes_of(part)
+                await accepted(self.store.apply(known, writes))
+                has_moved |= moved
+            if has_moved and not part.more:
+                # What has moved the row is not in this snapshot, and it must not be missing until the next pass.
+                cursor, part, has_moved = part.snapshot, None, False
         if floor:
-            await self._check(self.store.apply(known, [], floor=part.snapshot.xmin))
+            await accepted(self.store.apply(known, [], floor=part.snapshot.xmin))
         return part.snapshot, count
 
     async def _writes_of(self, part: LogPart) -> tuple[list[Write], bool]:
@@ -183,7 +191,7 @@ class Replica:
         for column, altered in others.items():
             async for seen, rows in self.source.rows_by(column, list(altered), self.batch_size):
                 writes = [self.store.joined_write(row, seen) for row in rows]
-                await self._check(self.store.apply(known, writes))
+                await accepted(self.store.apply(known, writes))
         # ★ A row that was deleted, or joined to another one, since the changes were read is not among those found:
         # its document would still show the joined row as it was, and the change of that be acknowledged. And a row
         # that was given another address would be missing until the next pass.
@@ -222,14 +230,8 @@ class Replica:
                 has_moved |= bool(missing)
                 writes += [self.store.joined_tombstone(key, seen) for key in missing]
                 missing.clear()
-                await self._check(self.store.apply(known, writes))
+                await accepted(self.store.apply(known, writes))
         return has_moved
-
-    @staticmethod
-    async def _check(writing: Awaitable[str]) -> None:
-        outcome = await writing
-        if outcome != "OK":
-            raise Refused(outcome)
 
 
 class _Entry(NamedTuple):

@@ -1,6 +1,6 @@
 """The end of a command: it is acknowledged once no query can be answered without its changes.
 
-The rules are steps 5 and 6 of the hinge, docs/concepts/guarantees.md. They hold for every process that changes rows
+The rules are steps 5 and 6 of the hinge, docs/concepts/hinge.md. They hold for every process that changes rows
 through ``ORMService``, whether it knows Redis, this read model, this version of it, or not: a fence row that it can't
 serve itself is one that its changes were not applied to.
 """
@@ -24,7 +24,6 @@ commands that wait in line anyway, more of them share a read."""
 
 _APPLY_PATIENCE_S = 0.25
 """How long an apply may take before the change is left to a pass as well."""
-
 
 _NOT_KNOWN = "the change is committed, but SQL went away before it was known to be visible to queries"
 

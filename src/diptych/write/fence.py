@@ -26,12 +26,6 @@ T = TypeVar("T")
 Values = Mapping[str, Any]
 
 
-async def read_rows(connection: AsyncConnection) -> list[FenceRow]:
-    """Every fence row, as this connection sees them now: for the units of work, which read them in their own."""
-    found = await connection.execute(FENCE_STATEMENTS[connection.dialect.name].rows)
-    return [_fence_row(row) for row in found.mappings()]
-
-
 class SqlFence:
     """A ``Fence``. ``entity_of`` tells the mapped class of a table's name, None for a table that has none here.
 
@@ -48,7 +42,8 @@ class SqlFence:
 
     async def rows(self) -> list[FenceRow]:
         async with self._reading() as connection:
-            return await read_rows(connection)
+            found = await connection.execute(self._statements.rows)
+            return [_fence_row(row) for row in found.mappings()]
 
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
         none_yet = {"run_id": "", "replication_id": "", "generation": "", "ready": False, "database": ""}
