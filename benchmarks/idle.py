@@ -1,9 +1,9 @@
 """What the keepers cost while nothing happens: four processes of the catalogue, with Redis and without.
 
-``diptych run --workers 4``, with Valkey, is left alone once Valkey answers; beside it the same without Redis, where
-there are no keepers. The difference is the keepers' cost: less than 1 % of a core is promised, for the whole
-deployment. Times are those that the system accounts to the processes (parent and workers; PostgreSQL with its
-children; Valkey), in steps of 10 ms: over 30 s, 0.03 % of a core. Commands that scripts call count as commands.
+``diptych run --workers 4``, with Valkey, is left alone once Valkey answers; in its turn the same without Redis, where
+there are no keepers, and a Valkey that nobody uses. The difference is the keepers' cost: less than 1 % of a core is
+promised, for the whole deployment. Times are those that Linux's scheduler counts for every thread of the processes
+(parent and workers; PostgreSQL with its children; Valkey). Commands that scripts call count as commands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,12 +62,12 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
     with tempfile.TemporaryDirectory() as folder, PostgresServer(durable=True) as server:
         for name, database in (("SQLite", _sqlite(Path(folder))), ("PostgreSQL", _postgresql(server))):
             await seed(database.url, 100)
-            seconds = 5.0 if quick else 30.0
+            seconds = 10.0 if quick else 20.0
             candidates = {
-                "no Redis": _idle(database, with_redis=False, seconds=seconds),
-                "Redis": _idle(database, with_redis=True, seconds=seconds),
+                "no keepers": _idle(database, with_redis=False, seconds=seconds),
+                "keepers": _idle(database, with_redis=True, seconds=seconds),
             }
-            yield Case(f"{name}, {WORKERS} processes", 1 if quick else 4, candidates, warm_up=False)
+            yield Case(f"{name}, {WORKERS} processes", 1 if quick else 3, candidates, warm_up=False)
 
 
 def _sqlite(folder: Path) -> Database:
@@ -87,7 +87,7 @@ def _postgresql(server: PostgresServer) -> Database:
 
 def _idle(database: Database, *, with_redis: bool, seconds: float) -> Candidate:
     async def measure() -> Sample:
-        with _store(with_redis) as store, Workers(database.url, store.url if store else "none") as catalogue:
+        with valkey() as store, Workers(database.url, store.url if with_redis else "none") as catalogue:
             await asyncio.to_thread(_await_all, catalogue)
             await asyncio.sleep(SETTLE_S)
             before = _count(catalogue, database, store)
@@ -98,15 +98,6 @@ def _idle(database: Database, *, with_redis: bool, seconds: float) -> Candidate:
     return measure
 
 
-@contextlib.contextmanager
-def _store(with_redis: bool) -> Iterator[RedisServer | None]:
-    if with_redis:
-        with valkey() as store:
-            yield store
-    else:
-        yield None
-
-
 def _await_all(catalogue: Workers) -> None:
     """Until every process answers as it will go on to: a new connection goes to any of them."""
     in_a_row = 0
@@ -115,11 +106,11 @@ def _await_all(catalogue: Workers) -> None:
         in_a_row = in_a_row + 1 if answer.headers["cache-status"] == catalogue.cache_status else 0
 
 
-def _count(catalogue: Workers, database: Database, store: RedisServer | None) -> Counts:
+def _count(catalogue: Workers, database: Database, store: RedisServer) -> Counts:
     cpu = (
         _cpu(catalogue.pid),
         0.0 if database.server is None else _cpu(database.server.pid),
-        0.0 if store is None else _cpu(store.pid),
+        _cpu(store.pid),
     )
     commits = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
     return Counts(
@@ -131,18 +122,20 @@ def _count(catalogue: Workers, database: Database, store: RedisServer | None) ->
 
 
 def _cpu(pid: int) -> float:
-    """Seconds that a process and its children have run, those that have ended included."""
+    """Seconds that the threads of a process and of its children have run; what has ended is left out."""
     process = psutil.Process(pid)
-    seconds = sum(process.cpu_times()[:4])
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            seconds += sum(child.cpu_times()[:4])
-    return float(seconds)
+    return sum(map(_ran_s, (process.pid, *(child.pid for child in process.children(recursive=True)))))
 
 
-def _redis_counts(store: RedisServer | None) -> dict[str, int]:
-    if store is None:
-        return {"scripts": 0, "commands": 0}
+def _ran_s(pid: int) -> float:
+    ran_ns = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            ran_ns += int(thread.read_text().split()[0])
+    return ran_ns / 1e9
+
+
+def _redis_counts(store: RedisServer) -> dict[str, int]:
     with redis.Redis.from_url(store.url) as client:
         stats = client.info("commandstats")
     calls = {name.removeprefix("cmdstat_"): int(stat["calls"]) for name, stat in stats.items()}

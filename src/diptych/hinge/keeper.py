@@ -39,8 +39,11 @@ _log = logging.getLogger("diptych.hinge")
 _DUE = MARGIN - 0.25
 """A pass is due when so much of the promise, in leases, is left: a quarter of a lease after the last one."""
 
-_LATE = MARGIN - 0.6
-"""Passes have ceased when less of the promise is left: while nothing changes there is one each half lease."""
+_IDLE = 2 / 3
+"""So many leases after the last pass comes the next one while nothing changes: each costs what nobody needs."""
+
+_LATE = MARGIN - 0.75
+"""Passes have ceased when less of the promise is left: there is a little time to take over before the lease ends."""
 
 _ASKED_PAUSE_S = 0.05
 """How soon after one pass that other processes asked for the next of them may begin: they coalesce."""
@@ -283,7 +286,7 @@ class Keeper:
         self._row = msgspec.structs.replace(promised, cursor=snapshot)
         self._rows.passed()
         self.status.answered_by_redis()
-        return self._lease_s / (2 if was_quiet and self._is_quiet else 4)
+        return self._lease_s * (_IDLE if was_quiet and self._is_quiet else 0.25)
 
     # A planned rebuild
 

@@ -163,7 +163,7 @@ class Acknowledger:
     async def _ask_others(self, fence: FenceId) -> None:
         try:
             await self._fence.ask(fence)
-        except Exception as error:  # it costs a quarter of a lease
+        except Exception as error:  # it costs a part of a lease
             _log.debug("a request for a pass got lost: %s", error)
         finally:
             del self._asking[fence]

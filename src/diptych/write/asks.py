@@ -30,7 +30,7 @@ _NOTIFY = sa.select(sa.func.pg_notify(CHANNEL, sa.bindparam("payload", type_=sa.
 class Asks:
     """Sends what this process asks, and has ``callbacks`` called with what the others ask.
 
-    A request may get lost, when the connection breaks: it costs a quarter of a lease. On SQLite all get lost.
+    A request may get lost, when the connection breaks: it costs a part of a lease. On SQLite all get lost.
     """
 
     def __init__(self, engines: Engines) -> None:
