@@ -14,6 +14,7 @@ from demo_app.catalogue import create_catalogue
 from demo_app.controllers.commands_books_controller import CommandsBooksController
 from demo_app.controllers.health_controller import health
 from demo_app.controllers.queries_books_controller import QueriesBooksController
+from demo_app.messages import GetBook, ListBooks
 from demo_app.pages import render_problem
 from diptych import ConfigService
 from diptych.ext.litestar import DiptychPlugin, asgi_app
@@ -36,7 +37,7 @@ def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[N
         openapi_config=None,
         logging_config=None,  # the server's, which Litestar would replace
     )
-    return asgi_app(site)
+    return asgi_app(site, hot={"/books/{title}": GetBook, "/books": ListBooks})
 
 
 @get("/", status_code=302)

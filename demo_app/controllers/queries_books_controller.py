@@ -15,6 +15,7 @@ from demo_app.controllers.responses import (
     html_answer,
     json_answer,
     no_such_book,
+    query_answer,
     query_headers,
 )
 from demo_app.flash import Flash
@@ -43,7 +44,7 @@ class QueriesBooksController(Controller):
         page = await diptych.ask(query)
         headers = query_headers(page.served)
         if not prefers_html(request.scope):
-            return json_answer(page.body, headers=headers)
+            return query_answer(request, page.body, page.served)
         flash = Flash.of(request.cookies)
         found = page.decode()
         html = render(
@@ -58,7 +59,7 @@ class QueriesBooksController(Controller):
         book = _found(title, document)
         headers = query_headers(document.served)
         if not prefers_html(request.scope):
-            return json_answer(document.body or b"", headers=headers)
+            return query_answer(request, document.body or b"", document.served)
         flash = Flash.of(request.cookies)
         html = render("book.html", book=book, served=document.served, flash=flash)
         return _shown_once(html_answer(html, headers=headers), flash)
@@ -72,7 +73,7 @@ class QueriesBooksController(Controller):
         book = _found(title, document)
         headers = query_headers(document.served)
         if not prefers_html(request.scope):
-            return json_answer(document.body or b"", headers=headers)
+            return query_answer(request, document.body or b"", document.served)
         html = render("edit.html", title=title, form=BookForm.of(book), served=document.served)
         return html_answer(html, headers=headers)
 

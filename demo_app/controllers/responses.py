@@ -11,7 +11,7 @@ from litestar.response import Redirect
 from demo_app.flash import Flash, FlashKind
 from demo_app.pages import book_path
 from diptych import Diptych, Served
-from diptych.http import QUERY_HEADERS, NotFound, cache_status
+from diptych.http import QUERY_HEADERS, NotFound, cache_status, etag, is_unchanged
 
 WebRequest: TypeAlias = Request[Any, Any, Any]
 Catalogue: TypeAlias = NamedDependency[Diptych]
@@ -29,6 +29,14 @@ def json_answer(
 ) -> Response[bytes]:
     """JSON that is bytes already goes out as it is."""
     return Response(body, status_code=status_code, headers=headers, media_type="application/json")
+
+
+def query_answer(request: WebRequest, body: bytes, served: Served) -> Response[Any]:
+    """The JSON of a query; 304 without it if the client has just that."""
+    headers = {**query_headers(served), "ETag": etag(body)}
+    if is_unchanged(request.scope, headers["ETag"]):
+        return Response(None, status_code=304, headers=headers)
+    return json_answer(body, headers=headers)
 
 
 def html_answer(page: str, status_code: int = 200, headers: dict[str, str] | None = None) -> Response[str]:
@@ -56,6 +64,7 @@ __all__ = [
     "html_answer",
     "json_answer",
     "no_such_book",
+    "query_answer",
     "query_headers",
     "see_other",
 ]

@@ -190,7 +190,7 @@ SETTINGS: tuple[Setting, ...] = (
         "REDIS_QUERY_TIMEOUT_MS",
         _whole(1, 60_000),
         50,
-        "How long a query waits for Redis, in milliseconds, before SQL answers it.",
+        "How long Redis may be silent while queries wait, in milliseconds, before SQL answers them.",
     ),
     Setting(
         "REDIS_COMMAND_TIMEOUT_MS",

@@ -25,11 +25,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from diptych.errors import Fault, MissingExtraError
+from diptych.errors import Fault, MissingExtraError, WiringError
 from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request
 from diptych.http.caching import QUERY_HEADERS
 from diptych.http.errors import HttpError, MethodNotAllowed, NotFound
 from diptych.http.forms import check_same_site
+from diptych.http.front import Front
 from diptych.http.negotiation import prefers_html
 from diptych.http.paths import PATH_ERROR, PATH_PARAMS, RawPath
 from diptych.http.problems import PROBLEM_JSON, Problem, invalid_fields, problem_for, status_problem
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp as LitestarApp
 
     from diptych.app import Diptych
+    from diptych.messages import Query
 
 __all__ = ["DiptychPlugin", "RenderProblem", "asgi_app"]
 
@@ -178,17 +180,31 @@ class _Served(RequestContext):
         self.diptych = diptych
 
 
-def asgi_app(site: Litestar, *, security_headers: Mapping[str, str | None] | None = None) -> ASGIApp:
+def asgi_app(
+    site: Litestar,
+    *,
+    hot: Mapping[str, type[Query[Any]]] | None = None,
+    security_headers: Mapping[str, str | None] | None = None,
+) -> ASGIApp:
     """`site` as it is to be served: routed on the raw path, HEAD wherever GET is, with security headers.
 
-    Its routes must be complete, as their templates are read here, once. `security_headers` changes single
-    headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. Lifespan events pass through. The
-    attribute `diptych` of what is returned is the plugin's `Diptych`, None without the plugin.
+    Its routes must be complete, as their templates are read here, once. `hot` names the queries that are answered
+    in JSON before Litestar sees them, `{"/books/{title}": GetBook}` (see `diptych.http.Front`: no guard and no
+    middleware of Litestar sees them either); the site has to have these routes too. `security_headers` changes
+    single headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. Lifespan events pass through. The
+    attribute `diptych` of what is returned is the plugin's `Diptych`, None without the plugin. Raises
+    `WiringError` for hot queries without the plugin, or that can't be answered.
     """
-    routed = RawPath(cast(ASGIApp, site), _patterns(site))
+    patterns = list(_patterns(site))
+    secured = SecurityHeaders(HeadAsGet(RawPath(cast(ASGIApp, site), patterns)), security_headers)
     plugins = [plugin for plugin in site.plugins if isinstance(plugin, DiptychPlugin)]
     diptych = plugins[0].diptych if plugins else None
-    return _Served(SecurityHeaders(HeadAsGet(routed), security_headers), diptych)
+    served = _Served(secured, diptych)
+    if not hot:
+        return served
+    if diptych is None:
+        raise WiringError(["hot queries are asked of a Diptych: add DiptychPlugin to the site's plugins"])
+    return Front(diptych, hot, served, others=patterns, headers=secured.headers)
 
 
 def _patterns(site: Litestar) -> Iterator[str]:

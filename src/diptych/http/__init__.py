@@ -1,7 +1,7 @@
 """HTTP without a framework: pure ASGI helpers that the rooms under `diptych.ext` put together."""
 
 from diptych.http.bodies import Fields, parse_json, read_body, read_fields
-from diptych.http.caching import QUERY_HEADERS, cache_status
+from diptych.http.caching import QUERY_HEADERS, cache_status, etag, is_unchanged
 from diptych.http.errors import (
     BadRequest,
     ClientDisconnected,
@@ -13,9 +13,11 @@ from diptych.http.errors import (
     UnsupportedMediaType,
 )
 from diptych.http.forms import check_same_site, method_override, parse_form
+from diptych.http.front import Front
 from diptych.http.negotiation import prefers_html
 from diptych.http.paths import RawPath, encode_segment
 from diptych.http.problems import PROBLEM_JSON, FieldError, Problem, problem_for
+from diptych.http.queries import query_app
 from diptych.http.wrappers import SECURITY_HEADERS, HeadAsGet, RequestContext, SecurityHeaders
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "CrossSite",
     "FieldError",
     "Fields",
+    "Front",
     "HeadAsGet",
     "HttpError",
     "MethodNotAllowed",
@@ -40,11 +43,14 @@ __all__ = [
     "cache_status",
     "check_same_site",
     "encode_segment",
+    "etag",
+    "is_unchanged",
     "method_override",
     "parse_form",
     "parse_json",
     "prefers_html",
     "problem_for",
+    "query_app",
     "read_body",
     "read_fields",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["QUERY_HEADERS", "ServedBy", "cache_status"]
+from diptych.http.asgi import RequestScope, header_values
+
+__all__ = ["QUERY_HEADERS", "ServedBy", "cache_status", "etag", "is_unchanged"]
 
 QUERY_HEADERS: Mapping[str, str] = {"Vary": "Accept", "Cache-Control": "no-cache"}
 """Of every answer to a query: it depends on `Accept`, and must be asked for again, since it may change any
@@ -14,6 +17,10 @@ time."""
 
 # RFC 8941's sf-token, which needs no quoting.
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
+
+# RFC 9110, section 8.8.3; clients may send back a strong tag as a weak one.
+_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 _FORWARDED = {
     "no-redis": "bypass",
@@ -65,3 +72,17 @@ def cache_status(served: ServedBy) -> str:
     if not _TOKEN.fullmatch(served.reason):
         raise ValueError(f"{served.reason!r} is no token")
     return f"diptych; fwd={_FORWARDED.get(served.reason, 'miss')}; detail={served.reason}"
+
+
+def etag(body: bytes) -> str:
+    """The value of `ETag` for a body: a hash of its bytes, so the same whichever store and process gave them."""
+    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def is_unchanged(scope: RequestScope, tag: str) -> bool:
+    """Whether the client has the representation of this `ETag` already: the answer is 304, without a body.
+
+    So by `If-None-Match` (RFC 9110, section 13.1.2): one of its tags is this one, or it is `*`.
+    """
+    known = ",".join(header_values(scope, b"if-none-match"))
+    return known == "*" or (tag in known and _TAGS.fullmatch(known) is not None)

@@ -9,13 +9,23 @@ one way.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.errors import BadRequest
 
-__all__ = ["PATH_ERROR", "PATH_PARAMS", "RawPath", "encode_segment"]
+__all__ = [
+    "PATH_ERROR",
+    "PATH_PARAMS",
+    "RawPath",
+    "Segment",
+    "encode_segment",
+    "path_below_mount",
+    "split_path",
+    "template_segments",
+]
 
 PATH_PARAMS = "diptych.path_params"
 """Scope key: the decoded text parameters by name; None where no route matched."""
@@ -33,6 +43,32 @@ def encode_segment(text: str) -> str:
     such names where they are made. Raises `UnicodeEncodeError`, a `ValueError`, for lone surrogates.
     """
     return quote(text, safe="")
+
+
+class Segment(NamedTuple):
+    """One segment of a route template. `kind` is what takes it: its own `text` if it is fixed, one segment of text,
+    one of another type (`text` names it) that the framework converts, all that are left, or a mounted application.
+    They are tried in this order."""
+
+    kind: Literal["fixed", "text", "typed", "rest", "mount"]
+    text: str
+    name: str = ""
+
+
+def template_segments(template: str) -> Iterator[Segment]:
+    """The segments of a template as `RawPath` reads it. Raises `ValueError` for one that can't be told apart."""
+    for text in filter(None, template.split("/")):
+        parameter = _PARAMETER.fullmatch(text)
+        if text == "*":
+            yield Segment("mount", text)
+            return
+        if parameter is not None:
+            name, kind = parameter[1].strip(), (parameter[2] or "str").strip()
+            yield Segment({"str": "text", "path": "rest"}.get(kind, "typed"), kind, name)  # type: ignore[arg-type]
+        elif text.startswith("=") or "{" in text:
+            raise ValueError(f"route {template!r}: the segment {text!r} reads like a parameter")
+        else:
+            yield Segment("fixed", text)
 
 
 class _Node:
@@ -104,26 +140,31 @@ class RawPath:
 
 def _add(root: _Node, pattern: str) -> None:
     node, names = root, []
-    for segment in pattern.split("/"):
-        if not segment:
-            continue
-        if segment == "*":
+    for kind, text, name in template_segments(pattern):
+        if kind == "mount":
             node.is_mount = True
             return
-        parameter = _PARAMETER.fullmatch(segment)
-        if parameter is None:
-            if segment.startswith("=") or "{" in segment:
-                raise ValueError(f"route {pattern!r}: the segment {segment!r} reads like a parameter")
-            node = node.static.setdefault(segment, _Node())
+        if kind == "fixed":
+            node = node.static.setdefault(text, _Node())
         else:
-            name, kind = parameter[1].strip(), (parameter[2] or "str").strip()
-            slot = {"str": "text", "path": "rest"}.get(kind, "typed")
-            if getattr(node, slot) is None:
-                setattr(node, slot, _Node())
-            node = getattr(node, slot)
-            if slot == "text":
+            if getattr(node, kind) is None:
+                setattr(node, kind, _Node())
+            node = getattr(node, kind)
+            if kind == "text":
                 names.append(name)
     node.ends.append(tuple(names))
+
+
+def path_below_mount(scope: Scope) -> bytes:
+    """The path as it was sent, without that of the application's mount."""
+    path: bytes = scope.get("raw_path") or b""
+    prefix: str = scope.get("root_path", "")
+    return path.removeprefix(prefix.rstrip("/").encode()) if prefix else path
+
+
+def split_path(path: bytes) -> list[str]:
+    """The decoded segments of a path. Raises `BadRequest` for a malformed one."""
+    return list(_segments(path.partition(b"?")[0], "") or [])
 
 
 def _raw_path(scope: Scope) -> bytes:

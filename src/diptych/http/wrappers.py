@@ -29,14 +29,15 @@ SECURITY_HEADERS: Mapping[str, str] = {
 class SecurityHeaders:
     """Adds the usual security headers to every response, each only where the application did not set it.
 
-    `changes` alters the defaults: a name with another value, or with None to leave that header out.
+    `changes` alters the defaults: a name with another value, or with None to leave that header out. `headers` are
+    those that are added, names in lower case.
     """
 
     def __init__(self, app: ASGIApp, changes: Mapping[str, str | None] | None = None) -> None:
         self._app = app
         chosen: dict[str, str | None] = {name.lower(): value for name, value in SECURITY_HEADERS.items()}
         chosen |= {name.lower(): value for name, value in (changes or {}).items()}
-        self._headers = [(n.encode("ascii"), v.encode("ascii")) for n, v in chosen.items() if v is not None]
+        self.headers = [(n.encode("ascii"), v.encode("ascii")) for n, v in chosen.items() if v is not None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -48,7 +49,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 present = {name.lower() for name, _ in headers}
-                headers += [pair for pair in self._headers if pair[0] not in present]
+                headers += [pair for pair in self.headers if pair[0] not in present]
                 message = {**message, "headers": headers}
             await send(message)
 

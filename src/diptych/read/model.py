@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -82,23 +82,23 @@ class ReadModel(Generic[E]):
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    async def get(self, key: Any) -> Document[Any]:
+    def get(self, key: Any) -> Coroutine[Any, Any, Document[Any]]:
         """The document with this key; falsy if there is none.
 
         Raises ``DatabaseUnavailableError`` if SQL has to answer and is away, ``RedisUnavailableError`` if Redis
         is away and critical.
         """
-        return await self._reader.get(key)
+        return self._reader.get(key)
 
-    async def page(
+    def page(
         self, order: ListOrder | None = None, *, limit: int = DEFAULT_LIMIT, after: str | None = None
-    ) -> Page[Any]:
+    ) -> Coroutine[Any, Any, Page[Any]]:
         """At most ``limit`` (1 to 500) documents in this order (the first of ``lists``, if not given).
 
         ``after`` is the cursor that the page before gave as ``next``. Raises ``InvalidMessage`` for a faulty
         limit or cursor, and what ``get`` raises.
         """
-        return await self._reader.page(order, limit, after)
+        return self._reader.page(order, limit, after)
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diptych.errors import RedisUnavailableError
-from diptych.ports import STAMP_BYTES
+from diptych.ports import STAMP_BYTES, Incarnation
 from diptych.read.fallback import SqlFallback
 from diptych.read.model import Document, ListOrder, Page, Served
 from diptych.read.projection import ListIndex, Projection, check_limit, page_body
 
 if TYPE_CHECKING:
-    from diptych.read.redis import Link, RedisService  # needs the extra; a reader of SQL alone does not
+    from diptych.read.connection import Channel  # needs the extra; a reader of SQL alone does not
+    from diptych.read.redis import RedisService
     from diptych.read.store import Fetched, RedisStore
 
 T = TypeVar("T")
 
 _REDIS = Served("redis")
 _TRIES = 3
+
+_PAGES_AT_ONCE = 64
+"""Redis keeps a reply until it is read: a thousand pages of large documents would take its memory."""
 
 
 class Watch(Protocol):
@@ -89,6 +94,8 @@ class RedisSource:
         self._redis = redis
         self._watch = watch
         self._generation = b""
+        self._vouched: tuple[bytes, Incarnation, bytes] | None = None
+        self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
         self._parse = Lease.parse
 
     @property
@@ -98,9 +105,22 @@ class RedisSource:
 
     async def get(self, key: Any) -> bytes | None:
         """The document's body, empty if there is no such row; None if Redis is not to be trusted."""
+        channel, generation = self._redis.channel, self._generation
+        if channel is not None:
+            # The short way, for nearly all: the lease is the one that was found good by the query before.
+            try:
+                text, stored = await self._store.fetch(channel, generation, key)
+            except Exception as error:
+                self._failed(error)
+                return None
+            if (text, channel.server, generation) == self._vouched:
+                self._redis.answered()
+                self._watch.answered_by_redis()
+                return stored[STAMP_BYTES:] if stored else b""
 
-        async def read(link: Link, generation: bytes) -> tuple[bytes | None, bytes | None]:
-            return await self._store.fetch(link, generation, key)
+        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, bytes | None]:
+            lease, stored = await self._store.fetch(channel, generation, key)
+            return lease, stored
 
         found = await self._trusted(read)
         if found is None:
@@ -111,11 +131,12 @@ class RedisSource:
     async def page(self, index: ListIndex, after: bytes | None, limit: int) -> bytes | None:
         """The page's body; None if Redis is not to be trusted."""
 
-        async def read(link: Link, generation: bytes) -> tuple[bytes | None, Fetched]:
-            fetched = await self._store.fetch_page(link, generation, index, after, limit)
+        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, Fetched]:
+            fetched = await self._store.fetch_page(channel, generation, index, after, limit)
             return fetched.lease, fetched
 
-        found = await self._trusted(read)
+        async with self._pages:
+            found = await self._trusted(read)
         if found is None:
             return None
         generation, page = found
@@ -129,42 +150,53 @@ class RedisSource:
     async def check(self) -> None:
         """Has ``watch`` told which store would answer a query now."""
 
-        async def read(link: Link, _generation: bytes) -> tuple[bytes | None, None]:
-            return await self._store.fetch_lease(link), None
+        async def read(channel: Channel, _generation: bytes) -> tuple[bytes | None, None]:
+            return await self._store.fetch_lease(channel), None
 
         with contextlib.suppress(RedisUnavailableError):
             await self._trusted(read)
 
     async def _trusted(
-        self, read: Callable[[Link, bytes], Awaitable[tuple[bytes | None, T]]]
+        self, read: Callable[[Channel, bytes], Awaitable[tuple[bytes | None, T]]]
     ) -> tuple[bytes, T] | None:
         """What was read together with a lease that names this Redis and a generation; and that generation."""
-        if not self._redis.available:
+        redis = self._redis
+        if not redis.available:
             self._check_redis()
             return None
         try:
-            async with self._redis.querying() as link:
-                for _ in range(_TRIES):
-                    generation = self._generation
-                    text, found = await read(link, generation)
-                    if not text:
-                        self._watch.answered_by_sql("no-lease")
-                        return None
-                    lease = self._parse(text)
-                    # ★ A lease is the word of one life of one Redis: another one (restarted from a dump that held the
-                    # lease, or a second master) may have it, and lack what was written since.
-                    if lease.incarnation != link.server:
-                        await link.look_again()
-                    elif lease.generation != generation:
-                        self._generation = lease.generation
-                    else:
-                        self._watch.answered_by_redis()
-                        return generation, found
-                self._watch.answered_by_sql("other-server")
-                return None
-        except RedisUnavailableError:
-            self._check_redis()
+            channel = redis.channel or await redis.queries.opened()
+            for _ in range(_TRIES):
+                generation = self._generation
+                text, found = await read(channel, generation)
+                redis.answered()
+                if (text, channel.server, generation) == self._vouched:  # as nearly always
+                    self._watch.answered_by_redis()
+                    return generation, found
+                if not text:
+                    self._watch.answered_by_sql("no-lease")
+                    return None
+                lease = self._parse(text)
+                # ★ A lease is the word of one life of one Redis: another one (restarted from a dump that held the
+                # lease, or a second master) may have it, and lack what was written since.
+                if lease.incarnation != channel.server:
+                    await redis.look_again(channel)
+                elif lease.generation != generation:
+                    self._generation = lease.generation
+                else:
+                    self._vouched = (text, channel.server, generation)
+                    self._watch.answered_by_redis()
+                    return generation, found
+            self._watch.answered_by_sql("other-server")
             return None
+        except Exception as error:
+            self._failed(error)
+            return None
+
+    def _failed(self, error: Exception) -> None:
+        """Takes note that Redis did not answer. Raises what is not its fault, and if Redis is critical."""
+        self._redis.failed(error)
+        self._check_redis()
 
     def _check_redis(self) -> None:
         if self._redis.critical:

@@ -20,13 +20,14 @@ try:
     from redis import exceptions as redis_errors
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
+
+    from diptych.read.connection import Channel, Connection
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 
 _log = logging.getLogger("diptych.redis")
 
 _FAILURES_TO_OPEN = 3
-_CONCURRENCY = 64
 
 
 class _RefusedServer(redis_errors.ConnectionError):
@@ -34,7 +35,10 @@ class _RefusedServer(redis_errors.ConnectionError):
 
 
 class Link:
-    """A connection lent to one task. ``server`` is whom it led to when it was opened, or looked at again."""
+    """A connection lent to one task, for everything but queries.
+
+    ``server`` is whom it led to when it was opened, or looked at again.
+    """
 
     __slots__ = ("_connection",)
 
@@ -94,9 +98,9 @@ class RedisService:
         self.on_away: list[Callable[[], None]] = []
         self._failures = 0
         self._warned = False
-        self._queries = self._client(url, query_timeout_ms / 1000)
+        self.queries = Connection(self._open_for_queries, query_timeout_ms / 1000)
+        self._query_client = self._client(url, query_timeout_ms / 1000)
         self._commands = self._client(url, command_timeout_ms / 1000)
-        self._turns = asyncio.Semaphore(_CONCURRENCY)
 
     @property
     def available(self) -> bool:
@@ -110,7 +114,8 @@ class RedisService:
 
     async def close(self) -> None:
         """Closes every connection. Safe to call twice, and before ``start``."""
-        await self._queries.aclose()
+        await self.queries.close()
+        await self._query_client.aclose()
         await self._commands.aclose()
         self.problem = "closed"
 
@@ -118,6 +123,7 @@ class RedisService:
         """Asks Redis whether it is there; closes the breaker if it answers. Returns whether it is closed."""
         with contextlib.suppress(RedisUnavailableError):
             # Fresh connections: the ones from before the outage may lead to a server that is no more.
+            self.queries.drop()
             await self._commands.connection_pool.disconnect(inuse_connections=False)
             async with self._lent(self._commands) as link:
                 await link.call("PING")
@@ -132,13 +138,28 @@ class RedisService:
         async with self.commanding() as link:
             await link.look_again()
 
-    @contextlib.asynccontextmanager
-    async def querying(self) -> AsyncIterator[Link]:
-        """A connection for queries, with short time-outs. Inside it errors of Redis are ``RedisUnavailableError``."""
-        async with self._turns:
-            self.check_available()  # it may have gone while this query waited for its turn
-            async with self._lent(self._queries) as link:
-                yield link
+    @property
+    def channel(self) -> Channel | None:
+        """The connection for queries, if it is open and Redis may be used."""
+        return self.queries.channel if self.problem is None else None
+
+    def answered(self) -> None:
+        """A query was answered: failures count only in a row."""
+        self._failures = 0
+
+    def failed(self, error: Exception) -> None:
+        """A query was not. Raises the error itself if Redis has nothing to do with it."""
+        if not isinstance(error, redis_errors.RedisError | OSError | TimeoutError):
+            raise error
+        self._failed(error, patient=False)
+
+    async def look_again(self, channel: Channel) -> None:
+        """Reads anew whom the channel leads to."""
+        try:
+            channel.server = _server_of(await channel.call("INFO"))
+        except _RefusedServer as refused:
+            channel.close(refused)
+            raise
 
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Link]:
@@ -214,6 +235,11 @@ class RedisService:
             redis_connect_func=self._greet,
         )
 
+    async def _open_for_queries(self) -> Any:
+        connection: Any = self._query_client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()
+        return connection
+
     async def _greet(self, connection: Any) -> None:
         """Shakes hands on a new connection and looks at whom it leads to."""
         try:
@@ -233,10 +259,7 @@ def _cancellations() -> int:
 async def _introduce(connection: Any) -> None:
     try:
         await connection.send_command("INFO")
-        info = _parsed(await connection.read_response())
-        if fault := _fault_of(info):
-            raise _RefusedServer(fault)
-        connection.diptych_server = Incarnation(info.get("run_id", ""), info.get("master_replid", ""))
+        connection.diptych_server = _server_of(await connection.read_response())
     except BaseException:
         # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
         await connection.disconnect(nowait=True)
@@ -245,6 +268,14 @@ async def _introduce(connection: Any) -> None:
 
 def _is_timeout(error: Exception) -> bool:
     return isinstance(error, TimeoutError | redis_errors.TimeoutError)
+
+
+def _server_of(reply: Any) -> Incarnation:
+    """Whose ``INFO`` this is. Raises ``_RefusedServer`` if it must not be used."""
+    info = _parsed(reply)
+    if fault := _fault_of(info):
+        raise _RefusedServer(fault)
+    return Incarnation(info.get("run_id", ""), info.get("master_replid", ""))
 
 
 def _parsed(reply: Any) -> dict[str, str]:

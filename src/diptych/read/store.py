@@ -19,13 +19,14 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import NoScriptError
 
 from diptych.ports import STAMP_BYTES, Change, FenceId, Incarnation, Known, Row, Snapshot
 from diptych.read import scripts
+from diptych.read.connection import Channel, packed
 from diptych.read.projection import ListIndex, Projection, key_bytes
 from diptych.read.redis import Link, RedisService
 
@@ -122,27 +123,26 @@ class RedisStore:
 
     # Queries
 
-    async def fetch_lease(self, link: Link) -> bytes | None:
+    async def fetch_lease(self, channel: Channel) -> bytes | None:
         """The lease alone."""
-        lease: bytes | None = await link.call("GET", self._lease)
+        lease: bytes | None = await channel.call("GET", self._lease)
         return lease
 
-    async def fetch(self, link: Link, generation: bytes, key: Any) -> tuple[bytes | None, bytes | None]:
+    def fetch(self, channel: Channel, generation: bytes, key: Any) -> Awaitable[list[bytes | None]]:
         """The lease and the stored document (stamp and body).
 
         ★ In one command: a lease read before the document may be over, and the document old, when that is read.
         """
-        lease, stored = await link.call("MGET", self._lease, self._document(generation, key_bytes(key)))
-        return lease, stored
+        return channel.request(packed(b"MGET", self._lease, self._document(generation, key_bytes(key))))
 
     async def fetch_page(
-        self, link: Link, generation: bytes, index: ListIndex, after: bytes | None, limit: int
+        self, channel: Channel, generation: bytes, index: ListIndex, after: bytes | None, limit: int
     ) -> Fetched:
         """At most ``limit`` documents of a list whose places are greater than ``after``, and the lease with them."""
         # Nothing sorts between a place and the place followed by 0xff: keys are UTF-8, which has no such byte.
         start = b"-" if after is None else b"(" + after + b"\xff"
         keys = [self._lease, self._index(generation, index)]
-        reply = await self._page(link, keys, [self._document(generation, b""), start, limit])
+        reply = await self._page(channel, keys, [self._document(generation, b""), start, limit])
         return Fetched(lease=reply[0], last=reply[1] or None, documents=reply[2:])
 
     # Commands and passes
@@ -322,7 +322,7 @@ class _Script:
         self._hash: bytes | None = None
         self._command = "EVALSHA_RO" if read_only else "EVALSHA"
 
-    async def __call__(self, link: Link, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+    async def __call__(self, link: Link | Channel, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         if self._hash is None:
             self._hash = await link.call("SCRIPT", "LOAD", self._source)
         try:

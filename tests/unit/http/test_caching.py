@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from diptych.http import QUERY_HEADERS, cache_status
+from diptych.http import QUERY_HEADERS, cache_status, etag, is_unchanged
 
 
 class Served(NamedTuple):
@@ -44,3 +44,31 @@ def test_a_reason_that_would_break_the_header_is_refused(reason: str) -> None:
 
 def test_query_answers_depend_on_accept_and_are_asked_for_again() -> None:
     assert QUERY_HEADERS == {"Vary": "Accept", "Cache-Control": "no-cache"}
+
+
+def test_equal_bytes_have_the_same_tag_and_others_another() -> None:
+    assert etag(b"{}") == etag(bytes(bytearray(b"{}"))) != etag(b"{ }")
+    assert etag(b"").startswith('"')
+
+
+@pytest.mark.parametrize(
+    ("sent", "unchanged"),
+    [
+        ([], False),
+        ([b'"a"'], True),
+        ([b'W/"a"'], True),
+        ([b'"b"'], False),
+        ([b'"b", "a"'], True),
+        ([b'"b","a" , W/"c"'], True),
+        ([b'"b"', b'"a"'], True),
+        ([b"*"], True),
+        ([b" * "], True),
+        ([b"a"], False),
+        ([b'"b, "a", c"'], False),
+        ([b""], False),
+        ([b'"a'], False),
+    ],
+)
+def test_who_has_the_same_is_told_so(sent: list[bytes], unchanged: bool) -> None:
+    headers = [(b"If-None-Match", value) for value in sent]
+    assert is_unchanged({"headers": headers}, '"a"') is unchanged

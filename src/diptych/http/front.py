@@ -1,0 +1,214 @@
+"""Hot queries answered before any framework: stored bytes go out as they are, everything else goes on untouched.
+
+A framework routes, wraps and converts a request for longer than Redis takes to answer it. So what is served is a
+`Front`: a request for one of the declared routes, in the canonical form that nearly all have, becomes its query
+here, and the query's document or page becomes the answer. Whatever is in any way special (another form of the path,
+another method, a client that prefers HTML, faulty parameters, a book that is not there) the framework answers.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, get_type_hints
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from diptych.app import Diptych
+from diptych.context import request_scope
+from diptych.errors import InvalidMessage, UnavailableError, WiringError
+from diptych.http.answers import QUERY_HEADER_PAIRS, Headers, send_found, send_problem
+from diptych.http.asgi import ASGIApp, Receive, Scope, Send
+from diptych.http.negotiation import prefers_html
+from diptych.http.paths import Segment, encode_segment, path_below_mount, template_segments
+from diptych.http.problems import problem_for
+from diptych.messages import Query, build
+
+__all__ = ["Front"]
+
+# RFC 3986's unreserved characters, and octets that are encoded as `encode_segment` does.
+_SEGMENT = rb"((?:[A-Za-z0-9._~-]|%[0-9A-F]{2})+)"
+_NUMBER = rb"(0|-?[1-9][0-9]{0,17})"
+_RANKS = ("fixed", "text", "typed", "rest", "mount")
+_PARAMETERS = re.compile(rb"([A-Za-z0-9_]+=[A-Za-z0-9._~-]+)(&[A-Za-z0-9_]+=[A-Za-z0-9._~-]+)*")
+
+
+class _Route(NamedTuple):
+    """A template compiled: its paths but those of other routes, the names of its parameters, and what it asks."""
+
+    paths: re.Pattern[bytes]
+    others: tuple[re.Pattern[bytes], ...]
+    names: tuple[str, ...]
+    query: type[Query[Any]]
+    is_text: bool
+    """Whether what is in the path needs no conversion."""
+
+
+class Front:
+    """Answers GET requests for `routes` from the read model, and hands everything else on to `app`.
+
+    `routes` names the query of each path: `{"/books/{title}": GetBook, "/books": ListBooks}`. Parameters in the path
+    (text, or `{id:int}`) and in the query string are fields of the query, whose handler has to return a `Document`
+    or a `Page`. `others` are the templates of the routes behind: a path that one of them names more exactly is
+    theirs. `headers` are added to each answer.
+
+    What is wrapped around the framework does not see these requests: not its guards, its middleware or its log.
+    Declare no query that not everybody may ask. Raises `WiringError` for a route that can't be answered.
+    """
+
+    def __init__(
+        self,
+        diptych: Diptych,
+        routes: Mapping[str, type[Query[Any]]],
+        app: ASGIApp,
+        *,
+        others: Iterable[str] = (),
+        headers: Headers = (),
+    ) -> None:
+        self.diptych = diptych
+        self._app = app
+        others = tuple(others)
+        self._routes = [_compiled(template, query, others) for template, query in routes.items()]
+        self._headers = [*QUERY_HEADER_PAIRS, *headers]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        query = self._query_of(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if query is None or not await self._answer(query, scope, send):
+            await self._app(scope, receive, send)
+
+    def _query_of(self, scope: Scope) -> Query[Any] | None:
+        """What the request asks; None if it is for the framework."""
+        path = path_below_mount(scope)
+        for route in self._routes:
+            found = route.paths.fullmatch(path)
+            if found is not None:
+                break
+        else:
+            return None
+        if not _wants_json(scope):
+            return None
+        for other in route.others:
+            if other.fullmatch(path):
+                return None
+        try:
+            return _query(route, found.groups(), scope["query_string"])
+        except (InvalidMessage, UnicodeDecodeError, _NotCanonical):
+            return None
+
+    async def _answer(self, query: Query[Any], scope: Scope, send: Send) -> bool:
+        """Sends the answer to a query, if there is one."""
+        token = request_scope.set(scope)
+        try:
+            found = await self.diptych.ask(query)
+        except UnavailableError as error:
+            await send_problem(problem_for(error), self._headers, send)
+            return True
+        except Exception:
+            return False  # the framework meets it too, and knows what to say of it
+        finally:
+            request_scope.reset(token)
+        if found.body is None:
+            return False
+        await send_found(found.body, found.served, scope, self._headers, send)
+        return True
+
+
+class _NotCanonical(Exception):
+    """The path, or the query string, has another form than the one that is answered here."""
+
+
+def _wants_json(scope: Scope) -> bool:
+    accepted = b""
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accepted = accepted + b"," + value if accepted else value
+    return not accepted or not _prefers_html(accepted)
+
+
+@functools.lru_cache(maxsize=256)
+def _prefers_html(accept: bytes) -> bool:
+    """Clients send the same few values; each is parsed once. What is very long would fill the memory."""
+    return len(accept) > 1000 or prefers_html({"headers": [(b"accept", accept)]})
+
+
+def _query(route: _Route, groups: Sequence[bytes], query_string: bytes) -> Query[Any]:
+    """Raises what `_query_of` takes for a request to be handed on."""
+    fields = {name: _decoded(group) for name, group in zip(route.names, groups, strict=True)}
+    if query_string:
+        if not _PARAMETERS.fullmatch(query_string):
+            raise _NotCanonical
+        for pair in query_string.decode().split("&"):
+            name, _, value = pair.partition("=")
+            if name in fields:
+                raise _NotCanonical
+            fields[name] = value
+    elif route.is_text:
+        return route.query(**fields)
+    return build(route.query, fields, text=True)
+
+
+def _decoded(segment: bytes) -> str:
+    if b"%" not in segment:
+        return segment.decode()
+    text = unquote_to_bytes(segment).decode()
+    if "\0" in text or encode_segment(text).encode() != segment:
+        raise _NotCanonical
+    return text
+
+
+def _compiled(template: str, query: type[Query[Any]], others: Iterable[str]) -> _Route:
+    names = tuple(segment.name for segment in template_segments(template) if segment.name)
+    fields = {field.name for field in msgspec.structs.fields(query)}
+    problems = [
+        f"{template}: {query.__name__} has no field {name!r}: its fields are {', '.join(sorted(fields))}"
+        for name in names
+        if name not in fields
+    ]
+    if problems:
+        raise WiringError(problems)
+    taken = tuple(_taken_by(other) for other in others if _goes_before(other, template))
+    hints = get_type_hints(query)
+    return _Route(_paths_of(template), taken, names, query, is_text=all(hints[name] is str for name in names))
+
+
+def _paths_of(template: str) -> re.Pattern[bytes]:
+    """The canonical paths of a template that is answered here."""
+
+    def pattern(segment: Segment) -> bytes:
+        match segment:
+            case Segment("fixed", text):
+                return re.escape(encode_segment(text).encode())
+            case Segment("text"):
+                return _SEGMENT
+            case Segment("typed", "int"):
+                return _NUMBER
+        raise WiringError([f"{template}: a front answers parameters of text and of the type int only"])
+
+    return re.compile(b"/" + b"/".join(map(pattern, template_segments(template))))
+
+
+def _ranks(template: str) -> list[int]:
+    """By this order a router chooses between templates that take the same path: the first one is the most exact."""
+    return [_RANKS.index(segment.kind) for segment in template_segments(template)]
+
+
+def _goes_before(other: str, template: str) -> bool:
+    """Whether a router would choose ``other`` for some of the template's paths."""
+    theirs, ours = list(template_segments(other)), list(template_segments(template))
+    pairs = list(zip(theirs, ours, strict=False))
+    is_apart = any(a.kind == b.kind == "fixed" and a.text != b.text for a, b in pairs)
+    is_open = bool(theirs) and theirs[-1].kind in ("rest", "mount")
+    meet = not is_apart and (len(theirs) == len(ours) or is_open)
+    return meet and _ranks(other) < _ranks(template)
+
+
+def _taken_by(template: str) -> re.Pattern[bytes]:
+    """The paths that another route of the framework may take."""
+    pattern = b""
+    for kind, text, _ in template_segments(template):
+        part = {"fixed": b"/" + re.escape(encode_segment(text).encode()), "rest": b"/.+", "mount": b"(/.*)?"}
+        pattern += part.get(kind, b"/[^/]+")
+    return re.compile(pattern or b"/")

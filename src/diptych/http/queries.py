@@ -1,0 +1,95 @@
+"""Queries as an application of their own, to be mounted in one of any ASGI framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from diptych.app import Diptych
+from diptych.context import request_scope
+from diptych.errors import Fault, InvalidMessage
+from diptych.http.answers import QUERY_HEADER_PAIRS, send_found, send_problem
+from diptych.http.asgi import ASGIApp, Receive, Scope, Send
+from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound
+from diptych.http.front import Front
+from diptych.http.paths import Segment, path_below_mount, split_path, template_segments
+from diptych.http.problems import problem_for
+from diptych.http.wrappers import HeadAsGet
+from diptych.messages import Query, build
+
+__all__ = ["query_app"]
+
+
+def query_app(diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> ASGIApp:
+    """The read model as an ASGI application: `app.mount("/api", query_app(books, {"/books/{title}": GetBook}))`.
+
+    `routes` are those of a `Front`, below the mount. GET and HEAD are answered in JSON, with `ETag` and
+    `Cache-Status`; everything that is wrong as problem details: 404, 405, 422 for faulty parameters, 503. Raises
+    `WiringError` for a route that can't be answered.
+    """
+    return HeadAsGet(Front(diptych, routes, _Queries(diptych, routes)))
+
+
+class _Queries:
+    """Answers what a `Front` hands on: paths in any form, parameters of any kind, and all that is wrong."""
+
+    def __init__(self, diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> None:
+        self._diptych = diptych
+        self._routes = [(list(template_segments(template)), query) for template, query in routes.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"queries are asked by HTTP, not by {scope['type']}")
+        token = request_scope.set(scope)
+        try:
+            found = await self._diptych.ask(self._query_of(scope))
+            if found.body is None:
+                raise NotFound()
+        except Exception as error:
+            await send_problem(problem_for(error), QUERY_HEADER_PAIRS, send)
+        else:
+            await send_found(found.body, found.served, scope, QUERY_HEADER_PAIRS, send)
+        finally:
+            request_scope.reset(token)
+
+    def _query_of(self, scope: Scope) -> Query[Any]:
+        """Raises what is to be answered if it is none."""
+        segments = split_path(path_below_mount(scope))
+        for template, query in self._routes:
+            fields = _fields(template, segments)
+            if fields is not None:
+                if scope["method"] != "GET":
+                    raise MethodNotAllowed(["GET"])
+                return build(query, _with_parameters(fields, scope["query_string"], query), text=True)
+        raise NotFound()
+
+
+def _fields(template: Sequence[Segment], segments: Sequence[str]) -> dict[str, str] | None:
+    """The parameters in a path of this template; None if it is not one."""
+    fields: dict[str, str] = {}
+    if len(template) != len(segments):
+        return None
+    for segment, text in zip(template, segments, strict=True):
+        if segment.kind == "fixed" and segment.text != text:
+            return None
+        if segment.name:
+            fields[segment.name] = text
+    return fields if all(segments) else None
+
+
+def _with_parameters(fields: dict[str, str], query_string: bytes, query: type) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
+        )
+    except ValueError as error:
+        raise BadRequest("the query string is not UTF-8, or has more than 100 fields") from error
+    repeated = []
+    for name, value in pairs:
+        if name in fields:
+            repeated.append(Fault(name, "was sent more than once"))
+        fields[name] = value
+    if repeated:
+        raise InvalidMessage(query.__name__, repeated)
+    return fields
