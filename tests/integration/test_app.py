@@ -11,6 +11,7 @@ from sqlalchemy import CHAR, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from demo_app.messages import AddBook, GetBook
+from demo_app.models.book import Book
 from diptych import (
     Command,
     ConfigService,
@@ -25,7 +26,8 @@ from diptych import (
     by,
 )
 from diptych.context import request_scope
-from tests.catalogue import catalogue, eventually
+from diptych.write.unit_of_work import new_context
+from tests.catalogue import author_of, catalogue, eventually
 
 
 class Base(DeclarativeBase):
@@ -66,6 +68,28 @@ async def test_it_starts_and_stops_twice_over(sqlite_url):
         await app.stop()
     with pytest.raises(NotStartedError):
         await app.ask(GetBook("Dune"))
+
+
+async def test_stopping_waits_for_the_handlers_that_run(database_url, valkey):
+    app = catalogue(database_url, valkey.url)
+    await app.start()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_unit: object) -> None:
+        await app.orm.create(Book, title="Dune", author="x")
+        begun.set()
+        await go_on.wait()
+
+    command = asyncio.create_task(app.orm.units.run(slow, new_context()))
+    await begun.wait()
+    stopping = asyncio.create_task(app.stop())
+    await asyncio.wait([stopping], timeout=0.1)
+    assert not stopping.done()
+    go_on.set()
+    await command
+    await stopping
+    async with catalogue(database_url, valkey.url) as again:
+        assert (await author_of(again, "Dune"))[1] == "x"
 
 
 async def test_a_query_given_to_execute_is_told_where_to_go(sqlite_url):
