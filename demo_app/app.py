@@ -37,7 +37,7 @@ def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[N
         openapi_config=None,
         logging_config=None,  # the server's, which Litestar would replace
     )
-    return asgi_app(site, hot={"/books/{title}": GetBook, "/books": ListBooks})
+    return asgi_app(site, hot={"/books/{title}": GetBook, "/books?limit&after": ListBooks})
 
 
 @get("/", status_code=302)

@@ -17,7 +17,7 @@ from hiredis import Reader
 from redis import exceptions
 
 from diptych import RedisService
-from diptych.read.connection import Channel, packed
+from diptych.read.connection import Channel, ChannelLostError, packed
 from tests.servers import HOST, RedisServer, free_port
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
@@ -296,7 +296,7 @@ async def test_silence_ends_the_wait_of_all():
         channel = await service.queries.opened()
         fake.answer = lambda _: b""
         results = await asyncio.gather(*(get(channel, str(n)) for n in range(5)), return_exceptions=True)
-        assert [type(result) for result in results] == [exceptions.TimeoutError] * 5
+        assert [type(result) for result in results] == [ChannelLostError] * 5
         assert service.queries.channel is None
 
 
@@ -322,7 +322,7 @@ async def test_what_does_not_get_away_waits_and_may_be_cancelled():
         asked = [asyncio.create_task(get(channel, f"{n} {key}")) for n in range(3000)]
         for _ in range(100):
             await asyncio.sleep(0)
-        assert len(channel._waiting) <= 1024
+        assert len(channel._in_flight) <= 1024
         for task in asked[::2]:
             task.cancel()
         fake.connections[-1].transport.resume_reading()
@@ -341,7 +341,7 @@ async def test_closing_fails_those_who_wait_and_those_who_wait_to_wait():
         await service.close()
         await service.close()
         replies = await asyncio.gather(*asked, return_exceptions=True)
-        assert {type(reply) for reply in replies} == {exceptions.ConnectionError}
+        assert {type(reply) for reply in replies} == {ChannelLostError}
 
 
 async def test_a_server_that_comes_back_is_connected_to_again(valkey: RedisServer):
@@ -351,7 +351,7 @@ async def test_a_server_that_comes_back_is_connected_to_again(valkey: RedisServe
         valkey.kill()
         with pytest.raises(exceptions.ConnectionError):
             await get(channel, "a")
-        with pytest.raises((exceptions.ConnectionError, OSError)):
+        with pytest.raises(ChannelLostError):
             await service.queries.opened()
         before = channel.server
         valkey.start()
@@ -369,7 +369,7 @@ async def test_user_password_and_database_of_the_url_are_heeded(redis_server_fac
     with redis.Redis(HOST, server.port, db=3) as client:
         assert client.get("a") == b"in 3"
     async with connected(f"redis://app:wrong@{HOST}:{server.port}/3") as service:
-        with pytest.raises(exceptions.AuthenticationError):
+        with pytest.raises(ChannelLostError, match="password"):
             await service.queries.opened()
 
 
@@ -384,3 +384,70 @@ async def test_a_connection_may_be_encrypted():
         async with connected(fake.url) as service:
             with pytest.raises(exceptions.ConnectionError, match="certificate"):
                 await service.queries.opened()
+
+
+async def test_one_silence_is_one_failure_however_many_wait():
+    async with serving() as fake, connected(fake.url, timeout_ms=50) as service:
+        await service.start()
+        for number in (1, 2, 3):
+            channel = await service.queries.opened()
+            fake.answer = lambda _: b""
+            results = await asyncio.gather(*(get(channel, "a") for _ in range(20)), return_exceptions=True)
+            for result in results:
+                assert isinstance(result, ChannelLostError)
+                service.failed(result)
+            assert service.available == (number < 3)
+
+
+async def test_a_silence_is_noticed_also_if_nobody_has_the_patience_to_wait_for_its_end():
+    async with serving() as fake, connected(fake.url, timeout_ms=50) as service:
+        await service.start()
+        channel = await service.queries.opened()
+        fake.answer = lambda _: b""
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(get(channel, "a"), 0.01)
+        await asyncio.sleep(0.1)
+        assert service.queries.channel is None
+
+
+async def test_a_reply_that_cannot_be_the_one_that_was_asked_for_ends_the_connection():
+    """One reply too many: all that follow would be one behind."""
+    async with serving() as fake, connected(fake.url) as service:
+        channel = await service.queries.opened()
+        pair = b"*2\r\n$-1\r\n$1\r\nx\r\n"
+        replies = iter([pair, b"+OK\r\n" + pair, pair])
+        fake.answer = lambda _: next(replies)
+        asked = [channel.request(packed("MGET", "lease", "a"), length=2) for _ in range(3)]
+        first, *others = await asyncio.gather(*asked, return_exceptions=True)
+        assert first == [None, b"x"]
+        assert [type(other) for other in others] == [ChannelLostError] * 2
+        assert service.queries.channel is None
+
+
+async def test_who_waits_for_an_opening_is_not_cancelled_when_it_is_given_up():
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, HOST, 0)  # it says nothing
+    async with server:
+        service = RedisService(
+            f"redis://{HOST}:{server.sockets[0].getsockname()[1]}/0", query_timeout_ms=5000
+        )
+        waiting = asyncio.create_task(service.queries.opened())
+        await asyncio.sleep(0.05)
+        await service.close()
+        with pytest.raises(ChannelLostError):
+            await waiting
+        with pytest.raises(ChannelLostError):
+            await service.queries.opened()
+        await asyncio.sleep(0.05)  # in which the server hears that it was closed
+
+
+async def test_requests_wait_in_their_order_and_cost_the_same_however_many_wait():
+    async with serving() as fake, connected(fake.url) as service:
+        channel = await service.queries.opened()
+        order: list[int] = []
+
+        async def ask(number: int) -> None:
+            assert await get(channel, str(number)) == str(number).encode()
+            order.append(number)
+
+        await asyncio.gather(*(ask(number) for number in range(20_000)))
+        assert order == list(range(20_000))

@@ -11,12 +11,14 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from litestar import Litestar, asgi, get
+from litestar import Litestar, Request, Response, asgi, get
+from litestar.config.cors import CORSConfig
 from litestar.params import FromPath
+from sqlalchemy.orm import DeclarativeBase
 
 from demo_app.app import create_app
 from demo_app.messages import AddBook, DeleteBook, GetBook, ListBooks
-from diptych import ConfigService, Query, WiringError
+from diptych import ConfigService, Diptych, Document, Query, Served, WiringError
 from diptych.ext.litestar import DiptychPlugin, asgi_app
 from diptych.http import Front, query_app
 from tests.catalogue import answered_by, catalogue
@@ -48,6 +50,10 @@ ACCEPTED = [
     ),
     *("application/json;q=0.1, */*", "*/*;q=0.1", "image/png", "text/html,application/xhtml+xml,*/*;q=0.8"),
 ]
+
+
+class Base(DeclarativeBase):
+    pass
 
 
 class Answer(NamedTuple):
@@ -299,7 +305,9 @@ def test_a_route_that_is_named_more_exactly_is_not_taken():
     ("routes", "problem"),
     [
         ({"/books/{name}": GetBook}, "GetBook has no field 'name': its fields are title"),
-        ({"/books/{title:path}": GetBook}, "parameters of text and of the type int only"),
+        ({"/books/{title}?author": GetBook}, "GetBook has no field 'author'"),
+        ({"/books/{title}?title": GetBook}, "'title' is named more than once"),
+        ({"/tomes/{title}": GetBook}, "the site has no such route"),
     ],
 )
 def test_a_route_that_can_not_be_answered_is_refused(routes: dict[str, Any], problem: str):
@@ -315,7 +323,7 @@ def test_hot_queries_need_the_plugin():
 async def test_queries_may_be_mounted_in_another_framework(sqlite_url):
     async with catalogue(sqlite_url) as app:
         await app.execute(AddBook(title="AC/DC", author="x"))
-        queries = query_app(app, {"/books/{title}": GetBook, "/books": ListBooks})
+        queries = query_app(app, {"/books/{title}": GetBook, "/books?limit&after": ListBooks})
 
         @asgi("/api", is_mount=True, copy_scope=True)
         async def api(scope: Any, receive: Any, send: Any) -> None:
@@ -343,3 +351,147 @@ async def test_queries_may_be_mounted_in_another_framework(sqlite_url):
             assert (await client.get("/api/books/AC%2fDC")).status_code == 200
             refused = await client.post("/api/books/AC%2FDC")
             assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+# Handlers of all kinds
+
+
+class Tome(Query[Any]):
+    title: str
+    language: str
+    is_secret: bool = False
+
+
+class Latest(Query[Any]):
+    pass
+
+
+class ById(Query[Any]):
+    id: int
+
+
+class Failing(Query[Any]):
+    pass
+
+
+class Nothing(Query[Any]):
+    pass
+
+
+class Refused(Exception):
+    """Something that the application's own exception handler answers."""
+
+
+class Handlers:
+    runs = 0
+
+    async def tome(self, query: Tome) -> Any:
+        return _document(f"{query.title} in {query.language}, secret: {query.is_secret}")
+
+    async def latest(self, query: Latest) -> Any:
+        return _document("latest")
+
+    async def by_id(self, query: ById) -> Any:
+        return _document(f"number {query.id}")
+
+    async def failing(self, query: Failing) -> Any:
+        Handlers.runs += 1
+        raise Refused
+
+    async def nothing(self, query: Nothing) -> Any:
+        return None
+
+
+def _document(text: str) -> Document[Any]:
+    return Document(f'"{text}"'.encode(), Served("redis"), str)
+
+
+def _teapot(_request: Request[Any, Any, Any], _error: Exception) -> Response[str]:
+    return Response("as the application says it", status_code=418, media_type="text/plain")
+
+
+@get(["/tomes/{title:str}", "/tomes/latest", "/numbers/{id:int}", "/failing", "/nothing"])
+async def never() -> str:
+    return "the framework"
+
+
+ROUTES: dict[str, type[Query[Any]]] = {
+    "/tomes/{title}?language": Tome,
+    "/tomes/latest": Latest,
+    "/numbers/{id:int}": ById,
+    "/failing": Failing,
+    "/nothing": Nothing,
+}
+
+
+def _app(url: str) -> Diptych:
+    return Diptych(ConfigService(environ={}, database_url=url), models=Base, handlers=[Handlers])
+
+
+async def test_what_a_front_answers_and_what_goes_on(sqlite_url):
+    async with _app(sqlite_url) as app:
+        site = Litestar(
+            [never], plugins=[DiptychPlugin(app)], exception_handlers={Refused: _teapot}, openapi_config=None
+        )
+        front = asgi_app(site, hot=ROUTES)
+        answers = {
+            (b"/tomes/x", b"language=de"): b'"x in de, secret: False"',
+            (b"/tomes/latest", b""): b'"latest"',
+            (b"/numbers/7", b""): b'"number 7"',
+            # A parameter is missing, not declared, or of another kind; or there is no document.
+            (b"/tomes/x", b""): b"the framework",
+            (b"/tomes/x", b"language=de&is_secret=true"): b"the framework",
+            (b"/numbers/07", b""): b"the framework",
+            (b"/nothing", b""): b"the framework",
+        }
+        for (path, query), body in answers.items():
+            assert (await ask(front, "GET", path, query)).body == body
+        before = Handlers.runs
+        refused = await ask(front, "GET", b"/failing")
+        assert (refused.status, refused.body) == (418, b"as the application says it")
+        assert Handlers.runs == before + 1
+
+
+async def test_queries_that_stand_alone_answer_everything(sqlite_url):
+    async with _app(sqlite_url) as app:
+        queries = query_app(app, ROUTES)
+        answers = {
+            (b"/tomes/%78", b"language=%64e"): (200, b'"x in de, secret: False"'),
+            (b"/tomes/l%61test", b""): (200, b'"latest"'),
+            (b"/numbers/%37", b""): (200, b'"number 7"'),
+            (b"/numbers/x", b""): (404, None),
+            (b"/tomes/x", b""): (422, None),
+            (b"/tomes/x", b"language=de&is_secret=true"): (422, None),
+            (b"/nothing", b""): (404, None),
+            (b"/failing", b""): (500, None),
+        }
+        for (path, query), (status, body) in answers.items():
+            answer = await ask(queries, "GET", path, query)
+            assert answer.status == status
+            assert body in (None, answer.body)
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "found"),
+    [
+        ("/api", b"/api/tomes/latest", True),
+        ("/my api", b"/my%20api/tomes/latest", True),
+        ("/\u00e9/", b"/%C3%A9/tomes/latest", True),
+        ("/api", b"/tomes/latest", False),
+        ("/api", b"/apis/tomes/latest", False),
+        ("/api", None, True),
+    ],
+)
+async def test_a_mount_is_taken_off_the_path(sqlite_url, root: str, path: bytes | None, found: bool):
+    async with _app(sqlite_url) as app:
+        scope = {"type": "http", "method": "GET", "headers": [], "query_string": b"", "root_path": root}
+        scope |= {"path": f"{root}/tomes/latest"} | ({} if path is None else {"raw_path": path})
+        answer = await _answer_to(query_app(app, ROUTES), scope)
+        assert answer.status == (200 if found else 404)
+
+
+def test_what_litestar_would_add_is_not_forgotten():
+    app = catalogue("sqlite:///unused.db", None)
+    site = Litestar([book], plugins=[DiptychPlugin(app)], cors_config=CORSConfig(), openapi_config=None)
+    with pytest.raises(WiringError, match="cors_config is not heeded by hot queries"):
+        asgi_app(site, hot={"/books/{title}": GetBook})

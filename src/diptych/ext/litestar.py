@@ -30,7 +30,7 @@ from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request
 from diptych.http.caching import QUERY_HEADERS
 from diptych.http.errors import HttpError, MethodNotAllowed, NotFound
 from diptych.http.forms import check_same_site
-from diptych.http.front import Front
+from diptych.http.front import QUERY_ERROR, Front
 from diptych.http.negotiation import prefers_html
 from diptych.http.paths import PATH_ERROR, PATH_PARAMS, RawPath
 from diptych.http.problems import PROBLEM_JSON, Problem, invalid_fields, problem_for, status_problem
@@ -136,6 +136,8 @@ class _Guard:
             if scope[PATH_PARAMS] is None:  # a route that takes any path at all took it
                 raise scope.get(PATH_ERROR, NotFound())
             scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
+        if QUERY_ERROR in scope:
+            raise scope[QUERY_ERROR]
         if self._same_site and is_request(scope):
             check_same_site(scope)
         if is_request(scope) and scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
@@ -189,8 +191,8 @@ def asgi_app(
     """`site` as it is to be served: routed on the raw path, HEAD wherever GET is, with security headers.
 
     Its routes must be complete, as their templates are read here, once. `hot` names the queries that are answered
-    in JSON before Litestar sees them, `{"/books/{title}": GetBook}` (see `diptych.http.Front`: no guard and no
-    middleware of Litestar sees them either); the site has to have these routes too. `security_headers` changes
+    in JSON before Litestar sees them, `{"/books/{title}": GetBook}` (see `diptych.http.Front`: nothing that Litestar
+    has around its routes sees them either); the site has to have these routes too. `security_headers` changes
     single headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. Lifespan events pass through. The
     attribute `diptych` of what is returned is the plugin's `Diptych`, None without the plugin. Raises
     `WiringError` for hot queries without the plugin, or that can't be answered.
@@ -204,7 +206,26 @@ def asgi_app(
         return served
     if diptych is None:
         raise WiringError(["hot queries are asked of a Diptych: add DiptychPlugin to the site's plugins"])
+    _check_hot(hot, site, patterns)
     return Front(diptych, hot, served, others=patterns, headers=secured.headers)
+
+
+def _check_hot(hot: Iterable[str], site: Litestar, patterns: Iterable[str]) -> None:
+    shapes = {_shape(pattern) for pattern in patterns}
+    paths = {template: template.partition("?")[0] for template in hot}
+    problems = [
+        f"{template} is hot, but the site has no such route: whatever is special about a request, it has to answer"
+        for template, path in paths.items()
+        if _shape(path) not in shapes
+    ]
+    skipped = {"cors_config": site.cors_config, "allowed_hosts": site.allowed_hosts}
+    problems += [
+        f"{name} is not heeded by hot queries, which are answered before Litestar: wrap what asgi_app returns instead"
+        for name, value in skipped.items()
+        if value
+    ]
+    if problems:
+        raise WiringError(problems)
 
 
 def _patterns(site: Litestar) -> Iterator[str]:

@@ -26,7 +26,10 @@ from diptych.http.paths import Segment, encode_segment, path_below_mount, templa
 from diptych.http.problems import problem_for
 from diptych.messages import Query, build
 
-__all__ = ["Front"]
+__all__ = ["QUERY_ERROR", "Front"]
+
+QUERY_ERROR = "diptych.query_error"
+"""Scope key: what the handler of a hot query raised, for the framework to answer. Otherwise absent."""
 
 # RFC 3986's unreserved characters, and octets that are encoded as `encode_segment` does.
 _SEGMENT = rb"((?:[A-Za-z0-9._~-]|%[0-9A-F]{2})+)"
@@ -41,18 +44,19 @@ class _Route(NamedTuple):
     paths: re.Pattern[bytes]
     others: tuple[re.Pattern[bytes], ...]
     names: tuple[str, ...]
+    parameters: frozenset[str]
     query: type[Query[Any]]
     is_text: bool
-    """Whether what is in the path needs no conversion."""
+    """Whether what is in the path is all that is needed, and needs no conversion."""
 
 
 class Front:
     """Answers GET requests for `routes` from the read model, and hands everything else on to `app`.
 
-    `routes` names the query of each path: `{"/books/{title}": GetBook, "/books": ListBooks}`. Parameters in the path
-    (text, or `{id:int}`) and in the query string are fields of the query, whose handler has to return a `Document`
-    or a `Page`. `others` are the templates of the routes behind: a path that one of them names more exactly is
-    theirs. `headers` are added to each answer.
+    `routes` names the query of each path: `{"/books/{title}": GetBook, "/books?limit&after": ListBooks}`. Parameters
+    in the path (text, or `{id:int}`) and those of the query string that are named are fields of the query, whose
+    handler has to return a `Document` or a `Page`. `others` are the templates of the routes behind: a path that one
+    of them names more exactly is theirs. `headers` are added to each answer.
 
     What is wrapped around the framework does not see these requests: not its guards, its middleware or its log.
     Declare no query that not everybody may ask. Raises `WiringError` for a route that can't be answered.
@@ -69,51 +73,67 @@ class Front:
     ) -> None:
         self.diptych = diptych
         self._app = app
-        others = tuple(others)
+        others = [*others, *(template.partition("?")[0] for template in routes)]
         self._routes = [_compiled(template, query, others) for template, query in routes.items()]
-        self._headers = [*QUERY_HEADER_PAIRS, *headers]
+        present = {name for name, _ in QUERY_HEADER_PAIRS}
+        self._headers = [*QUERY_HEADER_PAIRS, *(pair for pair in headers if pair[0] not in present)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         query = self._query_of(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if query is None or not await self._answer(query, scope, send):
-            await self._app(scope, receive, send)
+        if query is not None:
+            try:
+                if await self._answer(query, scope, send):
+                    return
+            except _Refused as refused:
+                scope = {**scope, QUERY_ERROR: refused.error}
+        await self._app(scope, receive, send)
 
     def _query_of(self, scope: Scope) -> Query[Any] | None:
         """What the request asks; None if it is for the framework."""
         path = path_below_mount(scope)
+        if path is None:
+            return None
         for route in self._routes:
             found = route.paths.fullmatch(path)
-            if found is not None:
+            if found is not None and not (
+                route.others and any(other.fullmatch(path) for other in route.others)
+            ):
                 break
         else:
             return None
         if not _wants_json(scope):
             return None
-        for other in route.others:
-            if other.fullmatch(path):
-                return None
         try:
             return _query(route, found.groups(), scope["query_string"])
         except (InvalidMessage, UnicodeDecodeError, _NotCanonical):
             return None
 
     async def _answer(self, query: Query[Any], scope: Scope, send: Send) -> bool:
-        """Sends the answer to a query, if there is one."""
+        """Sends the answer to a query, if there is one. Raises ``_Refused`` for an error of its handler."""
         token = request_scope.set(scope)
         try:
             found = await self.diptych.ask(query)
         except UnavailableError as error:
             await send_problem(problem_for(error), self._headers, send)
             return True
-        except Exception:
-            return False  # the framework meets it too, and knows what to say of it
+        except Exception as error:
+            raise _Refused(error) from error
         finally:
             request_scope.reset(token)
-        if found.body is None:
+        body = getattr(found, "body", None)
+        if body is None:
             return False
-        await send_found(found.body, found.served, scope, self._headers, send)
+        await send_found(body, found.served, scope, self._headers, send)
         return True
+
+
+class _Refused(Exception):
+    """A handler raised this error: the framework knows what to say of it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _NotCanonical(Exception):
@@ -142,7 +162,7 @@ def _query(route: _Route, groups: Sequence[bytes], query_string: bytes) -> Query
             raise _NotCanonical
         for pair in query_string.decode().split("&"):
             name, _, value = pair.partition("=")
-            if name in fields:
+            if name in fields or name not in route.parameters:
                 raise _NotCanonical
             fields[name] = value
     elif route.is_text:
@@ -160,18 +180,27 @@ def _decoded(segment: bytes) -> str:
 
 
 def _compiled(template: str, query: type[Query[Any]], others: Iterable[str]) -> _Route:
-    names = tuple(segment.name for segment in template_segments(template) if segment.name)
-    fields = {field.name for field in msgspec.structs.fields(query)}
+    path, _, parameters = template.partition("?")
+    try:
+        names = [segment.name for segment in template_segments(path) if segment.name]
+        taken = tuple(_taken_by(other) for other in others if _goes_before(other, path))
+    except ValueError as error:
+        raise WiringError([str(error)]) from error
+    asked = [*names, *filter(None, parameters.split("&"))]
+    fields = {field.name: field for field in msgspec.structs.fields(query)}
     problems = [
         f"{template}: {query.__name__} has no field {name!r}: its fields are {', '.join(sorted(fields))}"
-        for name in names
+        for name in asked
         if name not in fields
+    ]
+    problems += [
+        f"{template}: {name!r} is named more than once" for name in {n for n in asked if asked.count(n) > 1}
     ]
     if problems:
         raise WiringError(problems)
-    taken = tuple(_taken_by(other) for other in others if _goes_before(other, template))
     hints = get_type_hints(query)
-    return _Route(_paths_of(template), taken, names, query, is_text=all(hints[name] is str for name in names))
+    is_text = all(hints[n] is str if n in names else not field.required for n, field in fields.items())
+    return _Route(_paths_of(path), taken, tuple(names), frozenset(asked) - set(names), query, is_text)
 
 
 def _paths_of(template: str) -> re.Pattern[bytes]:
@@ -190,7 +219,7 @@ def _paths_of(template: str) -> re.Pattern[bytes]:
     return re.compile(b"/" + b"/".join(map(pattern, template_segments(template))))
 
 
-def _ranks(template: str) -> list[int]:
+def ranks(template: str) -> list[int]:
     """By this order a router chooses between templates that take the same path: the first one is the most exact."""
     return [_RANKS.index(segment.kind) for segment in template_segments(template)]
 
@@ -202,7 +231,7 @@ def _goes_before(other: str, template: str) -> bool:
     is_apart = any(a.kind == b.kind == "fixed" and a.text != b.text for a, b in pairs)
     is_open = bool(theirs) and theirs[-1].kind in ("rest", "mount")
     meet = not is_apart and (len(theirs) == len(ours) or is_open)
-    return meet and _ranks(other) < _ranks(template)
+    return meet and ranks(other) < ranks(template)
 
 
 def _taken_by(template: str) -> re.Pattern[bytes]:

@@ -155,16 +155,20 @@ def _add(root: _Node, pattern: str) -> None:
     node.ends.append(tuple(names))
 
 
-def path_below_mount(scope: Scope) -> bytes:
-    """The path as it was sent, without that of the application's mount."""
-    path: bytes = scope.get("raw_path") or b""
-    prefix: str = scope.get("root_path", "")
-    return path.removeprefix(prefix.rstrip("/").encode()) if prefix else path
+def path_below_mount(scope: Scope) -> bytes | None:
+    """The path as it was sent, without that of the application's mount; None if it is not below it."""
+    path = _raw_path(scope)
+    prefix: str = scope.get("root_path", "").rstrip("/")
+    if not prefix:
+        return path
+    under, parts = prefix.split("/"), path.split(b"/")  # of a mount, what was encoded is decoded
+    above = [unquote_to_bytes(part).decode("utf-8", "replace") for part in parts[: len(under)]]
+    return b"/" + b"/".join(parts[len(under) :]) if above == under else None
 
 
 def split_path(path: bytes) -> list[str]:
     """The decoded segments of a path. Raises `BadRequest` for a malformed one."""
-    return list(_segments(path.partition(b"?")[0], "") or [])
+    return list(_segments(path, "") or [])
 
 
 def _raw_path(scope: Scope) -> bytes:

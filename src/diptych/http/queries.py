@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -12,7 +14,7 @@ from diptych.errors import Fault, InvalidMessage
 from diptych.http.answers import QUERY_HEADER_PAIRS, send_found, send_problem
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound
-from diptych.http.front import Front
+from diptych.http.front import QUERY_ERROR, Front, ranks
 from diptych.http.paths import Segment, path_below_mount, split_path, template_segments
 from diptych.http.problems import problem_for
 from diptych.http.wrappers import HeadAsGet
@@ -36,32 +38,42 @@ class _Queries:
 
     def __init__(self, diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> None:
         self._diptych = diptych
-        self._routes = [(list(template_segments(template)), query) for template, query in routes.items()]
+        parts = {template: template.partition("?") for template in routes}
+        # The most exact one first, as `Front` chooses.
+        self._routes = [
+            (list(template_segments(path)), set(filter(None, parameters.split("&"))), routes[template])
+            for template, (path, _, parameters) in sorted(parts.items(), key=lambda item: ranks(item[1][0]))
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"queries are asked by HTTP, not by {scope['type']}")
         token = request_scope.set(scope)
         try:
+            if QUERY_ERROR in scope:
+                raise scope[QUERY_ERROR]
             found = await self._diptych.ask(self._query_of(scope))
-            if found.body is None:
+            body = getattr(found, "body", None)
+            if body is None:
                 raise NotFound()
         except Exception as error:
             await send_problem(problem_for(error), QUERY_HEADER_PAIRS, send)
         else:
-            await send_found(found.body, found.served, scope, QUERY_HEADER_PAIRS, send)
+            await send_found(body, found.served, scope, QUERY_HEADER_PAIRS, send)
         finally:
             request_scope.reset(token)
 
     def _query_of(self, scope: Scope) -> Query[Any]:
         """Raises what is to be answered if it is none."""
-        segments = split_path(path_below_mount(scope))
-        for template, query in self._routes:
+        path = path_below_mount(scope)
+        segments = split_path(path) if path is not None else []
+        for template, parameters, query in self._routes:
             fields = _fields(template, segments)
             if fields is not None:
                 if scope["method"] != "GET":
                     raise MethodNotAllowed(["GET"])
-                return build(query, _with_parameters(fields, scope["query_string"], query), text=True)
+                found = _parameters(scope["query_string"], parameters, query)
+                return build(query, fields | found, text=True)
         raise NotFound()
 
 
@@ -73,23 +85,23 @@ def _fields(template: Sequence[Segment], segments: Sequence[str]) -> dict[str, s
     for segment, text in zip(template, segments, strict=True):
         if segment.kind == "fixed" and segment.text != text:
             return None
+        if segment.kind == "typed" and not re.fullmatch("-?[0-9]{1,18}", text):
+            return None
         if segment.name:
             fields[segment.name] = text
     return fields if all(segments) else None
 
 
-def _with_parameters(fields: dict[str, str], query_string: bytes, query: type) -> dict[str, str]:
+def _parameters(query_string: bytes, allowed: set[str], query: type) -> dict[str, str]:
     try:
         pairs = parse_qsl(
             query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
         )
     except ValueError as error:
         raise BadRequest("the query string is not UTF-8, or has more than 100 fields") from error
-    repeated = []
-    for name, value in pairs:
-        if name in fields:
-            repeated.append(Fault(name, "was sent more than once"))
-        fields[name] = value
-    if repeated:
-        raise InvalidMessage(query.__name__, repeated)
-    return fields
+    counts = Counter(name for name, _ in pairs)
+    faults = [Fault(name[:100], "is not a known field") for name in counts if name not in allowed]
+    faults += [Fault(name, "was sent more than once") for name in allowed if counts[name] > 1]
+    if faults:
+        raise InvalidMessage(query.__name__, faults[:20])
+    return dict(pairs)

@@ -8,24 +8,32 @@ costs two and a lock. Opening is left to redis-py: its URL, TLS, user and passwo
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from hiredis import ProtocolError, Reader, pack_command
 from redis._parsers import BaseParser  # its table of errors; the package shows it nowhere else
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError
 
 from diptych.ports import Incarnation
 
-_MOST_WAITING = 1024
-"""So many requests may be in flight; more wait here, where a cancelled one costs Redis nothing."""
+_MOST_IN_FLIGHT = 1024
+"""More wait here, where one that is cancelled costs Redis nothing."""
 
 _GRACE_S = 0.005
-"""Time for what has come already: a loop that was held up looks at its timers before its sockets."""
+"""Time for what has come already: a loop that was held up may look at its timers before its sockets (uvloop does)."""
 
+_Reply: TypeAlias = tuple[asyncio.Future[Any], int | None]
+"""Who waits for a reply, and how many values it must have."""
+
+_NOT_ENOUGH = object()
 _IS_CLOSED = "the connection to Redis is closed"
+
+
+class ChannelLostError(RedisConnectionError):
+    """There is no connection any more, or none could be opened: told to each request that waited for its reply."""
 
 
 def packed(*words: Any) -> bytes:
@@ -37,67 +45,65 @@ def packed(*words: Any) -> bytes:
 class Channel(asyncio.Protocol):
     """An open connection; made from redis-py's, which it takes over. ``server`` is whom it leads to.
 
-    It is lost, with all that wait, when Redis sends nothing for ``timeout_s`` while somebody waits. A request fails
-    with what redis-py would raise: an error that Redis answered (``ResponseError`` and its like) concerns it alone.
+    It is lost, with all that wait, when Redis sends nothing for ``timeout_s`` while replies are missing: they fail
+    with ``ChannelLostError``. An error that Redis answers (``ResponseError`` and its like) concerns one request.
     """
 
-    def __init__(self, opened: Any, timeout_s: float, on_lost: Callable[[Channel], None]) -> None:
+    def __init__(
+        self, opened: Any, timeout_s: float, on_lost: Callable[[Channel, Exception | None], None]
+    ) -> None:
         self.server: Incarnation = opened.diptych_server
         self._opened = opened
         self._timeout_s = timeout_s
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._reader = Reader(replyError=BaseParser.parse_error)
+        self._reader = Reader(replyError=BaseParser.parse_error, notEnoughData=_NOT_ENOUGH)
         self._unsent: list[bytes] = []
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._room: asyncio.Future[None] | None = None
-        self._heard = self._loop.time()
-        self._overdue = 0.0
+        self._in_flight: deque[_Reply] = deque()
+        self._waiting: deque[tuple[bytes, _Reply]] = deque()
+        self._heard = self._overdue = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._is_paused = False
-        self._error: Exception | None = None
+        self._error: ChannelLostError | None = None
         # The StreamWriter stays where it is, in `opened`: collected, it would close the transport.
         self._transport: asyncio.Transport = opened._writer.transport
         self._transport.set_protocol(self)
 
-    def request(self, packed: bytes) -> Awaitable[Any]:
+    def request(self, packed: bytes, length: int | None = None) -> asyncio.Future[Any]:
         """Sends one command, packed, with those of this turn of the loop. Awaited, it is the reply.
 
-        Who is cancelled leaves its place in the order of replies, and its reply goes to nobody.
+        Who is cancelled leaves its place in the order of replies, and its reply goes to nobody. ``length`` is how
+        many values the reply must have.
         """
-        if self._error is not None or self._is_full():
-            return self._request_later(packed)
-        reply = self._loop.create_future()
-        if not self._unsent:
-            self._loop.call_soon(self._send)
-        self._unsent.append(packed)
-        if not self._waiting:
-            self._heard = self._loop.time()
-            if self._watch is None:
-                self._watch = self._loop.call_later(self._timeout_s, self._look_at_the_time)
-        self._waiting.append(reply)
-        return reply
+        future = self._loop.create_future()
+        if self._error is not None:
+            future.set_exception(_again(self._error))
+        elif self._waiting or self._is_paused or len(self._in_flight) >= _MOST_IN_FLIGHT:
+            self._waiting.append((packed, (future, length)))
+        else:
+            self._let_go(packed, (future, length))
+        return future
 
     async def call(self, *words: Any) -> Any:
         """Sends one command and returns its reply."""
         return await self.request(packed(*words))
 
     def close(self, error: Exception | None = None) -> None:
-        """Ends it at once; all that wait fail with ``error``. Safe to call twice."""
+        """Ends it at once; all that wait fail. ``error`` is what was wrong, if anything was. Safe to call twice."""
         if self._error is not None:
             return
-        self._error = error or RedisConnectionError(_IS_CLOSED)
+        self._error = ChannelLostError(_IS_CLOSED if error is None else str(error))
         if self._watch is not None:
             self._watch.cancel()
         self._transport.abort()
         self._opened._close()  # does no more than to forget the streams; `disconnect` is a coroutine
         self._unsent.clear()
-        while self._waiting:
-            reply = self._waiting.popleft()
-            if not reply.done():
-                reply.set_exception(type(self._error)(*self._error.args))
-        self._make_room()
-        self._on_lost(self)
+        for future, _ in [*self._in_flight, *(reply for _, reply in self._waiting)]:
+            if not future.done():
+                future.set_exception(_again(self._error))
+        self._in_flight.clear()
+        self._waiting.clear()
+        self._on_lost(self, error)
 
     # What the event loop calls
 
@@ -106,13 +112,13 @@ class Channel(asyncio.Protocol):
         self._heard = self._loop.time()
         try:
             self._reader.feed(data)
-            while (reply := self._reader.gets()) is not False:
+            while (reply := self._reader.gets()) is not _NOT_ENOUGH:
                 self._deal_out(reply)
-        except (ProtocolError, IndexError):
+        except (ProtocolError, IndexError, ValueError):
             # ★ From here on it can't be known which reply is whose: none may be given to anybody.
             self.close(RedisConnectionError("Redis answered what nobody had asked, or not in its protocol"))
-        if self._room is not None and not self._is_full():
-            self._make_room()
+        if self._waiting:
+            self._let_more_go()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Redis, or what is between, has ended it."""
@@ -125,45 +131,49 @@ class Channel(asyncio.Protocol):
     def resume_writing(self) -> None:
         """There is room again."""
         self._is_paused = False
-        self._make_room()
+        self._let_more_go()
 
     # Within
 
     def _deal_out(self, reply: Any) -> None:
-        waiting = self._waiting.popleft()
-        if waiting.done():  # cancelled: nobody waits for it any more
+        future, length = self._in_flight[0]
+        is_error = isinstance(reply, Exception)
+        if length is not None and not is_error and (type(reply) is not list or len(reply) != length):
+            raise ValueError  # the reply of another request
+        del self._in_flight[0]
+        if future.done():  # it was cancelled: nobody waits for it any more
             return
-        if isinstance(reply, Exception):
-            waiting.set_exception(reply)
+        if is_error:
+            future.set_exception(reply)
         else:
-            waiting.set_result(reply)
+            future.set_result(reply)
+
+    def _let_go(self, packed: bytes, reply: _Reply) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(packed)
+        self._in_flight.append(reply)
+
+    def _let_more_go(self) -> None:
+        while self._waiting and not self._is_paused and len(self._in_flight) < _MOST_IN_FLIGHT:
+            packed, reply = self._waiting.popleft()
+            if not reply[0].done():
+                self._let_go(packed, reply)
 
     def _send(self) -> None:
-        if self._unsent:
-            packed, self._unsent = self._unsent, []
-            self._transport.write(b"".join(packed) if len(packed) > 1 else packed[0])
-
-    def _is_full(self) -> bool:
-        return self._is_paused or len(self._waiting) >= _MOST_WAITING
-
-    async def _request_later(self, packed: bytes) -> Any:
-        while self._error is None and self._is_full():
-            if self._room is None:
-                self._room = self._loop.create_future()
-            await asyncio.shield(self._room)
-        if self._error is not None:
-            raise type(self._error)(*self._error.args)
-        return await self.request(packed)
-
-    def _make_room(self) -> None:
-        if self._room is not None:
-            self._room.set_result(None)
-            self._room = None
+        unsent, self._unsent = self._unsent, []
+        if self._error is not None or not unsent:
+            return
+        if len(self._in_flight) == len(unsent):  # from here on Redis has something to answer
+            self._heard = self._loop.time()
+            if self._watch is None:
+                self._watch = self._loop.call_later(self._timeout_s, self._look_at_the_time)
+        self._transport.write(b"".join(unsent) if len(unsent) > 1 else unsent[0])
 
     def _look_at_the_time(self) -> None:
         """One timer for all: those who came first have waited longest, and are answered first."""
         self._watch = None
-        if not self._waiting:
+        if not self._in_flight:
             return
         left_s = self._heard + self._timeout_s - self._loop.time()
         if left_s > 0:
@@ -178,24 +188,38 @@ class Channel(asyncio.Protocol):
 class Connection:
     """Keeps one ``Channel`` open, for as long as it is used; who needs one while there is none waits for the same.
 
-    ``open`` gives a new connection of redis-py that has shaken hands and knows whom it leads to.
+    ``open_one`` gives a new connection of redis-py that has shaken hands and knows whom it leads to. ``on_failed``
+    hears once of each channel that was lost, and of each that could not be opened, why.
     """
 
-    def __init__(self, open_one: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+    def __init__(
+        self,
+        open_one: Callable[[], Awaitable[Any]],
+        timeout_s: float,
+        on_failed: Callable[[Exception], None],
+    ) -> None:
         self.channel: Channel | None = None
         self._open_one = open_one
         self._timeout_s = timeout_s
-        self._opening: asyncio.Task[Channel] | None = None
+        self._on_failed = on_failed
+        self._opening: asyncio.Task[Channel | None] | None = None
+        self._problem = _IS_CLOSED
+        self._is_closed = False
 
     async def opened(self) -> Channel:
-        """The channel, opened if need be. Raises redis-py's errors, ``OSError`` and ``TimeoutError``."""
-        if self.channel is not None:
-            return self.channel
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add_done_callback(self._opened)
-        # Shielded: who is cancelled must not take the channel from the others.
-        return await asyncio.shield(self._opening)
+        """The channel, opened if need be. Raises ``ChannelLostError`` if it can't be."""
+        if self.channel is None and not self._is_closed:
+            if self._opening is None:
+                # A context of its own: that of the request which happened to come first would be kept with it.
+                self._opening = asyncio.get_running_loop().create_task(
+                    self._open(), context=contextvars.Context()
+                )
+            # Waited for, not awaited: who is cancelled must not take it from the others, nor they be taken for
+            # cancelled when it is.
+            await asyncio.wait([self._opening])
+        if self.channel is None:
+            raise ChannelLostError(_IS_CLOSED if self._is_closed else self._problem)
+        return self.channel
 
     def drop(self) -> None:
         """Ends the channel: the next query opens another. Safe to call twice."""
@@ -204,21 +228,30 @@ class Connection:
 
     async def close(self) -> None:
         """Ends it for good, an opening that is under way included. Safe to call twice."""
+        self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
         self.drop()
 
-    async def _open(self) -> Channel:
-        channel = Channel(await self._open_one(), self._timeout_s, self._lost)
-        self.channel = channel
-        return channel
+    async def _open(self) -> Channel | None:
+        try:
+            opened = await self._open_one()
+            self.channel = Channel(opened, self._timeout_s, self._lost)
+        except Exception as error:
+            self._problem = str(error) or type(error).__name__
+            self._on_failed(error)
+        finally:
+            self._opening = None
+        return self.channel
 
-    def _opened(self, opening: asyncio.Task[Channel]) -> None:
-        self._opening = None
-        if not opening.cancelled():
-            opening.exception()  # told to those who waited, if anybody still did
-
-    def _lost(self, channel: Channel) -> None:
+    def _lost(self, channel: Channel, error: Exception | None) -> None:
         if self.channel is channel:
             self.channel = None
+        if error is not None:
+            self._on_failed(error)
+
+
+def _again(error: ChannelLostError) -> ChannelLostError:
+    """Each who waits is given one of its own: they grow as they are raised."""
+    return ChannelLostError(*error.args)

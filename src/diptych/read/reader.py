@@ -113,10 +113,13 @@ class RedisSource:
             except Exception as error:
                 self._failed(error)
                 return None
+            self._redis.answered()
             if (text, channel.server, generation) == self._vouched:
-                self._redis.answered()
                 self._watch.answered_by_redis()
                 return stored[STAMP_BYTES:] if stored else b""
+            if not text:
+                self._watch.answered_by_sql("no-lease")
+                return None
 
         async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, bytes | None]:
             lease, stored = await self._store.fetch(channel, generation, key)
@@ -166,6 +169,7 @@ class RedisSource:
             return None
         try:
             channel = redis.channel or await redis.queries.opened()
+            has_looked = False
             for _ in range(_TRIES):
                 generation = self._generation
                 text, found = await read(channel, generation)
@@ -180,7 +184,10 @@ class RedisSource:
                 # ★ A lease is the word of one life of one Redis: another one (restarted from a dump that held the
                 # lease, or a second master) may have it, and lack what was written since.
                 if lease.incarnation != channel.server:
+                    if has_looked:
+                        break
                     await redis.look_again(channel)
+                    has_looked = True
                 elif lease.generation != generation:
                     self._generation = lease.generation
                 else:

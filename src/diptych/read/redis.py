@@ -21,7 +21,7 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    from diptych.read.connection import Channel, Connection
+    from diptych.read.connection import Channel, ChannelLostError, Connection
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 
@@ -98,7 +98,7 @@ class RedisService:
         self.on_away: list[Callable[[], None]] = []
         self._failures = 0
         self._warned = False
-        self.queries = Connection(self._open_for_queries, query_timeout_ms / 1000)
+        self.queries = Connection(self._open_for_queries, query_timeout_ms / 1000, self._lost)
         self._query_client = self._client(url, query_timeout_ms / 1000)
         self._commands = self._client(url, command_timeout_ms / 1000)
 
@@ -114,16 +114,17 @@ class RedisService:
 
     async def close(self) -> None:
         """Closes every connection. Safe to call twice, and before ``start``."""
+        self.problem = "closed"
         await self.queries.close()
         await self._query_client.aclose()
         await self._commands.aclose()
-        self.problem = "closed"
 
     async def probe(self) -> bool:
         """Asks Redis whether it is there; closes the breaker if it answers. Returns whether it is closed."""
         with contextlib.suppress(RedisUnavailableError):
             # Fresh connections: the ones from before the outage may lead to a server that is no more.
-            self.queries.drop()
+            if not self.available:
+                self.queries.drop()
             await self._commands.connection_pool.disconnect(inuse_connections=False)
             async with self._lent(self._commands) as link:
                 await link.call("PING")
@@ -151,6 +152,10 @@ class RedisService:
         """A query was not. Raises the error itself if Redis has nothing to do with it."""
         if not isinstance(error, redis_errors.RedisError | OSError | TimeoutError):
             raise error
+        if not isinstance(error, ChannelLostError):  # of which `_lost` has heard, once for all that waited
+            self._failed(error, patient=False)
+
+    def _lost(self, error: Exception) -> None:
         self._failed(error, patient=False)
 
     async def look_again(self, channel: Channel) -> None:
@@ -159,7 +164,7 @@ class RedisService:
             channel.server = _server_of(await channel.call("INFO"))
         except _RefusedServer as refused:
             channel.close(refused)
-            raise
+            raise ChannelLostError(str(refused)) from refused
 
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Link]:

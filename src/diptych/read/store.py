@@ -133,7 +133,8 @@ class RedisStore:
 
         ★ In one command: a lease read before the document may be over, and the document old, when that is read.
         """
-        return channel.request(packed(b"MGET", self._lease, self._document(generation, key_bytes(key))))
+        command = packed(b"MGET", self._lease, self._document(generation, key_bytes(key)))
+        return channel.request(command, length=2)
 
     async def fetch_page(
         self, channel: Channel, generation: bytes, index: ListIndex, after: bytes | None, limit: int
