@@ -19,6 +19,7 @@ from diptych.ports import CommandContext, RowSource
 from diptych.read.checks import joined_models
 from diptych.read.fallback import SqlFallback
 from diptych.read.model import ReadModel
+from diptych.read.pace import Pace
 from diptych.read.projection import Projection
 from diptych.read.reader import Reader
 from diptych.write.orm import ORMService
@@ -101,7 +102,7 @@ class Diptych:
         if not isinstance(command, Command):
             raise TypeError(f"execute takes a Command, not {type(command).__name__}; queries go to ask")
         handler = self._run.bus.handler_of(type(command))
-        result: R = await self.orm.units.run(lambda _unit: handler(command), self._context())
+        result: R = await self.orm.units.run(lambda _unit: handler(command), self._context(), type(command))
         return result
 
     async def ask(self, query: Query[R]) -> R:
@@ -165,8 +166,8 @@ class Diptych:
         exits.push_async_callback(self.orm.close)
         await self.orm.init(models=self._models)
         redis = _redis_service(self.config)
-        turns = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY"))
-        panels = [self._read_panel(model, turns) for model in self._read_models]
+        turns, pace = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY")), Pace()
+        panels = [self._read_panel(model, turns, pace) for model in self._read_models]
         keepers = _keepers(self.config, self.orm, redis, panels)
         read_models = {panel.model: panel.model(_reader(panel, keepers.get(panel.model))) for panel in panels}
         bus = Bus(self._handlers, self._provided(redis, read_models))
@@ -184,7 +185,7 @@ class Diptych:
         exits.push_async_callback(self.orm.finish)
         return _Running(exits.pop_all(), bus, redis, keepers)
 
-    def _read_panel(self, model: type[ReadModel[Any]], turns: asyncio.Semaphore) -> _Panel:
+    def _read_panel(self, model: type[ReadModel[Any]], turns: asyncio.Semaphore, pace: Pace) -> _Panel:
         """The read model's declaration compiled, and the SQL side of it. Raises ``WiringError``."""
         attribute = getattr(model, "key", None)
         if attribute is None or not hasattr(attribute, "class_"):
@@ -195,7 +196,7 @@ class Diptych:
         projection = Projection(model, entity.describe(dialect), joined)
         source = SqlRows(self.orm, entity, projection.key, projection.columns, projection.joins)
         timeout_s = self.config.get("DATABASE_TIMEOUT_MS") / 1000
-        return _Panel(model, projection, source, SqlFallback(projection, source, turns, timeout_s))
+        return _Panel(model, projection, source, SqlFallback(projection, source, turns, pace, timeout_s))
 
     def _provided(
         self, redis: RedisService | None, read_models: Mapping[type, ReadModel[Any]]

@@ -248,8 +248,14 @@ class RowSource(Protocol):
     async def one(self, key: Any) -> Row | None:
         """The row with this key."""
 
+    def try_one(self, key: Any) -> list[Row] | None:
+        """What ``one`` finds, as a list; None where that would hold up the event loop: ``one`` is to be asked."""
+
     async def page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row]:
         """At most ``limit`` rows in the order of these columns, all greater than ``after`` in it."""
+
+    def try_page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row] | None:
+        """What ``page`` finds; None where that would hold up the event loop: ``page`` is to be asked."""
 
     def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Every row, in batches; rows that change while it runs may be seen before or after the change."""

@@ -31,6 +31,7 @@ from diptych import (
 from diptych.ports import Change, Snapshot
 from diptych.read.checks import joined_models
 from diptych.read.fallback import SqlFallback
+from diptych.read.pace import Pace
 from diptych.read.projection import Projection
 from diptych.write.rows import SqlRows
 from tests.catalogue import eventually
@@ -109,7 +110,7 @@ class Cards:
         self.orm = orm
         self.projection = Projection(BookCards, entity.describe(dialect), joined)
         self.rows = SqlRows(orm, entity, self.projection.key, self.projection.columns, self.projection.joins)
-        self.sql = SqlFallback(self.projection, self.rows, asyncio.Semaphore(5), timeout_s=30)
+        self.sql = SqlFallback(self.projection, self.rows, asyncio.Semaphore(5), Pace(), timeout_s=30)
 
     async def bodies(self, column: str, values: list[Any], batch_size: int = 100) -> list[bytes]:
         batches = [rows async for _, rows in self.rows.rows_by(column, values, batch_size)]

@@ -334,8 +334,8 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
         former = (await fence_row(app)).generation
         commit = units._commit_transaction
 
-        async def committing(connection: Any) -> None:
-            await commit(connection)
+        async def committing(transaction: Any) -> None:
+            await commit(transaction)
             acknowledger.saw(msgspec.structs.replace(await fence_row(app), generation="later"))
 
         units._commit_transaction = committing  # type: ignore[method-assign]

@@ -8,19 +8,25 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from diptych.config import ConfigService
 from diptych.errors import MissingExtraError
 from diptych.write.addresses import parse_address
+from diptych.write.direct import FrequentRead
+from diptych.write.held import HeldConnection
+from diptych.write.sqlite_connection import SqliteConnection
+from diptych.write.sqlite_transactions import SqliteTransactions, Undone
 from diptych.write.sqlite_types import give_back_what_was_stored
+from diptych.write.transactions import PooledTransactions, Transactions
 from diptych.write.turns import Turns
 
 _POLL_S = 0.02
@@ -28,11 +34,14 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Engines(Protocol):
-    """An open database: an engine for what only reads, one for units of work, one for the hinge.
+    """An open database: an engine for what only reads, one for what writes, one for the hinge.
+
+    Units of work run in ``transactions``, which are over ``writer``.
 
     The hinge's, ``keeper``, has connections of its own, so that no load holds it up. On SQLite it only reads; what it
     writes goes, like every write, through ``writer``, and ``turns`` has its process's writers take turns. Where the
-    database lets many write at once there are no ``turns``.
+    database lets many write at once there are no ``turns``. ``held`` reads in the event loop, where the database is
+    in this process; where it is not, ``frequent`` reads without a detour.
     """
 
     name: str
@@ -40,6 +49,9 @@ class Engines(Protocol):
     writer: AsyncEngine
     keeper: AsyncEngine
     turns: Turns | None
+    transactions: Transactions
+    held: HeldConnection | None
+    frequent: FrequentRead | None
 
     async def identity(self, connection: AsyncConnection) -> str:
         """Which database this is, and which of its histories; as much of it as this user may know."""
@@ -81,6 +93,11 @@ def open_engines(database: str, config: ConfigService) -> Engines:
 
 async def close_engines(engines: Engines) -> None:
     """Closes every connection; safe to call twice."""
+    if engines.held is not None:
+        engines.held.close()
+    if engines.frequent is not None:
+        await engines.frequent.close()
+    await engines.transactions.settle()
     await engines.reader.dispose()
     await engines.writer.dispose()
     await engines.keeper.dispose()
@@ -91,6 +108,22 @@ async def reading(engines: Engines) -> AsyncIterator[AsyncConnection]:
     """A connection for statements that only read, each seeing what is committed when it starts."""
     async with engines.reader.connect() as connection:
         yield connection
+
+
+async def fetched(
+    engines: Engines, select: sa.Select[Any], values: Mapping[str, Any] | None = None
+) -> Sequence[sa.Row[Any]]:
+    """The rows of a statement on such a connection.
+
+    Connecting, executing and closing one after the other in one greenlet, not in one each, saves a third of the time.
+    """
+
+    def fetch() -> Sequence[sa.Row[Any]]:
+        with engines.reader.sync_engine.connect() as connection:
+            return connection.execute(select, values).all()
+
+    rows: Sequence[sa.Row[Any]] = await greenlet_spawn(fetch)
+    return rows
 
 
 class SqliteEngines:
@@ -105,12 +138,20 @@ class SqliteEngines:
         timeout_s = self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
         options = {"connect_args": {"timeout": timeout_s}, "pool_timeout": timeout_s, "max_overflow": 0}
         # One writing connection a process: a second could only wait in the file for the first.
-        self.writer = create_async_engine(url, pool_size=1, **options)
-        self.reader = create_async_engine(url, pool_size=config.get("DATABASE_POOL_SIZE"), **options)
+        limits = {"pool_timeout": timeout_s, "max_overflow": 0}
+        self.writer = create_async_engine(url, pool_size=1, creator=self._connect_writer, **limits)
+        # Reading has no transactions, and nothing to roll back when a connection is given back.
+        self.reader = create_async_engine(
+            url, pool_size=config.get("DATABASE_POOL_SIZE"), pool_reset_on_return=None, **options
+        )
         self.keeper = create_async_engine(url, pool_size=2, **options)
-        self.turns: Turns | None = Turns(timeout_s)
+        self.frequent: FrequentRead | None = None
+        self.turns: Turns | None = (turns := Turns(timeout_s))
+        self.transactions: Transactions = SqliteTransactions(self.writer, turns, timeout_s)
         for engine in (self.writer, self.reader, self.keeper):
             give_back_what_was_stored(engine.dialect)
+        (file,), _ = self.reader.dialect.create_connect_args(url)
+        self.held: HeldConnection | None = HeldConnection(file, self.reader.dialect)
         sa.event.listen(self.writer.sync_engine, "connect", self._prepare_writer)
         sa.event.listen(self.reader.sync_engine, "connect", self._prepare_reader)
         sa.event.listen(self.keeper.sync_engine, "connect", self._prepare_reader)
@@ -119,8 +160,13 @@ class SqliteEngines:
         sa.event.listen(self.writer.sync_engine, "begin", _begin_immediate)
         sa.event.listen(self.writer.sync_engine, "invalidate", _release_lock)
 
+    def _connect_writer(self) -> SqliteConnection:
+        (file,), options = self.writer.dialect.create_connect_args(self.writer.url)
+        # Without an isolation level: sqlite3 would begin transactions of its own, too late.
+        options.update(timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        return SqliteConnection(partial(sqlite3.connect, file, **options))
+
     def _prepare_writer(self, connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # sqlite3 would begin transactions of its own, too late
         _switch_to_wal(connection, self._timeout_s)
         _pragmas(connection, "foreign_keys=ON", f"synchronous={self._synchronous}")
 
@@ -142,7 +188,7 @@ class SqliteEngines:
         return _sqlite_code(error) in _BUSY
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        return False  # writers are one after the other
+        return isinstance(error.orig, Undone)  # writers are one after the other
 
     def is_misfit(self, error: DBAPIError) -> bool:
         return _sqlite_code(error) in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
@@ -205,6 +251,7 @@ class PostgresEngines:
         self.reader = create_async_engine(
             url,
             isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,  # as on SQLite
             connect_args={**limits, "server_settings": named | {"default_transaction_read_only": "on"}},
             **options,
         )
@@ -212,9 +259,12 @@ class PostgresEngines:
             url,
             isolation_level="AUTOCOMMIT",
             connect_args={**limits, "server_settings": named | _KEEPER_SETTINGS},
-            **options | {"pool_size": 4},  # three for statements, one to listen
+            **options | {"pool_size": 5},  # three for statements, one to listen, one for ``frequent``
         )
+        self.frequent: FrequentRead | None = FrequentRead(self.keeper)
         self.turns: Turns | None = None
+        self.transactions: Transactions = PooledTransactions(self.writer)
+        self.held: HeldConnection | None = None
 
         for engine in (self.writer, self.reader, self.keeper):
             sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
@@ -275,7 +325,14 @@ def _switch_to_wal(connection: Any, timeout_s: float) -> None:
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    sqlite: SqliteConnection = connection.connection.dbapi_connection  # type: ignore[assignment]
+    try:
+        with sqlite.in_the_loop(), sqlite.without_waiting():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except DBAPIError as error:
+        if _sqlite_code(error) not in _BUSY:
+            raise
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # in the thread, which may wait
 
 
 def _release_lock(connection: Any, _record: object, _error: object) -> None:

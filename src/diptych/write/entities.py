@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
 from diptych.ports import Column, Entity
@@ -140,8 +139,7 @@ class MappedEntity:
         the change log.
         """
         instance = self._manager.new_instance()
-        for name, value in row.items():
-            set_committed_value(instance, name, value)
+        instance.__dict__.update(row)
         make_transient_to_detached(instance)
         return instance
 

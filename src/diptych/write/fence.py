@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -15,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.errors import DatabaseBusyError, WiringError
 from diptych.ports import Change, FenceId, FenceRow, Incarnation, LogPart, Snapshot
 from diptych.write.asks import Asks
+from diptych.write.direct import DirectStatement
 from diptych.write.engines import Engines
 from diptych.write.entities import MappedEntity
 from diptych.write.failures import TransactionConflict, translated
 from diptych.write.fence_statements import FENCE_STATEMENTS
+from diptych.write.held import ShortSelect
 from diptych.write.log_statements import LOG_STATEMENTS
-
-T = TypeVar("T")
+from diptych.write.to_its_end import to_its_end
 
 Values = Mapping[str, Any]
 
@@ -37,13 +37,20 @@ class SqlFence:
         self._engines = engines
         self._entity_of = entity_of
         self._statements = FENCE_STATEMENTS[engines.name]
+        self._rows = ShortSelect(self._statements.rows)
+        self._direct_rows = DirectStatement(self._statements.rows)
         self._log = LOG_STATEMENTS[engines.name]
         self._asks = Asks(engines)
 
     async def rows(self) -> list[FenceRow]:
-        async with self._reading() as connection:
-            found = await connection.execute(self._statements.rows)
-            return [_fence_row(row) for row in found.mappings()]
+        held, frequent = self._engines.held, self._engines.frequent
+        rows = None if held is None else held.fetch(self._rows, {})
+        if frequent is not None:
+            rows = await frequent.fetch(self._direct_rows)
+        if rows is None:
+            async with self._reading() as connection:
+                rows = (await connection.execute(self._rows.select)).all()
+        return [_fence_row(dict(zip(self._rows.names, row, strict=True))) for row in rows]
 
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
         none_yet = {"run_id": "", "replication_id": "", "generation": "", "ready": False, "database": ""}
@@ -159,7 +166,8 @@ class SqlFence:
                 raise DatabaseBusyError(
                     "commands of this process held SQLite's only writer for longer than DATABASE_TIMEOUT_MS"
                 ) from error
-            return await _to_its_end(self._write_alone(statement, values))
+            # SQLite's connection, cut off while it is being opened, would be closed by nobody.
+            return await to_its_end(self._write_alone(statement, values))
 
     async def _write_alone(self, statement: Any, values: Values) -> RowMapping | None:
         with translated(self._engines):
@@ -213,7 +221,7 @@ def _image(entity: MappedEntity, text: str) -> dict[str, Any]:
     return entity.from_log(msgspec.json.decode(text))
 
 
-def _fence_row(row: RowMapping) -> FenceRow:
+def _fence_row(row: Values | RowMapping) -> FenceRow:
     return FenceRow(
         id=FenceId(row["read_model"], row["declaration"]),
         tables=frozenset(msgspec.json.decode(row["tables"])),
@@ -245,18 +253,3 @@ def _incarnation(row: FenceRow) -> dict[str, Any]:
 async def _first(connection: AsyncConnection, statement: Any, values: Values) -> RowMapping | None:
     result = await connection.execute(statement, values)
     return result.mappings().first() if result.returns_rows else None
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits ``work`` even if the caller is cancelled meanwhile.
-
-    SQLite's connection, cut off while it is being opened, would be closed by nobody.
-    """
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        raise

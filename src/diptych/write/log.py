@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
 from diptych.ports import Change, CommandContext
+from diptych.write.direct import DirectStatement
+from diptych.write.execute import change_row
 
 IMAGE_FORMAT = 1
 """The format of ``image``, ``key`` and ``old_key``, written as ``version``; a domain event has one of its own."""
@@ -55,11 +57,11 @@ LOG = sa.Table(
 TRANSACTION = sa.cast(sa.cast(LOG.c.transaction, sa.Text), sa.BigInteger)
 """The transaction's number; nothing casts an ``xid8`` to a number at once."""
 
-_APPEND = {
-    "postgresql": sa.insert(LOG).returning(LOG.c.position, TRANSACTION),
-    # Transactions are one after the other there: the position is a number for them too.
-    "sqlite": sa.insert(LOG).returning(LOG.c.position, LOG.c.position),
-}
+# On SQLite transactions are one after the other: the position is a number for them too.
+_APPEND = sa.insert(LOG).returning(LOG.c.position, LOG.c.position)
+
+_GIVEN = [column.name for column in LOG.columns if column.name not in ("position", "transaction")]
+_APPEND_DIRECTLY = DirectStatement(sa.insert(LOG).returning(LOG.c.position, TRANSACTION), _GIVEN)
 
 
 async def append(
@@ -87,8 +89,11 @@ async def append(
         "actor": context.actor,
         "recorded_at": datetime.datetime.now(datetime.UTC),
     }
-    written = await connection.execute(_APPEND[connection.dialect.name], values)
-    change.position, change.transaction = written.one()
+    if connection.dialect.name == "postgresql":
+        written = await _APPEND_DIRECTLY.fetch_within(connection, values)
+    else:
+        written = (await change_row(connection, _APPEND, values, kind="insert", table=LOG.name)).all()
+    ((change.position, change.transaction),) = written
 
 
 def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class ORMService:
                 await unit.record(self._change(entity, None, after), entity, connection)
             return entity.instance(after)  # type: ignore[no-any-return]
 
-        return await self._write(entity, work)
+        return await self._write(entity, "create", work)
 
     async def get(self, model: type[M], lookup_value: Any, lookup_column: str | None = None) -> M | None:
         """The row whose ``lookup_column`` (the primary key, if not given) has this value; None if there is none.
@@ -172,7 +172,7 @@ class ORMService:
                 await unit.record(self._change(entity, before, after), entity, connection)
             return after
 
-        row = await self._write(entity, work)
+        row = await self._write(entity, "update", work)
         if not return_instance:
             return row is not None
         return None if row is None else entity.instance(row)
@@ -194,7 +194,7 @@ class ORMService:
                 await unit.record(self._change(entity, before, None), entity, connection)
             return True
 
-        return await self._write(entity, work)
+        return await self._write(entity, "delete", work)
 
     async def all(self, model: type[M]) -> list[M]:
         """Every row, in the order of the primary key. For large tables see ``iterate``."""
@@ -219,9 +219,9 @@ class ORMService:
                 return
             last = rows[-1]
 
-    async def _write(self, entity: MappedEntity, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
+    async def _write(self, entity: MappedEntity, kind: str, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
         await self._ensure_table(entity)
-        return await self.units.run(work, new_context())
+        return await self.units.run(work, new_context(), (entity, kind))
 
     def _reading(self, entity: MappedEntity) -> Any:
         unit = current_unit_of_work(self.engines)

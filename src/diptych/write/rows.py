@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
 from diptych.errors import WiringError
 from diptych.ports import Entity, Row, Snapshot
-from diptych.write.engines import reading
+from diptych.write.engines import fetched
 from diptych.write.entities import MappedEntity, has_code_point_order
 from diptych.write.failures import translated
+from diptych.write.held import ShortSelect
 from diptych.write.orm import ORMService
 from diptych.write.sql_words import WORDS
 
@@ -65,20 +66,26 @@ class SqlRows:
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._key_name = key
         self._key = entity.columns[key]
-        self._one = self._selected.where(self._key == sa.bindparam("key", type_=self._key.type))
+        self._one = ShortSelect(self._selected.where(self._key == sa.bindparam("key", type_=self._key.type)))
+        self._pages: dict[tuple[tuple[str, ...], bool], ShortSelect] = {}
 
     async def one(self, key: Any) -> Row | None:
         if not self._entity.holds(self._key_name, key):
             return None
-        rows = await self._fetch(self._one, {"key": key})
+        rows = await self._fetch(self._one.select, {"key": key})
         return self._row(rows[0]) if rows else None
 
+    def try_one(self, key: Any) -> list[Row] | None:
+        if not self._entity.holds(self._key_name, key):
+            return []
+        return self._try(self._one, {"key": key})
+
     async def page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row]:
-        columns = [self._in_code_points(self._entity.columns[name]) for name in order]
-        statement = self._selected.order_by(*columns).limit(limit)
-        if after is not None:
-            statement = statement.where(sa.tuple_(*columns) > sa.tuple_(*self._literals(order, after)))
-        return [self._row(found) for found in await self._fetch(statement)]
+        short = self._page(order, after is not None)
+        return [self._row(found) for found in await self._fetch(short.select, _place(after, limit))]
+
+    def try_page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row] | None:
+        return self._try(self._page(order, after is not None), _place(after, limit))
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         selected = self._selected.add_columns(*self._primary_key)
@@ -143,13 +150,31 @@ class SqlRows:
         after = sa.tuple_(*self._literals(self._entity.primary_key, last))
         return statement.where(sa.tuple_(*self._primary_key) > after)
 
+    def _page(self, order: Sequence[str], goes_on: bool) -> ShortSelect:
+        """Pages in this order: the first, or those that go on after a place. Made once, which takes its time."""
+        shape = (tuple(order), goes_on)
+        if shape not in self._pages:
+            self._pages[shape] = ShortSelect(self._new_page(order, goes_on))
+        return self._pages[shape]
+
+    def _new_page(self, order: Sequence[str], goes_on: bool) -> sa.Select[Any]:
+        columns = [self._in_code_points(self._entity.columns[name]) for name in order]
+        page = self._selected.order_by(*columns).limit(sa.bindparam("limit", type_=sa.Integer))
+        if not goes_on:
+            return page
+        place = [sa.bindparam(f"after_{i}", type_=self._entity.columns[n].type) for i, n in enumerate(order)]
+        return page.where(sa.tuple_(*columns) > sa.tuple_(*place))
+
+    def _try(self, short: ShortSelect, values: Mapping[str, Any]) -> list[Row] | None:
+        held = self._orm.engines.held
+        found = None if held is None else held.fetch(short, values)
+        return None if found is None else [self._row(values) for values in found]
+
     async def _fetch(
         self, statement: sa.Select[Any], values: dict[str, Any] | None = None
     ) -> Sequence[sa.Row[Any]]:
         with translated(self._orm.engines, self._entity):
-            async with reading(self._orm.engines) as connection:
-                result: Sequence[sa.Row[Any]] = (await connection.execute(statement, values)).all()
-        return result
+            return await fetched(self._orm.engines, statement, values)
 
     def _row(self, values: Sequence[Any]) -> Row:
         """The first of these values by their names; a key for the next batch may follow."""
@@ -165,6 +190,11 @@ class SqlRows:
         if has_code_point_order(column, dialect) or not isinstance(column.type, sa.String):
             return column
         return column.collate("C" if dialect.name == "postgresql" else "BINARY")
+
+
+def _place(after: Sequence[Any] | None, limit: int) -> dict[str, Any]:
+    """The parameters of a page."""
+    return {"limit": limit, **{f"after_{i}": value for i, value in enumerate(after or ())}}
 
 
 def _outer_joins(

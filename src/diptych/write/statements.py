@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,8 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError
 from diptych.write.entities import MappedEntity
+from diptych.write.execute import change_row, execute, select_few
+from diptych.write.held import ShortSelect
 
 RowValues = dict[str, Any]
+
+ColumnValues = Mapping[sa.Column[Any], Any]
+
+Condition = tuple[tuple[sa.Column[Any], bool], ...]
+"""Columns that are to have certain values, each with whether it is to be null."""
 
 
 class Lookup:
@@ -23,7 +31,7 @@ class Lookup:
     def __init__(self, entity: MappedEntity, value: Any, lookup_column: str | None) -> None:
         self.entity = entity
         self.name = " and ".join(entity.primary_key) if lookup_column is None else str(lookup_column)
-        self.values: Mapping[sa.Column[Any], Any] | None = entity.convert_lookup(
+        self.values: ColumnValues | None = entity.convert_lookup(
             _key(entity, value) if lookup_column is None else {lookup_column: value}
         )
 
@@ -31,35 +39,39 @@ class Lookup:
         """The row, if there is one. Raises ``AmbiguousLookupError`` if there are several."""
         if self.values is None:
             return None  # a value that no row can have
-        statement = sa.select(*self.entity.columns.values()).where(*_equal(self.values)).limit(2)
-        if lock:
-            # The row is locked before it is read: what is logged as its state before is what the change replaced.
-            statement = statement.with_for_update()
-        rows = (await connection.execute(statement)).all()
+        rows = await select_few(
+            connection, _select(self.entity, _condition(self.values), lock), _named(self.values)
+        )
         if len(rows) > 1:
             raise AmbiguousLookupError(self.entity.name, self.name)
         return self.entity.row(rows[0]) if rows else None
 
 
-async def insert_row(
-    connection: AsyncConnection, entity: MappedEntity, values: Mapping[sa.Column[Any], Any]
-) -> RowValues:
+async def insert_row(connection: AsyncConnection, entity: MappedEntity, values: ColumnValues) -> RowValues:
     """Returns the row as the database holds it: its defaults and conversions are the truth."""
-    statement = sa.insert(entity.table).values(dict(values)).returning(*entity.columns.values())
-    return entity.row((await connection.execute(statement)).one())
+    inserted = await change_row(
+        connection, _insert(entity), _stored(values), kind="insert", table=entity.table.name
+    )
+    return entity.row(inserted.one())
 
 
 async def update_row(
-    connection: AsyncConnection, entity: MappedEntity, row: RowValues, values: Mapping[sa.Column[Any], Any]
+    connection: AsyncConnection, entity: MappedEntity, row: RowValues, values: ColumnValues
 ) -> RowValues:
     """Changes this row and returns it as the database holds it then."""
-    statement = sa.update(entity.table).where(*_equal(_identity(entity, row))).values(dict(values))
-    return entity.row((await connection.execute(statement.returning(*entity.columns.values()))).one())
+    identity = _identity(entity, row)
+    statement = _update(entity, _condition(identity))
+    changed = await change_row(
+        connection, statement, _stored(values) | _named(identity), kind="change", table=entity.table.name
+    )
+    return entity.row(changed.one())
 
 
 async def delete_row(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> None:
     """Deletes this row."""
-    await connection.execute(sa.delete(entity.table).where(*_equal(_identity(entity, row))))
+    identity = _identity(entity, row)
+    statement = _delete(entity, _condition(identity))
+    await change_row(connection, statement, _named(identity), kind="change", table=entity.table.name)
 
 
 async def rows_after(
@@ -71,7 +83,7 @@ async def rows_after(
     if last is not None:
         after = [sa.literal(value, column.type) for column, value in _identity(entity, last).items()]
         statement = statement.where(sa.tuple_(*key) > sa.tuple_(*after))
-    return [entity.row(values) for values in await connection.execute(statement)]
+    return [entity.row(values) for values in await execute(connection, statement)]
 
 
 def _key(entity: MappedEntity, value: Any) -> dict[str, Any]:
@@ -88,5 +100,52 @@ def _identity(entity: MappedEntity, row: RowValues) -> dict[sa.Column[Any], Any]
     return {entity.columns[name]: row[name] for name in entity.primary_key}
 
 
-def _equal(values: Mapping[sa.Column[Any], Any]) -> list[sa.ColumnElement[bool]]:
-    return [column == value if value is not None else column.is_(None) for column, value in values.items()]
+# Each statement is made once and executed with its values as parameters: SQLAlchemy takes as long to make one, and to
+# find out that it has compiled such a one before, as to execute it.
+
+
+@functools.lru_cache(maxsize=1024)
+def _select(entity: MappedEntity, condition: Condition, lock: bool) -> ShortSelect:
+    statement = sa.select(*entity.columns.values()).where(*_equal(condition)).limit(2)
+    # The row is locked before it is read: what is logged as its state before is what the change replaced.
+    return ShortSelect(statement.with_for_update() if lock else statement)
+
+
+@functools.lru_cache(maxsize=1024)
+def _insert(entity: MappedEntity) -> sa.Executable:
+    return sa.insert(entity.table).returning(*entity.columns.values())
+
+
+@functools.lru_cache(maxsize=1024)
+def _update(entity: MappedEntity, condition: Condition) -> sa.Executable:
+    return sa.update(entity.table).where(*_equal(condition)).returning(*entity.columns.values())
+
+
+@functools.lru_cache(maxsize=1024)
+def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
+    return sa.delete(entity.table).where(*_equal(condition))
+
+
+def _condition(values: ColumnValues) -> Condition:
+    return tuple((column, value is None) for column, value in values.items())
+
+
+def _equal(condition: Condition) -> Iterable[sa.ColumnElement[bool]]:
+    for number, (column, is_null) in enumerate(condition):
+        if is_null:
+            yield column.is_(None)
+        else:
+            yield column == sa.bindparam(_name(number), type_=column.type)
+
+
+def _named(values: ColumnValues) -> dict[str, Any]:
+    """The values of a condition, by the names of its parameters."""
+    return {_name(number): value for number, value in enumerate(values.values()) if value is not None}
+
+
+def _name(number: int) -> str:
+    return f"diptych_{number}"  # no column of the application's is called so
+
+
+def _stored(values: ColumnValues) -> dict[str, Any]:
+    return {column.key: value for column, value in values.items()}

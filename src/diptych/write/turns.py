@@ -20,6 +20,11 @@ class Turns:
         self._first: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def is_wanted_first(self) -> bool:
+        """Whether somebody who asked to be ``first`` waits."""
+        return bool(self._first)
+
     @contextlib.asynccontextmanager
     async def take(self, first: bool = False) -> AsyncIterator[None]:
         """Waits for the turn, which lasts as long as the block. Raises ``TimeoutError``."""

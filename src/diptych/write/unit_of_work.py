@@ -7,33 +7,28 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import stamina
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import (
-    ConflictError,
-    DatabaseBusyError,
-    DatabaseUnavailableError,
-    UnavailableError,
-    UnitOfWorkError,
-)
+from diptych.errors import ConflictError, DatabaseUnavailableError, UnitOfWorkError
 from diptych.ports import Change, CommandContext
 from diptych.write import log
 from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines
 from diptych.write.entities import MappedEntity
 from diptych.write.failures import TransactionConflict, translated
+from diptych.write.transactions import Transaction
 
 R = TypeVar("R")
 
 _log = logging.getLogger("diptych.write")
 
 _LONG_S = 0.5
+_AT_ONCE_S = 0.002
 _PATIENCE_S = 15.0
 _POLL_S = 0.01
 
@@ -58,11 +53,17 @@ class UnitOfWork:
         self.outer = outer
         self._connection = connection
         self._turn = asyncio.Lock()
+        self._goes_on = time.perf_counter()
         self._unusable: str | None = None
 
     @contextlib.asynccontextmanager
     async def statement(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
         """The connection, for one task at a time. An error inside it ends the unit of work: it can't commit."""
+        if self.engines.held is not None and time.perf_counter() - self._goes_on > _AT_ONCE_S:
+            # Where the database is in this process, a short statement waits for nothing: a handler with many of them
+            # would hold up everything else in the event loop.
+            await asyncio.sleep(0)
+            self._goes_on = time.perf_counter()
         async with self._turn:
             self.check_usable()
             self.relied_on.add(str(entity.table.fullname))
@@ -127,31 +128,6 @@ def _log_unheard(task: asyncio.Task[None]) -> None:
         _log.error("a command whose caller had gone could not be concluded", exc_info=error)
 
 
-class _Opened:
-    """A connection with a transaction that has begun; on SQLite, with this process's turn to write."""
-
-    def __init__(self, connection: AsyncConnection, exits: contextlib.AsyncExitStack) -> None:
-        self.connection = connection
-        self._exits = exits
-        self._since = time.monotonic()
-
-    async def close(self) -> None:
-        """Rolls back what is not committed and gives everything back. Safe to call twice."""
-        # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
-        with contextlib.suppress(DBAPIError, OSError):
-            await self.connection.close()
-        await self._exits.aclose()
-
-    def warn_if_long(self, context: CommandContext) -> None:
-        """On SQLite nothing else is written meanwhile, by any process, the keepers' promises included."""
-        seconds = time.monotonic() - self._since
-        if seconds > _LONG_S:
-            _log.warning(
-                "command %s held SQLite's only writer for %.1f s: do what takes long before it, or after it",
-                *(context.command_id, seconds),
-            )
-
-
 class UnitsOfWork:
     """Runs pieces of work, each in a transaction of its own, and waits at the end for those still committing."""
 
@@ -160,20 +136,26 @@ class UnitsOfWork:
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
 
-    async def run(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[R]],
+        context: CommandContext,
+        kind: Hashable = None,
+    ) -> R:
         """Awaits ``work(unit)`` in a transaction and returns its result once that is committed and acknowledged.
 
         Whatever ``work`` raises leaves nothing behind. Inside another unit of work it joins that one. It is run
-        again, from the start, if a concurrent transaction won; ``ConflictError`` after ``MAX_ATTEMPTS``.
+        again, from the start, if a concurrent transaction won; ``ConflictError`` after ``MAX_ATTEMPTS``. Work of the
+        same ``kind`` takes about the same time.
         """
         joined = current_unit_of_work(self._engines)
         if joined is not None:
             return await work(joined)
         self._acknowledger.commands += 1
         try:
-            return await self._attempt(work, context)
+            return await self._attempt(work, context, kind)
         except TransactionConflict:
-            return await self._repeat(work, context)
+            return await self._repeat(work, context, kind)
         finally:
             self._acknowledger.commands -= 1
 
@@ -187,8 +169,11 @@ class UnitsOfWork:
             await asyncio.sleep(_POLL_S)
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)
+        await self._engines.transactions.settle()
 
-    async def _repeat(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
+    async def _repeat(
+        self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
+    ) -> R:
         attempts = stamina.retry_context(
             TransactionConflict,
             attempts=MAX_ATTEMPTS - 1,
@@ -201,64 +186,39 @@ class UnitsOfWork:
         try:
             async for attempt in attempts:
                 with attempt:
-                    return await self._attempt(work, context)
+                    return await self._attempt(work, context, kind)
         except TransactionConflict as error:
             raise ConflictError(
                 f"concurrent commands changed the same rows on each of {MAX_ATTEMPTS} attempts; nothing was changed"
             ) from error
         raise AssertionError("unreachable: an attempt returns or raises")
 
-    async def _attempt(self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext) -> R:
-        opened = await self._begin()
-        unit = UnitOfWork(opened.connection, self._engines, context, outer=_current.get())
+    async def _attempt(
+        self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
+    ) -> R:
+        transaction = await self._begin(kind)
+        unit = UnitOfWork(transaction.connection, self._engines, context, outer=_current.get())
         token = _current.set(unit)
+        began = time.monotonic()
         try:
             result = await work(unit)
             await unit.finish()
         except BaseException:
-            await self._conclude(self._abandon(opened, unit))
+            await self._conclude(self._abandon(transaction, unit))
             raise
         finally:
             _current.reset(token)
-        await self._conclude(self._commit(opened, unit))
+        worked_s = time.monotonic() - began
+        self._engines.transactions.took(kind, worked_s)
+        if self._engines.turns is not None:
+            _warn_if_long(context, worked_s)
+        await self._conclude(self._commit(transaction, unit))
         return result
 
-    async def _begin(self) -> _Opened:
-        opening = asyncio.get_running_loop().create_task(self._open())
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            # Cut off while it is being opened, a connection of SQLite would be closed by nobody.
-            self._track(asyncio.get_running_loop().create_task(self._close_opened(opening)))
-            raise
-
-    async def _close_opened(self, opening: asyncio.Task[_Opened]) -> None:
-        with contextlib.suppress(UnavailableError):
-            await (await opening).close()
-
-    def _track(self, task: asyncio.Task[None]) -> None:
-        self._concluding.add(task)
-        task.add_done_callback(self._concluding.discard)
-
-    async def _open(self) -> _Opened:
-        async with contextlib.AsyncExitStack() as exits:
-            if self._engines.turns is not None:
-                try:
-                    await exits.enter_async_context(self._engines.turns.take())
-                except TimeoutError as error:
-                    raise DatabaseBusyError(
-                        "other commands held SQLite's only writer for longer than DATABASE_TIMEOUT_MS"
-                    ) from error
-            with translated(self._engines):
-                connection = self._engines.writer.connect()
-                await connection.start()
-                try:
-                    await connection.begin()
-                    await self._acknowledger.prepare()
-                except BaseException:
-                    await connection.close()
-                    raise
-            return _Opened(connection, exits.pop_all())
+    async def _begin(self, kind: Hashable) -> Transaction:
+        await self._acknowledger.prepare()
+        with translated(self._engines):
+            return await self._engines.transactions.begin(kind)
 
     async def _conclude(self, ending: Any) -> None:
         """Runs the ending to its end, even if the caller is cancelled meanwhile (its client went away).
@@ -266,37 +226,41 @@ class UnitsOfWork:
         A commit that is cut off before its publication would leave readers with the state before it.
         """
         task = asyncio.get_running_loop().create_task(ending)
-        self._track(task)
+        self._concluding.add(task)
+        task.add_done_callback(self._concluding.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_log_unheard)
             raise
 
-    async def _abandon(self, opened: _Opened, unit: UnitOfWork) -> None:
+    async def _abandon(self, transaction: Transaction, unit: UnitOfWork) -> None:
         await unit.abandon()
-        await opened.close()
+        await transaction.roll_back()
 
-    async def _commit(self, opened: _Opened, unit: UnitOfWork) -> None:
-        try:
-            known = self._acknowledger.known
-            await self._commit_transaction(opened.connection)
-            if self._engines.turns is not None:
-                opened.warn_if_long(unit.context)
-        finally:
-            # Given back before the rest: on SQLite it is the only one that writes, and Redis may take its time.
-            await opened.close()
+    async def _commit(self, transaction: Transaction, unit: UnitOfWork) -> None:
+        known = self._acknowledger.known
+        await self._commit_transaction(transaction)
         # Acknowledged without a change, a command vouches for the state that it found, which one that was killed
         # before it brought its change to Redis may have made.
         relied_on = unit.relied_on if not unit.changes else set()
         if unit.changes or relied_on:
             await self._acknowledger.acknowledge(unit.changes, known, relied_on)
 
-    async def _commit_transaction(self, connection: AsyncConnection) -> None:
+    async def _commit_transaction(self, transaction: Transaction) -> None:
         try:
             with translated(self._engines):
-                await connection.commit()
+                await transaction.commit()
         except DatabaseUnavailableError as error:
             raise DatabaseUnavailableError(
                 "the connection to the SQL database broke during the commit: the change may be there or not"
             ) from error
+
+
+def _warn_if_long(context: CommandContext, worked_s: float) -> None:
+    """On SQLite nothing else is written meanwhile, by any process, the keepers' promises included."""
+    if worked_s > _LONG_S:
+        _log.warning(
+            "command %s held SQLite's only writer for %.1f s: do what takes long before it, or after it",
+            *(context.command_id, worked_s),
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import functools
 import json
 import math
 from typing import Annotated, Any, Literal
@@ -40,7 +41,7 @@ class ColumnValues:
         self._type = _with_zone(self.python_type, column.type)
         self._bounded_type = _bounded(self._type, column.type)
 
-    @property
+    @functools.cached_property
     def is_required(self) -> bool:
         """Whether a new row needs a value for it: nothing else gives one."""
         column = self._column

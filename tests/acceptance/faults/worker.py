@@ -123,7 +123,7 @@ class _ScriptBus:
             app.RenameOwner: self._commands.rename_owner,
         }
         handler = handlers[type(command)]
-        return await self._orm.units.run(lambda _unit: handler(command), app.context_of(write))
+        return await self._orm.units.run(lambda _unit: handler(command), app.context_of(write), type(command))
 
 
 class Load:

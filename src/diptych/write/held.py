@@ -1,0 +1,176 @@
+"""Short reads of an SQLite file in the event loop's own thread, on a connection that is held open for them."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+BUDGET_S = 0.002
+"""How much of the processor a read may take from the event loop. In all it may last for twice as long: what is beside
+it is the disk, or other programs of a busy machine, for which the read is not to blame."""
+
+_CHECK_EVERY = 1_000
+"""How many instructions of SQLite's machine lie between two looks at the clocks: some 50 µs. A look-up needs 30."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_FORGIVING = 100
+"""How many short ones make up for a long one."""
+
+_WAITS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class ShortSelect:
+    """A select that should be short: few rows, found by an index. Compiled once, at its first use in the loop.
+
+    One that is long again and again is left alone, each time for twice as long: a missing index must not hold up the
+    loop with every query. One among a hundred is forgiven.
+    """
+
+    def __init__(self, select: sa.Select[Any]) -> None:
+        self.select = select
+        self.names = [column["name"] for column in select.column_descriptions]
+        self._compiled: _Compiled | None = None
+        self._short_ones = 0
+        self._pause_s = 0.0
+        self._resumes = 0.0
+
+    def may_run(self) -> bool:
+        """Whether it is not being left alone."""
+        return time.perf_counter() >= self._resumes
+
+    def was_short(self) -> None:
+        """It ended in time."""
+        self._short_ones += 1
+
+    def was_long(self) -> None:
+        """It did not."""
+        if self._short_ones >= _FORGIVING:
+            self._pause_s = 0.0
+        self._short_ones = 0
+        self._resumes = time.perf_counter() + self._pause_s
+        self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    def compiled(self, dialect: sa.Dialect) -> _Compiled:
+        """For this dialect, always the same one."""
+        if self._compiled is None:
+            self._compiled = _Compiled(self.select, dialect)
+        return self._compiled
+
+
+class HeldConnection:
+    """A reading connection in the event loop's thread, on which nothing ever waits.
+
+    A look-up in SQLite takes microseconds; the way to a thread and back takes many times that. A read that takes
+    more than ``budget_s``, or would have to wait for a lock, is given up: ``fetch`` returns None, and the caller
+    asks in a thread, where it may take its time. So is one that fails: there the failure is told as ever.
+    """
+
+    def __init__(self, file: str, dialect: sa.Dialect, budget_s: float = BUDGET_S) -> None:
+        self._file = file
+        self._dialect = dialect
+        self._budget_s = budget_s
+        self._deadline = 0.0
+        self._work_until: float | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    def fetch(self, short: ShortSelect, values: Mapping[str, Any]) -> Sequence[Sequence[Any]] | None:
+        """The rows, of everything that was committed before this call; None if they are to be asked for elsewhere."""
+        if not short.may_run():
+            return None
+        try:
+            rows = self._read(short.compiled(self._dialect), values)
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # an extended code has the primary one there
+            if code == sqlite3.SQLITE_INTERRUPT:
+                if self._has_worked_enough():
+                    short.was_long()
+            elif code not in _WAITS:
+                self.close()  # the next one is opened anew: this one may be what is broken
+            return None
+        except Exception:  # a column's type refused a value: told as ever, from the thread
+            return None
+        short.was_short()
+        return rows
+
+    def close(self) -> None:
+        """Safe to call twice; the next ``fetch`` opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Refused where another thread has opened it, as its loop did; then it ends as garbage.
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _read(self, compiled: _Compiled, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        parameters = compiled.parameters(values)
+        self._deadline = time.perf_counter() + 2 * self._budget_s
+        self._work_until = None
+        cursor = (self._connection or self._open()).cursor()
+        try:
+            rows = cursor.execute(compiled.text, parameters).fetchall()
+        finally:
+            # ★ Whatever happened, the statement has ended. One that has not keeps its snapshot, and every later read
+            # of this connection would be of that same snapshot: it would not see what was committed since.
+            cursor.close()
+        return compiled.loaded(rows)
+
+    def _open(self) -> sqlite3.Connection:
+        # Without a time-out, for nothing may wait here, and without transactions of the driver's own.
+        connection = sqlite3.connect(self._file, timeout=0, isolation_level=None)
+        connection.execute("PRAGMA query_only=ON").close()
+        connection.set_progress_handler(self._is_late, _CHECK_EVERY)
+        self._connection = connection
+        return connection
+
+    def _is_late(self) -> bool:
+        """Asked by SQLite while it works: whether to give up."""
+        if self._work_until is None:
+            # The clock of the thread is slow to read: it is not asked before the read turns out to be no look-up.
+            self._work_until = time.thread_time() + self._budget_s
+            return False
+        return self._has_worked_enough() or time.perf_counter() > self._deadline
+
+    def _has_worked_enough(self) -> bool:
+        return self._work_until is not None and time.thread_time() >= self._work_until
+
+
+class _Compiled:
+    """A select as SQLite's driver takes it, with the conversions of its types, as an engine of the dialect has them.
+
+    What an engine does beside for each statement (its context, its cursor, its result) takes several times as long as
+    SQLite itself.
+    """
+
+    def __init__(self, select: sa.Select[Any], dialect: sa.Dialect) -> None:
+        compiled: Any = select.compile(dialect=dialect)
+        binds = [(name, compiled.binds[name]) for name in compiled.positiontup]
+        self.text = str(compiled)
+        self._stores = [
+            (name, bind.effective_value, bind.type.dialect_impl(dialect).bind_processor(dialect))
+            for name, bind in binds
+        ]
+        types = [column["type"] for column in select.column_descriptions]
+        loads = [kind.dialect_impl(dialect).result_processor(dialect, None) for kind in types]
+        self._loads = [(i, load) for i, load in enumerate(loads) if load is not None]
+
+    def parameters(self, values: Mapping[str, Any]) -> list[Any]:
+        """These values, and those that the select has itself, as SQLite stores them and in the text's order."""
+        found = ((values.get(name, own), store) for name, own, store in self._stores)
+        return [value if store is None else store(value) for value, store in found]
+
+    def loaded(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """The rows with Python's values."""
+        if not self._loads:
+            return rows
+        loaded = []
+        for row in rows:
+            values = list(row)
+            for i, load in self._loads:
+                values[i] = load(values[i])
+            loaded.append(values)
+        return loaded
