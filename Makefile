@@ -5,9 +5,9 @@ ARGS ?=
 SECONDS ?= 600
 
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
-BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes
-SELF := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes
+SELF = $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
 
 .PHONY: help setup demo test check bench model faults lock clean
 
@@ -25,8 +25,8 @@ test: $(VENV)/.setup ## run every test; ARGS="-k title" chooses
 check: $(VENV)/.setup ## lint, formatting, types, directions of imports
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
 
-bench: $(VENV)/.setup ## run the benchmarks; QUICK=1 to try them, ARGS="dispatch" chooses
-	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+bench: $(VENV)-bench/.setup ## run the benchmarks; QUICK=1 to try them, ARGS="dispatch" chooses
+	$(VENV)-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 model: $(VENV)/.setup ## explore the model of the protocol for SECONDS; ARGS="--rules" for the stories only
 	$(BIN)/python -m tests.model --seconds $(SECONDS) $(ARGS)
@@ -40,15 +40,16 @@ LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 lock: .venv-lock/bin/uv ## resolve the lock files anew; ARGS="--upgrade" takes newer releases
 	$(LOCK) $(ARGS) --group build --output-file requirements/run.lock
 	$(LOCK) $(ARGS) --group dev --constraint requirements/run.lock --output-file requirements/dev.lock
+	$(LOCK) $(ARGS) --group bench --constraint requirements/run.lock --output-file requirements/bench.lock
 
 clean: ## remove the environments and the caches
 	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 
 # The stamps say what an environment holds; a changed lock file or pyproject.toml makes them stale.
-$(VENV)/.made:
+$(VENV)/.made $(VENV)-bench/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'diptych needs Python 3.11 or later: make PYTHON=/path/to/python3.11 …' >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv --clear $(@D)
 	@touch $@
 
 $(VENV)/.demo: requirements/run.lock pyproject.toml | $(VENV)/.made
@@ -66,6 +67,13 @@ $(VENV)/.setup: requirements/dev.lock pyproject.toml | $(VENV)/.made
 	$(INSTALL) --requirement requirements/dev.lock
 	$(SELF)
 	@touch $(VENV)/.demo $@
+
+# Of its own: the servers of the tests would find uvloop in it, and run otherwise than where it was never made.
+$(VENV)-bench/.setup: BIN = $(VENV)-bench/bin
+$(VENV)-bench/.setup: requirements/bench.lock pyproject.toml | $(VENV)-bench/.made
+	$(INSTALL) --requirement requirements/bench.lock
+	$(SELF)
+	@touch $@
 
 .venv-lock/bin/uv:
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv

@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from demo_app.models.book import Base, Book
+from demo_app.models.book_read_model import BookDocument
 from diptych import ConfigService, ORMService
 from diptych.write.log import LOG
 
 SEEDED = 10_000
+_AT_ONCE = 10_000
 PAGE_SIZE = 50
 STOCK = 12
 
@@ -79,18 +81,25 @@ class Books:
             await connection.commit()
 
 
-async def seed(database_url: str, count: int = SEEDED) -> None:
+async def seed(database_url: str, count: int = SEEDED, author_size: int = 0) -> None:
     """Makes diptych's tables and the catalogue's, with so many books, numbered from 0. The log is left empty."""
     async with ORMService(ConfigService(environ={}, database_url=database_url)) as orm:
         await orm.init(database_url, models=Base)
         async with orm.engines.writer.begin() as connection:
-            await connection.execute(sa.insert(BOOKS), [_book(number) for number in range(count)])
+            for first in range(0, count, _AT_ONCE):
+                numbers = range(first, min(first + _AT_ONCE, count))
+                await connection.execute(sa.insert(BOOKS), [_book(number, author_size) for number in numbers])
 
 
-def _book(number: int) -> dict[str, Any]:
+def document(number: int, author_size: int = 0) -> bytes:
+    """The document of a seeded book, as diptych answers with it."""
+    return msgspec.json.encode(BookDocument(id=number + 1, **_book(number, author_size)))
+
+
+def _book(number: int, author_size: int = 0) -> dict[str, Any]:
     return {
         "title": title(number),
-        "author": f"Author {number % 997}",
+        "author": f"Author {number % 997}".ljust(author_size, "."),
         "published_date": datetime.date(1965, 8, 1),
         "isbn": f"{number:013d}",
         "stock_quantity": STOCK,

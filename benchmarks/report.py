@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 if TYPE_CHECKING:
+    from benchmarks.claims import Verdict
     from benchmarks.runner import Comparison, Figure, Spread
 
 RESULTS = Path(__file__).with_name("results")
@@ -25,16 +28,22 @@ class Report(NamedTuple):
     circumstances: Mapping[str, str]
     quick: bool
     comparisons: Sequence[Comparison]
+    verdicts: Sequence[Verdict] = ()
+    plots: Mapping[str, str] = MappingProxyType({})
+    """SVG, by what is drawn."""
 
 
-def save(report: Report) -> tuple[Path, Path]:
-    """Writes ``NAME.md`` and ``NAME.json``, replacing those of an earlier run, and returns their paths."""
+def save(report: Report) -> list[Path]:
+    """Writes ``NAME.md``, ``NAME.json`` and the plots, replacing those of an earlier run; returns their paths."""
     folder = QUICK_RESULTS if report.quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     text, data = folder / f"{report.name}.md", folder / f"{report.name}.json"
     text.write_text(_as_page(report))
     data.write_bytes(msgspec.json.format(msgspec.json.encode(_as_data(report))) + b"\n")
-    return text, data
+    drawn = [folder / _plot_file(report, name) for name in report.plots]
+    for file, svg in zip(drawn, report.plots.values(), strict=True):
+        file.write_text(svg)
+    return [text, data, *drawn]
 
 
 def as_table(comparison: Comparison) -> str:
@@ -63,9 +72,26 @@ def as_summary(comparisons: Sequence[Comparison]) -> str:
     return f"## All ratios\n\n{_aligned(rows)}"
 
 
+def as_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """What was to be shown, and whether it was; empty if nothing was."""
+    if not verdicts:
+        return ""
+    words = {True: "holds", False: "**does not hold**", None: "not measured"}
+    rows = [["to be shown", "measured", ""]]
+    for one in verdicts:
+        rows.append([one.claim.text, "–" if one.ratio is None else _rounded(one.ratio), words[one.holds]])
+    return f"## What was to be shown\n\n{_aligned(rows)}"
+
+
+def _plot_file(report: Report, name: str) -> str:
+    return f"{report.name}-{re.sub('[^a-z0-9]+', '-', name.lower())}.svg"
+
+
 def _as_page(report: Report) -> str:
     facts = "\n".join(f"- {name}: {fact}" for name, fact in report.circumstances.items())
-    tables = "\n".join(filter(None, [as_summary(report.comparisons), *map(as_table, report.comparisons)]))
+    images = "\n".join(f"![{name}]({_plot_file(report, name)})\n" for name in report.plots)
+    parts = [as_verdicts(report.verdicts), images, as_summary(report.comparisons)]
+    tables = "\n".join(filter(None, [*parts, *map(as_table, report.comparisons)]))
     reading = (
         "Medians over the rounds, with quartiles in brackets; ratio and difference are taken round by round."
     )
@@ -85,7 +111,13 @@ def _as_data(report: Report) -> dict[str, object]:
         }
         for one in report.comparisons
     ]
-    return {"name": report.name, "circumstances": report.circumstances, "comparisons": comparisons}
+    verdicts = [{"claim": one.claim.text, "ratio": one.ratio, "holds": one.holds} for one in report.verdicts]
+    return {
+        "name": report.name,
+        "circumstances": report.circumstances,
+        "verdicts": verdicts,
+        "comparisons": comparisons,
+    }
 
 
 def _as_dict(figure: Figure) -> dict[str, dict[str, float]]:

@@ -1,0 +1,77 @@
+"""Starts the load on its core, once a measurement, and makes a sample of what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from benchmarks.books import PAGE_SIZE, title
+from benchmarks.cores import load_core, on_cores
+from benchmarks.http_job import Exchange, Job, Outcome, Repeated
+from benchmarks.runner import Candidate, Sample
+
+ROOT = Path(__file__).parents[1]
+ASKED = 5000
+"""Of how many books one after the other is asked, in random order, each time round."""
+
+
+async def drive(job: Job, cores: set[int] | None = None) -> Outcome:
+    """Runs a job in a process of its own, on the load's core or those that are given."""
+    with on_cores(load_core() if cores is None else cores):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.http_load"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+        )
+    output, _ = await process.communicate(msgspec.msgpack.encode(job))
+    assert process.returncode == 0, "the load has failed"
+    outcome = msgspec.msgpack.decode(output, type=Outcome)
+    for error in outcome.errors:
+        print(f"! {error}", flush=True)
+    return outcome
+
+
+def loaded(job: Job, cores: set[int] | None = None) -> Candidate:
+    """A candidate whose figures are those of this job."""
+
+    async def measure() -> Sample:
+        return sample_of(await drive(job, cores))
+
+    return measure
+
+
+def sample_of(outcome: Outcome) -> dict[str, float]:
+    """The figures of a closed loop."""
+    return {
+        "requests/s": outcome.answers / outcome.seconds,
+        "median, ms": outcome.median_ms,
+        "99 % within, ms": outcome.p99_ms,
+        "the load's CPU, % of its core": 100 * outcome.cpu,
+        "errors, in all": outcome.error_count,
+    }
+
+
+def get_one(books: int, path: str = "/books/") -> Repeated:
+    """GET of one book by its title: of as many as are asked for, spread over all there are."""
+    step = max(1, books // ASKED)
+    numbers = range(0, books, step)
+    return Repeated([_get(f"{path}{quote(title(n), safe='')}", _title_in_json(n)) for n in numbers])
+
+
+def get_page() -> Repeated:
+    """GET of the first page: the last book that belongs on it has to be there."""
+    return Repeated([_get(f"/books?limit={PAGE_SIZE}", _title_in_json(PAGE_SIZE - 1))])
+
+
+def _get(target: str, body: bytes) -> Exchange:
+    lines = (f"GET {target} HTTP/1.1", "host: localhost", "accept: application/json", "", "")
+    return Exchange("\r\n".join(lines).encode(), body)
+
+
+def _title_in_json(number: int) -> bytes:
+    return b'"title":' + msgspec.json.encode(title(number))
