@@ -207,7 +207,7 @@ def asgi_app(
     if diptych is None:
         raise WiringError(["hot queries are asked of a Diptych: add DiptychPlugin to the site's plugins"])
     _check_hot(hot, site, patterns)
-    return Front(diptych, hot, served, others=patterns, headers=secured.headers)
+    return Front(diptych, hot, served, others=patterns, headers=secured.of_data)
 
 
 def _check_hot(hot: Iterable[str], site: Litestar, patterns: Iterable[str]) -> None:

@@ -35,6 +35,10 @@ QUERY_ERROR = "diptych.query_error"
 _ENCODED = rb"%(?:0[1-9A-F]|1[0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[BCDF]|[89A-F][0-9A-F])"
 _SEGMENT = rb"((?:[A-Za-z0-9._~-]|" + _ENCODED + rb")+)"
 _NUMBER = rb"(0|-?[1-9][0-9]{0,17})"
+_KEPT = 16_384
+_LONGEST_KEPT = 300
+"""How many queries are kept, and how long a path may be: some megabytes, whatever is sent."""
+
 _RANKS = ("fixed", "text", "typed", "rest", "mount")
 _PARAMETERS = re.compile(rb"([A-Za-z0-9_]+=[A-Za-z0-9._~-]+)(&[A-Za-z0-9_]+=[A-Za-z0-9._~-]+)*")
 
@@ -76,6 +80,8 @@ class Front:
         self._app = app
         others = [*others, *(template.partition("?")[0] for template in routes)]
         self._routes = [_compiled(template, query, others) for template, query in routes.items()]
+        # Queries are frozen, and the same for the same path: what is asked again and again is read once.
+        self._kept = functools.lru_cache(maxsize=_KEPT)(self._query_for)
         present = {name for name, _ in QUERY_HEADER_PAIRS}
         self._headers = [*QUERY_HEADER_PAIRS, *(pair for pair in headers if pair[0] not in present)]
 
@@ -92,9 +98,14 @@ class Front:
 
     def _query_of(self, scope: Scope) -> Query[Any] | None:
         """What the request asks; None if it is for the framework."""
-        path = path_below_mount(scope)
-        if path is None:
+        path, parameters = path_below_mount(scope), scope["query_string"]
+        if path is None or not _wants_json(scope):
             return None
+        if len(path) + len(parameters) > _LONGEST_KEPT:
+            return self._query_for(path, parameters)
+        return self._kept(path, parameters)
+
+    def _query_for(self, path: bytes, parameters: bytes) -> Query[Any] | None:
         for route in self._routes:
             found = route.paths.fullmatch(path)
             if found is not None and not (
@@ -103,10 +114,8 @@ class Front:
                 break
         else:
             return None
-        if not _wants_json(scope):
-            return None
         try:
-            return _query(route, found.groups(), scope["query_string"])
+            return _query(route, found.groups(), parameters)
         except (InvalidMessage, UnicodeDecodeError, _NotCanonical):
             return None
 

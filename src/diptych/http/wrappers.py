@@ -26,18 +26,35 @@ SECURITY_HEADERS: Mapping[str, str] = {
 """What `SecurityHeaders` sets if nothing else is said. No HSTS: that is for whoever ends TLS to decide."""
 
 
+# They say what a page may do, and where it may be shown; a browser heeds none of them on data, which `nosniff`
+# keeps from being taken for a page. On an answer of a hundred bytes they would be most of it.
+_OF_PAGES = frozenset(
+    {
+        "content-security-policy",
+        "referrer-policy",
+        "x-frame-options",
+        "cross-origin-opener-policy",
+        "permissions-policy",
+    }
+)
+
+
 class SecurityHeaders:
     """Adds the usual security headers to every response, each only where the application did not set it.
 
-    `changes` alters the defaults: a name with another value, or with None to leave that header out. `headers` are
-    those that are added, names in lower case.
+    Those that concern pages alone are left out of JSON, and of 304. `changes` alters the defaults: a name with
+    another value, which is then on every response, or with None to leave that header out. `of_data` are the headers
+    that are added to JSON, names in lower case.
     """
 
     def __init__(self, app: ASGIApp, changes: Mapping[str, str | None] | None = None) -> None:
         self._app = app
         chosen: dict[str, str | None] = {name.lower(): value for name, value in SECURITY_HEADERS.items()}
         chosen |= {name.lower(): value for name, value in (changes or {}).items()}
-        self.headers = [(n.encode("ascii"), v.encode("ascii")) for n, v in chosen.items() if v is not None]
+        changed = {name.lower() for name in changes or {}}
+        of_all = {n: v for n, v in chosen.items() if n not in _OF_PAGES or n in changed}
+        self.of_data = _pairs(of_all)
+        self._of_pages = _pairs(chosen)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -48,12 +65,20 @@ class SecurityHeaders:
         async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                present = {name.lower() for name, _ in headers}
-                headers += [pair for pair in self.headers if pair[0] not in present]
+                present = {name.lower(): value for name, value in headers}
+                is_data = message["status"] == 304 or b"json" in present.get(b"content-type", b"")
+                added = self.of_data if is_data else self._of_pages
+                headers += [pair for pair in added if pair[0] not in present]
                 message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, send_secured)
+
+
+def _pairs(headers: Mapping[str, str | None]) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.encode("ascii"), value.encode("ascii")) for name, value in headers.items() if value is not None
+    ]
 
 
 class HeadAsGet:

@@ -57,6 +57,20 @@ async def test_every_response_gets_the_security_headers() -> None:
     assert sent[1] == body(b"x")
 
 
+@pytest.mark.parametrize("kind", [b"application/json", b"application/problem+json; charset=utf-8", None])
+async def test_data_gets_those_that_do_not_concern_pages(kind: bytes | None) -> None:
+    message = start((b"Content-Type", kind)) if kind else {**start(), "status": 304}
+    sent = await call(
+        SecurityHeaders(Site(message), {"X-Frame-Options": "SAMEORIGIN", "Strict-Transport-Security": "x"})
+    )
+    assert headers_of(sent[0]).keys() - {"Content-Type"} == {
+        "x-content-type-options",
+        "cross-origin-resource-policy",
+        "x-frame-options",  # what was changed is on everything
+        "strict-transport-security",
+    }
+
+
 def test_scripts_frames_and_foreign_targets_are_forbidden() -> None:
     policy = SECURITY_HEADERS["Content-Security-Policy"].split("; ")
     assert {"default-src 'none'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"} <= set(
