@@ -7,7 +7,7 @@ from litestar import Litestar, get, post
 from benchmarks.peers.core_by_hand import BookDocument, NewBook, add, engine
 
 
-@get("/books")
+@get(["/books", "/books/{title:str}"])
 async def books() -> dict[str, str]:
     return {}  # it is asked whether it is there
 
