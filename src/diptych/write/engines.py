@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import sqlite3
 import time
@@ -157,7 +158,7 @@ class SqliteEngines:
         sa.event.listen(self.keeper.sync_engine, "connect", self._prepare_reader)
         # A write that began by reading could not go on if another wrote meanwhile (SQLITE_BUSY at once, no
         # waiting): so every unit of work takes the write lock at its beginning.
-        sa.event.listen(self.writer.sync_engine, "begin", _begin_immediate)
+        sa.event.listen(self.writer.sync_engine, "begin", self._begin_immediate)
         sa.event.listen(self.writer.sync_engine, "invalidate", _release_lock)
 
     def _connect_writer(self) -> SqliteConnection:
@@ -169,6 +170,25 @@ class SqliteEngines:
     def _prepare_writer(self, connection: Any, _record: object) -> None:
         _switch_to_wal(connection, self._timeout_s)
         _pragmas(connection, "foreign_keys=ON", f"synchronous={self._synchronous}")
+
+    def _begin_immediate(self, connection: sa.Connection) -> None:
+        """Waits for other processes' writers in the event loop, never in SQLite.
+
+        ★ SQLite keeps the connection to itself while it waits in a thread. A cursor of it that is dropped in the loop
+        meanwhile would stop the loop; and with it, in tests, the very writer that is waited for.
+        """
+        sqlite: SqliteConnection = connection.connection.dbapi_connection  # type: ignore[assignment]
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                with sqlite.in_the_loop(), sqlite.without_waiting():
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except DBAPIError as error:
+                if _sqlite_code(error) not in _BUSY or time.monotonic() >= deadline:
+                    raise
+            # Short, and never in step: another process that writes without a pause leaves only moments in between.
+            await_only(asyncio.sleep(random.uniform(0.001, 0.004)))  # noqa: S311
 
     def _prepare_reader(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None
@@ -322,17 +342,6 @@ def _switch_to_wal(connection: Any, timeout_s: float) -> None:
             await_only(asyncio.sleep(_POLL_S))
         else:
             return
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    sqlite: SqliteConnection = connection.connection.dbapi_connection  # type: ignore[assignment]
-    try:
-        with sqlite.in_the_loop(), sqlite.without_waiting():
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-    except DBAPIError as error:
-        if _sqlite_code(error) not in _BUSY:
-            raise
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # in the thread, which may wait
 
 
 def _release_lock(connection: Any, _record: object, _error: object) -> None:
