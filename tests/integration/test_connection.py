@@ -440,7 +440,7 @@ async def test_who_waits_for_an_opening_is_not_cancelled_when_it_is_given_up():
         await asyncio.sleep(0.05)  # in which the server hears that it was closed
 
 
-async def test_requests_wait_in_their_order_and_cost_the_same_however_many_wait():
+async def test_requests_that_wait_are_answered_in_their_order():
     async with serving() as fake, connected(fake.url) as service:
         channel = await service.queries.opened()
         order: list[int] = []

@@ -16,12 +16,11 @@ from diptych.urls import check_redis_url, mask
 
 try:
     import redis.asyncio as redis_asyncio
-    from hiredis import pack_command
     from redis import exceptions as redis_errors
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    from diptych.read.connection import Channel, ChannelLostError, Connection
+    from diptych.read.connection import Channel, ChannelLostError, Connection, packed
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 
@@ -58,7 +57,7 @@ class Link:
         """Sends one command and returns its reply."""
         try:
             # hiredis packs what has thousands of words, such as an apply, in a tenth of redis-py's time.
-            await self._connection.send_packed_command(pack_command(words))
+            await self._connection.send_packed_command(packed(*words))
             return await self._connection.read_response()
         except redis_errors.ResponseError:
             raise  # an answer, read to its end
@@ -72,8 +71,9 @@ class RedisService:
     """Redis 7.0 or later, or Valkey, at ``url``: ``redis://``, ``rediss://`` or ``unix://``, with user and password.
 
     ``critical`` says what its absence means: the start fails and queries answer 503, or SQL answers them.
-    ``namespace`` is put before every key. A query waits at most ``query_timeout_ms`` for an answer, anything else
-    ``command_timeout_ms``. Raises ``ConfigurationError`` for a malformed URL.
+    ``namespace`` is put before every key. Queries share one connection, ``queries``, on which Redis may be silent for
+    ``query_timeout_ms`` while they wait; anything else waits at most ``command_timeout_ms``. Raises
+    ``ConfigurationError`` for a malformed URL.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class RedisService:
             if not self.available:
                 self.queries.drop()
             await self._commands.connection_pool.disconnect(inuse_connections=False)
-            async with self._lent(self._commands) as link:
+            async with self.commanding() as link:
                 await link.call("PING")
             if not self.available:
                 _log.info("Redis at %s answers", self.address)
@@ -169,14 +169,9 @@ class RedisService:
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Link]:
         """A connection for everything else. Inside it errors of Redis are ``RedisUnavailableError``."""
-        async with self._lent(self._commands) as link:
-            yield link
-
-    @contextlib.asynccontextmanager
-    async def _lent(self, client: Any) -> AsyncIterator[Link]:
         asked = _cancellations()
-        async with self.asking(client):
-            pool = client.connection_pool
+        async with self._asking():
+            pool: Any = self._commands.connection_pool
             connection = await pool.get_connection()
             try:
                 yield Link(connection)
@@ -188,11 +183,11 @@ class RedisService:
             raise asyncio.CancelledError
 
     @contextlib.asynccontextmanager
-    async def asking(self, client: Any) -> AsyncIterator[None]:
+    async def _asking(self) -> AsyncIterator[None]:
         try:
             yield
         except (redis_errors.RedisError, OSError, TimeoutError) as error:
-            self._failed(error, patient=client is self._commands)
+            self._failed(error, patient=True)
             raise self._unavailable(error) from error
         else:
             self._failures = 0
