@@ -120,10 +120,7 @@ class Acknowledger:
     async def _read_after(self, running: asyncio.Task[object] | None) -> dict[FenceId, FenceRow]:
         if running is not None and not running.done():
             await asyncio.wait([running])
-        # Also where that is over already: a read that is quick must not be made for each of many commands.
-        left_s = self._began + _GATHER_S * (self.commands - 1) - time.monotonic()
-        if left_s > 0:
-            await asyncio.sleep(left_s)
+            await asyncio.sleep(self._began + _GATHER_S * self.commands - time.monotonic())
         self._reading, self._next = self._next, None
         self._began = time.monotonic()
         rows = {row.id: row for row in await self._fence.rows()}
