@@ -90,7 +90,8 @@ class Unfenced(Silent):
         self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
     ) -> None:
         assert self.whole.read_side is not None
-        assert await self.whole.read_side.apply(changes, known)
+        applying = self.whole.read_side.apply(changes, known)
+        assert all([await done for done in applying.values()])
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -131,13 +132,20 @@ async def fence_row(app: Diptych) -> FenceRow:
 
 
 class Held:
-    """Holds calls of an object's asynchronous method, before or after they are done, until ``go_on`` is set."""
+    """Holds calls of an object's method until ``go_on`` is set, before or after they are done.
+
+    The method is asynchronous, or returns a future.
+    """
 
     def __init__(self, owner: Any, name: str, *, after: bool = False) -> None:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
         self._original = getattr(owner, name)
         self._after = after
-        setattr(owner, name, self._call)
+        is_asynchronous = inspect.iscoroutinefunction(self._original)
+        setattr(owner, name, self._call if is_asynchronous else self._begin)
+
+    def _begin(self, *arguments: Any, **named: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self._call(*arguments, **named))
 
     async def _call(self, *arguments: Any, **named: Any) -> Any:
         result = await self._original(*arguments, **named) if self._after else None
@@ -147,16 +155,28 @@ class Held:
 
 
 class Recorded:
-    """Records the calls of an object's asynchronous method, which it goes on doing."""
+    """Records the calls of an object's method, which it goes on doing."""
 
     def __init__(self, owner: Any, name: str) -> None:
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.original = getattr(owner, name)
         setattr(owner, name, self._call)
 
-    async def _call(self, *arguments: Any, **named: Any) -> Any:
+    def _call(self, *arguments: Any, **named: Any) -> Any:
         self.calls.append((arguments, named))
-        return await self.original(*arguments, **named)
+        return self.original(*arguments, **named)
+
+
+def fail_to_apply(app: Diptych) -> None:
+    """From now on what commands of this process change gets into Redis by passes alone."""
+
+    def apply(*_: object) -> asyncio.Future[bool]:
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(False)
+        return done
+
+    for keeper in app._run.keepers.values():
+        keeper.replica.apply = apply  # type: ignore[method-assign, assignment]
 
 
 async def stop_keeper(app: Diptych) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
@@ -230,10 +231,13 @@ class Known(NamedTuple):
 class ReadSide(Protocol):
     """The read models of this process in Redis, as the end of a command sees them."""
 
-    async def apply(
+    def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Known]
-    ) -> Mapping[FenceId, Known]:
-        """Writes committed changes into these generations. Returns where all of them were written. Never raises."""
+    ) -> Mapping[FenceId, asyncio.Future[bool]]:
+        """Begins to write committed changes into these generations.
+
+        Returns, for each that they are written to, a future that tells whether all of them are in it. None raises.
+        """
 
     def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
         """Has this process's keepers make a pass over these read models. Returns those they can do it for."""

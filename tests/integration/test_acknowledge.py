@@ -17,7 +17,17 @@ from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
 from diptych.ports import Change, Entity, FenceId, FenceRow, Incarnation, Known, Snapshot
 from diptych.write.acknowledge import Acknowledger
-from tests.catalogue import Held, Recorded, catalogue, eventually, fence_row, sees, sees_in_redis, set_author
+from tests.catalogue import (
+    Held,
+    Recorded,
+    catalogue,
+    eventually,
+    fail_to_apply,
+    fence_row,
+    sees,
+    sees_in_redis,
+    set_author,
+)
 from tests.servers import free_port
 
 BOOKS = FenceId("test:Books", "1")
@@ -75,13 +85,16 @@ class FakeReadSide:
         self.asked: list[FenceId] = []
         self.on_apply: Callable[[], None] | None = None
 
-    async def apply(
+    def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Known]
-    ) -> Mapping[FenceId, Known]:
+    ) -> Mapping[FenceId, asyncio.Future[bool]]:
+        return {fence: asyncio.ensure_future(self._apply()) for fence in known}
+
+    async def _apply(self) -> bool:
         await asyncio.sleep(0)
         if self.on_apply is not None:
             self.on_apply()
-        return dict(known) if self.applies else {}
+        return self.applies
 
     def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
         self.asked += fences
@@ -255,7 +268,7 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
 
 async def test_an_apply_that_takes_long_is_left_to_a_pass_as_well():
     fence, side = FakeFence(ROW), FakeReadSide()
-    held = Held(side, "apply")
+    held = Held(side, "_apply")
     task = await begun(acknowledging(fence, side))
     await eventually(lambda: _asked(side), "a pass is asked for")
     fence.change(passes_started=6, passes_completed=6)
@@ -349,12 +362,7 @@ async def test_an_apply_that_fails_waits_for_the_pass_that_carries_it(database_u
     async with catalogue(database_url, valkey.url) as app, catalogue(database_url, valkey.url) as other:
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(other, "Dune", "0")
-        replica = next(iter(app._run.keepers.values())).replica
-
-        async def failing(*_: object) -> bool:
-            return False
-
-        replica.apply = failing  # type: ignore[method-assign, assignment]
+        fail_to_apply(app)
         for number in range(1, 10):
             await set_author(app, "Dune", str(number))
             await sees(other, "Dune", str(number))

@@ -26,6 +26,7 @@ from tests.catalogue import (
     author_of,
     catalogue,
     eventually,
+    fail_to_apply,
     fence_row,
     keeper_of,
     sees,
@@ -535,10 +536,7 @@ async def test_sequence_order_against_commit_order(postgres_url, valkey):
     async with catalogue(postgres_url, valkey.url) as app:
         await answered_by(app, "redis")
 
-        async def failing(*_: object) -> bool:
-            return False
-
-        keeper_of(app).replica.apply = failing  # type: ignore[method-assign, assignment]
+        fail_to_apply(app)
         held = Held(app.orm.units, "_commit_transaction")
         first = asyncio.create_task(app.execute(AddBook("first", "x")))
         await held.reached.wait()

@@ -86,7 +86,8 @@ async def test_those_who_come_after_an_early_change_are_not_taken_in(database_ur
         await _killed(one, one.execute(EditBook("a", BookChanges(title="b"))))
 
         async def applied_only(changes: Any, known: Any, *_: object) -> None:
-            await one.orm.acknowledger.read_side.apply(changes, known)  # type: ignore[union-attr]
+            applying = one.orm.acknowledger.read_side.apply(changes, known)  # type: ignore[union-attr]
+            assert await asyncio.gather(*applying.values())
 
         one.orm.acknowledger.acknowledge = applied_only  # type: ignore[method-assign, assignment]
         await one.orm.update(Book, key, author="early")

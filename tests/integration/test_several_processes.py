@@ -28,6 +28,7 @@ from tests.catalogue import (
     author_of,
     catalogue,
     eventually,
+    fail_to_apply,
     fence_row,
     keeper_of,
     sees,
@@ -131,10 +132,7 @@ async def test_a_keeper_whose_own_command_waits_makes_the_pass_at_once(sqlite_ur
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(app, "Dune", "0")
 
-        async def failing(*_: object) -> bool:
-            return False
-
-        keeper_of(app).replica.apply = failing  # type: ignore[method-assign, assignment]
+        fail_to_apply(app)
         async with asyncio.timeout(10):
             await set_author(app, "Dune", "1")
         await sees(app, "Dune", "1")

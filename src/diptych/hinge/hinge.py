@@ -40,9 +40,9 @@ class Hinge:
         """Ends it. Safe to call twice."""
         await asyncio.gather(self._sweeper.stop(), *(keeper.stop() for keeper in self._keepers.values()))
 
-    async def apply(
+    def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Known]
-    ) -> Mapping[FenceId, Known]:
+    ) -> Mapping[FenceId, asyncio.Future[bool]]:
         applying = {}
         for fence, keeper in self._keepers.items():
             replica = keeper.replica
@@ -50,8 +50,7 @@ class Hinge:
             # Joined documents are left to passes: see Replica.
             if own and not replica.projection.is_joined and fence in known and known[fence].generation:
                 applying[fence] = replica.apply(own, known[fence])
-        applied = await asyncio.gather(*applying.values())
-        return {fence: known[fence] for fence, done in zip(applying, applied, strict=True) if done}
+        return applying
 
     def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
         return [fence for fence in fences if fence in self._keepers and self._keepers[fence].ask()]

@@ -14,7 +14,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -56,7 +56,7 @@ _LONGEST_PAUSE_S = 10.0
 class FenceRows(Protocol):
     """The fence as all of the process sees it."""
 
-    async def rows(self) -> dict[FenceId, FenceRow]:
+    async def rows(self) -> Mapping[FenceId, FenceRow]:
         """As it is at a moment after this call."""
 
     def saw(self, row: FenceRow) -> None:

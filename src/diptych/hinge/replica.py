@@ -61,21 +61,24 @@ class Replica:
 
     # Commands
 
-    async def apply(self, changes: Sequence[Change], known: Known) -> bool:
-        """Writes a command's committed changes. Whether all of them are in the generation now. Never raises.
+    def apply(self, changes: Sequence[Change], known: Known) -> asyncio.Future[bool]:
+        """Begins to write a command's committed changes.
 
-        Of the commands that come while a script is on its way, all share the next one.
+        The future tells whether all of them are in the generation; it does not raise. Of the commands that come
+        while a script is on its way, all share the next one.
         """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
         try:
             writes = [write for change in changes for write in self.store.following(change)]
         except Exception:
             # A row that the document has no place for: a pass will tell.
-            return False
-        entry = _Entry(known, writes, asyncio.get_running_loop().create_future())
-        self._queue.append(entry)
+            done.set_result(False)
+            return done
+        self._queue.append(_Entry(known, writes, done))
         if self._applying is None or self._applying.done():
-            self._applying = asyncio.get_running_loop().create_task(self._apply_queued())
-        return await entry.done
+            self._applying = loop.create_task(self._apply_queued())
+        return done
 
     async def _apply_queued(self) -> None:
         while self._queue:

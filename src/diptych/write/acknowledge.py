@@ -25,6 +25,8 @@ commands that wait in line anyway, more of them share a read."""
 _APPLY_PATIENCE_S = 0.25
 """How long an apply may take before the change is left to a pass as well."""
 
+Rows = Mapping[FenceId, FenceRow]
+
 _NOT_KNOWN = "the change is committed, but SQL went away before it was known to be visible to queries"
 
 
@@ -40,11 +42,10 @@ class Acknowledger:
         self.commands = 0
         self._fence = fence
         self._patience_s = patience_s
-        self._rows: dict[FenceId, FenceRow] | None = None
+        self._rows: Rows | None = None
         self._known: Mapping[FenceId, Known] = {}
-        self._reading: asyncio.Task[dict[FenceId, FenceRow]] | None = None
-        self._next: asyncio.Task[dict[FenceId, FenceRow]] | None = None
-        self._began = 0.0
+        self._asking_for_rows: list[asyncio.Future[Rows]] = []
+        self._reader: asyncio.Task[None] | None = None
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
@@ -74,33 +75,32 @@ class Acknowledger:
         tell in time whether they do.
         """
         tables = {change.entity.table for change in changes}.union(relied_on)
-        applying = None
+        applying: Mapping[FenceId, asyncio.Future[bool]] = {}
         if self.read_side is not None and known and changes:
-            applying = asyncio.ensure_future(self.read_side.apply(changes, known))
+            applying = self.read_side.apply(changes, known)
         pending = [
             row
             for row in (await self._read_patiently()).values()
             # Past its lease nobody trusts the read model: while Redis is down for everyone this costs no wait.
-            if row.tables & tables and row.now <= row.lease_until
+            if row.now <= row.lease_until and not row.tables.isdisjoint(tables)
         ]
-        if pending and applying is not None:
-            await asyncio.wait([applying], timeout=_APPLY_PATIENCE_S)
-            # ★ Only what was applied may be acknowledged at once, and ★ only if the fence still shows the incarnation
-            # and generation that it was applied to: another one was filled from SQL, perhaps before the commit.
-            # A later change of either is filled from a snapshot that holds this command.
-            applied = applying.result() if applying.done() else {}
-            pending = [
-                row for row in pending if applied.get(row.id) != Known(row.incarnation, row.generation)
-            ]
+        if pending and applying:
+            under_way = [done for done in applying.values() if not done.done()]
+            if under_way:
+                await asyncio.wait(under_way, timeout=_APPLY_PATIENCE_S)
+            pending = [row for row in pending if not _is_in(row, applying, known)]
         if pending:
             await self._wait(pending)
 
-    async def rows(self) -> dict[FenceId, FenceRow]:
+    async def rows(self) -> Rows:
         """The fence as it is at a moment after this call."""
-        # ★ Joins the read that has not been sent yet, never one that has: that may be older than the caller's commit.
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_task(self._read_after(self._reading))
-        return await asyncio.shield(self._next)
+        # ★ Taken along by the read that has not been sent yet, never by one that has: that may be older than the
+        # caller's commit.
+        answer: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
+        self._asking_for_rows.append(answer)
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.get_running_loop().create_task(self._read_while_asked())
+        return await answer
 
     def saw(self, row: FenceRow) -> None:
         """Takes note of a fence row that a keeper has changed."""
@@ -112,26 +112,35 @@ class Acknowledger:
 
     async def close(self) -> None:
         """Ends the poller. Nobody waits any more when it is called."""
-        for task in (self._poller, self._next, self._reading, *self._asking.values()):
+        for task in (self._poller, self._reader, *self._asking.values()):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def _read_after(self, running: asyncio.Task[object] | None) -> dict[FenceId, FenceRow]:
-        if running is not None and not running.done():
-            await asyncio.wait([running])
-            await asyncio.sleep(self._began + _GATHER_S * self.commands - time.monotonic())
-        self._reading, self._next = self._next, None
-        self._began = time.monotonic()
-        rows = {row.id: row for row in await self._fence.rows()}
-        self._take(rows)
-        return rows
+    async def _read_while_asked(self) -> None:
+        while self._asking_for_rows:
+            began = time.monotonic()
+            answers, self._asking_for_rows = self._asking_for_rows, []
+            try:
+                rows = {row.id: row for row in await self._fence.rows()}
+            except Exception as error:
+                for answer in _awaited(answers):
+                    answer.set_exception(error)
+            else:
+                self._take(rows)
+                for answer in _awaited(answers):
+                    answer.set_result(rows)
+            finally:
+                for answer in _awaited(answers):
+                    answer.cancel()
+            if self._asking_for_rows:
+                await asyncio.sleep(began + _GATHER_S * self.commands - time.monotonic())
 
-    def _take(self, rows: dict[FenceId, FenceRow]) -> None:
+    def _take(self, rows: Rows) -> None:
         self._rows = rows
         self._known = {row.id: Known(row.incarnation, row.generation) for row in rows.values()}
 
-    async def _read_patiently(self) -> dict[FenceId, FenceRow]:
+    async def _read_patiently(self) -> Rows:
         deadline = time.monotonic() + self._patience_s
         while True:
             try:
@@ -192,6 +201,26 @@ class Acknowledger:
                 pass
 
 
+def _is_in(
+    row: FenceRow, applying: Mapping[FenceId, asyncio.Future[bool]], known: Mapping[FenceId, Known]
+) -> bool:
+    """Whether the changes are in the generation that this row shows.
+
+    ★ Only what was applied may be acknowledged at once, and ★ only if the fence still shows the incarnation and
+    generation that it was applied to: another one was filled from SQL, perhaps before the commit. A later change of
+    either is filled from a snapshot that holds this command.
+    """
+    applied = applying.get(row.id)
+    if applied is None or not applied.done() or not applied.result():
+        return False
+    return known[row.id] == Known(row.incarnation, row.generation)
+
+
+def _awaited(answers: Sequence[asyncio.Future[Rows]]) -> list[asyncio.Future[Rows]]:
+    """Those whose callers were not cancelled meanwhile."""
+    return [answer for answer in answers if not answer.done()]
+
+
 class _Waiter:
     """A command that waits for passes over some read models, or for the end of their leases."""
 
@@ -199,7 +228,7 @@ class _Waiter:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._rows = {row.id: row for row in rows}
 
-    def look_at(self, rows: Mapping[FenceId, FenceRow]) -> None:
+    def look_at(self, rows: Rows) -> None:
         self._rows = {fence: row for fence, row in self._rows.items() if _is_waited_for(row, rows.get(fence))}
         if not self._rows and not self.done.done():
             self.done.set_result(None)
