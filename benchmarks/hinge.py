@@ -70,6 +70,10 @@ class Silent(Acknowledger):
         pass
 
     @property
+    def is_idle(self) -> bool:
+        return False
+
+    @property
     def known(self) -> Mapping[FenceId, Known]:
         return {}
 

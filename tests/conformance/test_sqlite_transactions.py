@@ -208,7 +208,7 @@ async def test_when_sqlite_undoes_all_of_it_the_others_are_run_again(orm: ORMSer
 
     async def undo(unit: UnitOfWork) -> None:
         await orm.create(Book, title="undone", author="A")
-        await unit._connection.exec_driver_sql("ROLLBACK")
+        await (await unit._transaction.connection()).exec_driver_sql("ROLLBACK")
         raise SomethingWrong
 
     async with Together(orm) as together:
@@ -432,7 +432,8 @@ async def test_only_what_is_known_to_be_short_runs_in_the_loop(sqlite_url: str):
         found: dict[str, bool] = {}
 
         async def look(unit: UnitOfWork) -> None:
-            sqlite: Any = unit._connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
+            connection = await unit._transaction.connection()
+            sqlite: Any = connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
             for table in ("parents", "CHILDREN", "diptych_log"):
                 for kind in ("insert", "change"):
                     found[f"{kind} {table}"] = sqlite.schema.is_quick(kind, table)

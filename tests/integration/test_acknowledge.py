@@ -347,9 +347,10 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
         former = (await fence_row(app)).generation
         commit = units._commit_transaction
 
-        async def committing(transaction: Any) -> None:
-            await commit(transaction)
+        async def committing(transaction: Any) -> bool:
+            is_known = await commit(transaction)
             acknowledger.saw(msgspec.structs.replace(await fence_row(app), generation="later"))
+            return is_known
 
         units._commit_transaction = committing  # type: ignore[method-assign]
         applied = Recorded(app._run.keepers and next(iter(app._run.keepers.values())).replica, "apply")

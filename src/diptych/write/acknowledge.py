@@ -44,6 +44,7 @@ class Acknowledger:
         self._patience_s = patience_s
         self._rows: Rows | None = None
         self._known: Mapping[FenceId, Known] = {}
+        self._is_idle = False
         self._asking_for_rows: list[asyncio.Future[Rows]] = []
         self._reader: asyncio.Task[None] | None = None
         self._waiters: set[_Waiter] = set()
@@ -65,6 +66,14 @@ class Acknowledger:
         is gone then, or the fence read after the commit shows another, and the change waits for a pass.
         """
         return self._known
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is likely that there is nothing to wait for: when last seen, no read model had a lease.
+
+        A look at the fence can take the place of ``acknowledge`` then, if there is still none after the commit.
+        """
+        return self.read_side is None and self._is_idle
 
     async def acknowledge(
         self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
@@ -138,6 +147,7 @@ class Acknowledger:
 
     def _take(self, rows: Rows) -> None:
         self._rows = rows
+        self._is_idle = all(row.now > row.lease_until for row in rows.values())
         self._known = {row.id: Known(row.incarnation, row.generation) for row in rows.values()}
 
     async def _read_patiently(self) -> Rows:

@@ -1,56 +1,82 @@
 """Statements that are sent to PostgreSQL's driver directly.
 
 What an engine does beside for each statement (its context, its cursor, its result) takes more time than the driver
-does, and every command has two that are always the same: the insert into the log, and the read of the fence.
+does. That is spared where it has nothing to do: for types of which the driver has all values itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
 class DirectStatement:
-    """A statement of which the driver has all types itself, with parameters of these ``names``."""
+    """A statement whose parameters and columns are all of types that the driver has itself: see ``is_direct``.
 
-    def __init__(self, statement: Any, names: Sequence[str] = ()) -> None:
+    ``names`` are the columns of an insert without values.
+    """
+
+    def __init__(self, statement: Any, names: Sequence[str] | None = None) -> None:
         self._statement = statement
         self._names = names
 
     async def fetch(self, driver: Any, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Its rows. Raises what asyncpg does."""
-        text, names = self._compiled
-        return cast(
-            "Sequence[Sequence[Any]]",
-            await driver.fetch(text, *[values[name] for name in names]),
-        )
+        text, names, constants = self._compiled
+        arguments = [values[name] if name in values else constants[name] for name in names]
+        return cast("Sequence[Sequence[Any]]", await driver.fetch(text, *arguments))
 
     async def fetch_within(
         self, connection: AsyncConnection, values: Mapping[str, Any]
     ) -> Sequence[Sequence[Any]]:
         """Its rows, in the transaction that has begun on this connection. Raises what its engine does."""
         driver = driver_of(connection)
-        try:
+        with engine_errors(driver):
             return await self.fetch(driver, values)
-        except OSError:
-            raise
-        except Exception as error:
-            raise DBAPIError(None, None, error, connection_invalidated=driver.is_closed()) from error
 
     @functools.cached_property
-    def _compiled(self) -> tuple[str, Sequence[str]]:
-        """The text, and the names of its parameters in the order in which it has them."""
-        compiled = self._statement.compile(dialect=_DIALECT, column_keys=list(self._names))
-        return str(compiled), compiled.positiontup or ()
+    def _compiled(self) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        """The text, the names of its parameters in the order in which it has them, and the values it gives itself."""
+        compiled = self._statement.compile(dialect=_DIALECT, column_keys=self._names)
+        return str(compiled), compiled.positiontup or (), compiled.params
+
+
+def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
+    """Whether the driver gives and takes the values of this type as they are, and JSON made by the server has them
+    as the change log's images do: whole numbers, text, truth values, days.
+    """
+    there = column_type.dialect_impl(_DIALECT)
+    if isinstance(there, sa.Enum) or not type(there).__module__.startswith("sqlalchemy."):
+        return False
+    if isinstance(there, sa.Boolean):
+        return True  # the engine only looks whether each value is one
+    return (
+        isinstance(there, sa.Integer | sa.String | sa.Date)
+        and there.bind_processor(_DIALECT) is None
+        and there.result_processor(_DIALECT, None) is None
+    )
+
+
+@contextlib.contextmanager
+def engine_errors(driver: Any) -> Iterator[None]:
+    """Raises what the driver raises as an engine would."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
+        kind = IntegrityError if is_constraint else DBAPIError
+        raise kind(None, None, error, connection_invalidated=driver.is_closed()) from error
 
 
 class FrequentRead:
@@ -97,6 +123,16 @@ class FrequentRead:
                 await connection.close()
 
 
+def text_of(statement: Any) -> str:
+    """A statement without parameters, as it is sent."""
+    return str(statement.compile(dialect=_DIALECT))
+
+
 def driver_of(connection: AsyncConnection) -> Any:
     """The driver's connection under an engine's."""
     return cast(sa.Connection, connection.sync_connection).connection.driver_connection
+
+
+def adapter_of(connection: AsyncConnection) -> Any:
+    """What stands between the two, and has the driver look like any other to the engine."""
+    return cast(sa.Connection, connection.sync_connection).connection.dbapi_connection

@@ -27,7 +27,7 @@ from diptych.write.held import HeldConnection
 from diptych.write.sqlite_connection import SqliteConnection
 from diptych.write.sqlite_transactions import SqliteTransactions, Undone
 from diptych.write.sqlite_types import give_back_what_was_stored
-from diptych.write.transactions import PooledTransactions, Transactions
+from diptych.write.transactions import PostgresTransactions, Transactions
 from diptych.write.turns import Turns
 
 _POLL_S = 0.02
@@ -283,7 +283,7 @@ class PostgresEngines:
         )
         self.frequent: FrequentRead | None = FrequentRead(self.keeper)
         self.turns: Turns | None = None
-        self.transactions: Transactions = PooledTransactions(self.writer)
+        self.transactions: Transactions = PostgresTransactions(self.writer)
         self.held: HeldConnection | None = None
 
         for engine in (self.writer, self.reader, self.keeper):
@@ -303,8 +303,10 @@ class PostgresEngines:
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if _sqlstate(error) != "23505":
             return None
-        cause = getattr(error.orig, "__cause__", None)
-        found = re.match(r"Key \((.+?)\)=", getattr(cause, "detail", None) or "")
+        details = (
+            getattr(cause, "detail", None) for cause in (error.orig, getattr(error.orig, "__cause__", None))
+        )
+        found = re.match(r"Key \((.+?)\)=", next(filter(None, details), ""))
         return [name.strip('" ') for name in found[1].split(",")] if found else []
 
     def is_busy(self, error: DBAPIError) -> bool:

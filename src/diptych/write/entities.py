@@ -35,6 +35,7 @@ class MappedEntity:
         }
         names = {column: key for key, column in attributes.items()}
         self.table: sa.Table = mapper.local_table  # type: ignore[assignment]
+        self.full_name = str(self.table.fullname)
         # In the table's order, since rows are read and logged in it.
         self.columns = {names[column]: column for column in self.table.columns if column in names}
         self.primary_key = tuple(names[column] for column in self.table.primary_key.columns)
@@ -50,7 +51,7 @@ class MappedEntity:
             self._described[dialect.name] = Entity(
                 model=self.model,
                 name=self.name,
-                table=str(self.table.fullname),
+                table=self.full_name,
                 primary_key=self.primary_key,
                 columns={name: self._describe_column(name, dialect) for name in self.columns},
             )
@@ -172,7 +173,7 @@ class EntityRegistry:
 
     def by_table(self, name: str) -> MappedEntity | None:
         """The one of this table, among those used so far."""
-        return next((entity for entity in self._entities.values() if entity.table.fullname == name), None)
+        return next((entity for entity in self._entities.values() if entity.full_name == name), None)
 
 
 def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:

@@ -49,6 +49,7 @@ class FenceStatements:
         whole_row = (*FENCE.columns, words.now.label("now"))
 
         self.rows = sa.select(*whole_row)
+        self.leased = sa.select(_row.generation).where(sa.not_(lapsed))
         self.register = insert(FENCE).on_conflict_do_nothing()
         self.snapshot = sa.select(words.snapshot)
 

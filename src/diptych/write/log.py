@@ -17,6 +17,7 @@ from sqlalchemy.types import UserDefinedType
 
 from diptych.ports import Change, CommandContext
 from diptych.write.direct import DirectStatement
+from diptych.write.entities import MappedEntity
 from diptych.write.execute import change_row
 
 IMAGE_FORMAT = 1
@@ -60,40 +61,48 @@ TRANSACTION = sa.cast(sa.cast(LOG.c.transaction, sa.Text), sa.BigInteger)
 # On SQLite transactions are one after the other: the position is a number for them too.
 _APPEND = sa.insert(LOG).returning(LOG.c.position, LOG.c.position)
 
-_GIVEN = [column.name for column in LOG.columns if column.name not in ("position", "transaction")]
-_APPEND_DIRECTLY = DirectStatement(sa.insert(LOG).returning(LOG.c.position, TRANSACTION), _GIVEN)
+GIVEN = [column.name for column in LOG.columns if column.name not in ("position", "transaction")]
+"""The columns that a change's log row is given; the others are the database's."""
+
+_APPEND_DIRECTLY = DirectStatement(sa.insert(LOG).returning(LOG.c.position, TRANSACTION), GIVEN)
 
 
 async def append(
-    connection: AsyncConnection,
-    change: Change,
-    identifying: Sequence[str],
-    context: CommandContext,
+    connection: AsyncConnection, entity: MappedEntity, change: Change, context: CommandContext
 ) -> None:
     """Writes the log row of a change and sets the change's position and transaction.
 
     To be called right after the change, in its transaction: the position is drawn while the row is locked, so
-    the positions of one row are in the order of its commits. ``identifying`` are the columns by which the row is
-    known: the primary key and all that is unique.
+    the positions of one row are in the order of its commits.
     """
-    values = {
-        "entity": change.entity.name,
-        "table_name": change.entity.table,
-        "key": _json(_picked(change.image, identifying)),
-        "old_key": _json(_picked(change.before, identifying)) if change.before is not None else None,
-        "kind": change.kind,
-        "version": IMAGE_FORMAT,
-        "image": _json(change.image),
-        "command_id": context.command_id,
-        "correlation_id": context.correlation_id,
-        "actor": context.actor,
-        "recorded_at": datetime.datetime.now(datetime.UTC),
-    }
+    values = heading(entity, change.kind, change.before, context) | picture(entity, change.image)
     if connection.dialect.name == "postgresql":
         written = await _APPEND_DIRECTLY.fetch_within(connection, values)
     else:
         written = (await change_row(connection, _APPEND, values, kind="insert", table=LOG.name)).all()
     ((change.position, change.transaction),) = written
+
+
+def heading(
+    entity: MappedEntity, kind: str, before: Mapping[str, Any] | None, context: CommandContext
+) -> dict[str, Any]:
+    """The columns of a log row that do not tell the row after the change: what was done to which row, and by whom."""
+    return {
+        "entity": entity.name,
+        "table_name": entity.full_name,
+        "old_key": None if before is None else _json(_picked(before, entity.identifying)),
+        "kind": kind,
+        "version": IMAGE_FORMAT,
+        "command_id": context.command_id,
+        "correlation_id": context.correlation_id,
+        "actor": context.actor,
+        "recorded_at": datetime.datetime.now(datetime.UTC),
+    }
+
+
+def picture(entity: MappedEntity, image: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that tell it (or, of a deleted one, its last state), and the columns by which it is known."""
+    return {"key": _json(_picked(image, entity.identifying)), "image": _json(image)}
 
 
 def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

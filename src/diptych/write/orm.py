@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.config import ConfigService
 from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError, WiringError
-from diptych.ports import Change
+from diptych.write import changes
 from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines, close_engines, open_engines, reading
 from diptych.write.entities import EntityRegistry, MappedEntity
 from diptych.write.failures import translated
 from diptych.write.fence import SqlFence
 from diptych.write.schema import prepare_schema
-from diptych.write.statements import Lookup, delete_row, insert_row, rows_after, update_row
+from diptych.write.statements import Lookup, rows_after
 from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
 
 _PATIENCE_S = 2.0
@@ -109,9 +109,9 @@ class ORMService:
 
         async def work(unit: UnitOfWork) -> M:
             async with unit.statement(entity) as connection:
-                after = await insert_row(connection, entity, values)
-                await unit.record(self._change(entity, None, after), entity, connection)
-            return entity.instance(after)  # type: ignore[no-any-return]
+                change = await changes.insert(connection, entity, values, unit.context)
+                unit.changes.append(change)
+            return entity.instance(change.image)  # type: ignore[no-any-return]
 
         return await self._write(entity, "create", work)
 
@@ -168,9 +168,9 @@ class ORMService:
                 before = await lookup.find(connection, lock=True)
                 if before is None or not values:
                     return before
-                after = await update_row(connection, entity, before, values)
-                await unit.record(self._change(entity, before, after), entity, connection)
-            return after
+                change = await changes.update(connection, entity, before, values, unit.context)
+                unit.changes.append(change)
+            return change.after
 
         row = await self._write(entity, "update", work)
         if not return_instance:
@@ -190,8 +190,7 @@ class ORMService:
                 before = await lookup.find(connection, lock=True)
                 if before is None:
                     return False
-                await delete_row(connection, entity, before)
-                await unit.record(self._change(entity, before, None), entity, connection)
+                unit.changes.append(await changes.delete(connection, entity, before, unit.context))
             return True
 
         return await self._write(entity, "delete", work)
@@ -280,11 +279,6 @@ class ORMService:
         with translated(self.engines):
             await prepare_schema(self.engines, metadata)
         self._prepared.add(metadata)
-
-    def _change(
-        self, entity: MappedEntity, before: dict[str, Any] | None, after: dict[str, Any] | None
-    ) -> Change:
-        return Change(entity.describe(self.engines.reader.dialect), before, after)
 
 
 def _opened(part: R | None) -> R:

@@ -173,7 +173,7 @@ class _Opened(NamedTuple):
 class _Member:
     """A command's part of a transaction: a ``Transaction``, as its unit of work sees it."""
 
-    connection: AsyncConnection
+    _connection: AsyncConnection
 
     def __init__(self, kind: Hashable) -> None:
         loop = asyncio.get_running_loop()
@@ -183,11 +183,15 @@ class _Member:
         self.over: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[BaseException | None] = loop.create_future()
 
-    async def commit(self) -> None:
+    async def connection(self) -> AsyncConnection:
+        return self._connection
+
+    async def commit(self, *, look: bool) -> bool:
         self._leave(stays=True)
         error = await self._told
         if error is not None:
             raise error
+        return False  # where the fence is in this process, it is no way to look at it
 
     async def roll_back(self) -> None:
         self._leave(stays=False)
@@ -197,7 +201,7 @@ class _Member:
         """False if it has given up meanwhile."""
         if self.admitted.done():
             return False
-        self.connection = connection
+        self._connection = connection
         self.admitted.set_result(None)
         return True
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError
+from diptych.write.direct import DirectStatement, is_direct
 from diptych.write.entities import MappedEntity
 from diptych.write.execute import change_row, execute, select_few
 from diptych.write.held import ShortSelect
@@ -39,9 +40,11 @@ class Lookup:
         """The row, if there is one. Raises ``AmbiguousLookupError`` if there are several."""
         if self.values is None:
             return None  # a value that no row can have
-        rows = await select_few(
-            connection, _select(self.entity, _condition(self.values), lock), _named(self.values)
-        )
+        condition, values = condition_of(self.values), named(self.values)
+        if connection.dialect.name == "postgresql" and has_direct_columns(self.entity):
+            rows = await _direct_select(self.entity, condition, lock).fetch_within(connection, values)
+        else:
+            rows = await select_few(connection, _select(self.entity, condition, lock), values)
         if len(rows) > 1:
             raise AmbiguousLookupError(self.entity.name, self.name)
         return self.entity.row(rows[0]) if rows else None
@@ -59,19 +62,19 @@ async def update_row(
     connection: AsyncConnection, entity: MappedEntity, row: RowValues, values: ColumnValues
 ) -> RowValues:
     """Changes this row and returns it as the database holds it then."""
-    identity = _identity(entity, row)
-    statement = _update(entity, _condition(identity))
+    identity = identity_of(entity, row)
+    statement = _update(entity, condition_of(identity))
     changed = await change_row(
-        connection, statement, _stored(values) | _named(identity), kind="change", table=entity.table.name
+        connection, statement, _stored(values) | named(identity), kind="change", table=entity.table.name
     )
     return entity.row(changed.one())
 
 
 async def delete_row(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> None:
     """Deletes this row."""
-    identity = _identity(entity, row)
-    statement = _delete(entity, _condition(identity))
-    await change_row(connection, statement, _named(identity), kind="change", table=entity.table.name)
+    identity = identity_of(entity, row)
+    statement = _delete(entity, condition_of(identity))
+    await change_row(connection, statement, named(identity), kind="change", table=entity.table.name)
 
 
 async def rows_after(
@@ -81,7 +84,7 @@ async def rows_after(
     key = [entity.columns[name] for name in entity.primary_key]
     statement = sa.select(*entity.columns.values()).order_by(*key).limit(limit)
     if last is not None:
-        after = [sa.literal(value, column.type) for column, value in _identity(entity, last).items()]
+        after = [sa.literal(value, column.type) for column, value in identity_of(entity, last).items()]
         statement = statement.where(sa.tuple_(*key) > sa.tuple_(*after))
     return [entity.row(values) for values in await execute(connection, statement)]
 
@@ -96,7 +99,8 @@ def _key(entity: MappedEntity, value: Any) -> dict[str, Any]:
     return dict(zip(names, value, strict=True))
 
 
-def _identity(entity: MappedEntity, row: RowValues) -> dict[sa.Column[Any], Any]:
+def identity_of(entity: MappedEntity, row: RowValues) -> dict[sa.Column[Any], Any]:
+    """The primary key of a row, by column."""
     return {entity.columns[name]: row[name] for name in entity.primary_key}
 
 
@@ -106,9 +110,20 @@ def _identity(entity: MappedEntity, row: RowValues) -> dict[sa.Column[Any], Any]
 
 @functools.lru_cache(maxsize=1024)
 def _select(entity: MappedEntity, condition: Condition, lock: bool) -> ShortSelect:
-    statement = sa.select(*entity.columns.values()).where(*_equal(condition)).limit(2)
+    statement = sa.select(*entity.columns.values()).where(*equal(condition)).limit(2)
     # The row is locked before it is read: what is logged as its state before is what the change replaced.
     return ShortSelect(statement.with_for_update() if lock else statement)
+
+
+@functools.lru_cache(maxsize=1024)
+def _direct_select(entity: MappedEntity, condition: Condition, lock: bool) -> DirectStatement:
+    return DirectStatement(_select(entity, condition, lock).select)
+
+
+@functools.lru_cache(maxsize=1024)
+def has_direct_columns(entity: MappedEntity) -> bool:
+    """Whether all of the table's columns are."""
+    return all(is_direct(column.type) for column in entity.table.columns)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -118,19 +133,21 @@ def _insert(entity: MappedEntity) -> sa.Executable:
 
 @functools.lru_cache(maxsize=1024)
 def _update(entity: MappedEntity, condition: Condition) -> sa.Executable:
-    return sa.update(entity.table).where(*_equal(condition)).returning(*entity.columns.values())
+    return sa.update(entity.table).where(*equal(condition)).returning(*entity.columns.values())
 
 
 @functools.lru_cache(maxsize=1024)
 def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
-    return sa.delete(entity.table).where(*_equal(condition))
+    return sa.delete(entity.table).where(*equal(condition))
 
 
-def _condition(values: ColumnValues) -> Condition:
+def condition_of(values: ColumnValues) -> Condition:
+    """That the columns have these values."""
     return tuple((column, value is None) for column, value in values.items())
 
 
-def _equal(condition: Condition) -> Iterable[sa.ColumnElement[bool]]:
+def equal(condition: Condition) -> Iterable[sa.ColumnElement[bool]]:
+    """The condition, with a parameter for each value that is not null."""
     for number, (column, is_null) in enumerate(condition):
         if is_null:
             yield column.is_(None)
@@ -138,7 +155,7 @@ def _equal(condition: Condition) -> Iterable[sa.ColumnElement[bool]]:
             yield column == sa.bindparam(_name(number), type_=column.type)
 
 
-def _named(values: ColumnValues) -> dict[str, Any]:
+def named(values: ColumnValues) -> dict[str, Any]:
     """The values of a condition, by the names of its parameters."""
     return {_name(number): value for number, value in enumerate(values.values()) if value is not None}
 

@@ -6,18 +6,25 @@ import contextlib
 from collections.abc import Hashable
 from typing import Protocol
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from diptych.write.direct import adapter_of, driver_of, engine_errors, text_of
+from diptych.write.fence_statements import FENCE_STATEMENTS
 
 
 class Transaction(Protocol):
     """One that has begun. It is over with ``commit`` or ``roll_back``, which give back what it held."""
 
-    connection: AsyncConnection
+    async def connection(self) -> AsyncConnection:
+        """What its statements are executed on."""
 
-    async def commit(self) -> None:
-        """Returns when it will outlast everything. If it raises, nothing was changed, or that is not known."""
+    async def commit(self, *, look: bool) -> bool:
+        """Returns when it will outlast everything. If it raises, nothing was changed, or that is not known.
+
+        With ``look`` it may find out, by a look at the fence after the commit, that no read model has a lease.
+        Returns whether it has.
+        """
 
     async def roll_back(self) -> None:
         """Returns when nothing is left of it."""
@@ -36,8 +43,8 @@ class Transactions(Protocol):
         """Returns when what the transactions so far have held is given back."""
 
 
-class PooledTransactions:
-    """Each on a connection of its own."""
+class PostgresTransactions:
+    """Each on a connection of its own, at REPEATABLE READ, with its first and its last word said to the driver."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -45,7 +52,7 @@ class PooledTransactions:
     async def begin(self, kind: Hashable) -> Transaction:
         connection = self._engine.connect()
         await connection.start()
-        return _Pooled(connection)  # it begins with the first statement, by itself
+        return _Pooled(connection)
 
     def took(self, kind: Hashable, seconds: float) -> None:
         """Nobody waits for another one."""
@@ -54,23 +61,58 @@ class PooledTransactions:
         """Each has given it back when it was over."""
 
 
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+_COMMIT = "COMMIT"
+
+# ★ In a statement after the commit, which has a snapshot of its own: a lease that was promised just before the commit
+# would not be seen in the transaction's.
+_COMMIT_AND_LOOK = f"{_COMMIT}; {text_of(FENCE_STATEMENTS['postgresql'].leased)}"
+_NONE_LEASED = "SELECT 0"
+
+
 class _Pooled:
     def __init__(self, connection: AsyncConnection) -> None:
-        self.connection = connection
+        self._connection = connection
+        self._driver, self._adapter = driver_of(connection), adapter_of(connection)
+        self._has_begun = False
 
-    async def commit(self) -> None:
+    async def connection(self) -> AsyncConnection:
+        # Begun by its first statement: a handler may do other things before, and now() is when it begins.
+        if not self._has_begun:
+            self._has_begun = True  # a BEGIN that is cut off may have arrived
+            # The engine is told that there are no transactions: else it would begin one, too.
+            self._adapter.autocommit = True
+            await self._say(_BEGIN)
+        return self._connection
+
+    async def commit(self, *, look: bool) -> bool:
+        if not self._has_begun:
+            await self.roll_back()
+            return False
         try:
-            await self.connection.run_sync(_commit_and_close)
+            said = await self._say(_COMMIT_AND_LOOK if look else _COMMIT)
         except BaseException:
             await self.roll_back()
             raise
+        self._has_begun = False
+        await self.roll_back()
+        return said == _NONE_LEASED
 
     async def roll_back(self) -> None:
         # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
         with contextlib.suppress(DBAPIError, OSError):
-            await self.connection.close()
+            try:
+                if self._has_begun:
+                    await self._say("ROLLBACK")
+            except BaseException:
+                # What it has begun must not be there for whom it is given to next.
+                await self._connection.invalidate()
+                raise
+            finally:
+                self._adapter.autocommit = False
+                await self._connection.close()
 
-
-def _commit_and_close(connection: sa.Connection) -> None:
-    connection.commit()
-    connection.close()
+    async def _say(self, what: str) -> str:
+        with engine_errors(self._driver):
+            said: str = await self._driver.execute(what)
+        return said

@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import ConflictError, DatabaseUnavailableError, UnitOfWorkError
 from diptych.ports import Change, CommandContext
-from diptych.write import log
 from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines
 from diptych.write.entities import MappedEntity
@@ -41,7 +40,7 @@ class UnitOfWork:
 
     def __init__(
         self,
-        connection: AsyncConnection,
+        transaction: Transaction,
         engines: Engines,
         context: CommandContext,
         outer: UnitOfWork | None = None,
@@ -51,7 +50,7 @@ class UnitOfWork:
         self.context = context
         self.engines = engines
         self.outer = outer
-        self._connection = connection
+        self._transaction = transaction
         self._turn = asyncio.Lock()
         self._goes_on = time.perf_counter()
         self._unusable: str | None = None
@@ -69,17 +68,12 @@ class UnitOfWork:
             self.relied_on.add(str(entity.table.fullname))
             try:
                 with translated(self.engines, entity):
-                    yield self._connection
+                    yield await self._transaction.connection()
             except BaseException:
                 # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
                 # so that a handler that swallows the error can't commit half of its changes.
                 self._unusable = "one of its statements failed: let the error leave the handler"
                 raise
-
-    async def record(self, change: Change, entity: MappedEntity, connection: AsyncConnection) -> None:
-        """Logs a change in the transaction that made it."""
-        await log.append(connection, change, entity.identifying, self.context)
-        self.changes.append(change)
 
     def check_usable(self) -> None:
         if self._unusable is not None:
@@ -197,7 +191,7 @@ class UnitsOfWork:
         self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
     ) -> R:
         transaction = await self._begin(kind)
-        unit = UnitOfWork(transaction.connection, self._engines, context, outer=_current.get())
+        unit = UnitOfWork(transaction, self._engines, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
         try:
@@ -240,17 +234,19 @@ class UnitsOfWork:
 
     async def _commit(self, transaction: Transaction, unit: UnitOfWork) -> None:
         known = self._acknowledger.known
-        await self._commit_transaction(transaction)
+        if await self._commit_transaction(transaction):
+            return
         # Acknowledged without a change, a command vouches for the state that it found, which one that was killed
         # before it brought its change to Redis may have made.
         relied_on = unit.relied_on if not unit.changes else set()
         if unit.changes or relied_on:
             await self._acknowledger.acknowledge(unit.changes, known, relied_on)
 
-    async def _commit_transaction(self, transaction: Transaction) -> None:
+    async def _commit_transaction(self, transaction: Transaction) -> bool:
+        """Whether it is known already that nobody can be answered without it."""
         try:
             with translated(self._engines):
-                await transaction.commit()
+                return await transaction.commit(look=self._acknowledger.is_idle)
         except DatabaseUnavailableError as error:
             raise DatabaseUnavailableError(
                 "the connection to the SQL database broke during the commit: the change may be there or not"

@@ -1,0 +1,49 @@
+"""Changes of rows, each with its row of the change log."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from diptych.ports import Change, CommandContext
+from diptych.write import log, together
+from diptych.write.entities import MappedEntity
+from diptych.write.statements import ColumnValues, RowValues, delete_row, insert_row, update_row
+
+
+async def insert(
+    connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
+) -> Change:
+    """Adds a row. In the change it is as the database holds it: its defaults and conversions are the truth."""
+    if values and together.is_possible(connection, entity):
+        return await together.insert(connection, entity, values, context)
+    change = Change(entity.describe(connection.dialect), None, await insert_row(connection, entity, values))
+    await log.append(connection, entity, change, context)
+    return change
+
+
+async def update(
+    connection: AsyncConnection,
+    entity: MappedEntity,
+    before: RowValues,
+    values: ColumnValues,
+    context: CommandContext,
+) -> Change:
+    """Changes this row, which the transaction has locked."""
+    if together.is_possible(connection, entity):
+        return await together.update(connection, entity, before, values, context)
+    after = await update_row(connection, entity, before, values)
+    change = Change(entity.describe(connection.dialect), before, after)
+    await log.append(connection, entity, change, context)
+    return change
+
+
+async def delete(
+    connection: AsyncConnection, entity: MappedEntity, before: RowValues, context: CommandContext
+) -> Change:
+    """Deletes this row, which the transaction has locked."""
+    if together.is_possible(connection, entity):
+        return await together.delete(connection, entity, before, context)
+    await delete_row(connection, entity, before)
+    change = Change(entity.describe(connection.dialect), before, None)
+    await log.append(connection, entity, change, context)
+    return change

@@ -1,0 +1,231 @@
+"""A change and its row of the log in one statement of PostgreSQL: nothing is different from two, but the time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from sqlalchemy.exc import NoResultFound
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from diptych import ConstraintError, DuplicateError, ORMService
+from diptych.write import together
+from diptych.write.unit_of_work import new_context
+from tests.conformance.conftest import config
+from tests.conformance.tables import Base, Book, Defaults, Kinds, Line, Shelf
+
+
+class Own(DeclarativeBase):
+    """Tables of these tests."""
+
+
+class Note(Own):
+    """Constants of Python, and values made by the server."""
+
+    __tablename__ = "changed"  # as the statement calls a part of itself
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[str]
+    key: Mapped[str] = mapped_column(default="a constant")
+    image: Mapped[str] = mapped_column("picture", server_default="made by the server")
+    edited: Mapped[bool] = mapped_column(default=False, onupdate=True)
+    day: Mapped[datetime.date | None]
+    changes: Mapped[int] = mapped_column(default=0, onupdate=sa.text("changes + 1"))
+
+
+@pytest.fixture
+async def orm(postgres_url: str) -> AsyncIterator[ORMService]:
+    async with ORMService(config(postgres_url)) as service:
+        await service.init(models=Base)
+        yield service
+
+
+async def log_of(orm: ORMService) -> list[dict[str, Any]]:
+    async with orm.engines.reader.connect() as connection:
+        rows = await connection.execute(sa.text("SELECT * FROM diptych_log ORDER BY position"))
+        return [dict(row) for row in rows.mappings()]
+
+
+async def run(orm: ORMService, statement: str) -> None:
+    async with orm.engines.writer.begin() as connection:
+        await connection.execute(sa.text(statement))
+
+
+@contextlib.contextmanager
+def statements_of(orm: ORMService) -> Any:
+    """What the engine executes meanwhile."""
+    seen: list[str] = []
+
+    def note(*call: Any) -> None:
+        seen.append(call[2])
+
+    sa.event.listen(orm.engines.writer.sync_engine, "after_cursor_execute", note)
+    yield seen
+    sa.event.remove(orm.engines.writer.sync_engine, "after_cursor_execute", note)
+
+
+async def test_which_tables_are_changed_like_this(orm: ORMService):
+    async with orm.engines.writer.connect() as connection:
+        possible = {m for m in (Book, Shelf, Line, Kinds, Defaults) if _possible(orm, connection, m)}
+    assert possible == {Book, Shelf, Line}
+
+
+def _possible(orm: ORMService, connection: Any, model: type) -> bool:
+    return together.is_possible(connection, orm.entity(model))
+
+
+async def test_the_engine_executes_none_of_it(orm: ORMService):
+    await orm.create(Book, title="warm", author="A")
+    with statements_of(orm) as seen:
+        await orm.create(Book, title="T", author="A")
+        await orm.update(Book, "T", "title", author="B")
+        await orm.delete(Book, "T", "title")
+    assert seen == []
+    assert [row["kind"] for row in await log_of(orm)] == ["created", "created", "updated", "deleted"]
+
+
+text = some.text(some.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+whole = some.integers(-(2**31), 2**31 - 1)
+days = some.none() | some.dates()
+numbers = iter(range(1_000_000))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(author=text, later=text, day=days, stock=whole)
+async def test_rows_and_images_are_those_of_two_statements(orm, author, later, day, stock):
+    pairs = []
+    for is_possible in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not is_possible:
+                patch.setattr(together, "is_possible", lambda *_: False)
+            title = f"{next(numbers)}"
+            made = await orm.create(
+                Book, title=title, author=author, published_date=day, stock_quantity=stock
+            )
+            changed = await orm.update(Book, title, "title", return_instance=True, author=later)
+            await orm.delete(Book, title, "title")
+        logged = (await log_of(orm))[-3:]
+        pairs.append((title, [made, changed], logged))
+    (one, instances, logged), (two, as_instances, as_logged) = pairs
+    for instance, like in zip(instances, as_instances, strict=True):
+        assert [type(v) for v in vars(instance).values()] == [type(v) for v in vars(like).values()]
+        assert (instance.author, instance.published_date, instance.stock_quantity) == (
+            *(like.author, like.published_date, like.stock_quantity),
+        )
+    for row, like in zip(logged, as_logged, strict=True):
+        for name in ("image", "key", "old_key"):
+            assert _told(row[name], one, instances[0].id) == _told(like[name], two, as_instances[0].id)
+        same = ("entity", "table_name", "kind", "version", "correlation_id", "actor")
+        assert [row[name] for name in same] == [like[name] for name in same]
+
+
+def _told(json: str | None, title: str, key: int) -> str | None:
+    """The text without what differs from book to book."""
+    return json and json.replace(f'"title":"{title}"', "").replace(f'"id":{key},', "")
+
+
+async def test_defaults_and_names_that_the_statement_uses_itself(orm: ORMService):
+    await orm.init(models=Own)
+    note = await orm.create(Note, position="p")
+    assert (note.key, note.image, note.edited, note.changes) == ("a constant", "made by the server", False, 0)
+    changed = await orm.update(Note, note.id, return_instance=True, position="q")
+    assert changed is not None
+    assert (changed.position, changed.edited, changed.changes) == ("q", True, 1)
+    with statements_of(orm) as seen:
+        assert await orm.delete(Note, note.id)
+    assert seen == []
+    images = [row["image"] for row in await log_of(orm)]
+    assert '"image":"made by the server"' in images[0]
+    assert '"edited":true' in images[1]
+
+
+async def test_what_a_trigger_makes_of_the_row_is_what_is_returned_and_logged(orm: ORMService):
+    await run(
+        orm,
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN NEW.author := upper(NEW.author); RETURN NEW; END'",
+    )
+    await run(
+        orm, "CREATE TRIGGER shout BEFORE INSERT OR UPDATE ON books FOR EACH ROW EXECUTE FUNCTION shout()"
+    )
+    book = await orm.create(Book, title="T", author="quiet")
+    assert book.author == "QUIET"
+    assert '"author":"QUIET"' in (await log_of(orm))[0]["image"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_trigger_that_keeps_the_row_out_is_an_error_and_nothing_is_logged(orm, monkeypatch, at_once):
+    await run(orm, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    await run(orm, "CREATE TRIGGER refuse BEFORE INSERT ON books FOR EACH ROW EXECUTE FUNCTION refuse()")
+    if not at_once:
+        monkeypatch.setattr(together, "is_possible", lambda *_: False)
+    with pytest.raises(NoResultFound):
+        await orm.create(Book, title="T", author="A")
+    assert await log_of(orm) == []
+
+
+async def test_a_change_that_fails_leaves_nothing_of_its_command(orm: ORMService):
+    async def work(_unit: Any) -> None:
+        await orm.create(Book, title="T", author="A")
+        await orm.create(Book, title="T", author="B")
+
+    with pytest.raises(DuplicateError) as refused:
+        await orm.units.run(work, new_context())
+    assert tuple(refused.value.columns) == ("title",)
+    with pytest.raises(ConstraintError):
+        await orm.create(Shelf, room="north", number=1, book_id=77)
+    assert (await orm.all(Book), await log_of(orm)) == ([], [])
+
+
+@pytest.mark.parametrize("steps", range(0, 40, 4))
+async def test_cut_off_anywhere_no_transaction_stays_open(orm: ORMService, steps: int):
+    await orm.create(Book, title="warm", author="A")
+    command = asyncio.create_task(orm.create(Book, title="T", author="A"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    command.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await command
+    await orm.finish()
+    titles = [book.title for book in await orm.all(Book)]
+    assert titles in (["warm"], ["warm", "T"])
+    assert len(await log_of(orm)) == len(titles)
+    async with orm.engines.keeper.connect() as connection:
+        open_ones = sa.text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND state LIKE 'idle in transaction%'"
+        )
+        assert (await connection.execute(open_ones)).scalar_one() == 0
+
+
+async def test_while_nobody_has_a_lease_the_fence_is_looked_at_with_the_commit(orm: ORMService):
+    await orm.create(Book, title="warm", author="A")
+    reads = 0
+    fetch = orm.engines.frequent.fetch  # type: ignore[union-attr]
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await fetch(*arguments)
+
+    orm.engines.frequent.fetch = counted  # type: ignore[union-attr, method-assign]
+    await orm.create(Book, title="T", author="A")
+    assert reads == 0
+    await run(
+        orm,
+        "INSERT INTO diptych_fence (read_model, declaration, tables, run_id, replication_id, generation, ready, "
+        "lease_until, building_until, cursor_stamp, passes_started, passes_completed, database) "
+        "VALUES ('m', '1', '[\"books\"]', '', '', 'g', true, extract(epoch from clock_timestamp()) + 0.7, "
+        "0, 0, 0, 0, '')",
+    )
+    begun = asyncio.get_running_loop().time()
+    await orm.create(Book, title="U", author="A")
+    assert reads > 0
+    assert asyncio.get_running_loop().time() - begun > 0.3, "it has waited for the end of the lease"
