@@ -97,6 +97,15 @@ def _plan(hint: Any) -> _Plan:
     )
 
 
+def fits(struct: type[msgspec.Struct], fields: Mapping[str, Any]) -> bool:
+    """Whether none is unknown and none is missing."""
+    plan = _fields_of(struct)
+    found = [field.name in fields for field in plan]
+    return sum(found) == len(fields) and all(
+        is_there or not field.required for is_there, field in zip(found, plan, strict=True)
+    )
+
+
 def check_mapping(
     struct: type[msgspec.Struct], fields: Mapping[str, Any], *, text: bool
 ) -> tuple[dict[str, Any], list[Fault]]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, dataclass_transform
 import msgspec
 
 from diptych.errors import InvalidMessage
-from diptych.fields import Rule, bounded, check_fields, check_mapping
+from diptych.fields import Rule, bounded, check_fields, check_mapping, fits
 
 __all__ = ["Command", "Event", "Message", "Query", "Rule", "build"]
 
@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True):
         for name, value in canonical.items():
             msgspec.structs.force_setattr(self, name, value)
         if faults:
-            raise InvalidMessage(type(self).__name__, faults)
+            raise InvalidMessage(type(self).__name__, bounded(faults))
 
 
 class Command(Message, Generic[R], frozen=True):
@@ -53,6 +53,8 @@ def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool = Fals
     named by its path, ``changes.title``, an item of a list by its number, ``tags.0``. Of unknown fields, which
     the sender can make up without end, the first 20 are named and the rest counted, in a fault without a name.
     """
+    if not text and issubclass(message_type, Message) and fits(message_type, fields):
+        return message_type(**fields)  # which checks the values, by the same rules
     values, faults = check_mapping(message_type, fields, text=text)
     if faults:
         raise InvalidMessage(message_type.__name__, bounded(faults))

@@ -220,6 +220,9 @@ class ORMService:
 
     async def _write(self, entity: MappedEntity, kind: str, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
         await self._ensure_table(entity)
+        joined = current_unit_of_work(self.engines)
+        if joined is not None:
+            return await work(joined)
         return await self.units.run(work, new_context(), (entity, kind))
 
     def _reading(self, entity: MappedEntity) -> Any:
