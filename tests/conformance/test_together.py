@@ -171,6 +171,27 @@ async def test_a_trigger_that_keeps_the_row_out_is_an_error_and_nothing_is_logge
     assert await log_of(orm) == []
 
 
+async def test_a_table_with_a_rule_takes_two_statements_and_nobody_notices(orm: ORMService):
+    await run(orm, "CREATE TABLE notes (title text)")
+    await run(orm, "CREATE RULE note AS ON INSERT TO books DO ALSO INSERT INTO notes VALUES (NEW.title)")
+    for title in ("T", "U"):
+        assert (await orm.create(Book, title=title, author="A")).title == title
+    async with orm.engines.reader.connect() as connection:
+        assert not _possible(orm, connection, Book)
+        noted = (await connection.execute(sa.text("SELECT title FROM notes"))).scalars().all()
+    assert (noted, len(await log_of(orm))) == (["T", "U"], 2)
+
+
+async def test_a_table_that_was_altered_meanwhile_is_changed_as_before(orm: ORMService):
+    for number in range(3):
+        await orm.create(Book, title=f"{number}", author="A")
+    await run(orm, "ALTER TABLE books ALTER COLUMN author TYPE text")
+    await run(orm, "ALTER TABLE books ALTER COLUMN stock_quantity TYPE bigint")
+    book = await orm.create(Book, title="T", author="A", stock_quantity=1)
+    assert await orm.update(Book, book.id, author="B")
+    assert len(await log_of(orm)) == 5
+
+
 async def test_a_change_that_fails_leaves_nothing_of_its_command(orm: ORMService):
     async def work(_unit: Any) -> None:
         await orm.create(Book, title="T", author="A")

@@ -313,7 +313,10 @@ class PostgresEngines:
         return _sqlstate(error) in ("55P03", "53300", "57014")
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        return _sqlstate(error) in ("40001", "40P01")
+        # The second is of a table that was altered; the driver has forgotten its statements now.
+        return _sqlstate(error) in ("40001", "40P01") or (
+            type(error.orig).__name__ == "InvalidCachedStatementError"
+        )
 
     def is_misfit(self, error: DBAPIError) -> bool:
         return _class(error) == "22"

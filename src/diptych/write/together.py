@@ -8,17 +8,19 @@ that has come back. This can be done where ``has_direct_columns``.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.exc import NoResultFound
+from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.ports import Change, CommandContext
 from diptych.write import log
 from diptych.write.direct import DirectStatement
 from diptych.write.entities import MappedEntity
+from diptych.write.failures import TransactionConflict
 from diptych.write.log import LOG, TRANSACTION
 from diptych.write.statements import (
     ColumnValues,
@@ -30,12 +32,14 @@ from diptych.write.statements import (
     named,
 )
 
+_NOT_SUPPORTED = "0A000"
+
 Columns = tuple[sa.Column[Any], ...]
 
 
 def is_possible(connection: AsyncConnection, entity: MappedEntity) -> bool:
     """Whether rows of this table can be changed like this."""
-    return connection.dialect.name == "postgresql" and _is_possible(entity)
+    return connection.dialect.name == "postgresql" and _is_possible(entity) and entity not in _refused
 
 
 async def insert(
@@ -44,7 +48,7 @@ async def insert(
     """Adds a row. Raises what its engine does."""
     given = _constants(entity, "default", tuple(values)) | dict(values)
     arguments = log.heading(entity, "created", None, context) | _stored(given)
-    *row, position, number = await _fetch_one(_insertion(entity, tuple(given)), connection, arguments)
+    *row, position, number = await _fetch_one(entity, _insertion(entity, tuple(given)), connection, arguments)
     return Change(entity.describe(connection.dialect), None, entity.row(row), position, number)
 
 
@@ -59,7 +63,7 @@ async def update(
     given = _constants(entity, "onupdate", tuple(values)) | dict(values)
     arguments = log.heading(entity, "updated", before, context) | _stored(given)
     arguments |= named(identity_of(entity, before))
-    *row, position, number = await _fetch_one(_update(entity, tuple(given)), connection, arguments)
+    *row, position, number = await _fetch_one(entity, _update(entity, tuple(given)), connection, arguments)
     return Change(entity.describe(connection.dialect), before, entity.row(row), position, number)
 
 
@@ -69,14 +73,27 @@ async def delete(
     """Deletes this row, which is locked. Raises what its engine does."""
     arguments = log.heading(entity, "deleted", before, context) | log.picture(entity, before)
     arguments |= named(identity_of(entity, before))
-    position, number = await _fetch_one(_deletion(entity), connection, arguments)
+    position, number = await _fetch_one(entity, _deletion(entity), connection, arguments)
     return Change(entity.describe(connection.dialect), before, None, position, number)
 
 
+_refused: weakref.WeakSet[MappedEntity] = weakref.WeakSet()
+"""Those whose tables have rules, which PostgreSQL does not follow in a ``WITH``."""
+
+
 async def _fetch_one(
-    statement: DirectStatement, connection: AsyncConnection, arguments: Mapping[str, Any]
+    entity: MappedEntity,
+    statement: DirectStatement,
+    connection: AsyncConnection,
+    arguments: Mapping[str, Any],
 ) -> Sequence[Any]:
-    rows = await statement.fetch_within(connection, arguments)
+    try:
+        rows = await statement.fetch_within(connection, arguments)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == _NOT_SUPPORTED:
+            _refused.add(entity)
+            raise TransactionConflict("to be run again, with a statement for each") from error
+        raise
     if not rows:  # a trigger has kept the row as it was
         raise NoResultFound("No row was found when one was required")
     return rows[0]
