@@ -1,0 +1,135 @@
+"""PostgreSQL as the write panel needs it: levels of isolation, settings of its connections, and its errors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from diptych.config import ConfigService
+from diptych.write.direct import FrequentRead
+from diptych.write.held import HeldConnection
+from diptych.write.transactions import PostgresTransactions, Transactions
+from diptych.write.turns import Turns
+
+_IDENTITY: tuple[sa.Executable, ...] = (
+    sa.select(sa.column("system_identifier")).select_from(sa.func.pg_control_system()),
+    # The timeline, of the present end of the log; the control file tells a new one only at the next checkpoint.
+    sa.select(sa.func.substr(sa.func.pg_walfile_name(sa.func.pg_current_wal_lsn()), 1, 8)),
+    sa.text("SELECT oid FROM pg_database WHERE datname = current_database()"),
+)
+
+_KEEPER_SETTINGS = {
+    # A promise that the server forgets in a crash would have commands acknowledged while Redis is still trusted.
+    "synchronous_commit": "on",
+    # An UPDATE that waited for a row's lock judges the row anew; above this level it would fail.
+    "default_transaction_isolation": "read committed",
+    # A plan made for any cursor takes the log's tail for a third of the log.
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
+class PostgresEngines:
+    """PostgreSQL through asyncpg. Units of work run at REPEATABLE READ."""
+
+    name = "postgresql"
+
+    def __init__(self, url: URL, config: ConfigService) -> None:
+        import asyncpg  # noqa: F401
+
+        name = url.query.get("application_name")
+        named = {} if name is None else {"application_name": name}
+        url = url.difference_update_query(["application_name"])
+        timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        limits = {"timeout": timeout_s, "command_timeout": config.get("DATABASE_STATEMENT_TIMEOUT_MS") / 1000}
+        options = {
+            "pool_size": config.get("DATABASE_POOL_SIZE"),
+            "max_overflow": 0,
+            "pool_timeout": timeout_s,
+            # The connection used last is the next one used, so that idle ones can be closed by the server.
+            "pool_use_lifo": True,
+        }
+        # Under READ COMMITTED a row read before another command's change would be written back over it.
+        self.writer = create_async_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            connect_args={**limits, "server_settings": named | {"synchronous_commit": "on"}},
+            **options,
+        )
+        self.reader = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,  # as on SQLite
+            connect_args={**limits, "server_settings": named | {"default_transaction_read_only": "on"}},
+            **options,
+        )
+        self.keeper = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            connect_args={**limits, "server_settings": named | _KEEPER_SETTINGS},
+            **options | {"pool_size": 5},  # three for statements, one to listen, one for ``frequent``
+        )
+        self.frequent: FrequentRead | None = FrequentRead(self.keeper)
+        self.turns: Turns | None = None
+        self.transactions: Transactions = PostgresTransactions(self.writer)
+        self.held: HeldConnection | None = None
+
+        for engine in (self.writer, self.reader, self.keeper):
+            sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
+
+    async def identity(self, connection: AsyncConnection) -> str:
+        return ":".join([await self._ask_for(connection, what) for what in _IDENTITY])
+
+    async def _ask_for(self, connection: AsyncConnection, what: sa.Executable) -> str:
+        try:
+            return str((await connection.execute(what)).scalar_one())
+        except DBAPIError as error:
+            if self.is_lost(error) or self.is_busy(error):
+                raise
+            return ""  # not for this user, or not in what only speaks like PostgreSQL
+
+    def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
+        if _sqlstate(error) != "23505":
+            return None
+        details = (
+            getattr(cause, "detail", None) for cause in (error.orig, getattr(error.orig, "__cause__", None))
+        )
+        found = re.match(r"Key \((.+?)\)=", next(filter(None, details), ""))
+        return [name.strip('" ') for name in found[1].split(",")] if found else []
+
+    def is_busy(self, error: DBAPIError) -> bool:
+        return _sqlstate(error) in ("55P03", "53300", "57014")
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        # The second is of a table that was altered; the driver has forgotten its statements now.
+        return _sqlstate(error) in ("40001", "40P01") or (
+            type(error.orig).__name__ == "InvalidCachedStatementError"
+        )
+
+    def is_misfit(self, error: DBAPIError) -> bool:
+        return _class(error) == "22"
+
+    def is_refused(self, error: DBAPIError) -> bool:
+        return _class(error) in ("28", "3D")
+
+    def is_lost(self, error: DBAPIError) -> bool:
+        return error.connection_invalidated or _class(error) in ("08", "57", "53", "58")
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Has the pool open a new connection instead of one that the server has closed meanwhile (its restart)."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _class(error: DBAPIError) -> str:
+    """The first two characters of the SQLSTATE; https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+    return (_sqlstate(error) or "")[:2]
