@@ -348,20 +348,22 @@ def cancelled_at(
 @pytest.mark.parametrize("connection", ["open", "new"])
 async def test_a_command_that_is_cancelled_leaves_everything_or_nothing(orm: ORMService, connection: str):
     """Cancelled at each point where it waits; rows and log agree, and the service stays usable."""
-    outcomes = set()
-    for waits in itertools.count(1):
-        first, second = f"{waits} first", f"{waits} second"
+    numbers = itertools.count()
 
-        async def work(first: str = first, second: str = second) -> None:
+    async def cancelled(waits: int) -> tuple[type, int]:
+        number = next(numbers)
+        first, second = f"{number} first", f"{number} second"
+
+        async def work() -> None:
             await add(orm, first)
             await add(orm, second)
 
-        async def run(waits: int = waits, work: Callable[[], Awaitable[None]] = work) -> None:
+        async def run() -> None:
             task = asyncio.current_task()
             assert task is not None
             await cancelled_at(command(orm, work), waits, task.cancel)
 
-        await add(orm, f"{waits} before")  # with a connection that is used again
+        await add(orm, f"{number} before")  # with a connection that is used again
         if connection == "new":
             await orm.engines.writer.dispose()
         before = await logged(orm)
@@ -371,11 +373,17 @@ async def test_a_command_that_is_cancelled_leaves_everything_or_nothing(orm: ORM
         assert kept in ([], [first, second])
         assert await logged(orm) - before == len(kept)
         assert orm.engines.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
-        outcomes.add((type(outcome), len(kept)))
-        if outcome is None:
-            break
-        assert isinstance(outcome, asyncio.CancelledError)
+        return type(outcome), len(kept)
+
+    waits, outcomes = 1, {await cancelled(1)}
+    while (type(None), 2) not in outcomes:
+        waits += 1
+        outcomes.add(await cancelled(waits))
     assert waits > 2
+    # On a busy machine it does not wait as often every time.
+    while (asyncio.CancelledError, 2) not in outcomes and waits > 1:
+        waits -= 1
+        outcomes.add(await cancelled(waits))
     # The commit goes on once it has begun, though nobody waits for it any more.
     assert outcomes == {(asyncio.CancelledError, 0), (asyncio.CancelledError, 2), (type(None), 2)}
     await add(orm, "afterwards")
