@@ -46,10 +46,10 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
 
 
 async def answered_by(app: Diptych, store: str) -> None:
-    """Waits until this store answers the catalogue's queries."""
+    """Waits until this store answers all queries."""
 
     async def does() -> bool:
-        return (await app.health()).read_models["BookReadModel"].served_by == store
+        return {model.served_by for model in (await app.health()).read_models.values()} == {store}
 
     await eventually(does, f"{store} answers")
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,11 +16,25 @@ import pytest
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, ListBooks
 from demo_app.models.book import Book
 from diptych import Diptych
-from tests.catalogue import catalogue, fence_row, keeper_of, sees, sees_in_redis
+from tests.catalogue import answered_by, catalogue, fence_row, keeper_of, sees, sees_in_redis
 from tests.integration.test_joined_processes import Item, ListCards, Owner, _shows, _shows_in_redis, cards
 
 LONG_MS = 60_000
 """A lease in which no pass comes by itself."""
+
+
+@asynccontextmanager
+async def _two(
+    make: Callable[..., Diptych], database_url: str, redis_url: str
+) -> AsyncIterator[tuple[Diptych, Diptych]]:
+    """Two processes that are answered from Redis. A command that came before could wait for the end of the lease."""
+    async with (
+        make(database_url, redis_url, lease_ms=LONG_MS) as one,
+        make(database_url, redis_url, lease_ms=LONG_MS) as two,
+    ):
+        for app in (one, two):
+            await answered_by(app, "redis")
+        yield one, two
 
 
 async def _killed(app: Diptych, work: Awaitable[Any]) -> None:
@@ -61,10 +76,7 @@ async def test_a_row_whose_new_address_is_not_in_redis_yet(
     database_url: str, valkey: Any, then: Then, left: list[str]
 ) -> None:
     """The later change is written at the new address; the document at the old one must not outlive it."""
-    async with (
-        catalogue(database_url, valkey.url, lease_ms=LONG_MS) as one,
-        catalogue(database_url, valkey.url, lease_ms=LONG_MS) as two,
-    ):
+    async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
         key = (await one.orm.all(Book))[0].id
@@ -76,10 +88,7 @@ async def test_a_row_whose_new_address_is_not_in_redis_yet(
 
 async def test_those_who_come_after_an_early_change_are_not_taken_in(database_url, valkey):
     """The one before them is written, and waits for its pass; nobody may take that for all there is."""
-    async with (
-        catalogue(database_url, valkey.url, lease_ms=LONG_MS) as one,
-        catalogue(database_url, valkey.url, lease_ms=LONG_MS) as two,
-    ):
+    async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
         key = (await one.orm.all(Book))[0].id
@@ -104,10 +113,7 @@ async def test_those_who_come_after_an_early_change_are_not_taken_in(database_ur
 
 async def test_a_command_that_finds_nothing_to_do_vouches_for_what_it_found(database_url, valkey):
     """Its client tries again after an unknown outcome."""
-    async with (
-        catalogue(database_url, valkey.url, lease_ms=LONG_MS) as one,
-        catalogue(database_url, valkey.url, lease_ms=LONG_MS) as two,
-    ):
+    async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
         await _killed(one, one.execute(DeleteBook("a")))
@@ -117,10 +123,7 @@ async def test_a_command_that_finds_nothing_to_do_vouches_for_what_it_found(data
 
 async def test_a_row_that_gets_another_address_during_a_pass_is_not_missing_after_it(database_url, valkey):
     """The pass finds nothing at the address that it has read of: the row has another one by then."""
-    async with (
-        cards(database_url, valkey.url, lease_ms=LONG_MS) as one,
-        cards(database_url, valkey.url, lease_ms=LONG_MS) as two,
-    ):
+    async with _two(cards, database_url, valkey.url) as (one, two):
         await one.orm.create(Owner, id=1, name="Ann")
         await one.orm.create(Item, code="a", owner_id=1)
         await _shows_in_redis(one, "a", "Ann")
