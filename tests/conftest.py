@@ -1,4 +1,4 @@
-"""Fixtures of all tests: real servers, started once a run and emptied for each test.
+"""Fixtures of all tests: real servers, started once by each process that runs tests and emptied for each test.
 
 What a machine may lack (a browser, a Redis beside Valkey) skips a test with a reason that begins with
 ``missing component:``. Where everything has to be there, DIPTYCH_REQUIRE_COMPONENTS=1 makes that a failure.
@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import PostgresServer, RedisServer, redis_binary, valkey_binary
 
 MISSING = "missing component:"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
