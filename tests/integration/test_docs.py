@@ -256,6 +256,8 @@ def test_the_acl_user_of_the_page_on_redis_has_every_right_that_is_needed(
                 await app.orm.delete(Book, "Emma", "title")
                 while other.keys("*:d:Emma"):  # until its tombstone is purged
                     await asyncio.sleep(0.01)
+                while "cmdstat_pexpiretime" not in other.info("commandstats"):  # and its lease renewed in time
+                    await asyncio.sleep(0.01)
 
         asyncio.run(main())
     """
