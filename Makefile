@@ -2,6 +2,7 @@
 # from lock files with hashes; `make … PYTHON=python3.13` uses an environment of its own.
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= 2
 SECONDS ?= 600
 
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
@@ -19,8 +20,11 @@ setup: $(VENV)/.setup ## prepare the environment, test servers included
 demo: $(VENV)/.demo ## serve the books catalogue on port 8000 (or PORT)
 	@$(BIN)/python -m demo_app $(ARGS)
 
-test: $(VENV)/.setup ## run every test; ARGS="-k title" chooses
-	$(BIN)/python -m pytest $(ARGS)
+# The files are taken in their order: tests/acceptance has those that last longest. What ARGS chooses is run by one
+# process, which begins sooner. Without bytecode every process that a test starts would compile diptych again.
+test: export PYTHONDONTWRITEBYTECODE =
+test: $(VENV)/.setup ## run every test, in WORKERS (2) processes; ARGS="-k title" chooses
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
 check: $(VENV)/.setup ## lint, formatting, types, directions of imports
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports

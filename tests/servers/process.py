@@ -25,10 +25,13 @@ def free_port() -> int:
     """A TCP port of 127.0.0.1 that nothing listens on.
 
     It lies below the range from which systems give ports to clients: in that range a client could take the port
-    of a server that is just being restarted, or be connected to itself while the server is away.
+    of a server that is just being restarted, or be connected to itself while the server is away. For the same reason
+    tests that run beside each other (pytest-xdist) have ports of their own.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randint(20_000, 32_000)
+        port = random.randrange(20_000 + worker, 32_000, workers)
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) == 0:
                 continue
