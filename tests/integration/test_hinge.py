@@ -113,6 +113,17 @@ async def test_a_query_is_one_command_of_redis(sqlite_url, valkey):
         }
 
 
+async def test_a_page_finds_documents_by_keys_of_any_length(sqlite_url, valkey):
+    titles = ["x" * 85, "☃" * 85, "☃" * 86, "☃" * 200]  # in bytes: 85, 255, 258 and 600
+    async with catalogue(sqlite_url, valkey.url) as app:
+        for title in titles:
+            await app.execute(AddBook(title, "x"))
+        await answered_by(app, "redis")
+        page = await app.ask(ListBooks())
+        assert page.served.store == "redis"
+        assert [book.title for book in page.decode().items] == titles
+
+
 async def test_concurrent_commands_share_their_scripts(postgres_url, valkey):
     async with catalogue(postgres_url, valkey.url, lease_ms=30_000, database_pool_size=50) as app:
         await answered_by(app, "redis")

@@ -84,9 +84,9 @@ class Channel(asyncio.Protocol):
             self._let_go(packed, (future, length))
         return future
 
-    async def call(self, *words: Any) -> Any:
-        """Sends one command and returns its reply."""
-        return await self.request(packed(*words))
+    def call(self, *words: Any) -> asyncio.Future[Any]:
+        """Sends one command, as ``request`` does."""
+        return self.request(packed(*words))
 
     def close(self, error: Exception | None = None) -> None:
         """Ends it at once; all that wait fail. ``error`` is what was wrong, if anything was. Safe to call twice."""

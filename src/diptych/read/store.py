@@ -56,11 +56,11 @@ class Write(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """What a page script found: the lease, the documents with their stamps, the last entry if more follow."""
+    """What a page script found: the lease, the last entry if more follow, and the documents with their stamps."""
 
     lease: bytes | None
+    last: bytes
     documents: list[bytes | None]
-    last: bytes | None
 
 
 class Look(NamedTuple):
@@ -144,7 +144,7 @@ class RedisStore:
         start = b"-" if after is None else b"(" + after + b"\xff"
         keys = [self._lease, self._index(generation, index)]
         reply = await self._page(channel, keys, [self._document(generation, b""), start, limit])
-        return Fetched(lease=reply[0], last=reply[1] or None, documents=reply[2:])
+        return Fetched(*reply)
 
     # Commands and passes
 
