@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -105,12 +105,11 @@ class Diptych:
         result: R = await self.orm.units.run(lambda _unit: handler(command), self._context(), type(command))
         return result
 
-    async def ask(self, query: Query[R]) -> R:
-        """Awaits the query's handler and returns its result."""
+    def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
+        """The query's handler, called: awaited, it is its result."""
         if not isinstance(query, Query):
             raise TypeError(f"ask takes a Query, not {type(query).__name__}; commands go to execute")
-        result: R = await self._run.bus.dispatch(query)
-        return result
+        return self._run.bus.dispatch(query)
 
     async def rebuild(
         self, read_model: type[ReadModel[Any]], tell: Callable[[Progress], None] | None = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from diptych.errors import WiringError
 from diptych.messages import Command, Message, Query
 
-Handler = Callable[[Any], Awaitable[Any]]
+Handler = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 class _Method(NamedTuple):
@@ -56,9 +56,9 @@ class Bus:
         except KeyError:
             raise WiringError([_no_handler(message_type)]) from None
 
-    async def dispatch(self, message: Any) -> Any:
-        """Awaits the handler of the message and returns its result."""
-        return await self.handler_of(type(message))(message)
+    def dispatch(self, message: Any) -> Coroutine[Any, Any, Any]:
+        """The handler of the message, called: awaited, it is its result."""
+        return self.handler_of(type(message))(message)
 
 
 def by_type(services: Sequence[object]) -> dict[type, object | None]:

@@ -115,34 +115,28 @@ class PageOf(msgspec.Struct, Generic[D]):
     next: str | None
 
 
-class Document(Generic[D]):
+class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
     """The answer to a look-up: ``body`` holds the stored JSON bytes as they go out, None if there is no such row."""
 
-    __slots__ = ("_type", "body", "served")
-
-    def __init__(self, body: bytes | None, served: Served, document_type: type[D]) -> None:
-        self.body = body
-        self.served = served
-        self._type = document_type
+    body: bytes | None
+    served: Served
+    document_type: type[D]
 
     def __bool__(self) -> bool:
         return self.body is not None
 
     def decode(self) -> D | None:
         """The document as its struct; None if there is no such row."""
-        return None if self.body is None else msgspec.json.decode(self.body, type=self._type)
+        return None if self.body is None else msgspec.json.decode(self.body, type=self.document_type)
 
 
-class Page(Generic[D]):
+class Page(msgspec.Struct, Generic[D], eq=False, gc=False):
     """The answer to a list query: ``body`` holds ``{"items":[…],"next":…}`` in JSON bytes as they go out."""
 
-    __slots__ = ("_type", "body", "served")
-
-    def __init__(self, body: bytes, served: Served, document_type: type[D]) -> None:
-        self.body = body
-        self.served = served
-        self._type = document_type
+    body: bytes
+    served: Served
+    document_type: type[D]
 
     def decode(self) -> PageOf[D]:
         """The page with its documents as structs."""
-        return msgspec.json.decode(self.body, type=PageOf[self._type])  # type: ignore[name-defined]
+        return msgspec.json.decode(self.body, type=PageOf[self.document_type])  # type: ignore[name-defined]
