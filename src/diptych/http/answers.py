@@ -6,41 +6,49 @@ import functools
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from diptych.http.asgi import Scope, Send
+from diptych.http.asgi import Message, Scope
 from diptych.http.caching import QUERY_HEADERS, cache_status, etag, is_unchanged
 from diptych.http.problems import PROBLEM_JSON, Problem
 from diptych.read.model import Served
 
-__all__ = ["QUERY_HEADER_PAIRS", "Headers", "send_found", "send_problem"]
+__all__ = ["Answers", "Headers"]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-QUERY_HEADER_PAIRS: Headers = [
-    (name.lower().encode(), value.encode()) for name, value in QUERY_HEADERS.items()
-]
+_QUERY_HEADERS: Headers = [(name.lower().encode(), value.encode()) for name, value in QUERY_HEADERS.items()]
 
 
-async def send_found(body: bytes, served: Served, scope: Scope, headers: Headers, send: Send) -> None:
-    """Sends the JSON of a document or a page, or 304 if the client has just that."""
-    tag = etag(body)
-    headers = [*headers, (b"etag", tag.encode()), (b"cache-status", _status(served))]
-    if _is_conditional(scope) and is_unchanged(scope, tag):
-        await send({"type": "http.response.start", "status": 304, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
-        return
-    headers.append((b"content-type", b"application/json"))
-    headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class Answers:
+    """Makes the two messages of each answer to a query: its start and its body. ``headers`` are on all of them."""
+
+    def __init__(self, headers: Headers = ()) -> None:
+        present = {name for name, _ in _QUERY_HEADERS}
+        self._headers = [*_QUERY_HEADERS, *(pair for pair in headers if pair[0] not in present)]
+        self._headers_of = functools.lru_cache(maxsize=64)(self._made_headers_of)
+
+    def found(self, body: bytes, served: Served, scope: Scope) -> tuple[Message, Message]:
+        """The JSON of a document or a page, or 304 if the client has just that."""
+        tag = etag(body)
+        headers = [*self._headers_of(served), (b"etag", tag.encode())]
+        if _is_conditional(scope) and is_unchanged(scope, tag):
+            return _answer(304, headers, b"")
+        headers += (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))
+        return _answer(200, headers, body)
+
+    def problem(self, problem: Problem) -> tuple[Message, Message]:
+        """A problem as JSON."""
+        body = problem.json()
+        own = {**problem.headers, "Content-Type": PROBLEM_JSON, "Content-Length": str(len(body))}
+        pairs = ((name.lower().encode(), value.encode("latin-1")) for name, value in own.items())
+        return _answer(problem.status, [*self._headers, *pairs], body)
+
+    def _made_headers_of(self, served: Served) -> Headers:
+        return (*self._headers, (b"cache-status", cache_status(served).encode()))
 
 
-async def send_problem(problem: Problem, headers: Headers, send: Send) -> None:
-    """Sends a problem as JSON."""
-    body = problem.json()
-    own = {**problem.headers, "Content-Type": PROBLEM_JSON, "Content-Length": str(len(body))}
-    headers = [*headers, *((name.lower().encode(), value.encode("latin-1")) for name, value in own.items())]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _answer(status: int, headers: Headers, body: bytes) -> tuple[Message, Message]:
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    return start, {"type": "http.response.body", "body": body}
 
 
 def _is_conditional(scope: Scope) -> bool:
@@ -48,8 +56,3 @@ def _is_conditional(scope: Scope) -> bool:
         if name == b"if-none-match":
             return True
     return False
-
-
-@functools.lru_cache(maxsize=64)
-def _status(served: Served) -> bytes:
-    return cache_status(served).encode()

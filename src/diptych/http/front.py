@@ -19,10 +19,10 @@ import msgspec
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import InvalidMessage, UnavailableError, WiringError
-from diptych.http.answers import QUERY_HEADER_PAIRS, Headers, send_found, send_problem
-from diptych.http.asgi import ASGIApp, Receive, Scope, Send
+from diptych.http.answers import Answers, Headers
+from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from diptych.http.negotiation import prefers_html
-from diptych.http.paths import Segment, encode_segment, path_below_mount, template_segments
+from diptych.http.paths import Segment, encode_segment, path_below, sent_path, template_segments
 from diptych.http.problems import problem_for
 from diptych.messages import Query, build
 
@@ -82,30 +82,45 @@ class Front:
         self._routes = [_compiled(template, query, others) for template, query in routes.items()]
         # Queries are frozen, and the same for the same path: what is asked again and again is read once.
         self._kept = functools.lru_cache(maxsize=_KEPT)(self._query_for)
-        present = {name for name, _ in QUERY_HEADER_PAIRS}
-        self._headers = [*QUERY_HEADER_PAIRS, *(pair for pair in headers if pair[0] not in present)]
+        self._answers = Answers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         query = self._query_of(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if query is not None:
-            try:
-                if await self._answer(query, scope, send):
-                    return
-            except _Refused as refused:
-                scope = {**scope, QUERY_ERROR: refused.error}
-        await self._app(scope, receive, send)
+        if query is None:
+            await self._app(scope, receive, send)
+            return
+        token = request_scope.set(scope)
+        try:
+            found = await self.diptych.ask(query)
+        except Exception as error:
+            answer, scope = self._failure(error), {**scope, QUERY_ERROR: error}
+        else:
+            answer = self._answer(found, scope)
+        finally:
+            request_scope.reset(token)
+        if answer is None:
+            await self._app(scope, receive, send)
+            return
+        start, body = answer
+        await send(start)
+        await send(body)
 
     def _query_of(self, scope: Scope) -> Query[Any] | None:
         """What the request asks; None if it is for the framework."""
-        path, parameters = path_below_mount(scope), scope["query_string"]
-        if path is None or not _wants_json(scope):
+        if not _wants_json(scope):
             return None
-        if len(path) + len(parameters) > _LONGEST_KEPT:
-            return self._query_for(path, parameters)
-        return self._kept(path, parameters)
+        sent, parameters, mount = scope.get("raw_path"), scope["query_string"], scope.get("root_path", "")
+        if sent is None:
+            sent = sent_path(scope)
+        if len(sent) + len(parameters) > _LONGEST_KEPT:
+            return self._query_for(sent, parameters, mount)
+        return self._kept(sent, parameters, mount)
 
-    def _query_for(self, path: bytes, parameters: bytes) -> Query[Any] | None:
+    def _query_for(self, sent: bytes, parameters: bytes, mount: str) -> Query[Any] | None:
+        path = path_below(mount, sent)
+        if path is None:
+            return None
         for route in self._routes:
             found = route.paths.fullmatch(path)
             if found is not None and not (
@@ -119,31 +134,14 @@ class Front:
         except (InvalidMessage, UnicodeDecodeError, _NotCanonical):
             return None
 
-    async def _answer(self, query: Query[Any], scope: Scope, send: Send) -> bool:
-        """Sends the answer to a query, if there is one. Raises ``_Refused`` for an error of its handler."""
-        token = request_scope.set(scope)
-        try:
-            found = await self.diptych.ask(query)
-        except UnavailableError as error:
-            await send_problem(problem_for(error), self._headers, send)
-            return True
-        except Exception as error:
-            raise _Refused(error) from error
-        finally:
-            request_scope.reset(token)
+    def _answer(self, found: Any, scope: Scope) -> tuple[Message, Message] | None:
+        """None if there is nothing to send: the framework knows what to say then."""
         body = getattr(found, "body", None)
-        if body is None:
-            return False
-        await send_found(body, found.served, scope, self._headers, send)
-        return True
+        return None if body is None else self._answers.found(body, found.served, scope)
 
-
-class _Refused(Exception):
-    """A handler raised this error: the framework knows what to say of it."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def _failure(self, error: Exception) -> tuple[Message, Message] | None:
+        """None for an error that the framework, or the application, knows what to say of."""
+        return self._answers.problem(problem_for(error)) if isinstance(error, UnavailableError) else None
 
 
 class _NotCanonical(Exception):

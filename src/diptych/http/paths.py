@@ -22,7 +22,8 @@ __all__ = [
     "RawPath",
     "Segment",
     "encode_segment",
-    "path_below_mount",
+    "path_below",
+    "sent_path",
     "split_path",
     "template_segments",
 ]
@@ -127,7 +128,7 @@ class RawPath:
     def _route(self, scope: Scope) -> Scope:
         prefix: str = scope.get("root_path", "").rstrip("/")
         try:
-            segments = _segments(_raw_path(scope), prefix)
+            segments = _segments(_without_query(sent_path(scope)), prefix)
         except BadRequest as error:
             return {**scope, "path": prefix + self._nowhere, PATH_PARAMS: None, PATH_ERROR: error}
         match = None if segments is None else _match(self._root, segments, 0)
@@ -155,10 +156,9 @@ def _add(root: _Node, pattern: str) -> None:
     node.ends.append(tuple(names))
 
 
-def path_below_mount(scope: Scope) -> bytes | None:
-    """The path as it was sent, without that of the application's mount; None if it is not below it."""
-    path = _raw_path(scope)
-    prefix: str = scope.get("root_path", "").rstrip("/")
+def path_below(mount: str, sent: bytes) -> bytes | None:
+    """The path of `sent` without that of the application's mount (`root_path`); None if it is not below it."""
+    path, prefix = _without_query(sent), mount.rstrip("/")
     if not prefix:
         return path
     under, parts = prefix.split("/"), path.split(b"/")  # of a mount, what was encoded is decoded
@@ -166,16 +166,21 @@ def path_below_mount(scope: Scope) -> bytes | None:
     return b"/" + b"/".join(parts[len(under) :]) if above == under else None
 
 
+def sent_path(scope: Scope) -> bytes:
+    """The path as it was sent; some servers leave the query on."""
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:  # it is optional in ASGI; a "/" that was encoded is then lost, all else is not
+        return quote(scope["path"], errors="surrogatepass").encode("ascii")
+    return raw
+
+
 def split_path(path: bytes) -> list[str]:
     """The decoded segments of a path. Raises `BadRequest` for a malformed one."""
     return list(_segments(path, "") or [])
 
 
-def _raw_path(scope: Scope) -> bytes:
-    raw: bytes | None = scope.get("raw_path")
-    if raw is None:  # it is optional in ASGI; a "/" that was encoded is then lost, all else is not
-        return quote(scope["path"], errors="surrogatepass").encode("ascii")
-    return raw.partition(b"?")[0]  # some servers leave the query on
+def _without_query(sent: bytes) -> bytes:
+    return sent.partition(b"?")[0]
 
 
 def _segments(raw: bytes, prefix: str) -> Sequence[str] | None:

@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import Fault, InvalidMessage
-from diptych.http.answers import QUERY_HEADER_PAIRS, send_found, send_problem
+from diptych.http.answers import Answers
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound
 from diptych.http.front import QUERY_ERROR, Front, ranks
-from diptych.http.paths import Segment, path_below_mount, split_path, template_segments
+from diptych.http.paths import Segment, path_below, sent_path, split_path, template_segments
 from diptych.http.problems import problem_for
 from diptych.http.wrappers import HeadAsGet
 from diptych.messages import Query, build
@@ -38,6 +38,7 @@ class _Queries:
 
     def __init__(self, diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> None:
         self._diptych = diptych
+        self._answers = Answers()
         parts = {template: template.partition("?") for template in routes}
         # The most exact one first, as `Front` chooses.
         self._routes = [
@@ -57,15 +58,17 @@ class _Queries:
             if body is None:
                 raise NotFound()
         except Exception as error:
-            await send_problem(problem_for(error), QUERY_HEADER_PAIRS, send)
+            answer = self._answers.problem(problem_for(error))
         else:
-            await send_found(body, found.served, scope, QUERY_HEADER_PAIRS, send)
+            answer = self._answers.found(body, found.served, scope)
         finally:
             request_scope.reset(token)
+        for message in answer:
+            await send(message)
 
     def _query_of(self, scope: Scope) -> Query[Any]:
         """Raises what is to be answered if it is none."""
-        path = path_below_mount(scope)
+        path = path_below(scope.get("root_path", ""), sent_path(scope))
         segments = split_path(path) if path is not None else []
         for template, parameters, query in self._routes:
             fields = _fields(template, segments)
