@@ -119,6 +119,17 @@ async def test_requests_of_one_turn_go_out_together():
         assert fake.arrivals == [100]
 
 
+async def test_what_is_flushed_does_not_wait_for_the_others_of_its_turn():
+    async with serving() as fake, connected(fake.url) as service:
+        channel = await service.queries.opened()
+        first = channel.request(packed(b"GET", b"a"))
+        channel.flush()
+        assert not channel._unsent
+        second = channel.request(packed(b"GET", b"b"))
+        assert [await first, await second] == [b"a", b"b"]
+        channel.flush()  # there is nothing more
+
+
 async def test_those_who_need_it_at_once_open_one_connection():
     async with serving() as fake, connected(fake.url) as service:
         channels = await asyncio.gather(*(service.queries.opened() for _ in range(50)))

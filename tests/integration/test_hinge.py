@@ -113,6 +113,23 @@ async def test_a_query_is_one_command_of_redis(sqlite_url, valkey):
         }
 
 
+async def test_look_ups_of_one_turn_share_a_command(sqlite_url, valkey):
+    async with catalogue(sqlite_url, valkey.url, lease_ms=30_000) as app:
+        for number in range(0, 100, 2):
+            await app.execute(AddBook(f"{number}", f"author of {number}"))
+        await answered_by(app, "redis")
+        await stop_keeper(app)
+        before = _calls(valkey)["mget"]
+        documents = await asyncio.gather(*(app.ask(GetBook(f"{number}")) for number in range(100)))
+        assert _calls(valkey)["mget"] == before + 2  # of 64 documents at most
+        assert {document.served.store for document in documents} == {"redis"}
+        found = [document.decode() for document in documents]
+        assert [book and book.author for book in found[::2]] == [
+            f"author of {number}" for number in range(0, 100, 2)
+        ]
+        assert not any(found[1::2])
+
+
 async def test_a_page_finds_documents_by_keys_of_any_length(sqlite_url, valkey):
     titles = ["x" * 85, "☃" * 85, "☃" * 86, "☃" * 200]  # in bytes: 85, 255, 258 and 600
     async with catalogue(sqlite_url, valkey.url) as app:

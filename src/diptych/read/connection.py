@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from hiredis import ProtocolError, Reader, pack_command
 from redis._parsers import BaseParser  # its table of errors; the package shows it nowhere else
@@ -25,7 +25,21 @@ _MOST_IN_FLIGHT = 1024
 _GRACE_S = 0.005
 """Time for what has come already: a loop that was held up may look at its timers before its sockets (uvloop does)."""
 
-_Reply: TypeAlias = tuple[asyncio.Future[Any], int | None]
+
+class Receiver(Protocol):
+    """Who waits for a reply: a future, or what takes it at once, within the turn of the loop in which it comes."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Takes the reply."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Takes what came in its place."""
+
+
+_Reply: TypeAlias = tuple[Receiver, int | None]
 """Who waits for a reply, and how many values it must have."""
 
 _NOT_ENOUGH = object()
@@ -76,17 +90,34 @@ class Channel(asyncio.Protocol):
         many values the reply must have.
         """
         future = self._loop.create_future()
-        if self._error is not None:
-            future.set_exception(_again(self._error))
-        elif self._waiting or self._is_paused or len(self._in_flight) >= _MOST_IN_FLIGHT:
-            self._waiting.append((packed, (future, length)))
-        else:
-            self._let_go(packed, (future, length))
+        self.send(packed, future, length)
+        if len(self._unsent) == 1:
+            self._loop.call_soon(self.flush)
         return future
+
+    def send(self, packed: bytes, receiver: Receiver, length: int | None = None) -> None:
+        """What ``request`` does, for any receiver; but it goes out with the next ``flush``."""
+        if self._error is not None:
+            receiver.set_exception(_again(self._error))
+        elif self._waiting or self._is_paused or len(self._in_flight) >= _MOST_IN_FLIGHT:
+            self._waiting.append((packed, (receiver, length)))
+        else:
+            self._let_go(packed, (receiver, length))
 
     def call(self, *words: Any) -> asyncio.Future[Any]:
         """Sends one command, as ``request`` does."""
         return self.request(packed(*words))
+
+    def flush(self) -> None:
+        """Sends what has been asked, without waiting for what else comes in this turn."""
+        unsent, self._unsent = self._unsent, []
+        if self._error is not None or not unsent:
+            return
+        if len(self._in_flight) == len(unsent):  # from here on Redis has something to answer
+            self._heard = self._loop.time()
+            if self._watch is None:
+                self._watch = self._loop.call_later(self._timeout_s, self._look_at_the_time)
+        self._transport.write(b"".join(unsent) if len(unsent) > 1 else unsent[0])
 
     def close(self, error: Exception | None = None) -> None:
         """Ends it at once; all that wait fail. ``error`` is what was wrong, if anything was. Safe to call twice."""
@@ -98,9 +129,9 @@ class Channel(asyncio.Protocol):
         self._transport.abort()
         self._opened._close()  # does no more than to forget the streams; `disconnect` is a coroutine
         self._unsent.clear()
-        for future, _ in [*self._in_flight, *(reply for _, reply in self._waiting)]:
-            if not future.done():
-                future.set_exception(_again(self._error))
+        for receiver, _ in [*self._in_flight, *(reply for _, reply in self._waiting)]:
+            if not receiver.done():
+                receiver.set_exception(_again(self._error))
         self._in_flight.clear()
         self._waiting.clear()
         self._on_lost(self, error)
@@ -136,21 +167,19 @@ class Channel(asyncio.Protocol):
     # Within
 
     def _deal_out(self, reply: Any) -> None:
-        future, length = self._in_flight[0]
+        receiver, length = self._in_flight[0]
         is_error = isinstance(reply, Exception)
         if length is not None and not is_error and (type(reply) is not list or len(reply) != length):
             raise ValueError  # the reply of another request
         del self._in_flight[0]
-        if future.done():  # it was cancelled: nobody waits for it any more
+        if receiver.done():  # it was cancelled: nobody waits for it any more
             return
         if is_error:
-            future.set_exception(reply)
+            receiver.set_exception(reply)
         else:
-            future.set_result(reply)
+            receiver.set_result(reply)
 
     def _let_go(self, packed: bytes, reply: _Reply) -> None:
-        if not self._unsent:
-            self._loop.call_soon(self._send)
         self._unsent.append(packed)
         self._in_flight.append(reply)
 
@@ -159,16 +188,7 @@ class Channel(asyncio.Protocol):
             packed, reply = self._waiting.popleft()
             if not reply[0].done():
                 self._let_go(packed, reply)
-
-    def _send(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if self._error is not None or not unsent:
-            return
-        if len(self._in_flight) == len(unsent):  # from here on Redis has something to answer
-            self._heard = self._loop.time()
-            if self._watch is None:
-                self._watch = self._loop.call_later(self._timeout_s, self._look_at_the_time)
-        self._transport.write(b"".join(unsent) if len(unsent) > 1 else unsent[0])
+        self.flush()
 
     def _look_at_the_time(self) -> None:
         """One timer for all: those who came first have waited longest, and are answered first."""

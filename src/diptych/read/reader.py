@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import operator
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diptych.errors import RedisUnavailableError
 from diptych.ports import STAMP_BYTES, Incarnation
 from diptych.read.fallback import SqlFallback
+from diptych.read.lookups import Batch, LookUps
 from diptych.read.model import Document, ListOrder, Page, Served
-from diptych.read.projection import ListIndex, Projection, check_limit, page_body
+from diptych.read.projection import ListIndex, Projection, check_limit, key_bytes, page_body
 
 if TYPE_CHECKING:
     from diptych.read.connection import Channel  # needs the extra; a reader of SQL alone does not
@@ -99,6 +100,7 @@ class RedisSource:
         self._watch = watch
         self._generation = b""
         self._vouched: tuple[bytes, Incarnation, bytes] | None = None
+        self._look_ups = LookUps(self._look_up)
         self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
         self._parse = Lease.parse
 
@@ -107,33 +109,9 @@ class RedisSource:
         """Why SQL answers."""
         return self._watch.reason
 
-    async def get(self, key: Any) -> bytes | None:
+    def get(self, key: Any) -> Awaitable[bytes | None]:
         """The document's body, empty if there is no such row; None if Redis is not to be trusted."""
-        channel, generation = self._redis.channel, self._generation
-        if channel is not None:
-            # The short way, for nearly all: the lease is the one that was found good by the query before.
-            try:
-                text, stored = await self._store.fetch(channel, generation, key)
-            except Exception as error:
-                self._failed(error)
-                return None
-            self._redis.answered()
-            if (text, channel.server, generation) == self._vouched:
-                self._watch.answered_by_redis()
-                return stored[STAMP_BYTES:] if stored else b""
-            if not text:
-                self._watch.answered_by_sql("no-lease")
-                return None
-
-        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, bytes | None]:
-            lease, stored = await self._store.fetch(channel, generation, key)
-            return lease, stored
-
-        found = await self._trusted(read)
-        if found is None:
-            return None
-        _, stored = found
-        return stored[STAMP_BYTES:] if stored else b""
+        return self._look_ups.get(key_bytes(key))
 
     async def page(self, index: ListIndex, after: bytes | None, limit: int) -> bytes | None:
         """The page's body; None if Redis is not to be trusted."""
@@ -163,6 +141,40 @@ class RedisSource:
         with contextlib.suppress(RedisUnavailableError):
             await self._trusted(read)
 
+    def _look_up(self, batch: Batch) -> None:
+        channel, generation = self._redis.channel, self._generation
+        if channel is None or self._vouched is None:
+            batch.left_to(self._bodies(batch.keys))
+        else:
+            self._store.fetch(channel, generation, batch.keys, _ShortWay(self, batch, channel, generation))
+
+    def _deal_out(
+        self, batch: Batch, channel: Channel, generation: bytes, reply: Sequence[bytes | None]
+    ) -> None:
+        lease, *documents = reply
+        if (lease, channel.server, generation) == self._vouched:  # as nearly always
+            self._redis.answered()
+            self._watch.answered_by_redis()
+            batch.found(_bodies_of(documents))
+        else:
+            batch.left_to(self._bodies(batch.keys))
+
+    async def _bodies(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """What ``get`` promises, for each of the keys."""
+
+        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, list[bytes | None]]:
+            reply: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
+            self._store.fetch(channel, generation, keys, reply)
+            lease, *documents = await reply
+            return lease, documents
+
+        found = await self._trusted(read)
+        return [None] * len(keys) if found is None else _bodies_of(found[1])
+
+    async def _given_up(self, keys: Sequence[bytes], error: Exception) -> Sequence[None]:
+        self._failed(error)
+        return [None] * len(keys)
+
     async def _trusted(
         self, read: Callable[[Channel, bytes], Awaitable[tuple[bytes | None, T]]]
     ) -> tuple[bytes, T] | None:
@@ -182,6 +194,7 @@ class RedisSource:
                     self._watch.answered_by_redis()
                     return generation, found
                 if not text:
+                    self._vouched = None
                     self._watch.answered_by_sql("no-lease")
                     return None
                 lease = self._parse(text)
@@ -213,3 +226,27 @@ class RedisSource:
         if self._redis.critical:
             self._redis.check_available()
             raise RedisUnavailableError(f"Redis at {self._redis.address} did not answer in time")
+
+
+class _ShortWay:
+    """Takes the reply to a batch at once. A future would hand it on in the next turn of the loop."""
+
+    def __init__(self, source: RedisSource, batch: Batch, channel: Channel, generation: bytes) -> None:
+        self._source = source
+        self._batch = batch
+        self._channel = channel
+        self._generation = generation
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, reply: Sequence[bytes | None]) -> None:
+        self._source._deal_out(self._batch, self._channel, self._generation, reply)
+
+    def set_exception(self, error: Exception) -> None:
+        self._batch.left_to(self._source._given_up(self._batch.keys, error))
+
+
+def _bodies_of(documents: Sequence[bytes | None]) -> list[bytes]:
+    """What is stored without its stamp; empty where there is nothing, or a tombstone."""
+    return [_body_of(stored) if stored else b"" for stored in documents]

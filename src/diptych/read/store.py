@@ -19,15 +19,15 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import NoScriptError
 
 from diptych.ports import STAMP_BYTES, Change, FenceId, Incarnation, Known, Row, Snapshot
 from diptych.read import scripts
-from diptych.read.connection import Channel, packed
-from diptych.read.projection import ListIndex, Projection, key_bytes
+from diptych.read.connection import Channel, Receiver, packed
+from diptych.read.projection import ListIndex, Projection
 from diptych.read.redis import Link, RedisService
 
 MAX_DOCUMENTS = 1000
@@ -128,13 +128,15 @@ class RedisStore:
         lease: bytes | None = await channel.call("GET", self._lease)
         return lease
 
-    def fetch(self, channel: Channel, generation: bytes, key: Any) -> Awaitable[list[bytes | None]]:
-        """The lease and the stored document (stamp and body).
+    def fetch(self, channel: Channel, generation: bytes, keys: Iterable[bytes], receiver: Receiver) -> None:
+        """Has ``receiver`` given the lease, then the stored documents (stamp and body) with these keys.
 
-        ★ In one command: a lease read before the document may be over, and the document old, when that is read.
+        ★ In one command: a lease read before a document may be over, and the document old, when that is read.
         """
-        command = packed(b"MGET", self._lease, self._document(generation, key_bytes(key)))
-        return channel.request(command, length=2)
+        prefix = self._document(generation, b"")
+        names = [prefix + key for key in keys]
+        channel.send(packed(b"MGET", self._lease, *names), receiver, length=1 + len(names))
+        channel.flush()  # those of this turn have been gathered already
 
     async def fetch_page(
         self, channel: Channel, generation: bytes, index: ListIndex, after: bytes | None, limit: int
