@@ -53,8 +53,9 @@ def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool = Fals
     named by its path, ``changes.title``, an item of a list by its number, ``tags.0``. Of unknown fields, which
     the sender can make up without end, the first 20 are named and the rest counted, in a fault without a name.
     """
-    if not text and issubclass(message_type, Message) and fits(message_type, fields):
-        return message_type(**fields)  # which checks the values, by the same rules
+    checks_itself = getattr(message_type, "__post_init__", None) is Message.__post_init__
+    if checks_itself and not text and fits(message_type, fields):
+        return message_type(**fields)  # by the same rules
     values, faults = check_mapping(message_type, fields, text=text)
     if faults:
         raise InvalidMessage(message_type.__name__, bounded(faults))

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConstraintError, DuplicateError, ORMService
+from diptych import ConstraintError, DatabaseBusyError, DuplicateError, ORMService
 from diptych.write import together
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
@@ -33,11 +33,29 @@ class Note(Own):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[str]
+    changed: Mapped[bool] = mapped_column(sa.Boolean, default=0)
+    known: Mapped[str | None] = mapped_column(unique=True)
+    logged: Mapped[int] = mapped_column(default=1)
+    given: Mapped[int] = mapped_column(default=0, onupdate=sa.text("given + 1"))
     key: Mapped[str] = mapped_column(default="a constant")
     image: Mapped[str] = mapped_column("picture", server_default="made by the server")
     edited: Mapped[bool] = mapped_column(default=False, onupdate=True)
     day: Mapped[datetime.date | None]
-    changes: Mapped[int] = mapped_column(default=0, onupdate=sa.text("changes + 1"))
+
+
+LONG = "a" * 64
+
+
+class Lengthy(Own):
+    """A name that PostgreSQL would cut."""
+
+    __tablename__ = "lengthy"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str | None] = mapped_column("text")
+
+
+setattr(Lengthy, LONG, mapped_column("short", sa.Text))
 
 
 @pytest.fixture
@@ -99,6 +117,8 @@ numbers = iter(range(1_000_000))
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(author=text, later=text, day=days, stock=whole)
+@example(author="a", later="b", day=datetime.date.max, stock=0)
+@example(author="a", later="b", day=datetime.date.min, stock=0)
 async def test_rows_and_images_are_those_of_two_statements(orm, author, later, day, stock):
     pairs = []
     for is_possible in (True, False):
@@ -134,16 +154,42 @@ def _told(json: str | None, title: str, key: int) -> str | None:
 async def test_defaults_and_names_that_the_statement_uses_itself(orm: ORMService):
     await orm.init(models=Own)
     note = await orm.create(Note, position="p")
-    assert (note.key, note.image, note.edited, note.changes) == ("a constant", "made by the server", False, 0)
+    assert (note.key, note.image, note.edited, note.given) == ("a constant", "made by the server", False, 0)
+    assert (note.changed, note.known, note.logged) == (False, None, 1)
     changed = await orm.update(Note, note.id, return_instance=True, position="q")
     assert changed is not None
-    assert (changed.position, changed.edited, changed.changes) == ("q", True, 1)
+    assert (changed.position, changed.edited, changed.given) == ("q", True, 1)
     with statements_of(orm) as seen:
         assert await orm.delete(Note, note.id)
     assert seen == []
     images = [row["image"] for row in await log_of(orm)]
     assert '"image":"made by the server"' in images[0]
     assert '"edited":true' in images[1]
+
+
+async def test_a_name_that_the_server_would_cut_is_logged_in_full(orm: ORMService):
+    await orm.init(models=Own)
+    await orm.create(Lengthy, **{LONG: "x"})
+    assert f'"{LONG}":"x"' in (await log_of(orm))[0]["image"]
+
+
+async def test_in_whichever_order_fields_are_named_there_is_one_statement(orm: ORMService):
+    await orm.create(Book, title="T", author="A", isbn="1")
+    made = together._insertion.cache_info().misses
+    await orm.create(Book, isbn="2", author="A", title="U")
+    assert together._insertion.cache_info().misses == made
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_trigger_that_keeps_a_row_in_is_an_error_and_nothing_is_logged(orm, monkeypatch, at_once):
+    await orm.create(Book, title="T", author="A")
+    await run(orm, "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    await run(orm, "CREATE TRIGGER keep BEFORE DELETE ON books FOR EACH ROW EXECUTE FUNCTION keep()")
+    if not at_once:
+        monkeypatch.setattr(together, "is_possible", lambda *_: False)
+    with pytest.raises(NoResultFound):
+        await orm.delete(Book, "T", "title")
+    assert [row["kind"] for row in await log_of(orm)] == ["created"]
 
 
 async def test_what_a_trigger_makes_of_the_row_is_what_is_returned_and_logged(orm: ORMService):
@@ -190,6 +236,17 @@ async def test_a_table_that_was_altered_meanwhile_is_changed_as_before(orm: ORMS
     book = await orm.create(Book, title="T", author="A", stock_quantity=1)
     assert await orm.update(Book, book.id, author="B")
     assert len(await log_of(orm)) == 5
+    async with orm.engines.writer.connect() as connection:
+        assert _possible(orm, connection, Book)
+
+
+async def test_a_list_of_a_table_that_was_altered_meanwhile_is_read_or_to_be_asked_for_again(orm: ORMService):
+    await orm.create(Book, title="T", author="A")
+    assert await orm.all(Book)
+    await run(orm, "ALTER TABLE books ALTER COLUMN stock_quantity TYPE bigint")
+    with contextlib.suppress(DatabaseBusyError):
+        assert await orm.all(Book)
+    assert await orm.all(Book)
 
 
 async def test_a_change_that_fails_leaves_nothing_of_its_command(orm: ORMService):

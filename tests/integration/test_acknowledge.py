@@ -243,6 +243,24 @@ async def test_those_who_come_together_share_their_reads_of_the_fence():
     assert fence.reads - before <= 3
 
 
+async def test_nobody_is_left_waiting_when_the_reader_is_cut_off():
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence)
+    fence.answering.clear()
+    first = asyncio.create_task(acknowledger.rows())
+    await eventually(lambda: _has_read(fence), "the fence is being read")
+    second = asyncio.create_task(acknowledger.rows())
+    await asyncio.sleep(0)
+    await acknowledger.close()
+    for waiting in (first, second):
+        with pytest.raises(DatabaseUnavailableError):
+            await waiting
+
+
+async def _has_read(fence: FakeFence) -> bool:
+    return fence.reads > 0
+
+
 async def test_one_poller_serves_all_who_wait():
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence, FakeReadSide(applies=False))

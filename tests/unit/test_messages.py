@@ -555,3 +555,21 @@ def test_code_and_outside_data_are_judged_alike(fields: dict[str, Any]):
             return error.faults
 
     assert result(lambda: build(Add, fields)) == result(lambda: Add(**fields))
+
+
+class Due(Command[None]):
+    """Looks at its fields itself, too."""
+
+    day: datetime.date
+    year: int
+
+    def __post_init__(self) -> None:
+        if self.day.year != self.year:
+            raise ValueError("the day is of another year")
+        super().__post_init__()
+
+
+def test_a_message_that_looks_at_its_own_fields_finds_them_converted():
+    assert build(Due, {"day": "2024-01-01", "year": 2024}).day == datetime.date(2024, 1, 1)
+    with pytest.raises(InvalidMessage):
+        build(Due, {"day": "2024-01-01", "year": "2024"})

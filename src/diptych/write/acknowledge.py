@@ -127,23 +127,28 @@ class Acknowledger:
                 await asyncio.wait([task])
 
     async def _read_while_asked(self) -> None:
-        while self._asking_for_rows:
-            began = time.monotonic()
-            answers, self._asking_for_rows = self._asking_for_rows, []
-            try:
-                rows = {row.id: row for row in await self._fence.rows()}
-            except Exception as error:
-                for answer in _awaited(answers):
-                    answer.set_exception(error)
-            else:
-                self._take(rows)
-                for answer in _awaited(answers):
-                    answer.set_result(rows)
-            finally:
-                for answer in _awaited(answers):
-                    answer.cancel()
-            if self._asking_for_rows:
-                await asyncio.sleep(began + _GATHER_S * self.commands - time.monotonic())
+        answers: list[asyncio.Future[Rows]] = []
+        try:
+            while self._asking_for_rows:
+                began = time.monotonic()
+                answers, self._asking_for_rows = self._asking_for_rows, []
+                await self._answer(answers)
+                if self._asking_for_rows:
+                    await asyncio.sleep(began + _GATHER_S * self.commands - time.monotonic())
+        finally:
+            for answer in _awaited([*answers, *self._asking_for_rows]):  # if this was cut off
+                answer.set_exception(DatabaseUnavailableError(_NOT_KNOWN))
+
+    async def _answer(self, answers: Sequence[asyncio.Future[Rows]]) -> None:
+        try:
+            rows = {row.id: row for row in await self._fence.rows()}
+        except Exception as error:
+            for answer in _awaited(answers):
+                answer.set_exception(error)
+        else:
+            self._take(rows)
+            for answer in _awaited(answers):
+                answer.set_result(rows)
 
     def _take(self, rows: Rows) -> None:
         self._rows = rows

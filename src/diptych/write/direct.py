@@ -31,8 +31,7 @@ class DirectStatement:
 
     async def fetch(self, driver: Any, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Its rows. Raises what asyncpg does."""
-        text, names, constants = self._compiled
-        arguments = [values[name] if name in values else constants[name] for name in names]
+        text, arguments = self._filled(values)
         return cast("Sequence[Sequence[Any]]", await driver.fetch(text, *arguments))
 
     async def fetch_within(
@@ -40,8 +39,13 @@ class DirectStatement:
     ) -> Sequence[Sequence[Any]]:
         """Its rows, in the transaction that has begun on this connection. Raises what its engine does."""
         driver = driver_of(connection)
+        text, arguments = self._filled(values)
         with engine_errors(driver):
-            return await self.fetch(driver, values)
+            return cast("Sequence[Sequence[Any]]", await driver.fetch(text, *arguments))
+
+    def _filled(self, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        text, names, constants = self._compiled
+        return text, [values[name] if name in values else constants[name] for name in names]
 
     @functools.cached_property
     def _compiled(self) -> tuple[str, Sequence[str], Mapping[str, Any]]:
@@ -64,6 +68,12 @@ def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
         and there.bind_processor(_DIALECT) is None
         and there.result_processor(_DIALECT, None) is None
     )
+
+
+def bound(column_type: sa.types.TypeEngine[Any], value: Any) -> Any:
+    """A value of a direct type as an engine would send it: 0 in a Boolean column, say, is False."""
+    process = column_type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+    return value if process is None else process(value)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,18 @@ def translated(engines: Engines, entity: MappedEntity | None = None) -> Iterator
         raise DatabaseUnavailableError("the SQL database can't be reached") from error
 
 
+@contextlib.contextmanager
+def translated_reading(engines: Engines, entity: MappedEntity | None = None) -> Iterator[None]:
+    """The same for statements that nobody runs again."""
+    try:
+        with translated(engines, entity):
+            yield
+    except TransactionConflict as error:
+        raise DatabaseBusyError(
+            "a concurrent transaction changed the same row, or altered the table"
+        ) from error
+
+
 def _translate(engines: Engines, error: DBAPIError, entity: MappedEntity | None) -> DiptychError | None:
     if engines.is_conflict(error):
         return TransactionConflict("a concurrent transaction changed the same rows")

@@ -17,7 +17,7 @@ from diptych.write.asks import Asks
 from diptych.write.direct import DirectStatement
 from diptych.write.engines import Engines
 from diptych.write.entities import MappedEntity
-from diptych.write.failures import TransactionConflict, translated
+from diptych.write.failures import translated, translated_reading
 from diptych.write.fence_statements import FENCE_STATEMENTS
 from diptych.write.held import ShortSelect
 from diptych.write.log_statements import LOG_STATEMENTS
@@ -176,12 +176,9 @@ class SqlFence:
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            with translated(self._engines):
-                async with self._engines.keeper.connect() as connection:
-                    yield connection
-        except TransactionConflict as error:
-            raise DatabaseBusyError("a concurrent transaction changed the same fence row") from error
+        with translated_reading(self._engines):
+            async with self._engines.keeper.connect() as connection:
+                yield connection
 
     def _cursor_values(self, cursor: Snapshot) -> dict[str, Any]:
         if self._engines.name == "sqlite":

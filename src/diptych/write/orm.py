@@ -18,7 +18,7 @@ from diptych.write import changes
 from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines, close_engines, open_engines, reading
 from diptych.write.entities import EntityRegistry, MappedEntity
-from diptych.write.failures import translated
+from diptych.write.failures import translated, translated_reading
 from diptych.write.fence import SqlFence
 from diptych.write.schema import prepare_schema
 from diptych.write.statements import Lookup, rows_after
@@ -293,7 +293,7 @@ def _opened(part: R | None) -> R:
 @contextlib.asynccontextmanager
 async def _translated_reading(service: ORMService, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
     await service._ensure_table(entity)
-    with translated(service.engines, entity):
+    with translated_reading(service.engines, entity):
         async with reading(service.engines) as connection:
             yield connection
 

@@ -11,7 +11,7 @@ from diptych.errors import WiringError
 from diptych.ports import Entity, Row, Snapshot
 from diptych.write.engines import fetched
 from diptych.write.entities import MappedEntity, has_code_point_order
-from diptych.write.failures import translated
+from diptych.write.failures import translated_reading
 from diptych.write.held import ShortSelect
 from diptych.write.orm import ORMService
 from diptych.write.sql_words import WORDS
@@ -173,7 +173,7 @@ class SqlRows:
     async def _fetch(
         self, statement: sa.Select[Any], values: dict[str, Any] | None = None
     ) -> Sequence[sa.Row[Any]]:
-        with translated(self._orm.engines, self._entity):
+        with translated_reading(self._orm.engines, self._entity):
             return await fetched(self._orm.engines, statement, values)
 
     def _row(self, values: Sequence[Any]) -> Row:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError
@@ -74,7 +75,9 @@ async def delete_row(connection: AsyncConnection, entity: MappedEntity, row: Row
     """Deletes this row."""
     identity = identity_of(entity, row)
     statement = _delete(entity, condition_of(identity))
-    await change_row(connection, statement, named(identity), kind="change", table=entity.table.name)
+    deleted = await change_row(connection, statement, named(identity), kind="change", table=entity.table.name)
+    if deleted.rowcount != 1:  # a trigger has kept it
+        raise NoResultFound("No row was found when one was required")
 
 
 async def rows_after(

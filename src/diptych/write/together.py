@@ -15,10 +15,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.visitors import iterate
 
 from diptych.ports import Change, CommandContext
 from diptych.write import log
-from diptych.write.direct import DirectStatement
+from diptych.write.direct import DirectStatement, bound, is_direct
 from diptych.write.entities import MappedEntity
 from diptych.write.failures import TransactionConflict
 from diptych.write.log import LOG, TRANSACTION
@@ -34,6 +35,9 @@ from diptych.write.statements import (
 
 _NOT_SUPPORTED = "0A000"
 
+_LONGEST_NAME = 63
+"""In bytes: PostgreSQL cuts longer ones, which would be missing in the image."""
+
 Columns = tuple[sa.Column[Any], ...]
 
 
@@ -46,7 +50,7 @@ async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
     """Adds a row. Raises what its engine does."""
-    given = _constants(entity, "default", tuple(values)) | dict(values)
+    given = _given(entity, "default", values)
     arguments = log.heading(entity, "created", None, context) | _stored(given)
     *row, position, number = await _fetch_one(entity, _insertion(entity, tuple(given)), connection, arguments)
     return Change(entity.describe(connection.dialect), None, entity.row(row), position, number)
@@ -60,7 +64,7 @@ async def update(
     context: CommandContext,
 ) -> Change:
     """Changes this row, which is locked. Raises what its engine does."""
-    given = _constants(entity, "onupdate", tuple(values)) | dict(values)
+    given = _given(entity, "onupdate", values)
     arguments = log.heading(entity, "updated", before, context) | _stored(given)
     arguments |= named(identity_of(entity, before))
     *row, position, number = await _fetch_one(entity, _update(entity, tuple(given)), connection, arguments)
@@ -90,7 +94,10 @@ async def _fetch_one(
     try:
         rows = await statement.fetch_within(connection, arguments)
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == _NOT_SUPPORTED:
+        is_altered = (
+            type(error.orig).__name__ == "InvalidCachedStatementError"
+        )  # which is not supported, either
+        if getattr(error.orig, "sqlstate", None) == _NOT_SUPPORTED and not is_altered:
             _refused.add(entity)
             raise TransactionConflict("to be run again, with a statement for each") from error
         raise
@@ -102,18 +109,38 @@ async def _fetch_one(
 @functools.lru_cache(maxsize=1024)
 def _is_possible(entity: MappedEntity) -> bool:
     defaults = [given for column in entity.table.columns for given in (column.default, column.onupdate)]
-    # A function of Python is SQLAlchemy's to call, with its context.
-    is_computed_here = any(default is not None and default.is_callable for default in defaults)
-    return has_direct_columns(entity) and not is_computed_here
+    names = [len(name.encode()) for name in entity.columns]
+    return (
+        has_direct_columns(entity)
+        and all(default is None or _is_sendable(default) for default in defaults)
+        and max(names) <= _LONGEST_NAME
+    )
+
+
+def _is_sendable(default: Any) -> bool:
+    if default.is_callable:
+        return False  # it is SQLAlchemy's to call, with its context
+    if not default.is_clause_element:
+        return True
+    return all(is_direct(part.type) for part in iterate(default.arg) if isinstance(part, sa.BindParameter))
+
+
+def _given(
+    entity: MappedEntity, kind: Literal["default", "onupdate"], values: ColumnValues
+) -> dict[sa.Column[Any], Any]:
+    """The values and, for other columns, the constants that Python has for them, in the table's order.
+
+    In whichever order somebody names the fields, there is one statement.
+    """
+    given = _constants(entity, kind) | dict(values)
+    return {column: given[column] for column in entity.table.columns if column in given}
 
 
 @functools.lru_cache(maxsize=1024)
-def _constants(
-    entity: MappedEntity, kind: Literal["default", "onupdate"], given: Columns
-) -> dict[sa.Column[Any], Any]:
-    """The defaults that are values of Python, of the columns that are not ``given``. The others are the server's."""
-    defaults = {column: getattr(column, kind) for column in entity.table.columns if column not in given}
-    return {column: one.arg for column, one in defaults.items() if one is not None and one.is_scalar}
+def _constants(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> dict[sa.Column[Any], Any]:
+    defaults = {column: getattr(column, kind) for column in entity.table.columns}
+    constant = {column: one.arg for column, one in defaults.items() if one is not None and one.is_scalar}
+    return {column: bound(column.type, value) for column, value in constant.items()}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -129,18 +156,33 @@ def _update(entity: MappedEntity, given: Columns) -> DirectStatement:
 @functools.lru_cache(maxsize=1024)
 def _deletion(entity: MappedEntity) -> DirectStatement:
     key = entity.columns[entity.primary_key[0]]
-    deleted = sa.delete(entity.table).where(*_is_it(entity)).returning(key).cte("deleted")
+    deleted = sa.delete(entity.table).where(*_is_it(entity)).returning(key).cte("diptych_deleted")
     return DirectStatement(sa.select(*_logged(deleted, {}).c))
 
 
 def _with_picture(entity: MappedEntity, change: Any) -> DirectStatement:
     """The change, and the log's row with image and key of the row that it returns."""
-    changed = change.returning(*(column.label(name) for name, column in entity.columns.items())).cte(
-        "changed"
-    )
-    known = sa.select(*(changed.c[name] for name in entity.identifying)).cte("known")
-    logged = _logged(changed.join(known, sa.true()), {"image": _json(changed), "key": _json(known)})
+    returned = (column.label(name) for name, column in entity.columns.items())
+    changed = change.returning(*returned).cte("diptych_changed")
+    image = sa.select(*(_pictured(column) for column in changed.c)).cte("diptych_image")
+    key = sa.select(*(image.c[name] for name in entity.identifying)).cte("diptych_key")
+    logged = _logged(image.join(key, sa.true()), {"image": _json(image), "key": _json(key)})
     return DirectStatement(sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true())))
+
+
+def _pictured(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The value as Python has it: the driver takes its first and its last day for PostgreSQL's infinities."""
+    if not isinstance(column.type, sa.Date):
+        return column
+    first, last = (
+        (column == _day("-infinity"), _day("0001-01-01")),
+        (column == _day("infinity"), _day("9999-12-31")),
+    )
+    return sa.case(first, last, else_=column).label(column.key)
+
+
+def _day(text: str) -> sa.ColumnElement[Any]:
+    return sa.cast(sa.literal(text, sa.Text), sa.Date)
 
 
 def _logged(changed: sa.FromClause, picture: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
@@ -150,7 +192,7 @@ def _logged(changed: sa.FromClause, picture: Mapping[str, sa.ColumnElement[str]]
     # row are in the order of its commits.
     rows = sa.select(*values.values()).select_from(changed)
     appended = sa.insert(LOG).from_select(list(values), rows, include_defaults=False)
-    return appended.returning(LOG.c.position, TRANSACTION.label("number")).cte("logged")
+    return appended.returning(LOG.c.position, TRANSACTION.label("number")).cte("diptych_logged")
 
 
 def _json(row: sa.CTE) -> sa.ColumnElement[str]:
@@ -170,4 +212,4 @@ def _stored(values: ColumnValues) -> dict[str, Any]:
 
 
 def _name(number: int) -> str:
-    return f"given_{number}"
+    return f"diptych_given_{number}"

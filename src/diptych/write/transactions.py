@@ -9,6 +9,7 @@ from typing import Protocol
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from diptych.errors import UnitOfWorkError
 from diptych.write.direct import adapter_of, driver_of, engine_errors, text_of
 from diptych.write.fence_statements import FENCE_STATEMENTS
 
@@ -69,6 +70,10 @@ _COMMIT = "COMMIT"
 _COMMIT_AND_LOOK = f"{_COMMIT}; {text_of(FENCE_STATEMENTS['postgresql'].leased)}"
 _NONE_LEASED = "SELECT 0"
 
+# Said, without an error, to the commit of a transaction that has failed. No unit of work comes here with one; it is
+# looked at all the same, where it can be seen.
+_ROLLED_BACK = "ROLLBACK"
+
 
 class _Pooled:
     def __init__(self, connection: AsyncConnection) -> None:
@@ -96,6 +101,10 @@ class _Pooled:
             raise
         self._has_begun = False
         await self.roll_back()
+        if said == _ROLLED_BACK:
+            raise UnitOfWorkError(
+                "PostgreSQL has rolled the transaction back: one of its statements had failed"
+            )
         return said == _NONE_LEASED
 
     async def roll_back(self) -> None:
