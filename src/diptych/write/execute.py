@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.write.held import ShortSelect
+from diptych.write.local import LocalStatement
 from diptych.write.sqlite_connection import SqliteConnection
 from diptych.write.to_its_end import to_its_end
 
@@ -34,6 +35,17 @@ async def select_few(
             short.was_short()
             return rows
     return (await execute(connection, short.select, values)).all()
+
+
+def insert_here(
+    connection: AsyncConnection, table: str, prepare: Callable[[sa.Dialect], LocalStatement], values: Values
+) -> Sequence[Any] | None:
+    """Inserts a row of the table in the event loop, past the engine, and returns it; None where it is not done."""
+    sqlite = sqlite_under(connection)
+    if sqlite is None or not sqlite.schema.is_quick("insert", table):
+        return None
+    (row,) = sqlite.fetch_here(prepare(connection.dialect), values)
+    return row
 
 
 async def change_row(

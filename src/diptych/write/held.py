@@ -10,6 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from diptych.write.local import LocalStatement
+
 BUDGET_S = 0.002
 """How much of the processor a read may take from the event loop. In all it may last for twice as long: what is beside
 it is the disk, or other programs of a busy machine, for which the read is not to blame."""
@@ -35,7 +37,7 @@ class ShortSelect:
     def __init__(self, select: sa.Select[Any]) -> None:
         self.select = select
         self.names = [column["name"] for column in select.column_descriptions]
-        self._compiled: _Compiled | None = None
+        self._compiled: LocalStatement | None = None
         self._short_ones = 0
         self._pause_s = 0.0
         self._resumes = 0.0
@@ -56,10 +58,11 @@ class ShortSelect:
         self._resumes = time.perf_counter() + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
-    def compiled(self, dialect: sa.Dialect) -> _Compiled:
+    def compiled(self, dialect: sa.Dialect) -> LocalStatement:
         """For this dialect, always the same one."""
         if self._compiled is None:
-            self._compiled = _Compiled(self.select, dialect)
+            types = [column["type"] for column in self.select.column_descriptions]
+            self._compiled = LocalStatement(self.select, dialect, types)
         return self._compiled
 
 
@@ -106,7 +109,7 @@ class HeldConnection:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def _read(self, compiled: _Compiled, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def _read(self, compiled: LocalStatement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         parameters = compiled.parameters(values)
         self._deadline = time.perf_counter() + 2 * self._budget_s
         self._work_until = None
@@ -137,40 +140,3 @@ class HeldConnection:
 
     def _has_worked_enough(self) -> bool:
         return self._work_until is not None and time.thread_time() >= self._work_until
-
-
-class _Compiled:
-    """A select as SQLite's driver takes it, with the conversions of its types, as an engine of the dialect has them.
-
-    What an engine does beside for each statement (its context, its cursor, its result) takes several times as long as
-    SQLite itself.
-    """
-
-    def __init__(self, select: sa.Select[Any], dialect: sa.Dialect) -> None:
-        compiled: Any = select.compile(dialect=dialect)
-        binds = [(name, compiled.binds[name]) for name in compiled.positiontup]
-        self.text = str(compiled)
-        self._stores = [
-            (name, bind.effective_value, bind.type.dialect_impl(dialect).bind_processor(dialect))
-            for name, bind in binds
-        ]
-        types = [column["type"] for column in select.column_descriptions]
-        loads = [kind.dialect_impl(dialect).result_processor(dialect, None) for kind in types]
-        self._loads = [(i, load) for i, load in enumerate(loads) if load is not None]
-
-    def parameters(self, values: Mapping[str, Any]) -> list[Any]:
-        """These values, and those that the select has itself, as SQLite stores them and in the text's order."""
-        found = ((values.get(name, own), store) for name, own, store in self._stores)
-        return [value if store is None else store(value) for value, store in found]
-
-    def loaded(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """The rows with Python's values."""
-        if not self._loads:
-            return rows
-        loaded = []
-        for row in rows:
-            values = list(row)
-            for i, load in self._loads:
-                values[i] = load(values[i])
-            loaded.append(values)
-        return loaded

@@ -6,6 +6,7 @@ The only exception is what the application asked for: rows and personal data tha
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,8 @@ from sqlalchemy.types import UserDefinedType
 from diptych.ports import Change, CommandContext
 from diptych.write.direct import DirectStatement
 from diptych.write.entities import MappedEntity
-from diptych.write.execute import change_row
+from diptych.write.execute import execute, insert_here
+from diptych.write.local import LocalStatement
 
 IMAGE_FORMAT = 1
 """The format of ``image``, ``key`` and ``old_key``, written as ``version``; a domain event has one of its own."""
@@ -76,11 +78,18 @@ async def append(
     the positions of one row are in the order of its commits.
     """
     values = heading(entity, change.kind, change.before, context) | picture(entity, change.image)
-    if connection.dialect.name == "postgresql":
-        written = await _APPEND_DIRECTLY.fetch_within(connection, values)
-    else:
-        written = (await change_row(connection, _APPEND, values, kind="insert", table=LOG.name)).all()
-    ((change.position, change.transaction),) = written
+    written = insert_here(connection, LOG.name, _append_here, values)
+    if written is None:
+        if connection.dialect.name == "postgresql":
+            (written,) = await _APPEND_DIRECTLY.fetch_within(connection, values)
+        else:
+            written = (await execute(connection, _APPEND, values)).one()
+    change.position, change.transaction = written
+
+
+@functools.lru_cache(maxsize=16)
+def _append_here(dialect: sa.Dialect) -> LocalStatement:
+    return LocalStatement(_APPEND, dialect, [LOG.c.position.type] * 2, GIVEN)
 
 
 def heading(

@@ -12,16 +12,17 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from diptych.write.held import BUDGET_S
+from diptych.write.local import LocalStatement
 from diptych.write.sqlite_schema import Schema
 
 T = TypeVar("T")
@@ -113,6 +114,19 @@ class SqliteConnection:
         """Runs a statement that touches no data in the loop."""
         with _as_of_the_driver(statement):
             self._connection.execute(statement)
+
+    def fetch_here(self, statement: LocalStatement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Runs a statement that takes microseconds in the loop. Returns its rows; raises what an engine does."""
+        try:
+            parameters = statement.parameters(values)
+        except Exception as error:  # a column's type refused a value
+            raise StatementError(str(error), statement.text, None, error) from error
+        with _as_of_the_driver(statement.text):
+            cursor = self._connection.execute(statement.text, parameters)
+            try:
+                return statement.loaded(cursor.fetchall())
+            finally:
+                cursor.close()
 
     def look_at_schema(self) -> None:
         """Takes note of what has changed in it; to be called when a transaction has begun."""
@@ -241,5 +255,7 @@ def _as_of_the_driver(statement: str) -> Iterator[None]:
     """Inside it, errors of ``sqlite3`` are raised as SQLAlchemy raises them."""
     try:
         yield
+    except sqlite3.IntegrityError as error:
+        raise IntegrityError(statement, None, error) from error
     except sqlite3.Error as error:
         raise OperationalError(statement, None, error) from error

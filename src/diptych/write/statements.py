@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.exc import NoResultFound
@@ -13,12 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError
 from diptych.write.direct import DirectStatement, is_direct
 from diptych.write.entities import MappedEntity
-from diptych.write.execute import change_row, execute, select_few
+from diptych.write.execute import change_row, execute, insert_here, select_few
 from diptych.write.held import ShortSelect
+from diptych.write.local import LocalStatement
 
 RowValues = dict[str, Any]
 
 ColumnValues = Mapping[sa.Column[Any], Any]
+
+Columns = tuple[sa.Column[Any], ...]
 
 Condition = tuple[tuple[sa.Column[Any], bool], ...]
 """Columns that are to have certain values, each with whether it is to be null."""
@@ -53,6 +56,12 @@ class Lookup:
 
 async def insert_row(connection: AsyncConnection, entity: MappedEntity, values: ColumnValues) -> RowValues:
     """Returns the row as the database holds it: its defaults and conversions are the truth."""
+    if values and has_sendable_defaults(entity):
+        given = in_order(entity, constants_of(entity, "default") | dict(values))
+        prepare = functools.partial(_insert_here, entity, tuple(given))
+        row = insert_here(connection, entity.table.name, prepare, numbered(given))
+        if row is not None:
+            return entity.row(row)
     inserted = await change_row(
         connection, _insert(entity), _stored(values), kind="insert", table=entity.table.name
     )
@@ -127,6 +136,50 @@ def _direct_select(entity: MappedEntity, condition: Condition, lock: bool) -> Di
 def has_direct_columns(entity: MappedEntity) -> bool:
     """Whether all of the table's columns are."""
     return all(is_direct(column.type) for column in entity.table.columns)
+
+
+@functools.lru_cache(maxsize=1024)
+def has_sendable_defaults(entity: MappedEntity) -> bool:
+    """Whether those that the columns have in Python are constants, or parts of statements.
+
+    A function is SQLAlchemy's to call, with its context.
+    """
+    columns = entity.table.columns
+    defaults = [default for column in columns for default in (column.default, column.onupdate)]
+    return not any(default is not None and default.is_callable for default in defaults)
+
+
+def in_order(entity: MappedEntity, given: ColumnValues) -> dict[sa.Column[Any], Any]:
+    """The values in the table's order: in whichever order somebody names the fields, there is one statement."""
+    return {column: given[column] for column in entity.table.columns if column in given}
+
+
+@functools.lru_cache(maxsize=1024)
+def constants_of(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> dict[sa.Column[Any], Any]:
+    """The defaults that are values of Python."""
+    defaults = {column: getattr(column, kind) for column in entity.table.columns}
+    return {column: one.arg for column, one in defaults.items() if one is not None and one.is_scalar}
+
+
+def parameters_of(given: Columns) -> dict[sa.Column[Any], sa.BindParameter[Any]]:
+    """Parameters for values of these columns."""
+    return {column: sa.bindparam(_number(n), type_=column.type) for n, column in enumerate(given)}
+
+
+def numbered(given: ColumnValues) -> dict[str, Any]:
+    """The values by the names of these parameters."""
+    return {_number(n): value for n, value in enumerate(given.values())}
+
+
+def _number(number: int) -> str:
+    return f"diptych_given_{number}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _insert_here(entity: MappedEntity, given: Columns, dialect: sa.Dialect) -> LocalStatement:
+    columns = entity.columns.values()
+    statement = sa.insert(entity.table).values(parameters_of(given)).returning(*columns)
+    return LocalStatement(statement, dialect, [column.type for column in columns])
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -24,21 +24,25 @@ from diptych.write.entities import MappedEntity
 from diptych.write.failures import TransactionConflict
 from diptych.write.log import LOG, TRANSACTION
 from diptych.write.statements import (
+    Columns,
     ColumnValues,
     RowValues,
     condition_of,
+    constants_of,
     equal,
     has_direct_columns,
+    has_sendable_defaults,
     identity_of,
+    in_order,
     named,
+    numbered,
+    parameters_of,
 )
 
 _NOT_SUPPORTED = "0A000"
 
 _LONGEST_NAME = 63
 """In bytes: PostgreSQL cuts longer ones, which would be missing in the image."""
-
-Columns = tuple[sa.Column[Any], ...]
 
 
 def is_possible(connection: AsyncConnection, entity: MappedEntity) -> bool:
@@ -50,8 +54,8 @@ async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
     """Adds a row. Raises what its engine does."""
-    given = _given(entity, "default", values)
-    arguments = log.heading(entity, "created", None, context) | _stored(given)
+    given = in_order(entity, _constants(entity, "default") | dict(values))
+    arguments = log.heading(entity, "created", None, context) | numbered(given)
     *row, position, number = await _fetch_one(entity, _insertion(entity, tuple(given)), connection, arguments)
     return Change(entity.describe(connection.dialect), None, entity.row(row), position, number)
 
@@ -64,8 +68,8 @@ async def update(
     context: CommandContext,
 ) -> Change:
     """Changes this row, which is locked. Raises what its engine does."""
-    given = _given(entity, "onupdate", values)
-    arguments = log.heading(entity, "updated", before, context) | _stored(given)
+    given = in_order(entity, _constants(entity, "onupdate") | dict(values))
+    arguments = log.heading(entity, "updated", before, context) | numbered(given)
     arguments |= named(identity_of(entity, before))
     *row, position, number = await _fetch_one(entity, _update(entity, tuple(given)), connection, arguments)
     return Change(entity.describe(connection.dialect), before, entity.row(row), position, number)
@@ -94,9 +98,8 @@ async def _fetch_one(
     try:
         rows = await statement.fetch_within(connection, arguments)
     except DBAPIError as error:
-        is_altered = (
-            type(error.orig).__name__ == "InvalidCachedStatementError"
-        )  # which is not supported, either
+        # An altered table is told by the same code: the driver has forgotten its statements, and knows them anew.
+        is_altered = type(error.orig).__name__ == "InvalidCachedStatementError"
         if getattr(error.orig, "sqlstate", None) == _NOT_SUPPORTED and not is_altered:
             _refused.add(entity)
             raise TransactionConflict("to be run again, with a statement for each") from error
@@ -108,49 +111,35 @@ async def _fetch_one(
 
 @functools.lru_cache(maxsize=1024)
 def _is_possible(entity: MappedEntity) -> bool:
-    defaults = [given for column in entity.table.columns for given in (column.default, column.onupdate)]
     names = [len(name.encode()) for name in entity.columns]
     return (
         has_direct_columns(entity)
-        and all(default is None or _is_sendable(default) for default in defaults)
+        and has_sendable_defaults(entity)
+        and all(is_direct(part.type) for part in _constants_in_defaults(entity))
         and max(names) <= _LONGEST_NAME
     )
 
 
-def _is_sendable(default: Any) -> bool:
-    if default.is_callable:
-        return False  # it is SQLAlchemy's to call, with its context
-    if not default.is_clause_element:
-        return True
-    return all(is_direct(part.type) for part in iterate(default.arg) if isinstance(part, sa.BindParameter))
-
-
-def _given(
-    entity: MappedEntity, kind: Literal["default", "onupdate"], values: ColumnValues
-) -> dict[sa.Column[Any], Any]:
-    """The values and, for other columns, the constants that Python has for them, in the table's order.
-
-    In whichever order somebody names the fields, there is one statement.
-    """
-    given = _constants(entity, kind) | dict(values)
-    return {column: given[column] for column in entity.table.columns if column in given}
+def _constants_in_defaults(entity: MappedEntity) -> Iterator[sa.BindParameter[Any]]:
+    for column in entity.table.columns:
+        for default in (column.default, column.onupdate):
+            if isinstance(default, sa.ColumnDefault) and default.is_clause_element:
+                yield from (part for part in iterate(default.arg) if isinstance(part, sa.BindParameter))
 
 
 @functools.lru_cache(maxsize=1024)
 def _constants(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> dict[sa.Column[Any], Any]:
-    defaults = {column: getattr(column, kind) for column in entity.table.columns}
-    constant = {column: one.arg for column, one in defaults.items() if one is not None and one.is_scalar}
-    return {column: bound(column.type, value) for column, value in constant.items()}
+    return {column: bound(column.type, value) for column, value in constants_of(entity, kind).items()}
 
 
 @functools.lru_cache(maxsize=1024)
 def _insertion(entity: MappedEntity, given: Columns) -> DirectStatement:
-    return _with_picture(entity, sa.insert(entity.table).values(_parameters(given)))
+    return _with_picture(entity, sa.insert(entity.table).values(parameters_of(given)))
 
 
 @functools.lru_cache(maxsize=1024)
 def _update(entity: MappedEntity, given: Columns) -> DirectStatement:
-    return _with_picture(entity, sa.update(entity.table).where(*_is_it(entity)).values(_parameters(given)))
+    return _with_picture(entity, sa.update(entity.table).where(*_is_it(entity)).values(parameters_of(given)))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -201,15 +190,3 @@ def _json(row: sa.CTE) -> sa.ColumnElement[str]:
 
 def _is_it(entity: MappedEntity) -> tuple[sa.ColumnElement[bool], ...]:
     return tuple(equal(condition_of({entity.columns[name]: name for name in entity.primary_key})))
-
-
-def _parameters(given: Columns) -> dict[sa.Column[Any], sa.BindParameter[Any]]:
-    return {column: sa.bindparam(_name(n), type_=column.type) for n, column in enumerate(given)}
-
-
-def _stored(values: ColumnValues) -> dict[str, Any]:
-    return {_name(number): value for number, value in enumerate(values.values())}
-
-
-def _name(number: int) -> str:
-    return f"diptych_given_{number}"

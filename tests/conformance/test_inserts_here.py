@@ -1,0 +1,94 @@
+"""Rows that are inserted in the event loop, past SQLAlchemy: what is stored and told is what its engine does."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from diptych import ConstraintError, DuplicateError, ORMService
+from diptych.write import log, statements
+from tests.conformance.conftest import config
+from tests.conformance.tables import Base, Book, Defaults, Kinds, Shelf, Size
+
+NOW = datetime.datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=datetime.UTC)
+
+VALUES: dict[str, Any] = {
+    "small": -1,
+    "big": 2**63 - 1,
+    "real": 1.0,
+    "flag": True,
+    "short": "é\u2028'",
+    "day": NOW.date(),
+    "moment": NOW.replace(tzinfo=None),
+    "instant": NOW.astimezone(datetime.timezone(datetime.timedelta(hours=5))),
+    "time": NOW.time(),
+    "span": datetime.timedelta(seconds=5),
+    "name": uuid.UUID(int=7),
+    "data": b"\x00\xff",
+    "size": Size.LARGE,
+    "word": "yes",
+    "document": {"a": [1, None]},
+    "backwards": "abc",
+}
+
+
+@pytest.fixture
+async def orm(sqlite_url: str) -> AsyncIterator[ORMService]:
+    async with ORMService(config(sqlite_url)) as service:
+        await service.init(models=Base)
+        yield service
+
+
+def watched(orm: ORMService) -> list[str]:
+    """What the engine executes from now on."""
+    seen: list[str] = []
+    sa.event.listen(
+        orm.engines.writer.sync_engine, "after_cursor_execute", lambda *call: seen.append(call[2])
+    )
+    return seen
+
+
+async def test_the_engine_begins_and_no_more(orm: ORMService):
+    seen = watched(orm)
+    await orm.create(Book, title="T", author="A")
+    await orm.create(Book, author="B", title="U", isbn="1")
+    assert {statement.split()[0] for statement in seen} == {"BEGIN"}
+
+
+async def test_values_of_every_type_are_stored_and_returned_as_an_engine_does(orm, monkeypatch):
+    here = await orm.create(Kinds, **VALUES)
+    for module in (statements, log):
+        monkeypatch.setattr(module, "insert_here", lambda *_: None)
+    seen = watched(orm)
+    by_engine = await orm.create(Kinds, **VALUES)
+    assert any(statement.startswith("INSERT INTO kinds") for statement in seen)
+    names = [column.key for column in Kinds.__table__.columns if column.key != "id"]
+    assert [getattr(here, name) for name in names] == [getattr(by_engine, name) for name in names]
+    async with orm.engines.reader.connect() as connection:
+        raw = f"SELECT {', '.join(names)} FROM kinds"
+        first, second = (await connection.execute(sa.text(raw))).all()
+        images = (await connection.execute(sa.text("SELECT image, recorded_at FROM diptych_log"))).all()
+    assert first == second
+    assert images[0][0] == images[1][0].replace('"id":2', '"id":1')
+    assert [len(recorded_at) for _, recorded_at in images] == [26, 26]
+
+
+async def test_errors_are_told_as_ever_and_leave_nothing(orm: ORMService):
+    await orm.create(Book, title="T", author="A")
+    with pytest.raises(DuplicateError) as refused:
+        await orm.create(Book, title="T", author="B")
+    assert tuple(refused.value.columns) == ("title",)
+    with pytest.raises(ConstraintError):
+        await orm.create(Shelf, room="north", number=1, book_id=77)
+    async with orm.engines.reader.connect() as connection:
+        assert (await connection.execute(sa.text("SELECT count(*) FROM diptych_log"))).scalar_one() == 1
+
+
+async def test_defaults_made_by_a_function_are_the_engines(orm: ORMService):
+    made = await orm.create(Defaults, name="four")
+    assert (made.python, made.server, made.length) == ("made in Python", "made by the server", 4)
