@@ -20,6 +20,7 @@ from diptych import (
     ORMService,
 )
 from diptych.write import sqlite_connection, sqlite_transactions
+from diptych.write.execute import sqlite_under
 from diptych.write.unit_of_work import UnitOfWork, new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
@@ -504,3 +505,25 @@ async def test_a_select_that_takes_long_is_interrupted_and_run_in_the_thread(
     assert found is not None
     assert found.stock_quantity == 3
     assert len(await kept(orm)) == 2_001
+
+
+async def test_who_is_told_goes_on_before_the_next_transaction_begins(orm: ORMService, monkeypatch):
+    """A process that is stopped when it brings a change to Redis must not keep the file locked."""
+    units = orm.units
+    locked: list[bool] = []
+    connections: list[Any] = []
+    commit = units._commit_transaction
+
+    async def committing(transaction: Any) -> bool:
+        is_known = await commit(transaction)
+        locked.append(connections[-1].in_transaction)
+        return is_known
+
+    monkeypatch.setattr(units, "_commit_transaction", committing)
+
+    async def work(unit: UnitOfWork) -> None:
+        await orm.create(Book, title=f"{len(connections)}", author="A")
+        connections.append(sqlite_under(await unit._transaction.connection()))
+
+    await asyncio.gather(*(units.run(work, new_context(), f"kind {number}") for number in range(5)))
+    assert locked == [False] * 5

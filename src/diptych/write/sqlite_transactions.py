@@ -89,6 +89,9 @@ class SqliteTransactions:
                 async with self._turns.take():
                     if self._next() is not None:
                         await self._share(self._waiting.popleft())
+            # Those who were told go on before the next one locks the file: should this process be stopped just when
+            # they bring their changes to Redis, the others could not even renew a lease.
+            await asyncio.sleep(0)
 
     def _next(self) -> _Member | None:
         """The one that waits for longest; those that have given up are dropped."""
