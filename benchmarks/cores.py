@@ -9,15 +9,18 @@ from contextlib import contextmanager
 ARE_PINNED = hasattr(os, "sched_setaffinity")
 """Only Linux lets a process be pinned; elsewhere the system moves them about, and figures are less steady."""
 
+_CORES = sorted(os.sched_getaffinity(0)) if ARE_PINNED else [0]
+"""As there were when the benchmarks began. Asked while something is started on one, it would be all."""
+
 
 def server_core() -> set[int]:
     """Where the server runs that is measured; SQLite runs in it."""
-    return {_cores()[0]}
+    return {_CORES[0]}
 
 
 def load_core() -> set[int]:
     """Where the load, Valkey and PostgreSQL run. On a machine with one core that is the server's."""
-    return {_cores()[-1]}
+    return {_CORES[-1]}
 
 
 @contextmanager
@@ -32,7 +35,3 @@ def on_cores(cores: set[int] | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if ARE_PINNED else [0]

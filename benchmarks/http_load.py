@@ -44,6 +44,7 @@ class Load:
         self._idle: deque[_Connection] = deque()
         self._due: deque[float] = deque()
         self._busy = 0
+        self._is_over = False
         self._begin = self._end = 0.0
         self._done = asyncio.Event()
         self._take = self._take_closed if job.rate is None else self._take_open
@@ -86,7 +87,7 @@ class Load:
         else:
             self.failed(f"a connection was closed instead of an answer: {error}")
             self._busy -= 1
-            self._finish_if_idle(time.perf_counter())
+            self._finish_if_idle()
 
     def failed(self, error: str) -> None:
         """Counts an error, and keeps the words of the first ones."""
@@ -106,7 +107,7 @@ class Load:
         if now < self._end:
             self._send(connection, now)
         else:
-            self._finish_if_idle(now)
+            self._finish_if_idle()
 
     def _take_open(self, connection: _Connection, now: float) -> None:
         if self._begin <= connection.due <= self._end:
@@ -115,7 +116,7 @@ class Load:
             self._send(connection, self._due.popleft())
         else:
             self._idle.append(connection)
-            self._finish_if_idle(now)
+            self._finish_if_idle()
 
     def _tick(self, due: float) -> None:
         if due > self._end:
@@ -126,8 +127,8 @@ class Load:
         else:
             self._due.append(due)
 
-    def _finish_if_idle(self, now: float) -> None:
-        if now >= self._end and self._busy == 0:
+    def _finish_if_idle(self) -> None:
+        if self._is_over and self._busy == 0:
             self._done.set()
 
     async def _cpu_while_measured(self) -> float:
@@ -137,9 +138,9 @@ class Load:
         return time.process_time() - before
 
     async def _last_answers(self) -> None:
-        # Not by the clock: the loop wakes up a little before its time.
-        if self._busy == 0:
-            self._done.set()
+        # Not by the clock: the loop wakes up a little before its time, and the last answer may come before it, too.
+        self._is_over = True
+        self._finish_if_idle()
         try:
             await asyncio.wait_for(self._done.wait(), _PATIENCE_S)
         except TimeoutError:

@@ -100,8 +100,10 @@ def running(server: Server, cores: set[int] | None = None, *, path: str | None =
 
 @contextmanager
 def stored(server: RedisServer) -> Iterator[RedisServer]:
-    """Starts a Valkey on the load's core."""
-    with on_cores(load_core()), server:
+    """Starts a Valkey on the load's core. What is started while it runs is not kept there with it."""
+    with contextlib.ExitStack() as stack:
+        with on_cores(load_core()):
+            stack.enter_context(server)
         yield server
 
 
