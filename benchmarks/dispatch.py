@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
 
 
 async def cases(quick: bool) -> AsyncGenerator[Case, None]:
-    """One case: the three ways to the same handler."""
+    """One case: the two ways to the same handler."""
     messages, handler_classes = _messages_and_handlers(REGISTERED)
     message = messages[REGISTERED // 2](number=7)
     bus = Bus(handler_classes, {})
@@ -40,7 +40,6 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
         async with Diptych(config, models=Base, handlers=handler_classes) as app:
             candidates = {
                 "bare look-up and await": _bare(handlers, message, calls),
-                "Bus.dispatch": _repeated(bus.dispatch, message, calls),
                 "Diptych.ask": _repeated(app.ask, message, calls),
             }
             yield Case("One message, one handler", 15 if quick else 201, candidates)

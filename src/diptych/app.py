@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from diptych.bus import Bus, by_type
+from diptych.bus import Bus, Handler, by_type
 from diptych.config import ConfigService
 from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError, NotStartedError, WiringError
@@ -68,6 +68,7 @@ class Diptych:
         self._services = tuple(services)
         self._actor = actor
         self._running: _Running | None = None
+        self._queries: Mapping[type, Handler] = {}
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -76,11 +77,12 @@ class Diptych:
             if self._running is None:
                 async with contextlib.AsyncExitStack() as exits:
                     self._running = await self._start(exits)
+                    self._queries = self._running.bus.queries
 
     async def stop(self) -> None:
         """Finishes the commands that are being committed and closes everything. Safe to call twice."""
         async with self._starting:
-            running, self._running = self._running, None
+            running, self._running, self._queries = self._running, None, {}
             if running is not None:
                 await running.exits.aclose()
 
@@ -107,9 +109,12 @@ class Diptych:
 
     def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
         """The query's handler, called: awaited, it is its result."""
-        if not isinstance(query, Query):
-            raise TypeError(f"ask takes a Query, not {type(query).__name__}; commands go to execute")
-        return self._run.bus.dispatch(query)
+        handler = self._queries.get(type(query))
+        if handler is None:
+            if not isinstance(query, Query):
+                raise TypeError(f"ask takes a Query, not {type(query).__name__}; commands go to execute")
+            handler = self._run.bus.handler_of(type(query))  # says why there is none
+        return handler(query)
 
     async def rebuild(
         self, read_model: type[ReadModel[Any]], tell: Callable[[Progress], None] | None = None

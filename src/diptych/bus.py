@@ -56,9 +56,10 @@ class Bus:
         except KeyError:
             raise WiringError([_no_handler(message_type)]) from None
 
-    def dispatch(self, message: Any) -> Coroutine[Any, Any, Any]:
-        """The handler of the message, called: awaited, it is its result."""
-        return self.handler_of(type(message))(message)
+    @property
+    def queries(self) -> dict[type, Handler]:
+        """The handlers of queries alone, by the types of these."""
+        return {kind: handler for kind, handler in self._handlers.items() if issubclass(kind, Query)}
 
 
 def by_type(services: Sequence[object]) -> dict[type, object | None]:

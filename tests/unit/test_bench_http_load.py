@@ -109,7 +109,7 @@ async def test_answers_that_come_between_the_loops_waking_and_the_end_are_the_la
             await asyncio.sleep(0.025)  # the first request is on its way; it is answered long before the end
             return 0.0
 
-        load._cpu_while_measured = wake_early
+        load._cpu_while_measured = wake_early  # type: ignore[method-assign]
         outcome = await asyncio.wait_for(load.run(), 10)
     assert outcome.errors == []
     assert outcome.sent > 0

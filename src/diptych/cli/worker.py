@@ -25,6 +25,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 STOP_TIMEOUT_S = 20
+_UNDER_WAY = 10_000  # objects: some hundred requests
 _LONGEST_TEXT = 3500  # bytes; below 4096 a pipe never mixes what several workers write
 
 
@@ -117,9 +118,15 @@ class Watched:
 
 def _spare_the_collector() -> None:
     """What has been loaded stays for good. The garbage collector would look through all of it again and again, and
-    each time nobody would be answered for some 50 ms."""
+    each time nobody would be answered for some 50 ms.
+
+    It also looks whenever there are so many objects more than the last time, 700 by default: a few dozen requests
+    that are under way at once have as many, and are no garbage.
+    """
     gc.collect()
     gc.freeze()
+    first, *others = gc.get_threshold()
+    gc.set_threshold(max(first, _UNDER_WAY), *others)
 
 
 def _is_process() -> bool:

@@ -15,6 +15,14 @@ __all__ = ["Answers", "Headers"]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
+_ONLY_WITH_BODY = 2
+"""How many headers concern the body."""
+
+_KEPT = 8192
+_LONGEST_KEPT = 1000
+"""The headers of how many bodies are kept, and how long those may be, in bytes: some megabytes at most. To find them
+takes a hash of the body, too; of a long one that saves nothing."""
+
 _QUERY_HEADERS: Headers = [(name.lower().encode(), value.encode()) for name, value in QUERY_HEADERS.items()]
 
 
@@ -24,15 +32,19 @@ class Answers:
     def __init__(self, headers: Headers = ()) -> None:
         present = {name for name, _ in _QUERY_HEADERS}
         self._headers = [*_QUERY_HEADERS, *(pair for pair in headers if pair[0] not in present)]
-        self._headers_of = functools.lru_cache(maxsize=64)(self._made_headers_of)
+        # The same bytes have the same headers: of documents that are asked again and again they are made once.
+        self._kept = functools.lru_cache(maxsize=_KEPT)(self._headers_of)
 
-    def found(self, body: bytes, served: Served, scope: Scope) -> tuple[Message, Message]:
-        """The JSON of a document or a page, or 304 if the client has just that."""
-        tag = etag(body)
-        headers = [*self._headers_of(served), (b"etag", tag.encode())]
-        if _is_conditional(scope) and is_unchanged(scope, tag):
-            return _answer(304, headers, b"")
-        headers += (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))
+    def found(
+        self, body: bytes, served: Served, scope: Scope, is_conditional: bool = True
+    ) -> tuple[Message, Message]:
+        """The JSON of a document or a page, or 304 if the client has just that.
+
+        It may be left out to look whether it has where the request is known to have no `If-None-Match`.
+        """
+        headers = self._kept(body, served) if len(body) <= _LONGEST_KEPT else self._headers_of(body, served)
+        if is_conditional and is_unchanged(scope, etag(body)):
+            return _answer(304, headers[_ONLY_WITH_BODY:], b"")
         return _answer(200, headers, body)
 
     def problem(self, problem: Problem) -> tuple[Message, Message]:
@@ -42,17 +54,18 @@ class Answers:
         pairs = ((name.lower().encode(), value.encode("latin-1")) for name, value in own.items())
         return _answer(problem.status, [*self._headers, *pairs], body)
 
-    def _made_headers_of(self, served: Served) -> Headers:
-        return (*self._headers, (b"cache-status", cache_status(served).encode()))
+    def _headers_of(self, body: bytes, served: Served) -> Headers:
+        """Those that an answer without a body does not have come first."""
+        return (
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"etag", etag(body).encode()),
+            (b"cache-status", cache_status(served).encode()),
+            *self._headers,
+        )
 
 
 def _answer(status: int, headers: Headers, body: bytes) -> tuple[Message, Message]:
-    start = {"type": "http.response.start", "status": status, "headers": headers}
+    # A list of its own: what is around an application may add to it.
+    start = {"type": "http.response.start", "status": status, "headers": list(headers)}
     return start, {"type": "http.response.body", "body": body}
-
-
-def _is_conditional(scope: Scope) -> bool:
-    for name, _ in scope["headers"]:  # noqa: SIM110 - a generator takes longer than the loop
-        if name == b"if-none-match":
-            return True
-    return False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Protocol
 
 from diptych.http.asgi import RequestScope, header_values
@@ -76,7 +76,7 @@ def cache_status(served: ServedBy) -> str:
 
 def etag(body: bytes) -> str:
     """The value of `ETag` for a body: a hash of its bytes, so the same whichever store and process gave them."""
-    return f'"{hashlib.sha256(body, usedforsecurity=False).hexdigest()[:24]}"'
+    return f'"{sha256(body).hexdigest()[:24]}"'
 
 
 def is_unchanged(scope: RequestScope, tag: str) -> bool:

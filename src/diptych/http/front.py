@@ -86,7 +86,11 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        query = self._query_of(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        query, is_conditional = None, False
+        if scope["type"] == "http" and scope["method"] == "GET":
+            accepted, is_conditional = _read(scope["headers"])
+            if not accepted or not _prefers_html(accepted):
+                query = self._query_of(scope)
         if query is None:
             await self._app(scope, receive, send)
             return
@@ -96,20 +100,19 @@ class Front:
         except Exception as error:
             answer, scope = self._failure(error), {**scope, QUERY_ERROR: error}
         else:
-            answer = self._answer(found, scope)
+            # Without a body there is nothing to send: the framework knows what to say then.
+            body = getattr(found, "body", None)
+            answer = body and self._answers.found(body, found.served, scope, is_conditional)
         finally:
             request_scope.reset(token)
-        if answer is None:
+        if not answer:
             await self._app(scope, receive, send)
             return
-        start, body = answer
-        await send(start)
-        await send(body)
+        await send(answer[0])
+        await send(answer[1])
 
     def _query_of(self, scope: Scope) -> Query[Any] | None:
-        """What the request asks; None if it is for the framework."""
-        if not _wants_json(scope):
-            return None
+        """What the path and the query string ask; None if they are for the framework."""
         sent, parameters, mount = scope.get("raw_path"), scope["query_string"], scope.get("root_path", "")
         if sent is None:
             sent = sent_path(scope)
@@ -134,11 +137,6 @@ class Front:
         except (InvalidMessage, UnicodeDecodeError, _NotCanonical):
             return None
 
-    def _answer(self, found: Any, scope: Scope) -> tuple[Message, Message] | None:
-        """None if there is nothing to send: the framework knows what to say then."""
-        body = getattr(found, "body", None)
-        return None if body is None else self._answers.found(body, found.served, scope)
-
     def _failure(self, error: Exception) -> tuple[Message, Message] | None:
         """None for an error that the framework, or the application, knows what to say of."""
         return self._answers.problem(problem_for(error)) if isinstance(error, UnavailableError) else None
@@ -148,12 +146,15 @@ class _NotCanonical(Exception):
     """The path, or the query string, has another form than the one that is answered here."""
 
 
-def _wants_json(scope: Scope) -> bool:
-    accepted = b""
-    for name, value in scope["headers"]:
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bool]:
+    """What the client accepts, and whether it says what it has already."""
+    accepted, is_conditional = b"", False
+    for name, value in headers:
         if name == b"accept":
             accepted = accepted + b"," + value if accepted else value
-    return not accepted or not _prefers_html(accepted)
+        elif name == b"if-none-match":
+            is_conditional = True
+    return accepted, is_conditional
 
 
 @functools.lru_cache(maxsize=256)

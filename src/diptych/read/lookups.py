@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
+from diptych.read.projection import key_bytes
+
 _AT_ONCE = 64
 """Keys of one command: with more, what is found first would wait longer than it gains."""
 
 _COMMANDS = 16
 """At once. More look-ups wait here, where one that is cancelled costs Redis nothing."""
 
-_LookUp: TypeAlias = tuple[bytes, asyncio.Future[bytes | None]]
+_LookUp: TypeAlias = tuple[Any, asyncio.Future[bytes | None]]
 
 
 class LookUps:
@@ -25,12 +27,13 @@ class LookUps:
         self._waiting: deque[_LookUp] = deque()
         self._under_way: set[Batch] = set()
 
-    def get(self, key: bytes) -> asyncio.Future[bytes | None]:
+    def get(self, key: Any) -> asyncio.Future[bytes | None]:
         """Awaited, it is what was found for the key."""
-        loop = asyncio.get_running_loop()
         if not self._waiting:
-            loop.call_soon(self._let_go)
-        found: asyncio.Future[bytes | None] = loop.create_future()
+            # Asked for once a turn: before Python 3.12 it is a system call.
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._let_go)
+        found: asyncio.Future[bytes | None] = self._loop.create_future()
         self._waiting.append((key, found))
         return found
 
@@ -57,7 +60,7 @@ class Batch:
     """Look-ups that are asked by one command."""
 
     def __init__(self, look_ups: Sequence[_LookUp], on_ended: Callable[[Batch], None]) -> None:
-        self.keys = [key for key, _ in look_ups]
+        self.keys = [key_bytes(key) for key, _ in look_ups]
         self._waiting = [found for _, found in look_ups]
         self._on_ended = on_ended
         self._task: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ from diptych.ports import STAMP_BYTES, Incarnation
 from diptych.read.fallback import SqlFallback
 from diptych.read.lookups import Batch, LookUps
 from diptych.read.model import Document, ListOrder, Page, Served
-from diptych.read.projection import ListIndex, Projection, check_limit, key_bytes, page_body
+from diptych.read.projection import ListIndex, Projection, check_limit, page_body
 
 if TYPE_CHECKING:
     from diptych.read.connection import Channel  # needs the extra; a reader of SQL alone does not
@@ -63,7 +63,7 @@ class Reader:
         """The document with this key; what ``ReadModel.get`` promises."""
         key = self._projection.looked_for(key)
         if self._source is not None:
-            found = await self._source.get(key)
+            found = await self._source.look_ups.get(key)
             if found is not None:
                 return Document(found or None, _REDIS, self._projection.document)
         served = self._served_by_sql()
@@ -100,7 +100,9 @@ class RedisSource:
         self._watch = watch
         self._generation = b""
         self._vouched: tuple[bytes, Incarnation, bytes] | None = None
-        self._look_ups = LookUps(self._look_up)
+        self.look_ups = LookUps(self._look_up)
+        """By keys. Awaited, a look-up is the document's body, empty if there is no such row; None if Redis is not to
+        be trusted."""
         self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
         self._parse = Lease.parse
 
@@ -108,10 +110,6 @@ class RedisSource:
     def reason(self) -> str:
         """Why SQL answers."""
         return self._watch.reason
-
-    def get(self, key: Any) -> Awaitable[bytes | None]:
-        """The document's body, empty if there is no such row; None if Redis is not to be trusted."""
-        return self._look_ups.get(key_bytes(key))
 
     async def page(self, index: ListIndex, after: bytes | None, limit: int) -> bytes | None:
         """The page's body; None if Redis is not to be trusted."""
