@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from diptych.http import etag
@@ -10,7 +12,7 @@ from diptych.read.model import Served
 
 FROM_REDIS = Served("redis")
 FROM_SQL = Served("sql", "no-lease")
-SCOPE = {"headers": []}
+SCOPE: dict[str, Any] = {"headers": []}
 
 
 @pytest.mark.parametrize("size", [0, 1000, 1001, 100_000])
