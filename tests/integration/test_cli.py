@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 import redis
 
@@ -390,6 +391,20 @@ def test_the_embedded_valkey_dies_with_a_killed_guard():
         assert valkey._guard is not None
         valkey._guard.kill()
         assert eventually(lambda: is_away(valkey.url))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the environment of a process")
+@pytest.mark.parametrize("own", [None, "glibc.malloc.arena_max=2"])
+def test_the_embedded_valkey_keeps_freed_memory_at_hand_unless_its_allocator_is_set(
+    own: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    with EmbeddedValkey() as valkey:
+        assert valkey._guard is not None
+        [server] = psutil.Process(valkey._guard.pid).children()
+        assert server.environ()["GLIBC_TUNABLES"] == (own or "glibc.malloc.tcache_count=1000")
 
 
 def test_the_embedded_valkey_is_private_even_where_paths_are_long(

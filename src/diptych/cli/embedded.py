@@ -29,6 +29,20 @@ appendonly no
 maxmemory-policy noeviction
 """
 
+_TUNABLES = "GLIBC_TUNABLES"
+_MANY_OF_A_SIZE = "glibc.malloc.tcache_count=1000"
+
+
+def valkey_environment() -> dict[str, str]:
+    """The environment for a Valkey of the wheel: this process's, with more room in the C library's allocator.
+
+    Valkey as it is usually built allocates by jemalloc, the wheel's by the C library. That keeps at hand seven freed
+    pieces of a size, and looks for more among all that are free: with a million documents, a page of fifty took
+    Valkey half as long again as with a thousand. What is set for it already is left alone; where the C library is
+    another one, nobody reads it.
+    """
+    return {_TUNABLES: _MANY_OF_A_SIZE, **os.environ}
+
 
 class EmbeddedValkeyError(DiptychError):
     """The embedded Valkey did not start; the text holds the end of its log."""
@@ -88,6 +102,7 @@ class EmbeddedValkey:
         program = Path(__file__).with_name("_valkey_guard.py")
         self._guard = subprocess.Popen(  # noqa: S603
             [sys.executable, "-I", "-S", program, self._binary, self._directory],
+            env=valkey_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl+C is for us: the Valkey stays until the workers have ended
