@@ -101,10 +101,12 @@ def running(server: Server, cores: set[int] | None = None, *, path: str | None =
 @contextmanager
 def stored(server: RedisServer) -> Iterator[RedisServer]:
     """Starts a Valkey on the load's core. What is started while it runs is not kept there with it."""
-    with contextlib.ExitStack() as stack:
+    try:
         with on_cores(load_core()):
-            stack.enter_context(server)
+            server.start()
         yield server
+    finally:
+        server.close()
 
 
 def catalogue(database: str, redis_url: str = "none", *, workers: int = 1) -> CatalogueServer:

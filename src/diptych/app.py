@@ -77,7 +77,7 @@ class Diptych:
             if self._running is None:
                 async with contextlib.AsyncExitStack() as exits:
                     self._running = await self._start(exits)
-                    self._queries = self._running.bus.queries
+                    self._queries = self._running.bus.queries()
 
     async def stop(self) -> None:
         """Finishes the commands that are being committed and closes everything. Safe to call twice."""

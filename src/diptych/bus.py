@@ -56,7 +56,6 @@ class Bus:
         except KeyError:
             raise WiringError([_no_handler(message_type)]) from None
 
-    @property
     def queries(self) -> dict[type, Handler]:
         """The handlers of queries alone, by the types of these."""
         return {kind: handler for kind, handler in self._handlers.items() if issubclass(kind, Query)}

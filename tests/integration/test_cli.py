@@ -32,7 +32,7 @@ from tests.servers import HOST, RedisServer
 
 DIPTYCH = [sys.executable, "-m", "diptych.cli"]
 APPLICATION = """
-    import asyncio, json, os, pathlib, signal, socket, time
+    import asyncio, gc, json, os, pathlib, signal, socket, time
 
     pathlib.Path(f"imported-by-{os.getpid()}").touch()
 
@@ -48,11 +48,19 @@ APPLICATION = """
             await send({"type": "lifespan.shutdown.complete"})
             return
         facts = {name: value for name, value in os.environ.items() if name.startswith("DIPTYCH_")}
-        body = json.dumps(facts | {"pid": os.getpid()}).encode()
+        body = json.dumps(facts | {"pid": os.getpid(), "collects_after": gc.get_threshold()[0]}).encode()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
     def make():
+        return app
+
+    def collecting_after_20000():
+        gc.set_threshold(20_000)
+        return app
+
+    def never_collecting():
+        gc.set_threshold(0)
         return app
 
     async def without_lifespan(scope, receive, send):
@@ -260,6 +268,14 @@ def test_a_factory_and_an_application_without_lifespan_are_served():
             assert served.end()[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("target", "wanted"), [("make", 10_000), ("collecting_after_20000", 20_000), ("never_collecting", 0)]
+)
+def test_the_garbage_collector_begins_late_and_as_the_application_has_set_it(target: str, wanted: int):
+    with running(command=[*DIPTYCH, "run", f"tiny:{target}", "--factory", "--port", "0"]) as served:
+        assert served.ask()["collects_after"] == wanted
+
+
 def test_the_access_log_is_written_only_when_asked_for():
     with running() as served:
         served.ask()
@@ -394,17 +410,22 @@ def test_the_embedded_valkey_dies_with_a_killed_guard():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the environment of a process")
-@pytest.mark.parametrize("own", [None, "glibc.malloc.arena_max=2"])
-def test_the_embedded_valkey_keeps_freed_memory_at_hand_unless_its_allocator_is_set(
-    own: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ("", "glibc.malloc.tcache_count=127"),
+        ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=127"),
+        ("glibc.malloc.tcache_count=9", "glibc.malloc.tcache_count=9"),
+    ],
+)
+def test_the_embedded_valkey_keeps_freed_memory_at_hand_unless_that_is_set(
+    own: str, wanted: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    if own is not None:
-        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    monkeypatch.setenv("GLIBC_TUNABLES", own)
     with EmbeddedValkey() as valkey:
         assert valkey._guard is not None
-        [server] = psutil.Process(valkey._guard.pid).children()
-        assert server.environ()["GLIBC_TUNABLES"] == (own or "glibc.malloc.tcache_count=1000")
+        # The guard's, which hands it on: Valkey writes its title over its own.
+        assert psutil.Process(valkey._guard.pid).environ()["GLIBC_TUNABLES"] == wanted
 
 
 def test_the_embedded_valkey_is_private_even_where_paths_are_long(

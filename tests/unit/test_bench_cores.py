@@ -9,6 +9,7 @@ import pytest
 from benchmarks.catalogue import valkey
 from benchmarks.cores import ARE_PINNED, load_core, on_cores, server_core
 from benchmarks.servers import stored
+from tests.servers import redis_binary, valkey_binary
 
 pytestmark = pytest.mark.skipif(
     not ARE_PINNED or len(os.sched_getaffinity(0)) < 2,
@@ -20,6 +21,7 @@ def test_the_server_and_the_load_have_different_cores():
     assert server_core().isdisjoint(load_core())
 
 
+@pytest.mark.skipif(not (valkey_binary() or redis_binary()), reason="missing component: Valkey or Redis")
 def test_what_is_started_while_a_valkey_runs_is_not_kept_on_its_core():
     before = os.sched_getaffinity(0)
     with stored(valkey()) as store:

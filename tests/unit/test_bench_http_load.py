@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from benchmarks.http_job import Exchange, Job, Numbered, Repeated
 from benchmarks.http_load import Load, content_length
@@ -102,8 +101,7 @@ async def test_what_is_due_while_a_server_stalls_is_asked_and_counted_afterwards
 
 async def test_answers_that_come_between_the_loops_waking_and_the_end_are_the_last_ones():
     async with serving(echoing, stall_s=0.02) as port:
-        load = Load(job(port, rate=100.0))
-        load.job = structs.replace(load.job, seconds=60.0)
+        load = Load(Job(port, 2, 60.0, BOTH, warm_up_s=0.01, rate=100.0))
 
         async def wake_early() -> float:
             await asyncio.sleep(0.025)  # the first request is on its way; it is answered long before the end

@@ -21,7 +21,7 @@ class Store:
         self.look_ups = LookUps(self.sent.append)
 
     def ask(self, *numbers: int) -> list[asyncio.Future[bytes | None]]:
-        return [self.look_ups.get(number) for number in numbers]
+        return [self.look_ups.get(b"%d" % number) for number in numbers]
 
     def answer(self) -> None:
         """All that has been sent up to now."""

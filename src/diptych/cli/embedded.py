@@ -30,18 +30,22 @@ maxmemory-policy noeviction
 """
 
 _TUNABLES = "GLIBC_TUNABLES"
-_MANY_OF_A_SIZE = "glibc.malloc.tcache_count=1000"
+_PIECES_OF_A_SIZE = "glibc.malloc.tcache_count"
+_MOST_PIECES = 127  # what every release takes; older ones count them in seven bits
 
 
 def valkey_environment() -> dict[str, str]:
     """The environment for a Valkey of the wheel: this process's, with more room in the C library's allocator.
 
-    Valkey as it is usually built allocates by jemalloc, the wheel's by the C library. That keeps at hand seven freed
-    pieces of a size, and looks for more among all that are free: with a million documents, a page of fifty took
-    Valkey half as long again as with a thousand. What is set for it already is left alone; where the C library is
-    another one, nobody reads it.
+    Valkey as it is usually built allocates by jemalloc, the wheel's by the C library. That keeps at hand a few freed
+    pieces of a size (seven in most releases), and looks for more among all that are free: with a million documents, a
+    page of fifty took Valkey half as long again as with a thousand. How many it keeps is left alone if it is set
+    already; where the C library is another one, nobody reads it.
     """
-    return {_TUNABLES: _MANY_OF_A_SIZE, **os.environ}
+    tunables = os.environ.get(_TUNABLES, "")
+    if _PIECES_OF_A_SIZE not in tunables:
+        tunables = ":".join(filter(None, (tunables, f"{_PIECES_OF_A_SIZE}={_MOST_PIECES}")))
+    return {**os.environ, _TUNABLES: tunables}
 
 
 class EmbeddedValkeyError(DiptychError):

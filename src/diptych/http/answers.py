@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from diptych.http.asgi import Message, Scope
 from diptych.http.caching import QUERY_HEADERS, cache_status, etag, is_unchanged
@@ -15,13 +15,19 @@ __all__ = ["Answers", "Headers"]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-_ONLY_WITH_BODY = 2
-"""How many headers concern the body."""
-
 _KEPT = 8192
 _LONGEST_KEPT = 1000
-"""The headers of how many bodies are kept, and how long those may be, in bytes: some megabytes at most. To find them
-takes a hash of the body, too; of a long one that saves nothing."""
+"""The headers of how many bodies are kept, and how long those may be, in bytes: 15 MB at most, bodies included. To
+find them takes a hash of the body, too; of a long one that saves nothing."""
+
+
+class _Made(NamedTuple):
+    """The headers of a body: all of them, those that its absence has too, and the tag that is among both."""
+
+    whole: Headers
+    without_body: Headers
+    tag: str
+
 
 _QUERY_HEADERS: Headers = [(name.lower().encode(), value.encode()) for name, value in QUERY_HEADERS.items()]
 
@@ -33,19 +39,19 @@ class Answers:
         present = {name for name, _ in _QUERY_HEADERS}
         self._headers = [*_QUERY_HEADERS, *(pair for pair in headers if pair[0] not in present)]
         # The same bytes have the same headers: of documents that are asked again and again they are made once.
-        self._kept = functools.lru_cache(maxsize=_KEPT)(self._headers_of)
+        self._kept = functools.lru_cache(maxsize=_KEPT)(self._made)
 
     def found(
         self, body: bytes, served: Served, scope: Scope, is_conditional: bool = True
     ) -> tuple[Message, Message]:
         """The JSON of a document or a page, or 304 if the client has just that.
 
-        It may be left out to look whether it has where the request is known to have no `If-None-Match`.
+        Whether it has is not looked for if the request is not ``is_conditional``: it has no `If-None-Match`.
         """
-        headers = self._kept(body, served) if len(body) <= _LONGEST_KEPT else self._headers_of(body, served)
-        if is_conditional and is_unchanged(scope, etag(body)):
-            return _answer(304, headers[_ONLY_WITH_BODY:], b"")
-        return _answer(200, headers, body)
+        made = self._kept(body, served) if len(body) <= _LONGEST_KEPT else self._made(body, served)
+        if is_conditional and is_unchanged(scope, made.tag):
+            return _answer(304, made.without_body, b"")
+        return _answer(200, made.whole, body)
 
     def problem(self, problem: Problem) -> tuple[Message, Message]:
         """A problem as JSON."""
@@ -54,15 +60,11 @@ class Answers:
         pairs = ((name.lower().encode(), value.encode("latin-1")) for name, value in own.items())
         return _answer(problem.status, [*self._headers, *pairs], body)
 
-    def _headers_of(self, body: bytes, served: Served) -> Headers:
-        """Those that an answer without a body does not have come first."""
-        return (
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"etag", etag(body).encode()),
-            (b"cache-status", cache_status(served).encode()),
-            *self._headers,
-        )
+    def _made(self, body: bytes, served: Served) -> _Made:
+        tag, status = etag(body), cache_status(served)
+        always = ((b"etag", tag.encode()), (b"cache-status", status.encode()), *self._headers)
+        of_body = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+        return _Made((*of_body, *always), always, tag)
 
 
 def _answer(status: int, headers: Headers, body: bytes) -> tuple[Message, Message]:

@@ -88,7 +88,7 @@ class Front:
         """The ASGI application."""
         query, is_conditional = None, False
         if scope["type"] == "http" and scope["method"] == "GET":
-            accepted, is_conditional = _read(scope["headers"])
+            accepted, is_conditional = _asked_for(scope["headers"])
             if not accepted or not _prefers_html(accepted):
                 query = self._query_of(scope)
         if query is None:
@@ -100,12 +100,12 @@ class Front:
         except Exception as error:
             answer, scope = self._failure(error), {**scope, QUERY_ERROR: error}
         else:
-            # Without a body there is nothing to send: the framework knows what to say then.
             body = getattr(found, "body", None)
-            answer = body and self._answers.found(body, found.served, scope, is_conditional)
+            # Without one there is nothing to send: the framework knows what to say then.
+            answer = None if body is None else self._answers.found(body, found.served, scope, is_conditional)
         finally:
             request_scope.reset(token)
-        if not answer:
+        if answer is None:
             await self._app(scope, receive, send)
             return
         await send(answer[0])
@@ -146,7 +146,7 @@ class _NotCanonical(Exception):
     """The path, or the query string, has another form than the one that is answered here."""
 
 
-def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bool]:
+def _asked_for(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bool]:
     """What the client accepts, and whether it says what it has already."""
     accepted, is_conditional = b"", False
     for name, value in headers:

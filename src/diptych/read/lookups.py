@@ -8,15 +8,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
-from diptych.read.projection import key_bytes
-
 _AT_ONCE = 64
 """Keys of one command: with more, what is found first would wait longer than it gains."""
 
 _COMMANDS = 16
 """At once. More look-ups wait here, where one that is cancelled costs Redis nothing."""
 
-_LookUp: TypeAlias = tuple[Any, asyncio.Future[bytes | None]]
+_LookUp: TypeAlias = tuple[bytes, asyncio.Future[bytes | None]]
 
 
 class LookUps:
@@ -27,7 +25,7 @@ class LookUps:
         self._waiting: deque[_LookUp] = deque()
         self._under_way: set[Batch] = set()
 
-    def get(self, key: Any) -> asyncio.Future[bytes | None]:
+    def get(self, key: bytes) -> asyncio.Future[bytes | None]:
         """Awaited, it is what was found for the key."""
         if not self._waiting:
             # Asked for once a turn: before Python 3.12 it is a system call.
@@ -60,7 +58,7 @@ class Batch:
     """Look-ups that are asked by one command."""
 
     def __init__(self, look_ups: Sequence[_LookUp], on_ended: Callable[[Batch], None]) -> None:
-        self.keys = [key_bytes(key) for key, _ in look_ups]
+        self.keys = [key for key, _ in look_ups]
         self._waiting = [found for _, found in look_ups]
         self._on_ended = on_ended
         self._task: asyncio.Task[None] | None = None

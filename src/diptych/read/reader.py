@@ -13,7 +13,7 @@ from diptych.ports import STAMP_BYTES, Incarnation
 from diptych.read.fallback import SqlFallback
 from diptych.read.lookups import Batch, LookUps
 from diptych.read.model import Document, ListOrder, Page, Served
-from diptych.read.projection import ListIndex, Projection, check_limit, page_body
+from diptych.read.projection import ListIndex, Projection, check_limit, key_bytes, page_body
 
 if TYPE_CHECKING:
     from diptych.read.connection import Channel  # needs the extra; a reader of SQL alone does not
@@ -63,7 +63,7 @@ class Reader:
         """The document with this key; what ``ReadModel.get`` promises."""
         key = self._projection.looked_for(key)
         if self._source is not None:
-            found = await self._source.look_ups.get(key)
+            found = await self._source.look_ups.get(key_bytes(key))
             if found is not None:
                 return Document(found or None, _REDIS, self._projection.document)
         served = self._served_by_sql()
@@ -158,7 +158,7 @@ class RedisSource:
             batch.left_to(self._bodies(batch.keys))
 
     async def _bodies(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """What ``get`` promises, for each of the keys."""
+        """What ``look_ups`` promises, for each of the keys."""
 
         async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, list[bytes | None]]:
             reply: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()

@@ -48,3 +48,11 @@ def test_a_client_that_has_the_body_is_sent_no_body_and_nothing_that_is_said_of_
     assert headers[b"etag"] == etag(b"{}").encode()
     assert headers[b"cache-status"] == b"diptych; hit"
     assert headers.keys().isdisjoint({b"content-type", b"content-length"})
+
+
+@pytest.mark.parametrize("size", [2, 5000])
+def test_what_the_client_has_is_not_looked_for_in_a_request_that_does_not_say(size):
+    body = b"a" * size
+    scope = {"headers": [(b"if-none-match", etag(body).encode())]}
+    assert Answers().found(body, FROM_REDIS, scope)[0]["status"] == 304
+    assert Answers().found(body, FROM_REDIS, scope, is_conditional=False)[0]["status"] == 200
