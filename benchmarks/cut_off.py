@@ -69,7 +69,7 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
                         "all reach Redis": _healed(group, period_s),
                         "one cut off": _cut(group, link, period_s),
                     }
-                    rounds = 2 if quick else 11
+                    rounds = 2 if quick else 21
                     yield Case(f"{name}, {PROCESSES} processes, one cut off", rounds, candidates)
             finally:
                 await link.close()

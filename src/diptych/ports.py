@@ -208,11 +208,14 @@ class Fence(Protocol):
     async def database(self) -> str:
         """Which database this is, and which of its histories: another text once it was put back to an earlier one."""
 
-    async def ask(self, fence: FenceId) -> None:
-        """Tells the keepers of other processes that a pass is waited for. It may get lost."""
+    async def ask(self, fence: FenceId, after: int) -> None:
+        """Tells the keepers of other processes that a pass is waited for that begins after pass ``after``.
 
-    def on_asked(self, callback: Callable[[FenceId], None]) -> None:
-        """Has ``callback`` called, in the event loop, when another process asks."""
+        It may get lost.
+        """
+
+    def on_asked(self, callback: Callable[[FenceId, int], None]) -> None:
+        """Has ``callback`` called with the same, in the event loop, when another process asks."""
 
     async def listen(self) -> None:
         """Begins to hear what other processes ask."""
@@ -239,8 +242,11 @@ class ReadSide(Protocol):
         Returns, for each that they are written to, a future that tells whether all of them are in it. None raises.
         """
 
-    def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
-        """Has this process's keepers make a pass over these read models. Returns those they can do it for."""
+    def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
+        """Has this process's keepers make a pass over each of these read models, later than the pass named.
+
+        Returns those they can do it for.
+        """
 
 
 class RowSource(Protocol):

@@ -946,7 +946,7 @@ async def test_a_promoted_server_is_another_database_at_once():
                 fence.database(),
                 fence.rows(),
                 fence.snapshot(),
-                fence.ask(ID),
+                fence.ask(ID, 1),
                 fence.register(ID, []),
             ):
                 with pytest.raises(DatabaseUnavailableError):
@@ -965,10 +965,10 @@ class Ear:
     """What a process hears."""
 
     def __init__(self, fence: SqlFence) -> None:
-        self.heard: asyncio.Queue[FenceId] = asyncio.Queue()
-        fence.on_asked(self.heard.put_nowait)
+        self.heard: asyncio.Queue[tuple[FenceId, int]] = asyncio.Queue()
+        fence.on_asked(lambda fence, after: self.heard.put_nowait((fence, after)))
 
-    async def next(self) -> FenceId:
+    async def next(self) -> tuple[FenceId, int]:
         async with asyncio.timeout(10):
             return await self.heard.get()
 
@@ -987,10 +987,10 @@ async def test_others_hear_what_is_asked(orm: ORMService, other: ORMService):
     own, ear = Ear(asking), Ear(asked)
     await asyncio.gather(asking.listen(), asked.listen())
     strange = FenceId("test:Ünd \"so\" 'weiter'", "x")
-    await asking.ask(ID)
-    await asking.ask(strange)
+    await asking.ask(ID, 7)
+    await asking.ask(strange, 0)
     if orm.engines.name == "postgresql":
-        assert [await ear.next(), await ear.next()] == [ID, strange]
+        assert [await ear.next(), await ear.next()] == [(ID, 7), (strange, 0)]
     assert own.heard.empty()
     assert ear.heard.empty()
     for fence in (asking, asked):
@@ -1004,18 +1004,19 @@ async def test_it_is_heard_again_after_the_connection_broke(postgres_url: str):
         ear = Ear(asked)
         await asked.listen()
         async with orm.engines.keeper.connect() as connection:
-            await connection.execute(sa.text("NOTIFY diptych, 'of somebody else'"))
+            for strange in ("of somebody else", '["a", "b", "c"]', '["test:Books", "1", "7", "x"]'):
+                await connection.execute(sa.text("SELECT pg_notify('diptych', :it)"), {"it": strange})
             await connection.execute(
                 sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'")
             )
 
         async def ask() -> None:
             while True:
-                await asking.ask(ID)
+                await asking.ask(ID, 1)
                 await asyncio.sleep(0.1)
 
         asks = asyncio.create_task(ask())
-        assert await ear.next() == ID
+        assert await ear.next() == (ID, 1)
         asks.cancel()
         await asked.close()
 

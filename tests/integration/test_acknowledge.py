@@ -55,8 +55,9 @@ class FakeFence:
     def __init__(self, *rows: FenceRow) -> None:
         self.table = {row.id: row for row in rows}
         self.reads = 0
-        self.asked: list[FenceId] = []
+        self.asked: list[tuple[FenceId, int]] = []
         self.error: Exception | None = None
+        self.asking: Exception | None = None
         self.answering = asyncio.Event()
         self.answering.set()
 
@@ -72,8 +73,10 @@ class FakeFence:
     def change(self, fence: FenceId = BOOKS, **fields: Any) -> None:
         self.table[fence] = msgspec.structs.replace(self.table[fence], **fields)
 
-    async def ask(self, fence: FenceId) -> None:
-        self.asked.append(fence)
+    async def ask(self, fence: FenceId, after: int) -> None:
+        self.asked.append((fence, after))
+        if self.asking is not None:
+            raise self.asking
 
 
 class FakeReadSide:
@@ -82,7 +85,7 @@ class FakeReadSide:
     def __init__(self, applies: bool = True, keeps: bool = False) -> None:
         self.applies = applies
         self.keeps = keeps
-        self.asked: list[FenceId] = []
+        self.asked: list[tuple[FenceId, int]] = []
         self.on_apply: Callable[[], None] | None = None
 
     def apply(
@@ -96,9 +99,9 @@ class FakeReadSide:
             self.on_apply()
         return self.applies
 
-    def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
-        self.asked += fences
-        return list(fences) if self.keeps else []
+    def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
+        self.asked += after.items()
+        return list(after) if self.keeps else []
 
 
 def acknowledging(
@@ -210,7 +213,7 @@ async def test_every_declaration_of_a_read_model_is_waited_for():
     fence.table[old.id] = old
     task = await begun(acknowledger)
     assert await is_held(task)
-    assert fence.asked == [old.id]
+    assert fence.asked == [(old.id, 5)]
     fence.change(old.id, passes_started=6, passes_completed=6)
     await task
 
@@ -278,10 +281,42 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
         fence, side = FakeFence(ROW), FakeReadSide(applies=False, keeps=keeps)
         task = await begun(acknowledging(fence, side))
         assert await is_held(task)
-        assert side.asked == [BOOKS]
-        assert fence.asked == ([] if keeps else [BOOKS])
+        assert side.asked == [(BOOKS, 5)]
+        assert fence.asked == ([] if keeps else [(BOOKS, 5)])
         fence.change(passes_started=6, passes_completed=6)
         await task
+
+
+async def test_the_others_are_asked_once_for_each_pass():
+    """Who comes before it begins is served by it too; who comes later asks for the next one."""
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence)
+    tasks = [await begun(acknowledger) for _ in range(20)]
+    assert await is_held(tasks[0])
+    assert fence.asked == [(BOOKS, 5)]
+    fence.change(passes_started=6)
+    late = [await begun(acknowledger) for _ in range(20)]
+    assert await is_held(late[0])
+    assert fence.asked == [(BOOKS, 5), (BOOKS, 6)]
+    fence.change(passes_completed=6)
+    await asyncio.gather(*tasks)
+    assert await is_held(late[0])
+    fence.change(passes_started=7, passes_completed=7)
+    await asyncio.gather(*late)
+
+
+async def test_a_request_that_did_not_get_away_is_made_again():
+    fence = FakeFence(ROW)
+    acknowledger = acknowledging(fence)
+    fence.asking = DatabaseUnavailableError("away")
+    first = await begun(acknowledger)
+    assert await is_held(first)
+    fence.asking = None
+    second = await begun(acknowledger)
+    assert await is_held(second)
+    assert fence.asked == [(BOOKS, 5), (BOOKS, 5)]
+    fence.change(passes_started=6, passes_completed=6)
+    await asyncio.gather(first, second)
 
 
 async def test_an_apply_that_takes_long_is_left_to_a_pass_as_well():

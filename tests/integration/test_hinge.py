@@ -260,6 +260,25 @@ async def test_a_change_made_while_the_breaker_was_open_is_not_forgotten(sqlite_
         assert (await fence_row(app)).generation == former, "its data were not lost: no rebuild is needed"
 
 
+async def test_once_the_breaker_is_open_no_command_waits_behind_one_that_redis_left_without_an_answer(
+    sqlite_url, valkey
+):
+    async with catalogue(sqlite_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "0"))
+        await sees_in_redis(app, "Dune", "0")
+        replica, service = keeper_of(app).replica, app._run.redis
+        assert service is not None
+        hung = Held(replica.store, "apply")
+        first = asyncio.create_task(set_author(app, "Dune", "1"))
+        await hung.reached.wait()
+        await stop_keeper(app)  # which would close the breaker again
+        service.failed(ConnectionError("away"))
+        assert not service.available
+        assert replica.apply([], app.orm.acknowledger.known[replica.id]).result() is False
+        hung.go_on.set()
+        await first
+
+
 async def test_an_error_of_redis_that_is_not_an_outage_makes_nobody_read_the_old_state(
     sqlite_url, redis_server_factory
 ):

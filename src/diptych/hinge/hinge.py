@@ -52,17 +52,18 @@ class Hinge:
                 applying[fence] = replica.apply(own, known[fence])
         return applying
 
-    def ask(self, fences: Collection[FenceId]) -> Collection[FenceId]:
-        return [fence for fence in fences if fence in self._keepers and self._keepers[fence].ask()]
+    def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
+        own = self._keepers.keys() & after.keys()
+        return [fence for fence in own if self._keepers[fence].ask(after[fence])]
 
     async def rebuild(self, fence: FenceId, tell: Callable[[Progress], None] | None) -> Progress:
         """Builds one read model anew beside the one that serves."""
         return await self._keepers[fence].rebuild(tell)
 
-    def _asked(self, fence: FenceId) -> None:
+    def _asked(self, fence: FenceId, after: int) -> None:
         keeper = self._keepers.get(fence)
         if keeper is not None:
-            keeper.asked_by_another()
+            keeper.asked_by_another(after)
 
     async def _sweep(self) -> None:
         """Removes what declarations have left that no process of this application has any more."""

@@ -28,6 +28,7 @@ from diptych.errors import (
 from diptych.hinge.clocks import MARGIN, Clocks
 from diptych.hinge.rebuild import Builder
 from diptych.hinge.replica import Refused, Replica
+from diptych.hinge.requests import Requests
 from diptych.hinge.status import Progress, Status
 from diptych.ports import NOTHING, Fence, FenceId, FenceRow, Known
 from diptych.read.reader import RedisSource
@@ -44,9 +45,6 @@ _IDLE = 2 / 3
 
 _LATE = MARGIN - 0.75
 """Passes have ceased when less of the promise is left: there is a little time to take over before the lease ends."""
-
-_ASKED_PAUSE_S = 0.05
-"""How soon after one pass that other processes asked for the next of them may begin: they coalesce."""
 
 _COMPLETED_S = 60.0
 _FIRST_PAUSE_S = 0.1
@@ -91,7 +89,9 @@ class Keeper:
         self._leads = False
         self._is_unsure = False
         self._is_quiet = False
-        self._asked = False
+        self._asked_after = -1
+        self._requests = Requests(self.ask)
+        self._due_at = 0.0
         self._clocks = Clocks(tolerance_s=lease_s * (MARGIN - 1))
         self._unsteady_until = self._completed = 0.0
         self._pause_s = _FIRST_PAUSE_S
@@ -113,6 +113,7 @@ class Keeper:
     async def stop(self) -> None:
         """Ends it. Safe to call twice. The lease runs out by itself, unless another process renews it."""
         task, self._task = self._task, None
+        self._requests.stop()
         while task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=0.1)
@@ -121,20 +122,24 @@ class Keeper:
         """Has it look at once, instead of at its next turn."""
         self._woken.set()
 
-    def ask(self) -> bool:
-        """A command of this process waits for a pass. Whether this keeper can make one."""
+    def ask(self, after: int) -> bool:
+        """A command of this process waits for a pass that begins after pass ``after``.
+
+        Whether this keeper can make one now; if not, it does so as soon as it can, unless another has by then.
+        """
+        self._asked_after = max(self._asked_after, after)
         if not self.status.fresh:
             return False
-        self._asked = True
         self._woken.set()
         return True
 
-    def asked_by_another(self) -> None:
-        """A command of another process does. Those who ask within a moment share a pass."""
-        if self._redis.available:
-            # The keeper that leads comes first; the others find then that its pass has been made.
-            pause = _ASKED_PAUSE_S * (1 if self._leads else 1 + random.random())  # noqa: S311 - to spread them
-            asyncio.get_running_loop().call_later(pause, self.ask)
+    def asked_by_another(self, after: int) -> None:
+        """A command of another process does. It is served in a moment, together with others."""
+        self._requests.add(after, leads=self._leads)
+
+    def _is_asked(self, row: FenceRow) -> bool:
+        """Whether somebody waits for a pass who is not served by the last one that this row knows to have ended."""
+        return row.passes_completed <= self._asked_after
 
     async def _run(self) -> None:
         while True:
@@ -151,9 +156,7 @@ class Keeper:
 
     async def _turn(self) -> float:
         """Looks, and does what is due. Returns after how many seconds to look again."""
-        asked, self._asked = self._asked, False
         if self.builder.switching:
-            self._asked = asked
             return self._lease_s / 20
         if not self._redis.available:
             self._forget()
@@ -161,7 +164,7 @@ class Keeper:
             if not await self._redis.probe():
                 return self._probe_interval_s
         try:
-            pause = await self._keep(asked)
+            pause = await self._keep()
         except Refused as refused:
             if self._row is not None and refused.outcome in ("AHEAD", "UNREADABLE", "BEHIND"):
                 self.status.broken_generation = self._row.generation
@@ -181,17 +184,17 @@ class Keeper:
         self._pause_s = _FIRST_PAUSE_S
         return pause
 
-    async def _keep(self, asked: bool) -> float:
+    async def _keep(self) -> float:
         row = self._row
         self._clocks.begin()
         if row is None or not self._leads:
             row = await self._read()
             self._row = row
-            is_needed = asked or self._is_broken(row) or not self._is_kept(row)
+            is_needed = self._is_asked(row) or self._is_broken(row) or not self._is_kept(row)
             if self.status.fresh and not is_needed:
                 return self._until_next_look(row)
         else:
-            is_needed = True
+            is_needed = self._is_asked(row) or time.monotonic() >= self._due_at
         look = await self.replica.store.look(row.generation)
         if not look.is_master or not _keeps_all(look.policy):
             await self._redis.check_server()  # which refuses it, and says why
@@ -203,8 +206,8 @@ class Keeper:
                 self.status.answered_by_redis()
             else:
                 self.status.sql("no-lease")
-            return self._until_next_look(row)
-        return await self._pass(row, look, asked)
+            return max(0.0, self._due_at - time.monotonic()) if self._leads else self._until_next_look(row)
+        return await self._pass(row, look)
 
     def _is_broken(self, row: FenceRow) -> bool:
         return self.status.broken_generation == row.generation
@@ -239,7 +242,7 @@ class Keeper:
 
     # A pass, steps 7 to 11
 
-    async def _pass(self, row: FenceRow, look: Look, asked: bool) -> float:
+    async def _pass(self, row: FenceRow, look: Look) -> float:
         if (left_s := self._unsteady_until - time.monotonic()) > 0:
             return left_s
         cursor = row.cursor or NOTHING
@@ -252,14 +255,18 @@ class Keeper:
             look = await self.replica.store.look(row.generation)
         # ★ The promise is committed before the log is read: a command that commits after that reading finds the
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
+        asked = self._is_asked(row)
         due_s = None if asked else _DUE * self._lease_s
         promised = await self._fence.promise(row, self._lease_s * MARGIN, due_s)
         if promised is None:
-            # Another was faster, or the generation has been replaced.
+            # Another was faster, or the generation has been replaced. The other's pass serves who asked: unless
+            # this keeper's row is from its last pass, and so the other's may have begun before they asked.
+            is_late = asked and self._leads
             self._forget()
-            self._asked = self._asked or asked
-            return 0.0 if asked else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
+            return 0.0 if is_late else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
         self._is_unsure = True
+        # Nobody can have seen a later pass than this one: a greater number is of a row that is no more.
+        self._asked_after = min(self._asked_after, promised.passes_started)
         if problem := self._clocks.stepped(look.time_ms / 1000, promised.now):
             _log.warning("%s: %s; the lease is not renewed for a while", self.replica.name, problem)
             self._unsteady_until = time.monotonic() + self._lease_s * MARGIN
@@ -270,23 +277,26 @@ class Keeper:
         snapshot, found = await self.replica.carry(promised, cursor)
         count += found
         await self.builder.publish(promised, look, snapshot)
-        was_quiet, self._is_quiet = self._is_quiet, count == 0 and not asked
+        was_quiet, self._is_quiet = self._is_quiet, count == 0 and not (asked or self._is_asked(promised))
         # Who waits for this pass has changed something since the last one began, or has asked. When neither of the
         # two found any change, there is nothing to note: the next pass that matters will. (A command that changed
         # nothing, in a process that can't ask, waits for the end of the lease.) But now and then: what the fence's
         # cursor has not passed is kept in the log.
-        is_needed = not (was_quiet and self._is_quiet) or time.monotonic() > self._completed + _COMPLETED_S
-        if is_needed:
+        is_noted = not (was_quiet and self._is_quiet) or time.monotonic() > self._completed + _COMPLETED_S
+        if is_noted:
             if not await self._fence.complete(promised, snapshot):
                 self._forget()
                 return self._lease_s / 4
             self._completed = time.monotonic()
         self._is_unsure = False
         self._leads = True
-        self._row = msgspec.structs.replace(promised, cursor=snapshot)
+        completed = promised.passes_started if is_noted else promised.passes_completed
+        self._row = msgspec.structs.replace(promised, cursor=snapshot, passes_completed=completed)
         self._rows.passed()
         self.status.answered_by_redis()
-        return self._lease_s * (_IDLE if was_quiet and self._is_quiet else 0.25)
+        pause = self._lease_s * (_IDLE if was_quiet and self._is_quiet else 0.25)
+        self._due_at = time.monotonic() + pause
+        return pause
 
     # A planned rebuild
 
@@ -358,7 +368,8 @@ class Keeper:
                 "%s: rebuilt, %d documents in %.1f s", *(self.replica.name, progress.done, progress.seconds)
             )
             self.status.answered_by_redis()
-        return self._lease_s / 4 if built is not None else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
+        # Commands that came while it was built may wait for a pass: the next turn sees to it.
+        return 0.0 if built is not None else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
 
     def _forget(self) -> None:
         self._row = None

@@ -69,6 +69,10 @@ class Replica:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[bool] = loop.create_future()
+        if not self._redis.available:
+            # Not queued: behind one that Redis has left without an answer it would wait as long as that.
+            done.set_result(False)
+            return done
         try:
             writes = [write for change in changes for write in self.store.following(change)]
         except Exception:

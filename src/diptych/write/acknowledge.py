@@ -17,7 +17,7 @@ from diptych.ports import Change, Fence, FenceId, FenceRow, Known, ReadSide
 
 _log = logging.getLogger("diptych.write")
 
-_POLL_S = 0.02
+_POLL_S = 0.05
 _GATHER_S = 0.000_05
 """How far apart reads of the fence begin, for each command under way, when they come without a pause: with many
 commands that wait in line anyway, more of them share a read."""
@@ -50,7 +50,8 @@ class Acknowledger:
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
-        self._asking: dict[FenceId, asyncio.Task[None]] = {}
+        self._asked: dict[FenceId, int] = {}
+        self._asking: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
         """Has the fence read once, so that ``known`` is. Raises ``DatabaseUnavailableError``."""
@@ -121,7 +122,7 @@ class Acknowledger:
 
     async def close(self) -> None:
         """Ends the poller. Nobody waits any more when it is called."""
-        for task in (self._poller, self._reader, *self._asking.values()):
+        for task in (self._poller, self._reader, *self._asking):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait([task])
@@ -172,25 +173,28 @@ class Acknowledger:
         if self._poller is None or self._poller.done():
             self._poller = asyncio.get_running_loop().create_task(self._poll())
         try:
-            self._ask({row.id for row in rows})
+            self._ask({row.id: row.passes_started for row in rows})
             await waiter.done
         finally:
             self._waiters.discard(waiter)
 
-    def _ask(self, fences: Collection[FenceId]) -> None:
-        own = self.read_side.ask(fences) if self.read_side is not None else ()
-        for fence in set(fences) - set(own) - self._asking.keys():
-            # One at a time: those who come while it is on its way are served by the pass that it brings about, or by
-            # the next regular one.
-            self._asking[fence] = asyncio.get_running_loop().create_task(self._ask_others(fence))
+    def _ask(self, after: Mapping[FenceId, int]) -> None:
+        own = self.read_side.ask(after) if self.read_side is not None else ()
+        for fence in after.keys() - set(own):
+            # Once: whoever comes before the next pass begins is served by it too. A request that gets lost costs a
+            # part of a lease: the regular pass that comes instead has another number.
+            if self._asked.get(fence) != after[fence]:
+                self._asked[fence] = after[fence]
+                task = asyncio.get_running_loop().create_task(self._ask_others(fence, after[fence]))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
 
-    async def _ask_others(self, fence: FenceId) -> None:
+    async def _ask_others(self, fence: FenceId, after: int) -> None:
         try:
-            await self._fence.ask(fence)
-        except Exception as error:  # it costs a part of a lease
+            await self._fence.ask(fence, after)
+        except Exception as error:
             _log.debug("a request for a pass got lost: %s", error)
-        finally:
-            del self._asking[fence]
+            self._asked.pop(fence, None)
 
     async def _poll(self) -> None:
         """One for the whole process: those who wait hold no connection of SQL."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from diptych.errors import UnavailableError
@@ -24,6 +24,9 @@ CHANNEL = "diptych"
 _RETRY_S = 1.0
 _PROBE_S = 15.0
 
+_Request = tuple[str, str, int, str]
+"""Read model, declaration, the number of the last pass that began too early, and who asks."""
+
 _NOTIFY = sa.select(sa.func.pg_notify(CHANNEL, sa.bindparam("payload", type_=sa.Text)))
 
 
@@ -34,18 +37,20 @@ class Asks:
     """
 
     def __init__(self, engines: Engines) -> None:
-        self.callbacks: list[Callable[[FenceId], None]] = []
+        self.callbacks: list[Callable[[FenceId, int], None]] = []
         self._engines = engines
         self._sender = uuid.uuid4().hex  # by which it knows its own requests, which come back to it
         self._tried = asyncio.Event()
         self._looper = Looper("requests for passes", self._listen, _RETRY_S)
         self._warned = False
 
-    async def send(self, fence: FenceId) -> None:
+    async def send(self, fence: FenceId, after: int) -> None:
+        """A pass is waited for that begins after pass ``after``. Raises ``DatabaseUnavailableError``."""
         if self._engines.name == "postgresql":
             with translated(self._engines):
                 async with self._engines.keeper.connect() as connection:
-                    await connection.execute(_NOTIFY, {"payload": json.dumps([*fence, self._sender])})
+                    payload = msgspec.json.encode((*fence, after, self._sender)).decode()
+                    await connection.execute(_NOTIFY, {"payload": payload})
 
     async def start(self) -> None:
         """Listens in the background; returns when it does, or when the database can't be reached now."""
@@ -85,12 +90,12 @@ class Asks:
 
     def _heard(self, _connection: object, _process: int, _channel: str, payload: object) -> None:
         try:
-            read_model, declaration, sender = json.loads(str(payload))
-        except ValueError:
+            read_model, declaration, after, sender = msgspec.json.decode(str(payload), type=_Request)
+        except msgspec.MsgspecError:
             return  # of somebody else, who uses the same channel
         if sender != self._sender:
             for callback in self.callbacks:
-                callback(FenceId(read_model, declaration))
+                callback(FenceId(read_model, declaration), after)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

@@ -131,10 +131,10 @@ class SqlFence:
         async with self._reading() as connection:
             return await self._engines.identity(connection)
 
-    async def ask(self, fence: FenceId) -> None:
-        await self._asks.send(fence)
+    async def ask(self, fence: FenceId, after: int) -> None:
+        await self._asks.send(fence, after)
 
-    def on_asked(self, callback: Callable[[FenceId], None]) -> None:
+    def on_asked(self, callback: Callable[[FenceId, int], None]) -> None:
         self._asks.callbacks.append(callback)
 
     async def listen(self) -> None:

@@ -1,0 +1,83 @@
+"""Requests of other processes for passes: each is passed on, and not all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from diptych.hinge import requests as requests_module
+from diptych.hinge.requests import Requests
+from tests.catalogue import eventually
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(requests_module, "SOON_S", 0.005)
+    monkeypatch.setattr(requests_module, "APART_S", 0.05)
+
+
+async def until(served: list[int], last: int) -> None:
+    async def is_served() -> bool:
+        return last in served
+
+    await eventually(is_served, f"{last} is passed on")
+
+
+async def test_those_that_come_within_a_moment_are_passed_on_together():
+    served: list[int] = []
+    requests = Requests(served.append)
+    for _ in range(10):
+        requests.add(7, leads=True)
+    await until(served, 7)
+    await asyncio.sleep(0.2)
+    assert served == [7]
+
+
+async def test_one_that_waits_is_not_put_off_by_later_ones_and_of_them_the_last_follows():
+    served: list[int] = []
+    requests = Requests(served.append)
+    for number in (3, 4, 6, 5):
+        requests.add(number, leads=True)
+    await until(served, 6)
+    assert served == [3, 6]
+
+
+async def test_they_are_passed_on_apart():
+    loop = asyncio.get_running_loop()
+    served: list[int] = []
+    times: list[float] = []
+
+    def serve(after: int) -> None:
+        served.append(after)
+        times.append(loop.time())
+
+    requests = Requests(serve)
+    for number in range(40):
+        requests.add(number, leads=True)
+        await asyncio.sleep(0.005)
+    await until(served, 39)
+    assert all(later - earlier >= 0.049 for earlier, later in itertools.pairwise(times))
+    assert served == sorted(served)
+
+
+async def test_a_keeper_that_leads_comes_before_one_that_does_not():
+    served: list[int] = []
+    requests = [Requests(served.append) for _ in range(2)]
+    requests[0].add(1, leads=False)
+    requests[1].add(2, leads=True)
+    await until(served, 1)
+    assert served == [2, 1]
+
+
+async def test_nothing_is_passed_on_after_the_end_until_somebody_asks_again():
+    served: list[int] = []
+    requests = Requests(served.append)
+    requests.add(1, leads=True)
+    requests.stop()
+    requests.stop()
+    await asyncio.sleep(0.05)
+    assert served == []
+    requests.add(2, leads=True)
+    await until(served, 2)
