@@ -210,6 +210,28 @@ async def test_who_commits_while_the_first_build_ends_does_not_wait_for_the_next
         await sees(app, "Dune", "1")
 
 
+async def test_who_asks_while_a_pass_makes_the_read_model_fresh_does_not_wait_for_the_next_regular_one(
+    sqlite_url, valkey
+):
+    async with catalogue(sqlite_url, valkey.url, lease_ms=60_000) as before:
+        await before.execute(AddBook("Dune", "0"))
+        await sees_in_redis(before, "Dune", "0")
+    async with catalogue(sqlite_url, valkey.url, lease_ms=60_000) as app:
+        await sees_in_redis(app, "Dune", "0")
+        keeper = keeper_of(app)
+        held = Held(keeper.replica, "carry", after=True)
+        assert keeper.ask((await fence_row(app)).passes_started)
+        async with asyncio.timeout(10):
+            await held.reached.wait()
+            fail_to_apply(app)
+            keeper.status.sql("no-lease")  # as it is until a first pass has ended
+            command = asyncio.create_task(set_author(app, "Dune", "1"))
+            await eventually(lambda: _waits(app), "it is committed, and waits")
+            held.go_on.set()
+            await command
+        await sees(app, "Dune", "1")
+
+
 async def _waits(app: Diptych) -> bool:
     return bool(app.orm.acknowledger._waiters)
 

@@ -206,7 +206,8 @@ class Keeper:
                 self.status.answered_by_redis()
             else:
                 self.status.sql("no-lease")
-            return max(0.0, self._due_at - time.monotonic()) if self._leads else self._until_next_look(row)
+            due_s = self._due_at - time.monotonic() if self._leads else self._until_next_look(row)
+            return self._unless_asked(row, due_s)
         return await self._pass(row, look)
 
     def _is_broken(self, row: FenceRow) -> bool:
@@ -215,6 +216,10 @@ class Keeper:
     def _is_kept(self, row: FenceRow) -> bool:
         """Whether somebody makes the passes."""
         return row.ready and row.lease_until - row.now > _LATE * self._lease_s
+
+    def _unless_asked(self, row: FenceRow, pause: float) -> float:
+        """Who asked while Redis did not answer yet has woken nobody."""
+        return 0.0 if self._is_asked(row) else max(0.0, pause)
 
     def _until_next_look(self, row: FenceRow) -> float:
         """If the passes cease, the first of us to look takes over before the lease is over."""
@@ -255,18 +260,21 @@ class Keeper:
             look = await self.replica.store.look(row.generation)
         # ★ The promise is committed before the log is read: a command that commits after that reading finds the
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
-        asked = self._is_asked(row)
+        asked, asked_after = self._is_asked(row), self._asked_after
         due_s = None if asked else _DUE * self._lease_s
         promised = await self._fence.promise(row, self._lease_s * MARGIN, due_s)
         if promised is None:
             # Another was faster, or the generation has been replaced. The other's pass serves who asked: unless
-            # this keeper's row is from its last pass, and so the other's may have begun before they asked.
+            # this keeper's row is from its last pass, and so the other's may have begun before they asked. (Who
+            # asks after a keeper has read the row has woken it.)
             is_late = asked and self._leads
             self._forget()
             return 0.0 if is_late else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
         self._is_unsure = True
-        # Nobody can have seen a later pass than this one: a greater number is of a row that is no more.
-        self._asked_after = min(self._asked_after, promised.passes_started)
+        if asked_after >= promised.passes_started:
+            # Nobody can have seen this pass before it was promised: the number is of a row that is no more. Left as
+            # it is, it would be asked for without end.
+            self._asked_after = promised.passes_started
         if problem := self._clocks.stepped(look.time_ms / 1000, promised.now):
             _log.warning("%s: %s; the lease is not renewed for a while", self.replica.name, problem)
             self._unsteady_until = time.monotonic() + self._lease_s * MARGIN
@@ -296,7 +304,7 @@ class Keeper:
         self.status.answered_by_redis()
         pause = self._lease_s * (_IDLE if was_quiet and self._is_quiet else 0.25)
         self._due_at = time.monotonic() + pause
-        return pause
+        return self._unless_asked(self._row, pause)
 
     # A planned rebuild
 

@@ -27,7 +27,8 @@ class Requests:
     def add(self, after: int, *, leads: bool) -> None:
         """Takes one. A keeper that ``leads`` is told first; the others find then that its pass has been made."""
         if self._timer is not None:
-            # Not with those that wait already: of a keeper that does not lead, they are served by then.
+            # Kept for the turn after: a keeper that does not lead would otherwise always be told a number that
+            # nobody has had the time to serve, and make the pass.
             self._next = max(self._next, after)
             return
         pause = max(SOON_S, self._served_at + APART_S - time.monotonic())

@@ -18,6 +18,7 @@ from diptych.ports import Change, Fence, FenceId, FenceRow, Known, ReadSide
 _log = logging.getLogger("diptych.write")
 
 _POLL_S = 0.05
+_ASK_AGAIN_S = 1.0
 _GATHER_S = 0.000_05
 """How far apart reads of the fence begin, for each command under way, when they come without a pause: with many
 commands that wait in line anyway, more of them share a read."""
@@ -50,7 +51,7 @@ class Acknowledger:
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
-        self._asked: dict[FenceId, int] = {}
+        self._asked: dict[FenceId, tuple[int, float]] = {}
         self._asking: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
@@ -180,11 +181,12 @@ class Acknowledger:
 
     def _ask(self, after: Mapping[FenceId, int]) -> None:
         own = self.read_side.ask(after) if self.read_side is not None else ()
+        now = time.monotonic()
         for fence in after.keys() - set(own):
-            # Once: whoever comes before the next pass begins is served by it too. A request that gets lost costs a
-            # part of a lease: the regular pass that comes instead has another number.
-            if self._asked.get(fence) != after[fence]:
-                self._asked[fence] = after[fence]
+            # Once: whoever comes before the next pass begins is served by it too. But it may get lost.
+            number, asked_at = self._asked.get(fence, (-1, 0.0))
+            if number != after[fence] or now > asked_at + _ASK_AGAIN_S:
+                self._asked[fence] = after[fence], now
                 task = asyncio.get_running_loop().create_task(self._ask_others(fence, after[fence]))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
