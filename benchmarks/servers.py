@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
 from http.client import HTTPConnection, HTTPException
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -20,7 +20,9 @@ from benchmarks.books import document, title
 from benchmarks.cores import load_core, on_cores, server_core
 from benchmarks.nestjs import Installed
 from tests.acceptance.serving import CatalogueServer, environment
-from tests.servers import HOST, RedisServer, Server
+from tests.servers import HOST, Server
+
+S = TypeVar("S", bound=Server)
 
 PATIENCE_S = 180.0  # a million books take a while to be brought to Redis
 _AT_ONCE = 10_000
@@ -99,8 +101,8 @@ def running(server: Server, cores: set[int] | None = None, *, path: str | None =
 
 
 @contextmanager
-def stored(server: RedisServer) -> Iterator[RedisServer]:
-    """Starts a Valkey on the load's core. What is started while it runs is not kept there with it."""
+def stored(server: S) -> Iterator[S]:
+    """Starts a Valkey or a PostgreSQL on the load's core. What is started while it runs is not kept there with it."""
     try:
         with on_cores(load_core()):
             server.start()
