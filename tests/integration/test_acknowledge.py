@@ -290,6 +290,7 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
 
 async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     """Who comes before it begins is served by it too; who comes later asks for the next one."""
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     tasks = [await begun(acknowledger) for _ in range(20)]
@@ -310,7 +311,8 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     await asyncio.gather(*late)
 
 
-async def test_a_request_that_did_not_get_away_is_made_again():
+async def test_a_request_that_did_not_get_away_is_made_again(monkeypatch):
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     fence.asking = DatabaseUnavailableError("away")

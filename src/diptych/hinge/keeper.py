@@ -123,9 +123,9 @@ class Keeper:
         self._woken.set()
 
     def ask(self, after: int) -> bool:
-        """A command of this process waits for a pass that begins after pass ``after``.
+        """A command waits for a pass that begins after pass ``after``.
 
-        Whether this keeper can make one now; if not, it does so as soon as it can, unless another has by then.
+        Returns whether this keeper can make one now; if not, it does so as soon as it can, unless another has by then.
         """
         self._asked_after = max(self._asked_after, after)
         if not self.status.fresh:
@@ -218,7 +218,7 @@ class Keeper:
         return row.ready and row.lease_until - row.now > _LATE * self._lease_s
 
     def _unless_asked(self, row: FenceRow, pause: float) -> float:
-        """Who asked while Redis did not answer yet has woken nobody."""
+        """The pause, or none if somebody has asked: until the read model is fresh ``ask`` wakes nobody."""
         return 0.0 if self._is_asked(row) else max(0.0, pause)
 
     def _until_next_look(self, row: FenceRow) -> float:

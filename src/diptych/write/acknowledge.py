@@ -18,7 +18,11 @@ from diptych.ports import Change, Fence, FenceId, FenceRow, Known, ReadSide
 _log = logging.getLogger("diptych.write")
 
 _POLL_S = 0.05
+"""How often those who wait look at the fence. A pass of this process's own keeper is noticed at once."""
+
 _ASK_AGAIN_S = 1.0
+"""A request to other processes may have got lost: it is repeated by who comes so much later."""
+
 _GATHER_S = 0.000_05
 """How far apart reads of the fence begin, for each command under way, when they come without a pause: with many
 commands that wait in line anyway, more of them share a read."""
