@@ -125,7 +125,7 @@ class Keeper:
     def ask(self, after: int) -> bool:
         """A command waits for a pass that begins after pass ``after``.
 
-        Returns whether this keeper can make one now; if not, it does so as soon as it can, unless another has by then.
+        Returns whether this keeper can make one now; if not, it does as soon as it can, unless another has by then.
         """
         self._asked_after = max(self._asked_after, after)
         if not self.status.fresh:
