@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from diptych.errors import Fault, MissingExtraError, WiringError
-from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request
+from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request, list_elements
 from diptych.http.caching import QUERY_HEADERS
 from diptych.http.errors import HttpError, MethodNotAllowed, NotFound
 from diptych.http.forms import check_same_site
@@ -243,7 +243,7 @@ def _problem_for(error: Exception) -> Problem:
             return problem_for(NotFound())
         case MethodNotAllowedException():
             allow = (error.headers or {}).get("allow", "GET")
-            return problem_for(MethodNotAllowed(method.strip() for method in allow.split(",")))
+            return problem_for(MethodNotAllowed(list_elements(allow)))
         case ValidationException(extra=list(found)):
             return invalid_fields(
                 Fault(str(one.get("key", "")), str(one.get("message", ""))) for one in found

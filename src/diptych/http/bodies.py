@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from diptych.errors import Fault, InvalidMessage
-from diptych.http.asgi import RequestReceive, RequestScope, header_values
+from diptych.http.asgi import RequestReceive, RequestScope, header_values, list_elements
 from diptych.http.errors import BadRequest, ClientDisconnected, PayloadTooLarge, UnsupportedMediaType
 from diptych.http.forms import parse_repeated
 
@@ -123,7 +123,7 @@ def _reason(error: ValueError) -> str:
 
 def _media_type(scope: RequestScope) -> str | None:
     """`JSON` or `FORM`; None if the request names no type."""
-    codings = [value.lower() for value in header_values(scope, b"content-encoding")]
+    codings = list_elements(",".join(header_values(scope, b"content-encoding")).lower())
     if any(coding != "identity" for coding in codings):
         raise UnsupportedMediaType("a compressed body is not read here", (JSON, FORM))
     sent = header_values(scope, b"content-type")

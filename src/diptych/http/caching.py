@@ -18,9 +18,10 @@ time."""
 # RFC 8941's sf-token, which needs no quoting.
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
-# RFC 9110, section 8.8.3; clients may send back a strong tag as a weak one.
-_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
+# RFC 9110, section 8.8.3. A backslash escapes nothing in it, unlike in a quoted string.
+_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+# RFC 9110, section 5.6.1: empty elements of a list are to be ignored.
+_TAGS = re.compile(rf"[ \t,]*{_TAG.pattern}(?:[ \t]*,[ \t,]*{_TAG.pattern})*[ \t,]*")
 
 _FORWARDED = {
     "no-redis": "bypass",
@@ -82,7 +83,10 @@ def etag(body: bytes) -> str:
 def is_unchanged(scope: RequestScope, tag: str) -> bool:
     """Whether the client has the representation of this `ETag` already: the answer is 304, without a body.
 
-    So by `If-None-Match` (RFC 9110, section 13.1.2): one of its tags is this one, or it is `*`.
+    So by `If-None-Match` (RFC 9110, section 13.1.2): one of its tags is this one, whether weak or strong, or it is
+    `*`.
     """
     known = ",".join(header_values(scope, b"if-none-match"))
-    return known == "*" or (tag in known and _TAGS.fullmatch(known) is not None)
+    if known == "*":
+        return True
+    return _TAGS.fullmatch(known) is not None and tag.removeprefix("W/") in _TAG.findall(known)

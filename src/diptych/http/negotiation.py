@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from diptych.http.asgi import RequestScope, header_values
+from diptych.http.asgi import RequestScope, header_values, list_elements
 
 __all__ = ["prefers_html"]
 
@@ -25,8 +25,8 @@ def prefers_html(scope: RequestScope) -> bool:
 
 def _weights(accept: str) -> dict[str, float]:
     weights: dict[str, float] = {}
-    for item in accept.split(","):
-        media_range, *parameters = (part.strip().lower() for part in item.split(";"))
+    for item in list_elements(accept):
+        media_range, *parameters = list_elements(item.lower(), ";") or [""]
         q = next((value[2:] for value in parameters if value.startswith("q=")), "1")
         if "/" in media_range and _QVALUE.fullmatch(q):
             weights[media_range] = max(weights.get(media_range, 0.0), float(q))

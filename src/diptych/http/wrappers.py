@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from diptych.context import request_scope
-from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request
+from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request, list_elements
 from diptych.http.errors import allow_header
 
 __all__ = ["SECURITY_HEADERS", "HeadAsGet", "RequestContext", "SecurityHeaders"]
@@ -113,8 +113,7 @@ class HeadAsGet:
 def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     if name.lower() != b"allow":
         return name, value
-    methods = (method.strip() for method in value.decode("latin-1").split(","))
-    return name, allow_header(method for method in methods if method).encode("latin-1")
+    return name, allow_header(list_elements(value.decode("latin-1"))).encode("latin-1")
 
 
 class RequestContext:

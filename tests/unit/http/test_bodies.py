@@ -133,6 +133,20 @@ async def test_other_types_are_refused_naming_those_that_work(headers: dict[str,
     assert refused.value.headers == {"Accept": "application/json, application/x-www-form-urlencoded"}
 
 
+@pytest.mark.parametrize(
+    "codings", [[""], ["identity"], [" , Identity,,"], ["identity", ""], ["identity, identity"]]
+)
+async def test_no_coding_is_no_obstacle_however_it_is_said(codings: list[str]) -> None:
+    headers = [("content-type", "application/json"), *(("content-encoding", coding) for coding in codings)]
+    assert (await read_fields(request(headers), Client(b"{}").receive, 100)).values == {}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity, gzip", ",br", '"identity"'])
+async def test_a_coding_is_refused_wherever_it_stands_in_the_list(coding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="compressed"):
+        await read_fields(request({**JSON, "content-encoding": coding}), Client(b"{}").receive, 100)
+
+
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"null", b"true"])
 async def test_json_that_is_no_object_is_a_fault_of_the_whole(body: bytes) -> None:
     with pytest.raises(InvalidMessage) as refused:

@@ -67,8 +67,36 @@ def test_equal_bytes_have_the_same_tag_and_others_another() -> None:
         ([b'"b, "a", c"'], False),
         ([b""], False),
         ([b'"a'], False),
+        ([b', "a",,'], True),
+        ([b' ,\t, W/"b" ,, "a" , '], True),
+        ([b"", b'"a"', b""], True),
+        ([b",,"], False),
+        ([b'"b" "a"'], False),
+        ([b', "a", b'], False),
+        ([b'*, "b"'], False),
     ],
 )
 def test_who_has_the_same_is_told_so(sent: list[bytes], unchanged: bool) -> None:
     headers = [(b"If-None-Match", value) for value in sent]
     assert is_unchanged({"headers": headers}, '"a"') is unchanged
+
+
+@pytest.mark.parametrize(
+    ("tag", "sent", "unchanged"),
+    [
+        ('","', b'"x","y"', False),
+        ('","', b'"x", ","', True),
+        ('W/"a"', b'"a"', True),
+        ('W/"a"', b'W/"a"', True),
+        ('W/"a"', b'"W/"', False),
+    ],
+)
+def test_tags_are_compared_whole_and_weakly(tag: str, sent: bytes, unchanged: bool) -> None:
+    assert is_unchanged({"headers": [(b"if-none-match", sent)]}, tag) is unchanged
+
+
+def test_a_list_of_tags_is_read_in_a_time_that_grows_with_its_length() -> None:
+    # Where empty elements could be read in many ways, a refusal would take a time that doubles with each of them.
+    for part in (b', "b"', b" ,", b'" ', b'"b",,  '):
+        sent = part * 4000 + b"x"
+        assert is_unchanged({"headers": [(b"if-none-match", sent)]}, '"a"') is False

@@ -43,6 +43,11 @@ CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image
         (["text/html;q=0.1234"], False),
         (["text/html;q="], False),
         (["nonsense,;,;;q=1,/"], False),
+        ([", ,text/html,,"], True),
+        (["", "text/html", ""], True),
+        (['text/html;x="a,b;";q=0.1, application/json;q=0.5'], False),
+        (['text/html;x="\\",text/plain";q=0.1, application/json;q=0.5'], False),
+        (['application/json;q=0.1, text/html;x="'], True),
     ],
 )
 def test_the_better_liked_representation_is_sent(accept: list[str], html: bool) -> None:
