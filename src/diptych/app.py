@@ -14,6 +14,7 @@ from diptych.config import ConfigService
 from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError, NotStartedError, WiringError
 from diptych.health import Health, ReadModelHealth, RedisHealth, SqlHealth
+from diptych.home_loop import HomeLoop
 from diptych.messages import Command, Query
 from diptych.ports import CommandContext, RowSource
 from diptych.read.checks import joined_models
@@ -47,7 +48,8 @@ class Diptych:
     change log who acts: it is called once a command with the ASGI scope of its request (None outside of one).
 
     Nothing is opened before ``start``, which raises ``WiringError`` and ``ConfigurationError`` for what does not
-    fit together, ``SchemaVersionError``, and ``UnavailableError`` for a store that can't be done without.
+    fit together, ``SchemaVersionError``, and ``UnavailableError`` for a store that can't be done without. From then
+    on it works in the event loop of ``start`` alone; in another one everything raises ``DifferentLoopError``.
     """
 
     def __init__(
@@ -68,23 +70,34 @@ class Diptych:
         self._services = tuple(services)
         self._actor = actor
         self._running: _Running | None = None
+        self._home: HomeLoop | None = None
         self._queries: Mapping[type, Handler] = {}
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
         """Opens the stores, checks the wiring, and begins to bring the read models up. Safe to call twice."""
+        self._check_loop()
         async with self._starting:
             if self._running is None:
-                async with contextlib.AsyncExitStack() as exits:
-                    self._running = await self._start(exits)
-                    self._queries = self._running.bus.queries()
+                self._home = home = HomeLoop("the application")
+                try:
+                    async with contextlib.AsyncExitStack() as exits:
+                        self._running = await self._start(exits, home)
+                        self._queries = self._running.bus.queries()
+                finally:
+                    if self._running is None:
+                        self._home = None
 
     async def stop(self) -> None:
         """Finishes the commands that are being committed and closes everything. Safe to call twice."""
+        self._check_loop()
         async with self._starting:
             running, self._running, self._queries = self._running, None, {}
-            if running is not None:
-                await running.exits.aclose()
+            try:
+                if running is not None:
+                    await running.exits.aclose()
+            finally:
+                self._home = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -103,7 +116,7 @@ class Diptych:
         """
         if not isinstance(command, Command):
             raise TypeError(f"execute takes a Command, not {type(command).__name__}; queries go to ask")
-        handler = self._run.bus.handler_of(type(command))
+        handler = self._run_here.bus.handler_of(type(command))
         result: R = await self.orm.units.run(lambda _unit: handler(command), self._context(), type(command))
         return result
 
@@ -127,7 +140,7 @@ class Diptych:
         ``DatabaseUnavailableError``, and ``RebuildFailedError`` if Redis has not the memory for both or another
         process rebuilds it too.
         """
-        running = self._run
+        running = self._run_here
         keeper = running.keepers.get(read_model)
         if keeper is None:
             if read_model not in self._read_models:
@@ -137,7 +150,7 @@ class Diptych:
 
     async def health(self) -> Health:
         """The state of SQL, of Redis and of each read model, as it is now."""
-        running = self._run
+        running = self._run_here
         await asyncio.gather(*(keeper.check() for keeper in running.keepers.values()))
         sql = SqlHealth("up" if await self.orm.is_reachable() else "away", self.orm.engines.name)
         return Health(
@@ -160,11 +173,21 @@ class Diptych:
             raise NotStartedError("the application is not started: `await app.start()`, or `async with app:`")
         return self._running
 
+    @property
+    def _run_here(self) -> _Running:
+        running = self._run
+        self._check_loop()
+        return running
+
+    def _check_loop(self) -> None:
+        if self._home is not None:
+            self._home.check()
+
     def _context(self) -> CommandContext:
         scope = request_scope.get()
         return new_context(correlation_id(scope), self._actor(scope) if self._actor is not None else None)
 
-    async def _start(self, exits: contextlib.AsyncExitStack) -> _Running:
+    async def _start(self, exits: contextlib.AsyncExitStack, home: HomeLoop) -> _Running:
         """What is opened last is closed first: commands that are committing still find the read side open."""
         _check_names(self._read_models)
         exits.push_async_callback(self.orm.close)
@@ -173,7 +196,9 @@ class Diptych:
         turns, pace = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY")), Pace()
         panels = [self._read_panel(model, turns, pace) for model in self._read_models]
         keepers = _keepers(self.config, self.orm, redis, panels)
-        read_models = {panel.model: panel.model(_reader(panel, keepers.get(panel.model))) for panel in panels}
+        read_models = {
+            panel.model: panel.model(_reader(home, panel, keepers.get(panel.model))) for panel in panels
+        }
         bus = Bus(self._handlers, self._provided(redis, read_models))
         retention = Retention(self.orm.engines, self.config)
         exits.push_async_callback(retention.stop)
@@ -279,11 +304,9 @@ def _hinge(redis: RedisService, orm: ORMService, keepers: Mapping[type, Keeper])
     return Hinge(redis, orm.fence, list(keepers.values()))
 
 
-def _reader(panel: _Panel, keeper: Keeper | None) -> Reader:
+def _reader(home: HomeLoop, panel: _Panel, keeper: Keeper | None) -> Reader:
     """Joins the two routes to a read model's answers."""
-    if keeper is None:
-        return Reader(panel.projection, panel.fallback)
-    return Reader(panel.projection, panel.fallback, keeper.source)
+    return Reader(home, panel.projection, panel.fallback, None if keeper is None else keeper.source)
 
 
 def _redis_health(redis: RedisService | None) -> RedisHealth:

@@ -5,6 +5,7 @@ DiptychError
 │   └── MissingExtraError         a package of an extra is not installed
 ├── WiringError                   the application does not fit together; found at start
 ├── NotStartedError               used before ``start()`` or after ``stop()``
+│   └── DifferentLoopError        … or in another event loop than that of ``start()``
 ├── SchemaVersionError            the framework's tables were written by a newer diptych
 ├── InvalidMessage                a command or query with one or more faulty fields
 ├── UnknownColumnError            a name that is not a mapped column of the model
@@ -60,6 +61,22 @@ class WiringError(DiptychError):
 
 class NotStartedError(DiptychError):
     """Something was used before ``start()`` or after ``stop()``."""
+
+
+class DifferentLoopError(NotStartedError):
+    """Something was used in another event loop than the one it was started in; nothing was done.
+
+    ``is_closed`` tells whether that one is closed by now.
+    """
+
+    def __init__(self, what: str, *, is_closed: bool) -> None:
+        remedy = (
+            "that one is closed: start, use and stop it within one loop, such as that of one asyncio.run"
+            if is_closed
+            else "use it there, from another thread by asyncio.run_coroutine_threadsafe, or start another one here"
+        )
+        super().__init__(f"{what} was started in another event loop, and works in no other; {remedy}")
+        self.is_closed = is_closed
 
 
 class SchemaVersionError(DiptychError):

@@ -421,6 +421,7 @@ ERRORS: dict[str, Exception] = {
     "MissingExtraError": diptych.MissingExtraError("KEY", "extra", "package"),
     "WiringError": diptych.WiringError([]),
     "NotStartedError": diptych.NotStartedError(),
+    "DifferentLoopError": diptych.DifferentLoopError("it", is_closed=False),
     "SchemaVersionError": diptych.SchemaVersionError("9"),
     "InvalidMessage": diptych.InvalidMessage("M", []),
     "UnknownColumnError": diptych.UnknownColumnError("M", [], []),

@@ -26,8 +26,8 @@ EXTRAS = (
 
 PUBLIC = """
     AmbiguousLookupError Command ConfigService ConfigurationError ConflictError ConstraintError DatabaseBusyError
-    DatabaseUnavailableError Diptych DiptychError Document DuplicateError Event Fault Health InvalidMessage
-    InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
+    DatabaseUnavailableError DifferentLoopError Diptych DiptychError Document DuplicateError Event Fault Health
+    InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
     RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaVersionError Served
     UnavailableError UnitOfWorkError UnknownColumnError WiringError build by code_point_text join
 """

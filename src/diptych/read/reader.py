@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diptych.errors import RedisUnavailableError
+from diptych.home_loop import HomeLoop
 from diptych.ports import STAMP_BYTES, Incarnation
 from diptych.read.fallback import SqlFallback
 from diptych.read.lookups import Batch, LookUps
@@ -50,17 +51,26 @@ class Watch(Protocol):
 
 
 class Reader:
-    """Decides per query which store answers. ``source`` is None where there is no Redis."""
+    """Decides per query which store answers. ``source`` is None where there is no Redis.
+
+    Asked in another loop than ``home`` it raises ``DifferentLoopError``.
+    """
 
     def __init__(
-        self, projection: Projection, fallback: SqlFallback, source: RedisSource | None = None
+        self,
+        home: HomeLoop,
+        projection: Projection,
+        fallback: SqlFallback,
+        source: RedisSource | None = None,
     ) -> None:
+        self._home = home
         self._projection = projection
         self._fallback = fallback
         self._source = source
 
     async def get(self, key: Any) -> Document[Any]:
         """The document with this key; what ``ReadModel.get`` promises."""
+        self._home.check()
         key = self._projection.looked_for(key)
         if self._source is not None:
             found = await self._source.look_ups.get(key_bytes(key))
@@ -71,6 +81,7 @@ class Reader:
 
     async def page(self, order: ListOrder | None, limit: int, after: str | None) -> Page[Any]:
         """A page of a list; what ``ReadModel.page`` promises."""
+        self._home.check()
         check_limit(limit)
         index = self._projection.list_by(order)
         place, values = index.place(after) if after is not None else (None, None)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.config import ConfigService
 from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError, WiringError
+from diptych.home_loop import HomeLoop
 from diptych.write import changes
 from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines, close_engines, open_engines, reading
@@ -38,13 +39,15 @@ class ORMService:
     Instances that are returned are detached: changing them changes nothing, ``update`` does.
 
     Every method may raise ``DatabaseUnavailableError``; those that change, ``DatabaseBusyError``,
-    ``ConflictError`` and ``UnitOfWorkError`` as well.
+    ``ConflictError`` and ``UnitOfWorkError`` as well. Open, it works in the event loop of ``init`` alone; in another
+    one every method raises ``DifferentLoopError``.
     """
 
     def __init__(self, config_service: ConfigService | None = None) -> None:
         self._config = config_service or ConfigService()
         self._entities = EntityRegistry()
         self._opened: Engines | None = None
+        self._home: HomeLoop | None = None
         self._fence: SqlFence | None = None
         self._acknowledger: Acknowledger | None = None
         self._units: UnitsOfWork | None = None
@@ -61,6 +64,7 @@ class ORMService:
         """
         if self._opened is not None:
             await self.close()
+        home = HomeLoop("ORMService")
         engines = open_engines(os.fspath(database or self._config.get("DATABASE_URL")), self._config)
         metadata = _metadata_of(models) if models is not None else None
         try:
@@ -70,13 +74,14 @@ class ORMService:
             await close_engines(engines)
             raise
         self._prepared = {metadata} if metadata is not None else set()
-        self._opened = engines
+        self._opened, self._home = engines, home
         self._fence = SqlFence(engines, self._entities.by_table)
         self._acknowledger = Acknowledger(self._fence, self._config.get("DATABASE_TIMEOUT_MS") / 1000)
         self._units = UnitsOfWork(engines, self._acknowledger)
 
     async def close(self) -> None:
         """Finishes what is being committed and closes every connection. Safe to call twice, or before ``init``."""
+        self._check_loop()
         units, acknowledger, fence, engines = self._units, self._acknowledger, self._fence, self._opened
         self._units = self._acknowledger = self._fence = self._opened = None
         if units is not None:
@@ -87,8 +92,10 @@ class ORMService:
             await fence.close()
         if engines is not None:
             await close_engines(engines)
+        self._home = None
 
     async def __aenter__(self) -> Self:
+        self._check_loop()
         if self._opened is None:
             await self.init()
         return self
@@ -219,6 +226,7 @@ class ORMService:
             last = rows[-1]
 
     async def _write(self, entity: MappedEntity, kind: str, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
+        self._check_loop()
         await self._ensure_table(entity)
         joined = current_unit_of_work(self.engines)
         if joined is not None:
@@ -226,6 +234,7 @@ class ORMService:
         return await self.units.run(work, new_context(), (entity, kind))
 
     def _reading(self, entity: MappedEntity) -> Any:
+        self._check_loop()
         unit = current_unit_of_work(self.engines)
         return _translated_reading(self, entity) if unit is None else unit.statement(entity)
 
@@ -256,6 +265,7 @@ class ORMService:
 
     async def is_reachable(self) -> bool:
         """Whether SQL answers now, within two seconds; one that is only busy does."""
+        self._check_loop()
         try:
             with translated(self.engines):
                 async with asyncio.timeout(_PATIENCE_S), reading(self.engines) as connection:
@@ -265,6 +275,10 @@ class ORMService:
         except UnavailableError:
             return False
         return True
+
+    def _check_loop(self) -> None:
+        if self._home is not None:
+            self._home.check()
 
     def entity(self, model: type) -> MappedEntity:
         """The mapped class as this room sees it. Raises ``WiringError`` for what is not one."""
