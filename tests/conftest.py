@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers import PostgresServer, RedisServer, redis_binary, valkey_binary
+from tests.servers import (
+    PostgresServer,
+    RedisServer,
+    clock_ahead,
+    libfaketime,
+    redis_binary,
+    valkey_binary,
+)
 
 MISSING = "missing component:"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -84,7 +92,13 @@ def database_url(request: pytest.FixtureRequest) -> str:
 class RedisServerFactory(Protocol):
     """What the fixture ``redis_server_factory`` gives."""
 
-    def __call__(self, config: Mapping[str, str] | None = None, *, kind: str = "valkey") -> RedisServer:
+    def __call__(
+        self,
+        config: Mapping[str, str] | None = None,
+        *,
+        kind: str = "valkey",
+        environment: Mapping[str, str] | None = None,
+    ) -> RedisServer:
         """Start a server of one's own, of ``kind`` "valkey" or "redis7", with directives of its configuration."""
 
 
@@ -147,10 +161,24 @@ def redis_server_factory() -> Iterator[RedisServerFactory]:
     """Starts servers with a configuration of their own; they end with the test."""
     with ExitStack() as servers:
 
-        def start(config: Mapping[str, str] | None = None, *, kind: str = "valkey") -> RedisServer:
-            return servers.enter_context(RedisServer(_binary(kind), config))
+        def start(
+            config: Mapping[str, str] | None = None,
+            *,
+            kind: str = "valkey",
+            environment: Mapping[str, str] | None = None,
+        ) -> RedisServer:
+            return servers.enter_context(RedisServer(_binary(kind), config, environment))
 
         yield start
+
+
+@pytest.fixture
+def clock_ahead_by() -> Callable[[float], Mapping[str, str]]:
+    """Gives the environment of a process whose wall clock is so many seconds ahead."""
+    library = libfaketime()
+    if library is None:
+        pytest.skip(f"{MISSING} libfaketime")
+    return partial(clock_ahead, library)
 
 
 # The browser

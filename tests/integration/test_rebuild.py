@@ -176,7 +176,7 @@ async def test_the_clean_up_of_one_build_spares_the_generation_of_a_later_one(sq
         known = next(iter(app.orm.acknowledger.known.values()))
         await store.begin(known._replace(generation="former"))
         await store.backfill(known._replace(generation="former"), [], 1, floor=1)
-        await store.delete([b"former"])
+        await store.delete(known.incarnation, [b"former"])
         assert _generations(valkey.url) == {known.generation.encode()}
         await agree(app)
 

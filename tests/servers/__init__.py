@@ -8,6 +8,7 @@
 They end with the tests, however those end: see ``guard``.
 """
 
+from tests.servers.clocks import clock_ahead, libfaketime
 from tests.servers.guard import forget_process, watch_directory, watch_process
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import HOST, Server, ServerFailedError, free_port, lives
@@ -19,8 +20,10 @@ __all__ = [
     "RedisServer",
     "Server",
     "ServerFailedError",
+    "clock_ahead",
     "forget_process",
     "free_port",
+    "libfaketime",
     "lives",
     "redis_binary",
     "valkey_binary",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import redis
 
@@ -14,14 +15,21 @@ from tests.servers.process import HOST, Server
 class RedisServer(Server):
     """Redis or Valkey. ``config`` holds directives of its configuration file, such as ``maxmemory-policy``.
 
-    Nothing is written to disk unless ``config`` says so (``appendonly``).
+    Nothing is written to disk unless ``config`` says so (``appendonly``). ``environment`` is the process's, if not
+    that of the tests.
     """
 
     ready_line = "Ready to accept connections"
 
-    def __init__(self, binary: str, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        binary: str,
+        config: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.binary = binary
+        self.environment = environment
         self.config = {"bind": HOST, "port": str(self.port), "save": '""'} | dict(config or {})
 
     @property
@@ -36,6 +44,9 @@ class RedisServer(Server):
         lines = [f"dir {self.directory}", *(f"{name} {value}" for name, value in self.config.items())]
         file.write_text("\n".join(lines) + "\n")
         return [self.binary, str(file)]
+
+    def run_as(self) -> dict[str, Any]:
+        return {"env": self.environment}
 
     def flush(self) -> None:
         """Forget all data and scripts."""

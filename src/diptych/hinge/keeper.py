@@ -257,7 +257,7 @@ class Keeper:
             # a promise that can't be kept. This does not stand in for what is read after the promise.
             # The floor is written, so that a Redis that refuses writes is found out even if there was no change.
             cursor, count = await self.replica.carry(row, cursor, floor=True)
-            look = await self.replica.store.look(row.generation)
+            look = await self.replica.look_at(row)
         # ★ The promise is committed before the log is read: a command that commits after that reading finds the
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
         asked, asked_after = self._is_asked(row), self._asked_after

@@ -46,8 +46,6 @@ class Builder:
 
         ★ ``generation`` is fresh random bits: a name used twice would let old messages into the new generation.
         """
-        # Listed before the fence moves: of those listed later one may be another builder's, published since.
-        former = await self._store.generations()
         database = await self._fence.database()
         moved = await self._fence.move(
             row, look.incarnation, generation, building_s=self._building_s, database=database
@@ -56,7 +54,9 @@ class Builder:
             return None
         self._rows.saw(moved)
         async with self._kept_building(moved):
-            await self._store.delete(former)
+            # Those of the look, before the fence moved: of those listed later one may be another builder's, published
+            # since.
+            await self._store.delete(look.incarnation, look.generations)
             cursor = moved.cursor or NOTHING
             await self._fill(Known(moved.incarnation, generation), cursor, progress)
             return await self._finish(moved, cursor)
@@ -76,14 +76,14 @@ class Builder:
                 cursor, count = await self._replica.carry(beside, cursor, floor=True)
                 if count <= _LITTLE:
                     break
-            # Those of builders that died are among them. None of them can be published after the switch.
-            former = await self._store.generations() - {generation.encode()}
+            # Generations of builders that died are among these. None of them can be published after the switch.
+            former = (await self._replica.look_at(beside)).generations - {generation.encode()}
             self.switching = True
             moved = await self._switch(row, known, cursor)
         except BaseException:
             self.switching = False
             with contextlib.suppress(UnavailableError):
-                await self._store.delete([generation.encode()])
+                await self._store.delete(known.incarnation, [generation.encode()])
             raise
         try:
             async with self._kept_building(moved):
@@ -92,17 +92,17 @@ class Builder:
             self.switching = False
         if built is None:
             raise RebuildFailedError(f"{self._replica.name}: another process has replaced the new generation")
-        await self._store.delete(former)
+        await self._store.delete(known.incarnation, former)
         return built
 
     async def publish(self, promised: FenceRow, look: Look, snapshot: Snapshot) -> None:
-        """Step 10. Raises ``Refused``."""
-        # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
-        ends_ms = look.time_ms + int(self._lease_s * 1000)
+        """Step 10. Raises ``Refused``, also if what was looked at is not what was promised."""
+        if look.known != Known(promised.incarnation, promised.generation):
+            raise Refused("ELSEWHERE")
         relied_on = promised.cursor.xmin if promised.cursor is not None else 0
-        known = Known(promised.incarnation, promised.generation)
-        number = promised.passes_started
-        outcome = await self._store.publish(known, ends_ms, snapshot.xmin, relied_on, number)
+        # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
+        lease_ms, number = int(self._lease_s * 1000), promised.passes_started
+        outcome = await self._store.publish(look, lease_ms, snapshot.xmin, relied_on, number)
         if outcome != "OK":
             raise Refused(outcome)
 
@@ -148,7 +148,7 @@ class Builder:
             cursor, count = await self._replica.carry(moved, cursor)
             if count <= _LITTLE:
                 break
-        look = await self._store.look(moved.generation)
+        look = await self._replica.look_at(moved)
         promised = await self._fence.promise(moved, self._lease_s * MARGIN, None)
         if promised is None:
             return None

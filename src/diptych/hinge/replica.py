@@ -12,7 +12,7 @@ from diptych.errors import DiptychError, RedisUnavailableError
 from diptych.ports import Change, Fence, FenceRow, Known, LogPart, RowSource, Snapshot
 from diptych.read.projection import Projection, key_bytes
 from diptych.read.redis import RedisService
-from diptych.read.store import MAX_DOCUMENTS, RedisStore, Write
+from diptych.read.store import MAX_DOCUMENTS, Look, RedisStore, Write
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -107,6 +107,13 @@ class Replica:
                         entry.done.set_result(is_applied)
 
     # Passes
+
+    async def look_at(self, row: FenceRow) -> Look:
+        """The state of the row's generation, in the Redis it is in. Raises ``Refused`` if that is another now."""
+        look = await self.store.look(row.generation)
+        if look.incarnation != row.incarnation:
+            raise Refused("ELSEWHERE")
+        return look
 
     async def carry(self, row: FenceRow, cursor: Snapshot, *, floor: bool = False) -> tuple[Snapshot, int]:
         """Brings every change that ``cursor`` did not see into the row's generation.

@@ -64,16 +64,29 @@ class Fetched(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a keeper has to know of Redis before a pass. ``time_ms`` is Redis's clock; ``maxmemory`` 0: no limit."""
+    """What a keeper has to know of Redis before a pass, all of one moment and of one Redis, ``incarnation``.
 
-    time_ms: int
+    ★ It is worth nothing on another one: of two masters each has a clock, a floor and generations of its own. What is
+    computed from a look is therefore handed on with it, to be checked against the Redis that it is used on.
+
+    ``time_ms`` is its clock. ``generations`` are those that may have left keys there. ``maxmemory`` 0: no limit.
+    """
+
     incarnation: Incarnation
+    generation: str
+    time_ms: int
+    generations: frozenset[bytes]
     is_master: bool
     policy: str
     marker: str
     lease: bytes
     used_memory: int
     maxmemory: int
+
+    @property
+    def known(self) -> Known:
+        """Which generation of which Redis was looked at."""
+        return Known(self.incarnation, self.generation)
 
     @property
     def floor(self) -> int | None:
@@ -157,11 +170,14 @@ class RedisStore:
     async def look(self, generation: str) -> Look:
         """The state of Redis and of this generation."""
         async with self._redis.commanding() as link:
-            found = await self._look(link, [self._marker(generation.encode()), self._lease], [])
-        seconds, micros, run_id, replication_id, role, policy, marker, lease, used, limit = found
+            keys = [self._marker(generation.encode()), self._lease, self._generations]
+            found = await self._look(link, keys, [])
+        seconds, micros, run_id, replication_id, role, policy, marker, lease, generations, used, limit = found
         return Look(
-            time_ms=int(seconds) * 1000 + int(micros) // 1000,
             incarnation=Incarnation(run_id.decode(), replication_id.decode()),
+            generation=generation,
+            time_ms=int(seconds) * 1000 + int(micros) // 1000,
+            generations=frozenset(generations),
             is_master=role == b"master",
             policy=policy.decode(),
             marker=marker.decode(),
@@ -170,24 +186,20 @@ class RedisStore:
             maxmemory=int(limit or 0),
         )
 
-    async def publish(self, known: Known, ends_ms: int, floor: int, relied_on: int, number: int = 0) -> str:
-        """Lets readers trust the generation until ``ends_ms`` of Redis's clock, and purges tombstones.
+    async def publish(self, look: Look, lease_ms: int, floor: int, relied_on: int, number: int = 0) -> str:
+        """Lets readers trust the generation that was looked at for so long from then on, and purges tombstones.
 
         ``floor`` is that of the pass, ``relied_on`` the one that the fence takes for reached, ``number`` the pass's.
         """
-        generation = known.generation.encode()
+        generation = look.generation.encode()
         keys = [self._lease, self._marker(generation), self._tombstones(generation)]
-        lease = self._lease_of(known)
-        arguments = [*known.incarnation, lease, ends_ms, floor, relied_on, number, _PURGED_AT_ONCE]
+        lease, ends_ms = self._lease_of(look.known), look.time_ms + lease_ms
+        # ★ The Redis whose clock was read: by another's the lease would end later than the promise, or never.
+        arguments = [*look.incarnation, lease, ends_ms, floor, relied_on, number, _PURGED_AT_ONCE]
         async with self._redis.commanding() as link:
             return await self._answer(self._publish, link, keys, arguments)
 
     # Builds
-
-    async def generations(self) -> set[bytes]:
-        """Those that may have left keys."""
-        async with self._redis.commanding() as link:
-            return set(await link.call("SMEMBERS", self._generations))
 
     async def begin(self, known: Known) -> str:
         """Starts a generation: from now on it may be written."""
@@ -210,12 +222,17 @@ class RedisStore:
         async with self._redis.commanding() as link:
             return await self._answer(self._drop, link, keys, [*known.incarnation, self._lease_of(known)])
 
-    async def delete(self, generations: Iterable[bytes]) -> None:
-        """Deletes these generations, in small steps, since their memory is needed."""
+    async def delete(self, incarnation: Incarnation, generations: Iterable[bytes]) -> None:
+        """Deletes these generations of this Redis, in small steps, since their memory is needed.
+
+        On another one nothing is deleted.
+        """
         generations = set(generations)
         if not generations:
             return
         async with self._redis.commanding() as link:
+            if not await _leads_to(link, incarnation):
+                return
             # The markers first: a generation of which only a part is left must be neither written nor published.
             await link.call("UNLINK", *map(self._marker, generations))
             await _delete(link, self._prefix, [self._key(generation, b"") for generation in generations])
@@ -281,8 +298,7 @@ class RedisStore:
                 arguments += [stamp, write.transaction, purge_at, write.body or b"", write.row]
                 arguments += [write.role, *write.entries]
             async with self._redis.commanding() as link:
-                if link.server != known.incarnation:
-                    await link.look_again()
+                await _leads_to(link, known.incarnation)
                 answer = await self._answer(self._apply, link, keys, arguments)
             if answer != "OK":
                 outcome = answer
@@ -354,6 +370,13 @@ async def delete_abandoned(redis: RedisService, fence: FenceId) -> None:
         await _delete(link, prefix, generations)
         if names:
             await link.call("SREM", prefix + b":generations", *names)
+
+
+async def _leads_to(link: Link, incarnation: Incarnation) -> bool:
+    """Whether the connection leads to this Redis; looked at again if it did not."""
+    if link.server != incarnation:
+        await link.look_again()
+    return link.server == incarnation
 
 
 async def _delete(link: Link, prefix: bytes, generations: Sequence[bytes]) -> None:

@@ -1,8 +1,8 @@
 -- What a keeper has to know before a pass, in one look.
 --
--- KEYS: marker, lease.
+-- KEYS: marker, lease, generations.
 -- Returns seconds and microseconds of the clock, run id, replication id, role, eviction policy, the marker and the
--- lease ('' if there is none), the memory used and its limit (0: none).
+-- lease ('' if there is none), the generations, the memory used and its limit (0: none).
 
 local time = redis.call('TIME')
 local info = redis.call('INFO', 'server', 'replication', 'memory')
@@ -11,5 +11,6 @@ local function field(name)
 end
 return {
   time[1], time[2], field('run_id'), field('master_replid'), field('role'), field('maxmemory_policy'),
-  redis.call('GET', KEYS[1]) or '', redis.call('GET', KEYS[2]) or '', field('used_memory'), field('maxmemory'),
+  redis.call('GET', KEYS[1]) or '', redis.call('GET', KEYS[2]) or '',
+  redis.call('SMEMBERS', KEYS[3]), field('used_memory'), field('maxmemory'),
 }
