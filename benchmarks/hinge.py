@@ -170,7 +170,8 @@ def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
 async def _round_trip(app: Diptych) -> Perform:
     """Writes the document of one book, as it is, again and again. No command ever changes that book."""
     replica = replica_of(app)
-    [(_, [row])] = [found async for found in replica.source.rows_by("title", [title(BOOKS - 1)], 2)]
+    row = await replica.source.one(title(BOOKS - 1))
+    assert row is not None
     write, stamps = replica.store.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
 
     async def perform(_number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import msgspec
@@ -148,6 +149,13 @@ class LogPart(NamedTuple):
     more: bool
 
 
+class View(Protocol):
+    """SQL as one snapshot holds it, for several statements: the log, and rows of the same moment."""
+
+    async def fetch(self, statement: Any, values: Mapping[str, Any] | None = None) -> Sequence[Any]:
+        """What a statement of the write room finds in it."""
+
+
 class Fence(Protocol):
     """The SQL side of the hinge: the fence rows, and the log as passes read it.
 
@@ -169,12 +177,21 @@ class Fence(Protocol):
         """
 
     async def changes(
-        self, tables: Collection[str], cursor: Snapshot, limit: int, part: LogPart | None = None
+        self,
+        tables: Collection[str],
+        cursor: Snapshot,
+        limit: int,
+        part: LogPart | None = None,
+        view: View | None = None,
     ) -> LogPart:
         """The changes of these tables that ``cursor`` did not see, at most ``limit``, and the snapshot they are from.
 
-        With the ``part`` before: those after it, of the same snapshot.
+        With the ``part`` before: those after it, of the same snapshot. With a ``view``: the snapshot is that of the
+        view.
         """
+
+    def view(self) -> AbstractAsyncContextManager[View]:
+        """A view of the moment of its first statement; to be left soon, since PostgreSQL's VACUUM minds it."""
 
     async def complete(self, row: FenceRow, cursor: Snapshot, *, ready: bool = False) -> bool:
         """Ends the pass that ``promise`` returned: ``passes_completed`` and ``cursor`` go forward, never back.
@@ -271,11 +288,11 @@ class RowSource(Protocol):
         """Every row, in batches; rows that change while it runs may be seen before or after the change."""
 
     def rows_by(
-        self, column: str, values: Sequence[Any], batch_size: int
-    ) -> AsyncIterator[tuple[Snapshot, list[Row]]]:
-        """The rows whose ``column`` (of the read model's own entity) has one of these values.
+        self, view: View, column: str, values: Sequence[Any], batch_size: int
+    ) -> AsyncIterator[list[Row]]:
+        """The rows in this view whose ``column`` (of the read model's own entity) has one of these values.
 
-        In batches, each with the snapshot of its statement; at least one, which may be empty.
+        In batches, none of them empty.
         """
 
     async def count(self) -> int:

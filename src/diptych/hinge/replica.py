@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple
 
 from diptych.errors import DiptychError, RedisUnavailableError
-from diptych.ports import Change, Fence, FenceRow, Known, LogPart, RowSource, Snapshot
+from diptych.ports import Change, Fence, FenceRow, Known, LogPart, Row, RowSource, Snapshot, View
 from diptych.read.projection import Projection, key_bytes
 from diptych.read.redis import RedisService
 from diptych.read.store import MAX_DOCUMENTS, Look, RedisStore, Write
@@ -121,34 +121,47 @@ class Replica:
         Returns the snapshot up to which they are in, and how many there were. With ``floor`` the generation's floor
         is raised to it. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
         """
-        known, count, has_moved = Known(row.incarnation, row.generation), 0, False
-        part: LogPart | None = None
+        known = Known(row.incarnation, row.generation)
+        if self.projection.is_joined:
+            snapshot, count = await self._carry_in_a_view(known, cursor)
+        else:
+            snapshot, count = await self._carry(known, cursor, None)
+        if floor:
+            await accepted(self.store.apply(known, [], floor=snapshot.xmin))
+        return snapshot, count
+
+    async def _carry_in_a_view(self, known: Known, cursor: Snapshot) -> tuple[Snapshot, int]:
+        # ★ Rows are read in the snapshot in which the log was read. Read later, a row may have been deleted, been
+        # joined to another one or been given another address by a change that this reading of the log does not
+        # hold: its document would be missing, or show a joined row as it was, after the change of that was
+        # acknowledged. To read the log once more for these is a race that a steady load wins.
+        async with self._fence.view() as view:
+            return await self._carry(known, cursor, view)
+
+    async def _carry(self, known: Known, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
+        """Without a ``view`` for as long as the log tells all."""
+        count, part = 0, None
         while part is None or part.more:
-            part = await self._fence.changes(self.projection.tables, cursor, _LOG_ROWS, part)
+            part = await self._fence.changes(self.projection.tables, cursor, _LOG_ROWS, part, view)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the one that Redis was brought to.
                 raise Refused("AHEAD")
             count += len(part.changes)
-            if self.projection.is_joined:
-                await self._write_joined(known, part.changes, part.snapshot)
+            if view is None and not all(map(self._is_readable, part.changes)):
+                return await self._carry_in_a_view(known, cursor)
+            if view is not None and self.projection.is_joined:
+                await self._write_joined(known, part, view)
             elif part.changes:
-                writes, moved = await self._writes_of(part)
-                await accepted(self.store.apply(known, writes))
-                has_moved |= moved
-            if has_moved and not part.more:
-                # What has moved the row is not in this snapshot, and it must not be missing until the next pass.
-                cursor, part, has_moved = part.snapshot, None, False
-        if floor:
-            await accepted(self.store.apply(known, [], floor=part.snapshot.xmin))
+                await accepted(self.store.apply(known, await self._writes_of(part, view)))
         return part.snapshot, count
 
-    async def _writes_of(self, part: LogPart) -> tuple[list[Write], bool]:
-        """What these changes write; and whether a row that had to be read again was no longer at its address."""
+    async def _writes_of(self, part: LogPart, view: View | None) -> list[Write]:
+        """What these changes write. Without a ``view`` all of them are readable."""
         unreadable = [change for change in part.changes if not self._is_readable(change)]
-        rows = await self._read_again(unreadable) if unreadable else {}
+        rows = await self._read_again(unreadable, view) if view is not None else {}
         writes = []
         for change in part.changes:
-            if change.after is not None and not self.projection.readable(change.after):
+            if not self._is_readable(change):
                 writes += self._writes_from(change, rows, part.snapshot)
             else:
                 try:
@@ -156,23 +169,24 @@ class Replica:
                 except KeyError:
                     # Its personal data are blanked, or another version of the application has other columns.
                     raise Refused("UNREADABLE") from None
-        return writes, len(rows) < len(unreadable)
+        return writes
 
     def _is_readable(self, change: Change) -> bool:
         return change.after is None or self.projection.readable(change.after)
 
-    async def _read_again(self, changes: Sequence[Change]) -> dict[bytes, Any]:
+    async def _read_again(self, changes: Sequence[Change], view: View) -> dict[bytes, Any]:
         """The rows of changes whose image in the log does not have every column: another version wrote it.
 
-        They are as they are now, which is no older than the change.
+        They are as the log's snapshot holds them, which is no older than the change.
         """
         keys = [change.image.get(self.projection.key) for change in changes]
         if any(key is None for key in keys):
             raise Refused("UNREADABLE")
-        found = {}
-        async for _, rows in self.source.rows_by(self.projection.key, keys, self.batch_size):
-            found.update({self.projection.key_of(row): row for row in rows})
-        return found
+        return {self.projection.key_of(row): row for row in await self._rows_at(keys, view)}
+
+    async def _rows_at(self, keys: Sequence[Any], view: View) -> list[Row]:
+        found = self.source.rows_by(view, self.projection.key, keys, self.batch_size)
+        return [row async for rows in found for row in rows]
 
     def _writes_from(self, change: Change, rows: dict[bytes, Any], snapshot: Snapshot) -> list[Write]:
         stamp, transaction = change.position, change.transaction
@@ -187,65 +201,44 @@ class Replica:
             writes.append(self.store.tombstone(key, stamp, transaction, snapshot.xmax))
         return writes
 
-    async def _write_joined(self, known: Known, changes: Sequence[Change], snapshot: Snapshot) -> None:
-        """Makes the documents anew that these changes touch, each as a snapshot of its own sees it.
+    async def _write_joined(self, known: Known, part: LogPart, view: View) -> None:
+        """Makes the documents anew that these changes touch, each as the log's snapshot sees it.
 
-        Commands never do: two of them could each write a document that lacks the other's change. ``snapshot`` is the
-        one that the changes were read in.
+        Commands never do: two of them could each write a document that lacks the other's change.
         """
+        keys: dict[bytes, Any] = {}
         others: dict[str, dict[Any, None]] = {}
-        for change in changes:
+        for change in part.changes:
             try:
+                keys |= self._addresses(change)
                 touched = self.projection.touched(change)
             except KeyError:
                 raise Refused("UNREADABLE") from None
             for column, values in touched:
                 others.setdefault(column, {}).update(dict.fromkeys(values))
-        has_moved = await self._write_joined_of(known, changes)
-        for column, altered in others.items():
-            async for seen, rows in self.source.rows_by(column, list(altered), self.batch_size):
-                writes = [self.store.joined_write(row, seen) for row in rows]
-                await accepted(self.store.apply(known, writes))
-        # ★ A row that was deleted, or joined to another one, since the changes were read is not among those found:
-        # its document would still show the joined row as it was, and the change of that be acknowledged. And a row
-        # that was given another address would be missing until the next pass.
-        own, must_read = [self.projection.entity.table], has_moved or bool(others)
-        while must_read:
-            must_read, part = False, None
-            while part is None or part.more:
-                part = await self._fence.changes(own, snapshot, _LOG_ROWS, part)
-                must_read |= await self._write_joined_of(known, part.changes)
-            snapshot = part.snapshot
-
-    async def _write_joined_of(self, known: Known, changes: Sequence[Change]) -> bool:
-        """Makes the documents anew of the own rows that these changes are of, before and after them.
-
-        Returns whether a row was not at one of the addresses: it may have got another one since.
-        """
-        has_moved = False
-        keys: dict[bytes, Any] = {}
-        for change in changes:
-            if change.entity.table == self.projection.entity.table:
-                for row in (change.before, change.after):
-                    if row is not None:
-                        value = row.get(self.projection.key)
-                        if value is None:
-                            raise Refused("UNREADABLE")
-                        keys[key_bytes(value)] = value
         for at in range(0, len(keys), self.batch_size):
-            wanted = dict(list(keys.items())[at : at + self.batch_size])
-            missing = set(wanted)
-            # One row more than there can be: so all are of one statement, whose snapshot tells who is missing.
-            async for seen, rows in self.source.rows_by(
-                self.projection.key, list(wanted.values()), len(wanted) + 1
-            ):
-                writes = [self.store.joined_write(row, seen) for row in rows]
-                missing -= {write.key for write in writes}
-                has_moved |= bool(missing)
-                writes += [self.store.joined_tombstone(key, seen) for key in missing]
-                missing.clear()
-                await accepted(self.store.apply(known, writes))
-        return has_moved
+            await self._write_joined_at(known, list(keys.items())[at : at + self.batch_size], part, view)
+        for column, altered in others.items():
+            async for rows in self.source.rows_by(view, column, list(altered), self.batch_size):
+                await accepted(
+                    self.store.apply(known, [self.store.joined_write(row, part.snapshot) for row in rows])
+                )
+
+    def _addresses(self, change: Change) -> dict[bytes, Any]:
+        """The keys of an own row, before and after its change. Raises ``KeyError`` if one is not in the log."""
+        if change.entity.table != self.projection.entity.table:
+            return {}
+        keys = [row[self.projection.key] for row in (change.before, change.after) if row is not None]
+        return {key_bytes(key): key for key in keys}
+
+    async def _write_joined_at(
+        self, known: Known, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
+    ) -> None:
+        rows = await self._rows_at([value for _, value in keys], view)
+        writes = [self.store.joined_write(row, part.snapshot) for row in rows]
+        missing = dict(keys).keys() - {write.key for write in writes}
+        writes += [self.store.joined_tombstone(key, part.snapshot) for key in missing]
+        await accepted(self.store.apply(known, writes))
 
 
 class _Entry(NamedTuple):

@@ -12,7 +12,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import DatabaseBusyError, WiringError
-from diptych.ports import Change, FenceId, FenceRow, Incarnation, LogPart, Snapshot
+from diptych.ports import Change, FenceId, FenceRow, Incarnation, LogPart, Snapshot, View
 from diptych.write.asks import Asks
 from diptych.write.direct import DirectStatement
 from diptych.write.engines import Engines
@@ -22,6 +22,7 @@ from diptych.write.fence_statements import FENCE_STATEMENTS
 from diptych.write.held import ShortSelect
 from diptych.write.log_statements import LOG_STATEMENTS
 from diptych.write.to_its_end import to_its_end
+from diptych.write.view import SqlView, view_of
 
 Values = Mapping[str, Any]
 
@@ -69,8 +70,16 @@ class SqlFence:
         values["p_passes_started"] = row.passes_started
         return await self._change(self._statements.promise_if_none_began, values)
 
+    def view(self) -> contextlib.AbstractAsyncContextManager[SqlView]:
+        return view_of(self._engines)
+
     async def changes(
-        self, tables: Collection[str], cursor: Snapshot, limit: int, part: LogPart | None = None
+        self,
+        tables: Collection[str],
+        cursor: Snapshot,
+        limit: int,
+        part: LogPart | None = None,
+        view: View | None = None,
     ) -> LogPart:
         entities = self._entities(tables)
         values = {"p_tables": sorted(entities), "p_limit": limit + 1, **self._cursor_values(cursor)}
@@ -79,11 +88,17 @@ class SqlFence:
             statement = self._log.following
             values |= {"p_last": part.changes[-1].position if part.changes else 0}
             values |= self._snapshot_values(part.snapshot)
-        async with self._reading() as connection:
-            found = (await connection.execute(statement, values)).mappings().all()
+        found = await self._found(statement, values, view)
         snapshot = Snapshot.parse(found[0]["snapshot"]) if part is None else part.snapshot
         logged = [row for row in found if row["position"] is not None]
         return LogPart(snapshot, self._decoded(logged[:limit], entities), more=len(logged) > limit)
+
+    async def _found(self, statement: sa.Select[Any], values: Values, view: View | None) -> list[RowMapping]:
+        if view is not None:
+            with translated_reading(self._engines):
+                return [row._mapping for row in await view.fetch(statement, values)]
+        async with self._reading() as connection:
+            return list((await connection.execute(statement, values)).mappings())
 
     async def complete(self, row: FenceRow, cursor: Snapshot, *, ready: bool = False) -> bool:
         values = {

@@ -71,7 +71,9 @@ class PostgresEngines:
             url,
             isolation_level="AUTOCOMMIT",
             connect_args={**limits, "server_settings": named | _KEEPER_SETTINGS},
-            **options | {"pool_size": 5},  # three for statements, one to listen, one for ``frequent``
+            # Three for statements, one to listen, one for ``frequent``; and one for each view that is open: a long
+            # pass over one read model must not hold up the others'.
+            **options | {"pool_size": 5, "max_overflow": -1},
         )
         self.frequent: FrequentRead | None = FrequentRead(self.keeper)
         self.turns: Turns | None = None

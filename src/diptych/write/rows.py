@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from diptych.errors import WiringError
-from diptych.ports import Entity, Row, Snapshot
+from diptych.ports import Entity, Row, View
 from diptych.write.engines import fetched
 from diptych.write.entities import MappedEntity, has_code_point_order
 from diptych.write.failures import translated_reading
 from diptych.write.held import ShortSelect
 from diptych.write.orm import ORMService
-from diptych.write.sql_words import WORDS
 
 
 class Join(Protocol):
@@ -30,14 +29,6 @@ class Join(Protocol):
     def remote(self) -> str: ...
     @property
     def value(self) -> str: ...
-
-
-class _Batch(NamedTuple):
-    """Rows with the snapshot they were read in, and the primary key of the last one."""
-
-    snapshot: Snapshot
-    rows: list[Row]
-    last: Sequence[Any] | None
 
 
 class SqlRows:
@@ -60,9 +51,6 @@ class SqlRows:
         own = [entity.columns[name] for name in columns]
         source, joined = _outer_joins(orm, entity, joins)
         self._selected = sa.select(*own, *joined).select_from(source)
-        self._labelled = sa.select(
-            *(column.label(f"value_{i}") for i, column in enumerate((*own, *joined)))
-        ).select_from(source)
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._key_name = key
         self._key = entity.columns[key]
@@ -99,48 +87,22 @@ class SqlRows:
             last = found[-1][len(self._names) :]
 
     async def rows_by(
-        self, column: str, values: Sequence[Any], batch_size: int
-    ) -> AsyncIterator[tuple[Snapshot, list[Row]]]:
+        self, view: View, column: str, values: Sequence[Any], batch_size: int
+    ) -> AsyncIterator[list[Row]]:
         wanted = [v for v in dict.fromkeys(values) if v is not None and self._entity.holds(column, v)]
-        is_unique = column in self._entity.unique_columns
-        for start in range(0, len(wanted) or 1, batch_size):
-            selected = self._labelled.where(
-                self._entity.columns[column].in_(wanted[start : start + batch_size])
-            )
-            last: Sequence[Any] | None = None
-            while True:
-                batch = await self._batch_in_snapshot(selected, last, batch_size)
-                yield batch.snapshot, batch.rows
-                if is_unique or len(batch.rows) < batch_size:
+        selected = self._selected.add_columns(*self._primary_key)
+        for start in range(0, len(wanted), batch_size):
+            some = wanted[start : start + batch_size]
+            rows, last = selected.where(self._entity.columns[column].in_(some)), None
+            while found := await self._fetch_in(view, self._batch(rows, last, batch_size)):
+                yield [self._row(values) for values in found]
+                if len(found) < batch_size:
                     break
-                last = batch.last
+                last = found[-1][len(self._names) :]
 
     async def count(self) -> int:
         found = await self._fetch(sa.select(sa.func.count()).select_from(self._entity.table))
         return int(found[0][0])
-
-    async def _batch_in_snapshot(
-        self, selected: sa.Select[Any], last: Sequence[Any] | None, batch_size: int
-    ) -> _Batch:
-        """One statement: a snapshot that was read by another could be newer or older than the rows."""
-        keys = [column.label(f"key_{i}") for i, column in enumerate(self._primary_key)]
-        found = self._batch(
-            selected.add_columns(*keys, sa.literal_column("1").label("found")), last, batch_size
-        ).subquery("found")
-        snapshot = sa.select(WORDS[self._orm.engines.name].snapshot.label("snapshot")).subquery("now")
-        # Joined to the snapshot, so that there is one row to tell it when there is no other.
-        statement = (
-            sa.select(*snapshot.c, *found.c)
-            .select_from(snapshot.outerjoin(found, sa.true()))
-            .order_by(*(found.c[key.name] for key in keys))
-        )
-        result = await self._fetch(statement)
-        is_empty = result[0].found is None
-        return _Batch(
-            Snapshot.parse(result[0].snapshot),
-            [] if is_empty else [self._row(values[1:]) for values in result],
-            None if is_empty else result[-1][1 + len(self._names) : -1],
-        )
 
     def _batch(self, selected: sa.Select[Any], last: Sequence[Any] | None, batch_size: int) -> sa.Select[Any]:
         """The next rows by the primary key."""
@@ -175,6 +137,10 @@ class SqlRows:
     ) -> Sequence[sa.Row[Any]]:
         with translated_reading(self._orm.engines, self._entity):
             return await fetched(self._orm.engines, statement, values)
+
+    async def _fetch_in(self, view: View, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        with translated_reading(self._orm.engines, self._entity):
+            return await view.fetch(statement)
 
     def _row(self, values: Sequence[Any]) -> Row:
         """The first of these values by their names; a key for the next batch may follow."""

@@ -49,7 +49,8 @@ class SqliteEngines:
         self.reader = create_async_engine(
             url, pool_size=config.get("DATABASE_POOL_SIZE"), pool_reset_on_return=None, **options
         )
-        self.keeper = create_async_engine(url, pool_size=2, **options)
+        # And one for each view that is open: a long pass over one read model must not hold up the others'.
+        self.keeper = create_async_engine(url, pool_size=2, **options | {"max_overflow": -1})
         self.frequent: FrequentRead | None = None
         self.turns: Turns | None = (turns := Turns(timeout_s))
         self.transactions: Transactions = SqliteTransactions(self.writer, turns, timeout_s)
