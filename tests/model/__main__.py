@@ -3,10 +3,17 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from tests.model.explore import Explored, breadth_first, walk
-from tests.model.rules import LARGER, RULES, SOUND, WALKED
+from tests.model.explore import Explored, Machine, breadth_first, walk
+from tests.model.machine import machine
+from tests.model.rows import machine as rows_machine
+from tests.model.rows import rules as rows_rules
+from tests.model.rules import LARGER, RULES, SOUND, WALKED, Rule
 from tests.model.settle import settles
+
+Explorations = Iterator[tuple[str, Machine[Any]]]
 
 
 def main() -> int:
@@ -18,26 +25,35 @@ def main() -> int:
     parser.add_argument("--rules", action="store_true", help="only tell the dropped rules' stories")
     given = parser.parse_args()
     end = time.monotonic() + given.seconds
-    failed = _tell_rules()
-    if given.rules or failed:
-        return failed
-    for name, config in {**SOUND, **LARGER}.items():
+    missed = _tell_rules(RULES, machine) + _tell_rules(rows_rules.RULES, rows_machine.machine)
+    if given.rules or missed:
+        return int(missed > 0)
+    for name, explored in _explorations(given.seed):
         if time.monotonic() > end:
             break
-        if _report(name, breadth_first(config, given.most)):
+        if _report(name, breadth_first(explored, given.most)):
             return 1
     return _walk(given.seed, end)
 
 
-def _tell_rules() -> int:
+def _explorations(seed: int) -> Explorations:
+    for name, config in {**SOUND, **LARGER}.items():
+        yield name, machine(config)
+    for name, rows in {**rows_rules.SOUND, **rows_rules.LARGER}.items():
+        yield name, rows_machine.machine(rows)
+    for name, rows in rows_rules.triples(seed):
+        yield name, rows_machine.machine(rows)
+
+
+def _tell_rules(rules: Mapping[str, Rule[Any]], play: Callable[[Any], Machine[Any]]) -> int:
     missed = 0
-    for name, rule in RULES.items():
-        explored = breadth_first(rule.config.without(name, *rule.also))
+    for name, rule in rules.items():
+        explored = breadth_first(play(rule.config.without(name, *rule.also)))
         missed += explored.violation is None
         together = f" (dropped with {', '.join(rule.also)})" if rule.also else ""
         _say(f"Without {name!r}{together}, step {rule.step}: {rule.says}. {explored.states} states.")
         _say(f"{explored.violation or 'NOT CAUGHT'}\n")
-    return int(missed > 0)
+    return missed
 
 
 def _report(name: str, explored: Explored) -> bool:
@@ -51,7 +67,7 @@ def _walk(seed: int, end: float) -> int:
     walks = states = 0
     while time.monotonic() < end or not walks:
         for config in (WALKED, WALKED._replace(derived=True)):
-            last, explored = walk(config, seed)
+            last, explored = walk(machine(config), seed)
             walks, states = walks + 1, states + explored.states
             if explored.violation or not settles(last, config):
                 _say(f"seed {seed}, derived={config.derived}: {explored.violation or 'does not settle'}")

@@ -1,11 +1,13 @@
 """The rules of the protocol that can be dropped, each with the exploration in which that has to be caught."""
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from tests.model.config import DELETE, OTHER, PUT, A, B, Config
 
+C = TypeVar("C")
 
-class Rule(NamedTuple):
+
+class Rule(NamedTuple, Generic[C]):
     """A rule: the step it belongs to (with a star where the protocol has one), what it says, where it is needed.
 
     `also` are rules dropped with it, because they happen to cover for it in the explored bounds.
@@ -13,7 +15,7 @@ class Rule(NamedTuple):
 
     step: str
     says: str
-    config: Config
+    config: C
     also: tuple[str, ...] = ()
 
 
@@ -25,7 +27,7 @@ CROSSED_PUT = ("command 3 begins", "command 3 puts", "command 3 commits")
 # Starts without data and without a lease, as some time after FLUSHALL.
 EMPTY = Config(empty=True, timeless=True, builds=1)
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, Rule[Config]] = {
     "positions": Rule(
         "4 ★", "a document is set only by a greater position", Config((PUT_A, PUT_A), passes=0)
     ),

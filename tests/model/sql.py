@@ -4,8 +4,12 @@ from tests.model.state import ABORTED, COMMITTED, OTHER, PUT, RUNNING, Fence, Ro
 
 
 def snapshot(sql: Sql) -> Snapshot:
+    """What a statement sees now."""
+    return snapshot_of(sql.transactions)
+
+
+def snapshot_of(transactions: tuple[int, ...]) -> Snapshot:
     """As PostgreSQL takes it: `xmax` is one past the highest transaction that is over."""
-    transactions = sql.transactions
     xmax = 1 + max((n for n, end in enumerate(transactions, 1) if end != RUNNING), default=0)
     xip = tuple(n for n, end in enumerate(transactions[: xmax - 1], 1) if end == RUNNING)
     return Snapshot(xip[0] if xip else xmax, xmax, xip)
@@ -14,6 +18,11 @@ def snapshot(sql: Sql) -> Snapshot:
 def stamp(seen: Snapshot) -> tuple[int, int]:
     """Orders snapshots: a higher `xmax`, then fewer in progress (100 stands for more than there can be)."""
     return seen.xmax, 100 - len(seen.xip)
+
+
+def sees(snapshot: Snapshot, transaction: int) -> bool:
+    """Whether a transaction was over when the snapshot was taken."""
+    return transaction < snapshot.xmax and transaction not in snapshot.xip
 
 
 def visible(sql: Sql, xid: int = 0) -> tuple[int, int]:

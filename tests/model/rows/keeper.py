@@ -1,0 +1,184 @@
+"""A keeper's pass in this model, and a planned rebuild."""
+
+from collections.abc import Iterator
+
+from tests.model.rows import redis, sql
+from tests.model.rows.config import Config
+from tests.model.rows.parts import send_late
+from tests.model.rows.state import Document, Generation, Keeper, Message, State, Step, Write
+from tests.model.sql import snapshot_of, stamp
+
+IDLE = Keeper()
+
+
+def steps(state: State, config: Config) -> Iterator[Step]:
+    """What any keeper can do next; keepers are alike, so of two in the same place one is enough."""
+    for n, keeper in enumerate(state.keepers):
+        if keeper in state.keepers[:n]:
+            continue
+        for label, after in _next(state, config, n, keeper):
+            yield f"keeper {label}", after
+        if keeper.at != "look":
+            yield "keeper is killed, or gives up", put(state, n, IDLE)
+    for n, message in enumerate(state.late):
+        rest = state._replace(late=(*state.late[:n], *state.late[n + 1 :]))
+        after, accepted = redis.execute(rest, message, config.off)
+        if accepted:  # a refusal is no different from never arriving
+            yield f"the late {message.kind} {_told(message)} arrives", after
+
+
+def put(state: State, n: int, keeper: Keeper) -> State:
+    """The state with keeper n so; the keepers are kept in order, since they are alike."""
+    return state._replace(
+        keepers=tuple(sorted([*state.keepers[:n], keeper, *state.keepers[n + 1 :]], key=repr))
+    )
+
+
+def _next(state: State, config: Config, n: int, keeper: Keeper) -> Iterator[Step]:
+    match keeper.at:
+        case "look":
+            yield from _look(state, n)
+        case "read":
+            yield _read(state, config, n, keeper)
+        case "read again":
+            todo = _read_again(state, config, keeper)
+            yield "reads the rows", put(state, n, keeper._replace(at="write", positions=(), todo=todo))
+        case "write" | "fill":
+            yield from _write(state, config, n, keeper)
+        case "publish":
+            yield _publish(state, config, n, keeper)
+        case "complete":
+            yield _complete(state, n, keeper)
+        case "backfill":
+            yield _backfill(state, config, n, keeper)
+        case "switch":
+            yield _switch(state, n, keeper)
+
+
+def _look(state: State, n: int) -> Iterator[Step]:
+    """It looks and promises: one step, since nothing that it reads counts before."""
+    fence = state.fence
+    if not fence.ready or redis.find(state, fence.generation) is None:
+        return
+    if state.budget.passes:
+        keeper = Keeper("read", fence.generation, number=fence.started + 1)
+        budget = state.budget._replace(passes=state.budget.passes - 1)
+        promised = state._replace(fence=fence._replace(started=fence.started + 1), budget=budget)
+        yield f"promises pass {keeper.number}", put(promised, n, keeper)
+    if state.budget.early:
+        budget = state.budget._replace(early=state.budget.early - 1)
+        carrier = Keeper("read", fence.generation)
+        yield "carries before it promises", put(state._replace(budget=budget), n, carrier)
+    if state.budget.plans:
+        name = 1 + max(generation.name for generation in state.generations)
+        cursor = snapshot_of(state.transactions)
+        keeper = Keeper("backfill", name, True, fence.generation, cursor)
+        budget = state.budget._replace(plans=state.budget.plans - 1)
+        begun = redis.put(state, Generation(name, 0, (None,) * len(state.bars)))
+        yield f"plans generation {name}", put(begun._replace(budget=budget), n, keeper)
+
+
+def _read(state: State, config: Config, n: int, keeper: Keeper) -> Step:
+    """The log and its snapshot in one statement, made into scripts."""
+    positions = sql.unseen(state, state.fence.cursor)
+    keeper = keeper._replace(snapshot=snapshot_of(state.transactions), positions=positions)
+    label = f"reads positions {list(positions)} of the log"
+    if config.read_again and positions:
+        keeper = keeper._replace(at="read again")
+        if "one-snapshot" in config.off:
+            return label, put(state, n, keeper)
+        label += " and the rows"
+        todo = _read_again(state, config, keeper)
+    else:
+        todo = _scripts(redis.writes_of(state.log, positions, config.off), keeper, config)
+    return label, put(state, n, keeper._replace(at="write", positions=(), todo=todo))
+
+
+def _read_again(state: State, config: Config, keeper: Keeper) -> tuple[Message, ...]:
+    """Images that lack a column: who is at the addresses that they name now, stamped as the last of them."""
+    there = sql.history(state.log, state.order, config.addresses)[-1]
+    writes = redis.writes_of(state.log, keeper.positions, config.off)
+    if "one-stamp" in config.off:
+        writes = tuple(write._replace(stamp=keeper.positions[-1]) for write in writes)
+    return _scripts(tuple(w._replace(shown=there[w.address - 1]) for w in writes), keeper, config)
+
+
+def _scripts(writes: tuple[Write, ...], keeper: Keeper, config: Config) -> tuple[Message, ...]:
+    """One script; with a dropped rule the tombstones come in one of their own, first."""
+    parts = [writes]
+    if "both-in-one" in config.off:
+        parts = [tuple(w for w in writes if w.shown is None), tuple(w for w in writes if w.shown)]
+    horizon = keeper.snapshot.xmax
+    return tuple(Message("pass", keeper.generation, part, horizon) for part in parts if part)
+
+
+def _write(state: State, config: Config, n: int, keeper: Keeper) -> Iterator[Step]:
+    if not keeper.todo:
+        at = "complete" if keeper.building else "publish"
+        yield "has written all", put(state, n, keeper._replace(at=at))
+        return
+    message = keeper.todo[0]
+    after, accepted = redis.execute(state, message, config.off)
+    written = put(after, n, keeper._replace(todo=keeper.todo[1:]) if accepted else IDLE)
+    yield f"writes {_told(message)}: {'done' if accepted else 'refused'}", written
+    if state.budget.late:
+        yield "gives up on a script, which is still on its way", put(send_late(state, message), n, IDLE)
+
+
+def _told(message: Message) -> str:
+    return ", ".join(f"{w.address}={w.shown.row if w.shown else 'nobody'}@{w.stamp}" for w in message.writes)
+
+
+def _publish(state: State, config: Config, n: int, keeper: Keeper) -> Step:
+    """The floor is raised, tombstones whose time has come go, queries may trust the generation."""
+    generation = redis.find(state, keeper.generation)
+    if generation is None:
+        return "is refused: the generation is gone", put(state, n, IDLE)
+    seen = snapshot_of(state.transactions) if "floor-read" in config.off else keeper.snapshot
+    floor = max(generation.floor, seen.xmin)
+    documents = tuple(None if d and not d.shown and 0 < d.purge <= floor else d for d in generation.documents)
+    published = redis.put(state, generation._replace(floor=floor, documents=documents))
+    if not keeper.number:
+        return "raises the floor", put(published, n, IDLE)
+    after = IDLE if keeper.building else keeper._replace(at="complete")
+    return "publishes", put(published._replace(lease=keeper.generation), n, after)
+
+
+def _complete(state: State, n: int, keeper: Keeper) -> Step:
+    fence = state.fence
+    if fence.generation != keeper.generation:
+        return "completes nothing: the fence has moved on", put(state, n, IDLE)
+    cursor = keeper.snapshot if stamp(keeper.snapshot) > stamp(fence.cursor) else fence.cursor
+    completed = max(fence.completed, keeper.number)
+    fence = fence._replace(ready=True, cursor=cursor, completed=completed)
+    after = keeper._replace(at="publish") if keeper.building else IDLE
+    return f"completes pass {keeper.number}", put(state._replace(fence=fence), n, after)
+
+
+def _backfill(state: State, config: Config, n: int, keeper: Keeper) -> Step:
+    """The rows as they are now are written at once, stamped 0; the floor is the cursor's."""
+    generation = redis.find(state, keeper.generation)
+    if generation is None:
+        return "is refused: the generation is gone", put(state, n, IDLE)
+    there = sql.history(state.log, state.order, config.addresses)[-1]
+    documents = tuple(
+        stored or (Document(0, shown) if shown else None)
+        for stored, shown in zip(generation.documents, there, strict=True)
+    )
+    filled = redis.put(state, generation._replace(documents=documents, floor=keeper.snapshot.xmin))
+    return "reads and writes every row", put(filled, n, keeper._replace(at="switch"))
+
+
+def _switch(state: State, n: int, keeper: Keeper) -> Step:
+    """The lease and the old marker are dropped, the fence moves, the first pass over the new one is promised."""
+    fence = state.fence
+    if fence.generation != keeper.number or redis.find(state, fence.generation) is None:
+        return "finds another generation in the fence", put(state, n, IDLE)
+    kept = tuple(generation for generation in state.generations if generation.name == keeper.generation)
+    fence = fence._replace(
+        generation=keeper.generation, ready=False, cursor=keeper.snapshot, started=fence.started + 1
+    )
+    moved = state._replace(generations=kept, lease=0, fence=fence)
+    return f"switches to generation {keeper.generation}", put(
+        moved, n, keeper._replace(at="read", number=fence.started)
+    )

@@ -1,0 +1,71 @@
+"""Redis in this model: what scripts write, and what a query or a check finds."""
+
+from collections.abc import Iterable
+
+from tests.model.rows.state import Document, Entry, Generation, Message, Shown, State, Write
+
+
+def writes_of(log: tuple[Entry, ...], positions: Iterable[int], off: frozenset[str]) -> tuple[Write, ...]:
+    """What entries, taken in their order, set at each address that they name: one write for each."""
+    writes: dict[int, Write] = {}
+    for position in positions:
+        entry = log[position - 1]
+        if not entry.fits and "set-aside-written" in off:
+            continue
+        for address in (entry.old, entry.new):
+            if address:
+                shown = Shown(entry.row, position, entry.fits) if address == entry.new else None
+                writes[address] = Write(address, position, entry.transaction, shown)
+        if "former-address" in off and entry.new:
+            writes.pop(entry.old if entry.old != entry.new else 0, None)
+    return tuple(writes.values())
+
+
+def find(state: State, name: int) -> Generation | None:
+    """The generation, if its marker is there."""
+    for generation in state.generations:
+        if generation.name == name:
+            return generation
+    return None
+
+
+def execute(state: State, message: Message, off: frozenset[str]) -> tuple[State, bool]:
+    """Runs a script: whether it was accepted, which is whether the generation is there."""
+    generation = find(state, message.generation)
+    if generation is None:
+        return state, False
+    documents = list(generation.documents)
+    for write in message.writes:
+        if write.transaction >= generation.floor or "floor" in off:
+            stored = documents[write.address - 1]
+            documents[write.address - 1] = _put(stored, write, message.horizon, off)
+    return put(state, generation._replace(documents=tuple(documents))), True
+
+
+def _put(stored: Document | None, write: Write, horizon: int, off: frozenset[str]) -> Document | None:
+    if write.shown is None:
+        # Only who has a snapshot that saw the deletion knows when the tombstone may go.
+        new = Document(write.stamp, None, horizon)
+    else:
+        stamp = 0 if "set-aside-stamp" in off and not write.shown.fits else write.stamp
+        new = Document(stamp, write.shown)
+    if stored is None or write.stamp > stored.stamp or "stamps" in off:
+        return None if "tombstones" in off and write.shown is None else new
+    if write.stamp == stored.stamp and stored.shown is None and write.shown is None and horizon:
+        return new
+    return new if write.stamp == stored.stamp and "equal-stamps" in off else stored
+
+
+def put(state: State, generation: Generation) -> State:
+    """The state with this generation in place of the one of its name."""
+    rest = [other for other in state.generations if other.name != generation.name]
+    return state._replace(generations=tuple(sorted([*rest, generation], key=lambda each: each.name)))
+
+
+def is_in(generation: Generation, position: int, entry: Entry, off: frozenset[str]) -> bool:
+    """Whether an entry is in: its transaction is below the floor, or nothing older stands where it was and is."""
+    if entry.transaction < generation.floor:
+        return True
+    addresses = {entry.new or entry.old} if "both-addresses" in off else {entry.old, entry.new} - {0}
+    found = [generation.documents[address - 1] for address in addresses]
+    return all(document is not None and document.stamp >= position for document in found)

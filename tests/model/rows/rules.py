@@ -1,0 +1,208 @@
+"""What this model's rules say, each with the exploration in which dropping it has to be caught."""
+
+import itertools
+import random
+from collections.abc import Iterator
+
+from tests.model.rows.config import Change, Config, Program, Q, R, S
+from tests.model.rules import Rule
+
+
+def _by(process: int, *changes: Change) -> Program:
+    return Program(process, changes)
+
+
+UPDATE, MOVE, DELETE, SPOIL = (
+    Change("update", R),
+    Change("move", R, 2),
+    Change("delete", R),
+    Change("spoil", R),
+)
+UPDATE_Q, NOTE = Change("update", Q), Change("note")
+TWO_ROWS = ((R, 1), (Q, 2))
+# The change of position 3 is open while those of 2 and 4, the latter of another row, are committed.
+OPEN_BETWEEN = Config(
+    (_by(0, UPDATE), _by(1, UPDATE), _by(2, UPDATE_Q)),
+    rows=TWO_ROWS,
+    prefix=(
+        *(
+            "command 1 begins",
+            "command 1 update",
+            "command 1 commits",
+            "command 2 begins",
+            "command 2 update",
+        ),
+        *("command 3 begins", "command 3 update", "command 3 commits"),
+    ),
+)
+
+RULES: dict[str, Rule[Config]] = {
+    "stamps": Rule(
+        "4 ★", "an address is set only by a greater position", Config((_by(0, UPDATE), _by(1, UPDATE)))
+    ),
+    "floor": Rule(
+        "4",
+        "a change below the floor is skipped",
+        Config((_by(0, UPDATE), _by(1, DELETE)), late=1, passes=2, addresses=1),
+    ),
+    "tombstones": Rule(
+        "4", "an address that a row has left keeps a tombstone", Config((_by(0, MOVE), _by(1, DELETE)))
+    ),
+    "former-address": Rule(
+        "4", "a change is written at the row's former address too", Config((_by(0, MOVE),))
+    ),
+    "select-after-commit": Rule(
+        "5 ★", "the fence and the entries are read after the COMMIT", Config((_by(0, UPDATE), _by(1, UPDATE)))
+    ),
+    "own": Rule("5 ★", "a command's own entries have to be in", Config((_by(0, UPDATE),))),
+    "others": Rule(
+        "5 ★",
+        "entries of other processes, killed ones too, have to be in",
+        Config((_by(0, MOVE), _by(1, UPDATE))),
+    ),
+    "every-row": Rule(
+        "5 ★",
+        "entries of any row have to be in: what a command read is not known",
+        Config((_by(0, UPDATE), _by(1, UPDATE_Q)), rows=TWO_ROWS),
+    ),
+    "every-address": Rule(
+        "5 ★",
+        "so has the entry by which another row left the address that a command takes",
+        Config((_by(0, MOVE), _by(1, Change("create", Q, 1)))),
+    ),
+    "both-addresses": Rule(
+        "5 ★",
+        "an entry is in when it, or a later one, is at its old and at its new address",
+        Config((_by(0, MOVE), _by(1, UPDATE))),
+    ),
+    "errors": Rule(
+        "5 ★",
+        "an error answer waits for all entries, after the ROLLBACK",
+        Config((_by(0, MOVE), _by(1, Change("create", Q, 2)))),
+    ),
+    "no-change": Rule(
+        "5 ★", "so does the answer of a command that changed nothing", Config((_by(0, UPDATE), _by(1)))
+    ),
+    "stumbled": Rule(
+        "5 ★",
+        "entries after a command's last own one count too if a statement of it failed in a savepoint",
+        Config((_by(0, Change("create", Q, 2)), _by(1, UPDATE, Change("try", S, 2)))),
+    ),
+    "unchecked": Rule(
+        "5 ★",
+        "a process that can't look into a read model waits for any entry of it, whatever its command changed",
+        Config((_by(0, UPDATE), _by(1, NOTE)), without_redis=(1,)),
+    ),
+    "whole-look": Rule(
+        "5 ★",
+        "L goes on to a SELECT's snapshot only when all entries of that SELECT are in",
+        Config((_by(0, UPDATE), _by(1, UPDATE_Q), _by(1)), rows=TWO_ROWS),
+    ),
+    "help-generation": Rule(
+        "5 ★",
+        "entries are brought into the generation of the SELECT's fence row, never into a later one",
+        Config(
+            (_by(0, NOTE), _by(1, UPDATE), _by(2, UPDATE), _by(3)),
+            plans=1,
+            addresses=1,
+            prefix=(
+                *("command 1 begins", "command 1 writes", "command 2 begins", "command 2 update"),
+                *("command 2 commits", "command 4 begins", "command 4 ends", "command 4 reads"),
+                *("command 3 begins", "command 3 update", "command 3 commits"),
+                *("keeper plans", "keeper reads and writes"),
+            ),
+        ),
+    ),
+    "help-stamps": Rule(
+        "5 ★", "what is brought in for others has the stamps of their own positions", OPEN_BETWEEN
+    ),
+    "shared-answers": Rule(
+        "2 ★",
+        "of the commands of a shared transaction nobody is answered before its COMMIT, not with an error either",
+        Config((_by(0, MOVE), _by(0, Change("create", Q, 2))), together=(0, 1)),
+    ),
+    "floor-read": Rule(
+        "10",
+        "the floor is the xmin of the snapshot that the log was read in",
+        Config((_by(0, UPDATE),), passes=1),
+    ),
+    "both-in-one": Rule(
+        "9",
+        "a pass writes both addresses of a row in one script",
+        Config((_by(0, MOVE),), passes=1, lists=True),
+    ),
+    "one-snapshot": Rule(
+        "9 ★",
+        "rows that a pass reads again are read in the snapshot that it read the log in",
+        Config((_by(0, UPDATE), _by(1, MOVE)), passes=1, read_again=True, lists=True),
+    ),
+    "one-stamp": Rule(
+        "9",
+        "what is read again is stamped with the last of the entries that name this address",
+        OPEN_BETWEEN._replace(passes=1, read_again=True),
+    ),
+    "set-aside-written": Rule(
+        "4",
+        "a row that does not fit its document is set aside in Redis, not left out",
+        Config((_by(0, SPOIL),)),
+    ),
+    "set-aside-stamp": Rule(
+        "4", "what is set aside has a stamp as documents have", Config((_by(0, UPDATE), _by(1, SPOIL)))
+    ),
+}
+
+COVERED: dict[str, tuple[str, Config]] = {
+    "equal-stamps": (
+        "rows read again are read in the log's snapshot, so that of one stamp there is one content",
+        Config((_by(0, UPDATE), _by(1, DELETE)), passes=2, read_again=True, addresses=1),
+    ),
+    "own-look-generation": (
+        "a generation is trusted only after a reading of the log that is later than its fence row",
+        Config((_by(0, UPDATE), _by(0)), plans=1, addresses=1),
+    ),
+}
+
+SOUND: dict[str, Config] = {
+    "a move, an update and a deletion": Config((_by(0, MOVE), _by(1, UPDATE), _by(2, DELETE))),
+    "an address handed over, a late script": Config((_by(0, MOVE), _by(1, Change("create", Q, 1))), late=1),
+    "an error answer, a pass, a late script": Config(
+        (_by(0, MOVE), _by(1, Change("create", Q, 2))), late=1, passes=1
+    ),
+    "a planned rebuild": Config((_by(0, MOVE), _by(1, Change("create", Q, 1))), plans=1),
+    "carried before the promise": Config((_by(0, MOVE), _by(1, DELETE)), early=1, passes=1),
+}
+
+LARGER: dict[str, Config] = {
+    "an address handed over, three commands, a late script": Config(
+        (_by(0, MOVE), _by(1, Change("create", Q, 1)), _by(1, UPDATE)), late=1
+    ),
+    "three commands, a pass, a late script": Config(
+        (_by(0, MOVE), _by(1, UPDATE), _by(2, DELETE)), passes=1, late=1
+    ),
+    "a planned rebuild, a pass, a late script": Config(
+        (_by(0, MOVE), _by(1, Change("create", Q, 1))), plans=1, passes=1, late=1
+    ),
+    "rows read again, two passes, a late script": Config(
+        (_by(0, MOVE), _by(1, DELETE)), passes=2, late=1, read_again=True
+    ),
+}
+
+# One-change programs, each row of the first two, three addresses; every three of them are explored by `make model`.
+_ONE = (
+    *((change,) for change in (UPDATE, MOVE, DELETE, SPOIL, UPDATE_Q)),
+    *((Change("move", R, 3),), (Change("move", Q, 1),), (Change("delete", Q),)),
+    *((Change("create", S, 1),), (Change("create", S, 3),)),
+    *((NOTE, Change("try", S, 3)), (Change("try", S, 2), NOTE), ()),
+)
+
+
+def triples(seed: int) -> Iterator[tuple[str, Config]]:
+    """Every three of them in two processes, a script of which may come late; in an order drawn from the seed."""
+    chosen = [three for three in itertools.combinations_with_replacement(_ONE, 3) if any(three)]
+    random.Random(seed).shuffle(chosen)
+    for three in chosen:
+        programs = tuple(_by(min(n, 1), *changes) for n, changes in enumerate(three))
+        name = "; ".join(
+            " and ".join(change.kind + str(change[1:]) for change in one) or "reads" for one in three
+        )
+        yield name, Config(programs, rows=TWO_ROWS, addresses=3, late=1)
