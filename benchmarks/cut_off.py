@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from benchmarks.books import seed
-from benchmarks.catalogue import PATIENCE_S, answered_by_redis, open_catalogue, valkey
+from benchmarks.catalogue import PATIENCE_S, answered_by_redis, open_catalogue
 from benchmarks.load import Answer, Counters, Load, Pace, Tally, new_counters, share
 from benchmarks.runner import Candidate, Case, Sample
+from benchmarks.valkey import valkey
 from tests.acceptance.faults.proxy import Link
 from tests.servers import HOST, PostgresServer
 

@@ -21,8 +21,8 @@ import psutil
 import redis
 
 from benchmarks.books import seed
-from benchmarks.catalogue import valkey
 from benchmarks.runner import Candidate, Case, Sample
+from benchmarks.valkey import valkey
 from tests.acceptance.serving import CatalogueServer
 from tests.servers import PostgresServer, RedisServer
 

@@ -19,8 +19,9 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from benchmarks.books import Books, seed
+from benchmarks.books import seed
 from benchmarks.runner import Candidate, Case, Sample
+from benchmarks.statements import Books
 from diptych import ConfigService
 from tests.servers import PostgresServer
 

@@ -16,13 +16,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.books import PAGE_SIZE, SEEDED, seed
-from benchmarks.catalogue import valkey
 from benchmarks.claims import Claim
 from benchmarks.driver import get_one, get_page, loaded
 from benchmarks.http_job import Job, Repeated
 from benchmarks.nestjs import install, versions
 from benchmarks.plot import bars
 from benchmarks.runner import Candidate, Case, Comparison
+from benchmarks.served import serve_each
 from benchmarks.servers import (
     NestServer,
     Peer,
@@ -33,10 +33,12 @@ from benchmarks.servers import (
     serving,
     stored,
 )
+from benchmarks.trees import Tree
+from benchmarks.valkey import valkey
 from tests.acceptance.serving import FROM_REDIS, FROM_SQL
 from tests.servers import Server
 
-__all__ = ["CLAIMS", "cases", "plots", "versions"]
+__all__ = ["CLAIMS", "against", "cases", "plots", "versions"]
 
 CONNECTIONS = 64
 LIMIT = "the limit"
@@ -75,6 +77,25 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
         with_pages = (FASTAPI_REDIS, OURS, OURS_SQLITE, FASTAPI_ORM)
         pages = {name: _measured(name, ports[name], seconds, get_page()) for name in with_pages}
         yield Case(PAGE, rounds, pages, warm_up=not quick)
+
+
+async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, None]:
+    """Queries over HTTP, one book by its title and a page of fifty of 10,000, from Redis and from SQLite.
+
+    As `reads` measures them: 64 connections, one process on one core; the load and Valkey have the other core.
+    """
+    rounds, seconds = (1, 0.5) if quick else (15, 2.0)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for where, head in (("Redis", FROM_REDIS), ("SQLite", FROM_SQL)):
+            ports = await serve_each(stack, folder, trees, redis=head == FROM_REDIS)
+            for what, asked in ((ONE, get_one(SEEDED)), (PAGE, get_page())):
+                jobs = {
+                    name: Job(port, CONNECTIONS, seconds, asked, head=head.encode())
+                    for name, port in ports.items()
+                }
+                candidates = {name: loaded(job) for name, job in jobs.items()}
+                yield Case(f"{what}, {where}", rounds, candidates, warm_up=not quick)
 
 
 def plots(comparisons: Sequence[Comparison]) -> Mapping[str, str]:

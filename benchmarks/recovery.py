@@ -23,9 +23,10 @@ from pathlib import Path
 import redis
 
 from benchmarks.books import seed
-from benchmarks.catalogue import PATIENCE_S, answered_by_redis, open_catalogue, valkey
+from benchmarks.catalogue import PATIENCE_S, answered_by_redis, open_catalogue
 from benchmarks.load import Answer, Load, Pace, Tally, new_counters, share
 from benchmarks.runner import Candidate, Case, Sample
+from benchmarks.valkey import valkey
 from tests.servers import HOST, PostgresServer, RedisServer
 
 BOOKS = 100_000

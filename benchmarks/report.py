@@ -25,7 +25,7 @@ class Report(NamedTuple):
 
     name: str
     about: str
-    circumstances: Mapping[str, str]
+    circumstances: dict[str, str]
     quick: bool
     comparisons: Sequence[Comparison]
     verdicts: Sequence[Verdict] = ()

@@ -19,6 +19,7 @@ import redis
 from benchmarks.books import document, title
 from benchmarks.cores import load_core, on_cores, server_core
 from benchmarks.nestjs import Installed
+from benchmarks.trees import THIS, Tree
 from tests.acceptance.serving import CatalogueServer, environment
 from tests.servers import HOST, Server
 
@@ -111,9 +112,28 @@ def stored(server: S) -> Iterator[S]:
         server.close()
 
 
-def catalogue(database: str, redis_url: str = "none", *, workers: int = 1) -> CatalogueServer:
-    """The catalogue as a user serves it: ``diptych run demo_app.app:app`` at diptych's default settings."""
-    return CatalogueServer(database, redis_url, workers=workers)
+class BenchedCatalogue(CatalogueServer):
+    """The catalogue of a tree as a user serves it: ``diptych run demo_app.app:app`` at diptych's default settings."""
+
+    def __init__(self, database: str, redis_url: str, *, workers: int, tree: Tree) -> None:
+        super().__init__(database, redis_url, workers=workers)
+        self.tree = tree
+
+    def command(self) -> list[str]:
+        """By the tree's own ``diptych``."""
+        arguments = ("run", "demo_app.app:app", "--port", str(self.port), "--redis", self.redis)
+        return [*self.tree.diptych(), *arguments, "--workers", str(self.workers)]
+
+    def run_as(self) -> dict[str, Any]:
+        """With the tree's modules."""
+        return {"env": self.tree.environment(DIPTYCH_DATABASE_URL=self.database)}
+
+
+def catalogue(
+    database: str, redis_url: str = "none", *, workers: int = 1, tree: Tree = THIS
+) -> CatalogueServer:
+    """The catalogue, to be started; its database is seeded."""
+    return BenchedCatalogue(database, redis_url, workers=workers, tree=tree)
 
 
 @contextmanager

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.books import PAGE_SIZE, document, seed
-from benchmarks.catalogue import valkey
 from benchmarks.claims import Claim
 from benchmarks.cores import load_core, server_core
 from benchmarks.driver import get_one, get_page, loaded
 from benchmarks.http_job import Job
 from benchmarks.plot import curves
 from benchmarks.runner import Candidate, Case, Comparison
+from benchmarks.served import serve_each
 from benchmarks.servers import Peer, catalogue, check_answers, fill_redis, running, serving, stored
+from benchmarks.trees import Tree
+from benchmarks.valkey import valkey
 
 AT_ONCE = 64
 FEW = 1_000  # books, where their number is not what counts
@@ -65,6 +68,8 @@ QUICK = Scale(1, 0.3, (LIMIT, OURS), books=(1_000, 5_000), connections=(1, 16), 
 
 Ports = Mapping[str, int]
 Candidates = dict[str, Candidate]
+Start = Callable[..., Awaitable[Ports]]
+"""Starts what is compared, with so many ``books``; ``author_size``, ``workers`` and ``cores`` may be left out."""
 
 
 def _at(series: str, size: int) -> str:
@@ -78,11 +83,24 @@ CLAIMS = (Claim(PAGE_BY_BOOKS, "median, ms", _at(OURS, 1_000_000), _at(OURS, 1_0
 async def cases(quick: bool) -> AsyncGenerator[Case, None]:
     """One comparison after the other, each with servers of its own."""
     scale = QUICK if quick else FULL
-    for compare in (_by_books, _by_connections, _by_workers, _by_bytes):
+    for compare in COMPARISONS:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            for name, candidates in (await compare(stack, folder, scale)).items():
+            start = partial(_start, stack, folder, scale.series)
+            for name, candidates in (await compare(start, scale)).items():
                 yield Case(name, scale.rounds, candidates, warm_up=not quick)
+
+
+async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, None]:
+    """Queries over HTTP, from Redis: more books, connections, workers, longer documents, as `sizes` measures them."""
+    scale = (QUICK if quick else FULL)._replace(series=[tree.name for tree in trees])
+    for compare in COMPARISONS:
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            start = partial(serve_each, stack, folder, trees, redis=True)
+            for name, candidates in (await compare(start, scale)).items():
+                for size, of_it in _by_size(candidates).items():
+                    yield Case(f"{name}: {size}", scale.rounds, of_it, warm_up=not quick)
 
 
 def plots(comparisons: Sequence[Comparison]) -> Mapping[str, str]:
@@ -93,6 +111,15 @@ def plots(comparisons: Sequence[Comparison]) -> Mapping[str, str]:
     }
 
 
+def _by_size(candidates: Candidates) -> dict[str, Candidates]:
+    """Those of the same size, by it and by the name of their series."""
+    sizes: dict[str, Candidates] = {}
+    for at, candidate in candidates.items():
+        series, _, size = at.rpartition(" @ ")
+        sizes.setdefault(size, {})[series] = candidate
+    return sizes
+
+
 def _series(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
     series: dict[str, list[tuple[float, float]]] = {}
     for name, figure in comparison.figures[RATE].items():
@@ -101,11 +128,11 @@ def _series(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
     return series
 
 
-async def _by_books(stack: contextlib.ExitStack, folder: Path, scale: Scale) -> dict[str, Candidates]:
+async def _by_books(start: Start, scale: Scale) -> dict[str, Candidates]:
     one: Candidates = {}
     page: Candidates = {}
     for books in scale.books:
-        for name, port in (await _start(stack, folder, scale.series, books=books)).items():
+        for name, port in (await start(books=books)).items():
             one[_at(name, books)] = loaded(Job(port, AT_ONCE, scale.seconds, get_one(books)))
             if name != LIMIT:  # which knows no pages
                 page[_at(name, books)] = loaded(Job(port, AT_ONCE, scale.seconds, get_page()))
@@ -117,8 +144,8 @@ def _by_series(candidates: Candidates, scale: Scale) -> Candidates:
     return {at: candidates[at] for name in scale.series for at in candidates if at.startswith(f"{name} @ ")}
 
 
-async def _by_connections(stack: contextlib.ExitStack, folder: Path, scale: Scale) -> dict[str, Candidates]:
-    ports, asked = await _start(stack, folder, scale.series), get_one(FEW)
+async def _by_connections(start: Start, scale: Scale) -> dict[str, Candidates]:
+    ports, asked = await start(books=FEW), get_one(FEW)
     candidates = {
         _at(name, connections): loaded(Job(port, connections, scale.seconds, asked))
         for name, port in ports.items()
@@ -127,25 +154,28 @@ async def _by_connections(stack: contextlib.ExitStack, folder: Path, scale: Scal
     return {BY_CONNECTIONS: candidates}
 
 
-async def _by_workers(stack: contextlib.ExitStack, folder: Path, scale: Scale) -> dict[str, Candidates]:
+async def _by_workers(start: Start, scale: Scale) -> dict[str, Candidates]:
     both = server_core() | load_core()
     candidates: Candidates = {}
     for workers in WORKERS:
-        ports = await _start(stack, folder, scale.series, workers=workers, cores=both)
+        ports = await start(books=FEW, workers=workers, cores=both)
         for name, port in ports.items():
             job = Job(port, AT_ONCE, scale.seconds, get_one(FEW))
             candidates[_at(name, workers)] = loaded(job, both)
     return {BY_WORKERS: _by_series(candidates, scale)}
 
 
-async def _by_bytes(stack: contextlib.ExitStack, folder: Path, scale: Scale) -> dict[str, Candidates]:
+async def _by_bytes(start: Start, scale: Scale) -> dict[str, Candidates]:
     candidates: Candidates = {}
     for size in scale.document_bytes:
         # All but the author's name takes as much room in every document.
         author_size = max(0, size - len(document(0)))
-        for name, port in (await _start(stack, folder, scale.series, author_size=author_size)).items():
+        for name, port in (await start(books=FEW, author_size=author_size)).items():
             candidates[_at(name, size)] = loaded(Job(port, AT_ONCE, scale.seconds, get_one(FEW)))
     return {BY_BYTES: _by_series(candidates, scale)}
+
+
+COMPARISONS = (_by_books, _by_connections, _by_workers, _by_bytes)
 
 
 async def _start(
@@ -153,7 +183,7 @@ async def _start(
     folder: Path,
     names: Sequence[str],
     *,
-    books: int = FEW,
+    books: int,
     author_size: int = 0,
     workers: int = 1,
     cores: set[int] | None = None,

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.books import SEEDED, seed
-from benchmarks.catalogue import valkey
 from benchmarks.claims import Claim
 from benchmarks.driver import drive, get_one
 from benchmarks.http_job import Job
 from benchmarks.runner import Candidate, Case, Sample
+from benchmarks.served import serve_each
 from benchmarks.servers import Peer, catalogue, fill_redis, running, serving, stored
+from benchmarks.trees import Tree
+from benchmarks.valkey import valkey
 
 CONNECTIONS = 64
 CASE = "One book by its title, at half the greatest rate"
@@ -44,9 +46,22 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
             OURS: stack.enter_context(serving(catalogue(databases[0], store.url))),
             OURS_SQLITE: stack.enter_context(serving(catalogue(databases[1]))),
         }
-        closed_s, open_s = (0.5, 1.0) if quick else (1.0, 5.0)
-        candidates = {name: _at_half(port, closed_s, open_s) for name, port in ports.items()}
-        yield Case(CASE, 1 if quick else 7, candidates, warm_up=not quick)
+        yield _case(CASE, ports, quick)
+
+
+async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, None]:
+    """How even answers come over HTTP: one book by its title at half the greatest rate, as `tail` measures it."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for where in ("Redis", "SQLite"):
+            ports = await serve_each(stack, folder, trees, redis=where == "Redis")
+            yield _case(f"{CASE}, {where}", ports, quick)
+
+
+def _case(name: str, ports: Mapping[str, int], quick: bool) -> Case:
+    closed_s, open_s = (0.5, 1.0) if quick else (1.0, 5.0)
+    candidates = {name: _at_half(port, closed_s, open_s) for name, port in ports.items()}
+    return Case(name, 1 if quick else 7, candidates, warm_up=not quick)
 
 
 def _at_half(port: int, closed_s: float, open_s: float) -> Candidate:

@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 from benchmarks.books import seed, title
 from benchmarks.claims import Claim
-from benchmarks.cores import load_core, on_cores
 from benchmarks.disk import appended
 from benchmarks.driver import drive, sample_of
 from benchmarks.http_job import Exchange, Job, Numbered
 from benchmarks.plot import bars
 from benchmarks.runner import Candidate, Case, Comparison, Sample
-from benchmarks.servers import Peer, catalogue, running, serving
+from benchmarks.served import seed_as
+from benchmarks.servers import Peer, catalogue, running, serving, stored
+from benchmarks.trees import Tree
 from tests.servers import PostgresServer
 
 CLIENTS = (1, 32)
@@ -75,6 +76,30 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
                     _check(server)
 
 
+async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, None]:
+    """Commands over HTTP: adding a book, durably, without Redis, at 1 and at 32 clients, as `writes` measures it."""
+    rounds, seconds = (1, 0.5) if quick else (15, 2.0)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        postgresql = stack.enter_context(stored(PostgresServer(durable=True)))
+        for case in (SQLITE, POSTGRESQL):
+            started: dict[str, Server] = {}
+            for tree in trees:
+                if case == SQLITE:
+                    file = folder / f"{tree.name}.db"
+                    url, ask = f"sqlite:///{file}", _sqlite(file)
+                else:
+                    name = postgresql.create_database()
+                    url, ask = postgresql.url_of(name), _postgresql(postgresql, name)
+                await seed_as(tree, url, BOOKS)
+                started[tree.name] = Server(stack.enter_context(serving(catalogue(url, tree=tree))), ask)
+            for clients in CLIENTS:
+                candidates = {name: _adding(one, clients, seconds) for name, one in started.items()}
+                yield Case(case.format(clients), rounds, candidates, warm_up=not quick)
+            for server in started.values():
+                _check(server)
+
+
 def plots(comparisons: Sequence[Comparison]) -> Mapping[str, str]:
     """Bars of each comparison but that of the disk."""
     return {
@@ -103,25 +128,20 @@ async def _on_sqlite(stack: contextlib.ExitStack, folder: Path) -> dict[str, Ser
 
 
 async def _on_postgresql(stack: contextlib.ExitStack, _folder: Path) -> dict[str, Server]:
-    with on_cores(load_core()):
-        postgresql = stack.enter_context(PostgresServer(durable=True))
+    postgresql = stack.enter_context(stored(PostgresServer(durable=True)))
     names = [postgresql.create_database() for _ in range(3)]
     for name in names:
         await seed(postgresql.url_of(name), BOOKS)
 
     def by_hand(module: str, name: str) -> Server:
         server = Peer(module, DATABASE_URL=postgresql.url_of(name).replace("://", "+asyncpg://"))
-        return Server(stack.enter_context(running(server)), ask(name))
+        return Server(stack.enter_context(running(server)), _postgresql(postgresql, name))
 
     ours = catalogue(postgresql.url_of(names[1]))
-
-    def ask(name: str) -> Callable[[str], int]:
-        return lambda query: int(postgresql.execute(query, name))
-
     return {
         BY_HAND: by_hand("core_by_hand", names[0]),
         BEHIND_LITESTAR: by_hand("core_litestar", names[2]),
-        OURS: Server(stack.enter_context(serving(ours)), ask(names[1])),
+        OURS: Server(stack.enter_context(serving(ours)), _postgresql(postgresql, names[1])),
     }
 
 
@@ -131,6 +151,10 @@ def _sqlite(file: Path) -> Callable[[str], int]:
             return int(connection.execute(query).fetchone()[0])
 
     return ask
+
+
+def _postgresql(server: PostgresServer, name: str) -> Callable[[str], int]:
+    return lambda query: int(server.execute(query, name))
 
 
 def _adding(server: Server, clients: int, seconds: float) -> Candidate:

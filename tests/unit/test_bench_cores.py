@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from benchmarks.catalogue import valkey
 from benchmarks.cores import ARE_PINNED, load_core, on_cores, server_core
 from benchmarks.servers import stored
+from benchmarks.valkey import valkey
 from tests.servers import redis_binary, valkey_binary
 
 pytestmark = pytest.mark.skipif(

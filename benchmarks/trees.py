@@ -1,0 +1,116 @@
+"""The trees that are compared with ``--against``: this checkout, and a revision of it that is taken beside it.
+
+Of the revision diptych and the demonstration are taken. The benchmarks are this checkout's for both: what runs in a
+process of a tree (``benchmarks.jobs``) may only use what the revision has, too: public names, and the demonstration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.acceptance.serving import ROOT, environment
+
+_TAKEN = ("src", "demo_app", "requirements", "pyproject.toml")
+
+
+class Tree(NamedTuple):
+    """What is run: the folder that holds ``src`` and ``demo_app``."""
+
+    name: str
+    folder: Path
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """That of a process of this tree: its modules come before those that are installed, and nothing decides but
+        ``variables``.
+        """
+        path = os.pathsep.join(map(str, (self.folder / "src", self.folder, ROOT)))
+        return {**environment(**variables), "PYTHONPATH": path}
+
+    def diptych(self) -> list[str]:
+        """Its command ``diptych``, wherever in the tree that is written."""
+        project = tomllib.loads((self.folder / "pyproject.toml").read_text())["project"]
+        module, _, function = project["scripts"]["diptych"].partition(":")
+        return [sys.executable, "-c", f"import sys, {module}; sys.exit({module}.{function}())"]
+
+    def check(self, *files: str) -> None:
+        """A process of this tree has loaded these files: they have to be the tree's."""
+        for file in files:
+            assert Path(file).is_relative_to(self.folder), f"{self.name} runs {file}, which is not in it"
+
+
+THIS = Tree("this tree", ROOT)
+
+
+class Compared(NamedTuple):
+    """A revision, which everything is measured by, and this checkout; ``facts`` say which they are."""
+
+    trees: tuple[Tree, Tree]
+    facts: dict[str, str]
+
+
+@contextlib.contextmanager
+def taken(revision: str, repository: Path = ROOT) -> Iterator[Compared]:
+    """Takes a revision of the repository into a directory of its own, which goes in the end."""
+    try:
+        commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{revision} is no revision: {error.stderr.decode().strip()}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        archive = _output_of_git(repository, "archive", "--format=tar", commit, *_TAKEN)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        other = Tree(commit[:9], Path(folder))
+        ours = Tree(THIS.name, repository)
+        yield Compared((other, ours), _facts(revision, commit, other, ours))
+
+
+def _facts(revision: str, commit: str, other: Tree, ours: Tree) -> dict[str, str]:
+    head = _git(ours.folder, "rev-parse", "HEAD")
+    changed = _git(ours.folder, "status", "--porcelain", "--", *_TAKEN)
+    packages = other_packages(
+        *((tree.folder / "requirements" / "run.lock").read_text() for tree in (other, ours))
+    )
+    if packages:
+        print(
+            f"! {other.name} asks for {packages}: it runs with what is installed for this tree.", flush=True
+        )
+    return {
+        "Against": f"{other.name}, which is {revision} ({_git(ours.folder, 'log', '-1', '--format=%cs', commit)})",
+        "This tree": f"{head[:9]}{', with changes that are not committed' if changed else ''}",
+        "Packages for which the two ask differently": packages or "none",
+    }
+
+
+def other_packages(other: str, ours: str) -> str:
+    """What one lock file pins otherwise than ours does, in words; empty if both pin the same."""
+    theirs, here = _pinned(other), _pinned(ours)
+    return ", ".join(
+        f"{name} {theirs.get(name, 'not at all')} (here {here.get(name, 'not at all')})"
+        for name in sorted(theirs.keys() | here.keys())
+        if theirs.get(name) != here.get(name)
+    )
+
+
+def _pinned(lock: str) -> dict[str, str]:
+    lines = [
+        line.split()[0] for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#"))
+    ]
+    return dict(line.split("==", 1) for line in lines)
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    return _output_of_git(repository, *arguments).decode().strip()
+
+
+def _output_of_git(repository: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=repository, capture_output=True, check=True).stdout

@@ -1,0 +1,84 @@
+"""The benchmarks compare two revisions: each process runs its own, and both do the same."""
+
+from __future__ import annotations
+
+import ast
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.runner import Sample
+from benchmarks.trees import THIS, other_packages, taken
+from benchmarks.workers import Processes, Worker, working
+from tests.acceptance.serving import ROOT
+
+JOBS = sorted((ROOT / "benchmarks" / "jobs").glob("*.py"))
+
+
+@pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="missing component: a repository, not its files alone"
+)
+async def test_a_process_of_a_revision_runs_what_the_revision_has(tmp_path: Path):
+    with taken("HEAD") as compared:
+        for tree in compared.trees:
+            file = tmp_path / f"{tree.name}.db"
+            async with working(tree, "seed") as worker:  # which looks at where its diptych lies
+                await worker.ask("seed", database=str(file), count=3)
+            assert sqlite3.connect(file).execute("SELECT count(*) FROM books").fetchone() == (3,)
+    assert compared.trees[0].folder != compared.trees[1].folder == ROOT
+
+
+def test_a_process_that_runs_another_tree_is_noticed(tmp_path: Path):
+    with pytest.raises(AssertionError, match="which is not in it"):
+        THIS.check(str(tmp_path / "src" / "diptych" / "__init__.py"))
+
+
+async def test_processes_begin_anew_and_are_warm_when_they_are_measured():
+    asked: list[Worker] = []
+
+    async def order(workers: Sequence[Worker]) -> Sample:
+        asked.extend(workers)
+        return {"asked": len(asked)}
+
+    async with Processes(THIS, "seed") as processes:
+        measure = processes.measured(2, order)
+        measured = [(await measure())["asked"] for _ in range(3)]
+    first, second = dict.fromkeys(asked)
+    assert asked == [first, first, first, second, second]
+    assert measured == [2, 3, 5]
+
+
+def test_packages_that_a_revision_pins_otherwise_are_told():
+    lock = "# made by uv\nredis==7.1.0 \\\n    --hash=sha256:12\n    # via x==1\nmsgspec==0.20.0 \\\n"
+    assert other_packages(lock, lock) == ""
+    told = other_packages(lock, lock.replace("7.1.0", "7.2.0").replace("msgspec", "orjson"))
+    assert (
+        told == "msgspec 0.20.0 (here not at all), orjson not at all (here 0.20.0), redis 7.1.0 (here 7.2.0)"
+    )
+
+
+def test_what_runs_in_another_revision_uses_public_names_alone():
+    files, inner = list(JOBS), set()
+    for file in files:
+        for module in imported(file):
+            if module.startswith(("diptych.", "tests")):
+                inner.add((file.name, module))
+            if module.startswith("benchmarks.") and (found := file_of(module)) not in files:
+                files.append(found)
+    assert inner == set()
+    assert ROOT / "benchmarks" / "books.py" in files
+
+
+def imported(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def file_of(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
