@@ -30,6 +30,10 @@ def _next(state: State, config: Config, n: int, command: Command) -> Iterator[St
             yield from _apply(state, config, n, command)
         case "check":
             yield _check(state, config, n, command)
+        case "ask":
+            yield from _ask(state, config, n, command)
+        case "told":
+            yield "is acknowledged: it has brought its changes in", _acknowledge(state, n, command)
         case "wait":
             yield from _wait(state, config, n, command)
 
@@ -85,15 +89,47 @@ def send_late(state: State, message: Message) -> State:
 
 
 def _check(state: State, config: Config, n: int, command: Command) -> Step:
-    """The one SELECT after the commit (steps 5 and 6)."""
+    """The one SELECT after the commit (step 5)."""
     fence = state.sql.fence
+    if sql.sees(fence.cursor, command.xid):
+        return "is acknowledged: the fence's cursor has seen it", _acknowledge(state, n, command)
     same = sql.identity(fence) == command.seen or "same-generation" in config.off
     applied = command.applied or "applied" in config.off
     if same and applied and (not config.derived or "derived-by-passes" in config.off):
         return "is acknowledged: applied, and the fence is as it was", _acknowledge(state, n, command)
     passes = fence.completed if "later-pass" in config.off else fence.started
+    if config.helping and not config.derived:
+        asking = command._replace(at="ask", left=fence.lease, passes=passes, seen=sql.identity(fence))
+        return "is not in the generation that the fence shows, as far as it knows", _with(state, n, asking)
     waiting = command._replace(at="wait", left=fence.lease, passes=passes, applied=False, seen=(0, 0, 0))
     return f"waits for the lease to run out or for pass {passes + 1}", _with(state, n, waiting)
+
+
+def _ask(state: State, config: Config, n: int, command: Command) -> Iterator[Step]:
+    """Looks whether its changes are in the generation of the SELECT's fence row, or brings them in (step 5)."""
+    waiting = command._replace(at="wait", applied=False, seen=(0, 0, 0))
+    yield f"waits for the lease to run out or for pass {command.passes + 1}", _with(state, n, waiting)
+    run, replication, name = command.seen
+    rows = tuple(row for row in command.rows if row.key != OTHER)
+    without = {"apply-run"} if "help-run" in config.off else set[str]()
+    for number, node in enumerate(state.nodes):
+        generation = redis.find(node.data, name)
+        if (node.run != run and "help-run" not in config.off) or generation is None:
+            continue  # the script would refuse
+        if all(redis.is_in(generation, row) for row in rows):
+            yield "is acknowledged: it is in", _acknowledge(state, n, command)
+            continue
+        message = Message("apply", number, run, replication, name, rows)
+        after, accepted = redis.execute(node, message, config.off | without)
+        nodes = (*state.nodes[:number], after, *state.nodes[number + 1 :])
+        told = command._replace(at="told")
+        if accepted:
+            yield f"brings its changes in at Redis {number}", _with(state._replace(nodes=nodes), n, told)
+        if state.budget.late:
+            yield (
+                "gives up on bringing them in, which is still on its way",
+                _with(send_late(state, message), n, waiting),
+            )
 
 
 def _wait(state: State, config: Config, n: int, command: Command) -> Iterator[Step]:

@@ -29,7 +29,11 @@ A, B = 0, 1
 
 
 class Config(NamedTuple):
-    """Bounds of an exploration; `off` are the rules dropped."""
+    """Bounds of an exploration; `off` are the rules dropped.
+
+    With `helping`, commands look whether what they applied in vain is in, and bring it in. The clock of the first
+    node is `ahead` of the others'.
+    """
 
     commands: tuple[tuple[tuple[int, int], ...], ...] = (((A, PUT),),)
     keepers: int = 1
@@ -43,6 +47,8 @@ class Config(NamedTuple):
     planned: int = 0
     derived: bool = False
     chunked: bool = False
+    helping: bool = False
+    ahead: int = 0
     rollback: bool = False
     served: bool = True
     empty: bool = False
@@ -68,7 +74,7 @@ def first_state(config: Config) -> State:
     derived = Document((0, 0), (values[0], values[1]), 0) if config.derived else None
     generation = Generation(1, True, snapshot(sql).xmin, (first[0], first[1], derived))
     lease = Lease(1, 1, 1, REDIS_LEASE) if config.served else None
-    node = Node(1, (1,), Data(None, ()) if config.empty else Data(lease, (generation,)))
+    node = Node(1, (1,), Data(None, ()) if config.empty else Data(lease, (generation,)), config.ahead)
     budget = Budget(
         config.faults,
         config.late,

@@ -36,7 +36,10 @@ def _next(state: State, config: Config, n: int, keeper: Keeper) -> Iterator[Step
         case "look":
             yield from _look(state, config, n)
         case "promise":
-            yield from _promise(state, config, n, keeper)
+            for number, node in enumerate(state.nodes):
+                # A builder has to look once more, for t0.
+                if (node.run, node.replications[-1]) == keeper[2:4] or "look-incarnation" in config.off:
+                    yield from _promise(state, config, n, keeper._replace(clock=number))
         case "read":
             yield _read(state, config, n, keeper)
         case "regenerate":
@@ -61,7 +64,7 @@ def _look(state: State, config: Config, n: int) -> Iterator[Step]:
     for number, node in enumerate(state.nodes):
         found = redis.find(node.data, fence.generation)
         same = (node.run, node.replications[-1]) == (fence.run, fence.replication)
-        looked = Keeper("promise", number, node.run, node.replications[-1], fence.generation)
+        looked = Keeper("promise", number, node.run, node.replications[-1], fence.generation, clock=number)
         names = tuple(g.name for g in node.data.generations)
         if same and fence.ready and found and found.built:
             if "promise-first" in config.off:
@@ -130,7 +133,7 @@ def _scripts(state: State, config: Config, keeper: Keeper, rows: tuple[Row, ...]
 
 def _send(state: State, config: Config, n: int, keeper: Keeper) -> Iterator[Step]:
     """Send the next script. No answer: the pass is given up; a builder's numbered script is sent again."""
-    message = _message(keeper, config)
+    message = _message(state, keeper)
     for number, node in enumerate(state.nodes):
         if number != keeper.node and not config.off & {"pass-run", "pass-replication"}:
             continue  # it would refuse
@@ -152,14 +155,16 @@ def _name(message: Message) -> str:
     )
 
 
-def _message(keeper: Keeper, config: Config) -> Message:
+def _message(state: State, keeper: Keeper) -> Message:
     blank = Message(keeper.at, keeper.node, *keeper[2:5])
     match keeper.at:
         case "marker":
             doomed = () if keeper.planned else keeper.doomed
             return blank._replace(doomed=doomed)
         case "lease":
-            return blank._replace(left=keeper.left, floor=keeper.floor)
+            # The lease's end is an absolute time, of the clock that t0 was read from.
+            ahead = state.nodes[keeper.clock].ahead - state.nodes[keeper.node].ahead
+            return blank._replace(left=max(0, keeper.left + ahead), floor=keeper.floor)
         case "drop":
             return blank._replace(doomed=keeper.doomed)
     return keeper.todo[0]

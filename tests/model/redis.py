@@ -41,6 +41,13 @@ def execute(node: Node, message: Message, off: frozenset[str]) -> tuple[Node, bo
     return _keep(node, _apply(generation, message, off)), True
 
 
+def is_in(generation: Generation, row: Row) -> bool:
+    """Whether a change is in: its transaction is below the floor, or it or a later one is stored."""
+    stored = generation.documents[row.key]
+    is_below = generation.built and row.xid < generation.number
+    return is_below or (stored is not None and stored.stamp >= row.position)  # type: ignore[operator]
+
+
 def _is_for(node: Node, message: Message, off: frozenset[str]) -> bool:
     if message.kind == "apply":
         return node.run == message.run or "apply-run" in off

@@ -68,6 +68,11 @@ RULES: dict[str, Rule[Config]] = {
         Config(faults=1, kinds=("promote",), copies=1, builds=1),
     ),
     "applied": Rule("5 ★", "acknowledge at once only if it was applied", Config(passes=0)),
+    "help-run": Rule(
+        "5 ★",
+        "what looks whether a change is in, or brings it in, checks run_id",
+        Config(faults=1, kinds=("promote",), copies=1, helping=True),
+    ),
     "later-pass": Rule("6 ★", "a pass counts only if it began after the SELECT", Config()),
     "derived-by-passes": Rule(
         "6", "joined documents are written by passes alone", Config((PUT_A, PUT_B), derived=True, passes=0)
@@ -101,6 +106,11 @@ RULES: dict[str, Rule[Config]] = {
         ),
     ),
     "lease-from-t0": Rule("10 ★", "the lease runs from t0, not from when it is published", Config()),
+    "look-incarnation": Rule(
+        "7, 12 ★",
+        "t0 is read from the clock of the Redis that the lease is published on",
+        Config(faults=1, kinds=("promote",), copies=1, builds=1, ahead=2),
+    ),
     "lapse": Rule(
         "12 ★",
         "the fence moves only when lease_until has passed",
@@ -188,6 +198,9 @@ SOUND: dict[str, Config] = {
         CROSSED, existing=(B,), timeless=True, prefix=CROSSED_START, late=1
     ),
     "two keepers": Config(keepers=2, passes=2),
+    "changes looked for and brought in, a fault, a copy, a build": Config(
+        faults=1, kinds=("flush", "older", "promote"), copies=1, builds=1, helping=True, ahead=2, served=False
+    ),
     "joined document, two commands": Config((PUT_A, PUT_B), derived=True),
     "joined document, two keepers": Config(
         (((OTHER, PUT),), PUT_A, PUT_A),
@@ -232,6 +245,8 @@ WALKED = Config(
     builds=3,
     copies=2,
     planned=1,
+    helping=True,
+    ahead=1,
     chunked=True,
     rollback=True,
 )

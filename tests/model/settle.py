@@ -16,7 +16,7 @@ def calm(state: State) -> State:
     for one in state.commands:
         if one.at == "change" and one.xid:
             truth = end(truth, one.xid, committed=False)
-        commands.append(one if one.at == "wait" else command.DONE)
+        commands.append(one if one.at in ("wait", "ask", "told") else command.DONE)
     return state._replace(
         sql=truth,
         nodes=state.nodes[-1:],

@@ -88,11 +88,15 @@ class Data(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A Redis process that says it is a master. `replications` are all its ids since it started, newest last."""
+    """A Redis process that says it is a master. `replications` are all its ids since it started, newest last.
+
+    `ahead` is by how many ticks its clock is ahead of the other servers'.
+    """
 
     run: int
     replications: tuple[int, ...]
     data: Data
+    ahead: int = 0
 
 
 class Message(NamedTuple):
@@ -125,7 +129,10 @@ class Command(NamedTuple):
 
 
 class Keeper(NamedTuple):
-    """A keeper in a pass or a build: `left` is what is left of the lease counted from its t0."""
+    """A keeper in a pass or a build: `left` is what is left of the lease counted from its t0.
+
+    `clock` is the node whose clock t0 was read from.
+    """
 
     at: str = "look"
     node: int = 0
@@ -140,6 +147,7 @@ class Keeper(NamedTuple):
     floor: int = 0
     todo: tuple[Message, ...] = ()
     doomed: tuple[int, ...] = ()
+    clock: int = 0
 
 
 class Query(NamedTuple):

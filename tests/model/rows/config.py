@@ -53,6 +53,8 @@ class Config(NamedTuple):
     late: int = 0
     plans: int = 0
     early: int = 0
+    retention: int = 0
+    sweeps: int = 0
     together: tuple[int, ...] = ()
     without_redis: tuple[int, ...] = ()
     read_again: bool = False
@@ -83,6 +85,12 @@ def first_state(config: Config) -> State:
         processes=(Process(),) * processes,
         keepers=(Keeper(),) * config.keepers,
         late=(),
+        rebuild=None,
+        forgotten=(),
+        forgetting=(),
+        sweeping=(),
         bars=(1,) * config.addresses,
-        budget=Budget(config.passes, config.late, config.plans, config.early),
+        budget=Budget(
+            config.passes, config.late, config.plans, config.early, config.retention, config.sweeps
+        ),
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tests.model.rows import redis, sql
 from tests.model.rows.config import Config
 from tests.model.rows.parts import send_late
-from tests.model.rows.state import Document, Generation, Keeper, Message, State, Step, Write
+from tests.model.rows.state import Document, Generation, Keeper, Message, Rebuild, State, Step, Write
 from tests.model.sql import snapshot_of, stamp
 
 IDLE = Keeper()
@@ -49,10 +49,12 @@ def _next(state: State, config: Config, n: int, keeper: Keeper) -> Iterator[Step
             yield _publish(state, config, n, keeper)
         case "complete":
             yield _complete(state, n, keeper)
+        case "register":
+            yield _register(state, config, n, keeper)
         case "backfill":
             yield _backfill(state, config, n, keeper)
         case "switch":
-            yield _switch(state, n, keeper)
+            yield _switch(state, config, n, keeper)
 
 
 def _look(state: State, n: int) -> Iterator[Step]:
@@ -70,12 +72,22 @@ def _look(state: State, n: int) -> Iterator[Step]:
         carrier = Keeper("read", fence.generation)
         yield "carries before it promises", put(state._replace(budget=budget), n, carrier)
     if state.budget.plans:
-        name = 1 + max(generation.name for generation in state.generations)
-        cursor = snapshot_of(state.transactions)
-        keeper = Keeper("backfill", name, True, fence.generation, cursor)
+        name = 2 + max(state.fence.generation, *(generation.name for generation in state.generations))
+        keeper = Keeper("register", name, True, fence.generation, snapshot_of(state.transactions))
         budget = state.budget._replace(plans=state.budget.plans - 1)
-        begun = redis.put(state, Generation(name, 0, (None,) * len(state.bars)))
-        yield f"plans generation {name}", put(begun._replace(budget=budget), n, keeper)
+        yield f"plans generation {name}", put(state._replace(budget=budget), n, keeper)
+
+
+def _register(state: State, config: Config, n: int, keeper: Keeper) -> Step:
+    """A planned rebuild's row of the fence is committed, then the cursor is taken from which it will read the log.
+
+    The one in the row was taken before the commit: retention may not have known of it.
+    """
+    row = Rebuild(keeper.generation, keeper.snapshot)
+    cursor = keeper.snapshot if "cursor-after-row" in config.off else snapshot_of(state.transactions)
+    begun = redis.put(state, Generation(keeper.generation, 0, (None,) * len(state.bars)))
+    registered = begun._replace(rebuild=row)
+    return "commits its row of the fence", put(registered, n, keeper._replace(at="backfill", snapshot=cursor))
 
 
 def _read(state: State, config: Config, n: int, keeper: Keeper) -> Step:
@@ -169,16 +181,18 @@ def _backfill(state: State, config: Config, n: int, keeper: Keeper) -> Step:
     return "reads and writes every row", put(filled, n, keeper._replace(at="switch"))
 
 
-def _switch(state: State, n: int, keeper: Keeper) -> Step:
+def _switch(state: State, config: Config, n: int, keeper: Keeper) -> Step:
     """The lease and the old marker are dropped, the fence moves, the first pass over the new one is promised."""
     fence = state.fence
     if fence.generation != keeper.number or redis.find(state, fence.generation) is None:
         return "finds another generation in the fence", put(state, n, IDLE)
+    if state.rebuild is None and "switch-row" not in config.off:
+        return "finds its own row closed", put(state, n, IDLE)
     kept = tuple(generation for generation in state.generations if generation.name == keeper.generation)
     fence = fence._replace(
         generation=keeper.generation, ready=False, cursor=keeper.snapshot, started=fence.started + 1
     )
-    moved = state._replace(generations=kept, lease=0, fence=fence)
+    moved = state._replace(generations=kept, lease=0, fence=fence, rebuild=None)
     return f"switches to generation {keeper.generation}", put(
         moved, n, keeper._replace(at="read", number=fence.started)
     )

@@ -35,6 +35,19 @@ OPEN_BETWEEN = Config(
         *("command 3 begins", "command 3 update", "command 3 commits"),
     ),
 )
+APPLIED = tuple(
+    f"command 1 {step}" for step in ("begins", "update", "commits", "applies", "reads", "is answered")
+)
+# A planned rebuild has read every row, and does not know of a change that has been answered since.
+REBUILD = Config(
+    (_by(0, UPDATE),),
+    addresses=1,
+    keepers=2,
+    passes=1,
+    plans=1,
+    retention=1,
+    prefix=("keeper plans", "keeper commits", "keeper reads and writes", *APPLIED),
+)
 
 RULES: dict[str, Rule[Config]] = {
     "stamps": Rule(
@@ -109,7 +122,7 @@ RULES: dict[str, Rule[Config]] = {
                 *("command 1 begins", "command 1 writes", "command 2 begins", "command 2 update"),
                 *("command 2 commits", "command 4 begins", "command 4 ends", "command 4 reads"),
                 *("command 3 begins", "command 3 update", "command 3 commits"),
-                *("keeper plans", "keeper reads and writes"),
+                *("keeper plans", "keeper commits", "keeper reads and writes", "keeper switches"),
             ),
         ),
     ),
@@ -141,6 +154,26 @@ RULES: dict[str, Rule[Config]] = {
         "what is read again is stamped with the last of the entries that name this address",
         OPEN_BETWEEN._replace(passes=1, read_again=True),
     ),
+    "rebuild-cursor": Rule(
+        "12 ★",
+        "the log keeps what a planned rebuild has still to read",
+        REBUILD,
+    ),
+    "switch-row": Rule(
+        "12 ★",
+        "a planned rebuild switches only while its own row of the fence is there",
+        REBUILD,
+    ),
+    "close-abandoned": Rule(
+        "12",
+        "retention passes over a cursor only after it has closed its row",
+        Config((_by(0, UPDATE), _by(1)), addresses=1, passes=1, retention=1),
+    ),
+    "listed-first": Rule(
+        "12",
+        "a sweep lists generations before it reads the fence",
+        Config((_by(0),), plans=1, sweeps=1),
+    ),
     "set-aside-written": Rule(
         "4",
         "a row that does not fit its document is set aside in Redis, not left out",
@@ -151,7 +184,12 @@ RULES: dict[str, Rule[Config]] = {
     ),
 }
 
+# Dropped alone these are not caught: other rules cover for them within the bounds explored.
 COVERED: dict[str, tuple[str, Config]] = {
+    "cursor-after-row": (
+        "rows are read after the row of the fence is committed: what retention could have missed is among them",
+        REBUILD._replace(prefix=("keeper plans", *APPLIED)),
+    ),
     "equal-stamps": (
         "rows read again are read in the log's snapshot, so that of one stamp there is one content",
         Config((_by(0, UPDATE), _by(1, DELETE)), passes=2, read_again=True, addresses=1),
@@ -169,7 +207,7 @@ SOUND: dict[str, Config] = {
         (_by(0, MOVE), _by(1, Change("create", Q, 2))), late=1, passes=1
     ),
     "a planned rebuild": Config((_by(0, MOVE), _by(1, Change("create", Q, 1))), plans=1),
-    "carried before the promise": Config((_by(0, MOVE), _by(1, DELETE)), early=1, passes=1),
+    "carried before the promise": Config((_by(0, MOVE),), early=1, passes=1, late=1),
 }
 
 LARGER: dict[str, Config] = {

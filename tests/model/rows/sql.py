@@ -62,5 +62,8 @@ def unseen(state: State, cursor: Snapshot) -> tuple[int, ...]:
     return tuple(
         position
         for position, entry in enumerate(state.log, 1)
-        if entry.row != NOBODY and is_committed(state, entry) and not sees(cursor, entry.transaction)
+        if entry.row != NOBODY
+        and position not in state.forgotten
+        and is_committed(state, entry)
+        and not sees(cursor, entry.transaction)
     )

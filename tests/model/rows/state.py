@@ -73,6 +73,13 @@ class Fence(NamedTuple):
     completed: int
 
 
+class Rebuild(NamedTuple):
+    """The fence row of a planned rebuild: the generation that it fills, and from where it has to read the log."""
+
+    generation: int
+    cursor: Snapshot
+
+
 class Select(NamedTuple):
     """What the SELECT after the COMMIT saw: the fence row, its own snapshot, and the entries not known to be in.
 
@@ -128,10 +135,15 @@ class Budget(NamedTuple):
     late: int
     plans: int
     early: int
+    retention: int
+    sweeps: int
 
 
 class State(NamedTuple):
     """Everything. `lease` names the generation that queries trust; `order` is that of the commits.
+
+    `rebuild` is the row of a planned rebuild, `forgotten` are the positions that retention has deleted, `forgetting`
+    those that it is about to; `sweeping` is what a sweep has found.
 
     `bars` has for each address how many transactions are committed in the oldest state that may be shown.
     """
@@ -146,6 +158,10 @@ class State(NamedTuple):
     processes: tuple[Process, ...]
     keepers: tuple[Keeper, ...]
     late: tuple[Message, ...]
+    rebuild: Rebuild | None
+    forgotten: tuple[int, ...]
+    forgetting: tuple[int, ...]
+    sweeping: tuple[int, ...]
     bars: tuple[int, ...]
     budget: Budget
 
