@@ -41,6 +41,7 @@ from demo_app.models.book_read_model import BookReadModel
 from diptych import Diptych
 from diptych.ports import Change, FenceId, Known
 from diptych.write.acknowledge import Acknowledger
+from diptych.write.arrivals import Ending
 from diptych.write.unit_of_work import UnitsOfWork, new_context
 from tests.servers import PostgresServer, RedisServer
 
@@ -67,8 +68,9 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
 class Silent(Acknowledger):
     """Acknowledges at once: what is left of a command is its transaction. For measuring only."""
 
+    commands = 0
+
     def __init__(self, whole: Acknowledger) -> None:
-        self.commands = 0
         self.whole = whole
 
     async def prepare(self) -> None:
@@ -82,10 +84,13 @@ class Silent(Acknowledger):
     def known(self) -> Mapping[FenceId, Known]:
         return {}
 
-    async def acknowledge(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
-    ) -> None:
-        pass
+    def ending(
+        self, changes: Sequence[Change], touched: Collection[str], *, is_checked_late: bool = False
+    ) -> Ending:
+        return Ending(changes, touched, self.known)
+
+    async def acknowledge(self, ending: Ending) -> None:
+        ending.end()
 
 
 class Unfenced(Silent):
@@ -95,12 +100,11 @@ class Unfenced(Silent):
     def known(self) -> Mapping[FenceId, Known]:
         return self.whole.known
 
-    async def acknowledge(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
-    ) -> None:
+    async def acknowledge(self, ending: Ending) -> None:
         assert self.whole.read_side is not None
-        applying = self.whole.read_side.apply(changes, known)
-        assert all([await done for done in applying.values()])
+        ending.begin(self.whole.read_side.apply(ending.changes, ending.known))
+        assert all([await done for done in ending.applying.values()])
+        ending.end()
 
 
 @contextlib.asynccontextmanager

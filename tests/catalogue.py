@@ -175,8 +175,12 @@ def fail_to_apply(app: Diptych) -> None:
         done.set_result(False)
         return done
 
+    async def bring_in(*_: object) -> bool:
+        return False
+
     for keeper in app._run.keepers.values():
         keeper.replica.apply = apply  # type: ignore[method-assign, assignment]
+        keeper.replica.bring_in = bring_in  # type: ignore[method-assign, assignment]
 
 
 async def stop_keeper(app: Diptych) -> None:

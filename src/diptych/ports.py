@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
@@ -96,6 +96,10 @@ class Snapshot(NamedTuple):
     def __str__(self) -> str:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
 
+    def sees(self, transaction: int) -> bool:
+        """Whether a transaction of this number was committed before it, if it was committed at all."""
+        return transaction < self.xmax and transaction not in self.running
+
     @property
     def stamp(self) -> int:
         """A number by which snapshots are ordered: a later one has a greater ``xmax``, or fewer running below it."""
@@ -104,6 +108,9 @@ class Snapshot(NamedTuple):
 
 NOTHING = Snapshot(0, 0)
 """The snapshot that saw no transaction at all."""
+
+EVERYTHING = Snapshot(2**63 - 1, 2**63 - 1)
+"""One that saw every transaction there can be: no change is later than it."""
 
 
 class Incarnation(NamedTuple):
@@ -141,6 +148,33 @@ class FenceRow(msgspec.Struct, frozen=True):
     now: float
 
 
+class Entry(NamedTuple):
+    """A committed change as the end of a command sees it in the log: which row it was of, before and after it.
+
+    ``old_key`` and ``key`` are the columns by which the row is known, as the log's JSON has them.
+    """
+
+    position: int
+    transaction: int
+    table: str | None
+    kind: str
+    old_key: str | None
+    key: str
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """What one statement saw: every fence row, and the changes in the log that a snapshot before did not see.
+
+    ``since`` is that one, ``snapshot`` the statement's own. ``more`` if there were too many entries to give them all.
+    """
+
+    rows: Mapping[FenceId, FenceRow]
+    since: Snapshot
+    snapshot: Snapshot
+    entries: Sequence[Entry]
+    more: bool = False
+
+
 class LogPart(NamedTuple):
     """Some of the changes that a snapshot holds, in the order of their positions; ``more`` if there are others."""
 
@@ -164,6 +198,18 @@ class Fence(Protocol):
 
     async def rows(self) -> list[FenceRow]:
         """Every fence row, as committed when the statement starts."""
+
+    async def sight(self, since: Snapshot) -> Sight:
+        """The same, with the changes in the log that ``since`` did not see, as of the same moment."""
+
+    async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
+        """Whether there is a change of the row's tables, up to this position, that its cursor did not see."""
+
+    def identified(self, entries: Sequence[Entry]) -> list[Change]:
+        """These changes with no more of their rows than the columns by which they are known."""
+
+    async def logged(self, entries: Sequence[Entry]) -> list[Change]:
+        """These changes whole, in the order of their positions. Some may be missing: the log has forgotten them."""
 
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
         """Adds the row if it is not there, with no generation and a lease that is over."""
@@ -257,6 +303,17 @@ class ReadSide(Protocol):
         """Begins to write committed changes into these generations.
 
         Returns, for each that they are written to, a future that tells whether all of them are in it. None raises.
+        """
+
+    def can_look(self, fence: FenceId) -> bool:
+        """Whether changes can be looked for in this read model's documents now."""
+
+    def bring_in(
+        self, fence: FenceId, known: Known, entries: Sequence[Entry], snapshot: Snapshot
+    ) -> Coroutine[Any, Any, bool]:
+        """Sees to it that these changes of others, which ``snapshot`` saw, are in this generation.
+
+        Returns whether they are; False too if that can't be told. It does not raise.
         """
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:

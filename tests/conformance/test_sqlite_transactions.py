@@ -134,7 +134,7 @@ async def test_one_that_fails_takes_nobody_with_it(orm: ORMService, failing: int
     assert await kept(orm) == [str(number) for number in range(5) if number != failing]
 
 
-async def test_one_that_fails_is_told_before_the_others_are_over(orm: ORMService):
+async def test_one_that_fails_without_having_seen_a_row_is_told_before_the_others_are_over(orm: ORMService):
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def fail(_unit: UnitOfWork) -> None:
@@ -154,6 +154,42 @@ async def test_one_that_fails_is_told_before_the_others_are_over(orm: ORMService
     assert not over.done()
     go_on.set()
     await together.outcomes()
+    assert await kept(orm) == ["a"]
+
+
+async def test_an_error_that_may_rest_on_the_change_of_another_is_told_after_their_commit(orm: ORMService):
+    """Whoever hears that there is one already finds it, even if this process is killed at once."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(_unit: UnitOfWork) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async with Together(orm) as together:
+        over, failing = (together.run(adding(orm, "a")) for _ in range(2))
+        together.run(hold)
+    await begun.wait()
+    await asyncio.wait([failing], timeout=0.1)
+    assert not failing.done()
+    go_on.set()
+    with pytest.raises(DuplicateError):
+        await failing
+    assert over.done()
+    assert together.commits == 1
+
+
+async def test_an_error_that_rests_on_a_change_that_was_not_committed_is_not_told(orm: ORMService):
+    """Its command is run again instead, and succeeds."""
+    file_size = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with Together(orm) as together:
+        first, second = (together.run(adding(orm, "a")) for _ in range(2))
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, file_size[1]))  # as if the disk were full
+        with pytest.raises(DatabaseUnavailableError):
+            await first
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, file_size)
+    await second
     assert await kept(orm) == ["a"]
 
 

@@ -15,9 +15,10 @@ import pytest
 from demo_app.messages import AddBook
 from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
-from diptych.ports import Change, Entity, FenceId, FenceRow, Incarnation, Known, Snapshot
-from diptych.write import acknowledge as acknowledge_module
+from diptych.ports import Change, Entity, Entry, FenceId, FenceRow, Incarnation, Known, Sight, Snapshot
+from diptych.write import passes as passes_module
 from diptych.write.acknowledge import Acknowledger
+from diptych.write.arrivals import Ending
 from tests.catalogue import (
     Held,
     Recorded,
@@ -50,26 +51,49 @@ ROW = FenceRow(
 CHANGE = Change(Entity(object, "Book", "books", ("id",), {}), None, {"id": 1}, 1, 1)
 
 
+OWN = Entry(1, 1, "books", "created", None, '{"id": 1}')
+LEFT = Entry(2, 2, "books", "updated", '{"id": 1}', '{"id": 1}')
+"""A change of another process, before that of the command ``LATER``."""
+LATER = Change(CHANGE.entity, None, {"id": 3}, 3, 3)
+
+
 class FakeFence:
     """A fence in memory. ``reading`` runs after each read has been sent, before it answers."""
 
     def __init__(self, *rows: FenceRow) -> None:
         self.table = {row.id: row for row in rows}
+        self.log = [OWN]
         self.reads = 0
+        self.since: list[Snapshot] = []
+        self.more = False
         self.asked: list[tuple[FenceId, int]] = []
         self.error: Exception | None = None
         self.asking: Exception | None = None
         self.answering = asyncio.Event()
         self.answering.set()
 
-    async def rows(self) -> list[FenceRow]:
+    async def sight(self, since: Snapshot) -> Sight:
         self.reads += 1
+        self.since.append(since)
         if self.error is not None:
             raise self.error
-        seen = list(self.table.values())
+        entries = [entry for entry in self.log if not since.sees(entry.transaction)]
+        seen = Sight(dict(self.table), since, self.snapshot, entries, self.more)
         await asyncio.sleep(0)
         await self.answering.wait()
         return seen
+
+    async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
+        return any(
+            entry.table in row.tables and not row.cursor.sees(entry.transaction)  # type: ignore[union-attr]
+            for entry in self.log
+            if position is None or entry.position <= position
+        )
+
+    @property
+    def snapshot(self) -> Snapshot:
+        xmax = 1 + max((entry.transaction for entry in self.log), default=0)
+        return Snapshot(xmax, xmax)
 
     def change(self, fence: FenceId = BOOKS, **fields: Any) -> None:
         self.table[fence] = msgspec.structs.replace(self.table[fence], **fields)
@@ -81,10 +105,17 @@ class FakeFence:
 
 
 class FakeReadSide:
-    """Applies to what it is told, or not."""
+    """Applies to what it is told, or not; and brings in what others left, or not."""
 
-    def __init__(self, applies: bool = True, keeps: bool = False) -> None:
+    def __init__(
+        self, applies: bool = True, keeps: bool = False, brings: bool = False, looks: bool = True
+    ) -> None:
         self.applies = applies
+        self.brings = brings
+        self.looks = looks
+        self.brought: list[list[int]] = []
+        self.bringing = asyncio.Event()
+        self.bringing.set()
         self.keeps = keeps
         self.asked: list[tuple[FenceId, int]] = []
         self.on_apply: Callable[[], None] | None = None
@@ -100,6 +131,16 @@ class FakeReadSide:
             self.on_apply()
         return self.applies
 
+    def can_look(self, fence: FenceId) -> bool:
+        return self.looks
+
+    async def bring_in(
+        self, fence: FenceId, known: Known, entries: Sequence[Entry], snapshot: Snapshot
+    ) -> bool:
+        self.brought.append([entry.position for entry in entries])
+        await self.bringing.wait()
+        return self.brings
+
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
         self.asked += after.items()
         return list(after) if self.keeps else []
@@ -113,16 +154,11 @@ def acknowledging(
     return acknowledger
 
 
-async def known_to(acknowledger: Acknowledger) -> Mapping[FenceId, Known]:
-    """What a command takes with it before its commit."""
-    await acknowledger.prepare()
-    return acknowledger.known
-
-
 async def begun(acknowledger: Acknowledger, *changes: Change) -> asyncio.Task[None]:
     """An acknowledgement under way, with what was known before it."""
-    known = await known_to(acknowledger)
-    return asyncio.create_task(acknowledger.acknowledge(changes or (CHANGE,), known))
+    await acknowledger.prepare()
+    ending = acknowledger.ending(changes or (CHANGE,), {"books"})
+    return asyncio.create_task(acknowledger.acknowledge(ending))
 
 
 async def is_held(task: asyncio.Task[None]) -> bool:
@@ -192,7 +228,7 @@ async def test_a_generation_replaced_between_apply_and_fence_read_makes_it_wait(
     """★ The new one was filled from SQL, perhaps before the commit."""
     fence, side = FakeFence(ROW), FakeReadSide()
     acknowledger = acknowledging(fence, side)
-    await known_to(acknowledger)
+    await acknowledger.prepare()
     fence.change(**other)
     task = await begun(acknowledger)
     assert await is_held(task)
@@ -210,7 +246,7 @@ async def test_every_declaration_of_a_read_model_is_waited_for():
     old = msgspec.structs.replace(ROW, id=FenceId("test:Books", "0"), generation="other")
     fence, side = FakeFence(ROW), FakeReadSide()
     acknowledger = acknowledging(fence, side)
-    await known_to(acknowledger)
+    await acknowledger.prepare()
     fence.table[old.id] = old
     task = await begun(acknowledger)
     assert await is_held(task)
@@ -223,13 +259,13 @@ async def test_the_fence_is_read_after_the_commit_never_joined_to_a_read_that_wa
     """★ The one that was sent may not see the lease that was promised meanwhile."""
     fence = FakeFence(msgspec.structs.replace(ROW, lease_until=0.0))
     acknowledger = acknowledging(fence, FakeReadSide(applies=False))
-    known = await known_to(acknowledger)
+    await acknowledger.prepare()
     fence.answering.clear()
     sent = asyncio.create_task(acknowledger.rows())
     while fence.reads < 2:  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0)
     fence.change(lease_until=100.0)
-    task = asyncio.create_task(acknowledger.acknowledge([CHANGE], known))
+    task = asyncio.create_task(acknowledger.acknowledge(acknowledger.ending([CHANGE], {"books"})))
     await asyncio.sleep(0.02)
     fence.answering.set()
     await sent
@@ -241,7 +277,7 @@ async def test_the_fence_is_read_after_the_commit_never_joined_to_a_read_that_wa
 async def test_those_who_come_together_share_their_reads_of_the_fence():
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence, FakeReadSide())
-    await known_to(acknowledger)
+    await acknowledger.prepare()
     before = fence.reads
     await asyncio.gather(*[await begun(acknowledger) for _ in range(50)])
     assert fence.reads - before <= 3
@@ -290,7 +326,7 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
 
 async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     """Who comes before it begins is served by it too; who comes later asks for the next one."""
-    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
+    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     tasks = [await begun(acknowledger) for _ in range(20)]
@@ -300,7 +336,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     late = [await begun(acknowledger) for _ in range(20)]
     assert await is_held(late[0])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6)]
-    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 0.0)
     late.append(await begun(acknowledger))
     assert await is_held(late[-1])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6), (BOOKS, 6)], "the last may have got lost"
@@ -312,7 +348,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
 
 
 async def test_a_request_that_did_not_get_away_is_made_again(monkeypatch):
-    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)
+    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 60.0)
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     fence.asking = DatabaseUnavailableError("away")
@@ -366,7 +402,7 @@ async def test_a_row_that_is_gone_is_not_waited_for():
 async def test_while_sql_is_away_it_is_told_that_the_change_may_not_be_visible(waiting):
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence, FakeReadSide(applies=False), patience_s=0.1)
-    await known_to(acknowledger)
+    await acknowledger.prepare()
     if not waiting:
         fence.error = DatabaseUnavailableError("away")
     task = await begun(acknowledger)
@@ -393,6 +429,170 @@ async def test_an_error_that_nobody_expected_does_not_leave_a_command_waiting_fo
     is_over = task.done()
     task.cancel()
     assert is_over
+
+
+# What a command rests on
+
+
+def ending(acknowledger: Acknowledger, *changes: Change, **options: Any) -> Ending:
+    return acknowledger.ending(changes, {"books"}, **options)
+
+
+async def acknowledged(acknowledger: Acknowledger, *changes: Change) -> asyncio.Task[None]:
+    await acknowledger.prepare()
+    return asyncio.create_task(acknowledger.acknowledge(ending(acknowledger, *changes)))
+
+
+def left_behind(**options: Any) -> tuple[FakeFence, FakeReadSide, Acknowledger]:
+    """Another process has left ``LEFT``, and this one's command is ``LATER``, or ``CHANGE`` before it."""
+    fence, side = FakeFence(ROW), FakeReadSide(**options)
+    fence.log = [OWN, LEFT, entry_of(LATER)]
+    return fence, side, acknowledging(fence, side)
+
+
+def entry_of(change: Change) -> Entry:
+    return Entry(change.position, change.transaction, change.entity.table, change.kind, None, "{}")
+
+
+async def test_what_another_process_has_left_is_brought_in_first():
+    """★ By whichever process, of whichever row."""
+    fence, side, acknowledger = left_behind(brings=True)
+    side.bringing.clear()
+    task = await acknowledged(acknowledger, LATER)
+    assert await is_held(task)
+    assert side.brought == [[OWN.position, LEFT.position]], "its own change is on its way already"
+    assert fence.asked == []
+    side.bringing.set()
+    await task
+
+
+async def test_what_cannot_be_brought_in_is_left_to_a_pass():
+    fence, _side, acknowledger = left_behind(brings=False)
+    task = await acknowledged(acknowledger, LATER)
+    assert await is_held(task)
+    fence.change(passes_started=6, passes_completed=6)
+    await task
+
+
+async def test_a_command_does_not_wait_for_what_came_after_its_last_change():
+    fence, side, acknowledger = left_behind(brings=False)
+    await (await acknowledged(acknowledger, CHANGE))
+    assert (side.brought, fence.asked) == ([], [])
+
+
+@pytest.mark.parametrize(("changes", "late"), [((), False), ((CHANGE,), True)])
+async def test_one_without_a_change_or_with_a_late_check_waits_for_all_that_is_there(changes, late):
+    """★ "There is one already", or "nothing to do", may be the work of a killed command."""
+    _fence, side, acknowledger = left_behind(brings=True)
+    await acknowledger.prepare()
+    await acknowledger.acknowledge(ending(acknowledger, *changes, is_checked_late=late))
+    expected = {OWN.position, LEFT.position, LATER.position} - {change.position for change in changes}
+    assert set(side.brought[0]) == expected
+
+
+async def test_what_is_known_to_be_in_is_neither_listed_nor_brought_again():
+    fence, side, acknowledger = left_behind(brings=True)
+    await (await acknowledged(acknowledger, LATER))
+    await (await acknowledged(acknowledger, LATER))
+    assert len(side.brought) == 1
+    assert fence.since[-1] == Snapshot(4, 4)
+
+
+async def test_a_list_that_is_not_all_in_is_listed_again():
+    """★ All of it, not only what its own commands have waited for."""
+    fence, _, acknowledger = left_behind(brings=True)
+    await (await acknowledged(acknowledger, CHANGE))  # the rest of the list is after it, and is nowhere
+    await acknowledger.rows()
+    assert fence.since[-1] == ROW.cursor
+
+
+async def test_what_a_pass_has_carried_is_in():
+    fence, side, acknowledger = left_behind(brings=False)
+    fence.change(cursor=Snapshot(3, 3))
+    await (await acknowledged(acknowledger, LATER))
+    assert side.brought == []
+
+
+async def test_a_change_that_was_running_when_the_cursor_was_taken_is_not_in():
+    fence, side, acknowledger = left_behind(brings=True)
+    fence.change(cursor=Snapshot(2, 3, (2,)))
+    await (await acknowledged(acknowledger, LATER))
+    assert side.brought == [[LEFT.position]]
+
+
+async def test_in_another_generation_nothing_is_known_to_be_in():
+    fence, side, acknowledger = left_behind(brings=True)
+    await (await acknowledged(acknowledger, LATER))
+    fence.change(generation="two")
+    await (await acknowledged(acknowledger, LATER))
+    assert len(side.brought) == 2
+
+
+async def test_when_sql_was_put_back_nothing_is_known_to_be_in():
+    fence, side, acknowledger = left_behind(brings=True)
+    await (await acknowledged(acknowledger, LATER))
+    fence.log = [OWN, LEFT]
+    await (await acknowledged(acknowledger))
+    assert side.brought[-1] == [OWN.position, LEFT.position]
+
+
+async def test_a_command_of_this_process_that_commits_meanwhile_is_waited_for_and_not_brought_in():
+    """Its commit was seen before this process heard of it."""
+    fence, side, acknowledger = left_behind(brings=True)
+    fence.change(cursor=Snapshot(2, 2))
+    await acknowledger.prepare()
+    other = ending(acknowledger, Change(CHANGE.entity, None, {"id": 2}, LEFT.position, LEFT.transaction))
+    task = await acknowledged(acknowledger, LATER)
+    assert not (await asyncio.wait([task], timeout=0.05))[0]
+    await acknowledger.acknowledge(other)
+    await task
+    assert side.brought == []
+
+
+async def test_a_command_of_this_process_whose_commit_failed_is_like_one_of_another():
+    fence, side, acknowledger = left_behind(brings=True)
+    fence.change(cursor=Snapshot(2, 2))
+    await acknowledger.prepare()
+    ending(acknowledger, Change(CHANGE.entity, None, {"id": 2}, LEFT.position, LEFT.transaction)).end()
+    await (await acknowledged(acknowledger, LATER))
+    assert side.brought == [[LEFT.position]]
+
+
+async def test_a_read_model_that_cannot_be_looked_at_is_waited_for_only_if_it_may_lack_something():
+    fence, _, acknowledger = left_behind(looks=False)
+    await acknowledger.prepare()
+    for touched, cursor, waits in [
+        ({"books"}, Snapshot(2, 2), True),
+        ({"books"}, Snapshot(4, 4), False),
+        ({"loans"}, Snapshot(2, 2), False),
+    ]:
+        fence.change(cursor=cursor)
+        task = asyncio.create_task(acknowledger.acknowledge(acknowledger.ending((), touched)))
+        assert await is_held(task) is waits, (touched, cursor)
+        fence.change(passes_started=6, passes_completed=6)
+        await task
+        fence.change(passes_started=5, passes_completed=5)
+
+
+async def test_too_many_changes_to_look_at_are_left_to_a_pass():
+    fence, side, acknowledger = left_behind(brings=True)
+    fence.more = True
+    task = await acknowledged(acknowledger, LATER)
+    assert await is_held(task)
+    assert side.brought == []
+    fence.change(passes_started=6, passes_completed=6)
+    await task
+
+
+async def test_the_memory_of_own_changes_does_not_grow():
+    fence, side = FakeFence(ROW), FakeReadSide()
+    acknowledger = acknowledging(fence, side)
+    for number in range(2, 300):
+        change = Change(CHANGE.entity, None, {"id": number}, number, number)
+        fence.log = [entry_of(change)]
+        fence.change(cursor=Snapshot(number - 1, number - 1))
+        await (await acknowledged(acknowledger, change))
+    assert len(acknowledger._own._by_position) < 10
 
 
 # With real stores
@@ -454,6 +654,6 @@ async def test_who_writes_beside_an_application_is_acknowledged_only_once_that_s
 
 async def test_a_process_alone_without_redis_waits_for_nobody(database_url):
     async with catalogue(database_url) as app:
-        held = Recorded(app.orm.acknowledger, "_wait")
+        held = Recorded(app.orm.acknowledger._passes, "wait")
         await app.execute(AddBook("Dune", "x"))
         assert held.calls == []

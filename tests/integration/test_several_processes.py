@@ -233,7 +233,7 @@ async def test_who_asks_while_a_pass_makes_the_read_model_fresh_does_not_wait_fo
 
 
 async def _waits(app: Diptych) -> bool:
-    return bool(app.orm.acknowledger._waiters)
+    return bool(app.orm.acknowledger._passes._waiters)
 
 
 async def test_a_keeper_whose_own_command_waits_makes_the_pass_at_once(sqlite_url, valkey):
@@ -406,7 +406,7 @@ async def test_two_declarations_side_by_side_are_both_served_and_neither_is_stal
             return any(row.now > row.lease_until for row in rows if row.id != keeper_of(new).replica.id)
 
         await eventually(lapsed, "the old one lapses")
-        waited = Recorded(new.orm.acknowledger, "_wait")
+        waited = Recorded(new.orm.acknowledger._passes, "wait")
         await set_author(new, "Dune", "8")
         assert waited.calls == []
         await sees_in_redis(new, "Dune", "8")

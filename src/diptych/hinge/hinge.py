@@ -11,7 +11,7 @@ from diptych.errors import UnavailableError
 from diptych.hinge.keeper import Keeper
 from diptych.hinge.status import Progress
 from diptych.looper import Looper
-from diptych.ports import Change, Fence, FenceId, Known
+from diptych.ports import Change, Entry, Fence, FenceId, Known, Snapshot
 from diptych.read.redis import RedisService
 from diptych.read.store import delete_abandoned
 
@@ -51,6 +51,16 @@ class Hinge:
             if own and not replica.projection.is_joined and fence in known and known[fence].generation:
                 applying[fence] = replica.apply(own, known[fence])
         return applying
+
+    def can_look(self, fence: FenceId) -> bool:
+        keeper = self._keepers.get(fence)
+        # Joined documents are stamped with snapshots: a position says nothing of them.
+        return keeper is not None and not keeper.replica.projection.is_joined and self._redis.available
+
+    async def bring_in(
+        self, fence: FenceId, known: Known, entries: Sequence[Entry], snapshot: Snapshot
+    ) -> bool:
+        return await self._keepers[fence].replica.bring_in(known, entries, snapshot)
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
         own = self._keepers.keys() & after.keys()

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple
 
-from diptych.errors import DiptychError, RedisUnavailableError
-from diptych.ports import Change, Fence, FenceRow, Known, LogPart, Row, RowSource, Snapshot, View
+from diptych.errors import DiptychError, RedisUnavailableError, UnavailableError
+from diptych.ports import Change, Entry, Fence, FenceRow, Known, LogPart, Row, RowSource, Snapshot, View
 from diptych.read.projection import Projection, key_bytes
 from diptych.read.redis import RedisService
 from diptych.read.store import MAX_DOCUMENTS, Look, RedisStore, Write
@@ -18,6 +18,9 @@ _log = logging.getLogger("diptych.hinge")
 
 _LOG_ROWS = 2000
 """How many rows of the log a pass reads at a time."""
+
+_PAUSES_S = (0.002, 0.008)
+"""For so long a change of another process that is not in Redis yet may be on its way."""
 
 
 class Refused(DiptychError):
@@ -74,7 +77,7 @@ class Replica:
             done.set_result(False)
             return done
         try:
-            writes = [write for change in changes for write in self.store.following(change)]
+            writes = [write for change in changes for write in self.store.writes_of(change)]
         except Exception:
             # A row that the document has no place for: a pass will tell.
             done.set_result(False)
@@ -105,6 +108,53 @@ class Replica:
                 for entry in entries:
                     if not entry.done.done():
                         entry.done.set_result(is_applied)
+
+    # What commands rest on
+
+    async def bring_in(self, known: Known, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+        """Sees to it that these changes, which ``snapshot`` saw, are in the generation. Returns whether they are.
+
+        They are other processes' and most likely on their way. What does not come was left by one that was killed or
+        is cut off: it is written as a pass would. ★ The fence row that names the generation has a cursor that did not
+        see them: so they were committed after it, and none goes over what a builder has read of a later change.
+        """
+        try:
+            missing = await self._awaited(known, self._fence.identified(entries))
+            if missing:
+                positions = {change.position for change in missing}
+                return await self._bring(known, [e for e in entries if e.position in positions], snapshot)
+        except (Refused, UnavailableError, KeyError):
+            return False
+        except Exception:
+            _log.exception("%s: changes of others could not be brought in; a pass will bring them", self.name)
+            return False
+        return missing is not None
+
+    async def _awaited(self, known: Known, changes: list[Change]) -> list[Change] | None:
+        """Those that have not come after some milliseconds; None if this generation is not there."""
+        missing = await self.store.missing(known, changes)
+        for pause_s in _PAUSES_S:
+            if not missing:
+                break
+            await asyncio.sleep(pause_s)
+            missing = await self.store.missing(known, missing)
+        return missing
+
+    async def _bring(self, known: Known, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+        changes = await self._fence.logged(entries)
+        if len(changes) < len(entries):
+            return False  # the log has forgotten some
+        part = LogPart(snapshot, changes, more=False)
+        if all(map(self._is_readable, changes)):
+            return await self.store.apply(known, await self._writes_of(part, None)) == "OK"
+        async with self._fence.view() as view:
+            writes = await self._writes_of(part, view)
+        # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
+        ended = {write.key for write in writes if write.body is None}
+        has_moved = any(
+            key_bytes(c.after[self.projection.key]) in ended for c in changes if c.after is not None
+        )
+        return not has_moved and await self.store.apply(known, writes) == "OK"
 
     # Passes
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Of keys, documents and list entries in Redis, as this version of diptych writes them: change it with them."""
 
 

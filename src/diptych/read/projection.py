@@ -103,7 +103,7 @@ class Projection:
         )
         own = (name for name in self.fields if name not in model.joined)
         ordered = (name for index in self.lists for name in index.columns)
-        self.columns = tuple(dict.fromkeys((*own, self.key, *ordered, *entity.primary_key)))
+        self.columns = tuple(dict.fromkeys((*own, self.key, *ordered)))
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
         self.declaration = declaration_hash(self.name, self._declared(), self.document)
         self._key_type = entity.columns[self.key].type
@@ -117,10 +117,6 @@ class Projection:
         """The document of a row as JSON bytes. Joined values are in the row under the names of their fields."""
         values = {encoded: row[name] for encoded, name in self._encoded}
         return _encode(msgspec.convert(values, self.document))
-
-    def identity_of(self, row: Row) -> bytes:
-        """Which row it is, whatever its document's address is."""
-        return msgspec.json.encode([row[name] for name in self.entity.primary_key], enc_hook=str)
 
     def readable(self, row: Row) -> bool:
         """Whether a row that was read back from the change log has every own column that is needed."""

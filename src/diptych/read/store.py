@@ -12,7 +12,7 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
   document leaves its stamp alone, a tombstone. The stamp is the change's log position; of a joined document, that of
   the snapshot it was made from (``Snapshot.stamp``).
 - ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
-- ``m:<generation>:entries`` is a hash from a document's key to the row it is of and its list entries.
+- ``m:<generation>:entries`` is a hash from a document's key to its list entries.
 - ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
   may go.
 """
@@ -20,7 +20,7 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
@@ -38,10 +38,8 @@ _PURGED_AT_ONCE = 1000
 class Write(NamedTuple):
     """A document to be written: its key, stamp, transaction, body (None: deleted) and entry in each list.
 
-    ``row`` says of which row it is. ``purge_at`` is the floor at which it may go if it is a tombstone; None if that
-    is not known. ``role``: brought by a pass, with all changes before it; or by a command: of a new row, of one whose
-    document must be there already, or part of the change of the write before it. ``is_second``: it is that in any
-    case, and belongs into the same script.
+    ``purge_at`` is the floor at which it may go if it is a tombstone; None if that is not known. ``is_second``: it is
+    of the same change as the write before it, and belongs into the same script.
     """
 
     key: bytes
@@ -49,9 +47,7 @@ class Write(NamedTuple):
     transaction: int
     body: bytes | None
     entries: tuple[bytes, ...]
-    row: bytes = b""
     purge_at: int | None = None
-    role: Literal["passes", "begins", "follows", "continues"] = "passes"
     is_second: bool = False
 
 
@@ -116,8 +112,8 @@ class RedisStore:
     """The operations on one read model in Redis. Each may raise ``RedisUnavailableError``.
 
     Those that write return ``OK``, or why they did not: ``ELSEWHERE`` (this is not the Redis that was meant),
-    ``GONE`` (the generation is not there), ``EARLY`` (written, but a change is missing that came before it),
-    ``BEHIND`` (the data are older than the fence relies on), ``CLOSED`` or ``GAP`` (a builder's script out of turn).
+    ``GONE`` (the generation is not there), ``BEHIND`` (the data are older than the fence relies on), ``CLOSED`` or
+    ``GAP`` (a builder's script out of turn).
     """
 
     def __init__(self, projection: Projection, redis: RedisService) -> None:
@@ -128,11 +124,12 @@ class RedisStore:
         self._lease = self._prefix + b":lease"
         self._generations = self._prefix + b":generations"
         self._apply = _Script("apply")
+        self._missing = _Script("missing", read_only=True)
         self._publish = _Script("publish")
         self._begin = _Script("begin")
         self._drop = _Script("drop")
-        self._page = _Script("page", read_only=True)
-        self._look = _Script("look", read_only=True)
+        self._page = _Script("page", read_only=True, common=False)
+        self._look = _Script("look", read_only=True, common=False)
 
     # Queries
 
@@ -166,6 +163,31 @@ class RedisStore:
     async def apply(self, known: Known, writes: Sequence[Write], *, floor: int | None = None) -> str:
         """Writes the documents that are newer than what is stored; afterwards the generation has this floor."""
         return await self._write(known, writes, None, floor)
+
+    async def missing(self, known: Known, changes: Sequence[Change]) -> list[Change] | None:
+        """Those of these changes that are not in the generation yet; None if this is not the Redis that was meant, or
+        the generation is not there. A change needs no more of its rows than their keys.
+        """
+        at = [(key, change) for change in changes for key in self._addresses(change)]
+        found: set[int] = set()
+        for start in range(0, len(at), MAX_DOCUMENTS):
+            part = at[start : start + MAX_DOCUMENTS]
+            generation = known.generation.encode()
+            keys = [self._marker(generation), *(self._document(generation, key) for key, _ in part)]
+            arguments: list[Any] = [*known.incarnation]
+            for _, change in part:
+                arguments += [change.position.to_bytes(STAMP_BYTES, "big"), change.transaction]
+            async with self._redis.commanding() as link:
+                reply = await self._missing(link, keys, arguments)
+            if not isinstance(reply, list):
+                return None
+            found.update(part[number - 1][1].position for number in reply)
+        return [change for change in changes if change.position in found]
+
+    def _addresses(self, change: Change) -> set[bytes]:
+        """Under which keys the row was, before and after the change."""
+        rows = (row for row in (change.before, change.after) if row is not None)
+        return {self._projection.key_of(row) for row in rows}
 
     async def look(self, generation: str) -> Look:
         """The state of Redis and of this generation."""
@@ -247,25 +269,17 @@ class RedisStore:
         old = None if before is None else self._projection.key_of(before)
         new = None if after is None else self._projection.key_of(after)
         if before is not None and old is not None and old != new:
-            gone = self.tombstone(old, change.position, change.transaction, purge_at)
-            writes.append(gone._replace(row=self._projection.identity_of(before)))
+            writes.append(self.tombstone(old, change.position, change.transaction, purge_at))
         if after is not None:
             written = self.write_of(after, change.position, change.transaction)
             writes.append(written._replace(is_second=bool(writes)))
         return writes
 
-    def following(self, change: Change) -> list[Write]:
-        """``writes_of`` for a command, which brings in its own change without those before it."""
-        first, *others = self.writes_of(change)
-        role: Literal["begins", "follows"] = "begins" if change.before is None else "follows"
-        return [first._replace(role=role), *(other._replace(role="continues") for other in others)]
-
     def write_of(self, row: Row, stamp: int, transaction: int) -> Write:
         """The document of a row. Stamp 0 gives way to everything that is stored already."""
         key = self._projection.key_of(row)
         entries = tuple(index.entry(row, key) for index in self._projection.lists)
-        identity = self._projection.identity_of(row)
-        return Write(key, stamp, transaction, self._projection.body(row), entries, identity)
+        return Write(key, stamp, transaction, self._projection.body(row), entries)
 
     def tombstone(self, key: bytes, stamp: int, transaction: int, purge_at: int | None) -> Write:
         """The end of a document."""
@@ -282,7 +296,6 @@ class RedisStore:
     async def _write(
         self, known: Known, writes: Sequence[Write], number: int | None, floor: int | None
     ) -> str:
-        outcome = "OK"
         generation = known.generation.encode()
         parts = batches(writes) or [[]]
         for part in parts:
@@ -295,16 +308,13 @@ class RedisStore:
             for write in part:
                 purge_at = "" if write.purge_at is None else write.purge_at
                 stamp = write.stamp.to_bytes(STAMP_BYTES, "big")
-                arguments += [stamp, write.transaction, purge_at, write.body or b"", write.row]
-                arguments += [write.role, *write.entries]
+                arguments += [stamp, write.transaction, purge_at, write.body or b"", *write.entries]
             async with self._redis.commanding() as link:
                 await _leads_to(link, known.incarnation)
                 answer = await self._answer(self._apply, link, keys, arguments)
             if answer != "OK":
-                outcome = answer
-            if answer not in ("OK", "EARLY"):
-                break
-        return outcome
+                return answer
+        return "OK"
 
     @staticmethod
     async def _answer(script: _Script, link: Link, keys: Sequence[bytes], arguments: Sequence[Any]) -> str:
@@ -336,8 +346,8 @@ class RedisStore:
 class _Script:
     """A script called by its hash, and sent whole when the server does not know it (it was restarted)."""
 
-    def __init__(self, name: str, *, read_only: bool = False) -> None:
-        self._source = scripts.source(name, common=not read_only)
+    def __init__(self, name: str, *, read_only: bool = False, common: bool = True) -> None:
+        self._source = scripts.source(name, common=common)
         self._hash: bytes | None = None
         self._command = "EVALSHA_RO" if read_only else "EVALSHA"
 

@@ -1,76 +1,86 @@
-"""The end of a command: it is acknowledged once no query can be answered without its changes.
+"""The end of a command: it is answered once no query can be answered without what it rests on.
 
-The rules are steps 5 and 6 of the hinge, docs/concepts/hinge.md. They hold for every process that changes rows
-through ``ORMService``, whether it knows Redis, this read model, this version of it, or not: a fence row that it can't
-serve itself is one that its changes were not applied to.
+That is its own changes, and every change that was committed before it and that it may have built on: the process that
+made one may have been killed before it brought it to Redis. The rules are steps 5 and 6 of the hinge,
+docs/concepts/hinge.md. They hold for every process that changes rows through ``ORMService``, whether it knows Redis,
+this read model, this version of it, or not: a fence row that it can't serve itself waits for a pass.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from diptych.errors import DatabaseUnavailableError
-from diptych.ports import Change, Fence, FenceId, FenceRow, Known, ReadSide
+from diptych.ports import (
+    EVERYTHING,
+    Change,
+    Entry,
+    Fence,
+    FenceId,
+    FenceRow,
+    Known,
+    ReadSide,
+    Sight,
+    Snapshot,
+)
+from diptych.write.arrivals import Arrivals, Ending, Listed, Own
+from diptych.write.passes import Passes, Rows
+from diptych.write.sights import Sights
 
-_log = logging.getLogger("diptych.write")
+_PATIENCE_S = 0.25
+"""How long what is on its way to Redis may take before it is left to a pass."""
 
-_POLL_S = 0.05
-"""How often those who wait look at the fence. A pass of this process's own keeper is noticed at once."""
 
-_ASK_AGAIN_S = 1.0
-"""A request to other processes may have got lost: it is repeated by who comes so much later."""
+class _Seen(NamedTuple):
+    """A sight, and what it lists of each read model that changes can be looked for in."""
 
-_GATHER_S = 0.000_05
-"""How far apart reads of the fence begin, for each command under way, when they come without a pause: with many
-commands that wait in line anyway, more of them share a read."""
-
-_APPLY_PATIENCE_S = 0.25
-"""How long an apply may take before the change is left to a pass as well."""
-
-Rows = Mapping[FenceId, FenceRow]
-
-_NOT_KNOWN = "the change is committed, but SQL went away before it was known to be visible to queries"
+    sight: Sight
+    lists: Mapping[FenceId, Listed]
 
 
 class Acknowledger:
-    """Holds a committed command back until it is visible to every query. ``patience_s`` is for SQL to answer.
-
-    Reads of the fence are shared: of the commands that wait for one, all take the next that starts. ``commands`` is
-    how many are under way.
-    """
+    """Holds a committed command back until queries see what it rests on. ``patience_s`` is for SQL to answer."""
 
     def __init__(self, fence: Fence, patience_s: float) -> None:
-        self.read_side: ReadSide | None = None
-        self.commands = 0
         self._fence = fence
         self._patience_s = patience_s
+        self._sights: Sights[_Seen] = Sights(fence, self._since, self._take)
+        self._passes = Passes(fence, self.rows, patience_s)
         self._rows: Rows | None = None
         self._known: Mapping[FenceId, Known] = {}
-        self._is_idle = False
-        self._asking_for_rows: list[asyncio.Future[Rows]] = []
-        self._reader: asyncio.Task[None] | None = None
-        self._waiters: set[_Waiter] = set()
-        self._poller: asyncio.Task[None] | None = None
-        self._poked = asyncio.Event()
-        self._asked: dict[FenceId, tuple[int, float]] = {}
-        self._asking: set[asyncio.Task[None]] = set()
+        self._own = Own()
+        self._arrivals: dict[FenceId, Arrivals] = {}
+        self._bringing: set[asyncio.Task[bool]] = set()
+
+    @property
+    def read_side(self) -> ReadSide | None:
+        """The read models of this process in Redis; None where there are none."""
+        return self._passes.read_side
+
+    @read_side.setter
+    def read_side(self, read_side: ReadSide | None) -> None:
+        self._passes.read_side = read_side
+
+    @property
+    def commands(self) -> int:
+        """How many commands are under way."""
+        return self._sights.commands
+
+    @commands.setter
+    def commands(self, number: int) -> None:
+        self._sights.commands = number
 
     async def prepare(self) -> None:
-        """Has the fence read once, so that ``known`` is. Raises ``DatabaseUnavailableError``."""
+        """Has the fence read once, so that it is known. Raises ``DatabaseUnavailableError``."""
         if self._rows is None:
             await self.rows()
 
     @property
     def known(self) -> Mapping[FenceId, Known]:
-        """Which generations there are, as far as this process knows. To be taken before the commit.
-
-        ★ Not after it: a change applied to a generation that was begun after its commit may go over a later change,
-        which the builder has read from SQL and stamped 0. What is a little out of date is harmless: that generation
-        is gone then, or the fence read after the commit shows another, and the change waits for a pass.
-        """
+        """Which generations there are, as far as this process knows."""
         return self._known
 
     @property
@@ -79,194 +89,157 @@ class Acknowledger:
 
         A look at the fence can take the place of ``acknowledge`` then, if there is still none after the commit.
         """
-        return self.read_side is None and self._is_idle
+        rows = self._rows or {}
+        return self.read_side is None and self._rows is not None and not any(map(_is_leased, rows.values()))
 
-    async def acknowledge(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Known], relied_on: Collection[str] = ()
-    ) -> None:
-        """Returns when every query that starts from now on sees these committed changes, or later ones.
+    def ending(
+        self, changes: Sequence[Change], touched: Collection[str], *, is_checked_late: bool = False
+    ) -> Ending:
+        """The end of a command that has made these changes, and may rest on rows of the tables ``touched``.
 
-        And what was committed before to the tables ``relied_on``. Raises ``DatabaseUnavailableError`` if SQL does not
-        tell in time whether they do.
+        ``is_checked_late`` if on what was committed after its last change too: a constraint is checked at its commit.
+
+        To be made before the commit. ★ Not after it: a change applied to a generation that was begun after its commit
+        may go over a later change, which the builder has read from SQL and stamped 0. What is a little out of date is
+        harmless: that generation is gone then, or the fence read after the commit shows another.
         """
-        tables = {change.entity.table for change in changes}.union(relied_on)
-        applying: Mapping[FenceId, asyncio.Future[bool]] = {}
-        if self.read_side is not None and known and changes:
-            applying = self.read_side.apply(changes, known)
-        pending = [
-            row
-            for row in (await self._read_patiently()).values()
-            # Past its lease nobody trusts the read model: while Redis is down for everyone this costs no wait.
-            if row.now <= row.lease_until and not row.tables.isdisjoint(tables)
-        ]
-        if pending and applying:
-            under_way = [done for done in applying.values() if not done.done()]
-            if under_way:
-                await asyncio.wait(under_way, timeout=_APPLY_PATIENCE_S)
-            pending = [row for row in pending if not _is_in(row, applying, known)]
-        if pending:
-            await self._wait(pending)
+        last = changes[-1].position if changes and not is_checked_late else None
+        ending = Ending(changes, touched, self.known, last)
+        if self.read_side is not None:
+            self._own.add(ending)
+        return ending
+
+    async def acknowledge(self, ending: Ending) -> None:
+        """Returns when every query that starts from now on sees what the committed command rests on, or later states.
+
+        Raises ``DatabaseUnavailableError`` if SQL does not tell in time whether they do.
+        """
+        try:
+            applying: Mapping[FenceId, asyncio.Future[bool]] = {}
+            if self.read_side is not None and ending.known and ending.changes:
+                applying = self.read_side.apply(ending.changes, ending.known)
+            ending.begin(applying)
+            seen = await self._seen()
+            waiting = [
+                row
+                for row in seen.sight.rows.values()
+                # Past its lease nobody trusts the read model: while Redis is down for everyone this costs no wait.
+                if _is_leased(row) and not await self._is_in(row, seen, ending)
+            ]
+            if waiting:
+                await self._passes.wait(waiting)
+        finally:
+            ending.end()
 
     async def rows(self) -> Rows:
         """The fence as it is at a moment after this call."""
-        # ★ Taken along by the read that has not been sent yet, never by one that has: that may be older than the
-        # caller's commit.
-        answer: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
-        self._asking_for_rows.append(answer)
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.get_running_loop().create_task(self._read_while_asked())
-        return await answer
+        return (await self._sights.next()).sight.rows
 
     def saw(self, row: FenceRow) -> None:
         """Takes note of a fence row that a keeper has changed."""
-        self._take({**(self._rows or {}), row.id: row})
+        self._note({**(self._rows or {}), row.id: row})
 
     def passed(self) -> None:
         """A keeper of this process has completed a pass: those who wait for it look at once."""
-        self._poked.set()
+        self._passes.poke()
 
     async def close(self) -> None:
-        """Ends the poller. Nobody waits any more when it is called."""
-        for task in (self._poller, self._reader, *self._asking):
-            if task is not None and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+        """Ends what goes on in the background. Nobody waits any more when it is called."""
+        await self._passes.close()
+        await self._sights.close()
+        for task in list(self._bringing):
+            task.cancel()
+            await asyncio.wait([task])
 
-    async def _read_while_asked(self) -> None:
-        answers: list[asyncio.Future[Rows]] = []
-        try:
-            while self._asking_for_rows:
-                began = time.monotonic()
-                answers, self._asking_for_rows = self._asking_for_rows, []
-                await self._answer(answers)
-                if self._asking_for_rows:
-                    await asyncio.sleep(began + _GATHER_S * self.commands - time.monotonic())
-        finally:
-            for answer in _awaited([*answers, *self._asking_for_rows]):  # if this was cut off
-                answer.set_exception(DatabaseUnavailableError(_NOT_KNOWN))
+    # What is read
 
-    async def _answer(self, answers: Sequence[asyncio.Future[Rows]]) -> None:
-        try:
-            rows = {row.id: row for row in await self._fence.rows()}
-        except Exception as error:
-            for answer in _awaited(answers):
-                answer.set_exception(error)
-        else:
-            self._take(rows)
-            for answer in _awaited(answers):
-                answer.set_result(rows)
+    def _since(self) -> Snapshot:
+        """From where on a sight has to list changes: from what is known to be in every read model."""
+        since = EVERYTHING
+        for row in (self._rows or {}).values():
+            arrivals = self._arrivals.get(row.id)
+            if arrivals is not None and _is_leased(row) and self._can_look(row.id):
+                arrivals.advance(row)
+                since = min(since, arrivals.seen, key=lambda snapshot: snapshot.stamp)
+        self._own.forget(since)
+        return since
 
-    def _take(self, rows: Rows) -> None:
+    def _take(self, sight: Sight) -> _Seen:
+        self._note(sight.rows)
+        looked = (row for row in sight.rows.values() if _is_leased(row) and self._can_look(row.id))
+        return _Seen(sight, {row.id: self._arrivals_of(row).took(sight, row) for row in looked})
+
+    def _note(self, rows: Rows) -> None:
         self._rows = rows
-        self._is_idle = all(row.now > row.lease_until for row in rows.values())
         self._known = {row.id: Known(row.incarnation, row.generation) for row in rows.values()}
 
-    async def _read_patiently(self) -> Rows:
-        deadline = time.monotonic() + self._patience_s
-        while True:
-            try:
-                return await self.rows()
-            except DatabaseUnavailableError as error:
-                if time.monotonic() > deadline:
-                    raise DatabaseUnavailableError(_NOT_KNOWN) from error
-                await asyncio.sleep(_POLL_S)
+    def _can_look(self, fence: FenceId) -> bool:
+        return self.read_side is not None and self.read_side.can_look(fence)
 
-    async def _wait(self, rows: Sequence[FenceRow]) -> None:
-        """Until each of these leases is over, or a pass that starts later than now has carried the changes."""
-        waiter = _Waiter(rows)
-        self._waiters.add(waiter)
-        if self._poller is None or self._poller.done():
-            self._poller = asyncio.get_running_loop().create_task(self._poll())
+    def _arrivals_of(self, row: FenceRow) -> Arrivals:
+        known = Known(row.incarnation, row.generation)
+        arrivals = self._arrivals.get(row.id)
+        if arrivals is None or arrivals.known != known:
+            arrivals = self._arrivals[row.id] = Arrivals(row.id, known, self._own)
+        return arrivals
+
+    async def _seen(self) -> _Seen:
+        seen = await self._sights.next_patiently(self._patience_s)
+        if not all(listed.is_whole for listed in seen.lists.values()):
+            # It was sent before this process knew of a lease, or of the generation: the next one lists all.
+            seen = await self._sights.next_patiently(self._patience_s)
+        return seen
+
+    # What is in
+
+    async def _is_in(self, row: FenceRow, seen: _Seen, ending: Ending) -> bool:
+        """Whether all that the command may rest on is in the generation that this row shows."""
+        listed = seen.lists.get(row.id)
+        if listed is None:
+            return not await self._concerns(row, ending)
+        if not listed.is_whole:
+            return False
+        deadline = time.monotonic() + _PATIENCE_S
+        own = ending.applying.get(row.id)
+        if own is not None and not own.done():
+            # First, and mostly the last to come: what was committed before it is in the same script, or before.
+            await asyncio.wait([own], timeout=_PATIENCE_S)
+        has_brought = False
+        while left := listed.left(ending.last):
+            pending: set[asyncio.Future[Any]] = {
+                future for entry in left if (future := listed.arrivals.pending(entry)) is not None
+            }
+            if not pending:
+                if has_brought or self.read_side is None:
+                    return False
+                has_brought = True
+                pending = {self._bring(self.read_side, row.id, listed, left)}
+            if (left_s := deadline - time.monotonic()) <= 0:
+                return False
+            await asyncio.wait(pending, timeout=left_s)
+        return True
+
+    def _bring(
+        self, read_side: ReadSide, fence: FenceId, listed: Listed, left: Sequence[Entry]
+    ) -> asyncio.Task[bool]:
+        known, snapshot = listed.arrivals.known, listed.snapshot
+        task = asyncio.get_running_loop().create_task(read_side.bring_in(fence, known, left, snapshot))
+        self._bringing.add(task)
+        task.add_done_callback(self._bringing.discard)
+        listed.arrivals.are_brought(left, task)
+        return task
+
+    async def _concerns(self, row: FenceRow, ending: Ending) -> bool:
+        """Whether a read model that changes can't be looked for in may lack something that the command rests on."""
+        if any(change.entity.table in row.tables for change in ending.changes):
+            return True
+        if row.tables.isdisjoint(ending.touched):
+            return False
         try:
-            self._ask({row.id: row.passes_started for row in rows})
-            await waiter.done
-        finally:
-            self._waiters.discard(waiter)
-
-    def _ask(self, after: Mapping[FenceId, int]) -> None:
-        own = self.read_side.ask(after) if self.read_side is not None else ()
-        now = time.monotonic()
-        for fence in after.keys() - set(own):
-            # Once: whoever comes before the next pass begins is served by it too. But it may get lost.
-            number, asked_at = self._asked.get(fence, (-1, 0.0))
-            if number != after[fence] or now > asked_at + _ASK_AGAIN_S:
-                self._asked[fence] = after[fence], now
-                task = asyncio.get_running_loop().create_task(self._ask_others(fence, after[fence]))
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
-
-    async def _ask_others(self, fence: FenceId, after: int) -> None:
-        try:
-            await self._fence.ask(fence, after)
-        except Exception as error:
-            _log.debug("a request for a pass got lost: %s", error)
-            self._asked.pop(fence, None)
-
-    async def _poll(self) -> None:
-        """One for the whole process: those who wait hold no connection of SQL."""
-        answered = time.monotonic()
-        while self._waiters:
-            try:
-                rows = await self.rows()
-            except Exception as error:
-                is_transient = isinstance(error, DatabaseUnavailableError)
-                if not is_transient or time.monotonic() - answered > self._patience_s:
-                    for waiter in self._waiters:
-                        waiter.fail(error)
-                    return
-            else:
-                answered = time.monotonic()
-                for waiter in self._waiters:
-                    waiter.look_at(rows)
-            self._poked.clear()
-            try:
-                async with asyncio.timeout(_POLL_S):
-                    await self._poked.wait()
-            except TimeoutError:
-                pass
+            return await self._fence.has_unseen(row, ending.last)
+        except DatabaseUnavailableError:
+            return True  # a pass will tell
 
 
-def _is_in(
-    row: FenceRow, applying: Mapping[FenceId, asyncio.Future[bool]], known: Mapping[FenceId, Known]
-) -> bool:
-    """Whether the changes are in the generation that this row shows.
-
-    ★ Only what was applied may be acknowledged at once, and ★ only if the fence still shows the incarnation and
-    generation that it was applied to: another one was filled from SQL, perhaps before the commit. A later change of
-    either is filled from a snapshot that holds this command.
-    """
-    applied = applying.get(row.id)
-    if applied is None or not applied.done() or not applied.result():
-        return False
-    return known[row.id] == Known(row.incarnation, row.generation)
-
-
-def _awaited(answers: Sequence[asyncio.Future[Rows]]) -> list[asyncio.Future[Rows]]:
-    """Those whose callers were not cancelled meanwhile."""
-    return [answer for answer in answers if not answer.done()]
-
-
-class _Waiter:
-    """A command that waits for passes over some read models, or for the end of their leases."""
-
-    def __init__(self, rows: Sequence[FenceRow]) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._rows = {row.id: row for row in rows}
-
-    def look_at(self, rows: Rows) -> None:
-        self._rows = {fence: row for fence, row in self._rows.items() if _is_waited_for(row, rows.get(fence))}
-        if not self._rows and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, error: Exception) -> None:
-        if not self.done.done():
-            failure = DatabaseUnavailableError(_NOT_KNOWN)
-            failure.__cause__ = error
-            self.done.set_exception(failure)
-
-
-def _is_waited_for(row: FenceRow, now: FenceRow | None) -> bool:
-    if now is None or now.now > row.lease_until:
-        return False
-    # ★ A pass that was under way when the fence was read may have read the log before the commit: a later one counts.
-    return now.passes_completed <= row.passes_started
+def _is_leased(row: FenceRow) -> bool:
+    return row.now <= row.lease_until

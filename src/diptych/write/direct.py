@@ -90,7 +90,7 @@ def engine_errors(driver: Any) -> Iterator[None]:
 
 
 class FrequentRead:
-    """A connection held for short reads without parameters.
+    """A connection held for short reads.
 
     A read that can't be made here, because another one is under way or the connection is broken, is given up:
     ``fetch`` returns None, and the caller asks as ever; there the failure is told.
@@ -101,7 +101,9 @@ class FrequentRead:
         self._connection: AsyncConnection | None = None
         self._is_busy = False
 
-    async def fetch(self, statement: DirectStatement) -> Sequence[Sequence[Any]] | None:
+    async def fetch(
+        self, statement: DirectStatement, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]] | None:
         """The rows, of everything that was committed before this call; None if they are to be asked for elsewhere."""
         if self._is_busy:
             return None
@@ -109,7 +111,7 @@ class FrequentRead:
         try:
             if self._connection is None:
                 self._connection = await self._engine.connect()
-            return await statement.fetch(driver_of(self._connection), {})
+            return await statement.fetch(driver_of(self._connection), values)
         except Exception:
             await self._drop()
             return None

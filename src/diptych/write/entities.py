@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -44,6 +45,25 @@ class MappedEntity:
         self._described: dict[str, Entity] = {}
         self._names = names
         self._values = {name: ColumnValues(column) for name, column in self.columns.items()}
+
+    @functools.cached_property
+    def is_checked_late(self) -> bool:
+        """Whether a constraint of the table may look at what others have committed as late as at the commit.
+
+        PostgreSQL's foreign keys don't: a transaction that is REPEATABLE READ checks them in its own snapshot.
+        """
+        constraints = (c for c in self.table.constraints if not isinstance(c, sa.ForeignKeyConstraint))
+        return any(constraint.deferrable for constraint in constraints)
+
+    @functools.cached_property
+    def related_tables(self) -> frozenset[str]:
+        """The tables that a statement on this one may depend on: itself, and those that foreign keys join to it."""
+        referring = {
+            table.fullname
+            for table in self.table.metadata.tables.values()
+            if any(_refers_to(key, self.table) for key in table.foreign_keys)
+        }
+        return frozenset({self.full_name, *referring, *map(_target_of, self.table.foreign_keys)})
 
     def describe(self, dialect: sa.Dialect) -> Entity:
         """The columns as the other rooms see them."""
@@ -174,6 +194,14 @@ class EntityRegistry:
     def by_table(self, name: str) -> MappedEntity | None:
         """The one of this table, among those used so far."""
         return next((entity for entity in self._entities.values() if entity.full_name == name), None)
+
+
+def _target_of(key: sa.ForeignKey) -> str:
+    return key.target_fullname.rpartition(".")[0]
+
+
+def _refers_to(key: sa.ForeignKey, table: sa.Table) -> bool:
+    return _target_of(key) == table.fullname
 
 
 def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,19 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import DatabaseBusyError, WiringError
-from diptych.ports import Change, FenceId, FenceRow, Incarnation, LogPart, Snapshot, View
+from diptych.ports import (
+    EVERYTHING,
+    NOTHING,
+    Change,
+    Entry,
+    FenceId,
+    FenceRow,
+    Incarnation,
+    LogPart,
+    Sight,
+    Snapshot,
+    View,
+)
 from diptych.write.asks import Asks
 from diptych.write.direct import DirectStatement
 from diptych.write.engines import Engines
@@ -20,7 +32,7 @@ from diptych.write.entities import MappedEntity
 from diptych.write.failures import translated, translated_reading
 from diptych.write.fence_statements import FENCE_STATEMENTS
 from diptych.write.held import ShortSelect
-from diptych.write.log_statements import LOG_STATEMENTS
+from diptych.write.log_statements import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.write.to_its_end import to_its_end
 from diptych.write.view import SqlView, view_of
 
@@ -38,20 +50,45 @@ class SqlFence:
         self._engines = engines
         self._entity_of = entity_of
         self._statements = FENCE_STATEMENTS[engines.name]
-        self._rows = ShortSelect(self._statements.rows)
-        self._direct_rows = DirectStatement(self._statements.rows)
         self._log = LOG_STATEMENTS[engines.name]
+        self._sight = ShortSelect(self._log.sight)
+        self._direct_sight = DirectStatement(self._log.sight)
         self._asks = Asks(engines)
 
     async def rows(self) -> list[FenceRow]:
-        held, frequent = self._engines.held, self._engines.frequent
-        rows = None if held is None else held.fetch(self._rows, {})
+        return list((await self.sight(EVERYTHING)).rows.values())
+
+    async def sight(self, since: Snapshot) -> Sight:
+        held, frequent, values = self._engines.held, self._engines.frequent, self._cursor_values(since)
+        found = None if held is None else held.fetch(self._sight, values)
         if frequent is not None:
-            rows = await frequent.fetch(self._direct_rows)
-        if rows is None:
+            found = await frequent.fetch(self._direct_sight, values)
+        if found is None:
             async with self._reading() as connection:
-                rows = (await connection.execute(self._rows.select)).all()
-        return [_fence_row(dict(zip(self._rows.names, row, strict=True))) for row in rows]
+                found = (await connection.execute(self._sight.select, values)).all()
+        return _sight([dict(zip(self._sight.names, row, strict=True)) for row in found], since)
+
+    async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
+        if row.cursor is None:
+            return True
+        values = {"p_tables": sorted(row.tables), "p_position": position or EVERYTHING.xmax}
+        async with self._reading() as connection:
+            found = await connection.execute(self._log.unseen, values | self._cursor_values(row.cursor))
+            return found.first() is not None
+
+    def identified(self, entries: Sequence[Entry]) -> list[Change]:
+        logged = (
+            {"table_name": e.table, "kind": e.kind, "old_key": e.old_key, "image": e.key, **_numbered(e)}
+            for e in entries
+        )
+        return self._decoded(list(logged), self._entities({entry.table or "" for entry in entries}))
+
+    async def logged(self, entries: Sequence[Entry]) -> list[Change]:
+        entities = self._entities({entry.table or "" for entry in entries})
+        positions = {"p_positions": [entry.position for entry in entries]}
+        async with self._reading() as connection:
+            found = (await connection.execute(self._log.logged, positions)).mappings().all()
+        return self._decoded(found, entities)
 
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
         none_yet = {"run_id": "", "replication_id": "", "generation": "", "ready": False, "database": ""}
@@ -213,12 +250,30 @@ class SqlFence:
             raise WiringError([f"no mapped class of this process has the table {table}" for table in unknown])
         return {table: entity for table, entity in found.items() if entity is not None}
 
-    def _decoded(self, logged: Collection[RowMapping], entities: Mapping[str, MappedEntity]) -> list[Change]:
+    def _decoded(
+        self, logged: Collection[RowMapping | Values], entities: Mapping[str, MappedEntity]
+    ) -> list[Change]:
         dialect = self._engines.keeper.dialect
         return [_decode(row, entities[row["table_name"]], dialect) for row in logged]
 
 
-def _decode(row: RowMapping, entity: MappedEntity, dialect: sa.Dialect) -> Change:
+def _numbered(entry: Entry) -> dict[str, int]:
+    return {"position": entry.position, "number": entry.transaction}
+
+
+_entries = msgspec.json.Decoder(list[Entry])
+
+
+def _sight(found: Sequence[Values], since: Snapshot) -> Sight:
+    if not found:
+        return Sight({}, since, NOTHING, ())
+    rows = {row.id: row for row in map(_fence_row, found)}
+    entries = _entries.decode(found[0]["entries"] or "[]")
+    snapshot = Snapshot.parse(found[0]["snapshot"])
+    return Sight(rows, since, snapshot, entries[:MOST_ENTRIES], more=len(entries) > MOST_ENTRIES)
+
+
+def _decode(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Dialect) -> Change:
     """Of a row that retention has blanked, kind and position are all that is left."""
     key = _image(entity, row["old_key"] or "{}")
     image = _image(entity, row["image"] or "{}")

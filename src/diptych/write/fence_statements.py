@@ -48,7 +48,6 @@ class FenceStatements:
         until = words.now + seconds("p_building_s")
         whole_row = (*FENCE.columns, words.now.label("now"))
 
-        self.rows = sa.select(*whole_row)
         self.leased = sa.select(_row.generation).where(sa.not_(lapsed))
         self.register = insert(FENCE).on_conflict_do_nothing()
         self.snapshot = sa.select(words.snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,11 +14,25 @@ from diptych.write.sql_words import WORDS, Value, Words, text, whole
 _LOGGED = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.image)
 
 
+_ENTRY = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.key)
+
+MOST_ENTRIES = 2000
+"""How many entries a sight gives at most."""
+
+
 class LogStatements:
-    """The statements by which passes read the log: the ``first`` part of a snapshot and those ``following``."""
+    """The statements that read the log.
+
+    Passes read it by the ``first`` part of a snapshot and those ``following``. Commands read it with the fence, in
+    ``sight``; ``unseen`` tells whether a cursor has not seen a change of some tables, and ``logged`` gives changes
+    by their positions.
+    """
 
     first: sa.Select[Any]
     following: sa.Select[Any]
+    sight: sa.Select[Any]
+    unseen: sa.Select[Any]
+    logged: sa.Select[Any]
     seen_by_all: Value
 
     def __init__(
@@ -25,13 +40,17 @@ class LogStatements:
         words: Words,
         *,
         unseen: Value,
+        unseen_parts: Sequence[sa.Select[Any]],
         same_snapshot: Value,
         transaction: Value,
         order: Value,
         unseen_by_fence: Value,
+        as_list: Callable[..., Value],
+        as_text: Callable[[Value], Value],
     ) -> None:
-        logged = sa.select(*_LOGGED, transaction.label("number")).limit(whole("p_limit"))
-        logged = logged.where(LOG.c.table_name.in_(sa.bindparam("p_tables", expanding=True, type_=sa.Text)))
+        whole_change = sa.select(*_LOGGED, transaction.label("number"))
+        of_tables = LOG.c.table_name.in_(sa.bindparam("p_tables", expanding=True, type_=sa.Text))
+        logged = whole_change.limit(whole("p_limit")).where(of_tables)
         tail = logged.where(unseen).order_by(order).subquery()
         now = sa.select(words.snapshot.label("snapshot")).subquery()
         # ★ The snapshot and the rows are of one statement: with a later snapshot as the cursor, rows that were
@@ -44,6 +63,23 @@ class LogStatements:
         self.following = logged.where(unseen, same_snapshot, LOG.c.position > whole("p_last")).order_by(
             LOG.c.position
         )
+        self.unseen = sa.select(LOG.c.position).where(unseen, of_tables).limit(1)
+        self.unseen = self.unseen.where(LOG.c.position <= whole("p_position"))
+        self.logged = whole_change.order_by(LOG.c.position).where(
+            LOG.c.position.in_(sa.bindparam("p_positions", expanding=True, type_=sa.BigInteger))
+        )
+        entries = sa.union_all(*(part.subquery().select() for part in unseen_parts)).subquery()
+        entry = as_list(entries.c.position, entries.c.number, *(entries.c[c.name] for c in _ENTRY[1:]))
+        listed = sa.select(as_text(entry)).select_from(entries).scalar_subquery()
+        # ★ Fence, entries and snapshot are of one statement: a lease that was promised, or a change that was
+        # committed, between two statements would be missed. The entries are told once, with the first row.
+        is_first = sa.func.row_number().over() == sa.literal_column("1")
+        self.sight = sa.select(
+            *FENCE.columns,
+            words.now.label("now"),
+            words.snapshot.label("snapshot"),
+            sa.case((is_first, listed), else_=sa.null()).label("entries"),
+        )
         # ★ Else the change is deleted from the log before it was carried to Redis, and never is.
         self.seen_by_all = ~sa.exists().where(FENCE.c.cursor.is_not(None), unseen_by_fence)
 
@@ -54,13 +90,16 @@ def _postgresql(words: Words) -> LogStatements:
 
     # ★ The whole cursor, not `transaction >= xmin`: that repeats everything behind a transaction that is open for
     # long, and after a rebuild it replays an earlier change of a row over the backfill, which is of a later one.
-    unseen = sa.or_(
-        LOG.c.transaction >= transaction_id("p_xmax"),
-        LOG.c.transaction == sa.any_(sa.cast(text("p_running"), _TransactionIds)),
-    )
+    is_later = LOG.c.transaction >= transaction_id("p_xmax")
+    was_running = LOG.c.transaction == sa.any_(sa.cast(text("p_running"), _TransactionIds))
+    entry = sa.select(*_ENTRY, TRANSACTION.label("number")).limit(MOST_ENTRIES + 1)
     return LogStatements(
         words,
-        unseen=unseen,
+        unseen=sa.or_(is_later, was_running),
+        # Apart, each in the order of the index: one condition with OR may become a scan of the whole log.
+        unseen_parts=(entry.where(is_later).order_by(LOG.c.transaction), entry.where(was_running)),
+        as_list=sa.func.json_build_array,
+        as_text=lambda entry: sa.cast(sa.func.json_agg(entry), sa.Text),
         same_snapshot=_visible(text("p_snapshot")),
         transaction=TRANSACTION,
         # Not by `position` alone: the planner would walk the whole log by that index for a few rows at its end.
@@ -74,9 +113,14 @@ def _visible(snapshot: Value) -> Value:
 
 
 def _sqlite(words: Words) -> LogStatements:
+    unseen = LOG.c.position >= whole("p_xmax")
+    entry = sa.select(*_ENTRY, LOG.c.position.label("number")).limit(MOST_ENTRIES + 1)
     return LogStatements(
         words,
-        unseen=LOG.c.position >= whole("p_xmax"),
+        unseen=unseen,
+        unseen_parts=(entry.where(unseen).order_by(LOG.c.position),),
+        as_list=sa.func.json_array,
+        as_text=sa.func.json_group_array,
         same_snapshot=LOG.c.position < whole("p_snapshot_xmax"),
         transaction=LOG.c.position,
         order=LOG.c.position,

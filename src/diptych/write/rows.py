@@ -14,6 +14,7 @@ from diptych.write.entities import MappedEntity, has_code_point_order
 from diptych.write.failures import translated_reading
 from diptych.write.held import ShortSelect
 from diptych.write.orm import ORMService
+from diptych.write.unit_of_work import current_unit_of_work
 
 
 class Join(Protocol):
@@ -53,9 +54,16 @@ class SqlRows:
         self._selected = sa.select(*own, *joined).select_from(source)
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._key_name = key
+        self._tables = {entity.full_name, *(join.entity.table for join in joins)}
         self._key = entity.columns[key]
         self._one = ShortSelect(self._selected.where(self._key == sa.bindparam("key", type_=self._key.type)))
         self._pages: dict[tuple[tuple[str, ...], bool], ShortSelect] = {}
+
+    def _take_note(self) -> None:
+        """A command that asks a query is answered by what SQL holds: it may rest on these tables."""
+        unit = current_unit_of_work(self._orm.engines)
+        if unit is not None:
+            unit.touched |= self._tables
 
     async def one(self, key: Any) -> Row | None:
         if not self._entity.holds(self._key_name, key):
@@ -64,6 +72,7 @@ class SqlRows:
         return self._row(rows[0]) if rows else None
 
     def try_one(self, key: Any) -> list[Row] | None:
+        self._take_note()
         if not self._entity.holds(self._key_name, key):
             return []
         return self._try(self._one, {"key": key})
@@ -73,6 +82,7 @@ class SqlRows:
         return [self._row(found) for found in await self._fetch(short.select, _place(after, limit))]
 
     def try_page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row] | None:
+        self._take_note()
         return self._try(self._page(order, after is not None), _place(after, limit))
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:

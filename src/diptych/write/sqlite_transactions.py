@@ -140,7 +140,7 @@ class SqliteTransactions:
         """One after the other, as long as there is another one that can join those before it."""
         member: _Member | None = first
         while member is not None:
-            joins = bool(members)
+            joins = member.has_joined = bool(members)
             if joins:
                 opened.sqlite.execute_here("SAVEPOINT command")
             if member.let_in(opened.connection):
@@ -152,7 +152,10 @@ class SqliteTransactions:
                 if not member.stays:
                     # In the thread: there may be much to undo.
                     await opened.connection.exec_driver_sql("ROLLBACK TO command")
-                    member.tell(None)
+                    # ★ Else it is told with the others: its error may rest on what they have changed, and whoever
+                    # heard it before their commit would not find that.
+                    if not member.rests_on_others:
+                        member.tell(None)
                 opened.sqlite.execute_here("RELEASE command")
             elif not member.stays:
                 return  # what it has changed goes with the transaction
@@ -181,7 +184,7 @@ class _Member:
     def __init__(self, kind: Hashable) -> None:
         loop = asyncio.get_running_loop()
         self.kind = kind
-        self.stays = False
+        self.stays = self.has_joined = self.rests_on_others = False
         self.admitted: asyncio.Future[None] = loop.create_future()
         self.over: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[BaseException | None] = loop.create_future()
@@ -196,9 +199,10 @@ class _Member:
             raise error
         return False  # where the fence is in this process, it is no way to look at it
 
-    async def roll_back(self) -> None:
+    async def roll_back(self, *, has_seen: bool = True) -> bool:
+        self.rests_on_others = self.has_joined and has_seen
         self._leave(stays=False)
-        await self._told
+        return await self._told is None or not self.rests_on_others
 
     def let_in(self, connection: AsyncConnection) -> bool:
         """False if it has given up meanwhile."""

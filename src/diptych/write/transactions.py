@@ -27,8 +27,11 @@ class Transaction(Protocol):
         Returns whether it has.
         """
 
-    async def roll_back(self) -> None:
-        """Returns when nothing is left of it."""
+    async def roll_back(self, *, has_seen: bool = True) -> bool:
+        """Returns when nothing is left of it, and whether all that it saw is committed.
+
+        ``has_seen``: it has seen rows, and what it is told may rest on them.
+        """
 
 
 class Transactions(Protocol):
@@ -107,7 +110,7 @@ class _Pooled:
             )
         return said == _NONE_LEASED
 
-    async def roll_back(self) -> None:
+    async def roll_back(self, *, has_seen: bool = True) -> bool:
         # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
         with contextlib.suppress(DBAPIError, OSError):
             try:
@@ -120,6 +123,7 @@ class _Pooled:
             finally:
                 self._adapter.autocommit = False
                 await self._connection.close()
+        return True
 
     async def _say(self, what: str) -> str:
         with engine_errors(self._driver):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import stamina
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import ConflictError, DatabaseUnavailableError, UnitOfWorkError
+from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableError, UnitOfWorkError
 from diptych.ports import Change, CommandContext
 from diptych.write.acknowledge import Acknowledger
 from diptych.write.engines import Engines
@@ -46,7 +46,8 @@ class UnitOfWork:
         outer: UnitOfWork | None = None,
     ) -> None:
         self.changes: list[Change] = []
-        self.relied_on: set[str] = set()
+        self.touched: set[str] = set()
+        self.is_checked_late = False
         self.context = context
         self.engines = engines
         self.outer = outer
@@ -65,7 +66,8 @@ class UnitOfWork:
             self._goes_on = time.perf_counter()
         async with self._turn:
             self.check_usable()
-            self.relied_on.add(str(entity.table.fullname))
+            self.touched |= entity.related_tables
+            self.is_checked_late |= entity.is_checked_late
             try:
                 with translated(self.engines, entity):
                     yield await self._transaction.connection()
@@ -99,6 +101,9 @@ class UnitOfWork:
         async with self._turn:
             pass
 
+
+_RESTS_ON_NOTHING = (TransactionConflict, UnavailableError)
+"""Errors that tell nothing of any row: of these the caller hears at once."""
 
 _current: ContextVar[UnitOfWork | None] = ContextVar("diptych_unit_of_work", default=None)
 
@@ -197,8 +202,8 @@ class UnitsOfWork:
         try:
             result = await work(unit)
             await unit.finish()
-        except BaseException:
-            await self._conclude(self._abandon(transaction, unit))
+        except BaseException as error:
+            await self._conclude(self._abandon(transaction, unit, error))
             raise
         finally:
             _current.reset(token)
@@ -228,19 +233,37 @@ class UnitsOfWork:
             task.add_done_callback(_log_unheard)
             raise
 
-    async def _abandon(self, transaction: Transaction, unit: UnitOfWork) -> None:
+    async def _abandon(self, transaction: Transaction, unit: UnitOfWork, error: BaseException) -> None:
         await unit.abandon()
-        await transaction.roll_back()
+        has_come_true = await transaction.roll_back(has_seen=bool(unit.touched))
+        if isinstance(error, Exception):
+            if not has_come_true:
+                raise TransactionConflict(
+                    "it rested on changes that were not committed in the end"
+                ) from error
+            await self._vouch(unit, error)
 
     async def _commit(self, transaction: Transaction, unit: UnitOfWork) -> None:
-        known = self._acknowledger.known
-        if await self._commit_transaction(transaction):
-            return
-        # Acknowledged without a change, a command vouches for the state that it found, which one that was killed
-        # before it brought its change to Redis may have made.
-        relied_on = unit.relied_on if not unit.changes else set()
-        if unit.changes or relied_on:
-            await self._acknowledger.acknowledge(unit.changes, known, relied_on)
+        ending = self._acknowledger.ending(unit.changes, unit.touched, is_checked_late=unit.is_checked_late)
+        try:
+            if await self._commit_transaction(transaction):
+                ending.end()
+                return
+        except BaseException as error:
+            ending.end()
+            await self._vouch(unit, error)
+            raise
+        if unit.touched:
+            await self._acknowledger.acknowledge(ending)
+
+    async def _vouch(self, unit: UnitOfWork, error: BaseException) -> None:
+        """Holds an error back until queries see what it rests on.
+
+        ★ "There is one of this name already" may be the work of a command that was killed before it brought its
+        change to Redis: told at once, the next query would not find it.
+        """
+        if unit.touched and isinstance(error, Exception) and not isinstance(error, _RESTS_ON_NOTHING):
+            await self._acknowledger.acknowledge(self._acknowledger.ending((), unit.touched))
 
     async def _commit_transaction(self, transaction: Transaction) -> bool:
         """Whether it is known already that nobody can be answered without it."""

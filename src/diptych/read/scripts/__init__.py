@@ -1,4 +1,4 @@
-"""The scripts that run inside Redis, one operation a file; ``common.lua`` is put before those that write."""
+"""The scripts that run inside Redis, one operation a file; ``common.lua`` is put before those that need it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,188 @@
+"""Which committed changes are in Redis, as far as this process knows: what a command may rest on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from diptych.ports import NOTHING, Change, Entry, FenceId, FenceRow, Known, Sight, Snapshot
+
+_MOST_LISTS = 64
+"""How many sights are remembered whose changes are not all in yet."""
+
+
+class Ending:
+    """The end of a command: its changes, the tables it may rest on, and the generations known before its commit.
+
+    It may rest on all changes up to the position ``last``; on all there are, if that is None.
+
+    ``applying`` tells, once ``begun``, for each of those whether the changes are in it.
+    """
+
+    def __init__(
+        self,
+        changes: Sequence[Change],
+        touched: Collection[str],
+        known: Mapping[FenceId, Known],
+        last: int | None = None,
+    ) -> None:
+        self.changes = changes
+        self.touched = touched
+        self.known = known
+        self.last = last
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.applying: Mapping[FenceId, asyncio.Future[bool]] = {}
+        self.is_over = False
+
+    def begin(self, applying: Mapping[FenceId, asyncio.Future[bool]]) -> None:
+        """The changes are committed, and on their way."""
+        self.applying = applying
+        self.begun.set_result(None)
+
+    def end(self) -> None:
+        """It is acknowledged, or has failed. Safe to call twice."""
+        self.is_over = True
+        if not self.begun.done():
+            self.begun.set_result(None)
+
+    def pending(self, fence: FenceId, known: Known) -> asyncio.Future[None] | asyncio.Future[bool] | None:
+        """What to wait for until it is known whether the changes are in this generation; None if it is."""
+        if not self.begun.done():
+            return self.begun
+        applied = self.applying.get(fence) if self.known.get(fence) == known else None
+        return applied if applied is not None and not applied.done() else None
+
+    def is_in(self, fence: FenceId, known: Known) -> bool:
+        """Whether the changes were applied to this generation.
+
+        ★ Only what was applied counts, and ★ only in the incarnation and generation that it was applied to: another
+        one was filled from SQL, perhaps before the commit.
+        """
+        applied = self.applying.get(fence)
+        return applied is not None and applied.done() and applied.result() and self.known.get(fence) == known
+
+
+class Own:
+    """The endings of this process's commands, by the positions of their changes."""
+
+    def __init__(self) -> None:
+        self._by_position: dict[int, Ending] = {}
+        self._in_order: deque[Ending] = deque()
+
+    def add(self, ending: Ending) -> None:
+        """Takes one before its commit: others may see it committed before this process hears of it."""
+        if ending.changes:
+            self._in_order.append(ending)
+            self._by_position.update((change.position, ending) for change in ending.changes)
+
+    def get(self, position: int) -> Ending | None:
+        """Whose change it is; None if another process's."""
+        return self._by_position.get(position)
+
+    def forget(self, since: Snapshot) -> None:
+        """Lets go of those that no sight after this snapshot will list."""
+        while self._in_order:
+            ending = self._in_order[0]
+            if not (ending.is_over and since.sees(ending.changes[-1].transaction)):
+                return
+            self._in_order.popleft()
+            for change in ending.changes:
+                del self._by_position[change.position]
+
+
+class Arrivals:
+    """What is in one generation of one read model: everything that ``seen`` saw, and single changes since.
+
+    ★ What is in stays in, within a generation: documents only give way to later changes, and a tombstone goes when
+    the floor has passed it.
+    """
+
+    def __init__(self, fence: FenceId, known: Known, own: Own) -> None:
+        self.known = known
+        self.seen = NOTHING
+        self._fence = fence
+        self._own = own
+        self._brought: dict[int, tuple[Entry, asyncio.Task[bool]]] = {}
+        self._lists: deque[Listed] = deque()
+
+    def took(self, sight: Sight, row: FenceRow) -> Listed:
+        """Takes note of a sight, in which the fence's row was this one. Returns what it lists of this read model."""
+        if sight.snapshot.xmax < self.seen.xmax:
+            self.seen = NOTHING  # SQL was put back to an earlier state
+        self.advance(row)
+        listed = Listed(sight, row, self)
+        if listed.is_whole and len(self._lists) < _MOST_LISTS:
+            self._lists.append(listed)
+        return listed
+
+    def advance(self, row: FenceRow) -> None:
+        """Takes note of what has come, by passes too. ★ A list counts only when all of it is in."""
+        if row.cursor is not None and row.cursor.stamp > self.seen.stamp:
+            self.seen = row.cursor
+        while self._lists and not self._lists[0].left():
+            self.seen = max(self.seen, self._lists.popleft().snapshot, key=_stamp)
+        for position, (entry, task) in list(self._brought.items()):
+            if self.seen.sees(entry.transaction) and task.done():
+                del self._brought[position]
+
+    def has(self, entry: Entry) -> bool:
+        """Whether this change is in."""
+        if self.seen.sees(entry.transaction):
+            return True
+        own = self._own.get(entry.position)
+        if own is not None and own.is_in(self._fence, self.known):
+            return True
+        _, task = self._brought.get(entry.position, _NOT_BROUGHT)
+        return task is not None and _is_true(task)
+
+    def pending(self, entry: Entry) -> asyncio.Future[Any] | None:
+        """What to wait for until more is known of a change that is on its way; None if nobody brings it."""
+        own = self._own.get(entry.position)
+        pending = None if own is None else own.pending(self._fence, self.known)
+        if pending is None:
+            _, task = self._brought.get(entry.position, _NOT_BROUGHT)
+            pending = task if task is not None and not task.done() else None
+        return pending
+
+    def are_brought(self, entries: Sequence[Entry], task: asyncio.Task[bool]) -> None:
+        """Takes note of a task that brings these changes in, and tells whether they are."""
+        self._brought.update((entry.position, (entry, task)) for entry in entries)
+
+
+class Listed:
+    """What a sight lists of one read model's changes: those that are not known to be in."""
+
+    def __init__(self, sight: Sight, row: FenceRow, arrivals: Arrivals) -> None:
+        self.snapshot = sight.snapshot
+        self.is_whole = not sight.more and sight.since.stamp <= arrivals.seen.stamp
+        self.arrivals = arrivals
+        self._left = [
+            entry
+            for entry in sight.entries
+            if entry.table in row.tables and not arrivals.seen.sees(entry.transaction)
+        ]
+
+    def left(self, last: int | None = None) -> list[Entry]:
+        """Those up to this position (all, if it is None) that are still not in."""
+        if self._left:
+            self._left = [entry for entry in self._left if not self.arrivals.has(entry)]
+        if last is None:
+            return self._left
+        return [entry for entry in self._left if entry.position <= last]
+
+    def pending(self, left: Sequence[Entry]) -> set[asyncio.Future[Any]]:
+        """What to wait for until more is known of these."""
+        return {future for entry in left if (future := self.arrivals.pending(entry)) is not None}
+
+
+_NOT_BROUGHT: tuple[None, None] = (None, None)
+
+
+def _is_true(task: asyncio.Task[bool]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None and task.result()
+
+
+def _stamp(snapshot: Snapshot) -> int:
+    return snapshot.stamp
