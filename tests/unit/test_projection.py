@@ -129,7 +129,7 @@ def test_the_declaration_is_compiled():
     assert compiled == ("author_name", "author_id", Author.entity(), "id", "name")
     plain = projection(document=defstruct("Plain", [("isbn", str)]), joined={}, lists=())
     assert not plain.is_joined
-    assert plain.columns == ("isbn", "title", "id")
+    assert plain.columns == ("isbn", "title")
     assert plain.tables == {"books"}
 
 
