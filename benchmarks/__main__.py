@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from benchmarks import (
+    bad_row,
     commands,
     cut_off,
     dispatch,
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "idle": idle,
     "recovery": recovery,
     "cut_off": cut_off,
+    "bad_row": bad_row,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.
 

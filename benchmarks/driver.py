@@ -63,9 +63,10 @@ def get_one(books: int, path: str = "/books/") -> Repeated:
     return Repeated([_get(f"{path}{quote(title(n), safe='')}", _title_in_json(n)) for n in numbers])
 
 
-def get_page() -> Repeated:
-    """GET of the first page: the last book that belongs on it has to be there."""
-    return Repeated([_get(f"/books?limit={PAGE_SIZE}", _title_in_json(PAGE_SIZE - 1))])
+def get_page(after: str | None = None, last: int = PAGE_SIZE - 1) -> Repeated:
+    """GET of a page, the first one without a cursor: the ``last`` book that belongs on it has to be there."""
+    cursor = "" if after is None else f"&after={quote(after, safe='')}"
+    return Repeated([_get(f"/books?limit={PAGE_SIZE}{cursor}", _title_in_json(last))])
 
 
 def _get(target: str, body: bytes) -> Exchange:

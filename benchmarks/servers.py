@@ -142,7 +142,7 @@ def serving(server: CatalogueServer, cores: set[int] | None = None) -> Iterator[
     with running(server, cores) as port:
         for _ in range(10 * server.workers):  # a new connection goes to any of the workers
             _await_answer(server, _path_of(0), server.cache_status)
-        _, headers, _ = _get(port, _path_of(0))
+        _, headers, _ = get(port, _path_of(0))
         assert headers["etag"], "an answer of diptych is to be told from others without its body"
         yield port
 
@@ -159,7 +159,7 @@ def fill_redis(url: str, count: int, author_size: int = 0) -> None:
 def check_answers(port: int, author_size: int = 0) -> None:
     """Candidates do the same work: the same book has to be the same, whatever the bytes."""
     for number in (0, 1, 7):
-        _, _, body = _get(port, _path_of(number))
+        _, _, body = get(port, _path_of(number))
         found, wanted = msgspec.json.decode(body), msgspec.json.decode(document(number, author_size))
         assert found == wanted, f"{found} is not {wanted}"
 
@@ -169,7 +169,7 @@ def _await_answer(server: Server, path: str, wanted: str | None = None) -> None:
     deadline, found = time.monotonic() + PATIENCE_S, "nothing"
     while time.monotonic() < deadline and server.running:
         try:
-            status, headers, _ = _get(server.port, path)
+            status, headers, _ = get(server.port, path)
         except (OSError, HTTPException) as error:
             found = repr(error)
         else:
@@ -180,8 +180,8 @@ def _await_answer(server: Server, path: str, wanted: str | None = None) -> None:
     raise AssertionError(f"{' '.join(server.command())} answers with {found}:\n{server.log()[-2000:]}")
 
 
-def _get(port: int, path: str) -> tuple[int, Message, bytes]:
-    """By a connection of its own, which may lead to any worker."""
+def get(port: int, path: str) -> tuple[int, Message, bytes]:
+    """GET by a connection of its own, which may lead to any worker: status, headers and body of the answer."""
     with contextlib.closing(HTTPConnection(HOST, port, timeout=PATIENCE_S)) as connection:
         connection.request("GET", path, headers={"Accept": "application/json"})
         answer = connection.getresponse()
