@@ -115,8 +115,10 @@ async def _many_at_once(clients: int, duration_s: float, workers: Sequence[Worke
 
 
 def _together(samples: Sequence[Sample]) -> Sample:
-    """Throughputs are added up; of what is told of a command, the mean counts."""
+    """Throughputs and counts are added up; of what is told of a command, the mean counts."""
     return {
-        metric: (sum if metric.endswith("/s") else statistics.fmean)([sample[metric] for sample in samples])
+        metric: (sum if metric.endswith(("/s", "in all")) else statistics.fmean)(
+            [one[metric] for one in samples]
+        )
         for metric in samples[0]
     }

@@ -60,14 +60,15 @@ def as_summary(comparisons: Sequence[Comparison]) -> str:
     comparisons = [one for one in comparisons if one.compared]
     if len(comparisons) < 2:
         return ""
-    metrics = [name for name in comparisons[0].figures if all(name in one.figures for one in comparisons)]
-    if not metrics:
-        return ""
+    metrics = list(dict.fromkeys(metric for one in comparisons for metric in one.figures))
     rows = [["ratio", *metrics]]
     for one in comparisons:
-        first, *others = one.figures[metrics[0]]
+        first, *others = one.samples
         for name in others:
-            ratios = [_shown(one.figures[metric][name].ratio) for metric in metrics]
+            ratios = [
+                _shown(one.figures[metric][name].ratio) if metric in one.figures else "–"
+                for metric in metrics
+            ]
             rows.append([f"{one.name}: {name} / {first}", *ratios])
     return f"## All ratios\n\n{_aligned(rows)}"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.runner import Sample
+from benchmarks.report import as_summary
+from benchmarks.runner import Candidate, Case, Sample, compare
 from benchmarks.trees import THIS, other_packages, taken
 from benchmarks.workers import Processes, Worker, working
 from tests.acceptance.serving import ROOT
@@ -57,6 +58,21 @@ def test_packages_that_a_revision_pins_otherwise_are_told():
     assert (
         told == "msgspec 0.20.0 (here not at all), orjson not at all (here 0.20.0), redis 7.1.0 (here 7.2.0)"
     )
+
+
+async def test_the_summary_tells_every_metric_of_every_case():
+    def giving(**sample: float) -> Candidate:
+        async def measure() -> Sample:
+            return sample
+
+        return measure
+
+    one = Case("One", 1, {"old": giving(ms=4, rate=1), "new": giving(ms=2, rate=3)})
+    two = Case("Two", 1, {"old": giving(ms=2), "new": giving(ms=2)})
+    summary = as_summary([await compare(one), await compare(two)])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in summary.splitlines() if "|" in line]
+    assert rows[0] == ["ratio", "ms", "rate"]
+    assert rows[2:] == [["One: new / old", "0.500", "3"], ["Two: new / old", "1", "–"]]
 
 
 def test_what_runs_in_another_revision_uses_public_names_alone():
