@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tests.model.explore import Explored, Machine, breadth_first, walk
+from tests.model.history import machine as history_machine
+from tests.model.history import rules as history_rules
 from tests.model.machine import machine
 from tests.model.rows import machine as rows_machine
 from tests.model.rows import rules as rows_rules
@@ -25,7 +27,9 @@ def main() -> int:
     parser.add_argument("--rules", action="store_true", help="only tell the dropped rules' stories")
     given = parser.parse_args()
     end = time.monotonic() + given.seconds
-    missed = _tell_rules(RULES, machine) + _tell_rules(rows_rules.RULES, rows_machine.machine)
+    missed = _tell_rules(RULES, machine)
+    missed += _tell_rules(rows_rules.RULES, rows_machine.machine)
+    missed += _tell_rules(history_rules.RULES, history_machine.machine)
     if given.rules or missed:
         return int(missed > 0)
     for name, explored in _explorations(given.seed):
@@ -41,6 +45,8 @@ def _explorations(seed: int) -> Explorations:
         yield name, machine(config)
     for name, rows in {**rows_rules.SOUND, **rows_rules.LARGER}.items():
         yield name, rows_machine.machine(rows)
+    for name, history in {**history_rules.SOUND, **history_rules.LARGER}.items():
+        yield name, history_machine.machine(history)
     for name, rows in rows_rules.triples(seed):
         yield name, rows_machine.machine(rows)
 

@@ -56,7 +56,13 @@ RULES: dict[str, Rule[Config]] = {
     "floor": Rule(
         "4",
         "a change below the floor is skipped",
-        Config((_by(0, UPDATE), _by(1, DELETE)), late=1, passes=2, addresses=1),
+        Config(
+            (_by(0, UPDATE), _by(1, DELETE)),
+            late=1,
+            passes=2,
+            addresses=1,
+            prefix=("command 1 begins", "command 1 update", "command 1 commits", "command 1 gives up"),
+        ),
     ),
     "tombstones": Rule(
         "4", "an address that a row has left keeps a tombstone", Config((_by(0, MOVE), _by(1, DELETE)))
