@@ -195,6 +195,7 @@ class Diptych:
         redis = _redis_service(self.config)
         turns, pace = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY")), Pace()
         panels = [self._read_panel(model, turns, pace) for model in self._read_models]
+        self.orm.warn_of_refusals(self._models)
         keepers = _keepers(self.config, self.orm, redis, panels)
         read_models = {
             panel.model: panel.model(_reader(home, panel, keepers.get(panel.model))) for panel in panels

@@ -11,8 +11,9 @@ DiptychError
 ├── UnknownColumnError            a name that is not a mapped column of the model
 ├── InvalidValueError             values that do not fit their columns
 ├── AmbiguousLookupError          a look-up that was to find one row found several
-├── ConstraintError               the database refused a change
-│   └── DuplicateError            … because a unique value is taken
+├── ConstraintError               the state of the data is against a change
+│   ├── DuplicateError            … because a unique value is taken
+│   └── StaleVersionError         … because the row was changed since the caller read it
 ├── UnitOfWorkError               a unit of work was used after its end, or after it failed
 └── UnavailableError              try again later; carries ``retry_after_s``
     ├── DatabaseUnavailableError  SQL cannot be reached
@@ -153,6 +154,23 @@ class DuplicateError(ConstraintError):
     def __init__(self, model: str, columns: Sequence[str]) -> None:
         names = ", ".join(columns) or "a unique column"
         super().__init__(model, columns, f"another row already has this {names}")
+
+
+class StaleVersionError(ConstraintError):
+    """A row of ``model`` has another version than the caller has read; nothing was changed.
+
+    ``read`` is the version that he gave, ``found`` the row's.
+    """
+
+    def __init__(self, model: str, column: str, read: object, found: object) -> None:
+        super().__init__(
+            model,
+            (column,),
+            f"the row was changed since it was read: {column} was {read!r}, and is {found!r}; nothing was changed: "
+            "read it again",
+        )
+        self.read = read
+        self.found = found
 
 
 class UnitOfWorkError(DiptychError):

@@ -429,6 +429,7 @@ ERRORS: dict[str, Exception] = {
     "AmbiguousLookupError": diptych.AmbiguousLookupError("M", "c"),
     "ConstraintError": diptych.ConstraintError("M", [], ""),
     "DuplicateError": diptych.DuplicateError("M", []),
+    "StaleVersionError": diptych.StaleVersionError("M", "version", 1, 2),
     "UnitOfWorkError": diptych.UnitOfWorkError(),
     "UnavailableError": diptych.UnavailableError(""),
     "DatabaseUnavailableError": diptych.DatabaseUnavailableError(""),

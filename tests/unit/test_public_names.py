@@ -29,7 +29,7 @@ PUBLIC = """
     DatabaseUnavailableError DifferentLoopError Diptych DiptychError Document DuplicateError Event Fault Health
     InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
     RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaVersionError Served
-    UnavailableError UnitOfWorkError UnknownColumnError WiringError build by code_point_text join
+    StaleVersionError UnavailableError UnitOfWorkError UnknownColumnError WiringError build by code_point_text join
 """
 
 

@@ -18,6 +18,7 @@ from diptych.errors import (
     Fault,
     InvalidMessage,
     InvalidValueError,
+    StaleVersionError,
     UnavailableError,
 )
 from diptych.http.errors import HttpError
@@ -75,6 +76,8 @@ def problem_for(error: Exception) -> Problem:
             return invalid_fields(error.faults)
         case DuplicateError():
             return _duplicate(error)
+        case StaleVersionError():
+            return _stale(error)
         case ConstraintError():
             return Problem(
                 type=_URN + "constraint",
@@ -121,6 +124,17 @@ def _duplicate(error: DuplicateError) -> Problem:
         status=409,
         detail=f"this {taken} is already taken; nothing was changed",
         errors=_field_errors(Fault(column, "is already taken") for column in error.columns),
+        columns=error.columns,
+    )
+
+
+def _stale(error: StaleVersionError) -> Problem:
+    return Problem(
+        type=_URN + "stale-version",
+        title="Changed meanwhile",
+        status=409,
+        detail="somebody has changed this since it was read; nothing was changed: read it again",
+        errors=_field_errors(Fault(column, "is not the present version") for column in error.columns),
         columns=error.columns,
     )
 

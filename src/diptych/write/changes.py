@@ -7,7 +7,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.ports import Change, CommandContext
 from diptych.write import log, together
 from diptych.write.entities import MappedEntity
-from diptych.write.statements import ColumnValues, RowValues, delete_row, insert_row, update_row
+from diptych.write.statements import (
+    ColumnValues,
+    RowValues,
+    delete_row,
+    insert_row,
+    row_again,
+    update_row,
+)
 
 
 async def insert(
@@ -16,7 +23,10 @@ async def insert(
     """Adds a row. In the change it is as the database holds it: its defaults and conversions are the truth."""
     if values and together.is_possible(connection, entity):
         return await together.insert(connection, entity, values, context)
-    change = Change(entity.describe(connection.dialect), None, await insert_row(connection, entity, values))
+    after = await insert_row(connection, entity, values)
+    if entity.is_finished_by_database:
+        after = await row_again(connection, entity, after)
+    change = Change(entity.describe(connection.dialect), None, after)
     await log.append(connection, entity, change, context)
     return change
 
@@ -32,6 +42,8 @@ async def update(
     if together.is_possible(connection, entity):
         return await together.update(connection, entity, before, values, context)
     after = await update_row(connection, entity, before, values)
+    if entity.is_finished_by_database:
+        after = await row_again(connection, entity, after)
     change = Change(entity.describe(connection.dialect), before, after)
     await log.append(connection, entity, change, context)
     return change

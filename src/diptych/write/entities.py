@@ -13,6 +13,7 @@ from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_trans
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
 from diptych.ports import Column, Entity
+from diptych.write.mapping import is_fetched, warn_of_refusals
 from diptych.write.values import ColumnValues
 
 M = TypeVar("M")
@@ -27,7 +28,7 @@ class MappedEntity:
         self.model = model
         self.name = model.__name__
         configure_mappers()  # instances can't be made before relationships are resolved
-        self._manager = mapper.class_manager
+        self.mapper = mapper
         self._check_plain(mapper)
         attributes: dict[str, sa.Column[Any]] = {
             prop.key: column
@@ -39,9 +40,11 @@ class MappedEntity:
         self.full_name = str(self.table.fullname)
         # In the table's order, since rows are read and logged in it.
         self.columns = {names[column]: column for column in self.table.columns if column in names}
-        self.primary_key = tuple(names[column] for column in self.table.primary_key.columns)
+        self.primary_key = tuple(names[column] for column in _primary_key_of(mapper, self.table))
         self.unique_columns = tuple(_unique_alone(self.table, self.columns))
         self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
+        # Triggers that run after the statement are not in what it returns: such a row is read again.
+        self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self._described: dict[str, Entity] = {}
         self._names = names
         self._values = {name: ColumnValues(column) for name, column in self.columns.items()}
@@ -135,6 +138,10 @@ class MappedEntity:
         """Whether the column can hold this value; PostgreSQL fails on a look-up of one that it can't."""
         return self._values[name].holds(value)
 
+    def named(self, values: Mapping[sa.Column[Any], Any]) -> dict[str, Any]:
+        """Values of columns, by attribute name."""
+        return {self._names[column]: value for column, value in values.items()}
+
     def row(self, values: Sequence[Any]) -> dict[str, Any]:
         """Values in the order of ``columns``, by attribute name."""
         return dict(zip(self.columns, values, strict=True))
@@ -159,9 +166,12 @@ class MappedEntity:
         Made without a session: nothing that is done to it is ever written by itself, so no change can go past
         the change log.
         """
-        instance = self._manager.new_instance()
+        manager = self.mapper.class_manager
+        instance = manager.new_instance()
         instance.__dict__.update(row)
         make_transient_to_detached(instance)
+        if manager.dispatch.load:  # a reconstructor, types that note their changes, listeners
+            manager.dispatch.load(sa.inspect(instance), None)
         return instance
 
     def _check_plain(self, mapper: Mapper[Any]) -> None:
@@ -178,6 +188,7 @@ class EntityRegistry:
 
     def __init__(self) -> None:
         self._entities: dict[type, MappedEntity] = {}
+        self._warned: set[Mapper[Any]] = set()
 
     def of(self, model: type) -> MappedEntity:
         """Raises ``WiringError`` for what is not a mapped class."""
@@ -189,7 +200,19 @@ class EntityRegistry:
                     [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
                 )
             entity = self._entities[model] = MappedEntity(model, mapper)
+            self._warn_of(mapper)
         return entity
+
+    def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
+        """Tells the log, once of each, which writes are refused."""
+        configure_mappers()
+        for mapper in mappers:
+            self._warn_of(mapper)
+
+    def _warn_of(self, mapper: Mapper[Any]) -> None:
+        if mapper not in self._warned:
+            self._warned.add(mapper)
+            warn_of_refusals(mapper)
 
     def by_table(self, name: str) -> MappedEntity | None:
         """The one of this table, among those used so far."""
@@ -202,6 +225,12 @@ def _target_of(key: sa.ForeignKey) -> str:
 
 def _refers_to(key: sa.ForeignKey, table: sa.Table) -> bool:
     return _target_of(key) == table.fullname
+
+
+def _primary_key_of(mapper: Mapper[Any], table: sa.Table) -> Sequence[sa.Column[Any]]:
+    """The table's, in its order, unless the mapping names another (``__mapper_args__ = {"primary_key": …}``)."""
+    own = tuple(table.primary_key.columns)
+    return own if set(own) == set(mapper.primary_key) else mapper.primary_key  # type: ignore[return-value]
 
 
 def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:

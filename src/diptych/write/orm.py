@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import Mapper, registry
 
 from diptych.config import ConfigService
 from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError, WiringError
@@ -24,6 +25,7 @@ from diptych.write.fence import SqlFence
 from diptych.write.schema import prepare_schema
 from diptych.write.statements import Lookup, rows_after
 from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
+from diptych.write.written import given_change, given_deletion, values_of_new
 
 _PATIENCE_S = 2.0
 
@@ -109,10 +111,11 @@ class ORMService:
         """Adds a row and returns it as an instance, with its defaults and its key.
 
         Values are converted to their columns' types: an ISO string will do for a date. Raises
-        ``UnknownColumnError``, ``InvalidValueError``, ``DuplicateError``, ``ConstraintError``.
+        ``UnknownColumnError``, ``InvalidValueError``, ``DuplicateError``, ``ConstraintError``; and ``WiringError``,
+        as every method that changes something, if the mapping asks for what would not be done.
         """
         entity = self._entities.of(model)
-        values = entity.convert(fields, complete=True)
+        values = values_of_new(entity, fields)
 
         async def work(unit: UnitOfWork) -> M:
             async with unit.statement(entity) as connection:
@@ -163,16 +166,18 @@ class ORMService:
     ) -> M | bool | None:
         """Changes these fields of the row whose ``lookup_column`` has this value.
 
-        Returns whether there was such a row; with ``return_instance`` the changed instance, or None. Raises
-        what ``create`` and ``get`` raise.
+        Of a model with a ``version_id_col`` that field is the version which the caller has read, and is not set:
+        ``StaleVersionError`` if the row has another one by now. Returns whether there was such a row; with
+        ``return_instance`` the changed instance, or None. Raises what ``create`` and ``get`` raise.
         """
         entity = self._entities.of(model)
         lookup = Lookup(entity, lookup_value, lookup_column)
-        values = entity.convert(fields)
+        given = given_change(entity, fields)
 
         async def work(unit: UnitOfWork) -> dict[str, Any] | None:
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)
+                values = given.of(before) if before is not None else None
                 if before is None or not values:
                     return before
                 change = await changes.update(connection, entity, before, values, unit.context)
@@ -184,19 +189,26 @@ class ORMService:
             return row is not None
         return None if row is None else entity.instance(row)
 
-    async def delete(self, model: type[Any], lookup_value: Any, lookup_column: str | None = None) -> bool:
+    async def delete(
+        self, model: type[Any], lookup_value: Any, lookup_column: str | None = None, **version: Any
+    ) -> bool:
         """Deletes the row whose ``lookup_column`` has this value and returns whether there was one.
 
-        Raises what ``get`` raises, and ``ConstraintError`` if other rows refer to it.
+        ``version`` is the field of the model's ``version_id_col``, if the caller says which version he has read:
+        ``StaleVersionError`` if the row has another one by now. Raises what ``get`` raises, and ``ConstraintError``
+        if other rows refer to it.
         """
         entity = self._entities.of(model)
         lookup = Lookup(entity, lookup_value, lookup_column)
+        read = given_deletion(entity, version)
 
         async def work(unit: UnitOfWork) -> bool:
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)
                 if before is None:
                     return False
+                if read is not None:
+                    read.check(before)
                 unit.changes.append(await changes.delete(connection, entity, before, unit.context))
             return True
 
@@ -280,6 +292,10 @@ class ORMService:
         if self._home is not None:
             self._home.check()
 
+    def warn_of_refusals(self, models: type) -> None:
+        """Tells the log which writes of the mapped classes of this base are refused, because of what they ask for."""
+        self._entities.warn_of_all(_mappers_of(models))
+
     def entity(self, model: type) -> MappedEntity:
         """The mapped class as this room sees it. Raises ``WiringError`` for what is not one."""
         return self._entities.of(model)
@@ -319,3 +335,9 @@ def _metadata_of(models: type) -> sa.MetaData:
             [f"models={models!r} is not a declarative base: pass the class your models derive from"]
         )
     return metadata
+
+
+def _mappers_of(models: type) -> list[Mapper[Any]]:
+    found = getattr(models, "registry", None)
+    mappers = found.mappers if isinstance(found, registry) else ()
+    return sorted(mappers, key=lambda mapper: str(mapper.class_.__name__))

@@ -89,6 +89,15 @@ async def delete_row(connection: AsyncConnection, entity: MappedEntity, row: Row
         raise NoResultFound("No row was found when one was required")
 
 
+async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues:
+    """The row as it is now that the statement which has changed it is over, and its triggers."""
+    identity = identity_of(entity, row)
+    found = await select_few(connection, _select(entity, condition_of(identity), False), named(identity))
+    if len(found) != 1:
+        raise NoResultFound("No row was found when one was required")
+    return entity.row(found[0])
+
+
 async def rows_after(
     connection: AsyncConnection, entity: MappedEntity, last: RowValues | None, limit: int
 ) -> list[RowValues]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, NoResultFound
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.visitors import iterate
 
@@ -106,6 +106,8 @@ async def _fetch_one(
         raise
     if not rows:  # a trigger has kept the row as it was
         raise NoResultFound("No row was found when one was required")
+    if len(rows) > 1:  # the mapping's primary key is none of the table's
+        raise MultipleResultsFound("Multiple rows were found when exactly one was required")
     return rows[0]
 
 
@@ -114,6 +116,7 @@ def _is_possible(entity: MappedEntity) -> bool:
     names = [len(name.encode()) for name in entity.columns]
     return (
         has_direct_columns(entity)
+        and not entity.is_finished_by_database
         and has_sendable_defaults(entity)
         and all(is_direct(part.type) for part in _constants_in_defaults(entity))
         and max(names) <= _LONGEST_NAME
