@@ -42,14 +42,13 @@ class QueriesBooksController(Controller):
         """A page of the catalogue, by title."""
         query = build(ListBooks, _parameters(request), text=True)
         page = await diptych.ask(query)
-        headers = query_headers(page.served)
+        headers = query_headers(page)
         if not prefers_html(request.scope):
-            return query_answer(request, page.body, page.served)
+            return query_answer(request, page)
         flash = Flash.of(request.cookies)
         found = page.decode()
-        html = render(
-            "list.html", books=found.items, next=found.next, query=query, served=page.served, flash=flash
-        )
+        shown = {"books": found.items, "next": found.next, "set_aside": page.set_aside}
+        html = render("list.html", **shown, query=query, served=page.served, flash=flash)
         return _shown_once(html_answer(html, headers=headers), flash)
 
     @get("/{title:str}")
@@ -57,9 +56,9 @@ class QueriesBooksController(Controller):
         """One book."""
         document = await diptych.ask(GetBook(title=title))
         book = _found(title, document)
-        headers = query_headers(document.served)
+        headers = query_headers(document)
         if not prefers_html(request.scope):
-            return query_answer(request, document.body or b"", document.served)
+            return query_answer(request, document)
         flash = Flash.of(request.cookies)
         html = render("book.html", book=book, served=document.served, flash=flash)
         return _shown_once(html_answer(html, headers=headers), flash)
@@ -71,9 +70,9 @@ class QueriesBooksController(Controller):
         """The form that edits a book; in JSON, the book that it would show."""
         document = await diptych.ask(GetBook(title=title))
         book = _found(title, document)
-        headers = query_headers(document.served)
+        headers = query_headers(document)
         if not prefers_html(request.scope):
-            return query_answer(request, document.body or b"", document.served)
+            return query_answer(request, document)
         html = render("edit.html", title=title, form=BookForm.of(book), served=document.served)
         return html_answer(html, headers=headers)
 
@@ -98,7 +97,7 @@ def _parameters(request: WebRequest) -> dict[str, str]:
 def _found(title: str, document: Document[BookDocument]) -> BookDocument:
     book = document.decode()
     if book is None:
-        raise no_such_book(title, document.served)
+        raise no_such_book(title, document)
     return book
 
 

@@ -10,18 +10,21 @@ from litestar.response import Redirect
 
 from demo_app.flash import Flash, FlashKind
 from demo_app.pages import book_path
-from diptych import Diptych, Served
-from diptych.http import QUERY_HEADERS, NotFound, cache_status, etag, is_unchanged
+from diptych import Diptych, Document, Page
+from diptych.http import QUERY_HEADERS, NotFound, answer_headers, etag, is_unchanged
 
 WebRequest: TypeAlias = Request[Any, Any, Any]
 Catalogue: TypeAlias = NamedDependency[Diptych]
 """What a route asks for, by a parameter of the name `diptych`, to reach the catalogue."""
 
 
-def query_headers(served: Served | None = None) -> dict[str, str]:
-    """The headers of an answer to a query. `served` is None where no store was asked."""
-    status = {} if served is None else {"Cache-Status": cache_status(served)}
-    return {**QUERY_HEADERS, **status}
+Found: TypeAlias = Document[Any] | Page[Any]
+"""What a query has found, or a book's absence: a `Document` without a body."""
+
+
+def query_headers(found: Found | None = None) -> dict[str, str]:
+    """The headers of an answer to a query. `found` is None where no store was asked."""
+    return dict(QUERY_HEADERS) if found is None else answer_headers(found)
 
 
 def json_answer(
@@ -31,9 +34,10 @@ def json_answer(
     return Response(body, status_code=status_code, headers=headers, media_type="application/json")
 
 
-def query_answer(request: WebRequest, body: bytes, served: Served) -> Response[Any]:
+def query_answer(request: WebRequest, found: Found) -> Response[Any]:
     """The JSON of a query; 304 without it if the client has just that."""
-    headers = {**query_headers(served), "ETag": etag(body)}
+    body = found.body or b""
+    headers = {**query_headers(found), "ETag": etag(body)}
     if is_unchanged(request.scope, headers["ETag"]):
         return Response(None, status_code=304, headers=headers)
     return json_answer(body, headers=headers)
@@ -49,11 +53,11 @@ def see_other(request: WebRequest, path: str, kind: FlashKind, title: str) -> Re
     return Redirect(path, status_code=303, cookies=[Flash(kind, title).cookie(request.scope["scheme"])])
 
 
-def no_such_book(title: str, served: Served | None = None) -> NotFound:
-    """There is no book of this title; `served` is the store that said so."""
+def no_such_book(title: str, found: Found | None = None) -> NotFound:
+    """There is no book of this title; `found` tells which store said so."""
     shown = title if len(title) <= 80 else f"{title[:80]}…"
     error = NotFound(f"there is no book “{shown}”")
-    error.headers.update(query_headers(served))
+    error.headers.update(query_headers(found))
     return error
 
 

@@ -29,6 +29,7 @@ from diptych.errors import (
     UnavailableError,
     UnitOfWorkError,
     UnknownColumnError,
+    UnreadableRowError,
     WiringError,
 )
 from diptych.health import Health
@@ -78,6 +79,7 @@ __all__ = [
     "UnavailableError",
     "UnitOfWorkError",
     "UnknownColumnError",
+    "UnreadableRowError",
     "WiringError",
     "build",
     "by",

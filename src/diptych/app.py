@@ -13,7 +13,7 @@ from diptych.bus import Bus, Handler, by_type
 from diptych.config import ConfigService
 from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError, NotStartedError, WiringError
-from diptych.health import Health, ReadModelHealth, RedisHealth, SqlHealth
+from diptych.health import Health, ReadModelHealth, RedisHealth, SetAsideRow, SqlHealth
 from diptych.home_loop import HomeLoop
 from diptych.messages import Command, Query
 from diptych.ports import CommandContext, RowSource
@@ -321,13 +321,16 @@ def _redis_health(redis: RedisService | None) -> RedisHealth:
 def _served_by(keeper: Keeper | None) -> ReadModelHealth:
     if keeper is None:
         return ReadModelHealth("sql", "no-redis")
-    status, progress = keeper.status, keeper.status.progress
+    status, progress, set_aside = keeper.status, keeper.status.progress, keeper.set_aside
+    table = keeper.replica.projection.entity.table
     return ReadModelHealth(
         served_by="redis" if status.fresh else "sql",
         detail=None if status.fresh else status.reason,
         since=status.since,
         progress=None if progress is None else str(progress),
         time_left_s=None if progress is None else progress.time_left_s,
+        set_aside=None if set_aside is None else set_aside.number,
+        set_aside_rows=tuple(SetAsideRow(table, *row) for row in set_aside.rows) if set_aside else (),
     )
 
 

@@ -15,6 +15,8 @@ DiptychError
 │   ├── DuplicateError            … because a unique value is taken
 │   └── StaleVersionError         … because the row was changed since the caller read it
 ├── UnitOfWorkError               a unit of work was used after its end, or after it failed
+├── UnreadableRowError            a row does not fit its document, or can't be loaded
+├── RebuildFailedError            a read model could not be rebuilt
 └── UnavailableError              try again later; carries ``retry_after_s``
     ├── DatabaseUnavailableError  SQL cannot be reached
     │   └── DatabaseBusyError     SQL is there, but other writers held it for too long
@@ -175,6 +177,23 @@ class StaleVersionError(ConstraintError):
 
 class UnitOfWorkError(DiptychError):
     """A unit of work was used after its end, or after one of its statements had failed."""
+
+
+class UnreadableRowError(DiptychError):
+    """A row is there, but can't be shown: its ``field`` ("" for all together) does not fit; ``reason`` says how.
+
+    ``key`` is the one that was asked for. The row's next change, or its deletion, ends it by itself.
+    """
+
+    def __init__(self, table: str, key: object, field: str, reason: str) -> None:
+        super().__init__(
+            f"the row of {table} with the key {key!r} can't be shown: {field or 'its document'} {reason}; "
+            "change the row, or what it is read into"
+        )
+        self.table = table
+        self.key = key
+        self.field = field
+        self.reason = reason
 
 
 class UnavailableError(DiptychError):

@@ -22,11 +22,20 @@ class RedisHealth(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
+class SetAsideRow(msgspec.Struct, frozen=True):
+    """A row that does not fit its document: its table, its key in the read model, and the field."""
+
+    table: str
+    key: str
+    field: str
+
+
 class ReadModelHealth(msgspec.Struct, frozen=True):
     """Which store answers queries of a read model, since when, why if it is SQL (a short token).
 
     ``progress`` tells how far a rebuild of this process is, "12000 of 100000 documents, about 4 s left", and
-    ``time_left_s`` the same as a number, None before it can be told.
+    ``time_left_s`` the same as a number, None before it can be told. ``set_aside`` is how many rows do not fit their
+    documents, None while SQL answers, which does not count them; ``set_aside_rows`` names ten of them.
     """
 
     served_by: Literal["redis", "sql"]
@@ -34,6 +43,8 @@ class ReadModelHealth(msgspec.Struct, frozen=True):
     since: datetime.datetime | None = None
     progress: str | None = None
     time_left_s: float | None = None
+    set_aside: int | None = None
+    set_aside_rows: tuple[SetAsideRow, ...] = ()
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -16,6 +16,21 @@ STAMP_BYTES = 8
 """How many bytes of log position stand before each stored document."""
 
 
+class Unreadable:
+    """Stands in a row for a value that its column's type, or the driver, fails to load; ``reason`` says how.
+
+    It fits no field of a document, no key and no order: to msgspec it is a class of which it knows nothing.
+    """
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"<{self.reason}>"
+
+
 class Column(msgspec.Struct, frozen=True):
     """What the rooms need to know of a mapped column. ``bytewise``: equal only if the bytes are.
 

@@ -191,7 +191,7 @@ async def test_every_way_to_read_gives_the_same_bytes(cards):
     assert await cards.sql.get("Emma") is None
     page = b'{"items":[%s],"next":null}' % b",".join([DUNE, MESSIAH, LOST])
     for index in cards.projection.lists:
-        assert await cards.sql.page(index, None, 10) == page
+        assert await cards.sql.page(index, None, 10) == (page, 0)
     scanned = [cards.projection.body(row) async for rows in cards.rows.scan(2) for row in rows]
     assert scanned == [DUNE, MESSIAH, LOST]
     assert await cards.bodies("title", ["Lost", "Dune", "Emma", "Dune Messiah"]) == [DUNE, MESSIAH, LOST]
@@ -200,9 +200,9 @@ async def test_every_way_to_read_gives_the_same_bytes(cards):
 async def test_a_page_goes_on_after_a_cursor(cards):
     await add_books(cards.orm)
     index = cards.projection.lists[0]
-    first = msgspec.json.decode(await cards.sql.page(index, None, 2))
+    first = msgspec.json.decode((await cards.sql.page(index, None, 2)).body)
     _, place = index.place(first["next"])
-    assert await cards.sql.page(index, place, 2) == b'{"items":[%s],"next":null}' % LOST
+    assert (await cards.sql.page(index, place, 2)).body == b'{"items":[%s],"next":null}' % LOST
 
 
 async def test_rows_are_found_by_what_a_changed_row_touches(cards):

@@ -57,7 +57,7 @@ class Route:
         return None if body is None else msgspec.json.decode(body, type=BookDocument).stock_quantity
 
     async def listed(self, order: int = 0, limit: int = 500, after: Any = None) -> list[str]:
-        body = await self.sql.page(self.projection.lists[order], after, limit)
+        body, _ = await self.sql.page(self.projection.lists[order], after, limit)
         return [item["title"] for item in msgspec.json.decode(body)["items"]]
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
 import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import time
@@ -221,6 +223,25 @@ def test_the_application_of_a_page_answers_as_the_page_shows(
             _assert_answered(server, exchange, FROM_REDIS if valkey else FROM_SQL)
 
 
+def test_the_application_of_the_readme_says_what_its_pages_leave_out():
+    server = DocumentedServer("app:app", "none")
+    (block,) = complete_blocks(ROOT / "README.md")
+    (server.directory / "app.py").write_text(block.code, "utf-8")
+    with server:
+        for sku in ("a", "b"):
+            httpx.post(f"{server.url}/products", json={"sku": sku, "name": "Lamp"}).raise_for_status()
+        assert "diptych-set-aside" not in httpx.get(f"{server.url}/products").headers
+        (file,) = server.directory.glob("*.db")
+        with contextlib.closing(sqlite3.connect(file)) as raw:
+            raw.execute("UPDATE products SET in_stock = 'many' WHERE sku = 'b'")
+            raw.commit()
+        page, product = httpx.get(f"{server.url}/products"), httpx.get(f"{server.url}/products/b")
+        assert [item["sku"] for item in page.json()["items"]] == ["a"]
+        assert page.headers["diptych-set-aside"] == "1"
+        assert product.status_code == 500
+        assert product.json()["type"] == "urn:diptych:problem:unreadable-row"
+
+
 def _assert_answered(server: DocumentedServer, shown: Exchange, cache_status: str) -> None:
     answer = httpx.request(shown.method, server.url + shown.path, json=shown.json)
     assert f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}" == shown.status_line, answer.text
@@ -430,6 +451,7 @@ ERRORS: dict[str, Exception] = {
     "ConstraintError": diptych.ConstraintError("M", [], ""),
     "DuplicateError": diptych.DuplicateError("M", []),
     "StaleVersionError": diptych.StaleVersionError("M", "version", 1, 2),
+    "UnreadableRowError": diptych.UnreadableRowError("books", "Dune", "author", "must not be empty"),
     "UnitOfWorkError": diptych.UnitOfWorkError(),
     "UnavailableError": diptych.UnavailableError(""),
     "DatabaseUnavailableError": diptych.DatabaseUnavailableError(""),

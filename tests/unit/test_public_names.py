@@ -29,7 +29,8 @@ PUBLIC = """
     DatabaseUnavailableError DifferentLoopError Diptych DiptychError Document DuplicateError Event Fault Health
     InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
     RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaVersionError Served
-    StaleVersionError UnavailableError UnitOfWorkError UnknownColumnError WiringError build by code_point_text join
+    StaleVersionError UnavailableError UnitOfWorkError UnknownColumnError UnreadableRowError WiringError build by
+    code_point_text join
 """
 
 

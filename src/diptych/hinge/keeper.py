@@ -31,6 +31,7 @@ from diptych.hinge.replica import Refused, Replica
 from diptych.hinge.requests import Requests
 from diptych.hinge.status import Progress, Status
 from diptych.ports import NOTHING, Fence, FenceId, FenceRow, Known
+from diptych.read.aside import SetAside
 from diptych.read.reader import RedisSource
 from diptych.read.redis import RedisService
 from diptych.read.store import Lease, Look
@@ -85,6 +86,7 @@ class Keeper:
         self._rows = rows
         self._lease_s = lease_s
         self._probe_interval_s = probe_interval_s
+        self.set_aside: SetAside | None = None
         self._row: FenceRow | None = None
         self._leads = False
         self._is_unsure = False
@@ -101,8 +103,8 @@ class Keeper:
         redis.on_away.append(self.wake)  # who has to probe from now on whether it is back
 
     async def check(self) -> None:
-        """Brings ``status`` up to date with what a query would find now."""
-        await self.source.check()
+        """Brings ``status`` up to date with what a query would find now, and ``set_aside`` (None: not known)."""
+        self.set_aside = await self.source.set_aside()
 
     def start(self) -> None:
         """Begins to look after the read model."""

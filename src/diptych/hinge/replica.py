@@ -79,7 +79,8 @@ class Replica:
         try:
             writes = [write for change in changes for write in self.store.writes_of(change)]
         except Exception:
-            # A row that the document has no place for: a pass will tell.
+            # Not a row that does not fit, which is set aside. What is committed is not to fail here, whatever it is.
+            _log.exception("%s: changes could not be made into documents; a pass will bring them", self.name)
             done.set_result(False)
             return done
         self._queue.append(_Entry(known, writes, done))

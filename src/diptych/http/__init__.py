@@ -1,7 +1,7 @@
 """HTTP without a framework: pure ASGI helpers that the rooms under `diptych.ext` put together."""
 
 from diptych.http.bodies import Fields, parse_json, read_body, read_fields
-from diptych.http.caching import QUERY_HEADERS, cache_status, etag, is_unchanged
+from diptych.http.caching import QUERY_HEADERS, answer_headers, cache_status, etag, is_unchanged
 from diptych.http.errors import (
     BadRequest,
     ClientDisconnected,
@@ -40,6 +40,7 @@ __all__ = [
     "RequestContext",
     "SecurityHeaders",
     "UnsupportedMediaType",
+    "answer_headers",
     "cache_status",
     "check_same_site",
     "encode_segment",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from diptych.http.asgi import Message, Scope
-from diptych.http.caching import QUERY_HEADERS, cache_status, etag, is_unchanged
+from diptych.http.caching import QUERY_HEADERS, SET_ASIDE, cache_status, etag, is_unchanged
 from diptych.http.problems import PROBLEM_JSON, Problem
 from diptych.read.model import Served
 
@@ -42,13 +42,15 @@ class Answers:
         self._kept = functools.lru_cache(maxsize=_KEPT)(self._made)
 
     def found(
-        self, body: bytes, served: Served, scope: Scope, is_conditional: bool = True
+        self, body: bytes, served: Served, scope: Scope, is_conditional: bool = True, set_aside: int = 0
     ) -> tuple[Message, Message]:
         """The JSON of a document or a page, or 304 if the client has just that.
 
         Whether it has is not looked for if the request is not ``is_conditional``: it has no `If-None-Match`.
+        ``set_aside`` is how many rows the page leaves out.
         """
-        made = self._kept(body, served) if len(body) <= _LONGEST_KEPT else self._made(body, served)
+        is_short = len(body) <= _LONGEST_KEPT
+        made = (self._kept if is_short else self._made)(body, served, set_aside)
         if is_conditional and is_unchanged(scope, made.tag):
             return _answer(304, made.without_body, b"")
         return _answer(200, made.whole, body)
@@ -60,9 +62,11 @@ class Answers:
         pairs = ((name.lower().encode(), value.encode("latin-1")) for name, value in own.items())
         return _answer(problem.status, [*self._headers, *pairs], body)
 
-    def _made(self, body: bytes, served: Served) -> _Made:
+    def _made(self, body: bytes, served: Served, set_aside: int) -> _Made:
         tag, status = etag(body), cache_status(served)
         always = ((b"etag", tag.encode()), (b"cache-status", status.encode()), *self._headers)
+        if set_aside:
+            always = ((SET_ASIDE.lower().encode(), b"%d" % set_aside), *always)
         of_body = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
         return _Made((*of_body, *always), always, tag)
 

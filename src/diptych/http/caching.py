@@ -9,11 +9,23 @@ from typing import Protocol
 
 from diptych.http.asgi import RequestScope, header_values
 
-__all__ = ["QUERY_HEADERS", "ServedBy", "cache_status", "etag", "is_unchanged"]
+__all__ = [
+    "QUERY_HEADERS",
+    "SET_ASIDE",
+    "Found",
+    "ServedBy",
+    "answer_headers",
+    "cache_status",
+    "etag",
+    "is_unchanged",
+]
 
 QUERY_HEADERS: Mapping[str, str] = {"Vary": "Accept", "Cache-Control": "no-cache"}
 """Of every answer to a query: it depends on `Accept`, and must be asked for again, since it may change any
 time."""
+
+SET_ASIDE = "Diptych-Set-Aside"
+"""The header that tells how many rows a page leaves out."""
 
 # RFC 8941's sf-token, which needs no quoting.
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
@@ -47,6 +59,24 @@ class ServedBy(Protocol):
     @property
     def reason(self) -> str | None:
         """Why it was SQL."""
+
+
+class Found(Protocol):
+    """What is read of a `diptych.Document` or a `diptych.Page`; the latter has `set_aside` as well."""
+
+    @property
+    def served(self) -> ServedBy:
+        """The store that it is from."""
+
+
+def answer_headers(found: Found) -> dict[str, str]:
+    """The headers of an answer that holds this document or page, but `ETag`: whence it is, how it may be kept.
+
+    And, of a page that leaves out rows which do not fit their documents, how many: `Diptych-Set-Aside`.
+    """
+    headers = {**QUERY_HEADERS, "Cache-Status": cache_status(found.served)}
+    set_aside = getattr(found, "set_aside", 0)
+    return {**headers, SET_ASIDE: str(set_aside)} if set_aside else headers
 
 
 def cache_status(served: ServedBy) -> str:

@@ -102,7 +102,7 @@ class Front:
         else:
             body = getattr(found, "body", None)
             # Without one there is nothing to send: the framework knows what to say then.
-            answer = None if body is None else self._answers.found(body, found.served, scope, is_conditional)
+            answer = None if body is None else self._answered(found, body, scope, is_conditional)
         finally:
             request_scope.reset(token)
         if answer is None:
@@ -110,6 +110,12 @@ class Front:
             return
         await send(answer[0])
         await send(answer[1])
+
+    def _answered(
+        self, found: Any, body: bytes, scope: Scope, is_conditional: bool
+    ) -> tuple[Message, Message]:
+        set_aside = getattr(found, "set_aside", 0)
+        return self._answers.found(body, found.served, scope, is_conditional, set_aside)
 
     def _query_of(self, scope: Scope) -> Query[Any] | None:
         """What the path and the query string ask; None if they are for the framework."""

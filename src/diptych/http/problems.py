@@ -20,6 +20,7 @@ from diptych.errors import (
     InvalidValueError,
     StaleVersionError,
     UnavailableError,
+    UnreadableRowError,
 )
 from diptych.http.errors import HttpError
 
@@ -66,8 +67,9 @@ def problem_for(error: Exception) -> Problem:
     """What the client is told of `error`.
 
     Faulty fields are 422, a taken value and any other refused constraint 409 (the request is sound, the state
-    of the data is against it), what is unavailable 503 with `Retry-After`. Anything unforeseen is 500: it is
-    logged with its traceback, and the client sees nothing of it. Database texts never reach the client.
+    of the data is against it), what is unavailable 503 with `Retry-After`. A row that can't be shown is 500, and
+    no error of the request's: it is logged where it is first met, not at each request. Anything unforeseen is 500:
+    it is logged with its traceback, and the client sees nothing of it. Database texts never reach the client.
     """
     match error:
         case HttpError():
@@ -89,6 +91,8 @@ def problem_for(error: Exception) -> Problem:
             )
         case UnavailableError():
             return _unavailable(error)
+        case UnreadableRowError():
+            return _unreadable(error)
         case _:
             _log.error("a request failed with an unforeseen error", exc_info=error)
             return status_problem(500, "the server could not answer; the error was logged")
@@ -155,6 +159,16 @@ def _unavailable(error: UnavailableError) -> Problem:
         status=503,
         detail=f"{detail}; try again",
         headers={"Retry-After": str(max(1, error.retry_after_s))},
+    )
+
+
+def _unreadable(error: UnreadableRowError) -> Problem:
+    what = f"its field {error.field} does" if error.field else "its fields together do"
+    return Problem(
+        type=_URN + "unreadable-row",
+        title="Not readable as it is stored",
+        status=500,
+        detail=f"it is there, but {what} not fit what is shown of it; it can be shown again once it is changed",
     )
 
 

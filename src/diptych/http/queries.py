@@ -60,7 +60,7 @@ class _Queries:
         except Exception as error:
             answer = self._answers.problem(problem_for(error))
         else:
-            answer = self._answers.found(body, found.served, scope)
+            answer = self._answers.found(body, found.served, scope, set_aside=getattr(found, "set_aside", 0))
         finally:
             request_scope.reset(token)
         for message in answer:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from diptych.errors import DatabaseBusyError
 from diptych.ports import Row, RowSource
 from diptych.read.pace import Pace
-from diptych.read.projection import ListIndex, Projection, page_body
+from diptych.read.projection import ListIndex, PageBody, Projection, page_body
 from diptych.read.sharing import Shared
 
 _ROWS_AT_ONCE = 25
@@ -39,43 +39,68 @@ class SqlFallback:
         self._pace = pace
         self._timeout_s = timeout_s
         self._documents: Shared[bytes | None] = Shared(turns)
-        self._pages: Shared[bytes] = Shared(turns)
+        self._pages: Shared[PageBody] = Shared(turns)
 
     async def get(self, key: Any) -> bytes | None:
-        """The document with this key as JSON bytes."""
+        """The document with this key as JSON bytes; of a row that is set aside, what stands in its place."""
         await self._pace.keep()
         rows = self._source.try_one(key)
         if rows is None:
             async with self._patience():
                 return await self._documents.answer(key, partial(self._wait_for_one, key))
-        return self._projection.body(rows[0]) if rows else None
+        return self._answer(rows[0]).body if rows else None
 
-    async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> bytes:
+    async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
         """A page of a list as JSON bytes."""
         await self._pace.keep()
         rows = self._source.try_page(index.columns, after, limit + 1)
-        if rows is None:
-            async with self._patience():
-                question = (index.name, after, limit)
-                return await self._pages.answer(question, partial(self._wait_for_page, index, after, limit))
-        return await self._page_of(rows, index, limit)
+        if rows is not None:
+            listed = await self._listed(rows, index)
+            if len(listed) > limit or len(rows) <= limit:
+                return _page_of(listed, index, limit)
+        async with self._patience():
+            question = (index.name, after, limit)
+            return await self._pages.answer(question, partial(self._wait_for_page, index, after, limit))
 
     async def _wait_for_one(self, key: Any) -> bytes | None:
         row = await self._source.one(key)
-        return None if row is None else self._projection.body(row)
+        return None if row is None else self._answer(row).body
 
-    async def _wait_for_page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> bytes:
-        return await self._page_of(await self._source.page(index.columns, after, limit + 1), index, limit)
+    async def _wait_for_page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
+        """Reads on past rows that SQL orders somewhere and Redis can't: they have no places in the list.
 
-    async def _page_of(self, rows: list[Row], index: ListIndex, limit: int) -> bytes:
-        """The JSON of a page from one row more than it shows: whether there is one decides on the cursor."""
-        shown = rows[:limit]
-        bodies: list[bytes] = []
-        for start in range(0, len(shown), _ROWS_AT_ONCE):
+        It comes to an end: each reading begins after the last one that has a place, or takes in twice as many.
+        """
+        listed: list[_Listed] = []
+        at_once = limit + 1
+        while True:
+            rows = await self._source.page(index.columns, after, at_once)
+            found = await self._listed(rows, index)
+            listed += found
+            if len(listed) > limit or len(rows) < at_once:
+                return _page_of(listed, index, limit)
+            if found:
+                after = tuple(found[-1].row[name] for name in index.columns)
+            else:
+                at_once *= 2
+
+    async def _listed(self, rows: list[Row], index: ListIndex) -> list[_Listed]:
+        """Those of the rows that have places in the list."""
+        number = self._projection.lists.index(index)
+        listed: list[_Listed] = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
             await self._pace.keep()
-            bodies += map(self._projection.body, shown[start : start + _ROWS_AT_ONCE])
-        cursor = index.cursor(index.sort_key(shown[-1])) if len(rows) > limit else None
-        return page_body(bodies, cursor)
+            for row in rows[start : start + _ROWS_AT_ONCE]:
+                places, body = self._answer(row)
+                if places[number]:
+                    listed.append(_Listed(row, places[number], body))
+        return listed
+
+    def _answer(self, row: Row) -> _Answer:
+        places = self._projection.places(row)
+        body = self._projection.body(row, places)
+        self._projection.notices.met(self._projection.key_of(row), body)
+        return _Answer(places, body)
 
     @contextlib.asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:
@@ -86,3 +111,25 @@ class SqlFallback:
             if not limit.expired():
                 raise
             raise DatabaseBusyError("SQL did not answer a query within DATABASE_TIMEOUT_MS") from error
+
+
+class _Answer(NamedTuple):
+    """A row's place in each list, and its document."""
+
+    places: tuple[bytes, ...]
+    body: bytes
+
+
+class _Listed(NamedTuple):
+    """A row with its place in a list, and its document."""
+
+    row: Row
+    place: bytes
+    body: bytes
+
+
+def _page_of(listed: list[_Listed], index: ListIndex, limit: int) -> PageBody:
+    """A page that begins with the first of these. Whether there is one more than it shows decides on the cursor."""
+    shown = listed[:limit]
+    cursor = index.cursor(shown[-1].place) if len(listed) > limit else None
+    return page_body([row.body for row in shown], cursor)

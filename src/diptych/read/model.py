@@ -85,8 +85,8 @@ class ReadModel(Generic[E]):
     def get(self, key: Any) -> Coroutine[Any, Any, Document[Any]]:
         """The document with this key; falsy if there is none.
 
-        Raises ``DatabaseUnavailableError`` if SQL has to answer and is away, ``RedisUnavailableError`` if Redis
-        is away and critical.
+        Raises ``UnreadableRowError`` if there is a row that does not fit the document, ``DatabaseUnavailableError``
+        if SQL has to answer and is away, ``RedisUnavailableError`` if Redis is away and critical.
         """
         return self._reader.get(key)
 
@@ -95,8 +95,9 @@ class ReadModel(Generic[E]):
     ) -> Coroutine[Any, Any, Page[Any]]:
         """At most ``limit`` (1 to 500) documents in this order (the first of ``lists``, if not given).
 
-        ``after`` is the cursor that the page before gave as ``next``. Raises ``InvalidMessage`` for a faulty
-        limit or cursor, and what ``get`` raises.
+        ``after`` is the cursor that the page before gave as ``next``. Rows that do not fit their documents hold their
+        places and are left out (``Page.set_aside``); a page may be empty and yet have a next one. Raises
+        ``InvalidMessage`` for a faulty limit or cursor, ``DatabaseUnavailableError`` and ``RedisUnavailableError``.
         """
         return self._reader.page(order, limit, after)
 
@@ -131,11 +132,16 @@ class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
 
 
 class Page(msgspec.Struct, Generic[D], eq=False, gc=False):
-    """The answer to a list query: ``body`` holds ``{"items":[…],"next":…}`` in JSON bytes as they go out."""
+    """The answer to a list query: ``body`` holds ``{"items":[…],"next":…}`` in JSON bytes as they go out.
+
+    ``set_aside`` is how many rows have their places in the page but are left out, since they do not fit their
+    documents: so many fewer items than places it has. ``get`` of such a row raises ``UnreadableRowError``.
+    """
 
     body: bytes
     served: Served
     document_type: type[D]
+    set_aside: int = 0
 
     def decode(self) -> PageOf[D]:
         """The page with its documents as structs."""

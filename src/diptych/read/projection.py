@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from diptych.errors import Fault, InvalidMessage, WiringError
-from diptych.ports import Change, Entity, Row
+from diptych.ports import Change, Entity, Row, Unreadable
+from diptych.read.aside import KEYLESS, MARK, Misfit, Notices, marked
 from diptych.read.checks import check_declaration
 from diptych.read.declaration import declaration_hash
 from diptych.read.model import MAX_LIMIT, ListOrder, ReadModel
 from diptych.read.ordering import SortCodec
+from diptych.wording import worded
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,15 +34,32 @@ class ListIndex:
         # The key comes last, so that no two rows are equal in the order.
         self.columns = order.columns if key in order.columns else (*order.columns, key)
         self._columns = [entity.columns[name] for name in self.columns]
-        self._codec = SortCodec([column.type or str for column in self._columns])
+        types = [column.type or str for column in self._columns]
+        self._codec, self._codecs = SortCodec(types), [SortCodec([kind]) for kind in types]
 
     def sort_key(self, row: Row) -> bytes:
-        """The row's place in the list, as bytes that sort."""
-        return self._codec.encode([row[name] for name in self.columns])
+        """The row's place in the list, as bytes that sort; empty if it has none: a value of it can't be ordered."""
+        values = [row[name] for name in self.columns]
+        try:
+            return self._codec.encode(values)
+        except Exception:
+            return b""
 
-    def entry(self, row: Row, key: bytes) -> bytes:
-        """The member of the list's sorted set: place, key, and the key's length to find where it begins."""
-        return self.sort_key(row) + key + len(key).to_bytes(4, "big")
+    def entry(self, sort_key: bytes, key: bytes) -> bytes:
+        """The member of the list's sorted set: place, key, and the key's length to find where it begins.
+
+        Empty for a row that has no place.
+        """
+        return sort_key and sort_key + key + len(key).to_bytes(4, "big")
+
+    def misfit(self, row: Row) -> Misfit:
+        """Which value keeps a row out of the list."""
+        for name, codec in zip(self.columns, self._codecs, strict=True):
+            try:
+                codec.encode([row[name]])
+            except Exception:
+                return Misfit(name, _reason(row[name], "can't be ordered"))
+        return Misfit(self.name, "can't be ordered")
 
     def sort_key_of(self, entry: bytes) -> bytes:
         """The place in an entry."""
@@ -96,6 +115,7 @@ class Projection:
         fields = msgspec.structs.fields(model.document)
         self.fields = tuple(field.name for field in fields)
         self._encoded = [(field.encode_name, field.name) for field in fields]
+        self._types = {field.name: field.type for field in fields}
         self.lists = tuple(ListIndex(order, self.key, entity) for order in model.lists)
         self.joins = tuple(
             JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
@@ -107,16 +127,44 @@ class Projection:
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
         self.declaration = declaration_hash(self.name, self._declared(), self.document)
         self._key_type = entity.columns[self.key].type
+        self.notices = Notices(self.name, entity.table)
 
     @property
     def is_joined(self) -> bool:
         """Whether documents are made from other rows too: then a change of one row does not tell its document."""
         return bool(self.joins)
 
-    def body(self, row: Row) -> bytes:
-        """The document of a row as JSON bytes. Joined values are in the row under the names of their fields."""
+    def places(self, row: Row) -> tuple[bytes, ...]:
+        """The row's place in each list, as ``ListIndex.sort_key`` has it."""
+        return tuple(index.sort_key(row) for index in self.lists)
+
+    def body(self, row: Row, places: Sequence[bytes] = ()) -> bytes:
+        """The document of a row as JSON bytes. Joined values are in the row under the names of their fields.
+
+        Of a row that does not fit, or lacks a place among ``places``, what is stored instead: see ``aside``. Raises
+        ``KeyError`` if the row lacks a column.
+        """
         values = {encoded: row[name] for encoded, name in self._encoded}
-        return _encode(msgspec.convert(values, self.document))
+        try:
+            body = _encode(msgspec.convert(values, self.document))
+        except Exception as error:
+            return marked(self._misfit(row, error))
+        if all(places):
+            return body
+        return marked(self.lists[list(places).index(b"")].misfit(row))
+
+    def _misfit(self, row: Row, error: Exception) -> Misfit:
+        """Which field does not fit, found by trying each: an error of the whole may not tell."""
+        for name, kind in self._types.items():
+            try:
+                _encode(msgspec.convert(row[name], kind))
+            except msgspec.ValidationError as misfit:
+                return Misfit(name, _reason(row[name], worded(misfit)))
+            except Exception as misfit:
+                return Misfit(name, _reason(row[name], f"can't be written as JSON ({type(misfit).__name__})"))
+        if isinstance(error, msgspec.ValidationError):
+            return Misfit("", worded(error))  # the document's own check of several fields together
+        return Misfit("", f"can't be made ({type(error).__name__})")
 
     def readable(self, row: Row) -> bool:
         """Whether a row that was read back from the change log has every own column that is needed."""
@@ -138,8 +186,12 @@ class Projection:
         return [(column, list(values)) for column, values in found.items() if values]
 
     def key_of(self, row: Row) -> bytes:
-        """The address of a row's document in Redis."""
-        return key_bytes(row[self.key])
+        """The address of a row's document in Redis.
+
+        Rows whose key can't be read, or is null though it must not be, share one that nobody can ask for.
+        """
+        key = row[self.key]
+        return key_bytes(key) if self._key_type is None or isinstance(key, self._key_type) else KEYLESS
 
     def looked_for(self, key: Any) -> Any:
         """A key given by a caller, in the key column's type. Raises ``InvalidMessage`` for another type."""
@@ -197,7 +249,22 @@ def check_limit(limit: Any) -> None:
         raise InvalidMessage("page", [Fault("limit", f"must be a whole number from 1 to {MAX_LIMIT}")])
 
 
-def page_body(bodies: Sequence[bytes], cursor: str | None) -> bytes:
-    """The JSON of a page, put together from documents that are JSON already. A cursor needs no escaping."""
+class PageBody(NamedTuple):
+    """The JSON of a page, and how many rows that have their places in it are set aside."""
+
+    body: bytes
+    set_aside: int
+
+
+def page_body(bodies: Sequence[bytes], cursor: str | None) -> PageBody:
+    """A page put together from documents that are JSON already. A cursor needs no escaping."""
+    items, set_aside = b",".join(bodies), 0
+    if MARK in items:
+        shown = [body for body in bodies if not body.startswith(MARK)]
+        items, set_aside = b",".join(shown), len(bodies) - len(shown)
     end = b'"%s"}' % cursor.encode() if cursor is not None else b"null}"
-    return b'{"items":[' + b",".join(bodies) + b'],"next":' + end
+    return PageBody(b'{"items":[' + items + b'],"next":' + end, set_aside)
+
+
+def _reason(value: Any, otherwise: str) -> str:
+    return value.reason if isinstance(value, Unreadable) else otherwise

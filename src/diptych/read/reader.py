@@ -8,18 +8,19 @@ import operator
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from diptych.errors import RedisUnavailableError
+from diptych.errors import RedisUnavailableError, UnreadableRowError
 from diptych.home_loop import HomeLoop
 from diptych.ports import STAMP_BYTES, Incarnation
+from diptych.read.aside import MARK, SetAside, SetAsideRow, misfit_of, shown_key
 from diptych.read.fallback import SqlFallback
 from diptych.read.lookups import Batch, LookUps
 from diptych.read.model import Document, ListOrder, Page, Served
-from diptych.read.projection import ListIndex, Projection, check_limit, key_bytes, page_body
+from diptych.read.projection import ListIndex, PageBody, Projection, check_limit, key_bytes, page_body
 
 if TYPE_CHECKING:
     from diptych.read.connection import Channel  # needs the extra; a reader of SQL alone does not
     from diptych.read.redis import RedisService
-    from diptych.read.store import Fetched, RedisStore
+    from diptych.read.store import Fetched, FetchedAside, RedisStore
 
 T = TypeVar("T")
 
@@ -28,6 +29,9 @@ _TRIES = 3
 
 _body_of: Callable[[Any], bytes] = operator.itemgetter(slice(STAMP_BYTES, None))
 """The body in what is stored, taken out in C."""
+
+_NAMED = 10
+"""How many of the rows that are set aside health names."""
 
 _PAGES_AT_ONCE = 64
 """Redis keeps a reply until it is read: a thousand pages of large documents would take its memory."""
@@ -75,9 +79,14 @@ class Reader:
         if self._source is not None:
             found = await self._source.look_ups.get(key_bytes(key))
             if found is not None:
+                if found[:1] == MARK:
+                    raise self._unreadable(key, found)
                 return Document(found or None, _REDIS, self._projection.document)
         served = self._served_by_sql()
-        return Document(await self._fallback.get(key), served, self._projection.document)
+        body = await self._fallback.get(key)
+        if body is not None and body.startswith(MARK):
+            raise self._unreadable(key, body)
+        return Document(body, served, self._projection.document)
 
     async def page(self, order: ListOrder | None, limit: int, after: str | None) -> Page[Any]:
         """A page of a list; what ``ReadModel.page`` promises."""
@@ -86,12 +95,16 @@ class Reader:
         index = self._projection.list_by(order)
         place, values = index.place(after) if after is not None else (None, None)
         if self._source is not None:
-            body = await self._source.page(index, place, limit)
-            if body is not None:
-                return Page(body, _REDIS, self._projection.document)
+            found = await self._source.page(index, place, limit)
+            if found is not None:
+                return Page(found.body, _REDIS, self._projection.document, found.set_aside)
         served = self._served_by_sql()
-        body = await self._fallback.page(index, values, limit)
-        return Page(body, served, self._projection.document)
+        found = await self._fallback.page(index, values, limit)
+        return Page(found.body, served, self._projection.document, found.set_aside)
+
+    def _unreadable(self, key: Any, stored: bytes) -> UnreadableRowError:
+        self._projection.notices.met(key_bytes(key), stored)
+        return UnreadableRowError(self._projection.entity.table, key, *misfit_of(stored))
 
     def _served_by_sql(self) -> Served:
         return Served("sql", "no-redis" if self._source is None else self._source.reason)
@@ -122,8 +135,8 @@ class RedisSource:
         """Why SQL answers."""
         return self._watch.reason
 
-    async def page(self, index: ListIndex, after: bytes | None, limit: int) -> bytes | None:
-        """The page's body; None if Redis is not to be trusted."""
+    async def page(self, index: ListIndex, after: bytes | None, limit: int) -> PageBody | None:
+        """The page; None if Redis is not to be trusted."""
 
         async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, Fetched]:
             fetched = await self._store.fetch_page(channel, generation, index, after, limit)
@@ -141,14 +154,24 @@ class RedisSource:
             return None
         return page_body(bodies, index.cursor(index.sort_key_of(page.last)) if page.last else None)
 
-    async def check(self) -> None:
-        """Has ``watch`` told which store would answer a query now."""
+    async def set_aside(self) -> SetAside | None:
+        """Which rows are set aside; None if Redis is not to be trusted.
 
-        async def read(channel: Channel, _generation: bytes) -> tuple[bytes | None, None]:
-            return await self._store.fetch_lease(channel), None
+        And has ``watch`` told which store would answer a query now.
+        """
 
+        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, FetchedAside]:
+            fetched = await self._store.fetch_aside(channel, generation, _NAMED)
+            return fetched.lease, fetched
+
+        found = None
         with contextlib.suppress(RedisUnavailableError):
-            await self._trusted(read)
+            found = await self._trusted(read)
+        if found is None:
+            return None
+        named = ((key, stored[STAMP_BYTES:]) for key, stored in found[1].named.items())
+        rows = (SetAsideRow(shown_key(key), misfit_of(body).field) for key, body in named)
+        return SetAside(found[1].number, tuple(rows))
 
     def _look_up(self, batch: Batch) -> None:
         channel, generation = self._redis.channel, self._generation

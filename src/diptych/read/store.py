@@ -15,6 +15,8 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
 - ``m:<generation>:entries`` is a hash from a document's key to its list entries.
 - ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
   may go.
+- ``m:<generation>:aside`` is a sorted set of the documents in whose places something else is stored, since their rows
+  do not fit (``aside``).
 """
 
 from __future__ import annotations
@@ -57,6 +59,14 @@ class Fetched(NamedTuple):
     lease: bytes | None
     last: bytes
     documents: list[bytes | None]
+
+
+class FetchedAside(NamedTuple):
+    """The lease, how many rows are set aside, and some of them: their keys, with what is stored."""
+
+    lease: bytes | None
+    number: int
+    named: dict[bytes, bytes]
 
 
 class Look(NamedTuple):
@@ -130,13 +140,17 @@ class RedisStore:
         self._drop = _Script("drop")
         self._page = _Script("page", read_only=True, common=False)
         self._look = _Script("look", read_only=True, common=False)
+        self._list_aside = _Script("aside", read_only=True, common=False)
 
     # Queries
 
-    async def fetch_lease(self, channel: Channel) -> bytes | None:
-        """The lease alone."""
-        lease: bytes | None = await channel.call("GET", self._lease)
-        return lease
+    async def fetch_aside(self, channel: Channel, generation: bytes, most: int) -> FetchedAside:
+        """How many rows are set aside, ``most`` of them by name, and the lease with them."""
+        keys = [self._lease, self._aside(generation)]
+        lease, number, names, stored = await self._list_aside(channel, keys, [most])
+        own = len(self._document(generation, b""))
+        named = {name[own:]: what for name, what in zip(names, stored, strict=True) if what}
+        return FetchedAside(lease, number, named)
 
     def fetch(self, channel: Channel, generation: bytes, keys: Iterable[bytes], receiver: Receiver) -> None:
         """Has ``receiver`` given the lease, then the stored documents (stamp and body) with these keys.
@@ -276,10 +290,16 @@ class RedisStore:
         return writes
 
     def write_of(self, row: Row, stamp: int, transaction: int) -> Write:
-        """The document of a row. Stamp 0 gives way to everything that is stored already."""
-        key = self._projection.key_of(row)
-        entries = tuple(index.entry(row, key) for index in self._projection.lists)
-        return Write(key, stamp, transaction, self._projection.body(row), entries)
+        """The document of a row, or what stands in its place if the row does not fit: its change is in either way.
+
+        Stamp 0 gives way to everything that is stored already.
+        """
+        key, places = self._projection.key_of(row), self._projection.places(row)
+        indexes = zip(self._projection.lists, places, strict=True)
+        entries = tuple(index.entry(place, key) for index, place in indexes)
+        body = self._projection.body(row, places)
+        self._projection.notices.met(key, body)
+        return Write(key, stamp, transaction, body, entries)
 
     def tombstone(self, key: bytes, stamp: int, transaction: int, purge_at: int | None) -> Write:
         """The end of a document."""
@@ -300,6 +320,7 @@ class RedisStore:
         parts = batches(writes) or [[]]
         for part in parts:
             keys = [self._marker(generation), self._entries(generation), self._tombstones(generation)]
+            keys.append(self._aside(generation))
             keys += [self._index(generation, index) for index in self._projection.lists]
             keys += [self._document(generation, write.key) for write in part]
             reached = floor if floor is not None and part is parts[-1] else ""
@@ -335,6 +356,9 @@ class RedisStore:
 
     def _tombstones(self, generation: bytes) -> bytes:
         return self._key(generation, b"tombstones")
+
+    def _aside(self, generation: bytes) -> bytes:
+        return self._key(generation, b"aside")
 
     def _document(self, generation: bytes, key: bytes) -> bytes:
         return self._key(generation, b"d:" + key)

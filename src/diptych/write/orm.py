@@ -129,7 +129,8 @@ class ORMService:
         """The row whose ``lookup_column`` (the primary key, if not given) has this value; None if there is none.
 
         Inside a command it sees what the command has changed. Raises ``UnknownColumnError``,
-        ``InvalidValueError``, and ``AmbiguousLookupError`` if several rows match.
+        ``InvalidValueError``, ``AmbiguousLookupError`` if several rows match, and ``UnreadableRowError`` if a value
+        of the row can't be loaded.
         """
         entity = self._entities.of(model)
         lookup = Lookup(entity, lookup_value, lookup_column)
@@ -168,7 +169,8 @@ class ORMService:
 
         Of a model with a ``version_id_col`` that field is the version which the caller has read, and is not set:
         ``StaleVersionError`` if the row has another one by now. Returns whether there was such a row; with
-        ``return_instance`` the changed instance, or None. Raises what ``create`` and ``get`` raise.
+        ``return_instance`` the changed instance, or None. Raises what ``create`` and ``get`` raise; not
+        ``UnreadableRowError`` if the column that can't be loaded is changed.
         """
         entity = self._entities.of(model)
         lookup = Lookup(entity, lookup_value, lookup_column)
@@ -178,6 +180,9 @@ class ORMService:
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)
                 values = given.of(before) if before is not None else None
+                if before is not None:
+                    # What can't be loaded can't be returned by the change either, unless that replaces it.
+                    lookup.check_readable(before, but=values or ())
                 if before is None or not values:
                     return before
                 change = await changes.update(connection, entity, before, values, unit.context)
@@ -195,8 +200,8 @@ class ORMService:
         """Deletes the row whose ``lookup_column`` has this value and returns whether there was one.
 
         ``version`` is the field of the model's ``version_id_col``, if the caller says which version he has read:
-        ``StaleVersionError`` if the row has another one by now. Raises what ``get`` raises, and ``ConstraintError``
-        if other rows refer to it.
+        ``StaleVersionError`` if the row has another one by now. The row need not be readable. Raises what ``get``
+        raises otherwise, and ``ConstraintError`` if other rows refer to it.
         """
         entity = self._entities.of(model)
         lookup = Lookup(entity, lookup_value, lookup_column)

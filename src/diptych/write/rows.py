@@ -8,13 +8,15 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from diptych.errors import WiringError
-from diptych.ports import Entity, Row, View
+from diptych.ports import Entity, Row, Unreadable, View
+from diptych.write.careful import fetched_carefully, is_of_a_value
 from diptych.write.engines import fetched
 from diptych.write.entities import MappedEntity, has_code_point_order
 from diptych.write.failures import translated_reading
 from diptych.write.held import ShortSelect
 from diptych.write.orm import ORMService
 from diptych.write.unit_of_work import current_unit_of_work
+from diptych.write.view import view_of
 
 
 class Join(Protocol):
@@ -94,7 +96,7 @@ class SqlRows:
                 yield [self._row(values) for values in found]
             if len(found) < batch_size:
                 return
-            last = found[-1][len(self._names) :]
+            last, batch_size = self._after(found, last, batch_size)
 
     async def rows_by(
         self, view: View, column: str, values: Sequence[Any], batch_size: int
@@ -103,12 +105,12 @@ class SqlRows:
         selected = self._selected.add_columns(*self._primary_key)
         for start in range(0, len(wanted), batch_size):
             some = wanted[start : start + batch_size]
-            rows, last = selected.where(self._entity.columns[column].in_(some)), None
-            while found := await self._fetch_in(view, self._batch(rows, last, batch_size)):
+            rows, last, at_once = selected.where(self._entity.columns[column].in_(some)), None, batch_size
+            while found := await self._fetch_in(view, self._batch(rows, last, at_once)):
                 yield [self._row(values) for values in found]
-                if len(found) < batch_size:
+                if len(found) < at_once:
                     break
-                last = found[-1][len(self._names) :]
+                last, at_once = self._after(found, last, at_once)
 
     async def count(self) -> int:
         found = await self._fetch(sa.select(sa.func.count()).select_from(self._entity.table))
@@ -121,6 +123,19 @@ class SqlRows:
             return statement
         after = sa.tuple_(*self._literals(self._entity.primary_key, last))
         return statement.where(sa.tuple_(*self._primary_key) > after)
+
+    def _after(
+        self, found: Sequence[Sequence[Any]], last: Sequence[Any] | None, at_once: int
+    ) -> tuple[Sequence[Any] | None, int]:
+        """The primary key after which the next batch begins, and how many rows it has.
+
+        Where none of this batch can be read, as many more are needed to get past them.
+        """
+        for values in reversed(found):
+            key = values[len(self._names) :]
+            if not any(isinstance(value, Unreadable) for value in key):
+                return key, at_once
+        return last, 2 * at_once
 
     def _page(self, order: Sequence[str], goes_on: bool) -> ShortSelect:
         """Pages in this order: the first, or those that go on after a place. Made once, which takes its time."""
@@ -144,13 +159,24 @@ class SqlRows:
 
     async def _fetch(
         self, statement: sa.Select[Any], values: dict[str, Any] | None = None
-    ) -> Sequence[sa.Row[Any]]:
+    ) -> Sequence[Sequence[Any]]:
         with translated_reading(self._orm.engines, self._entity):
-            return await fetched(self._orm.engines, statement, values)
+            try:
+                return await fetched(self._orm.engines, statement, values)
+            except Exception as error:
+                if not is_of_a_value(error):
+                    raise
+            async with view_of(self._orm.engines, self._orm.engines.reader) as view:
+                return await fetched_carefully(view, statement, values)
 
-    async def _fetch_in(self, view: View, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    async def _fetch_in(self, view: View, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         with translated_reading(self._orm.engines, self._entity):
-            return await view.fetch(statement)
+            try:
+                return await view.fetch(statement)
+            except Exception as error:
+                if not is_of_a_value(error):
+                    raise
+            return await fetched_carefully(view, statement)
 
     def _row(self, values: Sequence[Any]) -> Row:
         """The first of these values by their names; a key for the next batch may follow."""

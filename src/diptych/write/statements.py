@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError
+from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
+from diptych.ports import Unreadable
+from diptych.write.careful import fetched_carefully, is_of_a_value
 from diptych.write.direct import DirectStatement, is_direct
 from diptych.write.entities import MappedEntity
 from diptych.write.execute import change_row, execute, insert_here, select_few
@@ -35,23 +37,68 @@ class Lookup:
 
     def __init__(self, entity: MappedEntity, value: Any, lookup_column: str | None) -> None:
         self.entity = entity
+        self.value = value
         self.name = " and ".join(entity.primary_key) if lookup_column is None else str(lookup_column)
         self.values: ColumnValues | None = entity.convert_lookup(
             _key(entity, value) if lookup_column is None else {lookup_column: value}
         )
 
     async def find(self, connection: AsyncConnection, *, lock: bool = False) -> RowValues | None:
-        """The row, if there is one. Raises ``AmbiguousLookupError`` if there are several."""
+        """The row, if there is one. Raises ``AmbiguousLookupError`` if there are several.
+
+        Of one that is locked, to be changed, values may be ``Unreadable``; else ``UnreadableRowError`` is raised.
+        """
         if self.values is None:
             return None  # a value that no row can have
         condition, values = condition_of(self.values), named(self.values)
-        if connection.dialect.name == "postgresql" and has_direct_columns(self.entity):
-            rows = await _direct_select(self.entity, condition, lock).fetch_within(connection, values)
-        else:
-            rows = await select_few(connection, _select(self.entity, condition, lock), values)
+        rows: Sequence[Sequence[Any]]
+        try:
+            rows = await self._rows(connection, condition, values, lock)
+        except Exception as error:
+            if not is_of_a_value(error):
+                raise
+            select = _select(self.entity, condition, lock).select
+            rows = await fetched_carefully(_Connection(connection), select, values)
+            if not lock:
+                for row in rows:
+                    self.check_readable(self.entity.row(row))
+                # It has been mended meanwhile, maybe between two of these statements.
+                rows = await self._rows(connection, condition, values, lock)
         if len(rows) > 1:
             raise AmbiguousLookupError(self.entity.name, self.name)
         return self.entity.row(rows[0]) if rows else None
+
+    def check_readable(self, row: RowValues, but: Collection[sa.Column[Any]] = ()) -> None:
+        """Raises ``UnreadableRowError`` for a row with a value that can't be loaded, ``but`` in these columns."""
+        check_readable(self.entity, self.value, row, but)
+
+    async def _rows(
+        self, connection: AsyncConnection, condition: Condition, values: dict[str, Any], lock: bool
+    ) -> Sequence[Sequence[Any]]:
+        if connection.dialect.name == "postgresql" and has_direct_columns(self.entity):
+            return await _direct_select(self.entity, condition, lock).fetch_within(connection, values)
+        return await select_few(connection, _select(self.entity, condition, lock), values)
+
+
+class _Connection:
+    """What a connection sees, statement by statement."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def fetch(
+        self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
+        return (await execute(self._connection, statement, values)).all()
+
+
+def check_readable(
+    entity: MappedEntity, key: Any, row: RowValues, but: Collection[sa.Column[Any]] = ()
+) -> None:
+    """Raises ``UnreadableRowError`` for a row with a value that can't be loaded, ``but`` in these columns."""
+    for name, value in row.items():
+        if isinstance(value, Unreadable) and entity.columns[name] not in but:
+            raise UnreadableRowError(entity.full_name, key, name, value.reason)
 
 
 async def insert_row(connection: AsyncConnection, entity: MappedEntity, values: ColumnValues) -> RowValues:
@@ -107,6 +154,15 @@ async def rows_after(
     if last is not None:
         after = [sa.literal(value, column.type) for column, value in identity_of(entity, last).items()]
         statement = statement.where(sa.tuple_(*key) > sa.tuple_(*after))
+    try:
+        return [entity.row(values) for values in await execute(connection, statement)]
+    except Exception as error:
+        if not is_of_a_value(error):
+            raise
+    for row in map(entity.row, await fetched_carefully(_Connection(connection), statement)):
+        names = [row[name] for name in entity.primary_key]
+        check_readable(entity, names[0] if len(names) == 1 else tuple(names), row)
+    # They have been mended meanwhile.
     return [entity.row(values) for values in await execute(connection, statement)]
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from diptych.write.engines import Engines
 from diptych.write.failures import translated_reading
@@ -27,10 +27,10 @@ class SqlView:
 
 
 @contextlib.asynccontextmanager
-async def view_of(engines: Engines) -> AsyncIterator[SqlView]:
-    """What the database holds when the first statement of the view runs."""
+async def view_of(engines: Engines, engine: AsyncEngine | None = None) -> AsyncIterator[SqlView]:
+    """What the database holds when the first statement of the view runs, over the hinge's engine or this one."""
     with translated_reading(engines):
-        async with engines.keeper.connect() as connection:
+        async with (engine or engines.keeper).connect() as connection:
             if engines.name == "sqlite":
                 await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
             else:

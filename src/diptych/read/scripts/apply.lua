@@ -1,11 +1,12 @@
 -- Writes documents with their list entries into one generation of a read model, each only if it is newer.
 --
--- KEYS: marker, entries (hash: document key -> its list entries), tombstones (sorted set: when they may go), n list
---       indexes, then the document keys.
+-- KEYS: marker, entries (hash: document key -> its list entries), tombstones (sorted set: when they may go), aside
+--       (sorted set: documents that are set aside), n list indexes, then the document keys.
 -- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
 --       afterwards ('' for the one it has), n, then for each document: its stamp (8 bytes), its transaction, the
---       floor at which it may go if it is a tombstone ('' if that is not known), its body ('' for a deleted one), and
---       its n list entries.
+--       floor at which it may go if it is a tombstone ('' if that is not known), its body ('' for a deleted one; with
+--       a zero byte at its beginning for one that is set aside), and its n list entries ('' in a list that it has no
+--       place in).
 -- Returns OK (each document is written, or what is stored is as new), ELSEWHERE (another Redis), GONE (no such
 -- generation here), CLOSED or GAP (a builder's script out of turn).
 
@@ -38,7 +39,7 @@ end
 
 local lists = tonumber(ARGV[5])
 local at = 6
-for k = 4 + lists, #KEYS do
+for k = 5 + lists, #KEYS do
   local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
   -- What is below the floor is in already. Were it written, a late message could bring back a document that was
   -- deleted since, once the tombstone that would refuse it has been purged.
@@ -50,16 +51,23 @@ for k = 4 + lists, #KEYS do
       local former = redis.call('HGET', KEYS[2], document)
       former = former and cmsgpack.unpack(former)
       for i = 1, former and lists or 0 do
-        redis.call('ZREM', KEYS[3 + i], former[i])
+        redis.call('ZREM', KEYS[4 + i], former[i])
       end
       redis.call('SET', document, stamp .. body)
+      if string.byte(body) == 0 then
+        redis.call('ZADD', KEYS[4], 0, document)
+      elseif string.byte(stored, 9) == 0 then
+        redis.call('ZREM', KEYS[4], document)
+      end
       if body == '' then
         redis.call('HDEL', KEYS[2], document)
       elseif lists > 0 then
         local entries = {}
         for i = 1, lists do
           entries[i] = ARGV[at + 3 + i]
-          redis.call('ZADD', KEYS[3 + i], 0, entries[i])
+          if entries[i] ~= '' then
+            redis.call('ZADD', KEYS[4 + i], 0, entries[i])
+          end
         end
         redis.call('HSET', KEYS[2], document, cmsgpack.pack(entries))
       end
