@@ -35,6 +35,7 @@ bench: $(VENV)-bench/.setup ## run the benchmarks; QUICK=1 to try them, ARGS="di
 model: $(VENV)/.setup ## explore the model of the protocol for SECONDS; ARGS="--rules" for the stories only
 	$(BIN)/python -m tests.model --seconds $(SECONDS) $(ARGS)
 
+faults: export PYTHONDONTWRITEBYTECODE =
 faults: $(VENV)/.setup ## break real processes and servers for SECONDS and check what is read; ARGS="--seed 7" repeats
 	$(BIN)/python -m tests.acceptance.faults --seconds $(SECONDS) $(ARGS)
 

@@ -14,11 +14,14 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance.faults.__main__ import play
+from tests.acceptance.faults.before import REVISION, version_before
+from tests.acceptance.faults.commands import MIX
 from tests.acceptance.faults.driver import Cluster, Result, Setup
 from tests.acceptance.faults.points import RULES
 from tests.acceptance.faults.report import kinds_of, told_all
-from tests.acceptance.faults.schedule import FAULTS, happen
-from tests.acceptance.faults.worker import MIX
+from tests.acceptance.faults.schedule import happen
+from tests.acceptance.faults.stories import FAULTS
+from tests.acceptance.faults.stories.versions import side_by_side
 from tests.conftest import MISSING
 from tests.servers import valkey_binary
 
@@ -229,7 +232,7 @@ async def _redis_input_a_pass(cluster: Cluster) -> float:
 
 
 async def _passes(cluster: Cluster) -> int:
-    return int(await cluster.sql("SELECT sum(passes_completed) FROM diptych_fence"))
+    return int(await cluster.database.execute("SELECT sum(passes_completed) FROM diptych_fence"))
 
 
 async def _received(cluster: Cluster) -> int:
@@ -297,8 +300,40 @@ async def test_sqlite_with_two_processes_and_kill_9(shared):
     await shared.holds(_case("killed", times=2))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "killed between commit and apply, and others build on it",
+        "stopped between commit and apply, and others build on it",
+    ],
+)
+async def test_commands_that_build_on_one_that_was_never_answered(shared, name):
+    """They take the address that it has freed, find it done already, or are refused because of it."""
+    result = await shared.holds(_case(name))
+    assert {write.outcome for write in result.history.writes.values() if write.saw} >= {"done", "failed"}
+
+
+async def test_a_read_model_has_another_name_in_some_process(shared):
+    await shared.holds(_case("a read model has another name in some process"))
+
+
 async def test_at_the_end_rows_log_documents_and_lists_agree(shared):
     await shared.ends_well()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_the_version_before_and_this_one_side_by_side(request, database):
+    """Each has keys of its own, and answers right."""
+    before = version_before()
+    if before is None:
+        pytest.skip(f"this is no clone that has {REVISION}, the version before")
+    async with Cluster(_setup(request, database)._replace(before=before)) as cluster:
+        await cluster.recovered("the start")
+        processes = {worker.number for worker in cluster.of_version_before}
+        await side_by_side(cluster)
+        result = await cluster.finish()
+    assert not result.anomalies, _told(result)
+    assert processes <= {get.process for get in result.history.gets if get.store == "redis"}
 
 
 @pytest.mark.slow
@@ -335,6 +370,7 @@ _BROKEN: dict[str, tuple[Story, dict[str, Any]]] = {
     "apply": (_case("killed after commit"), {}),
     "comparison": (_overtaken, {"lease_ms": 2000, "options": _FEW}),
     "lease": (_outlived, {}),
+    "what others have committed": (_case("stopped between commit and apply, and others build on it"), {}),
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 _LIBRARIES = ("libfaketime.so.1",)
 _PLACES = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
 
 
+@cache
 def libfaketime() -> str | None:
     """The library, if the machine has it (Debian's package ``libfaketime``)."""
     found = (

@@ -79,6 +79,15 @@ class PostgresServer(Server):
         options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
         return self._run("psql", *options, f"--dbname={self.url_of(database)}", f"--command={statement}")
 
+    def dump(self, database: str, file: Path) -> None:
+        """What ``pg_dump`` writes of ``database``."""
+        self._run("pg_dump", f"--dbname={self.url_of(database)}", f"--file={file}")
+
+    def load(self, database: str, file: Path) -> None:
+        """Into the empty ``database`` what another server has dumped."""
+        options = ["--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1"]
+        self._run("psql", *options, f"--dbname={self.url_of(database)}", f"--file={file}")
+
     def _initialise(self) -> None:
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"]
         self._run("initdb", *options, f"--locale={self.locale}", "--lc-messages=C", f"--pgdata={self.data}")

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.faults.checker import ITEM, OWNER, Ending, check, check_end
+from tests.acceptance.faults.checker import Ending, check, check_end
 from tests.acceptance.faults.history import (
+    AUDIT,
+    ITEM,
+    OWNER,
     PROCESS,
     Begin,
     End,
@@ -21,6 +24,7 @@ from tests.acceptance.faults.history import (
     Page,
     Reader,
     Record,
+    Saw,
     Writer,
 )
 from tests.acceptance.faults.report import on_sql, summary, told_all
@@ -46,11 +50,12 @@ class Story:
         outcome: str = "done",
         logged: bool = True,
         owner: int = OWNED_BY,
+        saw: Sequence[Saw] = (),
     ) -> Story:
         """A command on an item from one time to another, with its row in the log."""
         self.records += [Begin(number, kind, [key], at[0])]
         if outcome != "cut":
-            self.records += [End(number, outcome, at[1])]
+            self.records += [End(number, outcome, at[1], saw=list(saw))]
         if logged:
             log_kind = {"add": "created", "delete": "deleted"}.get(kind, "updated")
             old = None if log_kind == "created" else key
@@ -58,13 +63,26 @@ class Story:
         return self
 
     def name_owner(
-        self, number: int, at: tuple[int, int], *, kind: str = "updated", owner: int = OWNED_BY
+        self,
+        number: int,
+        at: tuple[int, int],
+        *,
+        kind: str = "updated",
+        owner: int = OWNED_BY,
+        outcome: str = "done",
     ) -> Story:
         """A command that names an owner."""
-        self.records += [Begin(number, "rename owner", [str(owner)], at[0]), End(number, "done", at[1])]
+        self.records += [
+            Begin(number, "rename owner", [str(owner)], at[0]),
+            End(number, outcome, at[1], saw=[]),
+        ]
         old = None if kind == "created" else str(owner)
         self.log.append(LogRow(len(self.log) + 1, OWNER, kind, old, str(owner), str(number), None, number))
         return self
+
+    def told(self, number: int, saw: Saw, at: tuple[int, int], *, outcome: str = "nothing") -> Story:
+        """A command that has changed nothing, and what its answer tells."""
+        return self.write(number, "look", at, outcome=outcome, logged=False, saw=[saw])
 
     def get(self, value: int | None, at: tuple[int, int], *, key: str = "a", **more: Any) -> Story:
         """A read by key."""
@@ -194,6 +212,95 @@ def test_a_renamed_item_is_gone_under_its_old_key_and_there_under_the_new(story)
     assert story.get(None, (61, 62)).get(3, (61, 62), key="b").kinds == []
     assert story.get(2, (61, 62)).kinds == ["resurrected delete"]
     assert story.get(None, (61, 62), key="b").kinds[1:] == ["missing document"]
+
+
+# What was never acknowledged, and is behind another answer
+
+
+def test_what_an_answer_tells_of_later_queries_must_show(story):
+    story.write(3, "change", (50, 0), outcome="cut").told(4, Saw(ITEM, "a", 3, OWNED_BY), (61, 70))
+    assert story.get(2, (65, 66)).get(3, (71, 72)).kinds == []
+    assert story.get(2, (71, 72)).kinds == ["stale read"]
+
+
+def test_so_must_they_what_an_error_tells_of(story):
+    story.write(3, "delete", (50, 60)).write(4, "add", (61, 0), outcome="cut")
+    story.told(5, Saw(ITEM, "a", is_told=False), (70, 80), outcome="failed")
+    assert story.get(None, (75, 76)).get(4, (81, 82)).kinds == []
+    assert story.get(None, (81, 82)).kinds == ["missing document"]
+
+
+def test_that_nothing_was_found_tells_of_a_deletion(story):
+    story.write(3, "delete", (50, 0), outcome="cut").told(4, Saw(ITEM, "a"), (61, 70))
+    assert story.get(2, (71, 72)).kinds == ["resurrected delete"]
+
+
+def test_that_nothing_was_found_tells_nothing_new_where_it_was_known(story):
+    story.write(3, "delete", (50, 60)).write(4, "add", (61, 0), outcome="cut").told(
+        5, Saw(ITEM, "a"), (62, 70)
+    )
+    assert story.get(None, (71, 72)).get(4, (71, 72)).kinds == []
+
+
+def test_an_answer_that_never_came_tells_nothing(story):
+    story.write(3, "change", (50, 0), outcome="cut")
+    story.told(4, Saw(ITEM, "a", 3, OWNED_BY), (61, 70), outcome="unknown")
+    assert story.get(2, (71, 72)).kinds == []
+
+
+def test_who_takes_an_address_vouches_for_the_row_that_has_left_it(story):
+    story.write(3, "rename", (50, 0), to="b", outcome="cut").write(4, "add", (61, 70))
+    assert story.get(None, (65, 66), key="b").get(3, (71, 72), key="b").kinds == []
+    assert story.get(None, (71, 72), key="b").kinds == ["missing document"]
+    assert story.page([("a", 4)], (71, 72)).kinds[1:] == ["missing entry"]
+
+
+def test_what_is_behind_an_answer_may_be_behind_several_commands_of_which_none_was_answered(story):
+    story.write(3, "rename", (50, 0), to="b", outcome="cut").write(4, "add", (61, 0), outcome="cut")
+    story.told(5, Saw(ITEM, "a", 4, OWNED_BY), (70, 80))
+    assert story.get(None, (75, 76), key="b").kinds == []
+    assert story.get(None, (81, 82), key="b").kinds == ["missing document"]
+
+
+def test_the_version_before_vouches_for_its_own_changes_alone(story):
+    story.write(3, "rename", (50, 0), to="b", outcome="cut").write(4, "add", (61, 0), outcome="cut")
+    story.records.append(End(4, "done", 70))
+    assert story.get(None, (71, 72), key="b").kinds == []
+    assert story.get(None, (71, 72)).kinds == ["missing document"]
+
+
+def test_an_answer_tells_of_an_owner_too(story):
+    story.name_owner(5, (1, 2), kind="created").name_owner(6, (50, 60), outcome="unknown")
+    story.told(7, Saw(OWNER, "1", "6"), (61, 70))
+    assert story.get(2, (65, 66), joined=True, owner_name="5").kinds == []
+    assert story.get(2, (71, 72), joined=True, owner_name="5").kinds == ["stale read"]
+
+
+@pytest.mark.parametrize(
+    "saw",
+    [
+        Saw(ITEM, "a", 99, OWNED_BY),  # nobody wrote that
+        Saw(ITEM, "a", 1, OWNED_BY),  # it was over
+        Saw(ITEM, "a"),  # it was there all the time
+        Saw(ITEM, "b", is_told=False),  # it was free all the time
+    ],
+)
+def test_an_answer_that_tells_what_was_not_so_is_impossible(story, saw):
+    assert story.told(4, saw, (61, 70)).kinds == ["impossible answer"]
+
+
+def test_an_anomaly_names_the_answer_that_makes_it_one(story):
+    story.write(3, "change", (50, 0), outcome="cut").told(4, Saw(ITEM, "a", 3, OWNED_BY), (61, 70))
+    assert "behind the answer to write 4" in told_all(check(story.get(2, (71, 72)).history), story.history)
+
+
+def test_rows_of_the_audit_are_in_the_log_and_are_nobodys_document(story):
+    story.write(4, "look", (61, 70), logged=False, saw=[Saw(ITEM, "a", 2, OWNED_BY)])
+    assert story.kinds == ["lost write"]
+    story.log.append(LogRow(3, AUDIT, "created", None, "1", "Item a: 2", None, 4))
+    assert story.kinds == []
+    story.name_owner(5, (71, 72), kind="created")
+    assert list(check_end(story.log, _ending())) == []
 
 
 # Joined documents

@@ -2,9 +2,11 @@
 
     make faults SECONDS=600 ARGS="--seed 7"
 
-- ``application``: what the processes run. ``worker``: a process that runs it, loads it and records everything.
-- ``history``: the records. ``checker``: what is wrong in them. ``report``: an anomaly told with what was around it.
+- ``application``: what the processes run, ``commands``: what they are sent. ``worker``: a process that runs it,
+  ``load``: what it does there, and records.
+- ``history``: the records. ``timelines``: the states of each key, and from when on queries have to show them.
+  ``checker``: what is wrong in a history. ``report``: an anomaly told with what was around it.
 - ``proxy``: the network between a process and its servers. ``points``: where a process can be made to die or stop.
 - ``driver``: servers, links and workers of one run. ``process``: a worker as the driver sees it. ``ending``: what is
-  left in the end. ``schedule``: the faults, and random sequences of them.
+  left in the end. ``stories``: the faults. ``schedule``: random sequences of them.
 """

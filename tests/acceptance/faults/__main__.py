@@ -15,11 +15,15 @@ import sys
 import time
 from collections.abc import Iterator
 
+from tests.acceptance.faults.before import REVISION, version_before
 from tests.acceptance.faults.driver import Cluster, Result, Setup
 from tests.acceptance.faults.history import History
 from tests.acceptance.faults.report import summary, told_all
-from tests.acceptance.faults.schedule import FAULTS, happen_all
-from tests.servers import PostgresServer
+from tests.acceptance.faults.schedule import happen_all
+from tests.acceptance.faults.stories import FAULTS
+from tests.acceptance.faults.stories.versions import NAME as SIDE_BY_SIDE
+from tests.acceptance.faults.stories.versions import side_by_side
+from tests.servers import PostgresServer, libfaketime
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -33,14 +37,29 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, help="processes (default 4)")
     parser.add_argument("--lease-ms", type=int, default=500, help="the setting LEASE_MS (default 500)")
     parser.add_argument(
-        "--fault", action="append", choices=sorted(FAULTS), help="these faults only", metavar="NAME"
+        "--fault",
+        action="append",
+        choices=sorted([*FAULTS, SIDE_BY_SIDE]),
+        help="these faults only",
+        metavar="NAME",
     )
     given = parser.parse_args()
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
     _say(f"seed {seed}")
     databases = [given.database] if given.database else list(DATABASES)
-    setup = Setup(None, seed, given.workers, given.lease_ms)
+    before = version_before() if not given.fault or SIDE_BY_SIDE in given.fault else None
+    for problem in _left_out(given.fault):
+        _say(f"left out: {problem}")
+    setup = Setup(None, seed, given.workers, given.lease_ms, before=before)
     return asyncio.run(_run(setup, databases, given.seconds, given.fault))
+
+
+def _left_out(only: list[str] | None) -> Iterator[str]:
+    """What can't be tried here, and why."""
+    if (not only or SIDE_BY_SIDE in only) and version_before() is None:
+        yield f"{SIDE_BY_SIDE}: this is no clone that has {REVISION}"
+    if libfaketime() is None:
+        yield "clocks that differ: libfaketime is not installed"
 
 
 async def _run(setup: Setup, databases: list[str], seconds: float, only: list[str] | None) -> int:
@@ -69,16 +88,19 @@ async def _run(setup: Setup, databases: list[str], seconds: float, only: list[st
 
 async def play(setup: Setup, seconds: float, only: list[str] | None = None) -> Result:
     """One round: random faults, all kinds in turn, until the time is over."""
-    end = time.monotonic() + seconds
     async with Cluster(setup) as cluster:
         await cluster.recovered("the start", timeout_s=30)
+        end = time.monotonic() + seconds
+        if setup.before is not None:
+            await side_by_side(cluster)
         kinds = [
             kind.name for kind in FAULTS.values() if kind.fits(cluster) and (not only or kind.name in only)
         ]
-        while True:
+        while kinds:
             cluster.chance.shuffle(kinds)
             if not await happen_all(cluster, kinds, until=end):
-                return await cluster.finish()
+                break
+        return await cluster.finish()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,11 @@
-"""What the processes run: items that have owners, in documents of their own and joined with their owner's name."""
+"""What the processes run: items that have owners, in documents of their own and joined with their owner's name.
+
+Beside them is a table that no read model is made from, in which commands write what they have found.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -22,6 +25,7 @@ from diptych import (
     join,
 )
 from diptych.ports import CommandContext
+from tests.acceptance.faults.history import ITEM, OWNER, Saw
 
 
 class Base(DeclarativeBase):
@@ -46,6 +50,15 @@ class Item(Base):
     key: Mapped[str] = mapped_column(code_point_text(40), unique=True)
     value: Mapped[int] = mapped_column(sa.BigInteger)
     owner_id: Mapped[int] = mapped_column(sa.ForeignKey("owners.id"), index=True)
+
+
+class Audit(Base):
+    """What a command has found, as it wrote it down."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    found: Mapped[str] = mapped_column(code_point_text(80))
 
 
 class ItemDocument(msgspec.Struct, frozen=True):
@@ -144,6 +157,52 @@ class RenameOwner(Command[bool], frozen=True):
     name: str
 
 
+class Answer(NamedTuple):
+    """Whether a command has changed anything, and what it tells of the state that it has found."""
+
+    changed: bool
+    saw: list[Saw]
+
+
+class LookAtItem(Command[Answer], frozen=True):
+    """Tells what is under a key, and changes at most the audit."""
+
+    key: str
+    audit: bool
+
+
+class LookAtOwner(Command[Answer], frozen=True):
+    """Tells an owner's name, and changes at most the audit."""
+
+    id: int
+    audit: bool
+
+
+class ClaimItem(Command[Answer], frozen=True):
+    """Adds an item, or tells as an error who is under its key."""
+
+    key: str
+    value: int
+    owner: int
+
+
+class ChangeItemOnce(Command[Answer], frozen=True):
+    """Gives an item, if it is there, a new value, unless write ``former`` did already: a careful retry of that."""
+
+    key: str
+    former: int
+    value: int
+    audit: bool
+
+
+class TakenError(Exception):
+    """What ``ClaimItem`` fails with, if somebody is there."""
+
+    def __init__(self, saw: Saw) -> None:
+        super().__init__(f"{saw.key} is taken")
+        self.saw = saw
+
+
 class ChangedMindError(Exception):
     """What ``ChangeNothing`` fails with."""
 
@@ -183,6 +242,38 @@ class Commands:
 
     async def rename_owner(self, command: RenameOwner) -> bool:
         return await self.orm.update(Owner, command.id, name=command.name)
+
+    async def look_at_item(self, command: LookAtItem) -> Answer:
+        return await self._told(await self._find(command.key), command.audit)
+
+    async def look_at_owner(self, command: LookAtOwner) -> Answer:
+        owner = await self.orm.get(Owner, command.id)
+        return await self._told(
+            Saw(OWNER, str(command.id), None if owner is None else owner.name), command.audit
+        )
+
+    async def claim(self, command: ClaimItem) -> Answer:
+        saw = await self._find(command.key)
+        if saw.value is not None:
+            raise TakenError(saw)
+        return Answer(await self.add(AddItem(command.key, command.value, command.owner)), [saw])
+
+    async def change_once(self, command: ChangeItemOnce) -> Answer:
+        saw = await self._find(command.key)
+        answer = await self._told(saw, command.audit)
+        if saw.value is None or saw.value == command.former:
+            return answer
+        await self.orm.update(Item, command.key, "key", value=command.value)
+        return answer._replace(changed=True)
+
+    async def _find(self, key: str) -> Saw:
+        item = await self.orm.get(Item, key, "key")
+        return Saw(ITEM, key) if item is None else Saw(ITEM, key, item.value, item.owner_id)
+
+    async def _told(self, saw: Saw, audit: bool) -> Answer:
+        if audit:
+            await self.orm.create(Audit, found=f"{saw.entity} {saw.key}: {saw.value}")
+        return Answer(audit, [saw])
 
 
 class GetItem(Query[Document[ItemDocument]], frozen=True):
@@ -232,7 +323,7 @@ class JoinedQueries:
 def config(database: str, redis: str | None, lease_ms: int, **settings: Any) -> ConfigService:
     """The settings of a process, quick to notice what is away."""
     values: dict[str, Any] = {
-        "redis_query_timeout_ms": 100,
+        "redis_query_timeout_ms": 250,
         "redis_command_timeout_ms": 500,
         "redis_probe_interval_ms": 50,
         "database_statement_timeout_ms": 3000,
@@ -244,10 +335,12 @@ def config(database: str, redis: str | None, lease_ms: int, **settings: Any) -> 
     return ConfigService(environ={}, **values)
 
 
-def application(configuration: ConfigService, revision: int = 1) -> Diptych:
-    """The application with this revision of its read models' declarations."""
+def application(configuration: ConfigService, revision: int = 1, *, renamed: bool = False) -> Diptych:
+    """The application with this revision of its read models' declarations, or with other names for them."""
     for model in READ_MODELS:
         model.revision = revision
+        if renamed:
+            model.__name__ = f"Renamed{model.__name__}"
     return Diptych(
         configuration,
         models=Base,

@@ -1,20 +1,40 @@
 """What is wrong in a history. Functions of the records alone; nothing is asked of any server.
 
 The change log gives the true order of each key's states: positions of one key are in the order of its commits. A read
-may show any state from the newest one that was acknowledged before the read began, on to the newest one whose command
-was begun before the read ended. Everything else is an anomaly: an older state is stale, another is invented.
+may show any state from the newest one that an answer vouched for before the read began, on to the newest one whose
+command was begun before the read ended. Everything else is an anomaly: an older state is stale, another is invented.
+
+Who vouches for a state, ``timelines.visible_from`` says: not only the command that made it, but every one that was
+answered after it had built on it, or had told of it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tests.acceptance.faults.history import NEVER, Entry, Get, History, LogRow, Page, Write
-
-ITEM, OWNER = "Item", "Owner"
+from tests.acceptance.faults.history import (
+    ITEM,
+    NEVER,
+    OWNER,
+    Entry,
+    Get,
+    History,
+    LogRow,
+    Page,
+    Write,
+)
+from tests.acceptance.faults.timelines import (
+    ABSENT,
+    NO_TIMELINE,
+    State,
+    Timeline,
+    Timelines,
+    timelines_of,
+    visible_from,
+    vouched_by_themselves,
+)
 
 
 class Anomaly(NamedTuple):
@@ -27,85 +47,18 @@ class Anomaly(NamedTuple):
     text: str
 
 
-class State(NamedTuple):
-    """A key from one position of the log to its next. ``value`` None: there is no row with this key."""
-
-    position: int
-    value: int | str | None
-    owner: int | None
-    write: int
-    begun: int
-    acknowledged: int
-
-
-ABSENT = State(0, None, None, 0, 0, 0)
-
-
-class Timeline:
-    """The states of one key in the order of the log, and which of them a read may show."""
-
-    def __init__(self, states: Sequence[State]) -> None:
-        self.states = (ABSENT, *states)
-        acknowledged = sorted((state.acknowledged, n) for n, state in enumerate(self.states))
-        self._times = [at for at, _ in acknowledged if at != NEVER]
-        self._newest: list[int] = []
-        for _, n in acknowledged[: len(self._times)]:
-            self._newest.append(max(n, self._newest[-1]) if self._newest else n)
-        # From here on all states were begun after …: a search for what a read may show ends there.
-        self._begun_after = [state.begun for state in self.states]
-        for n in range(len(self.states) - 2, -1, -1):
-            self._begun_after[n] = min(self._begun_after[n], self._begun_after[n + 1])
-        self._of_value: dict[tuple[Any, Any], int] = {}
-        for n, state in enumerate(self.states):
-            if state.value is not None:
-                self._of_value[state.value, state.owner] = n
-
-    def oldest_for(self, begun: int) -> int:
-        """Which state is the oldest that a read begun then may show."""
-        return self._newest[bisect_left(self._times, begun) - 1]
-
-    def possible(self, begun: int, ended: int) -> Iterator[State]:
-        """What a read of this time may show."""
-        for n in range(self.oldest_for(begun), len(self.states)):
-            if self._begun_after[n] > ended:
-                return
-            if self.states[n].begun <= ended:
-                yield self.states[n]
-
-    def number_of(self, value: int | str, owner: int | None) -> int | None:
-        """Which state has this value, if any ever had."""
-        return self._of_value.get((value, owner))
-
-
-Timelines = Mapping[tuple[str, str], Timeline]
-_EMPTY = Timeline([])
-
-
 def check(history: History) -> list[Anomaly]:
     """Every anomaly of the history, but for the state at its end (``check_end``)."""
-    timelines = timelines_of(history)
+    by_themselves = timelines_of(history, vouched_by_themselves(history))
+    timelines = timelines_of(history, visible_from(history, by_themselves))
     return [
         *check_log(history),
         *check_writes(history),
+        *(anomaly for write in history.writes.values() for anomaly in check_answer(write, by_themselves)),
         *check_failures(history),
         *(anomaly for get in history.gets for anomaly in check_get(get, timelines, history.writes)),
         *check_pages(history, timelines),
     ]
-
-
-def timelines_of(history: History) -> dict[tuple[str, str], Timeline]:
-    """By entity and key. A change of the key ends one row's time under the old one and begins it under the new."""
-    states: dict[tuple[str, str], list[State]] = {}
-    for row in history.log:
-        write = history.writes.get(row.write)
-        begun, acknowledged = (write.begun, write.acknowledged) if write else (0, NEVER)
-        if row.old_key is not None and (row.kind == "deleted" or row.old_key != row.key):
-            gone = State(row.position, None, None, row.write, begun, acknowledged)
-            states.setdefault((row.entity, row.old_key), []).append(gone)
-        if row.kind != "deleted":
-            state = State(row.position, row.value, row.owner, row.write, begun, acknowledged)
-            states.setdefault((row.entity, row.key), []).append(state)
-    return {key: Timeline(found) for key, found in states.items()}
 
 
 # The log and the commands
@@ -140,6 +93,15 @@ def check_writes(history: History) -> Iterator[Anomaly]:
             yield _of_write("unexpected error", write, write.note)
 
 
+def check_answer(write: Write, timelines: Timelines) -> Iterator[Anomaly]:
+    """Whether what an answer tells was there at some moment of its command."""
+    for saw in write.saw or () if write.answered != NEVER else ():
+        timeline = timelines.get((saw.entity, saw.key), NO_TIMELINE)
+        if timeline.seen(saw, write) is None:
+            told = f"told of {saw.entity} {saw.key!r}: {saw.value if saw.is_told else 'taken'!r}, which was not so"
+            yield _of_write("impossible answer", write, told)
+
+
 def _of_write(kind: str, write: Write, text: str) -> Anomaly:
     entity = OWNER if write.kind == "rename owner" else ITEM
     return Anomaly(kind, entity, write.keys[0], write.ended, f"write {write.number}, {write.kind}: {text}")
@@ -159,14 +121,14 @@ def check_failures(history: History) -> Iterator[Anomaly]:
 
 def check_get(get: Get, timelines: Timelines, writes: Mapping[int, Write]) -> Iterator[Anomaly]:
     """Whether a document, in each of its parts, is one that this read may show."""
-    timeline = timelines.get((ITEM, get.key), _EMPTY)
+    timeline = timelines.get((ITEM, get.key), NO_TIMELINE)
     told = f"{'joined' if get.joined else 'document'} {get.key!r} from {get.store} {get.reason}".rstrip()
     if get.value is None:
         oldest = timeline.states[timeline.oldest_for(get.begun)]
         if oldest.value is not None and all(
             s.value is not None for s in timeline.possible(get.begun, get.ended)
         ):
-            text = f"{told}: not found, though {_named(oldest)} was acknowledged"
+            text = f"{told}: not found, though {_vouched(oldest)}"
             yield Anomaly("missing document", ITEM, get.key, get.ended, text)
         return
     if get.found != get.key:
@@ -176,7 +138,7 @@ def check_get(get: Get, timelines: Timelines, writes: Mapping[int, Write]) -> It
         yield Anomaly(fault[0], ITEM, get.key, get.ended, f"{told}: {fault[1]}")
     if get.joined:
         owner = str(get.owner)
-        names = timelines.get((OWNER, owner), _EMPTY)
+        names = timelines.get((OWNER, owner), NO_TIMELINE)
         if fault := _fault_of(names, get.owner_name or "", None, get.begun, get.ended, writes):
             yield Anomaly(fault[0], OWNER, owner, get.ended, f"{told}, its owner {owner}: {fault[1]}")
 
@@ -201,14 +163,14 @@ def _fault_of(
         return None
     newest = timeline.states[oldest]
     kind = "resurrected delete" if newest.value is None else "stale read"
-    return kind, f"{_named(state)}, though {_named(newest)} was acknowledged before"
+    return kind, f"{_named(state)}, though {_vouched(newest)}"
 
 
 def _invented(value: int | str, writes: Mapping[int, Write]) -> tuple[str, str]:
     write = writes.get(_number_in(value))
     if write is None:
         return "value never written", f"{value!r}, which nobody wrote"
-    if write.outcome in ("failed", "unknown"):
+    if write.outcome in ("failed", "unknown", "undone"):
         return (
             "value never committed",
             f"{value!r} of a write that ended with {write.outcome!r} and is not in the log",
@@ -223,6 +185,12 @@ def _number_in(value: int | str) -> int:
 def _named(state: State) -> str:
     what = "the deletion" if state.value is None else repr(state.value)
     return f"{what} (position {state.position}, write {state.write})"
+
+
+def _vouched(state: State) -> str:
+    if state.by == state.write:
+        return f"{_named(state)} was acknowledged before"
+    return f"{_named(state)} was behind the answer to write {state.by}, which came before"
 
 
 # Reads of lists
@@ -265,7 +233,7 @@ def _check_page(
     shown = {entry.key for entry in page.entries}
     yield from _check_shape(page, told)
     for entry in page.entries:
-        timeline = items.get(entry.key, _EMPTY)
+        timeline = items.get(entry.key, NO_TIMELINE)
         if fault := _fault_of(timeline, entry.value, entry.owner, page.begun, page.ended, writes):
             kind = {"stale read": "stale entry", "resurrected delete": "deleted entry"}.get(
                 fault[0], fault[0]
@@ -276,7 +244,7 @@ def _check_page(
             continue
         states = items[key].possible(page.begun, page.ended)
         if all(state.value is not None and _covers(page, key, state) for state in states):
-            text = f"{told}: {key!r} is not on it, though {_named(state)} was acknowledged before"
+            text = f"{told}: {key!r} is not on it, though {_vouched(state)}"
             yield Anomaly("missing entry", ITEM, key, page.ended, text)
 
 
@@ -331,6 +299,7 @@ def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
     for row in log:
         if row.entity == OWNER:
             owners[row.key] = str(row.value)
+        if row.entity != ITEM:
             continue
         items.pop(row.old_key or "", None)
         if row.kind != "deleted":

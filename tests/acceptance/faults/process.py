@@ -9,7 +9,7 @@ import signal
 
 import psutil
 
-from tests.acceptance.faults.worker import Options
+from tests.acceptance.faults.load import Options
 from tests.servers import forget_process, watch_process
 
 

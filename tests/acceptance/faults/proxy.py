@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 from collections import deque
@@ -52,10 +53,11 @@ class Link:
         self.cut()
         await asyncio.sleep(0)  # the transports close their sockets in the loop's next turn
 
-    def cut(self) -> None:
-        """Resets every connection, both ways; what was held is lost."""
+    def cut(self, share: float = 1.0) -> None:
+        """Resets every connection, or this share of them, both ways; what was held is lost."""
         for connection in list(self.connections):
-            connection.cut()
+            if random.random() < share:
+                connection.cut()
 
     def refuse(self) -> None:
         """Cuts, and resets whoever connects from now on."""
@@ -84,6 +86,10 @@ class Link:
         """Leads to another server, for which every connection is cut: no proxy may swap it behind a connection."""
         self.target = target
         self.cut()
+
+    def lead_new_to(self, target: int) -> None:
+        """Leads those to another server who connect from now on, as a name does that is given another address."""
+        self.target = target
 
     async def flap(self, period_s: float) -> None:
         """Refuses for half of each period and passes for the other, until it is cancelled."""

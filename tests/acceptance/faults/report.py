@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tests.acceptance.faults.checker import ITEM, OWNER, Anomaly, timelines_of
-from tests.acceptance.faults.history import NEVER, Get, History, Page, process_of
+from tests.acceptance.faults.checker import Anomaly
+from tests.acceptance.faults.history import ITEM, NEVER, OWNER, Get, History, Page, process_of
+from tests.acceptance.faults.timelines import timelines_of
 
 _AROUND_NS = 700_000_000
 _LINES = 24
@@ -110,7 +111,7 @@ def _around(anomaly: Anomaly, history: History) -> Iterator[tuple[int, str]]:
 
 
 def _writes_around(anomaly: Anomaly, history: History) -> Iterator[tuple[int, str]]:
-    timeline = timelines_of(history).get((anomaly.entity, anomaly.key))
+    timeline = timelines_of(history, {}).get((anomaly.entity, anomaly.key))
     for state in timeline.states[1:] if timeline is not None else ():
         write = history.writes.get(state.write)
         if write is None or not (_near(write.begun, anomaly) or _near(write.ended, anomaly)):

@@ -1,0 +1,100 @@
+"""The commands that processes send, by names and keys; and what their answers tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from diptych import Command, DuplicateError
+from tests.acceptance.faults import application as app
+from tests.acceptance.faults.history import ITEM, Saw
+
+OWNERS = 3
+"""How many owners there are, numbered from 1."""
+
+KINDS = (
+    "add",
+    "change",
+    "delete",
+    "re-create",
+    "rename",
+    "change several",
+    "change nothing",
+    "rename owner",
+    "look",
+    "look at owner",
+    "claim",
+)
+
+MIX = (16, 30, 12, 10, 5, 8, 4, 8, 3, 1, 3)
+"""How often each of ``KINDS`` is sent. The last three tell what they have found; a shorter mix has none of them."""
+
+MIX_BEFORE = MIX[:8]
+"""The same for processes of the version before, who know the first eight."""
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A command: write number ``write``, of some kind, on these keys (of items, or one of an owner).
+
+    ``former`` is the write that a "retry" repeats; ``audit`` has a command that looks write down what it has found.
+    """
+
+    kind: str
+    keys: list[str]
+    write: int
+    former: int = 0
+    audit: bool = False
+
+    @property
+    def owner(self) -> int:
+        """The owner that an item is given."""
+        return 1 + self.write // 3 % OWNERS
+
+    def command(self) -> Command[Any]:
+        """The message for the bus."""
+        key, write, owner = self.keys[0], self.write, self.owner
+        match self.kind:
+            case "add":
+                return app.AddItem(key, write, owner)
+            case "change":
+                return app.ChangeItem(key, write, owner if write % 3 == 0 else None)
+            case "delete":
+                return app.DeleteItem(key)
+            case "re-create":
+                return app.RecreateItem(key, write, owner)
+            case "rename":
+                return app.RenameItem(key, self.keys[1], write)
+            case "change several":
+                return app.ChangeItems(self.keys, write)
+            case "change nothing":
+                return app.ChangeNothing(key, write)
+            case "rename owner":
+                return app.RenameOwner(int(key), str(write))
+            case "look":
+                return app.LookAtItem(key, self.audit)
+            case "look at owner":
+                return app.LookAtOwner(int(key), self.audit)
+            case "claim":
+                return app.ClaimItem(key, write, owner)
+            case "retry":
+                return app.ChangeItemOnce(key, self.former, write, self.audit)
+        raise ValueError(f"no such kind of command: {self.kind}")
+
+    def told_by(self, answer: bool | app.Answer) -> tuple[str, list[Saw]]:
+        """The outcome, as ``End`` has it, and what this answer tells of what was found."""
+        if isinstance(answer, app.Answer):
+            return ("done" if answer.changed else "nothing"), answer.saw
+        if answer or self.kind == "rename owner":
+            return ("done" if answer else "nothing"), []
+        # What it was to change was not there.
+        keys = self.keys if self.kind == "change several" else self.keys[:1]
+        return "nothing", [Saw(ITEM, key) for key in keys]
+
+    def told_by_error(self, error: Exception) -> list[Saw]:
+        """What this refusal tells."""
+        if isinstance(error, app.TakenError):
+            return [error.saw]
+        if isinstance(error, DuplicateError):
+            return [Saw(ITEM, self.keys[-1], is_told=False)]
+        return []

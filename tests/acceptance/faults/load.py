@@ -1,0 +1,282 @@
+"""The load of one process: the tasks that read and write, and what they record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from diptych import ConflictError, ConstraintError, Document, UnavailableError
+from diptych.context import request_scope
+from tests.acceptance.faults import application as app
+from tests.acceptance.faults.commands import KINDS, MIX, OWNERS, Step
+from tests.acceptance.faults.history import PROCESS, Begin, End, Entry, Failure, Get, Page, Saw, Writer, now
+
+KIN = tuple(f"k{n}" for n in range(4))
+"""The keys of items that only stories change, and everybody reads."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a process is started with.
+
+    ``number`` is its own in the run. ``renamed``: its read models have other names.
+    ``script``: not an application, but ``ORMService`` alone, which only writes.
+    ``readers`` and ``writers`` are tasks; between two operations each waits its ``pause_ms`` on average. ``mix`` says
+    how often each kind of command is sent, in the order of ``KINDS``.
+    """
+
+    number: int
+    database: str
+    redis: str | None
+    history: str
+    seed: int = 0
+    lease_ms: int = 2000
+    revision: int = 1
+    renamed: bool = False
+    script: bool = False
+    broken_rule: str | None = None
+    readers: int = 3
+    writers: int = 2
+    read_pause_ms: float = 8
+    write_pause_ms: float = 20
+    hot: int = 6
+    cold: int = 30
+    mix: tuple[int, ...] = MIX
+    settings: dict[str, Any] = {}
+
+
+class Load:
+    """The tasks that read and write, and what they record."""
+
+    def __init__(self, options: Options, writer: Writer, bus: Any, tell: Callable[[str], None]) -> None:
+        self._options = options
+        self.record = writer.add
+        self._bus = bus
+        self._tell = tell
+        self._random = random.Random(f"{options.seed}.{options.number}")
+        self._last_write = options.number * PROCESS
+        self._readers: set[asyncio.Task[None]] = set()
+        self._operations: set[asyncio.Task[None]] = set()
+        self._stores: dict[str, str] = {}
+        self._cancelling: asyncio.Task[None] | None = None
+        self._writers: set[asyncio.Task[None]] = set()
+        self.favour(options.hot, options.cold, options.mix)
+
+    def start(self) -> None:
+        """Begins to read and write."""
+        self.start_writing()
+        for _ in range(0 if self._options.script else self._options.readers):
+            self._spawn(self._readers, self._read_on())
+
+    def start_writing(self) -> None:
+        """Begins to send commands."""
+        for _ in range(self._options.writers):
+            self._spawn(self._writers, self._write_on())
+
+    async def stop(self) -> None:
+        """Lets what is under way come to its end, and begins nothing more."""
+        self.cancel_at_random(on=False)
+        for task in self._readers:
+            task.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+        await self.stop_writing()
+
+    async def stop_writing(self) -> None:
+        """Begins no more commands, and lets those that are under way come to their end."""
+        for task in self._writers:
+            task.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+        await asyncio.gather(*self._operations, return_exceptions=True)
+
+    def favour(self, hot: int, cold: int, mix: Sequence[int]) -> None:
+        """So many keys, and how often each kind of command is sent, from now on."""
+        self._hot = [f"h{n}" for n in range(hot)]
+        self._cold = [f"c{n:02}" for n in range(cold)]
+        self._mix = mix
+
+    def cancel_at_random(self, *, on: bool) -> None:
+        """Whether operations are cancelled, each at whatever it awaits."""
+        if self._cancelling is not None:
+            self._cancelling.cancel()
+            self._cancelling = None
+        if on:
+            self._cancelling = asyncio.get_running_loop().create_task(self._cancel_on())
+
+    async def do(self, steps: Sequence[Step]) -> None:
+        """Sends these commands, one after the other, and asks after each for all that it names."""
+        for step in steps:
+            await self._do(self._write(step))
+            if not self._options.script and not step.kind.endswith("owner"):
+                await asyncio.gather(*(self._get(key) for key in step.keys), self._browse("key"))
+                await asyncio.gather(*(self._get_joined(key) for key in step.keys))
+
+    async def burst(self, key: str, count: int) -> None:
+        """So many equal queries at once."""
+        await asyncio.gather(*(self._get(key) for _ in range(count)))
+
+    async def rebuild(self) -> None:
+        """A planned rebuild of the read models of this process."""
+        for model in app.READ_MODELS:
+            await self._bus.rebuild(model)
+
+    def _spawn(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    async def _cancel_on(self) -> None:
+        while True:
+            # Turns of the loop, not time: a cancellation is to hit each of the awaits.
+            for _ in range(self._random.randrange(1, 60)):
+                await asyncio.sleep(0)
+            await asyncio.sleep(self._random.random() * 0.02)
+            if self._operations:
+                self._random.choice(sorted(self._operations, key=id)).cancel()
+
+    async def _read_on(self) -> None:
+        while True:
+            await self._do(self._some_read())
+            await self._pause(self._options.read_pause_ms)
+
+    async def _write_on(self) -> None:
+        while True:
+            step = self._some_step()
+            await self._do(self._write(step))
+            if not self._options.script and self._random.random() < 0.5:
+                # The sternest reader is the one who has just been told.
+                await self._do(self._get(step.keys[0]))
+            await self._pause(self._options.write_pause_ms)
+
+    async def _do(self, operation: Coroutine[Any, Any, None]) -> None:
+        """Awaits it in a task of its own, which can be cancelled without ending the load."""
+        task = self._spawn(self._operations, operation)
+        try:
+            await asyncio.wait([task])
+        finally:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _pause(self, mean_ms: float) -> None:
+        await asyncio.sleep(self._random.random() * mean_ms * 2 / 1000)
+
+    def _some_key(self) -> str:
+        return self._random.choice(self._hot if self._random.random() < 0.75 else self._cold)
+
+    # Reads
+
+    def _some_read(self) -> Coroutine[Any, Any, None]:
+        chance = self._random.random()
+        key = self._random.choice(KIN) if self._random.random() < 0.2 else self._some_key()
+        if chance < 0.55:
+            return self._get(key)
+        if chance < 0.8:
+            return self._get_joined(key)
+        return self._browse(self._random.choice(["key", "value"]))
+
+    async def _get(self, key: str) -> None:
+        async with self._recording_failure("get", key) as begun:
+            document = await self._bus.ask(app.GetItem(key))
+            ended = now()
+            item = self._decoded(document, app.ItemDocument, "get")
+            served = document.served
+            get = Get(key, self._options.number, begun, ended, served.store, served.reason or "")
+            if item is not None:
+                get = msgspec.structs.replace(get, value=item.value, owner=item.owner_id, found=item.key)
+            self.record(get)
+
+    async def _get_joined(self, key: str) -> None:
+        async with self._recording_failure("joined", key) as begun:
+            document = await self._bus.ask(app.GetOwnedItem(key))
+            ended = now()
+            item = self._decoded(document, app.OwnedItemDocument, "joined")
+            served = document.served
+            get = Get(key, self._options.number, begun, ended, served.store, served.reason or "", joined=True)
+            if item is not None:
+                replaced = {"owner_name": item.owner_name, "found": item.key}
+                get = msgspec.structs.replace(get, value=item.value, owner=item.owner_id, **replaced)
+            self.record(get)
+
+    def _decoded(self, document: Document[Any], kind: type[Any], what: str) -> Any:
+        self._note_store(what, document.served.store)
+        return None if document.body is None else msgspec.json.decode(document.body, type=kind)
+
+    async def _browse(self, order: str) -> None:
+        """A page, and now and then the one after it."""
+        cursor, last = None, None
+        limit = self._random.choice([3, 10, 10, 60])
+        for _ in range(self._random.choice([1, 1, 2, 4])):
+            async with self._recording_failure("page", order) as begun:
+                page = await self._bus.ask(app.ListItems(order, limit, cursor))
+                ended = now()
+                self._note_store("page", page.served.store)
+                items = page.decode()
+                cursor = items.next
+                entries = [Entry(item.key, item.value, item.owner_id) for item in items.items]
+                served = page.served.store, page.served.reason or ""
+                process, more = self._options.number, cursor is not None
+                self.record(Page(order, last, limit, process, begun, ended, *served, more, entries))
+                last = entries[-1][:2] if entries else None
+            if cursor is None:
+                return
+
+    @contextlib.asynccontextmanager
+    async def _recording_failure(self, kind: str, key: str) -> AsyncIterator[int]:
+        begun = now()
+        try:
+            yield begun
+        except UnavailableError as error:
+            self.record(Failure(kind, key, begun, now(), told(error), expected=True))
+            self._note_store(kind, "none")
+            await asyncio.sleep(0.02)
+        except Exception as error:
+            self.record(Failure(kind, key, begun, now(), told(error), expected=False))
+            await asyncio.sleep(0.1)
+
+    def _note_store(self, what: str, store: str) -> None:
+        if self._stores.get(what) != store:
+            self._stores[what] = store
+            self._tell(f"store {what} {store}")
+
+    # Writes
+
+    def _some_step(self) -> Step:
+        self._last_write += 1
+        key, owner = self._some_key(), str(self._random.randint(1, OWNERS))
+        kind = self._random.choices(KINDS[: len(self._mix)], self._mix)[0]
+        keys = [key]
+        if kind == "rename":
+            keys = [key, self._some_key()]
+        elif kind == "change several":
+            keys = [*sorted(self._random.sample(self._hot, 2)), self._random.choice(self._cold)]
+        elif kind.endswith("owner"):
+            keys = [owner]
+        return Step(kind, keys, self._last_write, audit=self._random.random() < 0.5)
+
+    async def _write(self, step: Step) -> None:
+        number = step.write
+        request_scope.set({"headers": [(b"x-request-id", b"%d" % number)]})
+        self.record(Begin(number, step.kind, step.keys, now()))
+        outcome, note = "unknown", ""
+        saw: list[Saw] = []
+        try:
+            outcome, saw = step.told_by(await self._bus.execute(step.command()))
+        except (ConstraintError, ConflictError, app.ChangedMindError, app.TakenError) as error:
+            outcome, note, saw = "failed", told(error), step.told_by_error(error)
+        except UnavailableError as error:
+            note = told(error)
+        except asyncio.CancelledError:
+            note = "cancelled"
+            raise
+        except Exception as error:
+            outcome, note = "error", told(error)
+        finally:
+            self.record(End(number, outcome, now(), note, saw))
+
+
+def told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

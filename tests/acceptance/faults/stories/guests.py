@@ -1,0 +1,53 @@
+"""Others that come for a while."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tests.acceptance.faults.driver import Cluster
+from tests.acceptance.faults.schedule import fault
+
+
+@fault("rebuild under writes", "process", "redis")
+async def rebuild(cluster: Cluster, chance: random.Random) -> None:
+    """One that another fault, at the same time, makes fail is tried again."""
+    worker, told = chance.choice(cluster.alive), None
+    for _ in range(5):
+        await worker.order("rebuild")
+        told = await worker.hears("finished rebuild", "failed rebuild", timeout_s=20)
+        if told == "finished rebuild":
+            return
+        await cluster.recovered("a rebuild that failed")
+    raise AssertionError(f"process {worker.number}: {told}")
+
+
+@fault("two versions of the declaration deployed at once", "process")
+async def two_versions(cluster: Cluster, chance: random.Random) -> None:
+    await for_a_while(cluster, chance, revision=2)
+
+
+@fault("a read model has another name in some process", "process")
+async def renamed(cluster: Cluster, chance: random.Random) -> None:
+    """What it leaves in Redis and in the fence is nobody's when it has gone."""
+    await for_a_while(cluster, chance, renamed=True)
+
+
+@fault("a process without Redis", "process")
+async def without_redis(cluster: Cluster, chance: random.Random) -> None:
+    await for_a_while(cluster, chance, redis=None)
+
+
+@fault("a script with ORMService alone", "process")
+async def script(cluster: Cluster, chance: random.Random) -> None:
+    await for_a_while(cluster, chance, script=True)
+
+
+async def for_a_while(cluster: Cluster, chance: random.Random, **changed: Any) -> None:
+    """Has another process run for a few leases, and end in good order or not."""
+    guest = await cluster.start_worker(len(cluster.links), **changed)
+    await cluster.leases(chance.uniform(2, 4))
+    if chance.random() < 0.5:
+        await guest.kill()
+    else:
+        await guest.quit()
