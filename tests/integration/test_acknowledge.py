@@ -574,6 +574,19 @@ async def test_a_read_model_that_cannot_be_looked_at_is_waited_for_only_if_it_ma
         fence.change(passes_started=5, passes_completed=5)
 
 
+@pytest.mark.parametrize("changes", [(), (CHANGE,)])
+async def test_under_a_lease_without_a_generation_everybody_waits(changes):
+    """★ The database was put elsewhere: what is still trusted is of another history, which this log does not tell."""
+    fence, _, acknowledger = left_behind(brings=True)
+    fence.log = []
+    fence.change(generation="", ready=False, cursor=None)
+    await acknowledger.prepare()
+    task = asyncio.create_task(acknowledger.acknowledge(acknowledger.ending(changes, {"loans"})))
+    assert await is_held(task)
+    fence.change(now=100.1)
+    await task
+
+
 async def test_too_many_changes_to_look_at_are_left_to_a_pass():
     fence, side, acknowledger = left_behind(brings=True)
     fence.more = True

@@ -158,7 +158,7 @@ class Acknowledger:
         since = EVERYTHING
         for row in (self._rows or {}).values():
             arrivals = self._arrivals.get(row.id)
-            if arrivals is not None and _is_leased(row) and self._can_look(row.id):
+            if arrivals is not None and self._can_look(row):
                 arrivals.advance(row)
                 since = min(since, arrivals.seen, key=lambda snapshot: snapshot.stamp)
         self._own.forget(since)
@@ -166,15 +166,16 @@ class Acknowledger:
 
     def _take(self, sight: Sight) -> _Seen:
         self._note(sight.rows)
-        looked = (row for row in sight.rows.values() if _is_leased(row) and self._can_look(row.id))
+        looked = filter(self._can_look, sight.rows.values())
         return _Seen(sight, {row.id: self._arrivals_of(row).took(sight, row) for row in looked})
 
     def _note(self, rows: Rows) -> None:
         self._rows = rows
         self._known = {row.id: Known(row.incarnation, row.generation) for row in rows.values()}
 
-    def _can_look(self, fence: FenceId) -> bool:
-        return self.read_side is not None and self.read_side.can_look(fence)
+    def _can_look(self, row: FenceRow) -> bool:
+        is_there = _is_leased(row) and row.cursor is not None
+        return is_there and self.read_side is not None and self.read_side.can_look(row.id)
 
     def _arrivals_of(self, row: FenceRow) -> Arrivals:
         known = Known(row.incarnation, row.generation)
@@ -231,7 +232,9 @@ class Acknowledger:
 
     async def _concerns(self, row: FenceRow, ending: Ending) -> bool:
         """Whether a read model that changes can't be looked for in may lack something that the command rests on."""
-        if any(change.entity.table in row.tables for change in ending.changes):
+        # ★ A lease without a generation: the database was put elsewhere, and somebody may still trust what was there.
+        # The log of this history does not tell what that lacks.
+        if row.cursor is None or any(change.entity.table in row.tables for change in ending.changes):
             return True
         if row.tables.isdisjoint(ending.touched):
             return False
