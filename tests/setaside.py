@@ -232,9 +232,9 @@ def shop(database_url: str, redis_url: str | None = None, *, joined: bool = True
     )
 
 
-def read_models(app: Diptych) -> list[ReadModel[Any]]:
+def read_models(app: Diptych, query: type[Query[Any]] = Get) -> list[ReadModel[Any]]:
     """The plain one, and the joined one if there is, as the application's own handler has them."""
-    return app._run.bus.handler_of(Get).__self__.models  # type: ignore[no-any-return,attr-defined]
+    return app._run.bus.handler_of(query).__self__.models  # type: ignore[no-any-return,attr-defined]
 
 
 async def health_of(app: Diptych) -> ReadModelHealth:

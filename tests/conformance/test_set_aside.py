@@ -5,10 +5,15 @@ from __future__ import annotations
 import datetime
 import logging
 import time
+from typing import Annotated, Any
 
+import msgspec
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import UnreadableRowError, by
+from diptych import ConfigService, Diptych, Query, ReadModel, UnreadableRowError, by
 from tests.catalogue import answered_by, eventually, fence_row, stop_keeper
 from tests.setaside import (
     CAUSES,
@@ -231,3 +236,101 @@ async def test_a_row_that_the_class_can_not_load_is_mended_or_deleted_by_a_comma
         assert await looked_up(products, "c") == (None,)
         assert (await health_of(app)).set_aside == 0
         await compare(app, sql, SKUS)
+
+
+class OfPostgres(DeclarativeBase):
+    pass
+
+
+class Reading(OfPostgres):
+    """Types whose values the driver has no word for, or gives as something else."""
+
+    __tablename__ = "readings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host: Mapped[Any] = mapped_column(postgresql.INET, default="10.0.0.1")
+    day: Mapped[datetime.date] = mapped_column(default=datetime.date(2024, 1, 2))
+    moment: Mapped[datetime.datetime] = mapped_column(sa.DateTime(timezone=True), default=sa.func.now())
+    time: Mapped[datetime.time] = mapped_column(default=datetime.time(1))
+    lasts: Mapped[datetime.timedelta] = mapped_column(sa.Interval, default=datetime.timedelta(1))
+
+
+class ReadingDocument(msgspec.Struct):
+    id: int
+    day: datetime.date
+    moment: Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+    time: datetime.time
+    lasts: datetime.timedelta
+
+
+class Readings(ReadModel[Reading]):
+    key = Reading.id
+    document = ReadingDocument
+    lists = (by(Reading.id), by(Reading.day))
+
+
+class HostDocument(msgspec.Struct):
+    id: int
+    host: Any
+
+
+class Hosts(ReadModel[Reading]):
+    key = Reading.id
+    document = HostDocument
+    lists = (by(Reading.id),)
+
+
+class AskReadings(Query[None]):
+    pass
+
+
+class ReadingQueries:
+    def __init__(self, readings: Readings, hosts: Hosts) -> None:
+        self.models = [readings, hosts]
+
+    async def ask(self, query: AskReadings) -> None: ...
+
+
+async def test_what_only_postgresql_can_hold_is_set_aside(postgres_url, redis_url):
+    settings: dict[str, Any] = {
+        "redis_query_timeout_ms": 2000,
+        "redis_probe_interval_ms": 20,
+        "lease_ms": 10_000,
+    }
+    spoilt = {
+        2: ("day", "'0044-03-15 BC'"),
+        3: ("moment", "'infinity'"),
+        4: ("moment", "'0044-03-15 10:00 BC'"),
+        5: ("time", "'24:00'"),
+        6: ("lasts", "'3000000 years'"),
+    }
+
+    def readings(**more: Any) -> Diptych:
+        config = ConfigService(environ={}, database_url=postgres_url, **settings, **more)
+        return Diptych(config, models=OfPostgres, handlers=[ReadingQueries], read_models=[Readings, Hosts])
+
+    async with readings(redis_url=redis_url) as app, readings() as sql:
+        await answered_by(app, "redis")
+        for _ in range(7):
+            await app.orm.create(Reading)
+        await write_raw(
+            app,
+            *(
+                f"UPDATE readings SET {field} = {value} WHERE id = {id}"
+                for id, (field, value) in spoilt.items()
+            ),
+        )
+        await rebuild(app)
+        (plain, hosts), (plain_sql, hosts_sql) = (read_models(one, AskReadings) for one in (app, sql))
+        for id, (field, _) in spoilt.items():
+            for model in (plain, plain_sql):
+                with pytest.raises(UnreadableRowError) as raised:
+                    await model.get(id)
+                assert (raised.value.key, raised.value.field) == (id, field)
+        for order in plain.lists:
+            for limit in (1, 3, 500):
+                from_redis, from_sql = await walk(plain, order, limit), await walk(plain_sql, order, limit)
+                assert (from_redis.pages, from_redis.stores) == (from_sql.pages, {"redis"})
+        pages = [await model.page() for model in (hosts, hosts_sql)]
+        assert [(page.served.store, page.set_aside) for page in pages] == [("redis", 7), ("sql", 7)]
+        assert pages[0].body == pages[1].body

@@ -70,6 +70,10 @@ class Notices:
         self._told: dict[bytes, str] = {}
         self._is_full = False
 
+    def concern(self, body: bytes) -> bool:
+        """Whether there is anything to take note of: for nearly all documents there is not."""
+        return bool(self._told) or body.startswith(MARK)
+
     def met(self, key: bytes, body: bytes) -> None:
         """Takes note of what is to be answered for this key now: a document, or what stands in its place."""
         if body.startswith(MARK):

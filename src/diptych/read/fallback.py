@@ -48,7 +48,7 @@ class SqlFallback:
         if rows is None:
             async with self._patience():
                 return await self._documents.answer(key, partial(self._wait_for_one, key))
-        return self._answer(rows[0]).body if rows else None
+        return self._document(rows[0]) if rows else None
 
     async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
         """A page of a list as JSON bytes."""
@@ -64,7 +64,7 @@ class SqlFallback:
 
     async def _wait_for_one(self, key: Any) -> bytes | None:
         row = await self._source.one(key)
-        return None if row is None else self._answer(row).body
+        return None if row is None else self._document(row)
 
     async def _wait_for_page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
         """Reads on past rows that SQL orders somewhere and Redis can't: they have no places in the list.
@@ -86,21 +86,25 @@ class SqlFallback:
 
     async def _listed(self, rows: list[Row], index: ListIndex) -> list[_Listed]:
         """Those of the rows that have places in the list."""
-        number = self._projection.lists.index(index)
         listed: list[_Listed] = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             await self._pace.keep()
-            for row in rows[start : start + _ROWS_AT_ONCE]:
-                places, body = self._answer(row)
-                if places[number]:
-                    listed.append(_Listed(row, places[number], body))
+            some = rows[start : start + _ROWS_AT_ONCE]
+            listed += [
+                _Listed(row, self._document(row))
+                for row in some
+                if self._projection.is_placed(row) or index.sort_key(row)
+            ]
         return listed
 
-    def _answer(self, row: Row) -> _Answer:
-        places = self._projection.places(row)
-        body = self._projection.body(row, places)
-        self._projection.notices.met(self._projection.key_of(row), body)
-        return _Answer(places, body)
+    def _document(self, row: Row) -> bytes:
+        """The document of a row, or what stands in its place."""
+        projection = self._projection
+        places = () if projection.is_placed(row) else projection.places(row)
+        body = projection.body(row, places)
+        if projection.notices.concern(body):
+            projection.notices.met(projection.key_of(row), body)
+        return body
 
     @contextlib.asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:
@@ -113,23 +117,15 @@ class SqlFallback:
             raise DatabaseBusyError("SQL did not answer a query within DATABASE_TIMEOUT_MS") from error
 
 
-class _Answer(NamedTuple):
-    """A row's place in each list, and its document."""
-
-    places: tuple[bytes, ...]
-    body: bytes
-
-
 class _Listed(NamedTuple):
-    """A row with its place in a list, and its document."""
+    """A row that has a place in a list, and its document."""
 
     row: Row
-    place: bytes
     body: bytes
 
 
 def _page_of(listed: list[_Listed], index: ListIndex, limit: int) -> PageBody:
     """A page that begins with the first of these. Whether there is one more than it shows decides on the cursor."""
     shown = listed[:limit]
-    cursor = index.cursor(shown[-1].place) if len(listed) > limit else None
+    cursor = index.cursor(index.sort_key(shown[-1].row)) if len(listed) > limit else None
     return page_body([row.body for row in shown], cursor)

@@ -72,6 +72,10 @@ SORTABLE = tuple(_CODECS)
 """The types whose order is the same in Redis and in every database."""
 
 
+ALWAYS_SORTABLE = (str, int, datetime.date, uuid.UUID)
+"""Those of which every value that a database gives is one that can be ordered; a time zone may be amiss."""
+
+
 class SortCodec:
     """Turns tuples of these types into bytes that sort alike, and back."""
 

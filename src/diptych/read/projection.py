@@ -19,7 +19,7 @@ from diptych.read.aside import KEYLESS, MARK, Misfit, Notices, marked
 from diptych.read.checks import check_declaration
 from diptych.read.declaration import declaration_hash
 from diptych.read.model import MAX_LIMIT, ListOrder, ReadModel
-from diptych.read.ordering import SortCodec
+from diptych.read.ordering import ALWAYS_SORTABLE, SortCodec
 from diptych.wording import worded
 
 _encode = msgspec.json.Encoder().encode
@@ -127,6 +127,10 @@ class Projection:
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
         self.declaration = declaration_hash(self.name, self._declared(), self.document)
         self._key_type = entity.columns[self.key].type
+        self._ordered = [
+            (name, kind if (kind := entity.columns[name].type) in ALWAYS_SORTABLE else None)
+            for name in dict.fromkeys(name for index in self.lists for name in index.columns)
+        ]
         self.notices = Notices(self.name, entity.table)
 
     @property
@@ -137,6 +141,13 @@ class Projection:
     def places(self, row: Row) -> tuple[bytes, ...]:
         """The row's place in each list, as ``ListIndex.sort_key`` has it."""
         return tuple(index.sort_key(row) for index in self.lists)
+
+    def is_placed(self, row: Row) -> bool:
+        """Whether the row has a place in each list. Values of the usual types have, which takes less to see."""
+        for name, kind in self._ordered:
+            if type(row[name]) is not kind:
+                return all(self.places(row))
+        return True
 
     def body(self, row: Row, places: Sequence[bytes] = ()) -> bytes:
         """The document of a row as JSON bytes. Joined values are in the row under the names of their fields.
