@@ -534,6 +534,9 @@ async def test_when_sql_was_put_back_nothing_is_known_to_be_in():
     fence.log = [OWN, LEFT]
     await (await acknowledged(acknowledger))
     assert side.brought[-1] == [OWN.position, LEFT.position]
+    fence.log = [OWN, LEFT, entry_of(LATER)]  # another change, at the position of this process's own
+    await (await acknowledged(acknowledger))
+    assert side.brought[-1] == [LATER.position]
 
 
 async def test_a_command_of_this_process_that_commits_meanwhile_is_waited_for_and_not_brought_in():

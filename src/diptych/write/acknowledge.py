@@ -52,6 +52,7 @@ class Acknowledger:
         self._rows: Rows | None = None
         self._known: Mapping[FenceId, Known] = {}
         self._own = Own()
+        self._xmax = 0
         self._arrivals: dict[FenceId, Arrivals] = {}
         self._bringing: set[asyncio.Task[bool]] = set()
 
@@ -166,6 +167,10 @@ class Acknowledger:
 
     def _take(self, sight: Sight) -> _Seen:
         self._note(sight.rows)
+        if sight.snapshot.xmax < self._xmax:
+            # ★ SQL was put back to an earlier state: positions may be drawn again, for other changes.
+            self._own, self._arrivals = Own(), {}
+        self._xmax = sight.snapshot.xmax
         looked = filter(self._can_look, sight.rows.values())
         return _Seen(sight, {row.id: self._arrivals_of(row).took(sight, row) for row in looked})
 

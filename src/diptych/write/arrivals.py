@@ -109,8 +109,6 @@ class Arrivals:
 
     def took(self, sight: Sight, row: FenceRow) -> Listed:
         """Takes note of a sight, in which the fence's row was this one. Returns what it lists of this read model."""
-        if sight.snapshot.xmax < self.seen.xmax:
-            self.seen = NOTHING  # SQL was put back to an earlier state
         self.advance(row)
         listed = Listed(sight, row, self)
         if listed.is_whole and len(self._lists) < _MOST_LISTS:
