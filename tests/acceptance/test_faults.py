@@ -317,6 +317,20 @@ async def test_a_read_model_has_another_name_in_some_process(shared):
     await shared.holds(_case("a read model has another name in some process"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rows that do not fit their documents",
+        "a row that does not fit comes past diptych, and Redis is flushed",
+    ],
+)
+async def test_rows_that_do_not_fit_their_documents(shared, name):
+    """They are told of as such, and everything else goes on from Redis."""
+    result = await shared.holds(_case(name))
+    assert any(get.is_aside for get in result.history.gets)
+    assert any(page.set_aside for page in result.history.pages)
+
+
 async def test_at_the_end_rows_log_documents_and_lists_agree(shared):
     await shared.ends_well()
 

@@ -51,6 +51,7 @@ class Story:
         logged: bool = True,
         owner: int = OWNED_BY,
         saw: Sequence[Saw] = (),
+        value: int | None = None,
     ) -> Story:
         """A command on an item from one time to another, with its row in the log."""
         self.records += [Begin(number, kind, [key], at[0])]
@@ -59,7 +60,8 @@ class Story:
         if logged:
             log_kind = {"add": "created", "delete": "deleted"}.get(kind, "updated")
             old = None if log_kind == "created" else key
-            self.log.append(LogRow(len(self.log) + 1, ITEM, log_kind, old, to or key, number, owner, number))
+            shown = number if value is None else value
+            self.log.append(LogRow(len(self.log) + 1, ITEM, log_kind, old, to or key, shown, owner, number))
         return self
 
     def name_owner(
@@ -90,6 +92,11 @@ class Story:
         self.records.append(Get(key, 1, *at, "redis", "", **(there | more)))
         return self
 
+    def aside(self, at: tuple[int, int], *, key: str = "a") -> Story:
+        """A read by key of which the answer is that the row does not fit."""
+        self.records.append(Get(key, 1, *at, "none", "", is_aside=True))
+        return self
+
     def page(
         self,
         entries: Sequence[tuple[str, int]],
@@ -99,10 +106,11 @@ class Story:
         after: tuple[str, int] | None = None,
         limit: int = 10,
         more: bool = False,
+        set_aside: int = 0,
     ) -> Story:
         """A read of a list."""
         shown = [Entry(key, value, OWNED_BY) for key, value in entries]
-        self.records.append(Page(order, after, limit, 1, *at, "redis", "", more, shown))
+        self.records.append(Page(order, after, limit, 1, *at, "redis", "", more, shown, set_aside))
         return self
 
     @property
@@ -392,6 +400,60 @@ def test_a_page_in_disorder_or_too_short_is_malformed(listed, entries, more, aft
 
 def test_a_page_longer_than_asked_for_is_malformed(listed):
     assert listed.page([("a", 1), ("b", 2), ("c", 3)], (30, 31), limit=2).kinds == ["malformed page"]
+
+
+# Rows that do not fit their documents: here those whose value is less than 0
+
+
+def test_a_row_that_does_not_fit_is_said_not_to_and_is_neither_shown_nor_missing(story):
+    story.write(3, "spoil", (50, 60), value=-3)
+    assert story.aside((61, 62)).aside((55, 56)).get(2, (55, 56)).kinds == []
+    assert story.get(-3, (61, 62)).kinds == ["shown though it does not fit"]
+    assert story.get(None, (61, 62)).kinds[1:] == ["missing document"]
+    assert story.get(2, (61, 62)).kinds[2:] == ["stale read"]
+
+
+def test_a_row_that_was_mended_is_not_said_not_to_fit(story):
+    story.write(3, "spoil", (50, 60), value=-3).write(4, "change", (70, 80))
+    assert story.aside((75, 76)).get(4, (81, 82)).kinds == []
+    assert story.aside((81, 82)).kinds == ["set aside for nothing"]
+
+
+def test_a_row_that_always_fitted_is_not_said_not_to(story):
+    assert story.aside((41, 42)).kinds == ["set aside for nothing"]
+
+
+def test_a_page_leaves_out_and_counts_rows_that_do_not_fit(listed):
+    listed.write(4, "spoil", (40, 50), key="b", value=-4)
+    listed.page([("a", 1), ("c", 3)], (51, 52), set_aside=1)
+    listed.page([("a", 1)], (51, 52), limit=2, more=True, set_aside=1)
+    listed.page([("a", 1)], (51, 52), limit=1, more=True)
+    assert listed.page([("a", 1), ("b", 2), ("c", 3)], (45, 46)).kinds == []
+    assert listed.page([("a", 1), ("c", 3)], (51, 52)).kinds == ["wrong number set aside"]
+    assert listed.page([("a", 1), ("b", -4), ("c", 3)], (51, 52), set_aside=1).kinds[1:] == [
+        "shown though it does not fit"
+    ]
+
+
+def test_a_page_counts_no_row_that_fits(listed):
+    assert listed.page([("a", 1), ("b", 2), ("c", 3)], (30, 31), set_aside=1).kinds == [
+        "wrong number set aside"
+    ]
+
+
+def test_a_page_that_ends_before_a_row_that_does_not_fit_need_not_count_it(listed):
+    listed.write(4, "spoil", (40, 50), key="c", value=-4)
+    assert listed.page([("a", 1), ("b", 2)], (51, 52), limit=2, more=True).kinds == []
+
+
+def test_a_row_that_does_not_fit_has_no_document_at_the_end(story):
+    story.name_owner(5, (50, 60), kind="created").write(6, "spoil", (61, 62), value=-6)
+    spoiled = _ending(
+        rows={"a": Entry("a", -6, OWNED_BY)}, documents={}, joined={}, lists={"key": [], "value": []}
+    )
+    assert list(check_end(story.log, spoiled)) == []
+    shown = spoiled._replace(documents=spoiled.rows)
+    assert [anomaly.kind for anomaly in check_end(story.log, shown)] == ["different at the end"]
 
 
 # Commands and the log

@@ -5,7 +5,7 @@ Beside them is a table that no read model is made from, in which commands write 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -61,12 +61,16 @@ class Audit(Base):
     found: Mapped[str] = mapped_column(code_point_text(80))
 
 
+Fitting = Annotated[int, msgspec.Meta(ge=0)]
+"""A value that goes out. An item may have one that is less: such a row does not fit its documents."""
+
+
 class ItemDocument(msgspec.Struct, frozen=True):
     """An item as it goes out."""
 
     id: int
     key: str
-    value: int
+    value: Fitting
     owner_id: int
 
 
@@ -74,7 +78,7 @@ class OwnedItemDocument(msgspec.Struct, frozen=True):
     """An item with its owner's name."""
 
     key: str
-    value: int
+    value: Fitting
     owner_id: int
     owner_name: str | None
 

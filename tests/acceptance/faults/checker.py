@@ -123,6 +123,12 @@ def check_get(get: Get, timelines: Timelines, writes: Mapping[int, Write]) -> It
     """Whether a document, in each of its parts, is one that this read may show."""
     timeline = timelines.get((ITEM, get.key), NO_TIMELINE)
     told = f"{'joined' if get.joined else 'document'} {get.key!r} from {get.store} {get.reason}".rstrip()
+    if get.is_aside:
+        if all(state.fits for state in timeline.possible(get.begun, get.ended)):
+            yield Anomaly(
+                "set aside for nothing", ITEM, get.key, get.ended, f"{told}: does not fit, they say"
+            )
+        return
     if get.value is None:
         oldest = timeline.states[timeline.oldest_for(get.begun)]
         if oldest.value is not None and all(
@@ -156,6 +162,8 @@ def _fault_of(
     if number is None:
         return _invented(value, writes)
     state = timeline.states[number]
+    if not state.fits:
+        return "shown though it does not fit", f"{_named(state)}"
     if state.begun > ended:
         return "value before its write", f"{_named(state)} was begun after the read had ended"
     oldest = timeline.oldest_for(begun)
@@ -167,7 +175,7 @@ def _fault_of(
 
 
 def _invented(value: int | str, writes: Mapping[int, Write]) -> tuple[str, str]:
-    write = writes.get(_number_in(value))
+    write = writes.get(abs(_number_in(value)))
     if write is None:
         return "value never written", f"{value!r}, which nobody wrote"
     if write.outcome in ("failed", "unknown", "undone"):
@@ -240,12 +248,27 @@ def _check_page(
             )
             yield Anomaly(kind, ITEM, entry.key, page.ended, f"{told}: {entry.key!r} as {fault[1]}")
     for key, state in oldest.items():
-        if state.value is None or key in shown or not _covers(page, key, state):
+        if state.value is None or not state.fits or key in shown or not _covers(page, key, state):
             continue
         states = items[key].possible(page.begun, page.ended)
-        if all(state.value is not None and _covers(page, key, state) for state in states):
+        if all(state.value is not None and state.fits and _covers(page, key, state) for state in states):
             text = f"{told}: {key!r} is not on it, though {_vouched(state)}"
             yield Anomaly("missing entry", ITEM, key, page.ended, text)
+    yield from _check_set_aside(page, told, items)
+
+
+def _check_set_aside(page: Page, told: str, items: Mapping[str, Timeline]) -> Iterator[Anomaly]:
+    """Whether the page counts rows that do not fit: those that must be on it, and none that can't be."""
+    least = most = 0
+    for key, timeline in items.items():
+        if not timeline.has_misfits:
+            continue
+        possible = list(timeline.possible(page.begun, page.ended))
+        most += any(not state.fits for state in possible)
+        least += all(not state.fits and _covers(page, key, state) for state in possible)
+    if not least <= page.set_aside <= most:
+        text = f"{told}: {page.set_aside} set aside, and not {least} to {most}"
+        yield Anomaly("wrong number set aside", ITEM, "", page.ended, text)
 
 
 def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
@@ -254,8 +277,9 @@ def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
         places.insert(0, place(page.order, *page.after))
     faults = {
         "its entries are not in order": any(b <= a for a, b in pairwise(places)),
-        "it is longer than asked for": len(page.entries) > page.limit,
-        "it says that more follow, but is not full": page.more and len(page.entries) < page.limit,
+        "it is longer than asked for": len(page.entries) + page.set_aside > page.limit,
+        "it says that more follow, but is not full": page.more
+        and len(page.entries) + page.set_aside < page.limit,
     }
     for fault, is_there in faults.items():
         if is_there:
@@ -306,13 +330,14 @@ def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
             items[row.key] = Entry(row.key, int(row.value), row.owner or 0)
     yield from _differ("rows and log", ITEM, ending.rows, items)
     yield from _differ("rows and log", OWNER, ending.owners, owners)
-    yield from _differ("documents and rows", ITEM, ending.documents, ending.rows)
+    fitting = {key: row for key, row in ending.rows.items() if row.value >= 0}
+    yield from _differ("documents and rows", ITEM, ending.documents, fitting)
     for order, entries in ending.lists.items():
-        yield from _differ(f"list by {order} and rows", ITEM, {e.key: e for e in entries}, ending.rows)
+        yield from _differ(f"list by {order} and rows", ITEM, {e.key: e for e in entries}, fitting)
         if list(entries) != sorted(entries, key=lambda entry: place(order, entry.key, entry.value)):
             yield Anomaly("different at the end", ITEM, "", 0, f"the list by {order} is not in order")
     if ending.joined is not None:
-        wanted = {key: (row, ending.owners.get(str(row.owner))) for key, row in ending.rows.items()}
+        wanted = {key: (row, ending.owners.get(str(row.owner))) for key, row in fitting.items()}
         yield from _differ("joined documents and rows", ITEM, ending.joined, wanted)
 
 

@@ -69,6 +69,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
                 return app.ChangeItems(self.keys, write)
             case "change nothing":
                 return app.ChangeNothing(key, write)
+            case "spoil":
+                return app.ChangeItem(key, -write)
             case "rename owner":
                 return app.RenameOwner(int(key), str(write))
             case "look":

@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from diptych.write.log import LOG
+from tests.acceptance.faults.application import Item
 from tests.acceptance.faults.ending import read_log
 from tests.acceptance.faults.history import LogRow
 from tests.servers import PostgresServer
@@ -67,6 +68,15 @@ class Database:
             return log
 
         return await asyncio.to_thread(age)
+
+    async def insert_item(self, key: str, value: int) -> None:
+        """Adds an item past the application, which does not notice."""
+
+        def insert() -> None:
+            with self.engine().begin() as connection:
+                connection.execute(sa.insert(Item).values(key=key, value=value, owner_id=1))
+
+        await asyncio.to_thread(insert)
 
     async def dump(self) -> Path:
         """A copy of all that is in it now."""

@@ -24,7 +24,7 @@ from diptych import ORMService
 from tests.acceptance.faults import application as app
 from tests.acceptance.faults.before import its_environment
 from tests.acceptance.faults.checker import Anomaly, check, check_end
-from tests.acceptance.faults.commands import MIX_BEFORE, OWNERS
+from tests.acceptance.faults.commands import MIX_BEFORE, OWNERS, Step
 from tests.acceptance.faults.database import Database
 from tests.acceptance.faults.ending import look_everywhere
 from tests.acceptance.faults.history import (
@@ -100,6 +100,7 @@ class Cluster:
         self._reader = Reader(self.directory)
         self._writes: dict[int, Write] = {}
         self._log: dict[int, LogRow] = {}
+        self._foreign: list[LogRow] = []
         self._judged: list[History] = []
         self._numbers = iter(range(1, 1 << 30))
         self._write_numbers = iter(range(1000, 1 << 30))
@@ -203,6 +204,12 @@ class Cluster:
     def next_write(self) -> int:
         """The number of a command that the driver has a process send; it counts as one of process 0."""
         return next(self._write_numbers)
+
+    async def do(self, worker: Worker, commands: Iterable[tuple[str, list[str]]]) -> None:
+        """Has a process send these commands, of which each is a kind and its keys, and waits for the last answer."""
+        steps = [Step(kind, keys, self.next_write()) for kind, keys in commands]
+        await worker.order("do", msgspec.json.encode(steps).decode())
+        assert await worker.hears("finished do", timeout_s=20), f"process {worker.number} is not done"
 
     async def add_and_delete_many(self, count: int) -> None:
         """So many items, added by one command and deleted by another, as writes of process 0."""
@@ -381,10 +388,20 @@ class Cluster:
         """Has the log be old enough for its retention to forget it; it is remembered here."""
         self._log.update({row.position: row for row in await self.database.age_log(days)})
 
+    async def insert_misfit(self, key: str) -> None:
+        """Adds an item past the application that does not fit its documents. Its key must be free."""
+        number = self.next_write()
+        log = await self._whole_log()
+        self._record.add(Begin(number, "insert past diptych", [key], now()))
+        await self.database.insert_item(key, -number)
+        row = LogRow(log[-1].position, ITEM, "created", None, key, -number, 1, number)
+        self._foreign.append(row)
+
     async def _whole_log(self) -> list[LogRow]:
-        """With what SQL has forgotten."""
+        """With what SQL has forgotten, and what was done past diptych."""
         self._log.update({row.position: row for row in await self.database.log()})
-        return [self._log[position] for position in sorted(self._log)]
+        logged = [self._log[position] for position in sorted(self._log)]
+        return sorted([*logged, *self._foreign], key=lambda row: row.position)
 
     # Faults and what comes after them
 

@@ -61,7 +61,10 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="e"):
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag="g"):
-    """A document was asked for by its key. ``value`` None: there was none. ``found`` is the key it carries."""
+    """A document was asked for by its key. ``value`` None: there was none. ``found`` is the key it carries.
+
+    ``is_aside``: the answer was that the row does not fit its document.
+    """
 
     key: str
     process: int
@@ -74,6 +77,7 @@ class Get(msgspec.Struct, frozen=True, array_like=True, tag="g"):
     found: str | None = None
     owner_name: str | None = None
     joined: bool = False
+    is_aside: bool = False
 
 
 class Entry(NamedTuple):
@@ -97,6 +101,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True, tag="p"):
     reason: str
     more: bool
     entries: list[Entry]
+    set_aside: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="f"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from diptych import ConflictError, ConstraintError, Document, UnavailableError
+from diptych import ConflictError, ConstraintError, Document, UnavailableError, UnreadableRowError
 from diptych.context import request_scope
 from tests.acceptance.faults import application as app
 from tests.acceptance.faults.commands import KINDS, MIX, OWNERS, Step
@@ -219,9 +219,11 @@ class Load:
                 entries = [Entry(item.key, item.value, item.owner_id) for item in items.items]
                 served = page.served.store, page.served.reason or ""
                 process, more = self._options.number, cursor is not None
-                self.record(Page(order, last, limit, process, begun, ended, *served, more, entries))
+                aside = page.set_aside
+                self.record(Page(order, last, limit, process, begun, ended, *served, more, entries, aside))
                 last = entries[-1][:2] if entries else None
-            if cursor is None:
+            if cursor is None or aside:
+                # Where the page ends is not known if its last row may be one that does not fit.
                 return
 
     @contextlib.asynccontextmanager
@@ -229,6 +231,11 @@ class Load:
         begun = now()
         try:
             yield begun
+        except UnreadableRowError:
+            joined = kind == "joined"
+            self.record(
+                Get(key, self._options.number, begun, now(), "none", "", joined=joined, is_aside=True)
+            )
         except UnavailableError as error:
             self.record(Failure(kind, key, begun, now(), told(error), expected=True))
             self._note_store(kind, "none")

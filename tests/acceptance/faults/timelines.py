@@ -24,6 +24,11 @@ class State(NamedTuple):
     acknowledged: int
     by: int
 
+    @property
+    def fits(self) -> bool:
+        """Whether the row fits its document: a value that is less than 0 does not."""
+        return not (isinstance(self.value, int) and self.value < 0)
+
 
 class Vouched(NamedTuple):
     """From when on every query has to show a write, and whose answer makes it so."""
@@ -49,6 +54,7 @@ class Timeline:
         self._begun_after = [state.begun for state in self.states]
         for n in range(len(self.states) - 2, -1, -1):
             self._begun_after[n] = min(self._begun_after[n], self._begun_after[n + 1])
+        self.has_misfits = not all(state.fits for state in self.states)
         self._of_value: dict[tuple[Any, Any], int] = {}
         for n, state in enumerate(self.states):
             if state.value is not None:
