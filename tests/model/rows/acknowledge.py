@@ -69,11 +69,19 @@ def _check(state: State, config: Config, n: int, command: Command, missing: list
 
 
 def _help(state: State, config: Config, n: int, command: Command, missing: list[int]) -> Iterator[Step]:
-    """Writes the images of the log, with their own positions, into the generation of the SELECT's fence row."""
+    """Writes the images of the log, with their own positions, into the generation of the SELECT's fence row.
+
+    Where images lack a column, the rows are read as they are now; not if one has left its address meanwhile.
+    """
     select, process = command.select, config.programs[n].process
     assert select is not None
     name = state.fence.generation if "help-generation" in config.off else select.generation
     writes = redis.writes_of(state.log, missing, config.off)
+    if config.read_again:
+        there = sql.history(state.log, state.order, config.addresses)[-1]
+        if any(state.log[p - 1].new and not there[state.log[p - 1].new - 1] for p in missing):
+            return
+        writes = tuple(write._replace(shown=there[write.address - 1]) for write in writes)
     if "help-stamps" in config.off:
         writes = tuple(write._replace(stamp=missing[-1]) for write in writes)
     message = Message("help", name, writes, select.snapshot.xmax)

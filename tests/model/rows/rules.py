@@ -104,12 +104,12 @@ RULES: dict[str, Rule[Config]] = {
     ),
     "stumbled": Rule(
         "5 ★",
-        "entries after a command's last own one count too if a statement of it failed in a savepoint",
+        "entries after a command's last own one count too if it looked later: when a statement failed and it went on",
         Config((_by(0, Change("create", Q, 2)), _by(1, UPDATE, Change("try", S, 2)))),
     ),
     "unchecked": Rule(
         "5 ★",
-        "a process that can't look into a read model waits for any entry of it, whatever its command changed",
+        "a process that can't look into a read model waits for any entry of what its command may have read",
         Config((_by(0, UPDATE), _by(1, NOTE)), without_redis=(1,)),
     ),
     "whole-look": Rule(
@@ -211,6 +211,9 @@ SOUND: dict[str, Config] = {
     "an address handed over, a late script": Config((_by(0, MOVE), _by(1, Change("create", Q, 1))), late=1),
     "an error answer, a pass, a late script": Config(
         (_by(0, MOVE), _by(1, Change("create", Q, 2))), late=1, passes=1
+    ),
+    "rows read again, three commands": Config(
+        (_by(0, MOVE), _by(1, UPDATE), _by(2, DELETE)), read_again=True
     ),
     "a planned rebuild": Config((_by(0, MOVE), _by(1, Change("create", Q, 1))), plans=1),
     "carried before the promise": Config((_by(0, MOVE),), early=1, passes=1, late=1),
