@@ -135,11 +135,23 @@ class Incarnation(NamedTuple):
     replication_id: str
 
 
+_BESIDE = ":"
+
+
 class FenceId(NamedTuple):
     """A read model of one declaration: ``namespace:Name``, and a hash of what it declares."""
 
     read_model: str
     declaration: str
+
+    def beside(self, generation: str) -> FenceId:
+        """The id of the row of a planned rebuild, which has its cursor in the fence like everybody who has one."""
+        return FenceId(self.read_model, f"{self.declaration}{_BESIDE}{generation}")
+
+    @property
+    def served(self) -> FenceId:
+        """The id of the row that queries go by: of a planned rebuild's, the one whose place it is to take."""
+        return FenceId(self.read_model, self.declaration.partition(_BESIDE)[0])
 
 
 class FenceRow(msgspec.Struct, frozen=True):
@@ -274,8 +286,17 @@ class Fence(Protocol):
 
         Only if the generation is still that of ``row``, its lease is over, and no other builder is at it. With a
         ``cursor`` (a planned rebuild, which has taken the lease out of Redis before) the lease need not be over, and
-        the cursor is that one. Returns the new row, or None.
+        the cursor is that one; the row of the rebuild, which must still have its own, goes. Returns the new row, or
+        None.
         """
+
+    async def begin_rebuild(self, row: FenceRow, generation: str, *, building_s: float) -> FenceRow:
+        """Adds the row of a planned rebuild beside ``row``, with the cursor of this moment. To be kept by
+        ``keep_building``.
+        """
+
+    async def end_rebuild(self, row: FenceRow) -> None:
+        """Removes it: the rebuild can't take the place of the generation that serves any more."""
 
     async def keep_building(self, row: FenceRow, building_s: float) -> bool:
         """Says that the builder is still at it. False if the generation is another."""

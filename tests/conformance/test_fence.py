@@ -377,11 +377,13 @@ async def test_nothing_is_moved_under_a_lease_a_builder_or_another_generation(
 async def test_a_planned_move_need_not_wait_for_the_lease(orm: ORMService, fence: SqlFence):
     row = await stored(orm, lease_until=60)
     cursor = Snapshot(3, 7, (4, 5))
+    await fence.begin_rebuild(row, "h", building_s=5)
     moved = await fence.move(row, REDIS, "h", database="d", building_s=5, cursor=cursor)
     assert moved is not None
     assert (moved.cursor, moved.generation, moved.ready) == (cursor, "h", False)
     assert moved.lease_until == row.lease_until
     assert await stamp_of(orm) == cursor.stamp
+    assert [row.id for row in await fence.rows()] == [ID], "the rebuild's row has given it its place"
 
 
 @pytest.mark.parametrize(
@@ -396,8 +398,44 @@ async def test_a_planned_move_is_off_when_anything_else_has_changed(
 ):
     row = await stored(orm)
     before = await stored(orm, **changed)
+    beside = await fence.begin_rebuild(row, "h", building_s=5)
     assert await fence.move(row, REDIS, "h", database="", building_s=5, cursor=Snapshot(1, 1)) is None
     assert same(await row_of(orm), before)
+    assert same(await row_of(orm, beside.id), beside), "nor is the rebuild's row gone"
+
+
+async def test_the_row_of_a_rebuild_has_a_cursor_and_promises_nothing(orm: ORMService, fence: SqlFence):
+    row = await stored(orm, lease_until=60)
+    before = await fence.snapshot()
+    beside = await fence.begin_rebuild(row, "h", building_s=5)
+    after = await fence.snapshot()
+    assert beside.id != row.id
+    assert beside.id.served == row.id == row.id.served
+    assert (beside.generation, beside.ready, beside.lease_until) == ("h", False, 0)
+    assert (beside.incarnation, beside.tables) == (row.incarnation, row.tables)
+    assert row.now + 5 <= beside.building_until <= beside.now + 5
+    assert beside.cursor is not None
+    assert before.stamp <= beside.cursor.stamp <= after.stamp
+    assert await fence.keep_building(beside, 9)
+    assert same(await row_of(orm), row)
+    await fence.end_rebuild(beside)
+    assert same((await fence.rows())[0], row)
+
+
+async def test_a_planned_move_is_off_when_the_rebuild_was_given_up(orm: ORMService, fence: SqlFence):
+    """The log is not kept for its cursor any more."""
+    row = await stored(orm)
+    for row_is_gone in (False, True):
+        beside = await fence.begin_rebuild(row, "h", building_s=5)
+        async with orm.engines.writer.begin() as connection:
+            its_row = FENCE.c.declaration == beside.id.declaration
+            closed = sa.update(FENCE).where(its_row).values(generation="", cursor=None)
+            await connection.execute(sa.delete(FENCE).where(its_row) if row_is_gone else closed)
+        assert not await fence.keep_building(beside, 5)
+        assert await fence.move(row, REDIS, "h", database="", building_s=5, cursor=Snapshot(1, 1)) is None
+        assert same(await row_of(orm), row)
+        await fence.end_rebuild(beside)
+        assert len(await fence.rows()) == 1
 
 
 # keep_building, forget

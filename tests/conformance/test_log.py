@@ -53,7 +53,9 @@ def parts(rows: list[dict[str, Any]], *names: str) -> list[Any]:
 
 
 async def test_each_change_is_one_row_with_all_that_is_known_of_it(orm: ORMService):
-    started = datetime.datetime.now(datetime.UTC)
+    started = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
+        milliseconds=1
+    )  # SQLite's clock has no finer
     await orm.create(Book, **BOOK)
     (row,) = await log_of(orm)
     recorded_at = row.pop("recorded_at")

@@ -68,21 +68,24 @@ class Builder:
         """
         await self._check_memory(look)
         known = Known(look.incarnation, generation)
-        cursor = await self._fence.snapshot()
+        beside = await self._fence.begin_rebuild(row, generation, building_s=self._building_s)
         try:
-            await self._fill(known, cursor, progress)
-            beside = msgspec.structs.replace(row, generation=generation)
-            for _ in range(_ROUNDS):
-                cursor, count = await self._replica.carry(beside, cursor, floor=True)
-                if count <= _LITTLE:
-                    break
+            async with self._kept_building(beside):
+                cursor = beside.cursor or NOTHING
+                await self._fill(known, cursor, progress)
+                for _ in range(_ROUNDS):
+                    cursor, count = await self._replica.carry(beside, cursor, floor=True)
+                    if count <= _LITTLE:
+                        break
             # Generations of builders that died are among these. None of them can be published after the switch.
             former = (await self._replica.look_at(beside)).generations - {generation.encode()}
             self.switching = True
-            moved = await self._switch(row, known, cursor)
+            moved = await self._switch(row, beside, cursor)
         except BaseException:
             self.switching = False
             with contextlib.suppress(UnavailableError):
+                # First: what has no row can't be published any more, and is swept if it is not deleted now.
+                await self._fence.end_rebuild(beside)
                 await self._store.delete(known.incarnation, [generation.encode()])
             raise
         try:
@@ -111,6 +114,9 @@ class Builder:
 
         The floor is the cursor's: with that of a later snapshot a deletion could be taken for one that is in
         already, while the change that it followed is not.
+
+        ★ The cursor is in the fence before the first row is read: from then on the log is kept for it. What retention
+        that was under way forgets none the less was committed before, so it is in the rows.
         """
         await accepted(self._store.begin(known))
         _log.info("%s: rebuilding, about %d rows", self._replica.name, progress.total)
@@ -122,15 +128,20 @@ class Builder:
             progress.add(len(rows))
         await accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
 
-    async def _switch(self, row: FenceRow, known: Known, cursor: Snapshot) -> FenceRow:
+    async def _switch(self, row: FenceRow, beside: FenceRow, cursor: Snapshot) -> FenceRow:
+        if not await self._fence.keep_building(beside, self._building_s):
+            raise RebuildFailedError(
+                f"{self._replica.name}: the rebuild stood still for so long that it was given up: the change log may "
+                "have lost what it still had to read. Start it again"
+            )
         database = await self._fence.database()
         # First, so that nobody trusts the old generation, and no pass renews its lease, once the fence has moved. If
         # this process dies in between, the next pass finds the data lost.
         await accepted(self._store.drop(Known(row.incarnation, row.generation)))
         moved = await self._fence.move(
             row,
-            known.incarnation,
-            known.generation,
+            beside.incarnation,
+            beside.generation,
             building_s=self._building_s,
             cursor=cursor,
             database=database,

@@ -37,6 +37,8 @@ from diptych.write.to_its_end import to_its_end
 from diptych.write.view import SqlView, view_of
 
 Values = Mapping[str, Any]
+Step = tuple[Any, Values]
+"""A statement and its parameters."""
 
 
 class SqlFence:
@@ -93,9 +95,14 @@ class SqlFence:
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
         none_yet = {"run_id": "", "replication_id": "", "generation": "", "ready": False, "database": ""}
         zeros = ("lease_until", "building_until", "cursor_stamp", "passes_started", "passes_completed")
-        listed = msgspec.json.encode(sorted(set(tables))).decode()
-        values = {**fence._asdict(), "tables": listed, **none_yet, **dict.fromkeys(zeros, 0), "cursor": None}
-        await self._write(self._statements.register, values)
+        values = {
+            **fence._asdict(),
+            "tables": _listed(tables),
+            **none_yet,
+            **dict.fromkeys(zeros, 0),
+            "cursor": None,
+        }
+        await self._write((self._statements.register, values))
 
     async def promise(self, row: FenceRow, lease_s: float, due_s: float | None) -> FenceRow | None:
         # ★ This is committed before the log is read. The other way round, a command could commit after the log was
@@ -146,7 +153,7 @@ class SqlFence:
             "p_cursor_stamp": cursor.stamp,
             "p_is_ready": ready,
         }
-        return await self._write(self._statements.complete, values) is not None
+        return await self._write((self._statements.complete, values)) is not None
 
     async def move(
         self,
@@ -169,11 +176,28 @@ class SqlFence:
         if cursor is None:
             return await self._change(self._statements.move_when_lapsed, values)
         planned = {"p_ready": row.ready, "p_cursor": str(cursor), "p_cursor_stamp": cursor.stamp}
-        return await self._change(self._statements.move_as_planned, values | _incarnation(row) | planned)
+        # ★ In one transaction: from one moment to the next the log is kept for this cursor, no longer for the row of
+        # the rebuild. Where retention has closed that, the log may have forgotten what the cursor has not seen.
+        found = await self._write(
+            (self._statements.use_rebuild, _named(_rebuild_of(row, generation))),
+            (self._statements.move_as_planned, values | _incarnation(row) | planned),
+        )
+        return None if found is None else _fence_row(found)
+
+    async def begin_rebuild(self, row: FenceRow, generation: str, *, building_s: float) -> FenceRow:
+        beside = _rebuild_of(row, generation)
+        values = {**_named(beside), **_incarnation(row), "p_tables": _listed(row.tables)}
+        values |= {"p_database": row.database, "p_building_s": building_s}
+        found = await self._change(self._statements.begin_rebuild, values)
+        assert found is not None  # noqa: S101 - an insert returns its row
+        return found
+
+    async def end_rebuild(self, row: FenceRow) -> None:
+        await self._write((self._statements.end_rebuild, _named(row)))
 
     async def keep_building(self, row: FenceRow, building_s: float) -> bool:
         values = {**_named(row), "p_building_s": building_s}
-        return await self._write(self._statements.keep_building, values) is not None
+        return await self._write((self._statements.keep_building, values)) is not None
 
     async def snapshot(self) -> Snapshot:
         async with self._reading() as connection:
@@ -199,18 +223,20 @@ class SqlFence:
 
     async def forget(self, row: FenceRow) -> bool:
         values = {**_named(row), "p_lease_until": row.lease_until}
-        return await self._write(self._statements.forget, values) is not None
+        return await self._write((self._statements.forget, values)) is not None
 
     async def _change(self, statement: Any, values: Values) -> FenceRow | None:
-        found = await self._write(statement, values)
+        found = await self._write((statement, values))
         return None if found is None else _fence_row(found)
 
-    async def _write(self, statement: Any, values: Values) -> RowMapping | None:
-        """The row that the statement returned, if any, once it is committed."""
+    async def _write(self, *steps: Step) -> RowMapping | None:
+        """The row that the last one returned, once all are committed; None, and nothing is, if one returned none."""
         turns = self._engines.turns
         if turns is None:
             async with self._reading() as connection:
-                return await _first(connection, statement, values)
+                if len(steps) > 1:
+                    await connection.execution_options(isolation_level="READ COMMITTED")
+                return await _all(connection, steps)
         async with contextlib.AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(turns.take(first=True))
@@ -219,12 +245,12 @@ class SqlFence:
                     "commands of this process held SQLite's only writer for longer than DATABASE_TIMEOUT_MS"
                 ) from error
             # SQLite's connection, cut off while it is being opened, would be closed by nobody.
-            return await to_its_end(self._write_alone(statement, values))
+            return await to_its_end(self._write_alone(steps))
 
-    async def _write_alone(self, statement: Any, values: Values) -> RowMapping | None:
+    async def _write_alone(self, steps: Sequence[Step]) -> RowMapping | None:
         with translated(self._engines):
-            async with self._engines.writer.begin() as connection:
-                return await _first(connection, statement, values)
+            async with self._engines.writer.connect() as connection:
+                return await _all(connection, steps)
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
@@ -317,6 +343,20 @@ def _incarnation(row: FenceRow) -> dict[str, Any]:
     return {"p_run_id": row.incarnation.run_id, "p_replication_id": row.incarnation.replication_id}
 
 
-async def _first(connection: AsyncConnection, statement: Any, values: Values) -> RowMapping | None:
-    result = await connection.execute(statement, values)
-    return result.mappings().first() if result.returns_rows else None
+async def _all(connection: AsyncConnection, steps: Sequence[Step]) -> RowMapping | None:
+    """Commits these statements, unless one that should have returned a row has not."""
+    found = None
+    for statement, values in steps:
+        result = await connection.execute(statement, values)
+        if result.returns_rows and (found := result.mappings().first()) is None:
+            return None
+    await connection.commit()
+    return found
+
+
+def _rebuild_of(row: FenceRow, generation: str) -> FenceRow:
+    return msgspec.structs.replace(row, id=row.id.beside(generation), generation=generation)
+
+
+def _listed(tables: Collection[str]) -> str:
+    return msgspec.json.encode(sorted(set(tables))).decode()

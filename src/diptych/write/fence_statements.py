@@ -104,6 +104,22 @@ class FenceStatements:
             .values(cursor=text("p_cursor"), cursor_stamp=stamp)
             .returning(*whole_row)
         )
+        self.begin_rebuild = (
+            insert(FENCE)
+            .values(
+                **{name: text(f"p_{name}") for name in ("read_model", "declaration", "tables", "run_id")},
+                **{name: text(f"p_{name}") for name in ("replication_id", "generation", "database")},
+                **dict.fromkeys(("lease_until", "passes_started", "passes_completed"), sa.literal(0)),
+                ready=sa.false(),
+                building_until=until,
+                cursor=words.snapshot,
+                cursor_stamp=words.stamp,
+            )
+            .returning(*whole_row)
+        )
+        self.end_rebuild = sa.delete(FENCE).where(the_row)
+        # Not if it was closed as abandoned: it has no generation then.
+        self.use_rebuild = sa.delete(FENCE).where(the_row, generation).returning(_row.generation)
         self.keep_building = (
             sa.update(FENCE)
             .where(the_row, generation)

@@ -5,7 +5,6 @@ The only exception is what the application asked for: rows and personal data tha
 
 from __future__ import annotations
 
-import datetime
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -60,13 +59,23 @@ LOG = sa.Table(
 TRANSACTION = sa.cast(sa.cast(LOG.c.transaction, sa.Text), sa.BigInteger)
 """The transaction's number; nothing casts an ``xid8`` to a number at once."""
 
-# On SQLite transactions are one after the other: the position is a number for them too.
-_APPEND = sa.insert(LOG).returning(LOG.c.position, LOG.c.position)
+RECORDED_AT = sa.func.clock_timestamp()
+"""When, by the clock of PostgreSQL's server: the log is forgotten by its age, and processes' clocks differ."""
 
-GIVEN = [column.name for column in LOG.columns if column.name not in ("position", "transaction")]
+# As the type of the column writes it.
+_RECORDED_AT_HERE: sa.ColumnElement[str] = sa.literal_column("strftime('%Y-%m-%d %H:%M:%f000', 'now')")
+
+# On SQLite transactions are one after the other: the position is a number for them too.
+_APPEND = sa.insert(LOG).values(recorded_at=_RECORDED_AT_HERE).returning(LOG.c.position, LOG.c.position)
+
+GIVEN = [
+    column.name for column in LOG.columns if column.name not in ("position", "transaction", "recorded_at")
+]
 """The columns that a change's log row is given; the others are the database's."""
 
-_APPEND_DIRECTLY = DirectStatement(sa.insert(LOG).returning(LOG.c.position, TRANSACTION), GIVEN)
+_APPEND_DIRECTLY = DirectStatement(
+    sa.insert(LOG).values(recorded_at=RECORDED_AT).returning(LOG.c.position, TRANSACTION), GIVEN
+)
 
 
 async def append(
@@ -105,7 +114,6 @@ def heading(
         "command_id": context.command_id,
         "correlation_id": context.correlation_id,
         "actor": context.actor,
-        "recorded_at": datetime.datetime.now(datetime.UTC),
     }
 
 

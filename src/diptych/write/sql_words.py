@@ -28,16 +28,21 @@ class Words:
     greatest: Any
     """The function of the greatest of its arguments."""
 
+    age: Value
+    """How many seconds ago, by the same clock, a row of the log was recorded."""
+
 
 def _postgresql() -> Words:
     snapshot = sa.func.pg_current_snapshot()
     xmax = sa.cast(sa.cast(sa.func.pg_snapshot_xmax(snapshot), sa.Text), sa.BigInteger)
     running = sa.select(sa.func.count()).select_from(sa.func.pg_snapshot_xip(snapshot)).scalar_subquery()
+    now = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
     return Words(
-        now=sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double),
+        now=now,
         snapshot=sa.cast(snapshot, sa.Text),
         stamp=_shifted(xmax) + 0xFFFF - sa.func.least(running, 0xFFFF),
         greatest=sa.func.greatest,
+        age=now - sa.cast(sa.extract("epoch", LOG.c.recorded_at), sa.Double),
     )
 
 
@@ -47,11 +52,13 @@ def _sqlite() -> Words:
     last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
     number = sa.func.coalesce(last, 0, type_=sa.BigInteger) + 1
     written = sa.cast(number, sa.Text)
+    now = sa.type_coerce((sa.func.julianday("now") - 2440587.5) * 86400.0, sa.Double)
     return Words(
-        now=sa.type_coerce((sa.func.julianday("now") - 2440587.5) * 86400.0, sa.Double),
+        now=now,
         snapshot=written + ":" + written + ":",
         stamp=_shifted(number) + 0xFFFF,
         greatest=sa.func.max,
+        age=now - sa.type_coerce((sa.func.julianday(LOG.c.recorded_at) - 2440587.5) * 86400.0, sa.Double),
     )
 
 

@@ -180,6 +180,7 @@ def _day(text: str) -> sa.ColumnElement[Any]:
 def _logged(changed: sa.FromClause, picture: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
     """The log's row for the row of ``changed``; what is not of its ``picture`` comes as a parameter of its name."""
     values = {name: picture.get(name, sa.bindparam(name, type_=LOG.c[name].type)) for name in log.GIVEN}
+    values["recorded_at"] = log.RECORDED_AT
     # ★ The position is drawn for a row that has come out of the change, so while that is locked: the positions of one
     # row are in the order of its commits.
     rows = sa.select(*values.values()).select_from(changed)

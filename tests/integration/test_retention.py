@@ -1,0 +1,148 @@
+"""The change log is forgotten by its age, and never before all who still have to read it have done so."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from typing import Any
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from demo_app.messages import AddBook, DeleteBook
+from demo_app.models.book_read_model import BookReadModel
+from diptych import ConfigService, Diptych, RebuildFailedError
+from diptych.write.retention import Retention
+from tests.catalogue import (
+    Held,
+    agree,
+    catalogue,
+    eventually,
+    fence_row,
+    sees,
+    sees_in_redis,
+    set_author,
+    store_of,
+)
+
+
+async def _forget(app: Diptych, **days: Any) -> None:
+    """What each process does at its start and every hour."""
+    await Retention(app.orm.engines, ConfigService(environ={}, database_url="unused.db", **days)).run()
+
+
+async def _execute(app: Diptych, statement: str) -> None:
+    async with app.orm.engines.writer.begin() as connection:
+        await connection.execute(sa.text(statement))
+
+
+async def _all_is_old(app: Diptych) -> None:
+    """Whatever clock says so."""
+    await _execute(app, "UPDATE diptych_log SET recorded_at = '2001-01-01 00:00:00.000000'")
+
+
+async def _logged(app: Diptych) -> int:
+    async with app.orm.engines.reader.connect() as connection:
+        return int((await connection.execute(sa.text("SELECT count(*) FROM diptych_log"))).scalar_one())
+
+
+async def _newest(app: Diptych) -> int:
+    """The number of the newest transaction in the log."""
+    is_sqlite = app.orm.engines.name == "sqlite"
+    newest = "max(position)" if is_sqlite else "max(transaction::text::bigint)"
+    async with app.orm.engines.reader.connect() as connection:
+        return int((await connection.execute(sa.text(f"SELECT {newest} FROM diptych_log"))).scalar_one())
+
+
+async def _carried(app: Diptych) -> None:
+    """Waits until the cursor of the generation that serves has passed all that is in the log."""
+    newest = await _newest(app)
+
+    async def has_passed() -> bool:
+        cursor = (await fence_row(app)).cursor
+        return cursor is not None and newest < cursor.xmin
+
+    await eventually(has_passed, "a pass has carried everything")
+
+
+@pytest.mark.parametrize("days", [{"log_retention_days": 1}, {"log_personal_data_days": 1}])
+async def test_a_planned_rebuild_still_finds_in_the_log_what_it_has_to_bring_in(
+    database_url: str, valkey: Any, days: dict[str, int]
+) -> None:
+    """The generation that serves has it already; the rebuild has read the rows before they were changed."""
+    async with catalogue(database_url, valkey.url) as app:
+        for number in range(5):
+            await app.execute(AddBook(f"{number}", "old"))
+        await sees_in_redis(app, "1", "old")
+        held = Held(store_of(app), "backfill", after=True)
+        rebuilding = asyncio.create_task(app.rebuild(BookReadModel))
+        await held.reached.wait()
+        await set_author(app, "1", "new")
+        await app.execute(DeleteBook("2"))
+        await _carried(app)
+        await _all_is_old(app)
+        await _forget(app, **days)
+        held.go_on.set()
+        await rebuilding
+        await sees_in_redis(app, "1", "new")
+        await sees_in_redis(app, "2", None)
+        await agree(app)
+        await _carried(app)
+        await _forget(app, log_retention_days=1)
+        assert await _logged(app) == 0, "afterwards nothing holds it"
+
+
+async def test_a_rebuild_that_stood_still_for_long_fails_and_is_not_published(
+    database_url: str, valkey: Any
+) -> None:
+    """The log is not kept for it for ever."""
+    async with catalogue(database_url, valkey.url, lease_ms=20_000) as app:
+        await app.execute(AddBook("1", "old"))
+        await sees_in_redis(app, "1", "old")
+        former = (await fence_row(app)).generation
+        held = Held(store_of(app), "backfill", after=True)
+        rebuilding = asyncio.create_task(app.rebuild(BookReadModel))
+        await held.reached.wait()
+        await set_author(app, "1", "new")
+        await _execute(app, f"UPDATE diptych_fence SET building_until = 1 WHERE generation != '{former}'")
+        await _forget(app, log_retention_days=1)
+        held.go_on.set()
+        with pytest.raises(RebuildFailedError, match="Start it again"):
+            await rebuilding
+        assert (await fence_row(app)).generation == former
+        await sees(app, "1", "new")
+        assert [row.id for row in await app.orm.fence.rows()] == [(await fence_row(app)).id]
+        with redis.Redis.from_url(valkey.url) as client:
+            assert all(former.encode() in key for key in client.keys("*marker"))
+        await app.rebuild(BookReadModel)
+        await sees_in_redis(app, "1", "new")
+
+
+class _Ahead(datetime.datetime):
+    """The clock of a process that is two days ahead."""
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> _Ahead:
+        return cls.fromtimestamp(datetime.datetime.now(tz).timestamp() + 2 * 86_400, tz)
+
+
+async def test_the_clock_of_a_process_does_not_decide_what_the_log_forgets(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with catalogue(database_url) as app:
+        await app.execute(AddBook("1", "x"))
+        right = datetime.datetime
+        monkeypatch.setattr(datetime, "datetime", _Ahead)
+        await _forget(app, log_retention_days=1, log_personal_data_days=1)
+        await app.execute(AddBook("2", "x"))
+        monkeypatch.setattr(datetime, "datetime", right)
+        async with app.orm.engines.reader.connect() as connection:
+            found = (await connection.execute(sa.text("SELECT recorded_at, image FROM diptych_log"))).all()
+    assert len(found) == 2
+    for recorded_at, image in found:
+        assert image is not None
+        written = (
+            recorded_at if isinstance(recorded_at, right) else right.fromisoformat(f"{recorded_at}+00:00")
+        )
+        assert abs(right.now(datetime.UTC) - written) < datetime.timedelta(hours=1)
