@@ -241,12 +241,15 @@ class Fence(Protocol):
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
         """Adds the row if it is not there, with no generation and a lease that is over."""
 
-    async def promise(self, row: FenceRow, lease_s: float, due_s: float | None) -> FenceRow | None:
+    async def promise(
+        self, row: FenceRow, lease_s: float, due_s: float | None, *, at_work: bool = False
+    ) -> FenceRow | None:
         """Starts a pass: ``lease_until`` becomes at least now and ``lease_s``, ``passes_started`` grows by one.
 
         Only if incarnation, generation and ``ready`` are still those of ``row``, and less than ``due_s`` seconds of
-        the lease are left, or (``due_s`` is None) ``passes_started`` is still that of ``row``. Returns the row as it
-        is then, with ``passes_started`` the pass's own number; None if another was faster or the row differs.
+        the lease are left, or (``due_s`` is None) ``passes_started`` is still that of ``row``; and nobody is at
+        work on it, unless it is the caller, ``at_work``. Returns the row as it is then, with ``passes_started`` the
+        pass's own number; None if another was faster or the row differs.
         """
 
     async def changes(
@@ -299,7 +302,13 @@ class Fence(Protocol):
         """Removes it: the rebuild can't take the place of the generation that serves any more."""
 
     async def keep_building(self, row: FenceRow, building_s: float) -> bool:
-        """Says that the builder is still at it. False if the generation is another."""
+        """Says that whoever is at work is still at it. False if the generation is another."""
+
+    async def claim(self, row: FenceRow, building_s: float) -> FenceRow | None:
+        """Says that a keeper is at work on a generation whose lease is over: it brings in what there is.
+
+        None if another was faster, has promised something, or the generation is another.
+        """
 
     async def snapshot(self) -> Snapshot:
         """Of this moment."""

@@ -184,9 +184,38 @@ async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: SqlFence):
     assert promised is not None
     assert await fence.complete(promised, Snapshot(1, 1))
     assert await fence.keep_building(row, 0)
+    await fence.begin_rebuild(row, "h", building_s=1)
     assert await fence.move(row, REDIS, "h", database="d", building_s=1, cursor=Snapshot(1, 1)) is not None
     for other, its in zip(others, before, strict=True):
         assert same(await row_of(orm, other), its)
+
+
+async def test_who_is_at_work_is_left_alone_until_it_gives_no_sign_any_more(orm: ORMService, fence: SqlFence):
+    """What it brings in would be read and written by all the others as well."""
+    row = await stored(orm)
+    claimed = await fence.claim(row, 5)
+    assert claimed is not None
+    assert claimed.now + 4 < claimed.building_until <= claimed.now + 5
+    assert await fence.claim(row, 5) is None
+    for due_s in (None, 9):
+        assert await fence.promise(row, 2, due_s) is None
+    assert await fence.keep_building(row, 0)
+    again = await fence.claim(row, 5)
+    assert again is not None
+    assert await fence.promise(again, 2, None, at_work=True) is not None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"lease_until": 5}, {"building_until": 5}, {"generation": "x"}, {"ready": False}, {"run_id": "x"}],
+)
+async def test_work_is_claimed_only_while_nobody_promises_or_is_at_it(
+    orm: ORMService, fence: SqlFence, changed: dict[str, Any]
+):
+    row = await stored(orm)
+    before = await stored(orm, **changed)
+    assert await fence.claim(row, 5) is None
+    assert same(await row_of(orm), before)
 
 
 # Races
@@ -389,7 +418,7 @@ async def test_a_planned_move_need_not_wait_for_the_lease(orm: ORMService, fence
 @pytest.mark.parametrize(
     "changed",
     [
-        *({"generation": "x"}, {"building_until": 5}, {"ready": False}),
+        *({"generation": "x"}, {"ready": False}),
         *({"run_id": "x"}, {"replication_id": "x"}),
     ],
 )

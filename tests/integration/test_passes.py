@@ -11,8 +11,21 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from demo_app.messages import AddBook
+from demo_app.models.book import Book
 from diptych import ConfigService, Diptych
-from tests.catalogue import catalogue, keeper_of, sees, sees_in_redis, set_author
+from diptych.write.unit_of_work import new_context
+from tests.catalogue import (
+    Held,
+    author_of,
+    catalogue,
+    eventually,
+    keeper_of,
+    sees,
+    sees_in_redis,
+    set_author,
+    stop_keeper,
+    store_of,
+)
 from tests.integration.test_joined_processes import Item, Owner, _shows_in_redis, cards
 
 ROWS = 30
@@ -105,3 +118,92 @@ async def test_a_pass_over_what_another_version_wrote_ends_while_rows_are_delete
         await sees_in_redis(app, f"{ROWS - 1}", "new")
         await set_author(app, f"{ROWS - 1}", "newer")
         await sees(app, f"{ROWS - 1}", "newer")
+
+
+# A backlog: much was written by a process without Redis, and takes longer than a lease to be carried
+
+BACKLOG = 3000
+
+
+async def _write_a_backlog(database_url: str) -> None:
+    async with catalogue(database_url) as beside:
+
+        async def work(_unit: object) -> None:
+            for number in range(BACKLOG):
+                await beside.orm.create(Book, title=f"{number:04}", author="x", stock_quantity=0)
+
+        await beside.orm.units.run(work, new_context())
+
+
+async def _is_carried(app: Diptych) -> None:
+    """Waits until Redis answers with the last of it; until then every answer has it too."""
+
+    async def is_carried() -> bool:
+        store, author = await author_of(app, f"{BACKLOG - 1:04}")
+        assert author == "x"
+        return store == "redis"
+
+    await eventually(is_carried, "the backlog is carried")
+
+
+class _Slow:
+    """A Redis that takes its time for every part of the log that a keeper brings, which is counted."""
+
+    def __init__(self, app: Diptych) -> None:
+        self.brought = 0
+        self._store = store_of(app)
+        self._apply = self._store.apply
+        self._store.apply = self._slowly  # type: ignore[method-assign]
+
+    async def _slowly(self, *arguments: Any, **named: Any) -> str:
+        self.brought += len(arguments[1])
+        if len(arguments[1]) >= BACKLOG / 4:
+            await asyncio.sleep(1.2)
+        return await self._apply(*arguments, **named)
+
+
+async def test_a_backlog_is_carried_by_one_while_the_others_wait_for_it(database_url, valkey):
+    async with (
+        catalogue(database_url, valkey.url, lease_ms=600) as one,
+        catalogue(database_url, valkey.url, lease_ms=600) as two,
+        catalogue(database_url, valkey.url, lease_ms=600) as three,
+    ):
+        apps = (one, two, three)
+        await one.execute(AddBook("!", "x"))
+        for app in apps:
+            await sees_in_redis(app, "!", "x")
+        slow = [_Slow(app) for app in apps]
+        await _write_a_backlog(database_url)
+        for app in apps:
+            await _is_carried(app)
+        assert sum(each.brought for each in slow) < 1.5 * BACKLOG
+        await set_author(two, "!", "y")
+        for app in apps:
+            await sees(app, "!", "y")
+
+
+async def test_when_the_one_that_carries_a_backlog_dies_another_does(database_url, valkey):
+    async with (
+        catalogue(database_url, valkey.url, lease_ms=600) as one,
+        catalogue(database_url, valkey.url, lease_ms=600) as two,
+    ):
+        apps = (one, two)
+        await one.execute(AddBook("!", "x"))
+        for app in apps:
+            await sees_in_redis(app, "!", "x")
+        for app in apps:
+            await stop_keeper(app)
+        await _write_a_backlog(database_url)
+        held = [Held(store_of(app), "apply") for app in apps]
+        for app in apps:
+            keeper_of(app).start()
+        await asyncio.wait(
+            [asyncio.ensure_future(each.reached.wait()) for each in held],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        dies, lives = apps if held[0].reached.is_set() else reversed(apps)
+        await stop_keeper(dies)
+        for each in held:
+            each.go_on.set()
+        await _is_carried(lives)
+        await sees(lives, "!", "x")

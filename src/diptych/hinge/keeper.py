@@ -25,6 +25,7 @@ from diptych.errors import (
     RedisUnavailableError,
     UnavailableError,
 )
+from diptych.hinge.at_work import AtWork, Signs
 from diptych.hinge.clocks import MARGIN, Clocks
 from diptych.hinge.rebuild import Builder
 from diptych.hinge.replica import Refused, Replica
@@ -83,6 +84,7 @@ class Keeper:
         self.builder = Builder(replica, fence, rows, lease_s)
         self._redis = redis
         self._fence = fence
+        self._at_work = AtWork(fence, lease_s)
         self._rows = rows
         self._lease_s = lease_s
         self._probe_interval_s = probe_interval_s
@@ -192,7 +194,7 @@ class Keeper:
         if row is None or not self._leads:
             row = await self._read()
             self._row = row
-            is_needed = self._is_asked(row) or self._is_broken(row) or not self._is_kept(row)
+            is_needed = self._is_broken(row) or self._has_to_make_one(row)
             if self.status.fresh and not is_needed:
                 return self._until_next_look(row)
         else:
@@ -208,16 +210,26 @@ class Keeper:
                 self.status.answered_by_redis()
             else:
                 self.status.sql("no-lease")
-            due_s = self._due_at - time.monotonic() if self._leads else self._until_next_look(row)
-            return self._unless_asked(row, due_s)
+            if self._leads:
+                return self._unless_asked(row, self._due_at - time.monotonic())
+            return max(0.0, self._until_next_look(row))
         return await self._pass(row, look)
 
     def _is_broken(self, row: FenceRow) -> bool:
         return self.status.broken_generation == row.generation
 
-    def _is_kept(self, row: FenceRow) -> bool:
-        """Whether somebody makes the passes."""
-        return row.ready and row.lease_until - row.now > _LATE * self._lease_s
+    def _has_to_make_one(self, row: FenceRow) -> bool:
+        """Whether this keeper, which has not made the last pass, has to make one now.
+
+        What another one is at is left to it while it lives: each would read and write the same backlog again.
+        """
+        if row.ready and row.building_until > row.now:
+            return False
+        left_s = row.lease_until - row.now
+        if self._is_asked(row):
+            has_begun = row.passes_started > self._asked_after and left_s > _DUE * self._lease_s
+            return not (row.ready and has_begun)
+        return not (row.ready and left_s > _LATE * self._lease_s)
 
     def _unless_asked(self, row: FenceRow, pause: float) -> float:
         """The pause, or none if somebody has asked: until the read model is fresh ``ask`` wakes nobody."""
@@ -225,8 +237,11 @@ class Keeper:
 
     def _until_next_look(self, row: FenceRow) -> float:
         """If the passes cease, the first of us to look takes over before the lease is over."""
+        if self._is_asked(row) or row.building_until > row.now:
+            # Another one is at it: it may be done at any time, or die.
+            return self._lease_s * random.uniform(0.1, 0.2)  # noqa: S311 - so that not all look at once
         late_in_s = row.lease_until - row.now - _LATE * self._lease_s
-        return late_in_s + self._lease_s * random.uniform(0, 0.25)  # noqa: S311 - so that not all look at once
+        return late_in_s + self._lease_s * random.uniform(0, 0.25)  # noqa: S311
 
     async def _read(self) -> FenceRow:
         row = (await self._rows.rows()).get(self.replica.id)
@@ -252,6 +267,22 @@ class Keeper:
     async def _pass(self, row: FenceRow, look: Look) -> float:
         if (left_s := self._unsteady_until - time.monotonic()) > 0:
             return left_s
+        is_over = row.now > row.lease_until
+        if is_over:
+            # Whoever is first brings in what has gathered, perhaps for hours; the others wait for its pass.
+            claimed = await self._fence.claim(row, self._at_work.seconds)
+            if claimed is None:
+                return self._outrun()
+            row = claimed
+        async with self._at_work.on(row, is_said=is_over) as signs:
+            return await self._make_a_pass(row, look, signs)
+
+    def _outrun(self) -> float:
+        """Another keeper was faster, or the generation has been replaced: looks anew in a moment."""
+        self._forget()
+        return self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
+
+    async def _make_a_pass(self, row: FenceRow, look: Look, signs: Signs) -> float:
         cursor = row.cursor or NOTHING
         count = 0
         if self._is_unsure or row.now > row.lease_until:
@@ -264,14 +295,14 @@ class Keeper:
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
         asked, asked_after = self._is_asked(row), self._asked_after
         due_s = None if asked else _DUE * self._lease_s
-        promised = await self._fence.promise(row, self._lease_s * MARGIN, due_s)
+        promised = await self._fence.promise(row, self._lease_s * MARGIN, due_s, at_work=signs.given)
         if promised is None:
             # Another was faster, or the generation has been replaced. The other's pass serves who asked: unless
             # this keeper's row is from its last pass, and so the other's may have begun before they asked. (Who
             # asks after a keeper has read the row has woken it.)
             is_late = asked and self._leads
-            self._forget()
-            return 0.0 if is_late else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
+            pause = self._outrun()
+            return 0.0 if is_late else pause
         self._is_unsure = True
         if asked_after >= promised.passes_started:
             # Nobody can have seen this pass before it was promised: the number is of a row that is no more. Left as

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from diptych.errors import RebuildFailedError, UnavailableError
+from diptych.hinge.at_work import AtWork
 from diptych.hinge.clocks import MARGIN
 from diptych.hinge.replica import Refused, Replica, accepted
 from diptych.hinge.status import Progress
@@ -39,6 +40,7 @@ class Builder:
         self._fence = fence
         self._rows = rows
         self._lease_s = lease_s
+        self._at_work = AtWork(fence, lease_s)
         self.switching = False
 
     async def build(self, row: FenceRow, look: Look, generation: str, progress: Progress) -> FenceRow | None:
@@ -48,12 +50,12 @@ class Builder:
         """
         database = await self._fence.database()
         moved = await self._fence.move(
-            row, look.incarnation, generation, building_s=self._building_s, database=database
+            row, look.incarnation, generation, building_s=self._at_work.seconds, database=database
         )
         if moved is None:
             return None
         self._rows.saw(moved)
-        async with self._kept_building(moved):
+        async with self._at_work.on(moved, is_said=True):
             # Those of the look, before the fence moved: of those listed later one may be another builder's, published
             # since.
             await self._store.delete(look.incarnation, look.generations)
@@ -68,9 +70,9 @@ class Builder:
         """
         await self._check_memory(look)
         known = Known(look.incarnation, generation)
-        beside = await self._fence.begin_rebuild(row, generation, building_s=self._building_s)
+        beside = await self._fence.begin_rebuild(row, generation, building_s=self._at_work.seconds)
         try:
-            async with self._kept_building(beside):
+            async with self._at_work.on(beside, is_said=True):
                 cursor = beside.cursor or NOTHING
                 await self._fill(known, cursor, progress)
                 for _ in range(_ROUNDS):
@@ -89,7 +91,7 @@ class Builder:
                 await self._store.delete(known.incarnation, [generation.encode()])
             raise
         try:
-            async with self._kept_building(moved):
+            async with self._at_work.on(moved, is_said=True):
                 built = await self._finish(moved, cursor)
         finally:
             self.switching = False
@@ -129,7 +131,7 @@ class Builder:
         await accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
 
     async def _switch(self, row: FenceRow, beside: FenceRow, cursor: Snapshot) -> FenceRow:
-        if not await self._fence.keep_building(beside, self._building_s):
+        if not await self._fence.keep_building(beside, self._at_work.seconds):
             raise RebuildFailedError(
                 f"{self._replica.name}: the rebuild stood still for so long that it was given up: the change log may "
                 "have lost what it still had to read. Start it again"
@@ -142,7 +144,7 @@ class Builder:
             row,
             beside.incarnation,
             beside.generation,
-            building_s=self._building_s,
+            building_s=self._at_work.seconds,
             cursor=cursor,
             database=database,
         )
@@ -160,7 +162,7 @@ class Builder:
             if count <= _LITTLE:
                 break
         look = await self._replica.look_at(moved)
-        promised = await self._fence.promise(moved, self._lease_s * MARGIN, None)
+        promised = await self._fence.promise(moved, self._lease_s * MARGIN, None, at_work=True)
         if promised is None:
             return None
         # ★ What was committed while the rows were being read: they may have been read before it.
@@ -172,31 +174,6 @@ class Builder:
         return msgspec.structs.replace(
             promised, ready=True, cursor=cursor, passes_completed=promised.passes_started
         )
-
-    @property
-    def _building_s(self) -> float:
-        return 2 * self._lease_s
-
-    @contextlib.asynccontextmanager
-    async def _kept_building(self, moved: FenceRow) -> AsyncIterator[None]:
-        """Tells the other processes all the while that they need not begin."""
-
-        async def keep() -> None:
-            while True:
-                await asyncio.sleep(self._building_s / 4)
-                with contextlib.suppress(UnavailableError):
-                    await self._fence.keep_building(moved, self._building_s)
-
-        task = asyncio.get_running_loop().create_task(keep())
-        try:
-            yield
-        except Exception:
-            with contextlib.suppress(UnavailableError):
-                await self._fence.keep_building(moved, 0.0)  # another may try at once
-            raise
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
 
     async def _check_memory(self, look: Look) -> None:
         """Raises ``RebuildFailedError`` if Redis has not the room for a second generation."""

@@ -104,11 +104,14 @@ class SqlFence:
         }
         await self._write((self._statements.register, values))
 
-    async def promise(self, row: FenceRow, lease_s: float, due_s: float | None) -> FenceRow | None:
+    async def promise(
+        self, row: FenceRow, lease_s: float, due_s: float | None, *, at_work: bool = False
+    ) -> FenceRow | None:
         # ★ This is committed before the log is read. The other way round, a command could commit after the log was
         # read and find no lease that anybody promised: it would be acknowledged, and the lease be published
         # without it.
         values = {**_named(row), **_incarnation(row), "p_ready": row.ready, "p_lease_s": lease_s}
+        values["p_at_work"] = at_work
         if due_s is not None:
             return await self._change(self._statements.promise_if_due, values | {"p_due_s": due_s})
         values["p_passes_started"] = row.passes_started
@@ -198,6 +201,10 @@ class SqlFence:
     async def keep_building(self, row: FenceRow, building_s: float) -> bool:
         values = {**_named(row), "p_building_s": building_s}
         return await self._write((self._statements.keep_building, values)) is not None
+
+    async def claim(self, row: FenceRow, building_s: float) -> FenceRow | None:
+        values = {**_named(row), **_incarnation(row), "p_ready": True, "p_building_s": building_s}
+        return await self._change(self._statements.claim, values)
 
     async def snapshot(self) -> Snapshot:
         async with self._reading() as connection:

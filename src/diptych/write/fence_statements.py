@@ -55,6 +55,7 @@ class FenceStatements:
         promise = (
             sa.update(FENCE)
             .where(the_row, incarnation, generation, ready)
+            .where(sa.or_(sa.bindparam("p_at_work", type_=sa.Boolean), nobody_builds))
             .values(
                 lease_until=words.greatest(_row.lease_until, words.now + seconds("p_lease_s")),
                 passes_started=_row.passes_started + 1,
@@ -100,7 +101,8 @@ class FenceStatements:
             .returning(*whole_row)
         )
         self.move_as_planned = (
-            move.where(the_row, generation, nobody_builds, incarnation, ready)
+            # A keeper that carries much may be at it: its pass finds the old marker gone.
+            move.where(the_row, generation, incarnation, ready)
             .values(cursor=text("p_cursor"), cursor_stamp=stamp)
             .returning(*whole_row)
         )
@@ -125,6 +127,12 @@ class FenceStatements:
             .where(the_row, generation)
             .values(building_until=until)
             .returning(_row.generation)
+        )
+        self.claim = (
+            sa.update(FENCE)
+            .where(the_row, incarnation, generation, ready, lapsed, nobody_builds)
+            .values(building_until=until)
+            .returning(*whole_row)
         )
         self.forget = (
             sa.delete(FENCE)
