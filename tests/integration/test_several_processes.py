@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import pytest
-import redis
 
 from demo_app.handlers.book_handlers import BookCommandHandler
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
@@ -19,7 +18,6 @@ from demo_app.models.book import Base as CatalogueBase
 from demo_app.models.book import Book as CatalogueBook
 from demo_app.models.book_read_model import BookDocument
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
-from diptych.hinge import hinge as hinge_module
 from diptych.hinge import requests as requests_module
 from diptych.hinge.rebuild import Builder
 from diptych.ports import FenceId
@@ -410,54 +408,6 @@ async def test_two_declarations_side_by_side_are_both_served_and_neither_is_stal
         await set_author(new, "Dune", "8")
         assert waited.calls == []
         await sees_in_redis(new, "Dune", "8")
-
-
-async def test_what_an_old_declaration_leaves_is_swept_after_an_hour(sqlite_url, valkey, monkeypatch):
-    async with catalogue(sqlite_url, valkey.url) as old:
-        await old.execute(AddBook("Dune", "x"))
-        await sees_in_redis(old, "Dune", "x")
-        former = keeper_of(old).replica.id
-        await old.execute(DeleteBook("Dune"))
-        await old.execute(AddBook("Dune", "y"))
-    with redis.Redis.from_url(valkey.url) as client:
-        async with next_version(sqlite_url, valkey.url) as new:
-            await sees_in_redis(new, "Dune", "y")
-            assert client.keys(f"{{{former.read_model}:{former.declaration}}}*"), "not yet"
-        monkeypatch.setattr(hinge_module, "_SWEEP_S", 0.2)
-        async with next_version(sqlite_url, valkey.url) as new:
-
-            async def swept() -> bool:
-                return former not in [row.id for row in await new.orm.fence.rows()]
-
-            await eventually(swept, "the row is gone")
-            assert client.keys(f"{{{former.read_model}:{former.declaration}}}*") == []
-            await sees_in_redis(new, "Dune", "y")
-    # And who comes back to it builds it anew.
-    monkeypatch.undo()
-    async with catalogue(sqlite_url, valkey.url) as old:
-        await sees_in_redis(old, "Dune", "y")
-
-
-async def test_a_declaration_that_is_being_built_for_the_first_time_is_not_swept(sqlite_url, valkey):
-    """Its row has no lease yet: that is not one which has been over for an hour."""
-    async with catalogue(sqlite_url) as before:
-        for number in range(50):
-            await before.execute(AddBook(f"{number}", "x"))
-    async with catalogue(sqlite_url, valkey.url) as old:
-        await answered_by(old, "redis")
-        async with next_version(sqlite_url, valkey.url, rebuild_batch_size=10, lease_ms=60_000) as new:
-            held = Held(store_of(new), "backfill", after=True)
-            await held.reached.wait()
-            generation = (await fence_row(new)).generation
-            await _sweep(old)
-            held.go_on.set()
-            await sees_in_redis(new, "7", "x")
-            assert (await fence_row(new)).generation == generation, "it had to begin again"
-
-
-async def _sweep(app: Diptych) -> None:
-    """What a process of another version does when it starts, and each hour."""
-    await app.orm.acknowledger.read_side._sweep()  # type: ignore[union-attr]
 
 
 async def test_a_fence_row_of_a_read_model_nobody_knows_here_still_counts(sqlite_url, valkey):

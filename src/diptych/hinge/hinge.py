@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from diptych.errors import UnavailableError
 from diptych.hinge.keeper import Keeper
 from diptych.hinge.status import Progress
-from diptych.looper import Looper
+from diptych.hinge.sweeper import Sweeper
 from diptych.ports import Change, Entry, Fence, FenceId, Known, Snapshot
 from diptych.read.redis import RedisService
-from diptych.read.store import delete_abandoned
-
-_log = logging.getLogger("diptych.hinge")
-
-_SWEEP_S = 3600.0
 
 
 class Hinge:
@@ -25,9 +17,8 @@ class Hinge:
 
     def __init__(self, redis: RedisService, fence: Fence, keepers: Sequence[Keeper]) -> None:
         self._redis = redis
-        self._fence = fence
         self._keepers = {keeper.replica.id: keeper for keeper in keepers}
-        self._sweeper = Looper("sweeper", self._sweep, _SWEEP_S)
+        self._sweeper = Sweeper(redis, fence, [keeper.replica for keeper in keepers])
         fence.on_asked(self._asked)
 
     def start(self) -> None:
@@ -74,18 +65,3 @@ class Hinge:
         keeper = self._keepers.get(fence)
         if keeper is not None:
             keeper.asked_by_another(after)
-
-    async def _sweep(self) -> None:
-        """Removes what declarations have left that no process of this application has any more."""
-        names = {fence.read_model for fence in self._keepers}
-        with contextlib.suppress(UnavailableError):
-            for row in await self._fence.rows():
-                is_other = row.id.read_model in names and row.id not in self._keepers
-                kept_until = max(row.lease_until, row.building_until)
-                # One that was registered a moment ago has never been kept, and nothing to delete.
-                if is_other and kept_until > 0 and row.now > kept_until + _SWEEP_S:
-                    await delete_abandoned(self._redis, row.id)
-                    if await self._fence.forget(row):
-                        _log.info(
-                            "%s: the documents of an earlier declaration are deleted", row.id.read_model
-                        )

@@ -390,13 +390,16 @@ def prefix_of(fence: FenceId) -> bytes:
     return f"{{{fence.read_model}:{fence.declaration}}}".encode()
 
 
-async def delete_abandoned(redis: RedisService, fence: FenceId) -> None:
+async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
     """Deletes the generations of a read model of a declaration that nobody keeps any more.
 
-    Should somebody begin to keep it again meanwhile, that is with another generation, which is not touched.
+    Should somebody begin to keep it again meanwhile, that is with another generation, which is not touched. False,
+    and nothing is deleted, if there is a lease: then another database is kept there under the same namespace.
     """
     prefix = prefix_of(fence)
     async with redis.commanding() as link:
+        if await link.call("EXISTS", prefix + b":lease"):
+            return False
         names = await link.call("SMEMBERS", prefix + b":generations")
         generations = [prefix + b":" + name + b":" for name in names]
         # Together: without a marker a generation is neither written nor published, without a lease it is not read.
@@ -404,6 +407,7 @@ async def delete_abandoned(redis: RedisService, fence: FenceId) -> None:
         await _delete(link, prefix, generations)
         if names:
             await link.call("SREM", prefix + b":generations", *names)
+        return True
 
 
 async def _leads_to(link: Link, incarnation: Incarnation) -> bool:

@@ -1,0 +1,87 @@
+"""What nobody uses any more in Redis and in the fence, found and deleted now and then by every process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Collection, Sequence
+
+from diptych.errors import UnavailableError
+from diptych.hinge.replica import Replica
+from diptych.looper import Looper
+from diptych.ports import Fence, FenceRow
+from diptych.read.redis import RedisService
+from diptych.read.store import Lease, delete_abandoned
+
+_log = logging.getLogger("diptych.hinge")
+
+_INTERVAL_S = 600.0
+_HOUR_S = 3600.0
+_DAY_S = 86_400.0
+
+
+class Sweeper:
+    """Sweeps the read models of one process's application, from ``start`` to ``stop``. Ages are by SQL's clock."""
+
+    def __init__(self, redis: RedisService, fence: Fence, replicas: Sequence[Replica]) -> None:
+        self._redis = redis
+        self._fence = fence
+        self._replicas = {replica.id: replica for replica in replicas}
+        self._names = {replica.id.read_model for replica in replicas}
+        self._looper = Looper("sweeper", self._sweep, _INTERVAL_S)
+
+    def start(self) -> None:
+        self._looper.start()
+
+    async def stop(self) -> None:
+        """Safe to call twice."""
+        await self._looper.stop()
+
+    async def _sweep(self) -> None:
+        with contextlib.suppress(UnavailableError):
+            for row in await self._fence.rows():
+                if self._is_abandoned(row):
+                    await self._remove(row)
+            for replica in self._replicas.values():
+                await self._sweep_generations(replica)
+
+    def _is_abandoned(self, row: FenceRow) -> bool:
+        """Whether nobody has kept it for long, as far as that is for this process to tell.
+
+        A declaration that this application has another one of, or a rebuild beside: for an hour. A read model that it
+        does not have: for a day, since it may be another application's, or its class be renamed and back tomorrow.
+        """
+        kept_until = max(row.lease_until, row.building_until)
+        # One that was registered a moment ago has never been kept, and there is nothing to delete.
+        if row.id in self._replicas or kept_until == 0 or not self._is_of_this_namespace(row):
+            return False
+        is_known = row.id.read_model in self._names or row.id != row.id.served
+        return row.now > kept_until + (_HOUR_S if is_known else _DAY_S)
+
+    def _is_of_this_namespace(self, row: FenceRow) -> bool:
+        """Keys of another one may be in another Redis, and would be left there without the row that tells of them."""
+        return row.id.read_model.rpartition(":")[0] == self._redis.namespace
+
+    async def _remove(self, row: FenceRow) -> None:
+        """The keys first: while Redis is away the row stays, which tells of them."""
+        if row.id != row.id.served:
+            await self._fence.forget(row)  # without it the rebuild is refused, and its keys are nobody's
+        elif await delete_abandoned(self._redis, row.id) and await self._fence.forget(row):
+            _log.info("%s: the documents that nobody has kept for long are deleted", row.id.read_model)
+
+    async def _sweep_generations(self, replica: Replica) -> None:
+        """Deletes the generations that no row of the fence names: a rebuild or a switch was cut off.
+
+        ★ Redis is looked at before SQL: a builder names its generation in the fence before it writes a key of it. So
+        one that is there already, and is not named afterwards, is one that nobody can publish any more.
+        """
+        look = await replica.store.look("")
+        named = _named(replica, await self._fence.rows())
+        lease = Lease.parse(look.lease)
+        is_another_databases = bool(lease.generation) and lease.generation not in named
+        if not is_another_databases:
+            await replica.store.delete(look.incarnation, look.generations - named)
+
+
+def _named(replica: Replica, rows: Collection[FenceRow]) -> set[bytes]:
+    return {row.generation.encode() for row in rows if row.id.served == replica.id}
