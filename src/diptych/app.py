@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -194,6 +194,7 @@ class Diptych:
         await self.orm.init(models=self._models)
         redis = _redis_service(self.config)
         turns, pace = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY")), Pace()
+        await self.orm.look_at_tables(_mapped_classes(self._read_models))
         panels = [self._read_panel(model, turns, pace) for model in self._read_models]
         self.orm.warn_of_refusals(self._models)
         keepers = _keepers(self.config, self.orm, redis, panels)
@@ -217,10 +218,7 @@ class Diptych:
 
     def _read_panel(self, model: type[ReadModel[Any]], turns: asyncio.Semaphore, pace: Pace) -> _Panel:
         """The read model's declaration compiled, and the SQL side of it. Raises ``WiringError``."""
-        attribute = getattr(model, "key", None)
-        if attribute is None or not hasattr(attribute, "class_"):
-            raise WiringError([f"{model.__name__}: `key` must be a mapped attribute, such as Book.title"])
-        entity = self.orm.entity(attribute.class_)
+        entity = self.orm.entity(_key_of(model).class_)
         dialect = self.orm.engines.reader.dialect
         joined = {joined: self.orm.entity(joined).describe(dialect) for joined in joined_models(model)}
         projection = Projection(model, entity.describe(dialect), joined)
@@ -238,6 +236,20 @@ class Diptych:
 
             services[RedisService] = redis
         return services
+
+
+def _key_of(model: type[ReadModel[Any]]) -> Any:
+    attribute = getattr(model, "key", None)
+    if attribute is None or not hasattr(attribute, "class_"):
+        raise WiringError([f"{model.__name__}: `key` must be a mapped attribute, such as Book.title"])
+    return attribute
+
+
+def _mapped_classes(read_models: Iterable[type[ReadModel[Any]]]) -> Iterator[type]:
+    """Those that documents are made from."""
+    for model in read_models:
+        yield _key_of(model).class_
+        yield from joined_models(model)
 
 
 class _Panel(NamedTuple):

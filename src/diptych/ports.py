@@ -32,10 +32,13 @@ class Unreadable:
 
 
 class Column(msgspec.Struct, frozen=True):
-    """What the rooms need to know of a mapped column. ``bytewise``: equal only if the bytes are.
+    """What the rooms need to know of a mapped column. ``bytewise``: equal only if the bytes are; if not, ``compared``
+    says what of it has others be equal.
 
-    ``holds`` tells whether a value of the type can be in the column at all; ``logged``, whether the change log's
-    image gives back exactly the value that a select does.
+    ``logged`` tells whether the change log's image gives back exactly the value that a select does; ``zoned``,
+    whether its points in time have a zone; ``texts``, of an enum, every value with the text that is stored for it.
+    ``fit`` gives a value as the column holds it, and raises ``ValueError`` for one that can't be in it at all; what
+    is of the column's type is in that form already if the column ``has_one_form``.
     """
 
     name: str
@@ -44,7 +47,11 @@ class Column(msgspec.Struct, frozen=True):
     unique: bool
     bytewise: bool
     logged: bool
-    holds: Callable[[Any], bool]
+    fit: Callable[[Any], Any]
+    compared: str = ""
+    has_one_form: bool = True
+    zoned: bool = False
+    texts: Mapping[Any, str] | None = None
 
 
 class Entity(msgspec.Struct, frozen=True):

@@ -173,6 +173,12 @@ def _json(chance: random.Random, depth: int = 3) -> Any:
     return chance.choice(kinds)()
 
 
+def _document(chance: random.Random) -> Any:
+    """A number alone is refused if SQLite can't hold it."""
+    found = _json(chance)
+    return [found] if isinstance(found, int | float) else found
+
+
 RANDOM: dict[str, Callable[[random.Random], Any]] = {
     "big": lambda chance: chance.randrange(-(2**63), 2**63),
     "real": _real,
@@ -193,7 +199,7 @@ RANDOM: dict[str, Callable[[random.Random], Any]] = {
     "name": lambda chance: uuid.UUID(bytes=chance.randbytes(16)),
     "name_text": lambda chance: str(uuid.UUID(bytes=chance.randbytes(16))),
     "data": lambda chance: chance.randbytes(chance.randrange(30)),
-    "document": _json,
+    "document": _document,
     "indexed": lambda chance: [_json(chance) for _ in range(2)],
 }
 

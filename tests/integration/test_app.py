@@ -7,8 +7,9 @@ from typing import Annotated
 
 import msgspec
 import pytest
-from sqlalchemy import CHAR, MetaData, String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import CHAR, ForeignKey, MetaData, String, func, literal_column, text
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from demo_app.messages import AddBook, GetBook
 from demo_app.models.book import Book
@@ -157,6 +158,56 @@ async def test_a_faulty_read_model_stops_the_start(sqlite_url, fault):
         await _app(sqlite_url, read_models=[model]).start()
 
 
+class Tag(Base):
+    __tablename__ = "tags"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(50))
+    note_id: Mapped[int] = mapped_column(ForeignKey("notes.id"))
+    note: Mapped[Note] = relationship()
+    shown: Mapped[str] = column_property(func.upper(literal_column("tags.name")))
+
+    @hybrid_property
+    def label(self) -> str:
+        return self.name
+
+
+class TagDocument(msgspec.Struct):
+    name: str
+
+
+NO_COLUMNS = {
+    "tags.name DESC": Tag.name.desc(),
+    "tags.name DESC NULLS LAST": Tag.name.desc().nulls_last(),
+    "lower(tags.name)": func.lower(Tag.name),
+    "tags.name COLLATE": Tag.name.collate("NOCASE"),
+    "tags.name": Tag.__table__.c.name,
+    "name": "name",
+    "None": None,
+    "text of its own": text("text of its own"),
+}
+
+
+@pytest.mark.parametrize("shown", NO_COLUMNS)
+async def test_an_order_of_something_else_than_a_column_is_refused_in_words(sqlite_url, shown):
+    """When the application starts, where the read model can be named, and never as a bare `TypeError`."""
+    order = by(NO_COLUMNS[shown])
+    model = type("TagReadModel", (ReadModel,), {"key": Tag.id, "document": TagDocument, "lists": (order,)})
+    with pytest.raises(WiringError) as caught:
+        await _app(sqlite_url, read_models=[model]).start()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"TagReadModel: by({shown}")
+    assert "is no mapped attribute. Lists are in ascending order of columns, by(Tag.id) for one" in problem
+    assert "add a column that sorts so" in problem
+
+
+@pytest.mark.parametrize("attribute", [Tag.note, Tag.label, Tag.shown], ids=str)
+async def test_an_order_of_an_attribute_that_is_no_column_is_refused_in_words(sqlite_url, attribute):
+    order = by(attribute)
+    model = type("TagReadModel", (ReadModel,), {"key": Tag.id, "document": TagDocument, "lists": (order,)})
+    with pytest.raises(WiringError, match=f"TagReadModel: '{attribute.key}' is not a mapped column of Tag"):
+        await _app(sqlite_url, read_models=[model]).start()
+
+
 class Coded(Base):
     __tablename__ = "coded"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -181,7 +232,7 @@ async def test_a_key_whose_trailing_blanks_do_not_count_is_refused(postgres_url)
         read_models=[CodedReadModel],
     )
     app._models = type("Only", (), {"metadata": MetaData()})
-    with pytest.raises(WiringError, match="no CHAR type"):
+    with pytest.raises(WiringError, match="byte for byte, and is of the type CHAR"):
         await app.start()
 
 

@@ -495,7 +495,7 @@ def test_the_reasons_for_sql_are_all_explained():
             re.MULTILINE,
         )
     )
-    assert rows == {*WORDS, "no-redis"}
+    assert rows == {*WORDS, "no-redis", "no-key"}
 
 
 def test_the_change_log_is_described_column_by_column():

@@ -51,8 +51,9 @@ def column(
     unique: bool = False,
     bytewise: bool = True,
     logged: bool = True,
+    texts: dict[Any, str] | None = None,
 ) -> Column:
-    return Column(name, kind, nullable, unique, bytewise, logged, lambda _: True)
+    return Column(name, kind, nullable, unique, bytewise, logged, lambda value: value, texts=texts)
 
 
 def columns(*given: Column) -> dict[str, Column]:
@@ -84,6 +85,7 @@ class Book(Mapped):
         column("author_nick", bytewise=False),
         column("rating", float),
         column("sequel_to", int, nullable=True),
+        column("blurb", None),
     )
 
 
@@ -271,13 +273,13 @@ def author_name(value: Any, local: Any, remote: Any) -> dict[str, Any]:
         ),
         (
             author_name(A.name, B.author_code, A.nick),
-            "`joined`: 'author_name': Author.nick must be compared byte for byte: give its column no "
-            "case-insensitive collation, and no CHAR type",
+            "`joined`: 'author_name': Author.nick must be compared byte for byte: make it text of a deterministic "
+            "collation (see code_point_text), a number, a date or a UUID",
         ),
         (
             author_name(A.name, B.author_nick, A.name),
-            "`joined`: 'author_name': Book.author_nick must be compared byte for byte: give its column no "
-            "case-insensitive collation, and no CHAR type",
+            "`joined`: 'author_name': Book.author_nick must be compared byte for byte: make it text of a "
+            "deterministic collation (see code_point_text), a number, a date or a UUID",
         ),
         (
             author_name(A.name, B.author_code, A.secret),
@@ -308,6 +310,56 @@ def test_a_joined_field_must_allow_none():
         "`joined`: 'author_name' is null where the joined row is missing, but the document's field may not be: "
         "write `… | None`"
     )
+
+
+IMPOSSIBLE: dict[str, tuple[Column, Any]] = {
+    "int values, and none of them fits the document's field 'blurb', bool": (column("blurb", int), bool),
+    "int values, and none of them fits the document's field 'blurb', str | None": (
+        column("blurb", int, nullable=True), str | None,
+    ),
+    "datetime values without a time zone, and none of them fits the document's field 'blurb', str": (
+        column("blurb", datetime.datetime), str,
+    ),
+    "datetime values without a time zone, and none of them fits": (
+        column("blurb", datetime.datetime), Annotated[datetime.datetime, Meta(tz=True)],
+    ),
+    "str values, and none of them fits the document's field 'blurb', int": (column("blurb"), int),
+    "date values, and none of them fits": (column("blurb", datetime.date), datetime.datetime),
+    "UUID values, and none of them fits": (column("blurb", uuid.UUID), str),
+    "float values, and none of them fits": (column("blurb", float), int),
+    "dict values, and none of them fits": (column("blurb", dict), list[str]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("problem", IMPOSSIBLE)
+def test_a_field_that_no_row_can_fill_is_refused(problem):
+    """Every document would fail, in every pass."""
+    blurb, kind = IMPOSSIBLE[problem]
+    said = refused(entity=Book.entity(blurb=blurb), **with_blurb(kind))
+    assert said.startswith(f"the column 'blurb' has {problem}")
+    assert said.endswith(": declare the field as what the column has, or map the column otherwise")
+    assert "\n" not in said
+
+
+def test_a_joined_field_that_no_row_can_fill_is_refused():
+    assert refused(joined=author_name(A.id, B.author_id, A.id)) == (
+        "`joined`: Author.id has int values, and none of them fits the document's field 'author_name', str | None: "
+        "declare the field as what the column has, or map the column otherwise"
+    )
+
+
+def test_a_document_of_types_that_msgspec_does_not_know_is_refused():
+    class Mixed(enum.Enum):
+        PAIR = (1, 2)
+
+    said = refused(**with_blurb(Mixed))
+    assert said.startswith("`document`: msgspec has no place for the types of Card: ")
+
+
+def test_lists_are_a_tuple_of_orders():
+    for lists in (by(B.title), (B.title,), "title", None, ("title",)):
+        assert refused(lists=lists) == "`lists` must be a tuple of orders: (by(Book.author), by(Book.title))"
+    assert refused(lists=(by(),)) == "by() names no column: name at least one, such as by(Book.id)"
 
 
 def test_a_list_is_of_own_columns():
@@ -365,8 +417,9 @@ def with_fields(*fields: Any, **config: Any) -> dict[str, Any]:
     return {"document": defstruct("Card", [*fields, ("author_name", str | None)], kw_only=True, **config)}
 
 
-def with_title(kind: Any) -> dict[str, Any]:
-    return with_fields(("title", kind))
+def with_blurb(kind: Any) -> dict[str, Any]:
+    """A field of this type, of a column that may hold anything."""
+    return with_fields(("blurb", kind))
 
 
 NAMED = [
@@ -377,13 +430,16 @@ NAMED = [
     {"lists": (by(B.year), by(B.title))},
     {"lists": (by(B.title), by(B.year, B.title))},
     {"entity": Book.entity("old_books")},
-    {"entity": Book.entity(year=column("year", str))},
+    with_fields(("title", str), ("year", int | str)),
+    with_fields(("title", str), ("year", int | str)) | {"entity": Book.entity(year=column("year", str))},
     {
         "entity": Book.entity(author_id=column("author_id", str)),
         "authors": Author.entity(id=column("id", unique=True)),
     },
     {"authors": Author.entity("people")},
-    {"authors": Author.entity(name=column("name", uuid.UUID))},
+    {"entity": Book.entity(title=column("title", unique=True, texts={"a": "a"}))},
+    {"entity": Book.entity(title=column("title", unique=True, texts={"a": "A"}))},
+    {"authors": Author.entity(name=column("name", None))},
     {"joined": author_name(A.country, B.author_id, A.id)},
     {"joined": author_name(A.name, B.editor_id, A.id)},
     {"joined": author_name(A.name, B.author_code, A.code)},
@@ -398,9 +454,9 @@ NAMED = [
     with_fields(("title", str, field(name="t"))),
     with_fields(("title", str, "none")),
     with_fields(("title", str, "nothing")),
-    with_fields(("title", list[str], field(default_factory=list))),
+    with_fields(("blurb", list[str], field(default_factory=list))),
     *map(
-        with_title,
+        with_blurb,
         [
             str | None,
             bytes,
@@ -426,7 +482,7 @@ NAMED = [
     ),
 ]
 # The first one of fields declares what the declaration without changes does.
-DECLARED = [changes for i, changes in enumerate(NAMED) if i != 14]
+DECLARED = [changes for i, changes in enumerate(NAMED) if i != 17]
 
 
 def test_whatever_shapes_documents_keys_or_lists_makes_another_declaration():
@@ -462,7 +518,7 @@ def test_what_does_not_count_makes_no_other_declaration():
     one = with_fields(("title", str | int | None), ("year", int))
     assert projection(document=Renamed).declaration == projection().declaration
     assert projection(**one).declaration == projection(**other).declaration
-    assert projection(**NAMED[14]).declaration == projection().declaration
+    assert projection(**NAMED[17]).declaration == projection().declaration
     joined = AUTHOR_NAME | {"country": join(A.country, B.author_id, A.id)}
     both: dict[str, Any] = {"document": defstruct("D", [(name, str | None) for name in joined])}
     turned = dict(reversed(joined.items()))
@@ -471,7 +527,7 @@ def test_what_does_not_count_makes_no_other_declaration():
 
 def test_unions_count_in_any_order():
     """A cache of typing's gives the one that was written first, in whatever module."""
-    one, other = with_title(list[str | int | None]), with_title(list[int | str | None])
+    one, other = with_blurb(list[str | int | None]), with_blurb(list[int | str | None])
     assert projection(**one).declaration == projection(**other).declaration
 
 
@@ -480,10 +536,10 @@ import sys
 sys.path.insert(0, "tests/unit")
 import test_projection as t
 documents = [
-    {"frozenset": t.with_fields(("title", frozenset[str], frozenset("abcdefgh")))["document"]},
+    {"frozenset": t.with_fields(("blurb", frozenset[str], frozenset("abcdefgh")))["document"]},
     {"factory": t.with_fields(("title", str, t.field(default_factory=lambda: "x")))["document"]},
     {"type": t.with_fields(("title", t.Any, t.Attribute(int, "x")))["document"]},
-    {"custom": t.with_fields(("title", t.Attribute))["document"]},
+    {"custom": t.with_fields(("blurb", t.Attribute))["document"]},
 ]
 made = [t.projection(**changes).declaration for changes in t.DECLARED]
 made += [t.projection(document=d).declaration for named in documents for d in named.values()]

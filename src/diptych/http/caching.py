@@ -38,6 +38,7 @@ _TAGS = re.compile(rf"[ \t,]*{_TAG.pattern}(?:[ \t]*,[ \t,]*{_TAG.pattern})*[ \t
 _FORWARDED = {
     "no-redis": "bypass",
     "redis-refused": "bypass",
+    "no-key": "bypass",
     "starting": "stale",
     "no-lease": "stale",
     "rebuilding": "stale",
@@ -85,8 +86,8 @@ def cache_status(served: ServedBy) -> str:
     Redis is the cache that is spoken of, SQL its origin: `diptych; hit`, or `diptych; fwd=…; detail=<reason>`
     with
 
-    - `bypass` ("configured to not handle this request"): there is no Redis (`no-redis`), or it must not be used
-      as it is set up (`redis-refused`);
+    - `bypass` ("configured to not handle this request"): there is no Redis (`no-redis`), it must not be used as it
+      is set up (`redis-refused`), or no row can have the key that was asked for (`no-key`);
     - `stale` ("able to select a response, but it was stale"): Redis may hold documents, yet nothing vouches for
       them here and now: this process has not looked yet (`starting`), no keeper has renewed the lease
       (`no-lease`), or can (`failing`, `sql-away`), they are being written anew (`rebuilding`), or the lease is

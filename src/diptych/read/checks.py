@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 
 from diptych.errors import WiringError
 from diptych.ports import Column, Entity
-from diptych.read.model import Join, ReadModel
-from diptych.read.ordering import SORTABLE
+from diptych.read.fitting import can_fill
+from diptych.read.model import Join, ListOrder, ReadModel
+from diptych.read.ordering import sorted_as
 
 _KEY_TYPES = (str, int, datetime.date, uuid.UUID)
-_BYTEWISE = "give its column no case-insensitive collation, and no CHAR type"
+_SORTED_TYPES = (str, int, datetime.date, datetime.datetime, uuid.UUID)
+_BYTEWISE = "make it text of a deterministic collation (see code_point_text), a number, a date or a UUID"
 _UNIQUE = "must be unique by itself (unique=True or the primary key, not deferrable)"
 _LOGGED = "must be of a type that the change log gives back as it was"
 
@@ -37,7 +39,7 @@ def check_declaration(model: type[ReadModel[Any]], entity: Entity, joined: Entit
         problems = [
             *_check_key(entity.columns[model.key.key]),
             *_check_lists(model, entity),
-            *_check_nulls(model, entity.columns),
+            *_check_fields(model, entity, joined),
             *_check_joins(model, entity, joined),
         ]
     if problems:
@@ -55,12 +57,24 @@ def _check_form(model: type[ReadModel[Any]]) -> Iterator[str]:
     if type(model.revision) is not int:
         yield "`revision` must be a whole number"
     yield from _check_joined_form(model)
+    if not isinstance(model.lists, Sequence) or not all(isinstance(one, ListOrder) for one in model.lists):
+        yield "`lists` must be a tuple of orders: (by(Book.author), by(Book.title))"
     if not missing:
         document: Any = model.document
         if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
             yield "`document` must be a msgspec.Struct: its fields are what goes out"
         elif document.__struct_config__.array_like:
             yield "`document` must not be array_like: its fields go out under their names"
+        else:
+            yield from _check_types(document)
+
+
+def _check_types(document: type[msgspec.Struct]) -> Iterator[str]:
+    """That msgspec knows what to do with the types of its fields."""
+    try:
+        msgspec.json.Decoder(document)
+    except Exception as error:
+        yield f"`document`: msgspec has no place for the types of {document.__name__}: {error}"
 
 
 def _check_joined_form(model: type[ReadModel[Any]]) -> Iterator[str]:
@@ -86,17 +100,34 @@ def _check_names(model: type[ReadModel[Any]], entity: Entity, joined: Entities) 
     fields = [
         field.name for field in msgspec.structs.fields(model.document) if field.name not in model.joined
     ]
-    listed = [name for order in model.lists for name in order.columns]
+    listed = [
+        name
+        for order in model.lists
+        for name, owner in zip(order.columns, order.models, strict=True)
+        if owner is not None
+    ]
     for name in dict.fromkeys((model.key.key, *fields, *listed)):
         if name not in entity.columns:
             yield _unknown(name, entity)
     for order in model.lists:
-        for name, owner in zip(order.columns, order.models, strict=True):
-            if owner is not entity.model:
-                other = getattr(owner, "__name__", "another class")
-                yield f"{order}: {name!r} is of {other}: lists are in the order of {entity.name}'s own columns"
+        yield from _check_order(order, entity)
     for field, join in model.joined.items():
         yield from _check_joined_names(model, field, join, entity, joined)
+
+
+def _check_order(order: ListOrder, entity: Entity) -> Iterator[str]:
+    if not order.columns:
+        yield f"{order} names no column: name at least one, such as by({entity.name}.{entity.primary_key[0]})"
+    for name, owner in zip(order.columns, order.models, strict=True):
+        if owner is None:
+            yield (
+                f"{order}: {name!r} is no mapped attribute. Lists are in ascending order of columns, by("
+                f"{entity.name}.{entity.primary_key[0]}) for one; for another order (descending, lower case) add a "
+                "column that sorts so, and have commands fill it"
+            )
+        elif owner is not entity.model:
+            other = getattr(owner, "__name__", "another class")
+            yield f"{order}: {name!r} is of {other}: lists are in the order of {entity.name}'s own columns"
 
 
 def _check_joined_names(
@@ -124,11 +155,17 @@ def _check_key(column: Column) -> Iterator[str]:
     rules = {
         "must be NOT NULL": not column.nullable,
         _UNIQUE: column.unique,
-        f"must be compared byte for byte: {_BYTEWISE}": column.bytewise,
+        _compared(column): column.bytewise,
         f"must be of one of the types {_names(_KEY_TYPES)}": column.type in _KEY_TYPES,
         _LOGGED: column.logged,
     }
     return (f"the key {column.name!r} {rule}" for rule, holds in rules.items() if not holds)
+
+
+def _compared(column: Column) -> str:
+    """Redis finds a key by its bytes: where SQL finds others too, the two routes would give different answers."""
+    found = f", and is {column.compared}" if column.compared else ""
+    return f"must be compared byte for byte{found}: {_BYTEWISE}"
 
 
 def _check_lists(model: type[ReadModel[Any]], entity: Entity) -> Iterator[str]:
@@ -137,24 +174,44 @@ def _check_lists(model: type[ReadModel[Any]], entity: Entity) -> Iterator[str]:
             if column.nullable:
                 yield f"{order}: {column.name!r} must be NOT NULL, since databases disagree where null sorts"
             if not column.bytewise:
-                yield f"{order}: {column.name!r} must be compared byte for byte: {_BYTEWISE}"
-            if column.type not in SORTABLE:
-                yield f"{order}: {column.name!r} must be of one of the types {_names(SORTABLE)}"
+                yield f"{order}: {column.name!r} {_compared(column)}"
+            if sorted_as(column) is None:
+                yield f"{order}: {column.name!r} must be of one of the types {_names(_SORTED_TYPES)}, or an enum"
 
 
-def _check_nulls(model: type[ReadModel[Any]], columns: Mapping[str, Column]) -> Iterator[str]:
+def _check_fields(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> Iterator[str]:
+    """That each field can have what its column has. Fields that no row fits would make every document fail."""
     hints = get_type_hints(model.document, include_extras=True)
     for name in (field.name for field in msgspec.structs.fields(model.document)):
+        join = model.joined.get(name)
+        column = entity.columns[name] if join is None else joined[join.value.class_].columns[join.value.key]
+        shown = f"the column {name!r}" if join is None else f"`joined`: {_named(join.value)}"
+        if not can_fill(column, hints[name]):
+            yield (
+                f"{shown} has {_values_of(column)}, and none of them fits the document's field {name!r}, "
+                f"{_type_name(hints[name])}: declare the field as what the column has, or map the column otherwise"
+            )
         try:
             msgspec.convert(None, hints[name])
         except msgspec.ValidationError:
-            if name in model.joined:
+            if join is not None:
                 yield (
                     f"`joined`: {name!r} is null where the joined row is missing, but the document's field may "
                     "not be: write `… | None`"
                 )
-            elif columns[name].nullable:
+            elif column.nullable:
                 yield f"the column {name!r} may be null, but the document's field may not: write `… | None`"
+
+
+def _values_of(column: Column) -> str:
+    """The type of a column's values, as it is told to people."""
+    if column.type in (datetime.datetime, datetime.time):
+        return f"{column.type.__name__} values {'with' if column.zoned else 'without'} a time zone"
+    return f"{getattr(column.type, '__name__', 'such')} values"
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and get_origin(hint) is None else str(hint)
 
 
 def _check_joins(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> Iterator[str]:
@@ -164,11 +221,11 @@ def _check_joins(model: type[ReadModel[Any]], entity: Entity, joined: Entities) 
         # Only what is unique is logged with its old value, by which the documents of a changed row are found.
         rules = {
             f"{_named(join.remote)} {_UNIQUE}, for one row at most may be joined": remote.unique,
-            f"{_named(join.remote)} must be compared byte for byte: {_BYTEWISE}": remote.bytewise,
+            f"{_named(join.remote)} {_compared(remote)}": remote.bytewise,
             f"{_named(join.remote)} must be of one of the types {_names(_KEY_TYPES)}": remote.type
             in _KEY_TYPES,
             f"{_named(join.remote)} {_LOGGED}": remote.logged,
-            f"{_named(join.local)} must be compared byte for byte: {_BYTEWISE}": local.bytewise,
+            f"{_named(join.local)} {_compared(local)}": local.bytewise,
             f"{_named(join.local)} and {_named(join.remote)} must be of the same type": local.type
             is remote.type,
         }

@@ -19,7 +19,10 @@ MAX_LIMIT = 500
 
 
 class ListOrder(msgspec.Struct, frozen=True):
-    """The order of a list: attribute names and the classes they are of, the first counts most. Made by ``by``."""
+    """The order of a list: attribute names and the classes they are of, the first counts most. Made by ``by``.
+
+    What was given in place of an attribute has its text as name, and no class.
+    """
 
     columns: tuple[str, ...]
     models: tuple[type | None, ...]
@@ -31,12 +34,14 @@ class ListOrder(msgspec.Struct, frozen=True):
 def by(*columns: Any) -> ListOrder:
     """The order of a list, as mapped attributes: ``by(Book.author, Book.title)``.
 
-    Rows that are equal in all of them are ordered by the read model's key.
+    It is ascending: text by code point, points in time with a zone by the instant, enums by the text that the
+    database stores, which is the name unless the column says otherwise. Rows that are equal in all of them are
+    ordered by the read model's key. What is no mapped attribute is refused when the application starts, where the
+    read model's name is known.
     """
-    return ListOrder(
-        tuple(column.key for column in columns),
-        tuple(getattr(column, "class_", None) for column in columns),
-    )
+    classes = tuple(getattr(column, "class_", None) for column in columns)
+    names = (str(c) if owner is None else str(c.key) for c, owner in zip(columns, classes, strict=True))
+    return ListOrder(tuple(names), classes)
 
 
 class Join(msgspec.Struct, frozen=True):

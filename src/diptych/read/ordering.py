@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from diptych.ports import Column
+
 _BIAS = 1 << 63
 _END = b"\x00\x01"
 
@@ -42,12 +44,23 @@ def _date_from_bytes(data: bytes, start: int) -> tuple[datetime.date, int]:
 
 def _datetime_to_bytes(value: datetime.datetime) -> bytes:
     if value.tzinfo is not None:
-        raise ValueError("a time zone can't be kept alike on every database: use a column without")
+        raise ValueError("the column keeps no time zone")
     return value.isoformat(timespec="microseconds").encode()
 
 
 def _datetime_from_bytes(data: bytes, start: int) -> tuple[datetime.datetime, int]:
     return datetime.datetime.fromisoformat(_exactly(data, start, 26).decode()), start + 26
+
+
+def _instant_to_bytes(value: datetime.datetime) -> bytes:
+    if value.tzinfo is None:
+        raise ValueError("the column keeps a time zone")
+    return _datetime_to_bytes(value.astimezone(datetime.UTC).replace(tzinfo=None))
+
+
+def _instant_from_bytes(data: bytes, start: int) -> tuple[datetime.datetime, int]:
+    value, end = _datetime_from_bytes(data, start)
+    return value.replace(tzinfo=datetime.UTC), end
 
 
 def _uuid_from_bytes(data: bytes, start: int) -> tuple[uuid.UUID, int]:
@@ -60,11 +73,16 @@ def _exactly(data: bytes, start: int, length: int) -> bytes:
     return data[start : start + length]
 
 
+class Instant:
+    """Points in time that have a zone: they sort by when they are, in whichever zone that is said."""
+
+
 _CODECS: dict[type, tuple[Callable[[Any], bytes], Decode]] = {
     str: (_text_to_bytes, _text_from_bytes),
     int: (_integer_to_bytes, _integer_from_bytes),
     datetime.date: (lambda value: value.toordinal().to_bytes(4, "big"), _date_from_bytes),
     datetime.datetime: (_datetime_to_bytes, _datetime_from_bytes),
+    Instant: (_instant_to_bytes, _instant_from_bytes),
     uuid.UUID: (lambda value: value.bytes, _uuid_from_bytes),
 }
 
@@ -74,6 +92,15 @@ SORTABLE = tuple(_CODECS)
 
 ALWAYS_SORTABLE = (str, int, datetime.date, uuid.UUID)
 """Those of which every value that a database gives is one that can be ordered; a time zone may be amiss."""
+
+
+def sorted_as(column: Column) -> type | None:
+    """By which of these types lists order the column's values; None if its values have no such order."""
+    if column.texts is not None:
+        return str  # as an enum's are stored
+    if column.type is datetime.datetime and column.zoned:
+        return Instant
+    return column.type if column.type in _CODECS else None
 
 
 class SortCodec:

@@ -19,7 +19,7 @@ from diptych.read.aside import KEYLESS, MARK, Misfit, Notices, marked
 from diptych.read.checks import check_declaration
 from diptych.read.declaration import declaration_hash
 from diptych.read.model import MAX_LIMIT, ListOrder, ReadModel
-from diptych.read.ordering import ALWAYS_SORTABLE, SortCodec
+from diptych.read.ordering import ALWAYS_SORTABLE, SortCodec, sorted_as
 from diptych.wording import worded
 
 _encode = msgspec.json.Encoder().encode
@@ -34,14 +34,18 @@ class ListIndex:
         # The key comes last, so that no two rows are equal in the order.
         self.columns = order.columns if key in order.columns else (*order.columns, key)
         self._columns = [entity.columns[name] for name in self.columns]
-        types = [column.type or str for column in self._columns]
+        types = [sorted_as(column) or str for column in self._columns]
         self._codec, self._codecs = SortCodec(types), [SortCodec([kind]) for kind in types]
+        self._texts: list[Mapping[Any, str]] = [column.texts or {} for column in self._columns]
+        self._values = [{text: value for value, text in texts.items()} for texts in self._texts]
 
     def sort_key(self, row: Row) -> bytes:
         """The row's place in the list, as bytes that sort; empty if it has none: a value of it can't be ordered."""
         values = [row[name] for name in self.columns]
         try:
-            return self._codec.encode(values)
+            return self._codec.encode(
+                [texts.get(value, value) for texts, value in zip(self._texts, values, strict=True)]
+            )
         except Exception:
             return b""
 
@@ -54,9 +58,9 @@ class ListIndex:
 
     def misfit(self, row: Row) -> Misfit:
         """Which value keeps a row out of the list."""
-        for name, codec in zip(self.columns, self._codecs, strict=True):
+        for name, texts, codec in zip(self.columns, self._texts, self._codecs, strict=True):
             try:
-                codec.encode([row[name]])
+                codec.encode([texts.get(row[name], row[name])])
             except Exception:
                 return Misfit(name, _reason(row[name], "can't be ordered"))
         return Misfit(self.name, "can't be ordered")
@@ -73,12 +77,12 @@ class ListIndex:
         """The sort key of a cursor, and the values in it. Raises ``InvalidMessage`` for what is no cursor."""
         try:
             sort_key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-            values = self._codec.decode(sort_key)
+            decoded = zip(self._columns, self._values, self._codec.decode(sort_key), strict=True)
+            return sort_key, tuple(column.fit(values.get(value, value)) for column, values, value in decoded)
         except (ValueError, binascii.Error):
-            values = ()
-        if not values or not all(column.holds(v) for column, v in zip(self._columns, values, strict=True)):
-            raise InvalidMessage("page", [Fault("after", "is not a cursor that this list has given")])
-        return sort_key, values
+            raise InvalidMessage(
+                "page", [Fault("after", "is not a cursor that this list has given")]
+            ) from None
 
 
 class JoinedField(NamedTuple):
@@ -126,7 +130,9 @@ class Projection:
         self.columns = tuple(dict.fromkeys((*own, self.key, *ordered)))
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
         self.declaration = declaration_hash(self.name, self._declared(), self.document)
-        self._key_type = entity.columns[self.key].type
+        self._key_column = entity.columns[self.key]
+        self._key_type = self._key_column.type
+        self._as_it_is = self._key_type if self._key_column.has_one_form else None
         self._ordered = [
             (name, kind if (kind := entity.columns[name].type) in ALWAYS_SORTABLE else None)
             for name in dict.fromkeys(name for index in self.lists for name in index.columns)
@@ -205,14 +211,8 @@ class Projection:
         return key_bytes(key) if self._key_type is None or isinstance(key, self._key_type) else KEYLESS
 
     def looked_for(self, key: Any) -> Any:
-        """A key given by a caller, in the key column's type. Raises ``InvalidMessage`` for another type."""
-        if type(key) is self._key_type:
-            return key
-        try:
-            return msgspec.convert(key, self._key_type, strict=False)
-        except msgspec.ValidationError:
-            expected = getattr(self._key_type, "__name__", "value")
-            raise InvalidMessage(self.name, [Fault(self.key, f"must be a {expected}")]) from None
+        """A key given by a caller, as the key column holds it. Raises ``ValueError`` for one that no row can have."""
+        return key if type(key) is self._as_it_is else self._key_column.fit(key)
 
     def list_by(self, order: ListOrder | None) -> ListIndex:
         """The declared list of this order, or the first. Raises ``WiringError`` for one that is not declared."""
@@ -245,8 +245,8 @@ class Projection:
         }
 
     def _typed(self, entity: Entity, name: str) -> list[str]:
-        kind = entity.columns[name].type
-        return [name, kind.__qualname__ if isinstance(kind, type) else ""]
+        kind, texts = entity.columns[name].type, entity.columns[name].texts or {}
+        return [name, kind.__qualname__ if isinstance(kind, type) else "", *sorted(texts.values())]
 
 
 def key_bytes(value: Any) -> bytes:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _REDIS = Served("redis")
+_NO_KEY = Served("sql", "no-key")
+"""Of a document that no row can have: neither store is asked, and what the column can hold is SQL's word."""
 _TRIES = 3
 
 _body_of: Callable[[Any], bytes] = operator.itemgetter(slice(STAMP_BYTES, None))
@@ -75,7 +77,10 @@ class Reader:
     async def get(self, key: Any) -> Document[Any]:
         """The document with this key; what ``ReadModel.get`` promises."""
         self._home.check()
-        key = self._projection.looked_for(key)
+        try:
+            key = self._projection.looked_for(key)
+        except ValueError:
+            return Document(None, _NO_KEY, self._projection.document)
         if self._source is not None:
             found = await self._source.look_ups.get(key_bytes(key))
             if found is not None:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
 from diptych.ports import Column, Entity
+from diptych.write.comparison import difference, has_code_point_order
 from diptych.write.mapping import is_fetched, warn_of_refusals
-from diptych.write.values import ColumnValues
+from diptych.write.real_columns import RealColumn, real_columns
+from diptych.write.values import ColumnValues, python_type_of, stored_texts
 
 M = TypeVar("M")
 
-_BYTEWISE = {"C", "POSIX", "ucs_basic", "C.UTF-8", "BINARY"}
-
 
 class MappedEntity:
-    """A mapped class with its table. Raises ``WiringError`` for mappings that the change log can't follow."""
+    """A mapped class with its table, in a database of this name.
 
-    def __init__(self, model: type, mapper: Mapper[Any]) -> None:
+    Raises ``WiringError`` for mappings that the change log can't follow.
+    """
+
+    def __init__(self, model: type, mapper: Mapper[Any], database: str) -> None:
         self.model = model
         self.name = model.__name__
         configure_mappers()  # instances can't be made before relationships are resolved
@@ -46,8 +49,19 @@ class MappedEntity:
         # Triggers that run after the statement are not in what it returns: such a row is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self._described: dict[str, Entity] = {}
+        self._real: Mapping[str, RealColumn] = {}
         self._names = names
-        self._values = {name: ColumnValues(column) for name, column in self.columns.items()}
+        self._values = {name: ColumnValues(column, database) for name, column in self.columns.items()}
+
+    async def look_at_table(self, connection: AsyncConnection) -> None:
+        """Reads what the database has as the table's columns, for ``describe`` and the order of lists."""
+        self._real = await real_columns(connection, self.table)
+        self._described.clear()
+
+    def has_code_point_order(self, name: str, dialect: sa.Dialect) -> bool:
+        """Whether the database orders this column by code point without being told."""
+        column = self.columns[name]
+        return has_code_point_order(column, dialect, self._real.get(column.name))
 
     @functools.cached_property
     def is_checked_late(self) -> bool:
@@ -82,14 +96,20 @@ class MappedEntity:
 
     def _describe_column(self, name: str, dialect: sa.Dialect) -> Column:
         column = self.columns[name]
+        there = column.type.dialect_impl(dialect)
+        compared = difference(column, dialect, self._real.get(column.name))
         return Column(
             name=name,
-            type=self._values[name].python_type,
+            type=python_type_of(there),
             nullable=bool(column.nullable),
             unique=name in self.unique_columns,
-            bytewise=_is_bytewise(column, dialect),
+            bytewise=not compared,
+            compared=compared,
             logged=self._values[name].logged,
-            holds=partial(self.holds, name),
+            fit=self._values[name].fit,
+            has_one_form=self._values[name].has_one_form,
+            zoned=bool(getattr(there, "timezone", False)),
+            texts=stored_texts(there) if isinstance(there, sa.Enum) else None,
         )
 
     def check_names(self, names: Iterable[Any]) -> None:
@@ -189,6 +209,12 @@ class EntityRegistry:
     def __init__(self) -> None:
         self._entities: dict[type, MappedEntity] = {}
         self._warned: set[Mapper[Any]] = set()
+        self._database = ""
+
+    def opened(self, database: str) -> None:
+        """Has the entities judge values by what this database can hold."""
+        self._database = database
+        self._entities.clear()
 
     def of(self, model: type) -> MappedEntity:
         """Raises ``WiringError`` for what is not a mapped class."""
@@ -199,7 +225,7 @@ class EntityRegistry:
                 raise WiringError(
                     [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
                 )
-            entity = self._entities[model] = MappedEntity(model, mapper)
+            entity = self._entities[model] = MappedEntity(model, mapper, self._database)
             self._warn_of(mapper)
         return entity
 
@@ -254,24 +280,3 @@ def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable
     taken = {column for constraint in unique for column in constraint.columns}
     taken |= {column for index in table.indexes if index.unique for column in index.columns}
     return (names[column] for column in table.columns if column in taken and column in names)
-
-
-def has_code_point_order(column: sa.Column[Any], dialect: sa.Dialect) -> bool:
-    """Whether the database orders this column by code point without being told."""
-    collation = _collation(column, dialect)
-    return collation in _BYTEWISE if collation or dialect.name == "postgresql" else True
-
-
-def _is_bytewise(column: sa.Column[Any], dialect: sa.Dialect) -> bool:
-    """Whether two values are equal only if their bytes are, as they are in Redis.
-
-    PostgreSQL's collations are, except those declared nondeterministic, which a name does not tell; those of
-    SQLite (NOCASE, RTRIM) are not.
-    """
-    if dialect.name == "postgresql":
-        return not isinstance(column.type, sa.CHAR)  # which is compared without its trailing blanks
-    return _collation(column, dialect) in (None, "BINARY")
-
-
-def _collation(column: sa.Column[Any], dialect: sa.Dialect) -> str | None:
-    return getattr(column.type.dialect_impl(dialect), "collation", None)

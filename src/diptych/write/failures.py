@@ -19,6 +19,7 @@ from diptych.errors import (
 )
 from diptych.write.engines import LOST_ERRORS, Engines
 from diptych.write.entities import MappedEntity
+from diptych.write.sqlite_types import Unstorable
 
 
 class TransactionConflict(DiptychError):
@@ -37,7 +38,7 @@ def translated(engines: Engines, entity: MappedEntity | None = None) -> Iterator
         raise known from error
     except StatementError as error:
         # Raised before the database was asked, by the column's type.
-        raise _misfit(entity) from error
+        raise _misfit(entity, error.orig) from error
     except PoolTimeoutError as error:
         raise DatabaseBusyError(
             "every SQL connection was in use for longer than DATABASE_TIMEOUT_MS: "
@@ -78,9 +79,10 @@ def _translate(engines: Engines, error: DBAPIError, entity: MappedEntity | None)
     return None
 
 
-def _misfit(entity: MappedEntity | None) -> InvalidValueError:
+def _misfit(entity: MappedEntity | None, reason: BaseException | None = None) -> InvalidValueError:
     # Which value it was neither tells; the driver's text may quote it and stays in the cause.
-    return InvalidValueError(_name_of(entity), [Fault("a value", "does not fit the type of its column")])
+    words = str(reason) if isinstance(reason, Unstorable) else "does not fit the type of its column"
+    return InvalidValueError(_name_of(entity), [Fault("a value", words)])
 
 
 def _name_of(entity: MappedEntity | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -77,6 +77,7 @@ class ORMService:
             raise
         self._prepared = {metadata} if metadata is not None else set()
         self._opened, self._home = engines, home
+        self._entities.opened(engines.name)
         self._fence = SqlFence(engines, self._entities.by_table)
         self._acknowledger = Acknowledger(self._fence, self._config.get("DATABASE_TIMEOUT_MS") / 1000)
         self._units = UnitsOfWork(engines, self._acknowledger)
@@ -300,6 +301,13 @@ class ORMService:
     def warn_of_refusals(self, models: type) -> None:
         """Tells the log which writes of the mapped classes of this base are refused, because of what they ask for."""
         self._entities.warn_of_all(_mappers_of(models))
+
+    async def look_at_tables(self, models: Iterable[type]) -> None:
+        """Reads what the database really has as the columns of these mapped classes."""
+        with translated(self.engines):
+            async with reading(self.engines) as connection:
+                for model in dict.fromkeys(models):
+                    await self.entity(model).look_at_table(connection)
 
     def entity(self, model: type) -> MappedEntity:
         """The mapped class as this room sees it. Raises ``WiringError`` for what is not one."""

@@ -11,7 +11,7 @@ from diptych.errors import WiringError
 from diptych.ports import Entity, Row, Unreadable, View
 from diptych.write.careful import fetched_carefully, is_of_a_value
 from diptych.write.engines import fetched
-from diptych.write.entities import MappedEntity, has_code_point_order
+from diptych.write.entities import MappedEntity
 from diptych.write.failures import translated_reading
 from diptych.write.held import ShortSelect
 from diptych.write.orm import ORMService
@@ -145,12 +145,12 @@ class SqlRows:
         return self._pages[shape]
 
     def _new_page(self, order: Sequence[str], goes_on: bool) -> sa.Select[Any]:
-        columns = [self._in_code_points(self._entity.columns[name]) for name in order]
+        columns = [self._in_code_points(name) for name in order]
         page = self._selected.order_by(*columns).limit(sa.bindparam("limit", type_=sa.Integer))
         if not goes_on:
             return page
-        place = [sa.bindparam(f"after_{i}", type_=self._entity.columns[n].type) for i, n in enumerate(order)]
-        return page.where(sa.tuple_(*columns) > sa.tuple_(*place))
+        place = (sa.bindparam(f"after_{i}", type_=self._entity.columns[n].type) for i, n in enumerate(order))
+        return page.where(sa.tuple_(*columns) > sa.tuple_(*map(self._enum_as_text, place)))
 
     def _try(self, short: ShortSelect, values: Mapping[str, Any]) -> list[Row] | None:
         held = self._orm.engines.held
@@ -186,12 +186,18 @@ class SqlRows:
         columns = (self._entity.columns[name] for name in names)
         return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]
 
-    def _in_code_points(self, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    def _in_code_points(self, name: str) -> sa.ColumnElement[Any]:
         """The column as Redis orders it; named only where the database would do otherwise, to keep its index."""
-        dialect = self._orm.engines.reader.dialect
-        if has_code_point_order(column, dialect) or not isinstance(column.type, sa.String):
+        column, dialect = self._entity.columns[name], self._orm.engines.reader.dialect
+        if self._entity.has_code_point_order(name, dialect) or not isinstance(column.type, sa.String):
             return column
-        return column.collate("C" if dialect.name == "postgresql" else "BINARY")
+        return self._enum_as_text(column).collate("C" if dialect.name == "postgresql" else "BINARY")
+
+    def _enum_as_text(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """An enum of PostgreSQL as its text, by which Redis orders it; the database would by their declaration."""
+        if isinstance(value.type, sa.Enum) and self._orm.engines.name == "postgresql":
+            return sa.cast(value, sa.Text)
+        return value
 
 
 def _place(after: Sequence[Any] | None, limit: int) -> dict[str, Any]:

@@ -1,8 +1,17 @@
-"""Types whose values SQLite would give back otherwise than they were stored."""
+"""Types whose values SQLite would give back otherwise than they were stored.
+
+What it can't give back as it was is refused with ``Unstorable`` before it is stored, also what a default has made.
+What is in the file already, because another program has stored it, is read as it is.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import decimal
+import json
+import math
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -12,22 +21,90 @@ from sqlalchemy.dialects import sqlite
 Processor = Callable[[Any], Any] | None
 
 
+class Unstorable(ValueError):
+    """A value that SQLite would change; the text says what it must be, and not what it was."""
+
+
 def give_back_what_was_stored(dialect: sa.Dialect) -> None:
     """Has an engine's dialect store and load these types like PostgreSQL does."""
     dialect.colspecs = {
         **dialect.colspecs,
         sa.Float: _Float,
+        sa.Numeric: _Numeric,
         sa.DateTime: _DateTime,
         sa.TIMESTAMP: _DateTime,
+        sa.Time: _Time,
+        sa.JSON: _Json,
     }
 
 
+def check_storable(column_type: sa.types.TypeEngine[Any], value: Any) -> None:
+    """Raises ``Unstorable`` for a value of this type that SQLite can't hold exactly."""
+    if isinstance(value, decimal.Decimal) and isinstance(column_type, sa.Numeric):
+        if not isinstance(column_type, sa.Float):
+            _check_decimal(value, _places(column_type))
+    elif isinstance(column_type, sa.JSON):
+        _check_json(value)
+
+
 class _Float(sa.Float[Any]):
-    """SQLite gives 1.0 as 1 where it is returned by the statement that stores it, and as 1.0 ever after."""
+    """SQLite gives 1.0 as 1 where it is returned by the statement that stores it, and as 1.0 ever after.
+
+    It stores null in place of NaN.
+    """
+
+    def bind_processor(self, dialect: sa.Dialect) -> Processor:
+        def store(value: Any) -> Any:
+            if value is not None and math.isnan(value):
+                raise Unstorable("must be a number")
+            return None if value is None else float(value)
+
+        return store
 
     def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Processor:
         inherited: Processor = super().result_processor(dialect, coltype)  # type: ignore[no-untyped-call]
         return inherited or (lambda value: None if value is None else float(value))
+
+
+class _Numeric(sa.Numeric[Any]):
+    """SQLite has no exact numbers with decimal places: it stores the nearest binary one."""
+
+    def bind_processor(self, dialect: sa.Dialect) -> Processor:
+        if not self.asdecimal:
+            return _Float().bind_processor(dialect)
+        places = _places(self)
+
+        def store(value: Any) -> Any:
+            if value is None:
+                return None
+            _check_decimal(decimal.Decimal(str(value)), places)
+            return float(value)
+
+        return store
+
+    def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Processor:
+        if not self.asdecimal:
+            return None
+        places = _places(self)
+        return lambda value: None if value is None else _decimal(value, places)
+
+
+def _places(column_type: sa.Numeric[Any]) -> int:
+    """How many decimal places the values have that are read."""
+    return int(column_type._effective_decimal_return_scale)
+
+
+def _decimal(stored: float, places: int) -> decimal.Decimal:
+    return decimal.Decimal(f"{stored:.{places}f}")
+
+
+def _check_decimal(value: decimal.Decimal, places: int) -> None:
+    with contextlib.suppress(OverflowError):
+        if value.is_finite() and _decimal(float(value), places) == value:
+            return
+    raise Unstorable(
+        f"must be a number that SQLite can hold exactly (some 15 digits, {places} of them decimal places at most)"
+    )
 
 
 class _DateTime(sqlite.DATETIME):
@@ -35,12 +112,86 @@ class _DateTime(sqlite.DATETIME):
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
         store: Processor = super().bind_processor(dialect)
-        if not self.timezone or store is None:
-            return store
-        return lambda value: store(value if value is None else value.astimezone(datetime.UTC))
+        zoned = self.timezone
+        if store is None:
+            return None
+
+        def checked(value: Any) -> Any:
+            if isinstance(value, datetime.datetime):
+                _check_zone(value, zoned)
+                value = value.astimezone(datetime.UTC) if zoned else value
+            return store(value)
+
+        return checked
 
     def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Processor:
         load: Processor = super().result_processor(dialect, coltype)
+        return None if load is None else (lambda value: None if value is None else self._zoned(load(value)))
+
+    def _zoned(self, value: datetime.datetime) -> datetime.datetime:
+        """Another program may have stored an offset: PostgreSQL heeds it where there is a zone, else drops it."""
+        if not self.timezone:
+            return value.replace(tzinfo=None)
+        return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
+
+
+class _Time(sqlite.TIME):
+    """A time of day with a zone keeps its offset, which SQLAlchemy would drop."""
+
+    def bind_processor(self, dialect: sa.Dialect) -> Processor:
+        store: Processor = super().bind_processor(dialect)  # type: ignore[no-untyped-call]
+        zoned = self.timezone
+        if store is None:
+            return None
+
+        def checked(value: Any) -> Any:
+            if not isinstance(value, datetime.time):
+                return store(value)
+            _check_zone(value, zoned)
+            return value.isoformat("microseconds")
+
+        return checked
+
+    def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Processor:
+        load: Processor = super().result_processor(dialect, coltype)  # type: ignore[no-untyped-call]
         if not self.timezone or load is None:
             return load
-        return lambda value: None if value is None else load(value).replace(tzinfo=datetime.UTC)
+        return lambda value: None if value is None else datetime.time.fromisoformat(value)
+
+
+def _check_zone(value: datetime.datetime | datetime.time, zoned: bool) -> None:
+    if (value.tzinfo is not None) != zoned:
+        raise Unstorable("must have a time zone" if zoned else "must not have a time zone")
+
+
+class _Json(sqlite.JSON):
+    """To SQLite a column of JSON is one of numbers: a document that is a single number becomes one of its own."""
+
+    def bind_processor(self, dialect: sa.Dialect) -> Any:
+        store: Any = super().bind_processor(dialect)  # type: ignore[no-untyped-call]
+
+        def checked(value: Any) -> Any:
+            _check_json(value)
+            return store(value)
+
+        return checked
+
+    def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Any:
+        load: Any = super().result_processor(dialect, coltype)
+
+        def loaded(value: Any) -> Any:
+            return value if isinstance(value, int | float) else load(value)
+
+        return loaded
+
+
+def _check_json(value: Any) -> None:
+    """Only a number alone is converted; one within a list or an object is a part of the text."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    with contextlib.closing(sqlite3.connect(":memory:")) as sqlite_itself:
+        (stored,) = sqlite_itself.execute("SELECT CAST(? AS NUMERIC)", (json.dumps(value),)).fetchone()
+    if stored != value:
+        raise Unstorable(
+            "must not be a single number of more digits than SQLite can hold: put it into a list"
+        )

@@ -12,6 +12,8 @@ import enum
 import functools
 import json
 import math
+import uuid
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from diptych.wording import worded
+from diptych.write.sqlite_types import check_storable
 
 _INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 
@@ -32,14 +35,17 @@ _NOT_UNICODE = "must be well-formed Unicode, without lone surrogates"
 
 
 class ColumnValues:
-    """The values of one column. What can't be in it is a ``ValueError("must …")``."""
+    """The values of one column, in a database of this name. What can't be in it is a ``ValueError("must …")``."""
 
-    def __init__(self, column: sa.Column[Any]) -> None:
-        self.python_type = _python_type(column.type)
+    def __init__(self, column: sa.Column[Any], database: str = "") -> None:
+        self.python_type = python_type_of(column.type)
         self.logged = _is_logged(column.type)
         self._column = column
+        self._is_sqlite = database == "sqlite"
         self._type = _with_zone(self.python_type, column.type)
         self._bounded_type = _bounded(self._type, column.type)
+        # A whole number may be too long to be written at all, and so has to be looked at; a UUID as text has many.
+        self.has_one_form = self.python_type is not int and not _is_uuid_text(column.type)
 
     @functools.cached_property
     def is_required(self) -> bool:
@@ -65,18 +71,37 @@ class ColumnValues:
                 raise ValueError("must not be null")
             return None
         if isinstance(self._column.type, sa.JSON):
-            return _check_json(value)
-        return self._check(_convert(value, self._bounded_type))
+            fitting = _check_json(value)
+        else:
+            fitting = self._check(self._converted(value, self._bounded_type))
+        if self._is_sqlite:
+            check_storable(self._column.type, fitting)
+        return fitting
+
+    def _converted(self, value: Any, target: Any) -> Any:
+        if _is_uuid_text(self._column.type):
+            # ★ SQLite compares its letters, PostgreSQL the number: in one form it is the same text everywhere.
+            return str(_convert(value, uuid.UUID))
+        return _convert(value, target)
 
     def convert_lookup(self, value: Any) -> Any:
         """The value to be looked for, in the column's type; it need not be one that the column can hold."""
         _refuse_expression(value)
         if isinstance(self._column.type, sa.JSON):
             raise ValueError("can't be looked up by: it holds JSON")
-        return None if value is None else _convert(value, self._type)
+        return None if value is None else self._converted(value, self._type)
+
+    def fit(self, value: Any) -> Any:
+        """A value that is looked for, as the column holds it. Raises ``ValueError`` for one that can't be in it.
+
+        PostgreSQL fails on a look-up of such a one.
+        """
+        if value is None:
+            raise ValueError("must not be null")
+        return self._fitting(value)
 
     def holds(self, value: Any) -> bool:
-        """Whether a value can be in the column; PostgreSQL fails on a look-up of one that can't."""
+        """Whether a value can be in the column."""
         try:
             self._fitting(value)
         except ValueError:
@@ -99,10 +124,17 @@ class ColumnValues:
             _check_unicode(value)
             if "\x00" in value:
                 raise ValueError("must not contain the character U+0000")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("must be a finite number")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValueError("must be a finite number")
+            if not isinstance(self._column.type, sa.Float):
+                _check_digits(
+                    decimal.Decimal(repr(value)), self._column.type
+                )  # which the database would round
         elif isinstance(value, decimal.Decimal):
             _check_digits(value, self._column.type)
+        elif isinstance(value, datetime.datetime) and value.tzinfo is not None:
+            _check_range(value)
         return value
 
 
@@ -141,6 +173,13 @@ def _check_json(value: Any) -> Any:
     return value
 
 
+def _check_range(value: datetime.datetime) -> None:
+    try:
+        value.astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError("must be in the years 1 to 9999 of UTC") from None
+
+
 def _check_digits(value: decimal.Decimal, column_type: sa.types.TypeEngine[Any]) -> None:
     if not value.is_finite():
         raise ValueError("must be a finite number")
@@ -154,7 +193,18 @@ def _check_digits(value: decimal.Decimal, column_type: sa.types.TypeEngine[Any])
         raise ValueError(f"must have at most {precision - scale} digits before the decimal point")
 
 
-def _python_type(column_type: sa.types.TypeEngine[Any]) -> Any:
+def _is_uuid_text(column_type: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(column_type, sa.Uuid) and not column_type.as_uuid
+
+
+def stored_texts(column_type: sa.Enum) -> dict[Any, str]:
+    """The values of an enum, with the texts that are stored: names, if ``values_callable`` gives no others."""
+    values: Iterable[Any] = column_type.enum_class or column_type.enums
+    store: Any = column_type.bind_processor(_DIALECTS[0])  # type: ignore[no-untyped-call]
+    return {value: store(value) for value in values}
+
+
+def python_type_of(column_type: sa.types.TypeEngine[Any]) -> Any:
     """The type of the column's values; None if only the column's type itself knows it."""
     if isinstance(column_type, sa.Interval):
         return datetime.timedelta
@@ -169,8 +219,9 @@ def _python_type(column_type: sa.types.TypeEngine[Any]) -> Any:
 def _is_logged(column_type: sa.types.TypeEngine[Any]) -> bool:
     """Whether JSON and back gives exactly what a select does, on every database.
 
-    It does not for types of the application's own and those of one database alone; for times of day with a zone
-    (SQLite drops it); and for inexact numbers in a ``NUMERIC`` column, in which SQLite makes 1 of 1.0.
+    It does not for types of the application's own and those of one database alone; for times of day with a zone,
+    which drivers give in zones of several classes; and for inexact numbers in a ``NUMERIC`` column, in which SQLite
+    makes 1 of 1.0.
     """
     if not isinstance(column_type, _LOGGED):
         return False
@@ -184,26 +235,27 @@ def _is_logged(column_type: sa.types.TypeEngine[Any]) -> bool:
         return False
     if isinstance(column_type, sa.Enum) and column_type.enum_class is not None:
         return _is_plain_enum(column_type)
-    return _is_library_type(column_type) and all(_is_same(column_type, dialect) for dialect in _DIALECTS)
+    return is_library_type(column_type) and all(_is_same(column_type, dialect) for dialect in _DIALECTS)
 
 
 def _is_plain_enum(column_type: sa.Enum) -> bool:
     """Whether its members are told apart by their values, all text or all whole numbers."""
     members = column_type.enum_class
-    if members is None or not issubclass(members, enum.Enum) or not _is_library_type(column_type):
+    if members is None or not issubclass(members, enum.Enum) or not is_library_type(column_type):
         return False
     kinds = {type(member.value) for member in members}
     return kinds in ({str}, {int})
 
 
-def _is_library_type(column_type: sa.types.TypeEngine[Any]) -> bool:
-    return type(column_type).__module__.partition(".")[0] == "sqlalchemy"
+def is_library_type(column_type: sa.types.TypeEngine[Any]) -> bool:
+    """Whether it is one of SQLAlchemy's or of ours: an application's own could do anything to its values."""
+    return type(column_type).__module__.partition(".")[0] in ("sqlalchemy", "diptych")
 
 
 def _is_same(column_type: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> bool:
     """Whether the column has no other type on this database (``with_variant``), or one with the same values."""
     there = column_type.dialect_impl(dialect)
-    return _is_library_type(there) and _python_type(there) == _python_type(column_type)
+    return is_library_type(there) and python_type_of(there) == python_type_of(column_type)
 
 
 def _with_zone(python_type: Any, column_type: sa.types.TypeEngine[Any]) -> Any:

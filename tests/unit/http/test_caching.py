@@ -21,6 +21,7 @@ class Served(NamedTuple):
         ("sql", None, "diptych; fwd=miss"),
         ("sql", "no-redis", "diptych; fwd=bypass; detail=no-redis"),
         ("sql", "redis-refused", "diptych; fwd=bypass; detail=redis-refused"),
+        ("sql", "no-key", "diptych; fwd=bypass; detail=no-key"),
         ("sql", "rebuilding", "diptych; fwd=stale; detail=rebuilding"),
         ("sql", "starting", "diptych; fwd=stale; detail=starting"),
         ("sql", "no-lease", "diptych; fwd=stale; detail=no-lease"),

@@ -1,0 +1,72 @@
+"""Which columns can fill which fields of a document.
+
+Asked of msgspec itself, with values that the column can hold: so nothing is refused that would be served, and what
+would fail for every row is known before the first one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from diptych.ports import Column
+
+_MISMATCH = ", got `"
+"""In msgspec's words for a value of another type; one that breaks a bound of the right type has none such."""
+
+_SAMPLES: dict[type, Sequence[Any]] = {
+    bool: (True, False),
+    datetime.date: (datetime.date(2024, 12, 31),),
+    datetime.timedelta: (datetime.timedelta(hours=1),),
+    uuid.UUID: (uuid.UUID(int=0),),
+}
+"""Of types whose values all fit a field, or none does."""
+
+_ONE_OF_MANY: dict[type, Sequence[Any]] = {
+    int: (1,),
+    float: (1.0,),
+    str: ("",),
+    bytes: (b"",),
+    decimal.Decimal: (decimal.Decimal(1),),
+    list: ([],),
+    dict: ({},),
+}
+"""Of types of which a field may take some values and leave others."""
+
+
+def can_fill(column: Column, field_type: Any) -> bool:
+    """Whether any value of the column, null aside, can be in a document's field of this type and go out as JSON.
+
+    What a bound of the field (``max_length``, say) keeps out is a matter of each row, and so is all that a column has
+    whose type alone knows its values.
+    """
+    if column.texts is None and column.type in _ONE_OF_MANY:
+        return any(_fits(sample, field_type, one_of_many=True) for sample in _ONE_OF_MANY[column.type])
+    samples = _samples_of(column)
+    return not samples or any(_fits(sample, field_type) for sample in samples)
+
+
+def _samples_of(column: Column) -> Sequence[Any]:
+    zone = datetime.UTC if column.zoned else None
+    if column.texts is not None:
+        return list(column.texts)
+    if column.type is datetime.datetime:
+        return (datetime.datetime(2024, 12, 31, tzinfo=zone),)
+    if column.type is datetime.time:
+        return (datetime.time(tzinfo=zone),)
+    return () if column.type is None else _SAMPLES.get(column.type, ())
+
+
+def _fits(sample: Any, field_type: Any, *, one_of_many: bool = False) -> bool:
+    try:
+        msgspec.json.encode(msgspec.convert(sample, field_type))
+    except msgspec.ValidationError as error:
+        return one_of_many and _MISMATCH not in str(error)
+    except TypeError:
+        return False  # JSON has no word for it
+    return True

@@ -1,0 +1,187 @@
+"""The orders of lists: the same on both routes, on both databases, for every type that lists may be in order of."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import enum
+import random
+import uuid
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import sqlalchemy as sa
+from msgspec import Struct
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from diptych import ConfigService, Diptych, Page, Query, ReadModel, by, code_point_text
+from tests.catalogue import answered_by
+
+UTC = datetime.UTC
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Size(enum.Enum):
+    """Neither names nor values are in the order of their declaration, nor in the same."""
+
+    SMALL = "m"
+    LARGE = "z"
+    BIG = "a"
+    small = "s"
+    TINY = "m"  # another name of SMALL
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+    GREEN = "green"
+
+
+class Event(Base):
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(code_point_text(20), unique=True)
+    at: Mapped[datetime.datetime] = mapped_column(sa.DateTime(timezone=True))
+    local: Mapped[datetime.datetime] = mapped_column(sa.DateTime)
+    day: Mapped[datetime.date]
+    number: Mapped[int] = mapped_column(sa.BigInteger)
+    code: Mapped[uuid.UUID]
+    hexadecimal: Mapped[str] = mapped_column(sa.Uuid(as_uuid=False))
+    size: Mapped[Size] = mapped_column(sa.Enum(Size))
+    text_size: Mapped[Size] = mapped_column(sa.Enum(Size, native_enum=False, name="text_size"))
+    colour: Mapped[Colour] = mapped_column(
+        sa.Enum(Colour, values_callable=lambda found: [one.value for one in found])
+    )
+    word: Mapped[str] = mapped_column(sa.Enum("no", "yes", "maybe", name="word_of_event"))
+
+
+class EventDocument(Struct):
+    name: str
+    at: datetime.datetime
+    size: Size
+    word: str
+
+
+SORTED = ("at", "local", "day", "number", "code", "hexadecimal", "size", "text_size", "colour", "word")
+
+
+class EventReadModel(ReadModel[Event]):
+    key = Event.name
+    document = EventDocument
+    lists = (*(by(getattr(Event, name)) for name in SORTED), by(Event.size, Event.at, Event.word))
+
+
+class ListEvents(Query[Page[EventDocument]]):
+    order: int = 0
+    limit: int = 50
+    after: str | None = None
+
+
+class Handler:
+    def __init__(self, events: EventReadModel) -> None:
+        self.events = events
+
+    async def list(self, query: ListEvents) -> Page[EventDocument]:
+        return await self.events.page(EventReadModel.lists[query.order], limit=query.limit, after=query.after)
+
+
+def application(database_url: str, redis_url: str | None = None) -> Diptych:
+    config = ConfigService(environ={}, database_url=database_url, redis_url=redis_url, lease_ms=10_000)
+    return Diptych(config, models=Base, handlers=[Handler], read_models=[EventReadModel])
+
+
+ZONES = [
+    UTC,
+    ZoneInfo("Asia/Kathmandu"),
+    ZoneInfo("America/New_York"),
+    datetime.timezone(datetime.timedelta(hours=-12)),
+]
+INSTANTS = [
+    datetime.datetime(1, 1, 2, tzinfo=UTC),
+    datetime.datetime(1969, 12, 31, 23, 59, 59, 999999, UTC),
+    datetime.datetime(2024, 3, 10, 7, 0, tzinfo=UTC),  # the hour that New York leaves out
+    datetime.datetime(2024, 11, 3, 6, 30, tzinfo=UTC),  # one that it has twice
+    datetime.datetime(2024, 11, 3, 6, 30, 0, 1, UTC),
+    datetime.datetime(9999, 12, 30, tzinfo=UTC),
+]
+
+
+def _event(chance: random.Random, number: int) -> dict[str, Any]:
+    instant = chance.choice(INSTANTS)
+    code = uuid.UUID(int=chance.choice([0, 1, 2**127, 2**128 - 1, chance.getrandbits(128)]))
+    return {
+        "name": f"{chance.choice('éaZz')}{number}",
+        "at": instant.astimezone(chance.choice(ZONES)),
+        "local": instant.replace(tzinfo=None),
+        "day": instant.date(),
+        "number": chance.choice([-(2**63), -1, 0, 2**63 - 1]),
+        "code": code,
+        "hexadecimal": chance.choice([str(code), str(code).upper(), code.hex]),
+        "size": chance.choice(list(Size)),
+        "text_size": chance.choice(list(Size)),
+        "colour": chance.choice(list(Colour)),
+        "word": chance.choice(["yes", "no", "maybe"]),
+    }
+
+
+def _place(name: str, value: Any) -> Any:
+    """Where a value is to be, as something that Python orders so."""
+    if isinstance(value, Colour):
+        return value.value
+    if name == "at":
+        return value.astimezone(UTC)  # Python compares the wall clock of one zone, twofold hours as equal
+    return (
+        value.name
+        if isinstance(value, enum.Enum)
+        else str(uuid.UUID(value))
+        if name == "hexadecimal"
+        else value
+    )
+
+
+async def _bodies(app: Diptych, order: int, store: str) -> list[bytes]:
+    bodies, after = [], None
+    while True:
+        page = await app.ask(ListEvents(order, 7, after))
+        assert page.served.store == store, page.served
+        bodies.append(page.body)
+        after = page.decode().next
+        if after is None:
+            return bodies
+
+
+@pytest.mark.parametrize(
+    "order", range(len(EventReadModel.lists)), ids=[str(order) for order in EventReadModel.lists]
+)
+async def test_both_routes_list_in_the_same_order_and_go_on_behind_the_same_place(
+    database_url, valkey, order
+):
+    """After commands, and after a build; page by page, each with the bytes of the other route."""
+    chance = random.Random(order)
+    events = [_event(chance, number) for number in range(30)]
+    async with application(database_url, valkey.url) as app:
+        await answered_by(app, "redis")
+        await asyncio.gather(*(app.orm.create(Event, **event) for event in events))
+        by_commands = await _bodies(app, order, "redis")
+        await app.rebuild(EventReadModel)
+        await answered_by(app, "redis")
+        by_build = await _bodies(app, order, "redis")
+    async with application(database_url) as app:
+        by_sql = await _bodies(app, order, "sql")
+        listed, after = [], None
+        while True:
+            page = (await app.ask(ListEvents(order, 7, after))).decode()
+            listed += [item.name for item in page.items]
+            if (after := page.next) is None:
+                break
+    assert by_commands == by_sql
+    assert by_build == by_sql
+    columns = EventReadModel.lists[order].columns
+    wanted = sorted(
+        events, key=lambda event: (*(_place(name, event[name]) for name in columns), event["name"])
+    )
+    assert listed == [event["name"] for event in wanted]
