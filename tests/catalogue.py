@@ -14,7 +14,7 @@ from demo_app.models.book import Base, Book
 from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych
 from diptych.hinge.keeper import Keeper
-from diptych.ports import FenceRow
+from diptych.ports import Applied, FenceRow
 from diptych.read.store import RedisStore
 
 PATIENCE_S = 20.0
@@ -170,9 +170,9 @@ class Recorded:
 def fail_to_apply(app: Diptych) -> None:
     """From now on what commands of this process change gets into Redis by passes alone."""
 
-    def apply(*_: object) -> asyncio.Future[bool]:
+    def apply(*_: object) -> asyncio.Future[Applied]:
         done = asyncio.get_running_loop().create_future()
-        done.set_result(False)
+        done.set_result(None)
         return done
 
     async def bring_in(*_: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -55,21 +55,26 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Entity(msgspec.Struct, frozen=True):
-    """A mapped class as the other rooms see it: its columns by attribute name, in the order of the table."""
+    """A mapped class as the other rooms see it: its columns by attribute name, in the order of the table.
+
+    ``identifying`` are those by which a row is known: the primary key, and all that takes part in anything unique.
+    """
 
     model: type
     name: str
     table: str
     primary_key: tuple[str, ...]
     columns: dict[str, Column]
+    identifying: tuple[str, ...] = ()
 
 
 class Change(msgspec.Struct):
     """One change of one row: its columns before (None: created) and after (None: deleted).
 
     ``position`` is that of its row in the change log, ``transaction`` the number of the transaction that made it
-    (SQLite: the position), both set when the row is written. A change read back from the log has, of the row before,
-    the columns by which the row is known: the primary key and all that is unique.
+    (SQLite: the position), ``snapshot`` the one that this transaction reads in (SQLite: None, it sees all that is
+    before its position). They are set when the row is written. A change read back from the log has, of the row
+    before, the columns by which the row is known: the primary key and all that is unique.
     """
 
     entity: Entity
@@ -77,6 +82,7 @@ class Change(msgspec.Struct):
     after: dict[str, Any] | None
     position: int = 0
     transaction: int = 0
+    snapshot: str | None = None
 
     @property
     def kind(self) -> Literal["created", "updated", "deleted"]:
@@ -346,12 +352,17 @@ class Known(NamedTuple):
     generation: str
 
 
+Applied: TypeAlias = frozenset[int] | None
+"""What comes of changes that are written into a generation: None if they could not be; else the positions of
+commands' changes, by any process, that are in it by then: these, and others about as recent."""
+
+
 class ReadSide(Protocol):
     """The read models of this process in Redis, as the end of a command sees them."""
 
     def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Known]
-    ) -> Mapping[FenceId, asyncio.Future[bool]]:
+    ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         """Begins to write committed changes into these generations.
 
         Returns, for each that they are written to, a future that tells whether all of them are in it. None raises.

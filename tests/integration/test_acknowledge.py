@@ -15,7 +15,18 @@ import pytest
 from demo_app.messages import AddBook
 from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
-from diptych.ports import Change, Entity, Entry, FenceId, FenceRow, Incarnation, Known, Sight, Snapshot
+from diptych.ports import (
+    Applied,
+    Change,
+    Entity,
+    Entry,
+    FenceId,
+    FenceRow,
+    Incarnation,
+    Known,
+    Sight,
+    Snapshot,
+)
 from diptych.write import passes as passes_module
 from diptych.write.acknowledge import Acknowledger
 from diptych.write.arrivals import Ending
@@ -114,6 +125,7 @@ class FakeReadSide:
         self.brings = brings
         self.looks = looks
         self.brought: list[list[int]] = []
+        self.tells: frozenset[int] = frozenset()
         self.bringing = asyncio.Event()
         self.bringing.set()
         self.keeps = keeps
@@ -122,14 +134,15 @@ class FakeReadSide:
 
     def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Known]
-    ) -> Mapping[FenceId, asyncio.Future[bool]]:
-        return {fence: asyncio.ensure_future(self._apply()) for fence in known}
+    ) -> Mapping[FenceId, asyncio.Future[Applied]]:
+        positions = frozenset(change.position for change in changes) | self.tells
+        return {fence: asyncio.ensure_future(self._apply(positions)) for fence in known}
 
-    async def _apply(self) -> bool:
+    async def _apply(self, positions: frozenset[int]) -> Applied:
         await asyncio.sleep(0)
         if self.on_apply is not None:
             self.on_apply()
-        return self.applies
+        return positions if self.applies else None
 
     def can_look(self, fence: FenceId) -> bool:
         return self.looks
@@ -587,6 +600,51 @@ async def test_under_a_lease_without_a_generation_everybody_waits(changes):
     task = asyncio.create_task(acknowledger.acknowledge(acknowledger.ending(changes, {"loans"})))
     assert await is_held(task)
     fence.change(now=100.1)
+    await task
+
+
+async def test_what_redis_tells_to_be_in_is_not_looked_for():
+    """Others' changes that came before the command's own: the script that brings this one in tells of them."""
+    _, side, acknowledger = left_behind(brings=False)
+    side.tells = frozenset({OWN.position, LEFT.position})
+    await (await acknowledged(acknowledger, LATER))
+    assert side.brought == []
+
+
+TAKES = Change(CHANGE.entity, None, {"id": 3}, 3, 3, "1:2:")
+KEEPS = Change(
+    msgspec.structs.replace(CHANGE.entity, identifying=("id",)), {"id": 3}, {"id": 3}, 3, 3, "1:2:"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "left", "waits"),
+    [
+        pytest.param(TAKES, LEFT, False, id="another row's columns"),
+        pytest.param(TAKES, LEFT._replace(key='{"id": 9}'), True, id="another row's key is free again"),
+        pytest.param(TAKES, LEFT._replace(kind="deleted"), True, id="another row is gone"),
+        pytest.param(KEEPS, LEFT._replace(kind="deleted"), False, id="which leaves its key alone"),
+        pytest.param(TAKES, LEFT._replace(transaction=1), True, id="seen by its transaction"),
+    ],
+)
+async def test_of_what_was_committed_after_it_began_a_command_rests_on_freed_keys_alone(change, left, waits):
+    """★ PostgreSQL's snapshot hides the rest from it; a unique index looks at what is committed."""
+    fence, _, acknowledger = left_behind(brings=False)
+    fence.log = [left, entry_of(change)]
+    fence.change(cursor=Snapshot(1, 1))
+    task = await acknowledged(acknowledger, change)
+    assert await is_held(task) is waits
+    fence.change(passes_started=6, passes_completed=6)
+    await task
+
+
+@pytest.mark.parametrize("change", [TAKES, KEEPS])
+async def test_its_own_change_counts_though_its_snapshot_does_not_see_it(change):
+    fence, side = FakeFence(ROW), FakeReadSide(applies=False)
+    fence.log = [entry_of(change)]
+    task = await acknowledged(acknowledging(fence, side), change)
+    assert await is_held(task)
+    fence.change(passes_started=6, passes_completed=6)
     await task
 
 

@@ -274,7 +274,7 @@ async def test_once_the_breaker_is_open_no_command_waits_behind_one_that_redis_l
         await stop_keeper(app)  # which would close the breaker again
         service.failed(ConnectionError("away"))
         assert not service.available
-        assert replica.apply([], app.orm.acknowledger.known[replica.id]).result() is False
+        assert replica.apply([], app.orm.acknowledger.known[replica.id]).result() is None
         hung.go_on.set()
         await first
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from diptych.hinge.keeper import Keeper
 from diptych.hinge.status import Progress
 from diptych.hinge.sweeper import Sweeper
-from diptych.ports import Change, Entry, Fence, FenceId, Known, Snapshot
+from diptych.ports import Applied, Change, Entry, Fence, FenceId, Known, Snapshot
 from diptych.read.redis import RedisService
 
 
@@ -33,7 +33,7 @@ class Hinge:
 
     def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Known]
-    ) -> Mapping[FenceId, asyncio.Future[bool]]:
+    ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         applying = {}
         for fence, keeper in self._keepers.items():
             replica = keeper.replica

@@ -9,7 +9,19 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple
 
 from diptych.errors import DiptychError, RedisUnavailableError, UnavailableError
-from diptych.ports import Change, Entry, Fence, FenceRow, Known, LogPart, Row, RowSource, Snapshot, View
+from diptych.ports import (
+    Applied,
+    Change,
+    Entry,
+    Fence,
+    FenceRow,
+    Known,
+    LogPart,
+    Row,
+    RowSource,
+    Snapshot,
+    View,
+)
 from diptych.read.projection import Projection, key_bytes
 from diptych.read.redis import RedisService
 from diptych.read.store import MAX_DOCUMENTS, Look, RedisStore, Write
@@ -64,24 +76,24 @@ class Replica:
 
     # Commands
 
-    def apply(self, changes: Sequence[Change], known: Known) -> asyncio.Future[bool]:
+    def apply(self, changes: Sequence[Change], known: Known) -> asyncio.Future[Applied]:
         """Begins to write a command's committed changes.
 
-        The future tells whether all of them are in the generation; it does not raise. Of the commands that come
-        while a script is on its way, all share the next one.
+        What the future tells is as ``ReadSide.apply`` has it. Of the commands that come while a script is on its way,
+        all share the next one.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[bool] = loop.create_future()
+        done: asyncio.Future[Applied] = loop.create_future()
         if not self._redis.available:
             # Not queued: behind one that Redis has left without an answer it would wait as long as that.
-            done.set_result(False)
+            done.set_result(None)
             return done
         try:
             writes = [write for change in changes for write in self.store.writes_of(change)]
         except Exception:
             # Not a row that does not fit, which is set aside. What is committed is not to fail here, whatever it is.
             _log.exception("%s: changes could not be made into documents; a pass will bring them", self.name)
-            done.set_result(False)
+            done.set_result(None)
             return done
         self._queue.append(_Entry(known, writes, done))
         if self._applying is None or self._applying.done():
@@ -97,10 +109,12 @@ class Replica:
                 entry = self._queue.popleft()
                 writes += entry.writes
                 entries.append(entry)
-            is_applied = False
+            applied: Applied = None
             try:
                 if self._redis.available:
-                    is_applied = await self.store.apply(known, writes) == "OK"
+                    told = {write.stamp for write in writes}
+                    if await self.store.apply(known, writes, told=told) == "OK":
+                        applied = frozenset(told)
             except RedisUnavailableError:
                 pass
             except Exception:
@@ -108,7 +122,7 @@ class Replica:
             finally:
                 for entry in entries:
                     if not entry.done.done():
-                        entry.done.set_result(is_applied)
+                        entry.done.set_result(applied)
 
     # What commands rest on
 
@@ -295,4 +309,4 @@ class Replica:
 class _Entry(NamedTuple):
     known: Known
     writes: list[Write]
-    done: asyncio.Future[bool]
+    done: asyncio.Future[Applied]

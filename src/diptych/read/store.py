@@ -13,6 +13,7 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
   the snapshot it was made from (``Snapshot.stamp``).
 - ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
 - ``m:<generation>:entries`` is a hash from a document's key to its list entries.
+- ``m:<generation>:recent`` is a sorted set of the positions of commands' changes that are in, the last thousand.
 - ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
   may go.
 - ``m:<generation>:aside`` is a sorted set of the documents in whose places something else is stored, since their rows
@@ -21,6 +22,7 @@ All keys of a read model of one declaration carry one hash tag, ``{namespace:Rea
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +37,9 @@ from diptych.read.redis import Link, RedisService
 MAX_DOCUMENTS = 1000
 MAX_BYTES = 1_000_000
 _PURGED_AT_ONCE = 1000
+
+_RECENT = 256
+"""How many positions before its own a command is told of, whether their changes are in."""
 
 
 class Write(NamedTuple):
@@ -174,9 +179,20 @@ class RedisStore:
 
     # Commands and passes
 
-    async def apply(self, known: Known, writes: Sequence[Write], *, floor: int | None = None) -> str:
-        """Writes the documents that are newer than what is stored; afterwards the generation has this floor."""
-        return await self._write(known, writes, None, floor)
+    async def apply(
+        self,
+        known: Known,
+        writes: Sequence[Write],
+        *,
+        floor: int | None = None,
+        told: set[int] | None = None,
+    ) -> str:
+        """Writes the documents that are newer than what is stored; afterwards the generation has this floor.
+
+        Where these are commands' changes, ``told`` gets the positions of those that are in by then, by any process:
+        of these, and of others about as recent.
+        """
+        return await self._write(known, writes, None, floor, told)
 
     async def missing(self, known: Known, changes: Sequence[Change]) -> list[Change] | None:
         """Those of these changes that are not in the generation yet; None if this is not the Redis that was meant, or
@@ -314,28 +330,46 @@ class RedisStore:
         return self.tombstone(key, snapshot.stamp, _of(snapshot), snapshot.xmax)
 
     async def _write(
-        self, known: Known, writes: Sequence[Write], number: int | None, floor: int | None
+        self,
+        known: Known,
+        writes: Sequence[Write],
+        number: int | None,
+        floor: int | None,
+        told: set[int] | None = None,
     ) -> str:
-        generation = known.generation.encode()
         parts = batches(writes) or [[]]
         for part in parts:
-            keys = [self._marker(generation), self._entries(generation), self._tombstones(generation)]
-            keys.append(self._aside(generation))
-            keys += [self._index(generation, index) for index in self._projection.lists]
-            keys += [self._document(generation, write.key) for write in part]
-            reached = floor if floor is not None and part is parts[-1] else ""
-            arguments: list[Any] = [*known.incarnation, "" if number is None else number, reached]
-            arguments.append(len(self._projection.lists))
-            for write in part:
-                purge_at = "" if write.purge_at is None else write.purge_at
-                stamp = write.stamp.to_bytes(STAMP_BYTES, "big")
-                arguments += [stamp, write.transaction, purge_at, write.body or b"", *write.entries]
-            async with self._redis.commanding() as link:
-                await _leads_to(link, known.incarnation)
-                answer = await self._answer(self._apply, link, keys, arguments)
-            if answer != "OK":
-                return answer
+            reached = floor if part is parts[-1] else None
+            recent_from = None if told is None else max(0, min(w.stamp for w in part) - _RECENT)
+            reply = await self._write_part(known, part, number, reached, recent_from)
+            if told is not None and isinstance(reply, list):
+                told.update(struct.unpack(f">{len(reply[1]) // STAMP_BYTES}Q", reply[1]))
+            elif reply != b"OK":
+                return str(reply.decode())
         return "OK"
+
+    async def _write_part(
+        self,
+        known: Known,
+        part: Sequence[Write],
+        number: int | None,
+        floor: int | None,
+        recent_from: int | None,
+    ) -> Any:
+        generation = known.generation.encode()
+        keys = [self._marker(generation), self._entries(generation), self._tombstones(generation)]
+        keys += [self._aside(generation), self._key(generation, b"recent")]
+        keys += [self._index(generation, index) for index in self._projection.lists]
+        keys += [self._document(generation, write.key) for write in part]
+        header = ("" if value is None else value for value in (number, floor, recent_from))
+        arguments: list[Any] = [*known.incarnation, *header, len(self._projection.lists)]
+        for write in part:
+            purge_at = "" if write.purge_at is None else write.purge_at
+            stamp = write.stamp.to_bytes(STAMP_BYTES, "big")
+            arguments += [stamp, write.transaction, purge_at, write.body or b"", *write.entries]
+        async with self._redis.commanding() as link:
+            await _leads_to(link, known.incarnation)
+            return await self._apply(link, keys, arguments)
 
     @staticmethod
     async def _answer(script: _Script, link: Link, keys: Sequence[bytes], arguments: Sequence[Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from diptych.errors import DatabaseUnavailableError
 from diptych.ports import (
     EVERYTHING,
+    Applied,
     Change,
     Entry,
     Fence,
@@ -116,7 +117,7 @@ class Acknowledger:
         Raises ``DatabaseUnavailableError`` if SQL does not tell in time whether they do.
         """
         try:
-            applying: Mapping[FenceId, asyncio.Future[bool]] = {}
+            applying: Mapping[FenceId, asyncio.Future[Applied]] = {}
             if self.read_side is not None and ending.known and ending.changes:
                 applying = self.read_side.apply(ending.changes, ending.known)
             ending.begin(applying)
@@ -210,8 +211,9 @@ class Acknowledger:
         if own is not None and not own.done():
             # First, and mostly the last to come: what was committed before it is in the same script, or before.
             await asyncio.wait([own], timeout=_PATIENCE_S)
+        listed.arrivals.hear(ending.heard(row.id, listed.arrivals.known))
         has_brought = False
-        while left := listed.left(ending.last):
+        while left := listed.left_of(ending):
             pending: set[asyncio.Future[Any]] = {
                 future for entry in left if (future := listed.arrivals.pending(entry)) is not None
             }

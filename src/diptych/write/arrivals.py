@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from diptych.ports import NOTHING, Change, Entry, FenceId, FenceRow, Known, Sight, Snapshot
+from diptych.ports import NOTHING, Applied, Change, Entry, FenceId, FenceRow, Known, Sight, Snapshot
 
 _MOST_LISTS = 64
 """How many sights are remembered whose changes are not all in yet."""
+
+_MOST_HEARD = 4096
 
 
 class Ending:
@@ -32,11 +35,33 @@ class Ending:
         self.touched = touched
         self.known = known
         self.last = last
+        seen = changes[0].snapshot if changes else None
+        self._snapshot = None if seen is None or last is None else Snapshot.parse(seen)
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.applying: Mapping[FenceId, asyncio.Future[bool]] = {}
+        self.applying: Mapping[FenceId, asyncio.Future[Applied]] = {}
         self.is_over = False
 
-    def begin(self, applying: Mapping[FenceId, asyncio.Future[bool]]) -> None:
+    def may_rest_on(self, entry: Entry) -> bool:
+        """Whether the command may have built on this change, or may have made it.
+
+        ★ On PostgreSQL it sees what was committed before it began, and of the rest no more than a unique index does:
+        that a value is free again, when it takes one.
+        """
+        if self.last is not None and entry.position > self.last:
+            return False
+        if self._snapshot is None or self._snapshot.sees(entry.transaction):
+            return True
+        if any(change.position == entry.position for change in self.changes):
+            return True
+        is_freed = entry.kind == "deleted" or (entry.old_key is not None and entry.old_key != entry.key)
+        return is_freed and entry.table in self._taking
+
+    @functools.cached_property
+    def _taking(self) -> frozenset[str]:
+        """The tables in which the command has given a row a value that no other row may have."""
+        return frozenset(c.entity.table for c in self.changes if _takes(c))
+
+    def begin(self, applying: Mapping[FenceId, asyncio.Future[Applied]]) -> None:
         """The changes are committed, and on their way."""
         self.applying = applying
         self.begun.set_result(None)
@@ -47,7 +72,7 @@ class Ending:
         if not self.begun.done():
             self.begun.set_result(None)
 
-    def pending(self, fence: FenceId, known: Known) -> asyncio.Future[None] | asyncio.Future[bool] | None:
+    def pending(self, fence: FenceId, known: Known) -> asyncio.Future[Any] | None:
         """What to wait for until it is known whether the changes are in this generation; None if it is."""
         if not self.begun.done():
             return self.begun
@@ -60,8 +85,20 @@ class Ending:
         ★ Only what was applied counts, and ★ only in the incarnation and generation that it was applied to: another
         one was filled from SQL, perhaps before the commit.
         """
+        return bool(self.heard(fence, known))
+
+    def heard(self, fence: FenceId, known: Known) -> frozenset[int]:
+        """The positions that were told to be in this generation when the changes were applied to it."""
         applied = self.applying.get(fence)
-        return applied is not None and applied.done() and applied.result() and self.known.get(fence) == known
+        if applied is None or not applied.done() or self.known.get(fence) != known:
+            return frozenset()
+        return applied.result() or frozenset()
+
+
+def _takes(change: Change) -> bool:
+    if change.before is None or change.after is None:
+        return change.before is None
+    return any(change.before[name] != change.after[name] for name in change.entity.identifying)
 
 
 class Own:
@@ -104,6 +141,7 @@ class Arrivals:
         self.seen = NOTHING
         self._fence = fence
         self._own = own
+        self._heard = self._latest = frozenset[int]()
         self._brought: dict[int, tuple[Entry, asyncio.Task[bool]]] = {}
         self._lists: deque[Listed] = deque()
 
@@ -127,18 +165,25 @@ class Arrivals:
 
     def has(self, entry: Entry) -> bool:
         """Whether this change is in."""
-        if self.seen.sees(entry.transaction):
+        if entry.position in self._heard or self.seen.sees(entry.transaction):
             return True
         own = self._own.get(entry.position)
-        if own is not None and own.is_in(self._fence, self.known):
+        if own is not None and (heard := own.heard(self._fence, self.known)):
+            self.hear(heard)
             return True
         _, task = self._brought.get(entry.position, _NOT_BROUGHT)
         return task is not None and _is_true(task)
 
+    def hear(self, positions: frozenset[int]) -> None:
+        """Takes note of positions that Redis has told to be in."""
+        if positions is not self._latest:
+            self._latest = positions
+            self._heard = positions | self._heard if len(self._heard) < _MOST_HEARD else positions
+
     def pending(self, entry: Entry) -> asyncio.Future[Any] | None:
         """What to wait for until more is known of a change that is on its way; None if nobody brings it."""
         own = self._own.get(entry.position)
-        pending = None if own is None else own.pending(self._fence, self.known)
+        pending: asyncio.Future[Any] | None = None if own is None else own.pending(self._fence, self.known)
         if pending is None:
             _, task = self._brought.get(entry.position, _NOT_BROUGHT)
             pending = task if task is not None and not task.done() else None
@@ -162,13 +207,16 @@ class Listed:
             if entry.table in row.tables and not arrivals.seen.sees(entry.transaction)
         ]
 
-    def left(self, last: int | None = None) -> list[Entry]:
-        """Those up to this position (all, if it is None) that are still not in."""
+    def left(self) -> list[Entry]:
+        """Those that are still not in."""
         if self._left:
             self._left = [entry for entry in self._left if not self.arrivals.has(entry)]
-        if last is None:
-            return self._left
-        return [entry for entry in self._left if entry.position <= last]
+        return self._left
+
+    def left_of(self, ending: Ending) -> list[Entry]:
+        """Those that this command may rest on."""
+        left = self.left()
+        return [entry for entry in left if ending.may_rest_on(entry)] if left else left
 
     def pending(self, left: Sequence[Entry]) -> set[asyncio.Future[Any]]:
         """What to wait for until more is known of these."""

@@ -91,6 +91,7 @@ class MappedEntity:
                 table=self.full_name,
                 primary_key=self.primary_key,
                 columns={name: self._describe_column(name, dialect) for name in self.columns},
+                identifying=self.identifying,
             )
         return self._described[dialect.name]
 

@@ -73,9 +73,14 @@ GIVEN = [
 ]
 """The columns that a change's log row is given; the others are the database's."""
 
-_APPEND_DIRECTLY = DirectStatement(
-    sa.insert(LOG).values(recorded_at=RECORDED_AT).returning(LOG.c.position, TRANSACTION), GIVEN
+TOLD = (
+    LOG.c.position,
+    TRANSACTION.label("number"),
+    sa.cast(sa.func.pg_current_snapshot(), sa.Text).label("snapshot"),
 )
+"""What PostgreSQL tells of a row that was appended. Its transaction reads in one snapshot, this one."""
+
+_APPEND_DIRECTLY = DirectStatement(sa.insert(LOG).values(recorded_at=RECORDED_AT).returning(*TOLD), GIVEN)
 
 
 async def append(
@@ -91,9 +96,10 @@ async def append(
     if written is None:
         if connection.dialect.name == "postgresql":
             (written,) = await _APPEND_DIRECTLY.fetch_within(connection, values)
+            change.snapshot = written[2]
         else:
             written = (await execute(connection, _APPEND, values)).one()
-    change.position, change.transaction = written
+    change.position, change.transaction = written[:2]
 
 
 @functools.lru_cache(maxsize=16)

@@ -22,7 +22,7 @@ from diptych.write import log
 from diptych.write.direct import DirectStatement, bound, is_direct
 from diptych.write.entities import MappedEntity
 from diptych.write.failures import TransactionConflict
-from diptych.write.log import LOG, TRANSACTION
+from diptych.write.log import LOG, TOLD
 from diptych.write.statements import (
     Columns,
     ColumnValues,
@@ -56,8 +56,10 @@ async def insert(
     """Adds a row. Raises what its engine does."""
     given = in_order(entity, _constants(entity, "default") | dict(values))
     arguments = log.heading(entity, "created", None, context) | numbered(given)
-    *row, position, number = await _fetch_one(entity, _insertion(entity, tuple(given)), connection, arguments)
-    return Change(entity.describe(connection.dialect), None, entity.row(row), position, number)
+    *row, position, number, seen = await _fetch_one(
+        entity, _insertion(entity, tuple(given)), connection, arguments
+    )
+    return Change(entity.describe(connection.dialect), None, entity.row(row), position, number, seen)
 
 
 async def update(
@@ -71,8 +73,10 @@ async def update(
     given = in_order(entity, _constants(entity, "onupdate") | dict(values))
     arguments = log.heading(entity, "updated", before, context) | numbered(given)
     arguments |= named(identity_of(entity, before))
-    *row, position, number = await _fetch_one(entity, _update(entity, tuple(given)), connection, arguments)
-    return Change(entity.describe(connection.dialect), before, entity.row(row), position, number)
+    *row, position, number, seen = await _fetch_one(
+        entity, _update(entity, tuple(given)), connection, arguments
+    )
+    return Change(entity.describe(connection.dialect), before, entity.row(row), position, number, seen)
 
 
 async def delete(
@@ -81,8 +85,8 @@ async def delete(
     """Deletes this row, which is locked. Raises what its engine does."""
     arguments = log.heading(entity, "deleted", before, context) | log.picture(entity, before)
     arguments |= named(identity_of(entity, before))
-    position, number = await _fetch_one(entity, _deletion(entity), connection, arguments)
-    return Change(entity.describe(connection.dialect), before, None, position, number)
+    told = await _fetch_one(entity, _deletion(entity), connection, arguments)
+    return Change(entity.describe(connection.dialect), before, None, *told)
 
 
 _refused: weakref.WeakSet[MappedEntity] = weakref.WeakSet()
@@ -185,7 +189,7 @@ def _logged(changed: sa.FromClause, picture: Mapping[str, sa.ColumnElement[str]]
     # row are in the order of its commits.
     rows = sa.select(*values.values()).select_from(changed)
     appended = sa.insert(LOG).from_select(list(values), rows, include_defaults=False)
-    return appended.returning(LOG.c.position, TRANSACTION.label("number")).cte("diptych_logged")
+    return appended.returning(*TOLD).cte("diptych_logged")
 
 
 def _json(row: sa.CTE) -> sa.ColumnElement[str]:

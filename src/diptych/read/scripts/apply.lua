@@ -1,14 +1,23 @@
 -- Writes documents with their list entries into one generation of a read model, each only if it is newer.
 --
 -- KEYS: marker, entries (hash: document key -> its list entries), tombstones (sorted set: when they may go), aside
---       (sorted set: documents that are set aside), n list indexes, then the document keys.
+--       (sorted set: documents that are set aside), recent (sorted set: positions of commands' changes that are in),
+--       n list indexes, then the document keys.
 -- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
---       afterwards ('' for the one it has), n, then for each document: its stamp (8 bytes), its transaction, the
---       floor at which it may go if it is a tombstone ('' if that is not known), its body ('' for a deleted one; with
+--       afterwards ('' for the one it has), the position from which on to tell which of commands' changes are in ('' if
+--       these are not commands' changes), n, then for each document: its stamp (8 bytes), its transaction, the floor at which it may go if it is a tombstone ('' if that is not known), its body ('' for a deleted one; with
 --       a zero byte at its beginning for one that is set aside), and its n list entries ('' in a list that it has no
 --       place in).
 -- Returns OK (each document is written, or what is stored is as new), ELSEWHERE (another Redis), GONE (no such
--- generation here), CLOSED or GAP (a builder's script out of turn).
+-- generation here), CLOSED or GAP (a builder's script out of turn). For commands, in place of OK: the positions, in 8
+-- bytes each, after the number 1.
+
+local MOST_RECENT = 1024
+
+local function position_of(stamp)
+  local high, low = struct.unpack('>I4I4', stamp)
+  return string.format('%.0f', high * 4294967296 + low)
+end
 
 if not is_here(ARGV[1], ARGV[2]) then
   return 'ELSEWHERE'
@@ -37,9 +46,10 @@ else
   floor = floor_of(marker) or 0
 end
 
-local lists = tonumber(ARGV[5])
-local at = 6
-for k = 5 + lists, #KEYS do
+local recent = ARGV[5] ~= ''
+local lists = tonumber(ARGV[6])
+local at = 7
+for k = 6 + lists, #KEYS do
   local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
   -- What is below the floor is in already. Were it written, a late message could bring back a document that was
   -- deleted since, once the tombstone that would refuse it has been purged.
@@ -51,7 +61,7 @@ for k = 5 + lists, #KEYS do
       local former = redis.call('HGET', KEYS[2], document)
       former = former and cmsgpack.unpack(former)
       for i = 1, former and lists or 0 do
-        redis.call('ZREM', KEYS[4 + i], former[i])
+        redis.call('ZREM', KEYS[5 + i], former[i])
       end
       redis.call('SET', document, stamp .. body)
       if string.byte(body) == 0 then
@@ -66,7 +76,7 @@ for k = 5 + lists, #KEYS do
         for i = 1, lists do
           entries[i] = ARGV[at + 3 + i]
           if entries[i] ~= '' then
-            redis.call('ZADD', KEYS[4 + i], 0, entries[i])
+            redis.call('ZADD', KEYS[5 + i], 0, entries[i])
           end
         end
         redis.call('HSET', KEYS[2], document, cmsgpack.pack(entries))
@@ -77,6 +87,9 @@ for k = 5 + lists, #KEYS do
       redis.call('ZADD', KEYS[3], ARGV[at + 2], stamp .. document)
     end
   end
+  if recent then
+    redis.call('ZADD', KEYS[5], position_of(stamp), stamp)
+  end
   at = at + 4 + lists
 end
 
@@ -84,5 +97,9 @@ if ARGV[4] ~= '' then
   redis.call('SET', KEYS[1], raised(marker, ARGV[4], ''))
 elseif number then
   redis.call('SET', KEYS[1], 'b' .. ARGV[3])
+end
+if recent then
+  redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -MOST_RECENT - 1)
+  return { 1, table.concat(redis.call('ZRANGE', KEYS[5], ARGV[5], '+inf', 'BYSCORE')) }
 end
 return 'OK'
