@@ -171,7 +171,8 @@ class FenceRow(msgspec.Struct, frozen=True):
     """What SQL says of one read model in Redis: a row of ``diptych_fence``, as it was when it was read.
 
     Times are seconds of SQL's clock, ``now`` is that clock when the row was read. ``generation`` is "" before the
-    first build. ``tables`` are those whose rows the documents are made from.
+    first build. ``tables`` are those whose rows the documents are made from. ``history`` is the name of the history
+    that the database has: another one once it was put elsewhere, or back to an earlier state.
     """
 
     id: FenceId
@@ -184,7 +185,7 @@ class FenceRow(msgspec.Struct, frozen=True):
     cursor: Snapshot | None
     passes_started: int
     passes_completed: int
-    database: str
+    history: str
     now: float
 
 
@@ -233,7 +234,8 @@ class View(Protocol):
 class Fence(Protocol):
     """The SQL side of the hinge: the fence rows, and the log as passes read it.
 
-    Each method is one statement in a transaction of its own. All may raise ``DatabaseUnavailableError``.
+    Each method is one statement in a transaction of its own. All may raise ``DatabaseUnavailableError``. A database
+    that was put elsewhere is adopted before any row of it is given: its generations end, it has another history.
     """
 
     async def rows(self) -> list[FenceRow]:
@@ -294,7 +296,6 @@ class Fence(Protocol):
         incarnation: Incarnation,
         generation: str,
         *,
-        database: str,
         building_s: float,
         cursor: Snapshot | None = None,
     ) -> FenceRow | None:
@@ -325,9 +326,6 @@ class Fence(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """Of this moment."""
-
-    async def database(self) -> str:
-        """Which database this is, and which of its histories: another text once it was put back to an earlier one."""
 
     async def ask(self, fence: FenceId, after: int) -> None:
         """Tells the keepers of other processes that a pass is waited for that begins after pass ``after``.

@@ -87,7 +87,7 @@ async def test_a_new_row_has_no_generation_and_a_lease_that_is_over(fence: SqlFe
         cursor=None,
         passes_started=0,
         passes_completed=0,
-        database="",
+        history=row.history,
         now=0,
     )
 
@@ -185,7 +185,7 @@ async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: SqlFence):
     assert await fence.complete(promised, Snapshot(1, 1))
     assert await fence.keep_building(row, 0)
     await fence.begin_rebuild(row, "h", building_s=1)
-    assert await fence.move(row, REDIS, "h", database="d", building_s=1, cursor=Snapshot(1, 1)) is not None
+    assert await fence.move(row, REDIS, "h", building_s=1, cursor=Snapshot(1, 1)) is not None
     for other, its in zip(others, before, strict=True):
         assert same(await row_of(orm, other), its)
 
@@ -261,8 +261,8 @@ async def test_of_two_moves_at_once_one_wins(orm: ORMService, fence: SqlFence):
     results = await raced(
         orm,
         [
-            lambda f: f.move(row, OTHER_REDIS, "g 1", database="d", building_s=5),
-            lambda f: f.move(row, OTHER_REDIS, "g 2", database="d", building_s=5),
+            lambda f: f.move(row, OTHER_REDIS, "g 1", building_s=5),
+            lambda f: f.move(row, OTHER_REDIS, "g 2", building_s=5),
         ],
     )
     (won,) = [result for result in results if result is not None]
@@ -277,7 +277,7 @@ async def test_a_promise_or_a_move_that_had_to_wait_judges_the_row_anew(orm: ORM
         orm,
         [
             lambda f: f.promise(row, 2, 1),
-            lambda f: f.move(row, REDIS, "h", database="d", building_s=5),
+            lambda f: f.move(row, REDIS, "h", building_s=5),
         ],
         longer,
     )
@@ -356,7 +356,7 @@ async def test_a_move_begins_a_generation_with_the_cursor_of_its_moment(orm: ORM
         await orm.create(Book, title=title, author="A")
     row = await stored(orm, cursor="900:900:", cursor_stamp=Snapshot(900, 900).stamp)
     before = await fence.snapshot()
-    moved = await fence.move(row, OTHER_REDIS, "g 2", database="the database", building_s=5)
+    moved = await fence.move(row, OTHER_REDIS, "g 2", building_s=5)
     after = await fence.snapshot()
     assert moved is not None
     assert same(moved, await row_of(orm))
@@ -364,7 +364,7 @@ async def test_a_move_begins_a_generation_with_the_cursor_of_its_moment(orm: ORM
     assert before.stamp <= moved.cursor.stamp <= after.stamp
     assert await stamp_of(orm) == moved.cursor.stamp
     assert row.now + 5 <= moved.building_until <= moved.now + 5
-    expected = {"incarnation": OTHER_REDIS, "generation": "g 2", "ready": False, "database": "the database"}
+    expected = {"incarnation": OTHER_REDIS, "generation": "g 2", "ready": False}
     expected |= {"cursor": moved.cursor, "building_until": moved.building_until}
     assert same(moved, msgspec.structs.replace(row, **expected))
     assert await fence.complete(moved, after)
@@ -382,7 +382,7 @@ async def test_the_cursor_of_a_move_has_the_transactions_that_are_open(postgres_
         row, fence = await stored(orm), fence_over(orm)
         async with open_transaction(orm) as first, open_transaction(orm) as second:
             await orm.create(Book, title="T", author="A")
-            moved = await fence.move(row, REDIS, "g 2", database="", building_s=5)
+            moved = await fence.move(row, REDIS, "g 2", building_s=5)
             assert moved is not None
             assert moved.cursor is not None
             assert {first, second} <= set(moved.cursor.running)
@@ -398,7 +398,7 @@ async def test_nothing_is_moved_under_a_lease_a_builder_or_another_generation(
         await connection.execute(sa.delete(FENCE))
     await stored(orm, **changed)
     (before,) = await fence.rows()
-    assert await fence.move(row, REDIS, "h", database="", building_s=5) is None
+    assert await fence.move(row, REDIS, "h", building_s=5) is None
     (after,) = await fence.rows()
     assert same(after, before)
 
@@ -407,7 +407,7 @@ async def test_a_planned_move_need_not_wait_for_the_lease(orm: ORMService, fence
     row = await stored(orm, lease_until=60)
     cursor = Snapshot(3, 7, (4, 5))
     await fence.begin_rebuild(row, "h", building_s=5)
-    moved = await fence.move(row, REDIS, "h", database="d", building_s=5, cursor=cursor)
+    moved = await fence.move(row, REDIS, "h", building_s=5, cursor=cursor)
     assert moved is not None
     assert (moved.cursor, moved.generation, moved.ready) == (cursor, "h", False)
     assert moved.lease_until == row.lease_until
@@ -428,7 +428,7 @@ async def test_a_planned_move_is_off_when_anything_else_has_changed(
     row = await stored(orm)
     before = await stored(orm, **changed)
     beside = await fence.begin_rebuild(row, "h", building_s=5)
-    assert await fence.move(row, REDIS, "h", database="", building_s=5, cursor=Snapshot(1, 1)) is None
+    assert await fence.move(row, REDIS, "h", building_s=5, cursor=Snapshot(1, 1)) is None
     assert same(await row_of(orm), before)
     assert same(await row_of(orm, beside.id), beside), "nor is the rebuild's row gone"
 
@@ -461,7 +461,7 @@ async def test_a_planned_move_is_off_when_the_rebuild_was_given_up(orm: ORMServi
             closed = sa.update(FENCE).where(its_row).values(generation="", cursor=None)
             await connection.execute(sa.delete(FENCE).where(its_row) if row_is_gone else closed)
         assert not await fence.keep_building(beside, 5)
-        assert await fence.move(row, REDIS, "h", database="", building_s=5, cursor=Snapshot(1, 1)) is None
+        assert await fence.move(row, REDIS, "h", building_s=5, cursor=Snapshot(1, 1)) is None
         assert same(await row_of(orm), row)
         await fence.end_rebuild(beside)
         assert len(await fence.rows()) == 1
@@ -961,8 +961,9 @@ async def test_a_database_is_told_from_another_and_from_a_copy_put_back(
     database_url: str, postgres_server: PostgresServer, tmp_path: Path
 ):
     async with ORMService(config(database_url)) as orm:
-        first = await fence_over(orm, Book).database()
-        assert await fence_over(orm, Book).database() == first != ""
+        first = orm.engines.identity
+    async with ORMService(config(database_url)) as orm:
+        assert orm.engines.identity == first != ""
     if database_url.startswith("sqlite"):
         shutil.copy(tmp_path / "test.db", tmp_path / "copy.db")
         (tmp_path / "copy.db").replace(tmp_path / "test.db")
@@ -971,7 +972,7 @@ async def test_a_database_is_told_from_another_and_from_a_copy_put_back(
         postgres_server.drop_database(name)
         postgres_server.execute(f"CREATE DATABASE {name}")
     async with ORMService(config(database_url)) as orm:
-        assert await fence_over(orm, Book).database() not in (first, "")
+        assert orm.engines.identity not in (first, "")
 
 
 async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
@@ -979,7 +980,7 @@ async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
 ):
     name = postgres_url.rpartition("/")[2]
     async with ORMService(config(postgres_url)) as orm:
-        whole = (await fence_over(orm, Book).database()).split(":")
+        whole = orm.engines.identity.split(":")
     role = f"role_{name}"
     postgres_server.execute(f"CREATE ROLE {role} LOGIN")
     url = postgres_url.replace("postgres@", f"{role}@")
@@ -987,9 +988,10 @@ async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
         for what in ("SCHEMA public", "ALL TABLES IN SCHEMA public"):
             postgres_server.execute(f"GRANT ALL ON {what} TO {role}", name)
         async with ORMService(config(url)) as orm:
-            assert (await fence_over(orm, Book).database()).split(":") == whole
-            postgres_server.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", name)
-            assert (await fence_over(orm, Book).database()).split(":") == ["", *whole[1:]]
+            assert orm.engines.identity.split(":") == whole
+        postgres_server.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", name)
+        async with ORMService(config(url)) as orm:
+            assert orm.engines.identity.split(":") == ["", *whole[1:]]
     finally:
         postgres_server.execute(f"DROP OWNED BY {role}", name)
         postgres_server.execute(f"DROP ROLE {role}")
@@ -1007,10 +1009,9 @@ async def test_a_promoted_server_is_another_database_at_once():
         name = server.create_database()
         async with ORMService(config(server.url_of(name))) as orm:
             fence = fence_over(orm, Book)
-            before = await fence.database()
+            before = orm.engines.identity
             server.stop()
             for call in (
-                fence.database(),
                 fence.rows(),
                 fence.snapshot(),
                 fence.ask(ID, 1),
@@ -1021,7 +1022,8 @@ async def test_a_promoted_server_is_another_database_at_once():
             (server.data / "standby.signal").touch()
             server.start()
             server.execute("SELECT pg_promote()")
-            after = await fence.database()
+            await fence.rows()
+            after = orm.engines.identity
             assert (after == before, after.split(":")[0]) == (False, before.split(":")[0])
 
 

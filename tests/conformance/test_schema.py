@@ -25,7 +25,7 @@ from tests.conformance.tables import Base, Book
 pytestmark = pytest.mark.filterwarnings("ignore:Did not recognize type 'xid8'")
 
 AT = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
-CURRENT = "0002"
+CURRENT = "0003"
 ROOT = Path(__file__).parents[2]
 
 NEXT = '''
@@ -34,8 +34,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
@@ -49,7 +49,7 @@ def newer(tmp_path: Path) -> Path:
     """The migrations of a newer diptych, with one revision more."""
     directory = tmp_path / "migrations 100%"
     shutil.copytree(schema._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
-    (directory / "versions" / "0003_next.py").write_text(NEXT)
+    (directory / "versions" / "0004_next.py").write_text(NEXT)
     return directory
 
 
@@ -180,7 +180,9 @@ async def test_two_processes_start_at_once_on_an_empty_database(database_url: st
 def first(tmp_path: Path) -> Path:
     """The migrations of the first diptych, which had no fence."""
     directory = tmp_path / "first"
-    shutil.copytree(schema._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__", "0002_*"))
+    shutil.copytree(
+        schema._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__", "0002_*", "0003_*")
+    )
     return directory
 
 
@@ -224,7 +226,7 @@ async def test_an_older_version_is_upgraded_without_losing_rows(
     monkeypatch.setattr(schema, "_MIGRATIONS", newer)
     orm = await started(database_url)
     after = await state(database_url)
-    assert after["rows of diptych_version"] == [("0003",)]
+    assert after["rows of diptych_version"] == [("0004",)]
     assert "diptych_added" in after
     assert after["rows of diptych_log"] == [(*row, "by the upgrade") for row in before["rows of diptych_log"]]
     await orm.update(Book, 1, title="V")
@@ -250,10 +252,10 @@ async def test_a_newer_version_is_refused_and_nothing_is_changed(
     sa.Table("never_made", Other.metadata, sa.Column("id", sa.Integer, primary_key=True))
     orm = ORMService(config(database_url))
     with pytest.raises(
-        SchemaVersionError, match="have version 0003, which this diptych does not know"
+        SchemaVersionError, match="have version 0004, which this diptych does not know"
     ) as caught:
         await orm.init(models=Other)
-    assert caught.value.found == "0003"
+    assert caught.value.found == "0004"
     assert await state(database_url) == before
 
 
@@ -266,9 +268,9 @@ async def test_an_upgrade_that_fails_leaves_the_old_state(
     await orm.create(Book, title="T", author="A")
     await orm.close()
     before = await state(database_url)
-    fourth = NEXT.replace('"0003"', '"0004"').replace('"0002"', '"0003"')
-    fourth = fourth.replace("added", "more") + f"    {fault}\n"
-    (newer / "versions" / "0004_faulty.py").write_text(fourth)
+    faulty = NEXT.replace('"0004"', '"0005"').replace('"0003"', '"0004"')
+    faulty = faulty.replace("added", "more") + f"    {fault}\n"
+    (newer / "versions" / "0005_faulty.py").write_text(faulty)
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_MIGRATIONS", newer)
         with pytest.raises((RuntimeError, sa.exc.DBAPIError)):
@@ -282,7 +284,7 @@ async def test_an_upgrade_that_fails_leaves_the_old_state(
 async def test_a_first_start_that_fails_leaves_an_empty_database(
     database_url: str, newer: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (newer / "versions" / "0003_next.py").write_text(NEXT + "    raise RuntimeError('on purpose')\n")
+    (newer / "versions" / "0004_next.py").write_text(NEXT + "    raise RuntimeError('on purpose')\n")
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_MIGRATIONS", newer)
         with pytest.raises(RuntimeError, match="on purpose"):

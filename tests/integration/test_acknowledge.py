@@ -56,7 +56,7 @@ ROW = FenceRow(
     cursor=Snapshot(1, 1),
     passes_started=5,
     passes_completed=5,
-    database="db",
+    history="h",
     now=99.0,
 )
 CHANGE = Change(Entity(object, "Book", "books", ("id",), {}), None, {"id": 1}, 1, 1)

@@ -411,7 +411,7 @@ async def test_only_one_of_two_moves_is_made_and_none_before_the_lease_is_over(d
         await answered_by(app, "redis")
         await stop_keeper(app)
         row, fence = await fence_row(app), app.orm.fence
-        move: dict[str, Any] = {"database": row.database, "building_s": 5.0}
+        move: dict[str, Any] = {"building_s": 5.0}
         assert await fence.move(row, row.incarnation, "a", **move) is None
 
         async def over() -> bool:

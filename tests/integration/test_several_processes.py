@@ -418,7 +418,7 @@ async def test_a_fence_row_of_a_read_model_nobody_knows_here_still_counts(sqlite
         other = FenceId("diptych:Other", "1")
         await app.orm.fence.register(other, ["books"])
         row = next(row for row in await app.orm.fence.rows() if row.id == other)
-        moved = await app.orm.fence.move(row, keeper_incarnation(app), "g", database="", building_s=0.0)
+        moved = await app.orm.fence.move(row, keeper_incarnation(app), "g", building_s=0.0)
         assert moved is not None
         promised = await app.orm.fence.promise(moved, 60.0, None)
         assert promised is not None

@@ -202,7 +202,7 @@ class Keeper:
         look = await self.replica.store.look(row.generation)
         if not look.is_master or not _keeps_all(look.policy):
             await self._redis.check_server()  # which refuses it, and says why
-        if problem := await self._problem_of(row, look):
+        if problem := self._problem_of(row, look):
             return await self._mend(row, look, problem)
         if not is_needed:
             # Another process makes the passes: is its lease there for the queries of this one?
@@ -250,7 +250,7 @@ class Keeper:
             row = (await self._rows.rows())[self.replica.id]
         return row
 
-    async def _problem_of(self, row: FenceRow, look: Look) -> str | None:
+    def _problem_of(self, row: FenceRow, look: Look) -> str | None:
         """Why the generation in Redis can't be served, as a reason of ``Status``; None if it can."""
         if not row.ready:
             return "rebuilding"
@@ -258,8 +258,6 @@ class Keeper:
             return "other-server"
         if look.floor is None or row.cursor is None or self._is_broken(row):
             return "lost"
-        if not self._leads and row.database != await self._fence.database():
-            return "lost"  # SQL was put back to an earlier state: Redis may be ahead of it
         return None
 
     # A pass, steps 7 to 11
@@ -347,7 +345,7 @@ class Keeper:
         look = await self.replica.store.look(row.generation)
         progress = Progress(self.replica.name, await self.replica.source.count(), tell)
         found, moved_at = row, time.monotonic()
-        while problem := await self._problem_of(row, look):
+        while problem := self._problem_of(row, look):
             # The keepers are about to build it, or one of them is at it. A build that was under way when we came may
             # have read rows before they were changed: it is waited for, and is not enough.
             self.wake()

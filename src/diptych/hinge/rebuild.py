@@ -48,10 +48,7 @@ class Builder:
 
         ★ ``generation`` is fresh random bits: a name used twice would let old messages into the new generation.
         """
-        database = await self._fence.database()
-        moved = await self._fence.move(
-            row, look.incarnation, generation, building_s=self._at_work.seconds, database=database
-        )
+        moved = await self._fence.move(row, look.incarnation, generation, building_s=self._at_work.seconds)
         if moved is None:
             return None
         self._rows.saw(moved)
@@ -136,7 +133,6 @@ class Builder:
                 f"{self._replica.name}: the rebuild stood still for so long that it was given up: the change log may "
                 "have lost what it still had to read. Start it again"
             )
-        database = await self._fence.database()
         # First, so that nobody trusts the old generation, and no pass renews its lease, once the fence has moved. If
         # this process dies in between, the next pass finds the data lost.
         await accepted(self._store.drop(Known(row.incarnation, row.generation)))
@@ -146,7 +142,6 @@ class Builder:
             beside.generation,
             building_s=self._at_work.seconds,
             cursor=cursor,
-            database=database,
         )
         if moved is None:
             raise RebuildFailedError(

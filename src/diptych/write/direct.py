@@ -99,7 +99,11 @@ class FrequentRead:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
-        self._is_busy = False
+        self._is_busy = self._is_expired = False
+
+    def expire(self) -> None:
+        """The next ``fetch`` is on a new connection: this one leads to another server than the address does now."""
+        self._is_expired = True
 
     async def fetch(
         self, statement: DirectStatement, values: Mapping[str, Any]
@@ -109,6 +113,9 @@ class FrequentRead:
             return None
         self._is_busy = True
         try:
+            if self._is_expired:
+                self._is_expired = False
+                await self._drop()
             if self._connection is None:
                 self._connection = await self._engine.connect()
             return await statement.fetch(driver_of(self._connection), values)

@@ -45,9 +45,25 @@ class Engines(Protocol):
     transactions: Transactions
     held: HeldConnection | None
     frequent: FrequentRead | None
+    lease_s: float
 
-    async def identity(self, connection: AsyncConnection) -> str:
-        """Which database this is, and which of its histories; as much of it as this user may know."""
+    @property
+    def identity(self) -> str:
+        """Which database this is, and which timeline of it; as much as this user may know.
+
+        A connection that leads to another one is given up at its next use. Raises ``OSError`` if an SQLite file is
+        gone.
+        """
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether it is still the one of which ``was_adopted`` told last."""
+
+    def was_adopted(self) -> None:
+        """Tells that the change log was seen to be of this database."""
+
+    def clock_text(self, held: str) -> str:
+        """What the database is to hold of the clock that its times are of: ``held``, if that is right."""
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         """The columns (or the constraint's name) of a violated unique constraint; None for another error."""

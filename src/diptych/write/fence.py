@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import DatabaseBusyError, WiringError
+from diptych.errors import DatabaseBusyError, DatabaseUnavailableError, WiringError
 from diptych.ports import (
     EVERYTHING,
     NOTHING,
@@ -25,6 +25,7 @@ from diptych.ports import (
     Snapshot,
     View,
 )
+from diptych.write.adoption import adopt
 from diptych.write.asks import Asks
 from diptych.write.direct import DirectStatement
 from diptych.write.engines import Engines
@@ -32,13 +33,17 @@ from diptych.write.entities import MappedEntity
 from diptych.write.failures import translated, translated_reading
 from diptych.write.fence_statements import FENCE_STATEMENTS
 from diptych.write.held import ShortSelect
+from diptych.write.history import is_same_database
 from diptych.write.log_statements import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.write.to_its_end import to_its_end
 from diptych.write.view import SqlView, view_of
+from diptych.write.witness import Passes, Witness
 
 Values = Mapping[str, Any]
 Step = tuple[Any, Values]
 """A statement and its parameters."""
+
+_TRIES = 3
 
 
 class SqlFence:
@@ -56,19 +61,32 @@ class SqlFence:
         self._sight = ShortSelect(self._log.sight)
         self._direct_sight = DirectStatement(self._log.sight)
         self._asks = Asks(engines)
+        self._witness = Witness()
 
     async def rows(self) -> list[FenceRow]:
         return list((await self.sight(EVERYTHING)).rows.values())
 
     async def sight(self, since: Snapshot) -> Sight:
-        held, frequent, values = self._engines.held, self._engines.frequent, self._cursor_values(since)
+        for _ in range(_TRIES):
+            remembered = self._witness.remembered()
+            found = await self._read_sight(self._cursor_values(since))
+            rows = await self._verified(found, remembered)
+            if rows is not None:
+                return _sight(found, rows, since)
+        raise DatabaseUnavailableError(
+            "the SQL database is another one again and again: do processes of two machines share its file, or does "
+            "its address lead to two servers?"
+        )
+
+    async def _read_sight(self, values: Values) -> list[Values]:
+        held, frequent = self._engines.held, self._engines.frequent
         found = None if held is None else held.fetch(self._sight, values)
         if frequent is not None:
             found = await frequent.fetch(self._direct_sight, values)
         if found is None:
             async with self._reading() as connection:
                 found = (await connection.execute(self._sight.select, values)).all()
-        return _sight([dict(zip(self._sight.names, row, strict=True)) for row in found], since)
+        return [dict(zip(self._sight.names, row, strict=True)) for row in found]
 
     async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
         if row.cursor is None:
@@ -92,6 +110,27 @@ class SqlFence:
             found = (await connection.execute(self._log.logged, positions)).mappings().all()
         return self._decoded(found, entities)
 
+    async def _verified(
+        self, found: Sequence[Values | RowMapping], remembered: Passes
+    ) -> list[FenceRow] | None:
+        """These rows, if they are of the database that this process is connected to; if not, it is adopted now.
+
+        ★ Nobody goes by rows of another one: their generations hold what was read there, and their times are of its
+        clock.
+        """
+        with translated(self._engines):
+            identity = self._engines.identity
+        put_back = None
+        if all(is_same_database(row["of_database"], identity) and row["now"] is not None for row in found):
+            rows = [_fence_row(row) for row in found]
+            put_back = self._witness.put_back(rows, remembered)
+            if put_back is None:
+                self._witness.saw(rows)
+                self._engines.was_adopted()
+                return rows
+        await adopt(self._engines, put_back=put_back)
+        return None
+
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
         none_yet = {"run_id": "", "replication_id": "", "generation": "", "ready": False, "database": ""}
         zeros = ("lease_until", "building_until", "cursor_stamp", "passes_started", "passes_completed")
@@ -113,9 +152,9 @@ class SqlFence:
         values = {**_named(row), **_incarnation(row), "p_ready": row.ready, "p_lease_s": lease_s}
         values["p_at_work"] = at_work
         if due_s is not None:
-            return await self._change(self._statements.promise_if_due, values | {"p_due_s": due_s})
+            return await self._change((self._statements.promise_if_due, values | {"p_due_s": due_s}))
         values["p_passes_started"] = row.passes_started
-        return await self._change(self._statements.promise_if_none_began, values)
+        return await self._change((self._statements.promise_if_none_began, values))
 
     def view(self) -> contextlib.AbstractAsyncContextManager[SqlView]:
         return view_of(self._engines)
@@ -164,7 +203,6 @@ class SqlFence:
         incarnation: Incarnation,
         generation: str,
         *,
-        database: str,
         building_s: float,
         cursor: Snapshot | None = None,
     ) -> FenceRow | None:
@@ -174,25 +212,25 @@ class SqlFence:
             "p_new_replication_id": incarnation.replication_id,
             "p_new_generation": generation,
             "p_building_s": building_s,
-            "p_database": database,
         }
         if cursor is None:
-            return await self._change(self._statements.move_when_lapsed, values)
+            return await self._change((self._statements.move_when_lapsed, values))
         planned = {"p_ready": row.ready, "p_cursor": str(cursor), "p_cursor_stamp": cursor.stamp}
         # ★ In one transaction: from one moment to the next the log is kept for this cursor, no longer for the row of
         # the rebuild. Where retention has closed that, the log may have forgotten what the cursor has not seen.
-        found = await self._write(
+        return await self._change(
             (self._statements.use_rebuild, _named(_rebuild_of(row, generation))),
             (self._statements.move_as_planned, values | _incarnation(row) | planned),
         )
-        return None if found is None else _fence_row(found)
 
     async def begin_rebuild(self, row: FenceRow, generation: str, *, building_s: float) -> FenceRow:
         beside = _rebuild_of(row, generation)
         values = {**_named(beside), **_incarnation(row), "p_tables": _listed(row.tables)}
-        values |= {"p_database": row.database, "p_building_s": building_s}
-        found = await self._change(self._statements.begin_rebuild, values)
-        assert found is not None  # noqa: S101 - an insert returns its row
+        found = await self._change((self._statements.begin_rebuild, values | {"p_building_s": building_s}))
+        if found is None:
+            raise DatabaseUnavailableError(
+                "the SQL database was put elsewhere meanwhile: start the rebuild again"
+            )
         return found
 
     async def end_rebuild(self, row: FenceRow) -> None:
@@ -204,15 +242,11 @@ class SqlFence:
 
     async def claim(self, row: FenceRow, building_s: float) -> FenceRow | None:
         values = {**_named(row), **_incarnation(row), "p_ready": True, "p_building_s": building_s}
-        return await self._change(self._statements.claim, values)
+        return await self._change((self._statements.claim, values))
 
     async def snapshot(self) -> Snapshot:
         async with self._reading() as connection:
             return Snapshot.parse((await connection.execute(self._statements.snapshot)).scalar_one())
-
-    async def database(self) -> str:
-        async with self._reading() as connection:
-            return await self._engines.identity(connection)
 
     async def ask(self, fence: FenceId, after: int) -> None:
         await self._asks.send(fence, after)
@@ -232,9 +266,11 @@ class SqlFence:
         values = {**_named(row), "p_lease_until": row.lease_until}
         return await self._write((self._statements.forget, values)) is not None
 
-    async def _change(self, statement: Any, values: Values) -> FenceRow | None:
-        found = await self._write((statement, values))
-        return None if found is None else _fence_row(found)
+    async def _change(self, *steps: Step) -> FenceRow | None:
+        remembered = self._witness.remembered()
+        found = await self._write(*steps)
+        rows = None if found is None else await self._verified([found], remembered)
+        return None if rows is None else rows[0]
 
     async def _write(self, *steps: Step) -> RowMapping | None:
         """The row that the last one returned, once all are committed; None, and nothing is, if one returned none."""
@@ -297,13 +333,12 @@ def _numbered(entry: Entry) -> dict[str, int]:
 _entries = msgspec.json.Decoder(list[Entry])
 
 
-def _sight(found: Sequence[Values], since: Snapshot) -> Sight:
+def _sight(found: Sequence[Values], rows: Sequence[FenceRow], since: Snapshot) -> Sight:
     if not found:
         return Sight({}, since, NOTHING, ())
-    rows = {row.id: row for row in map(_fence_row, found)}
     entries = _entries.decode(found[0]["entries"] or "[]")
-    snapshot = Snapshot.parse(found[0]["snapshot"])
-    return Sight(rows, since, snapshot, entries[:MOST_ENTRIES], more=len(entries) > MOST_ENTRIES)
+    snapshot, more = Snapshot.parse(found[0]["snapshot"]), len(entries) > MOST_ENTRIES
+    return Sight({row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more)
 
 
 def _decode(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Dialect) -> Change:
@@ -333,7 +368,7 @@ def _fence_row(row: Values | RowMapping) -> FenceRow:
         cursor=None if row["cursor"] is None else Snapshot.parse(row["cursor"]),
         passes_started=row["passes_started"],
         passes_completed=row["passes_completed"],
-        database=row["database"],
+        history=row["history"],
         now=row["now"],
     )
 

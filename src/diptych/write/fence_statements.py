@@ -7,8 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from diptych.write.history import HISTORY
 from diptych.write.log import METADATA
-from diptych.write.sql_words import WORDS, Words, seconds, text, whole
+from diptych.write.sql_words import WORDS, Value, Words, seconds, text, whole
 
 FENCE = sa.Table(
     "diptych_fence",
@@ -27,10 +28,17 @@ FENCE = sa.Table(
     sa.Column("cursor_stamp", sa.BigInteger, nullable=False),  # Snapshot.stamp of the cursor
     sa.Column("passes_started", sa.BigInteger, nullable=False),
     sa.Column("passes_completed", sa.BigInteger, nullable=False),
-    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("database", sa.Text, nullable=False),  # of use to version 0002 alone
 )
 
 _row = FENCE.c
+
+
+def whole_row(words: Words) -> tuple[Value, ...]:
+    """What a fence row is read with: the history that it is of, and SQL's clock."""
+    history = sa.select(HISTORY.c.name).scalar_subquery().label("history")
+    of_database = sa.select(HISTORY.c.database).scalar_subquery().label("of_database")
+    return (*FENCE.columns, history, of_database, words.now.label("now"))
 
 
 class FenceStatements:
@@ -46,7 +54,7 @@ class FenceStatements:
         nobody_builds = _row.building_until < words.now
         lapsed = words.now > _row.lease_until
         until = words.now + seconds("p_building_s")
-        whole_row = (*FENCE.columns, words.now.label("now"))
+        row = whole_row(words)
 
         self.leased = sa.select(_row.generation).where(sa.not_(lapsed))
         self.register = insert(FENCE).on_conflict_do_nothing()
@@ -60,7 +68,7 @@ class FenceStatements:
                 lease_until=words.greatest(_row.lease_until, words.now + seconds("p_lease_s")),
                 passes_started=_row.passes_started + 1,
             )
-            .returning(*whole_row)
+            .returning(*row)
         )
         self.promise_if_due = promise.where(_row.lease_until < words.now + seconds("p_due_s"))
         self.promise_if_none_began = promise.where(_row.passes_started == whole("p_passes_started"))
@@ -90,7 +98,6 @@ class FenceStatements:
             generation=text("p_new_generation"),
             ready=sa.false(),
             building_until=until,
-            database=text("p_database"),
         )
         self.move_when_lapsed = (
             move.where(the_row, generation, nobody_builds)
@@ -98,26 +105,27 @@ class FenceStatements:
             # applied to it would be acknowledged because they were applied to the new one.
             .where(lapsed)
             .values(cursor=words.snapshot, cursor_stamp=words.stamp)
-            .returning(*whole_row)
+            .returning(*row)
         )
         self.move_as_planned = (
             # A keeper that carries much may be at it: its pass finds the old marker gone.
             move.where(the_row, generation, incarnation, ready)
             .values(cursor=text("p_cursor"), cursor_stamp=stamp)
-            .returning(*whole_row)
+            .returning(*row)
         )
         self.begin_rebuild = (
             insert(FENCE)
             .values(
                 **{name: text(f"p_{name}") for name in ("read_model", "declaration", "tables", "run_id")},
-                **{name: text(f"p_{name}") for name in ("replication_id", "generation", "database")},
+                **{name: text(f"p_{name}") for name in ("replication_id", "generation")},
+                database="",
                 **dict.fromkeys(("lease_until", "passes_started", "passes_completed"), sa.literal(0)),
                 ready=sa.false(),
                 building_until=until,
                 cursor=words.snapshot,
                 cursor_stamp=words.stamp,
             )
-            .returning(*whole_row)
+            .returning(*row)
         )
         self.end_rebuild = sa.delete(FENCE).where(the_row)
         # Not if it was closed as abandoned: it has no generation then.
@@ -132,7 +140,7 @@ class FenceStatements:
             sa.update(FENCE)
             .where(the_row, incarnation, generation, ready, lapsed, nobody_builds)
             .values(building_until=until)
-            .returning(*whole_row)
+            .returning(*row)
         )
         self.forget = (
             sa.delete(FENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -72,12 +72,25 @@ class HeldConnection:
     A look-up in SQLite takes microseconds; the way to a thread and back takes many times that. A read that takes
     more than ``budget_s``, or would have to wait for a lock, is given up: ``fetch`` returns None, and the caller
     asks in a thread, where it may take its time. So is one that fails: there the failure is told as ever.
+
+    ``prepare`` is given the connection when it was opened. ``identity`` tells which file is there now.
     """
 
-    def __init__(self, file: str, dialect: sa.Dialect, budget_s: float = BUDGET_S) -> None:
+    def __init__(
+        self,
+        file: str,
+        dialect: sa.Dialect,
+        budget_s: float = BUDGET_S,
+        *,
+        prepare: Callable[[sqlite3.Connection], None] | None = None,
+        identity: Callable[[], str] | None = None,
+    ) -> None:
         self._file = file
         self._dialect = dialect
         self._budget_s = budget_s
+        self._prepare = prepare
+        self._identity = identity
+        self._opened = ""
         self._deadline = 0.0
         self._work_until: float | None = None
         self._connection: sqlite3.Connection | None = None
@@ -111,6 +124,8 @@ class HeldConnection:
 
     def _read(self, compiled: LocalStatement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         parameters = compiled.parameters(values)
+        if self._identity is not None and self._identity() != self._opened:
+            self.close()  # another file is in its place now
         self._deadline = time.perf_counter() + 2 * self._budget_s
         self._work_until = None
         cursor = (self._connection or self._open()).cursor()
@@ -126,6 +141,10 @@ class HeldConnection:
         # Without a time-out, for nothing may wait here, and without transactions of the driver's own.
         connection = sqlite3.connect(self._file, timeout=0, isolation_level=None)
         connection.execute("PRAGMA query_only=ON").close()
+        if self._prepare is not None:
+            self._prepare(connection)
+        if self._identity is not None:
+            self._opened = self._identity()
         connection.set_progress_handler(self._is_late, _CHECK_EVERY)
         self._connection = connection
         return connection

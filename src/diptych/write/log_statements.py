@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from diptych.write.fence_statements import FENCE
+from diptych.write.fence_statements import FENCE, whole_row
+from diptych.write.history import OF_THIS_HISTORY
 from diptych.write.log import LOG, TRANSACTION, TransactionId
 from diptych.write.sql_words import WORDS, Value, Words, text, whole
 
@@ -49,7 +50,9 @@ class LogStatements:
         as_text: Callable[[Value], Value],
     ) -> None:
         whole_change = sa.select(*_LOGGED, transaction.label("number"))
-        of_tables = LOG.c.table_name.in_(sa.bindparam("p_tables", expanding=True, type_=sa.Text))
+        of_tables = OF_THIS_HISTORY & LOG.c.table_name.in_(
+            sa.bindparam("p_tables", expanding=True, type_=sa.Text)
+        )
         logged = whole_change.limit(whole("p_limit")).where(of_tables)
         tail = logged.where(unseen).order_by(order).subquery()
         now = sa.select(words.snapshot.label("snapshot")).subquery()
@@ -75,13 +78,13 @@ class LogStatements:
         # committed, between two statements would be missed. The entries are told once, with the first row.
         is_first = sa.func.row_number().over() == sa.literal_column("1")
         self.sight = sa.select(
-            *FENCE.columns,
-            words.now.label("now"),
+            *whole_row(words),
             words.snapshot.label("snapshot"),
             sa.case((is_first, listed), else_=sa.null()).label("entries"),
         )
         # ★ Else the change is deleted from the log before it was carried to Redis, and never is.
-        self.seen_by_all = ~sa.exists().where(FENCE.c.cursor.is_not(None), unseen_by_fence)
+        # What is of a former history is nothing to any cursor.
+        self.seen_by_all = ~sa.exists().where(FENCE.c.cursor.is_not(None), unseen_by_fence, OF_THIS_HISTORY)
 
 
 def _postgresql(words: Words) -> LogStatements:
@@ -92,7 +95,7 @@ def _postgresql(words: Words) -> LogStatements:
     # long, and after a rebuild it replays an earlier change of a row over the backfill, which is of a later one.
     is_later = LOG.c.transaction >= transaction_id("p_xmax")
     was_running = LOG.c.transaction == sa.any_(sa.cast(text("p_running"), _TransactionIds))
-    entry = sa.select(*_ENTRY, TRANSACTION.label("number")).limit(MOST_ENTRIES + 1)
+    entry = sa.select(*_ENTRY, TRANSACTION.label("number")).limit(MOST_ENTRIES + 1).where(OF_THIS_HISTORY)
     return LogStatements(
         words,
         unseen=sa.or_(is_later, was_running),
@@ -114,7 +117,7 @@ def _visible(snapshot: Value) -> Value:
 
 def _sqlite(words: Words) -> LogStatements:
     unseen = LOG.c.position >= whole("p_xmax")
-    entry = sa.select(*_ENTRY, LOG.c.position.label("number")).limit(MOST_ENTRIES + 1)
+    entry = sa.select(*_ENTRY, LOG.c.position.label("number")).limit(MOST_ENTRIES + 1).where(OF_THIS_HISTORY)
     return LogStatements(
         words,
         unseen=unseen,

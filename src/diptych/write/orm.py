@@ -18,6 +18,7 @@ from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError,
 from diptych.home_loop import HomeLoop
 from diptych.write import changes
 from diptych.write.acknowledge import Acknowledger
+from diptych.write.adoption import adopt
 from diptych.write.engines import Engines, close_engines, open_engines, reading
 from diptych.write.entities import EntityRegistry, MappedEntity
 from diptych.write.failures import translated, translated_reading
@@ -72,6 +73,7 @@ class ORMService:
         try:
             with translated(engines):
                 await prepare_schema(engines, metadata)
+                await adopt(engines)
         except BaseException:
             await close_engines(engines)
             raise

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from diptych.config import ConfigService
 from diptych.write.direct import FrequentRead
@@ -16,11 +16,11 @@ from diptych.write.held import HeldConnection
 from diptych.write.transactions import PostgresTransactions, Transactions
 from diptych.write.turns import Turns
 
-_IDENTITY: tuple[sa.Executable, ...] = (
-    sa.select(sa.column("system_identifier")).select_from(sa.func.pg_control_system()),
+_IDENTITY = (
+    "SELECT CAST(system_identifier AS text) FROM pg_control_system()",
     # The timeline, of the present end of the log; the control file tells a new one only at the next checkpoint.
-    sa.select(sa.func.substr(sa.func.pg_walfile_name(sa.func.pg_current_wal_lsn()), 1, 8)),
-    sa.text("SELECT oid FROM pg_database WHERE datname = current_database()"),
+    "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
+    "SELECT CAST(oid AS text) FROM pg_database WHERE datname = current_database()",
 )
 
 _KEEPER_SETTINGS = {
@@ -80,19 +80,36 @@ class PostgresEngines:
         self.transactions: Transactions = PostgresTransactions(self.writer)
         self.held: HeldConnection | None = None
 
+        self.identity = self._adopted = ""
+        self.lease_s = config.get("LEASE_MS") / 1000
         for engine in (self.writer, self.reader, self.keeper):
-            sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
+            sa.event.listen(engine.sync_engine, "connect", self._identify)
+            sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
 
-    async def identity(self, connection: AsyncConnection) -> str:
-        return ":".join([await self._ask_for(connection, what) for what in _IDENTITY])
+    @property
+    def is_adopted(self) -> bool:
+        return self.identity == self._adopted
 
-    async def _ask_for(self, connection: AsyncConnection, what: sa.Executable) -> str:
-        try:
-            return str((await connection.execute(what)).scalar_one())
-        except DBAPIError as error:
-            if self.is_lost(error) or self.is_busy(error):
-                raise
-            return ""  # not for this user, or not in what only speaks like PostgreSQL
+    def was_adopted(self) -> None:
+        self._adopted = self.identity
+
+    def clock_text(self, held: str) -> str:
+        return held  # the server has a clock
+
+    def _identify(self, connection: Any, record: Any) -> None:
+        """Asks which database a new connection leads to. That can't change while it is open."""
+        record.info["identity"] = identity = connection.run_async(_identity_of)
+        if self.identity not in ("", identity) and self.frequent is not None:
+            self.frequent.expire()
+        self.identity = identity
+
+    def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:
+        """Has the pool open a new connection in place of one that the server has closed meanwhile (its restart).
+
+        Or of one that leads to another server than the address does now.
+        """
+        if connection.driver_connection.is_closed() or record.info["identity"] != self.identity:
+            raise DisconnectionError
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if _sqlstate(error) != "23505":
@@ -122,10 +139,19 @@ class PostgresEngines:
         return error.connection_invalidated or _class(error) in ("08", "57", "53", "58")
 
 
-def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
-    """Has the pool open a new connection instead of one that the server has closed meanwhile (its restart)."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
+async def _identity_of(driver: Any) -> str:
+    return ":".join([await _answer(driver, question) for question in _IDENTITY])
+
+
+async def _answer(driver: Any, question: str) -> str:
+    from asyncpg import PostgresError
+
+    try:
+        return str(await driver.fetchval(question))
+    except PostgresError as error:
+        if driver.is_closed():
+            raise OSError(str(error)) from error
+        return ""  # not for this user, or not in what only speaks like PostgreSQL
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from diptych.write.history import HISTORY
 from diptych.write.log import LOG
+from diptych.write.sqlite_clock import NAME
 
 Value = sa.ColumnElement[Any]
 
@@ -17,7 +19,8 @@ class Words:
     """What each database has its own words for."""
 
     now: Value
-    """Seconds of the Unix epoch, by the clock of the SQL server; it goes on within a transaction."""
+    """Seconds of the Unix epoch, by the clock of the SQL server; it goes on within a transaction. On SQLite of the
+    machine's clock (``sqlite_clock``): the epoch's about, and null until the database is adopted on this machine."""
 
     snapshot: Value
     """The snapshot of the statement, as text."""
@@ -52,7 +55,7 @@ def _sqlite() -> Words:
     last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
     number = sa.func.coalesce(last, 0, type_=sa.BigInteger) + 1
     written = sa.cast(number, sa.Text)
-    now = sa.type_coerce((sa.func.julianday("now") - 2440587.5) * 86400.0, sa.Double)
+    now = sa.type_coerce(getattr(sa.func, NAME)(sa.select(HISTORY.c.clock).scalar_subquery()), sa.Double)
     return Words(
         now=now,
         snapshot=written + ":" + written + ":",

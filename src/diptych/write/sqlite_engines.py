@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import re
 import sqlite3
@@ -14,14 +13,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import await_only
 
 from diptych.config import ConfigService
 from diptych.write.direct import FrequentRead
 from diptych.write.held import HeldConnection
+from diptych.write.sqlite_clock import MachineClock, machine
 from diptych.write.sqlite_connection import SqliteConnection
+from diptych.write.sqlite_file import DatabaseFile
 from diptych.write.sqlite_transactions import SqliteTransactions, Undone
 from diptych.write.sqlite_types import give_back_what_was_stored
 from diptych.write.transactions import Transactions
@@ -57,7 +58,13 @@ class SqliteEngines:
         for engine in (self.writer, self.reader, self.keeper):
             give_back_what_was_stored(engine.dialect)
         (file,), _ = self.reader.dialect.create_connect_args(url)
-        self.held: HeldConnection | None = HeldConnection(file, self.reader.dialect)
+        self._adopted = ""
+        self.lease_s = config.get("LEASE_MS") / 1000
+        self._clock = MachineClock(machine())
+        self._file = DatabaseFile()
+        self.held: HeldConnection | None = HeldConnection(
+            file, self.reader.dialect, prepare=self._clock.register, identity=self._file.identity
+        )
         sa.event.listen(self.writer.sync_engine, "connect", self._prepare_writer)
         sa.event.listen(self.reader.sync_engine, "connect", self._prepare_reader)
         sa.event.listen(self.keeper.sync_engine, "connect", self._prepare_reader)
@@ -65,6 +72,9 @@ class SqliteEngines:
         # waiting): so every unit of work takes the write lock at its beginning.
         sa.event.listen(self.writer.sync_engine, "begin", self._begin_immediate)
         sa.event.listen(self.writer.sync_engine, "invalidate", _release_lock)
+        for engine in (self.writer, self.reader, self.keeper):
+            sa.event.listen(engine.sync_engine, "connect", self._identify)
+            sa.event.listen(engine.sync_engine, "checkout", self._refuse_replaced)
 
     def _connect_writer(self) -> SqliteConnection:
         (file,), options = self.writer.dialect.create_connect_args(self.writer.url)
@@ -99,11 +109,31 @@ class SqliteEngines:
         connection.isolation_level = None
         _pragmas(connection, "foreign_keys=ON", "query_only=ON")
 
-    async def identity(self, connection: AsyncConnection) -> str:
-        # A file that was put back from a copy is another one, unless the copy was written into the old one.
-        main = (await connection.exec_driver_sql("PRAGMA database_list")).mappings().first()
-        path = main and main["file"]
-        return f"file {(await asyncio.to_thread(os.stat, path)).st_ino}" if path else "memory"
+    @property
+    def identity(self) -> str:
+        return self._file.identity()
+
+    @property
+    def is_adopted(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.identity == self._adopted
+        return False
+
+    def was_adopted(self) -> None:
+        self._adopted = self.identity
+
+    def clock_text(self, held: str) -> str:
+        return self._clock.text(held)
+
+    def _identify(self, connection: Any, record: Any) -> None:
+        self._clock.register(connection)
+        self._file.opened(_path_of(connection))
+        record.info["identity"] = self.identity
+
+    def _refuse_replaced(self, _connection: object, record: Any, _proxy: object) -> None:
+        """Has the pool open the file that is there now, in place of one that was taken away."""
+        if record.info["identity"] != self.identity:
+            raise DisconnectionError
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         found = re.match(r"UNIQUE constraint failed: (.+)", str(error.orig))
@@ -127,6 +157,15 @@ class SqliteEngines:
             *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT),
         )
         return error.connection_invalidated or _sqlite_code(error) in lost
+
+
+def _path_of(connection: Any) -> str:
+    """ "" if it is in memory."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA database_list")
+    path = next((str(file or "") for _, name, file in cursor.fetchall() if name == "main"), "")
+    cursor.close()
+    return path
 
 
 def _pragmas(connection: Any, *pragmas: str) -> None:

@@ -265,11 +265,19 @@ class UnitsOfWork:
         if unit.touched and isinstance(error, Exception) and not isinstance(error, _RESTS_ON_NOTHING):
             await self._acknowledger.acknowledge(self._acknowledger.ending((), unit.touched))
 
+    @property
+    def _may_look_at_once(self) -> bool:
+        """Whether a look at the fence, made with the commit, can take the place of an acknowledgement.
+
+        ★ Not on a database that is not known to be adopted: its leases may be of another clock.
+        """
+        return self._acknowledger.is_idle and self._engines.is_adopted
+
     async def _commit_transaction(self, transaction: Transaction) -> bool:
         """Whether it is known already that nobody can be answered without it."""
         try:
             with translated(self._engines):
-                return await transaction.commit(look=self._acknowledger.is_idle)
+                return await transaction.commit(look=self._may_look_at_once)
         except DatabaseUnavailableError as error:
             raise DatabaseUnavailableError(
                 "the connection to the SQL database broke during the commit: the change may be there or not"
