@@ -55,8 +55,10 @@ class Scripted(asyncio.Protocol):
             name = command[0].upper()
             if name in HANDSHAKE:
                 self.transport.write(bulk(HANDSHAKE[name]))
-            elif name in (b"CLIENT", b"SELECT", b"AUTH"):
+            elif name in (b"CLIENT", b"SELECT", b"AUTH", b"SCRIPT"):
                 self.transport.write(b"+OK\r\n")
+            elif name in (b"EVALSHA", b"EVALSHA_RO"):  # a probe tries out what is needed
+                self.transport.write(b"*0\r\n")
             else:
                 count += 1
                 answer = self._answer(command)
@@ -253,7 +255,7 @@ async def test_a_server_that_cannot_answer_now_says_so_by_its_error(reply: bytes
         with pytest.raises(error) as caught:
             await get(channel, "a")
         service.failed(caught.value)
-        assert service.available == (error is exceptions.ResponseError)
+        assert not service.available  # at once: it is its own word
         fake.answer = lambda command: bulk(command[-1])
         assert await get(channel, "b") == b"b"
 

@@ -207,7 +207,7 @@ class Keeper:
         if not is_needed:
             # Another process makes the passes: is its lease there for the queries of this one?
             if Lease.parse(look.lease) == Lease(look.incarnation, row.generation.encode()):
-                self.status.answered_by_redis()
+                self._serves()
             else:
                 self.status.sql("no-lease")
             if self._leads:
@@ -332,7 +332,7 @@ class Keeper:
         completed = promised.passes_started if is_noted else promised.passes_completed
         self._row = msgspec.structs.replace(promised, cursor=snapshot, passes_completed=completed)
         self._rows.passed()
-        self.status.answered_by_redis()
+        self._serves()
         pause = self._lease_s * (_IDLE if was_quiet and self._is_quiet else 0.25)
         self._due_at = time.monotonic() + pause
         return self._unless_asked(self._row, pause)
@@ -406,9 +406,14 @@ class Keeper:
             _log.info(
                 "%s: rebuilt, %d documents in %.1f s", *(self.replica.name, progress.done, progress.seconds)
             )
-            self.status.answered_by_redis()
+            self._serves()
         # Commands that came while it was built may wait for a pass: the next turn sees to it.
         return 0.0 if built is not None else self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
+
+    def _serves(self) -> None:
+        """Redis has all there is, and a lease says so."""
+        self.status.answered_by_redis()
+        self._redis.is_well()
 
     def _forget(self) -> None:
         self._row = None

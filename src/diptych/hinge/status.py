@@ -21,7 +21,7 @@ WORDS = {
     "other-server": "the lease is of another Redis than the one this process is led to",
     "failing": "passes over the read model fail",
     "redis-away": "Redis does not answer",
-    "redis-refused": "Redis can't be used",
+    "redis-refused": "Redis can't be used as it is set up, or refuses what it is asked",
     "sql-away": "SQL does not answer, so no lease can be renewed",
 }
 """What each reason means, as the log tells it."""
@@ -41,10 +41,10 @@ class Status:
 
     @property
     def reason(self) -> str:
-        """Why SQL answers; "no-lease" for the moment between a query that found none and the keeper's next look."""
+        """Why SQL answers: what the keeper has found, or that this query was not answered in time."""
         if not self._redis.available:
             return "redis-refused" if self._redis.refused else "redis-away"
-        return self._reason or "no-lease"
+        return self._reason or ("redis-away" if self._redis.fails else "no-lease")
 
     @property
     def since(self) -> datetime.datetime:

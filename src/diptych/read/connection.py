@@ -152,8 +152,11 @@ class Channel(asyncio.Protocol):
             self._let_more_go()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Redis, or what is between, has ended it."""
-        self.close(RedisConnectionError(str(exc) if exc else "Redis closed the connection"))
+        """Redis, or what is between, has ended it. If nobody waited, that is no failure: it may have been idle."""
+        is_idle = not self._in_flight and not self._waiting
+        self.close(
+            None if is_idle else RedisConnectionError(str(exc) if exc else "Redis closed the connection")
+        )
 
     def pause_writing(self) -> None:
         """What has been written does not get away: the requests wait here."""

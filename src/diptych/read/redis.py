@@ -21,16 +21,13 @@ try:
     from redis.backoff import NoBackoff
 
     from diptych.read.connection import Channel, ChannelLostError, Connection, packed
+    from diptych.read.said import RefusedServerError, fault_of_kind, said_by, try_out
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 
 _log = logging.getLogger("diptych.redis")
 
 _FAILURES_TO_OPEN = 3
-
-
-class _RefusedServer(redis_errors.ConnectionError):
-    """A server that answers but must not be used."""
 
 
 class Link:
@@ -97,7 +94,7 @@ class RedisService:
         self.since = datetime.datetime.now(datetime.UTC)
         self.on_away: list[Callable[[], None]] = []
         self._failures = 0
-        self._warned = False
+        self._told: str | None = None
         self.queries = Connection(self._open_for_queries, query_timeout_ms / 1000, self._lost)
         self._query_client = self._client(url, query_timeout_ms / 1000)
         self._commands = self._client(url, command_timeout_ms / 1000)
@@ -120,7 +117,10 @@ class RedisService:
         await self._commands.aclose()
 
     async def probe(self) -> bool:
-        """Asks Redis whether it is there; closes the breaker if it answers. Returns whether it is closed."""
+        """Asks Redis whether it is there, and does what it will be asked to; closes the breaker if so.
+
+        Returns whether it is closed.
+        """
         with contextlib.suppress(RedisUnavailableError):
             # Fresh connections: the ones from before the outage may lead to a server that is no more.
             if not self.available:
@@ -128,11 +128,22 @@ class RedisService:
             await self._commands.connection_pool.disconnect(inuse_connections=False)
             async with self.commanding() as link:
                 await link.call("PING")
+                await try_out(link, self.namespace)
             if not self.available:
-                _log.info("Redis at %s answers", self.address)
                 self.since = datetime.datetime.now(datetime.UTC)
-            self.problem, self.refused, self._warned = None, False, False
+            self.problem, self.refused = None, False
         return self.available
+
+    def is_well(self) -> None:
+        """It serves a read model: what was wrong is over, and is told again if it comes back."""
+        if self._told is not None and self.available:
+            self._told = None
+            _log.info("Redis at %s answers", self.address)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the last query was not answered."""
+        return self._failures > 0
 
     async def check_server(self) -> None:
         """Looks at the server once more. Raises ``RedisUnavailableError`` if it may not be used any more."""
@@ -162,7 +173,7 @@ class RedisService:
         """Reads anew whom the channel leads to."""
         try:
             channel.server = _server_of(await channel.call("INFO"))
-        except _RefusedServer as refused:
+        except RefusedServerError as refused:
             channel.close(refused)
             raise ChannelLostError(str(refused)) from refused
 
@@ -200,28 +211,33 @@ class RedisService:
     def _failed(self, error: Exception, *, patient: bool) -> None:
         # A command waits long for an answer: if none comes, the next ones had better not wait as long.
         self._failures += _FAILURES_TO_OPEN if patient and _is_timeout(error) else 1
-        self.refused = isinstance(error, _RefusedServer)
-        # READONLY: the master was made a replica; new connections may lead to another.
-        broken = isinstance(error, redis_errors.ConnectionError | redis_errors.ReadOnlyError | OSError)
+        said = said_by(error)
+        self.refused = said is not None and not said.is_passing
+        broken = said is not None or isinstance(error, redis_errors.ConnectionError | OSError)
         if (
             (broken and not _is_timeout(error))
             or self._failures >= _FAILURES_TO_OPEN
             or self.problem is not None
         ):
             was_available = self.problem is None
-            self.problem = str(error) or type(error).__name__
+            self.problem = said.text if said is not None else str(error) or type(error).__name__
             if was_available:
                 self.since = datetime.datetime.now(datetime.UTC)
                 for callback in self.on_away:
                     callback()
-            if not self._warned:
-                self._warned = True
+            # An outage has other words with each attempt, and is one all the same.
+            told = "away" if said is None else said.text
+            if told != self._told:
+                self._told = told
                 outcome = "queries fail" if self.critical else "SQL answers"
                 _log.warning("Redis at %s can't be used, %s: %s", self.address, outcome, self.problem)
 
     def _unavailable(self, error: Exception | None = None) -> RedisUnavailableError:
         kind = RedisRefusedError if self.refused else RedisUnavailableError
-        problem = self.problem or (str(error) if error is not None else "it did not answer in time")
+        said = said_by(error) if error is not None else None
+        problem = self.problem or (
+            said.text if said else str(error) if error else "it did not answer in time"
+        )
         return kind(f"Redis at {self.address} can't be used: {problem}")
 
     def _client(self, url: str, timeout_s: float) -> redis_asyncio.Redis:
@@ -271,10 +287,10 @@ def _is_timeout(error: Exception) -> bool:
 
 
 def _server_of(reply: Any) -> Incarnation:
-    """Whose ``INFO`` this is. Raises ``_RefusedServer`` if it must not be used."""
+    """Whose ``INFO`` this is. Raises ``RefusedServerError`` if it must not be used."""
     info = _parsed(reply)
     if fault := _fault_of(info):
-        raise _RefusedServer(fault)
+        raise RefusedServerError(fault)
     return Incarnation(info.get("run_id", ""), info.get("master_replid", ""))
 
 
@@ -285,6 +301,8 @@ def _parsed(reply: Any) -> dict[str, str]:
 
 def _fault_of(info: dict[str, str]) -> str | None:
     """Why this server must not be used; None if it may."""
+    if fault := fault_of_kind(info):
+        return fault
     version = info.get("redis_version", "0")
     numbers = [int(n) for n in re.findall(r"\d+", version)[:1]]
     if not numbers or numbers[0] < 7:
