@@ -221,6 +221,17 @@ async def test_who_waits_goes_on_when_the_lease_that_was_promised_then_is_over()
     await task
 
 
+async def test_who_waits_while_the_database_is_put_elsewhere_waits_by_its_clock():
+    """★ By that clock the lease that was promised before may seem to be over."""
+    fence = FakeFence(ROW)
+    task = await begun(acknowledging(fence, FakeReadSide(applies=False)))
+    assert await is_held(task)
+    fence.change(history="other", generation="", ready=False, cursor=None, now=500.0, lease_until=502.4)
+    assert await is_held(task)
+    fence.change(now=502.5)
+    await task
+
+
 async def test_a_moment_before_the_end_of_the_lease_still_waits():
     fence = FakeFence(msgspec.structs.replace(ROW, now=100.0))
     task = await begun(acknowledging(fence, FakeReadSide(applies=False)))

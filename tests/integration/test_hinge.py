@@ -399,12 +399,12 @@ async def test_while_sql_puts_the_lease_at_risk_of_another_redis_nothing_is_writ
             assert await store.apply(wrong, []) == "ELSEWHERE"
             assert await store.backfill(wrong, [], 1) == "ELSEWHERE"
             assert await store.begin(wrong) == "ELSEWHERE"
-            assert await store.drop(wrong) == "ELSEWHERE"
+            assert await store.drop(wrong, "") == "ELSEWHERE"
             there = look._replace(incarnation=wrong.incarnation)
-            assert await store.publish(there, 1000, 1, 1) == "ELSEWHERE"
-        assert await store.publish(look, 1000, look.floor or 0, (look.floor or 0) + 1) == "BEHIND"
+            assert await store.publish(there, "", 1000, 1, 1) == "ELSEWHERE"
+        assert await store.publish(look, "", 1000, look.floor or 0, (look.floor or 0) + 1) == "BEHIND"
         gone = look._replace(generation="none")
-        assert await store.apply(gone.known, []) == await store.publish(gone, 1000, 1, 1) == "GONE"
+        assert await store.apply(gone.known, []) == await store.publish(gone, "", 1000, 1, 1) == "GONE"
         assert (await author_of(app, "Dune")) == ("redis", "x")
 
 
@@ -424,7 +424,7 @@ async def test_what_a_builder_sends_late_or_out_of_turn_is_refused(sqlite_url, v
         assert await store.backfill(known, [], 1) == "OK", "a repetition is taken for done"
         look = await store.look("another")
         assert look.floor is None
-        assert await store.publish(look, 1, 0, 0) == "GONE", "it is not built yet"
+        assert await store.publish(look, "", 1, 0, 0) == "GONE", "it is not built yet"
         assert await store.backfill(known, [], 2, floor=7) == "OK"
         assert await store.backfill(known, [], 2, floor=7) == "OK"
         assert await store.backfill(known, writes, 1) == "CLOSED"

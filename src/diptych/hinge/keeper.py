@@ -30,7 +30,7 @@ from diptych.hinge.clocks import MARGIN, Clocks
 from diptych.hinge.rebuild import Builder
 from diptych.hinge.replica import Refused, Replica
 from diptych.hinge.requests import Requests
-from diptych.hinge.status import Progress, Status
+from diptych.hinge.status import WORDS, Progress, Status
 from diptych.ports import NOTHING, Fence, FenceId, FenceRow, Known
 from diptych.read.aside import SetAside
 from diptych.read.reader import RedisSource
@@ -47,6 +47,9 @@ _IDLE = 2 / 3
 
 _LATE = MARGIN - 0.75
 """Passes have ceased when less of the promise is left: there is a little time to take over before the lease ends."""
+
+_REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database"}
+"""Why SQL answers after a script has refused; of other outcomes: the data are lost."""
 
 _COMPLETED_S = 60.0
 _FIRST_PAUSE_S = 0.1
@@ -174,7 +177,7 @@ class Keeper:
                 self.status.broken_generation = self._row.generation
             self._forget()
             if self.status.reason != "rebuilding":
-                self.status.sql("other-server" if refused.outcome == "ELSEWHERE" else "lost")
+                self.status.sql(_REASONS.get(refused.outcome, "lost"))
             _log.info("%s: Redis is not as it should be (%s)", self.replica.name, refused.outcome)
             return self._grown_pause()
         except RedisUnavailableError:
@@ -206,7 +209,7 @@ class Keeper:
             return await self._mend(row, look, problem)
         if not is_needed:
             # Another process makes the passes: is its lease there for the queries of this one?
-            if Lease.parse(look.lease) == Lease(look.incarnation, row.generation.encode()):
+            if Lease.parse(look.lease)[:2] == (look.incarnation, row.generation.encode()):
                 self._serves()
             else:
                 self.status.sql("no-lease")
@@ -248,10 +251,13 @@ class Keeper:
         if row is None:
             await self._fence.register(self.replica.id, self.replica.projection.tables)
             row = (await self._rows.rows())[self.replica.id]
+        self.source.is_of(row.history)
         return row
 
     def _problem_of(self, row: FenceRow, look: Look) -> str | None:
         """Why the generation in Redis can't be served, as a reason of ``Status``; None if it can."""
+        if Lease.parse(look.lease).is_of_another(row.history):
+            return "other-database"
         if not row.ready:
             return "rebuilding"
         if row.incarnation != look.incarnation:
@@ -358,6 +364,8 @@ class Keeper:
                 return progress
             if row.building_until > row.now or row.generation != before.generation:
                 moved_at = time.monotonic()
+            elif problem == "other-database":
+                raise RebuildFailedError(f"{self.replica.name}: {WORDS[problem]}")
             elif problem == "other-server" and time.monotonic() - moved_at > 3 * self._lease_s:
                 raise RebuildFailedError(
                     f"{self.replica.name}: other processes keep it in another Redis than {self._redis.address}"
@@ -388,9 +396,13 @@ class Keeper:
     async def _mend(self, row: FenceRow, look: Look, problem: str) -> float:
         """Builds the read model anew, as soon as nobody may trust the old one and nobody else is at it."""
         self._forget()
+        if problem == "other-database":
+            # Nothing of it is touched. If it is this database's of before it was put elsewhere, it runs out.
+            self.status.sql(problem if row.now > row.lease_until else "lost")
+            return self._lease_s / 4
         if self._is_broken(row) and row.incarnation == look.incarnation:
             # Nobody is to trust it any more.
-            await self.replica.store.drop(Known(row.incarnation, row.generation))
+            await self.replica.store.drop(Known(row.incarnation, row.generation), row.history)
         wait_s = max(row.lease_until, row.building_until) - row.now
         if wait_s > 0:
             if self.status.reason != "rebuilding":

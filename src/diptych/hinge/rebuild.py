@@ -104,7 +104,9 @@ class Builder:
         relied_on = promised.cursor.xmin if promised.cursor is not None else 0
         # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
         lease_ms, number = int(self._lease_s * 1000), promised.passes_started
-        outcome = await self._store.publish(look, lease_ms, snapshot.xmin, relied_on, number)
+        outcome = await self._store.publish(
+            look, promised.history, lease_ms, snapshot.xmin, relied_on, number
+        )
         if outcome != "OK":
             raise Refused(outcome)
 
@@ -135,7 +137,7 @@ class Builder:
             )
         # First, so that nobody trusts the old generation, and no pass renews its lease, once the fence has moved. If
         # this process dies in between, the next pass finds the data lost.
-        await accepted(self._store.drop(Known(row.incarnation, row.generation)))
+        await accepted(self._store.drop(Known(row.incarnation, row.generation), row.history))
         moved = await self._fence.move(
             row,
             beside.incarnation,

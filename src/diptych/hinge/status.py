@@ -19,6 +19,8 @@ WORDS = {
     "lost": "Redis does not have the read model's data, or not all of them",
     "rebuilding": "the read model is being rebuilt",
     "other-server": "the lease is of another Redis than the one this process is led to",
+    "other-database": "another database keeps this read model in the same Redis under the same namespace: give one "
+    "of the two applications another REDIS_NAMESPACE, or another Redis",
     "failing": "passes over the read model fail",
     "redis-away": "Redis does not answer",
     "redis-refused": "Redis can't be used as it is set up, or refuses what it is asked",
@@ -83,6 +85,7 @@ class Status:
         """SQL answers from now on, for this reason."""
         if self._reason != reason:
             level = logging.INFO if self._reason == "starting" or reason == "rebuilding" else logging.WARNING
+            level = logging.ERROR if reason == "other-database" else level
             _log.log(level, "%s: SQL answers: %s", self.name, WORDS[reason])
             self._reason, self._since = reason, _now()
 

@@ -43,6 +43,7 @@ _FORWARDED = {
     "no-lease": "stale",
     "rebuilding": "stale",
     "other-server": "stale",
+    "other-database": "stale",
     "failing": "stale",
     "sql-away": "stale",
     "lost": "miss",
@@ -91,7 +92,7 @@ def cache_status(served: ServedBy) -> str:
     - `stale` ("able to select a response, but it was stale"): Redis may hold documents, yet nothing vouches for
       them here and now: this process has not looked yet (`starting`), no keeper has renewed the lease
       (`no-lease`), or can (`failing`, `sql-away`), they are being written anew (`rebuilding`), or the lease is
-      of another server (`other-server`);
+      of another server (`other-server`) or the word of another database (`other-database`);
     - `miss` ("did not contain any responses that could be used"): Redis cannot be asked (`redis-away`) or has
       lost what it held (`lost`), and so for any other reason.
 

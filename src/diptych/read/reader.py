@@ -127,7 +127,7 @@ class RedisSource:
         self._store = store
         self._redis = redis
         self._watch = watch
-        self._generation = b""
+        self._generation = self._history = b""
         self._vouched: tuple[bytes, Incarnation, bytes] | None = None
         self.look_ups = LookUps(self._look_up)
         """By keys. Awaited, a look-up is the document's body, empty if there is no such row; None if Redis is not to
@@ -139,6 +139,11 @@ class RedisSource:
     def reason(self) -> str:
         """Why SQL answers."""
         return self._watch.reason
+
+    def is_of(self, history: str) -> None:
+        """Takes note of the history that this application's database has: only its own word counts."""
+        if self._history != history.encode():
+            self._history, self._vouched = history.encode(), None
 
     async def page(self, index: ListIndex, after: bytes | None, limit: int) -> PageBody | None:
         """The page; None if Redis is not to be trusted."""
@@ -235,6 +240,10 @@ class RedisSource:
                     self._watch.answered_by_sql("no-lease")
                     return None
                 lease = self._parse(text)
+                # ★ Another application's database may have documents under the same keys.
+                if lease.history != self._history:
+                    self._watch.answered_by_sql("other-database" if self._history else "no-lease")
+                    return None
                 # ★ A lease is the word of one life of one Redis: another one (restarted from a dump that held the
                 # lease, or a second master) may have it, and lack what was written since.
                 if lease.incarnation != channel.server:

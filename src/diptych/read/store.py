@@ -2,8 +2,8 @@
 
 All keys of a read model of one declaration carry one hash tag, ``{namespace:ReadModel:declaration}``, here ``m``:
 
-- ``m:lease`` is ``<run id>:<replication id>:<generation>`` with an absolute expiry: whoever reads it from the Redis
-  it names may trust that generation, as it is at that moment.
+- ``m:lease`` is ``<run id>:<replication id>:<generation>:<history>`` with an absolute expiry: whoever reads it from
+  the Redis it names, and has a database with that history, may trust that generation, as it is at that moment.
 - ``m:generations`` is a set of the generations that may have left keys.
 - ``m:<generation>:marker`` exists while the generation may be written: ``b<n>`` after the builder's script number n,
   ``f<floor>`` once it is built, ``f<floor>:<pass>`` after a pass. What transactions below the floor have changed is
@@ -111,24 +111,30 @@ class Look(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """What a lease says: which generation of which Redis may be read."""
+    """What a lease says: which generation of which Redis may be read, by the word of which history of a database."""
 
     incarnation: Incarnation
     generation: bytes
+    history: bytes
 
     @classmethod
     def parse(cls, text: bytes) -> Lease:
         """The lease of a text; one that names nothing if somebody else has written there."""
-        run_id, replication_id, generation = [*text.split(b":"), b"", b""][:3]
-        return cls(Incarnation(run_id.decode("latin-1"), replication_id.decode("latin-1")), generation)
+        run_id, replication_id, generation, history = [*text.split(b":"), b"", b"", b""][:4]
+        server = Incarnation(run_id.decode("latin-1"), replication_id.decode("latin-1"))
+        return cls(server, generation, history)
+
+    def is_of_another(self, history: str) -> bool:
+        """Whether it is the word of another database, or of this one before it was put elsewhere."""
+        return bool(self.history) and self.history != history.encode()
 
 
 class RedisStore:
     """The operations on one read model in Redis. Each may raise ``RedisUnavailableError``.
 
     Those that write return ``OK``, or why they did not: ``ELSEWHERE`` (this is not the Redis that was meant),
-    ``GONE`` (the generation is not there), ``BEHIND`` (the data are older than the fence relies on), ``CLOSED`` or
-    ``GAP`` (a builder's script out of turn).
+    ``GONE`` (the generation is not there), ``FOREIGN`` (another database's lease is there), ``BEHIND`` (the data are
+    older than the fence relies on), ``CLOSED`` or ``GAP`` (a builder's script out of turn).
     """
 
     def __init__(self, projection: Projection, redis: RedisService) -> None:
@@ -238,14 +244,17 @@ class RedisStore:
             maxmemory=int(limit or 0),
         )
 
-    async def publish(self, look: Look, lease_ms: int, floor: int, relied_on: int, number: int = 0) -> str:
+    async def publish(
+        self, look: Look, history: str, lease_ms: int, floor: int, relied_on: int, number: int = 0
+    ) -> str:
         """Lets readers trust the generation that was looked at for so long from then on, and purges tombstones.
 
-        ``floor`` is that of the pass, ``relied_on`` the one that the fence takes for reached, ``number`` the pass's.
+        ``history`` is the database's, ``floor`` that of the pass, ``relied_on`` the one that the fence takes for
+        reached, ``number`` the pass's.
         """
         generation = look.generation.encode()
         keys = [self._lease, self._marker(generation), self._tombstones(generation)]
-        lease, ends_ms = self._lease_of(look.known), look.time_ms + lease_ms
+        lease, ends_ms = self._lease_of(look.known, history), look.time_ms + lease_ms
         # ★ The Redis whose clock was read: by another's the lease would end later than the promise, or never.
         arguments = [*look.incarnation, lease, ends_ms, floor, relied_on, number, _PURGED_AT_ONCE]
         async with self._redis.commanding() as link:
@@ -268,11 +277,13 @@ class RedisStore:
         """
         return await self._write(known, writes, number, floor)
 
-    async def drop(self, known: Known) -> str:
-        """Ends a generation: it is neither read nor written from now on."""
+    async def drop(self, known: Known, history: str) -> str:
+        """Ends a generation of this history: it is neither read nor written from now on."""
         keys = [self._lease, self._marker(known.generation.encode())]
         async with self._redis.commanding() as link:
-            return await self._answer(self._drop, link, keys, [*known.incarnation, self._lease_of(known)])
+            return await self._answer(
+                self._drop, link, keys, [*known.incarnation, self._lease_of(known, history)]
+            )
 
     async def delete(self, incarnation: Incarnation, generations: Iterable[bytes]) -> None:
         """Deletes these generations of this Redis, in small steps, since their memory is needed.
@@ -376,8 +387,8 @@ class RedisStore:
         reply: bytes = await script(link, keys, arguments)
         return reply.decode()
 
-    def _lease_of(self, known: Known) -> str:
-        return ":".join((*known.incarnation, known.generation))
+    def _lease_of(self, known: Known, history: str) -> str:
+        return ":".join((*known.incarnation, known.generation, history))
 
     def _key(self, generation: bytes, rest: bytes) -> bytes:
         return self._prefix + b":" + generation + b":" + rest

@@ -110,6 +110,12 @@ class _Waiter:
         self._rows = {row.id: row for row in rows}
 
     def look_at(self, rows: Rows) -> None:
+        for fence, row in self._rows.items():
+            now = rows.get(fence)
+            if now is not None and now.history != row.history:
+                # ★ The database was put elsewhere: the end of the lease that was waited for was by another clock, and
+                # whoever was promised something has been given some time by this one.
+                self._rows[fence] = now
         self._rows = {fence: row for fence, row in self._rows.items() if _is_waited_for(row, rows.get(fence))}
         if not self._rows and not self.done.done():
             self.done.set_result(None)

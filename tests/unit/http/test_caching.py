@@ -25,6 +25,7 @@ class Served(NamedTuple):
         ("sql", "rebuilding", "diptych; fwd=stale; detail=rebuilding"),
         ("sql", "starting", "diptych; fwd=stale; detail=starting"),
         ("sql", "no-lease", "diptych; fwd=stale; detail=no-lease"),
+        ("sql", "other-database", "diptych; fwd=stale; detail=other-database"),
         ("sql", "other-server", "diptych; fwd=stale; detail=other-server"),
         ("sql", "failing", "diptych; fwd=stale; detail=failing"),
         ("sql", "sql-away", "diptych; fwd=stale; detail=sql-away"),

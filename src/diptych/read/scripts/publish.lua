@@ -3,10 +3,21 @@
 -- KEYS: lease, marker, tombstones.
 -- ARGV: run id, replication id, the lease's text, when it ends (milliseconds of this server's clock), the pass's floor,
 --       the floor that the fence relies on, the number of the pass, and how many tombstones to purge at most.
--- Returns OK, ELSEWHERE, GONE, or BEHIND (older data than the fence relies on).
+-- Returns OK, ELSEWHERE, GONE, FOREIGN (another database's lease is there), or BEHIND (older data than the fence relies
+-- on).
 
 if not is_here(ARGV[1], ARGV[2]) then
   return 'ELSEWHERE'
+end
+-- * Two databases under one namespace would serve each other's rows in turn. After a database was put elsewhere the
+-- lease of its former history is of another one too: it runs out.
+local function history_of(lease)
+  return string.match(lease, '^%x+:%x+:%x+:(%x+)$')
+end
+local held = redis.call('GET', KEYS[1])
+local history = held and history_of(held)
+if history and history ~= history_of(ARGV[3]) then
+  return 'FOREIGN'
 end
 local marker = redis.call('GET', KEYS[2])
 local floor = marker and floor_of(marker)
@@ -34,7 +45,7 @@ end
 
 -- Neither replicated nor written to the append-only file: what is restored from either has no right to the lease.
 redis.set_repl(redis.REPL_NONE)
-if redis.call('GET', KEYS[1]) ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
+if held ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
   -- * An absolute time, counted from before the promise: a lease counted from now would outlast the promise by as
   --   long as this message was on its way, and commands would be acknowledged that its readers don't see.
   redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])

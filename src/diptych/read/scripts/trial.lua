@@ -5,7 +5,8 @@ local trials = {
     {'time'}, {'set', key, ''}, {'get', key}, {'mget', key}, {'getrange', key, 0, 0}, {'pexpiretime', key}, {'del', key},
     {'hset', key, 'f', ''}, {'hget', key, 'f'}, {'hdel', key, 'f'},
     {'sadd', key, 'm'}, {'smembers', key}, {'srem', key, 'm'},
-    {'zadd', key, 0, 'm'}, {'zrange', key, 0, 0}, {'zcard', key}, {'zrem', key, 'm'},
+    {'zadd', key, 0, 'm'}, {'zrange', key, 0, 0}, {'zcard', key}, {'zremrangebyrank', key, 5, 6},
+    {'zrem', key, 'm'},
     {'unlink', key}, {'scan', 0, 'count', 1},
 }
 for _, words in ipairs(trials) do

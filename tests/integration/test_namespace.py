@@ -1,0 +1,43 @@
+"""Two applications, each with a database of its own, that share a Redis and a namespace by mistake."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from demo_app.messages import AddBook
+from demo_app.models.book_read_model import BookReadModel
+from diptych import RebuildFailedError
+from tests.catalogue import author_of, catalogue, eventually, sees_in_redis
+
+
+async def test_nobody_is_served_the_rows_of_another_database(tmp_path, valkey, caplog):
+    """The one that came first goes on from Redis; the other is told what is wrong, and answers from SQL."""
+    first, second = (f"sqlite:///{tmp_path}/{name}.db" for name in ("first", "second"))
+    async with catalogue(first, valkey.url) as one:
+        await one.execute(AddBook("Dune", "of one"))
+        await sees_in_redis(one, "Dune", "of one")
+        with caplog.at_level(logging.ERROR, "diptych.hinge"):
+            async with catalogue(second, valkey.url) as two:
+                await two.execute(AddBook("Dune", "of two"))
+
+                async def is_told() -> bool:
+                    return (await two.health()).read_models["BookReadModel"].detail == "other-database"
+
+                await eventually(is_told, "health says what is wrong")
+                stores, until = set(), time.monotonic() + 3
+                while time.monotonic() < until:
+                    for app, author in ((one, "of one"), (two, "of two")):
+                        store, found = await author_of(app, "Dune")
+                        assert found == author
+                        stores.add((author, store))
+                assert stores == {("of one", "redis"), ("of two", "sql")}
+                with pytest.raises(RebuildFailedError, match="REDIS_NAMESPACE"):
+                    await two.rebuild(BookReadModel)
+        told = [record.getMessage() for record in caplog.records if "REDIS_NAMESPACE" in record.getMessage()]
+        assert len(told) == 1
+    # The first is gone: its lease runs out, and the other one has Redis for itself.
+    async with catalogue(second, valkey.url) as two:
+        await sees_in_redis(two, "Dune", "of two")
