@@ -39,6 +39,7 @@ class Sweeper:
 
     async def _sweep(self) -> None:
         with contextlib.suppress(UnavailableError):
+            self._redis.check_available()  # who looks whether it is back is the keepers
             for row in await self._fence.rows():
                 if self._is_abandoned(row):
                     await self._remove(row)
