@@ -21,9 +21,10 @@ from tests.acceptance.faults.points import RULES
 from tests.acceptance.faults.report import kinds_of, told_all
 from tests.acceptance.faults.schedule import happen
 from tests.acceptance.faults.stories import FAULTS
+from tests.acceptance.faults.stories.guests import for_a_while
 from tests.acceptance.faults.stories.versions import side_by_side
 from tests.conftest import MISSING
-from tests.servers import valkey_binary
+from tests.servers import libfaketime, valkey_binary
 
 Story = Callable[[Cluster], Awaitable[None]]
 
@@ -109,6 +110,11 @@ def _only(shared: Shared, database: str) -> None:
         pytest.skip("a case of PostgreSQL")
     if shared.setup.postgres is not None and database == "sqlite":
         pytest.skip("a case of SQLite")
+
+
+def _needs_clocks() -> None:
+    if libfaketime() is None:
+        pytest.skip(f"{MISSING} libfaketime")
 
 
 def _case(name: str, times: int = 1) -> Story:
@@ -313,6 +319,30 @@ async def test_commands_that_build_on_one_that_was_never_answered(shared, name):
     assert {write.outcome for write in result.history.writes.values() if write.saw} >= {"done", "failed"}
 
 
+async def test_the_database_is_moved_elsewhere(shared):
+    """The numbers in the log that is brought along are of another history."""
+    await shared.holds(_case("the database is moved to another server or file"))
+
+
+async def test_an_earlier_copy_of_the_database_is_put_in_its_place(shared):
+    result = await shared.holds(_case("an earlier copy of the database is put in its place"))
+    assert "undone" in {write.outcome for write in result.history.writes.values()}
+
+
+async def test_rows_of_the_log_are_forgotten_while_a_read_model_is_rebuilt(shared):
+    await shared.holds(_case("rows of the log are forgotten while a read model is rebuilt"))
+
+
+async def test_a_process_whose_clock_is_wrong(shared):
+    _needs_clocks()
+    await shared.holds(_case("a process whose clock is wrong"))
+
+
+async def test_two_masters_with_different_clocks(shared):
+    _needs_clocks()
+    await shared.holds(_case("two masters with different clocks"))
+
+
 async def test_a_read_model_has_another_name_in_some_process(shared):
     await shared.holds(_case("a read model has another name in some process"))
 
@@ -344,7 +374,7 @@ async def test_the_version_before_and_this_one_side_by_side(request, database):
     async with Cluster(_setup(request, database)._replace(before=before)) as cluster:
         await cluster.recovered("the start")
         processes = {worker.number for worker in cluster.of_version_before}
-        await side_by_side(cluster)
+        await side_by_side(cluster, ["FLUSHALL"])
         result = await cluster.finish()
     assert not result.anomalies, _told(result)
     assert processes <= {get.process for get in result.history.gets if get.store == "redis"}
@@ -380,18 +410,34 @@ async def _outlived(cluster: Cluster) -> None:
 # Between two passes only the comparison refuses what comes late: for that rule there are few passes, and few keys.
 _FEW = {"hot": 1, "cold": 1, "mix": (5, 90, 0, 0, 0, 0, 0, 5)}
 
+
+async def _ahead(cluster: Cluster) -> None:
+    """A process without Redis, whose clock says that every lease is over."""
+    await for_a_while(cluster, cluster.chance, clock_ahead_s=10, redis=None)
+
+
 _BROKEN: dict[str, tuple[Story, dict[str, Any]]] = {
     "apply": (_case("killed after commit"), {}),
     "comparison": (_overtaken, {"lease_ms": 2000, "options": _FEW}),
     "lease": (_outlived, {}),
     "what others have committed": (_case("stopped between commit and apply, and others build on it"), {}),
+    "what cursors have not seen is kept": (
+        _case("rows of the log are forgotten while a read model is rebuilt"),
+        {},
+    ),
+    "another database is noticed": (_case("the database is moved to another server or file"), {}),
+    "one clock on SQLite": (_ahead, {}),
 }
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
 async def test_a_broken_rule_is_noticed(request, rule):
     story, changed = _BROKEN[rule]
-    async with Cluster(_setup(request, "sqlite")._replace(broken_rule=rule, **changed)) as cluster:
+    if story is _ahead:
+        _needs_clocks()
+    # SQLite has no numbers of its own that a moved log could be ahead of.
+    database = "postgresql" if rule == "another database is noticed" else "sqlite"
+    async with Cluster(_setup(request, database)._replace(broken_rule=rule, **changed)) as cluster:
         await cluster.recovered("the start")
         for _ in range(40):
             await story(cluster)

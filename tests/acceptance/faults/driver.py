@@ -99,7 +99,7 @@ class Cluster:
         self._record = Writer(self.directory / "history-driver.jsonl")
         self._reader = Reader(self.directory)
         self._writes: dict[int, Write] = {}
-        self._log: dict[int, LogRow] = {}
+        self._aged: dict[int, LogRow] = {}
         self._foreign: list[LogRow] = []
         self._judged: list[History] = []
         self._numbers = iter(range(1, 1 << 30))
@@ -370,7 +370,6 @@ class Cluster:
             await self.leases(1.1)
         await self.database.restore(copy or await self.database.dump(), in_place=in_place)
         if copy is not None:
-            self._log.clear()
             self._undo(await self._whole_log())
         if self.sql_link is not None and self.database.server is not None:
             self.sql_link.lead_to(self.database.server.port)
@@ -386,7 +385,7 @@ class Cluster:
 
     async def age_log(self, days: int) -> None:
         """Has the log be old enough for its retention to forget it; it is remembered here."""
-        self._log.update({row.position: row for row in await self.database.age_log(days)})
+        self._aged.update({row.position: row for row in await self.database.age_log(days)})
 
     async def insert_misfit(self, key: str) -> None:
         """Adds an item past the application that does not fit its documents. Its key must be free."""
@@ -399,9 +398,8 @@ class Cluster:
 
     async def _whole_log(self) -> list[LogRow]:
         """With what SQL has forgotten, and what was done past diptych."""
-        self._log.update({row.position: row for row in await self.database.log()})
-        logged = [self._log[position] for position in sorted(self._log)]
-        return sorted([*logged, *self._foreign], key=lambda row: row.position)
+        logged = {**self._aged, **{row.position: row for row in await self.database.log()}}
+        return sorted([*logged.values(), *self._foreign], key=lambda row: row.position)
 
     # Faults and what comes after them
 

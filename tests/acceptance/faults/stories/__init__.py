@@ -6,6 +6,6 @@ wait for.
 """
 
 from tests.acceptance.faults.schedule import FAULTS
-from tests.acceptance.faults.stories import guests, misfits, processes, redis, sql, successors
+from tests.acceptance.faults.stories import clocks, guests, misfits, moves, processes, redis, sql, successors
 
-__all__ = ["FAULTS", "guests", "misfits", "processes", "redis", "sql", "successors"]
+__all__ = ["FAULTS", "clocks", "guests", "misfits", "moves", "processes", "redis", "sql", "successors"]

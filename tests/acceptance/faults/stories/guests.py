@@ -1,4 +1,4 @@
-"""Others that come for a while."""
+"""Others that come for a while, and what the log forgets meanwhile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from tests.acceptance.faults.driver import Cluster
+from tests.acceptance.faults.load import KIN
 from tests.acceptance.faults.schedule import fault
 
 
@@ -31,6 +32,28 @@ async def two_versions(cluster: Cluster, chance: random.Random) -> None:
 async def renamed(cluster: Cluster, chance: random.Random) -> None:
     """What it leaves in Redis and in the fence is nobody's when it has gone."""
     await for_a_while(cluster, chance, renamed=True)
+
+
+@fault("rows of the log are forgotten while a read model is rebuilt", "process", "redis", "sql")
+async def forgotten(cluster: Cluster, chance: random.Random) -> None:
+    """The rebuild has read the rows, and what was changed since is old by the time it brings that in."""
+    worker, other = chance.choice(cluster.alive), chance.choice(cluster.alive)
+    await cluster.do(other, [("claim", [key]) for key in KIN])
+    await worker.order("arm", "fill", "after", f"{6 * cluster.lease_s}")
+    await worker.order("rebuild")
+    await worker.hears("reached", timeout_s=5)
+    # Nobody changes these again: what the rebuild misses stays missing.
+    changed, deleted = chance.sample(KIN, 2)
+    await cluster.do(other, [("change", [changed]), ("delete", [deleted])])
+    await cluster.leases(1)
+    await cluster.age_log(days=3)
+    days = chance.choice(
+        [{"log_retention_days": 1}, {"log_retention_days": 1}, {"log_personal_data_days": 1}]
+    )
+    forgetful = await cluster.start_worker(len(cluster.links), settings=days)
+    told = await worker.hears("finished rebuild", "failed rebuild", timeout_s=20)
+    await forgetful.quit()
+    assert told is not None, f"process {worker.number} does not come to the end of a rebuild"
 
 
 @fault("a process without Redis", "process")

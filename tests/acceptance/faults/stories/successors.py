@@ -23,7 +23,7 @@ _FIRST = ("rename", "rename", "change", "delete", "re-create", "add", "rename ow
 
 @fault("killed between commit and apply, and others build on it", "process", "sql")
 async def killed_and_built_on(cluster: Cluster, chance: random.Random) -> None:
-    for _ in range(3):
+    for _ in range(2):
         await _built_on(cluster, chance, "kill")
 
 

@@ -6,18 +6,20 @@ any more. So this is no story that comes at any time, but what a run may begin w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import happen
 
 NAME = "processes of the version before and of this one side by side"
-_MEANWHILE = ("FLUSHALL", "rebuild under writes", "killed")
+MEANWHILE = ("FLUSHALL", "rebuild under writes", "killed")
 
 
-async def side_by_side(cluster: Cluster) -> None:
+async def side_by_side(cluster: Cluster, meanwhile: Iterable[str] = MEANWHILE) -> None:
     """Both work, a few things happen, and then the former version is gone."""
     async with cluster.fault(NAME):
         await cluster.leases(4)
-    for name in _MEANWHILE:
+    for name in meanwhile:
         await happen(cluster, name)
         await cluster.recovered(f"{NAME}: {name}")
     for worker in (cluster.workers[former.slot] for former in cluster.of_version_before):
