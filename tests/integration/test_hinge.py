@@ -401,10 +401,14 @@ async def test_while_sql_puts_the_lease_at_risk_of_another_redis_nothing_is_writ
             assert await store.begin(wrong) == "ELSEWHERE"
             assert await store.drop(wrong, "") == "ELSEWHERE"
             there = look._replace(incarnation=wrong.incarnation)
-            assert await store.publish(there, "", 1000, 1, 1) == "ELSEWHERE"
-        assert await store.publish(look, "", 1000, look.floor or 0, (look.floor or 0) + 1) == "BEHIND"
+            assert await store.publish(there, row.history, 1000, 1, 1) == "ELSEWHERE"
+        assert (
+            await store.publish(look, row.history, 1000, look.floor or 0, (look.floor or 0) + 1) == "BEHIND"
+        )
         gone = look._replace(generation="none")
-        assert await store.apply(gone.known, []) == await store.publish(gone, "", 1000, 1, 1) == "GONE"
+        assert (
+            await store.apply(gone.known, []) == await store.publish(gone, row.history, 1000, 1, 1) == "GONE"
+        )
         assert (await author_of(app, "Dune")) == ("redis", "x")
 
 
@@ -424,16 +428,17 @@ async def test_what_a_builder_sends_late_or_out_of_turn_is_refused(sqlite_url, v
         assert await store.backfill(known, [], 1) == "OK", "a repetition is taken for done"
         look = await store.look("another")
         assert look.floor is None
-        assert await store.publish(look, "", 1, 0, 0) == "GONE", "it is not built yet"
+        assert await store.publish(look, row.history, 1, 0, 0) == "GONE", "it is not built yet"
         assert await store.backfill(known, [], 2, floor=7) == "OK"
         assert await store.backfill(known, [], 2, floor=7) == "OK"
         assert await store.backfill(known, writes, 1) == "CLOSED"
         assert await store.backfill(known, writes, 3) == "CLOSED"
         assert await store.apply(known, [], floor=5) == "OK"
         assert (await store.look("another")).floor == 7, "a floor never goes back"
-        await store.delete(known.incarnation._replace(run_id="0" * 40), [b"another"])
+        elsewhere = known.incarnation._replace(run_id="0" * 40)
+        assert await store.delete(elsewhere, [b"another"]) == "ELSEWHERE"
         assert await store.apply(known, []) == "OK", "nothing is deleted in a Redis that was not meant"
-        await store.delete(known.incarnation, [b"another"])
+        assert await store.delete(known.incarnation, [b"another"]) == "OK"
         assert await store.apply(known, writes) == "GONE"
         await sees_in_redis(app, "Dune", "x")
 
@@ -492,6 +497,23 @@ async def test_positions_are_compared_as_numbers(sqlite_url, valkey):
                 write = store.write_of({**book, "author": str(stamp)}, stamp, 1 << 40)
                 assert await store.apply(known, [write]) == "OK"
             assert await author_of(app, "Dune") == ("redis", str(newest))
+
+
+async def test_a_document_of_the_same_stamp_as_a_tombstone_leaves_it_and_is_taken_for_done(
+    sqlite_url, valkey
+):
+    """★ So it is with a pass made again after the row was deleted and made anew, whose image was read again."""
+    async with catalogue(sqlite_url, valkey.url, lease_ms=30_000) as app:
+        await answered_by(app, "redis")
+        await stop_keeper(app)
+        store, row = store_of(app), await fence_row(app)
+        known = app.orm.acknowledger.known[row.id]
+        document, transaction = _book("Emma", "x"), 1 << 40  # above the floor: the stamps have to do it
+        assert await store.apply(known, [store.tombstone(b"Emma", 1 << 40, transaction, transaction)]) == "OK"
+        assert await store.apply(known, [store.write_of(document, 1 << 40, transaction)]) == "OK"
+        assert await author_of(app, "Emma") == ("redis", None)
+        assert await store.apply(known, [store.write_of(document, (1 << 40) + 1, transaction)]) == "OK"
+        assert await author_of(app, "Emma") == ("redis", "x")
 
 
 @pytest.mark.parametrize("database", ["sqlite_url", "postgres_url"])

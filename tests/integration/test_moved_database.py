@@ -92,7 +92,7 @@ async def _copy(
 # PostgreSQL
 
 
-@pytest.mark.parametrize("numbers", ["lower", "higher"])
+@pytest.mark.parametrize("numbers", ["lower", "higher", "lower, rows only, within one lease"])
 async def test_rows_of_another_servers_log_are_harmless(
     postgres_server: PostgresServer, elsewhere: PostgresServer, valkey: RedisServer, numbers: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -10,17 +11,18 @@ import pytest
 from demo_app.messages import AddBook
 from demo_app.models.book_read_model import BookReadModel
 from diptych import RebuildFailedError
+from diptych.read.store import Look, RedisStore
 from tests.catalogue import author_of, catalogue, eventually, sees_in_redis
 
 
 async def test_nobody_is_served_the_rows_of_another_database(tmp_path, valkey, caplog):
     """The one that came first goes on from Redis; the other is told what is wrong, and answers from SQL."""
     first, second = (f"sqlite:///{tmp_path}/{name}.db" for name in ("first", "second"))
-    async with catalogue(first, valkey.url) as one:
+    async with catalogue(first, valkey.url, lease_ms=2000) as one:
         await one.execute(AddBook("Dune", "of one"))
         await sees_in_redis(one, "Dune", "of one")
         with caplog.at_level(logging.ERROR, "diptych.hinge"):
-            async with catalogue(second, valkey.url) as two:
+            async with catalogue(second, valkey.url, lease_ms=2000) as two:
                 await two.execute(AddBook("Dune", "of two"))
 
                 async def is_told() -> bool:
@@ -39,5 +41,28 @@ async def test_nobody_is_served_the_rows_of_another_database(tmp_path, valkey, c
         told = [record.getMessage() for record in caplog.records if "REDIS_NAMESPACE" in record.getMessage()]
         assert len(told) == 1
     # The first is gone: its lease runs out, and the other one has Redis for itself.
-    async with catalogue(second, valkey.url) as two:
+    async with catalogue(second, valkey.url, lease_ms=2000) as two:
         await sees_in_redis(two, "Dune", "of two")
+
+
+async def test_a_builder_deletes_nothing_that_another_database_has_leased_since_it_looked(tmp_path, valkey):
+    """★ Its readers would take what is deleted for rows that are not there."""
+    first, second = (f"sqlite:///{tmp_path}/{name}.db" for name in ("first", "second"))
+    async with catalogue(first, valkey.url, lease_ms=30_000) as one:
+        await one.execute(AddBook("Dune", "of one"))
+        await sees_in_redis(one, "Dune", "of one")
+        two = catalogue(second, valkey.url)
+        before_the_lease = RedisStore.look
+
+        async def looking(self: RedisStore, generation: str) -> Look:
+            return (await before_the_lease(self, generation))._replace(lease=b"")
+
+        RedisStore.look = looking  # type: ignore[method-assign]
+        try:
+            async with two:
+                for _ in range(100):
+                    assert await author_of(one, "Dune") == ("redis", "of one")
+                    assert (await author_of(two, "Dune")) == ("sql", None)
+                    await asyncio.sleep(0.01)
+        finally:
+            RedisStore.look = before_the_lease  # type: ignore[method-assign]

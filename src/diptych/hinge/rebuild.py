@@ -55,7 +55,7 @@ class Builder:
         async with self._at_work.on(moved, is_said=True):
             # Those of the look, before the fence moved: of those listed later one may be another builder's, published
             # since.
-            await self._store.delete(look.incarnation, look.generations)
+            await accepted(self._store.delete(look.incarnation, look.generations))
             cursor = moved.cursor or NOTHING
             await self._fill(Known(moved.incarnation, generation), cursor, progress)
             return await self._finish(moved, cursor)

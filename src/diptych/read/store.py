@@ -148,6 +148,7 @@ class RedisStore:
         self._missing = _Script("missing", read_only=True)
         self._publish = _Script("publish")
         self._begin = _Script("begin")
+        self._bury = _Script("bury")
         self._drop = _Script("drop")
         self._page = _Script("page", read_only=True, common=False)
         self._look = _Script("look", read_only=True, common=False)
@@ -285,21 +286,25 @@ class RedisStore:
                 self._drop, link, keys, [*known.incarnation, self._lease_of(known, history)]
             )
 
-    async def delete(self, incarnation: Incarnation, generations: Iterable[bytes]) -> None:
+    async def delete(self, incarnation: Incarnation, generations: Iterable[bytes]) -> str:
         """Deletes these generations of this Redis, in small steps, since their memory is needed.
 
-        On another one nothing is deleted.
+        Nothing is deleted on another Redis, nor if one of them is leased.
         """
-        generations = set(generations)
+        generations = list(set(generations))
         if not generations:
-            return
+            return "OK"
         async with self._redis.commanding() as link:
             if not await _leads_to(link, incarnation):
-                return
+                return "ELSEWHERE"
             # The markers first: a generation of which only a part is left must be neither written nor published.
-            await link.call("UNLINK", *map(self._marker, generations))
+            keys = [self._lease, *map(self._marker, generations)]
+            outcome = await self._answer(self._bury, link, keys, [*incarnation, *generations])
+            if outcome != "OK":
+                return outcome
             await _delete(link, self._prefix, [self._key(generation, b"") for generation in generations])
             await link.call("SREM", self._generations, *generations)
+        return "OK"
 
     # Documents
 

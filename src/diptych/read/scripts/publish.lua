@@ -12,7 +12,7 @@ end
 -- * Two databases under one namespace would serve each other's rows in turn. After a database was put elsewhere the
 -- lease of its former history is of another one too: it runs out.
 local function history_of(lease)
-  return string.match(lease, '^%x+:%x+:%x+:(%x+)$')
+  return string.match(lease, '^%x+:%x+:[^:]+:([^:]+)$')
 end
 local held = redis.call('GET', KEYS[1])
 local history = held and history_of(held)

@@ -1,0 +1,20 @@
+-- Ends generations whose keys are to be deleted: they are neither written nor published from now on.
+--
+-- KEYS: lease, then the markers. ARGV: run id, replication id, then the generations. Returns OK, ELSEWHERE, or FOREIGN
+-- (one of them is leased: then it is another database's, and nothing is done).
+
+if not is_here(ARGV[1], ARGV[2]) then
+  return 'ELSEWHERE'
+end
+-- * In one step. Between a look that found no lease and the first deletion another database's keeper could publish one,
+-- and its readers would take what is deleted for rows that are not there.
+local leased = string.match(redis.call('GET', KEYS[1]) or '', '^%x+:%x+:([^:]+)')
+for i = 3, #ARGV do
+  if ARGV[i] == leased then
+    return 'FOREIGN'
+  end
+end
+for i = 2, #KEYS do
+  redis.call('DEL', KEYS[i])
+end
+return 'OK'
