@@ -294,7 +294,8 @@ async def test_an_error_of_redis_that_is_not_an_outage_makes_nobody_read_the_old
 
         async def is_over() -> bool:
             await sees(app, "Dune", "5")
-            return (await author_of(app, "Dune"))[0] == "sql"
+            row = await fence_row(app)
+            return row.now > row.lease_until
 
         await eventually(is_over, "the lease ends")
         started = (await fence_row(app)).passes_started
