@@ -15,7 +15,7 @@ from diptych import Diptych
 from diptych.read.store import Look
 from tests.acceptance.faults.proxy import Link
 from tests.catalogue import answered_by, catalogue, sees_in_redis, store_of
-from tests.servers import HOST, RedisServer
+from tests.servers import HOST, RedisServer, free_port
 
 LEASE_MS = 400
 
@@ -94,12 +94,15 @@ async def test_a_lease_never_ends_by_the_clock_of_another_server(
                 await answered_by(app, "redis")
             await asyncio.sleep(LEASE_MS / 1000 * 1.2)  # so that nothing is promised any more
             before = iter([1])
+            link.target = free_port()  # away, so that no keeper looks before it is seen where to
             async with app:
                 _look_elsewhere(app, link, ahead, lambda: next(before, 0))
+                link.target = right.port
                 await _never_leased_for_longer(app, right)
         else:
             async with catalogue(database_url) as writer:
                 await writer.execute(AddBook("Dune", "x"))
+            link.target = free_port()
             async with app:
                 builds: list[str] = []
                 store = store_of(app)
@@ -111,6 +114,7 @@ async def test_a_lease_never_ends_by_the_clock_of_another_server(
 
                 store.begin = beginning  # type: ignore[method-assign]
                 _look_elsewhere(app, link, ahead, lambda: 1 - len(builds))
+                link.target = right.port
                 await _never_leased_for_longer(app, right)
         with redis.Redis.from_url(ahead.url) as client:
             assert client.info("commandstats").get("cmdstat_time", {"calls": 0})["calls"] > 0, (
