@@ -37,27 +37,36 @@ class AtWork:
 
         Not if the block is cancelled: this process is being stopped, and they find out.
         """
-        signs = Signs(given=is_said)
-        task = asyncio.get_running_loop().create_task(self._go_on(row, signs))
+        signs, over = Signs(given=is_said), asyncio.Event()
+        task = asyncio.get_running_loop().create_task(self._go_on(row, signs, over))
         try:
             yield signs
         except Exception:
-            await self._end(row, signs)
+            await self._end(row, signs, over, task)
             raise
         else:
-            await self._end(row, signs)
+            await self._end(row, signs, over, task)
         finally:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _go_on(self, row: FenceRow, signs: Signs) -> None:
+    async def _go_on(self, row: FenceRow, signs: Signs, over: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(self.seconds / _PARTS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.seconds / _PARTS):
+                    await over.wait()
+            if over.is_set():
+                return
             signs.given = True
             with contextlib.suppress(UnavailableError):
                 await self._fence.keep_building(row, self.seconds)
 
-    async def _end(self, row: FenceRow, signs: Signs) -> None:
+    async def _end(
+        self, row: FenceRow, signs: Signs, over: asyncio.Event, going_on: asyncio.Task[None]
+    ) -> None:
+        # A sign that is on its way comes first: after the end it would keep everybody, this process too, from a pass.
+        over.set()
+        await asyncio.wait([going_on])
         if signs.given:
             with contextlib.suppress(UnavailableError):
                 await self._fence.keep_building(row, 0.0)
