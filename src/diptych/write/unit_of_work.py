@@ -250,7 +250,7 @@ class UnitsOfWork:
                 ending.end()
                 return
         except BaseException as error:
-            self._acknowledger.failed(ending)
+            ending.end()
             await self._vouch(unit, error)
             raise
         if unit.touched:
