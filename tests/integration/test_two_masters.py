@@ -14,7 +14,7 @@ from demo_app.messages import AddBook
 from diptych import Diptych
 from diptych.read.store import Look
 from tests.acceptance.faults.proxy import Link
-from tests.catalogue import answered_by, catalogue, sees_in_redis, store_of
+from tests.catalogue import answered_by, catalogue, eventually, sees_in_redis, store_of
 from tests.servers import HOST, RedisServer, free_port
 
 LEASE_MS = 400
@@ -120,3 +120,29 @@ async def test_a_lease_never_ends_by_the_clock_of_another_server(
             assert client.info("commandstats").get("cmdstat_time", {"calls": 0})["calls"] > 0, (
                 "it was looked at"
             )
+
+
+async def test_a_lease_that_came_with_the_data_of_another_server_holds_nobody_up(
+    database_url: str, redis_server_factory: Any, clock_ahead_by: Callable[[float], Mapping[str, str]]
+) -> None:
+    """A replica is handed it with the data, and keeps it for as long as the clocks are apart."""
+    ahead, right = redis_server_factory(environment=clock_ahead_by(30)), redis_server_factory()
+    async with (
+        _address(ahead) as link,
+        catalogue(database_url, f"redis://{HOST}:{link.port}/0", lease_ms=LEASE_MS) as app,
+    ):
+        await app.execute(AddBook("Dune", "x"))
+        await answered_by(app, "redis")
+        with redis.Redis.from_url(right.url) as client:
+            client.replicaof(HOST, ahead.port)
+
+            async def has_the_data() -> bool:
+                return bool(client.info("replication")["master_link_status"] == "up")
+
+            await eventually(has_the_data, "the replica has the data")
+            client.replicaof("NO", "ONE")
+        link.target = right.port
+        link.cut()
+        ahead.close()
+        await sees_in_redis(app, "Dune", "x")
+        assert _longest_lease_ms(right) <= LEASE_MS

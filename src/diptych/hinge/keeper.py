@@ -35,7 +35,7 @@ from diptych.ports import NOTHING, Fence, FenceId, FenceRow, Known
 from diptych.read.aside import SetAside
 from diptych.read.reader import RedisSource
 from diptych.read.redis import RedisService
-from diptych.read.store import Lease, Look
+from diptych.read.store import Look
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -209,7 +209,7 @@ class Keeper:
             return await self._mend(row, look, problem)
         if not is_needed:
             # Another process makes the passes: is its lease there for the queries of this one?
-            if Lease.parse(look.lease)[:2] == (look.incarnation, row.generation.encode()):
+            if look.leased is not None and look.leased.generation == row.generation.encode():
                 self._serves()
             else:
                 self.status.sql("no-lease")
@@ -256,7 +256,7 @@ class Keeper:
 
     def _problem_of(self, row: FenceRow, look: Look) -> str | None:
         """Why the generation in Redis can't be served, as a reason of ``Status``; None if it can."""
-        if Lease.parse(look.lease).is_of_another(row.history):
+        if look.leased is not None and look.leased.is_of_another(row.history):
             return "other-database"
         if not row.ready:
             return "rebuilding"

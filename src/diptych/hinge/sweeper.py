@@ -11,7 +11,7 @@ from diptych.hinge.replica import Replica
 from diptych.looper import Looper
 from diptych.ports import Fence, FenceRow
 from diptych.read.redis import RedisService
-from diptych.read.store import Lease, delete_abandoned
+from diptych.read.store import delete_abandoned
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -78,8 +78,7 @@ class Sweeper:
         """
         look = await replica.store.look("")
         named = _named(replica, await self._fence.rows())
-        lease = Lease.parse(look.lease)
-        is_another_databases = bool(lease.generation) and lease.generation not in named
+        is_another_databases = look.leased is not None and look.leased.generation not in named
         if not is_another_databases:
             await replica.store.delete(look.incarnation, look.generations - named)
 

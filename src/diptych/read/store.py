@@ -100,6 +100,15 @@ class Look(NamedTuple):
         return Known(self.incarnation, self.generation)
 
     @property
+    def leased(self) -> Lease | None:
+        """The lease in force; None if there is none.
+
+        ★ One that names another server is not: it came with that server's data, and ends by that server's clock.
+        """
+        lease = Lease.parse(self.lease)
+        return lease if lease.incarnation == self.incarnation else None
+
+    @property
     def floor(self) -> int | None:
         """The generation's floor; None if it is not built, or not there."""
         return int(self.marker[1:].partition(":")[0]) if self.marker.startswith("f") else None

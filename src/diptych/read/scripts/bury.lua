@@ -8,7 +8,7 @@ if not is_here(ARGV[1], ARGV[2]) then
 end
 -- * In one step. Between a look that found no lease and the first deletion another database's keeper could publish one,
 -- and its readers would take what is deleted for rows that are not there.
-local leased = string.match(redis.call('GET', KEYS[1]) or '', '^%x+:%x+:([^:]+)')
+local leased = leased_here(KEYS[1], ARGV[1], ARGV[2])
 for i = 3, #ARGV do
   if ARGV[i] == leased then
     return 'FOREIGN'

@@ -13,6 +13,18 @@ local function is_here(run_id, replication_id)
     and string.match(info, 'role:(%a+)') == 'master'
 end
 
+-- The generation and the history that the lease of this server names; nil if there is none.
+--
+-- * A lease that names another server is not in force, and may stay for long: it came with that server's data, and ends
+--   by that server's clock.
+local function leased_here(key, run_id, replication_id)
+  local run, replication, generation, history =
+    string.match(redis.call('GET', key) or '', '^(%x+):(%x+):([^:]+):([^:]+)$')
+  if run == run_id and replication == replication_id then
+    return generation, history
+  end
+end
+
 -- Whether a stamp is greater than another; both are 8 bytes, big endian.
 --
 -- As numbers, in halves: Lua compares strings by the locale, and its numbers hold 53 bits.

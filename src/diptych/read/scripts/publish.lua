@@ -11,12 +11,8 @@ if not is_here(ARGV[1], ARGV[2]) then
 end
 -- * Two databases under one namespace would serve each other's rows in turn. After a database was put elsewhere the
 -- lease of its former history is of another one too: it runs out.
-local function history_of(lease)
-  return string.match(lease, '^%x+:%x+:[^:]+:([^:]+)$')
-end
-local held = redis.call('GET', KEYS[1])
-local history = held and history_of(held)
-if history and history ~= history_of(ARGV[3]) then
+local _, history = leased_here(KEYS[1], ARGV[1], ARGV[2])
+if history and history ~= string.match(ARGV[3], '([^:]+)$') then
   return 'FOREIGN'
 end
 local marker = redis.call('GET', KEYS[2])
@@ -45,7 +41,7 @@ end
 
 -- Neither replicated nor written to the append-only file: what is restored from either has no right to the lease.
 redis.set_repl(redis.REPL_NONE)
-if held ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
+if redis.call('GET', KEYS[1]) ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
   -- * An absolute time, counted from before the promise: a lease counted from now would outlast the promise by as
   --   long as this message was on its way, and commands would be acknowledged that its readers don't see.
   redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
