@@ -192,7 +192,8 @@ class FenceRow(msgspec.Struct, frozen=True):
 class Entry(NamedTuple):
     """A committed change as the end of a command sees it in the log: which row it was of, before and after it.
 
-    ``old_key`` and ``key`` are the columns by which the row is known, as the log's JSON has them.
+    ``old_key`` and ``key`` are the columns by which the row is known, as the log's JSON has them; ``key`` is empty in
+    one that was not read from the log.
     """
 
     position: int
@@ -241,8 +242,11 @@ class Fence(Protocol):
     async def rows(self) -> list[FenceRow]:
         """Every fence row, as committed when the statement starts."""
 
-    async def sight(self, since: Snapshot) -> Sight:
-        """The same, with the changes in the log that ``since`` did not see, as of the same moment."""
+    async def sight(self, since: Snapshot, own: Mapping[int, Entry] = ...) -> Sight:
+        """The same, with the changes in the log that ``since`` did not see, as of the same moment.
+
+        ``own`` are those that the caller has made, by their positions: of them it need not be told.
+        """
 
     async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
         """Whether there is a change of the row's tables, up to this position, that its cursor did not see."""

@@ -83,7 +83,7 @@ class FakeFence:
         self.answering = asyncio.Event()
         self.answering.set()
 
-    async def sight(self, since: Snapshot) -> Sight:
+    async def sight(self, since: Snapshot, own: Mapping[int, Entry]) -> Sight:
         self.reads += 1
         self.since.append(since)
         if self.error is not None:
@@ -580,7 +580,8 @@ async def test_a_command_of_this_process_whose_commit_failed_is_like_one_of_anot
     fence, side, acknowledger = left_behind(brings=True)
     fence.change(cursor=Snapshot(2, 2))
     await acknowledger.prepare()
-    ending(acknowledger, Change(CHANGE.entity, None, {"id": 2}, LEFT.position, LEFT.transaction)).end()
+    change = Change(CHANGE.entity, None, {"id": 2}, LEFT.position, LEFT.transaction)
+    acknowledger.failed(ending(acknowledger, change))
     await (await acknowledged(acknowledger, LATER))
     assert side.brought == [[LEFT.position]]
 

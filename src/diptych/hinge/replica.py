@@ -134,7 +134,13 @@ class Replica:
         see them: so they were committed after it, and none goes over what a builder has read of a later change.
         """
         try:
-            missing = await self._awaited(known, self._fence.identified(entries))
+            if all(entry.key for entry in entries):
+                changes = self._fence.identified(entries)
+            else:
+                changes = await self._fence.logged(entries)  # own ones, which have not come
+                if len(changes) < len(entries):
+                    return False
+            missing = await self._awaited(known, changes)
             if missing:
                 positions = {change.position for change in missing}
                 return await self._bring(known, [e for e in entries if e.position in positions], snapshot)

@@ -48,7 +48,7 @@ class Acknowledger:
     def __init__(self, fence: Fence, patience_s: float) -> None:
         self._fence = fence
         self._patience_s = patience_s
-        self._sights: Sights[_Seen] = Sights(fence, self._since, self._take)
+        self._sights: Sights[_Seen] = Sights(fence, self._since, lambda: self._own.entries, self._take)
         self._passes = Passes(fence, self.rows, patience_s)
         self._rows: Rows | None = None
         self._known: Mapping[FenceId, Known] = {}
@@ -110,6 +110,11 @@ class Acknowledger:
         if self.read_side is not None:
             self._own.add(ending)
         return ending
+
+    def failed(self, ending: Ending) -> None:
+        """The commit has failed, or its outcome is not known: if it is there, it is like another process's."""
+        ending.end()
+        self._own.drop(ending)
 
     async def acknowledge(self, ending: Ending) -> None:
         """Returns when every query that starts from now on sees what the committed command rests on, or later states.

@@ -105,28 +105,36 @@ class Own:
     """The endings of this process's commands, by the positions of their changes."""
 
     def __init__(self) -> None:
+        self.entries: dict[int, Entry] = {}
         self._by_position: dict[int, Ending] = {}
         self._in_order: deque[Ending] = deque()
 
     def add(self, ending: Ending) -> None:
         """Takes one before its commit: others may see it committed before this process hears of it."""
+        for change in ending.changes:
+            position, table = change.position, change.entity.table
+            self._by_position[position] = ending
+            self.entries[position] = Entry(position, change.transaction, table, change.kind, None, "")
         if ending.changes:
             self._in_order.append(ending)
-            self._by_position.update((change.position, ending) for change in ending.changes)
 
     def get(self, position: int) -> Ending | None:
         """Whose change it is; None if another process's."""
         return self._by_position.get(position)
 
+    def drop(self, ending: Ending) -> None:
+        """Forgets one. ★ Also if its commit has failed: on SQLite its positions are drawn again, by anybody."""
+        for change in ending.changes:
+            if self._by_position.get(change.position) is ending:
+                del self._by_position[change.position], self.entries[change.position]
+
     def forget(self, since: Snapshot) -> None:
-        """Lets go of those that no sight after this snapshot will list."""
+        """Forgets those that no sight after this snapshot will list."""
         while self._in_order:
             ending = self._in_order[0]
             if not (ending.is_over and since.sees(ending.changes[-1].transaction)):
                 return
-            self._in_order.popleft()
-            for change in ending.changes:
-                del self._by_position[change.position]
+            self.drop(self._in_order.popleft())
 
 
 class Arrivals:

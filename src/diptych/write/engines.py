@@ -56,6 +56,10 @@ class Engines(Protocol):
         """
 
     @property
+    def read_from(self) -> str:
+        """The identity as it was when a connection was last asked anything."""
+
+    @property
     def is_adopted(self) -> bool:
         """Whether it is still the one of which ``was_adopted`` told last."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -45,6 +46,8 @@ Step = tuple[Any, Values]
 
 _TRIES = 3
 
+_NONE_OWN: Mapping[int, Entry] = MappingProxyType({})
+
 
 class SqlFence:
     """A ``Fence``. ``entity_of`` tells the mapped class of a table's name, None for a table that has none here.
@@ -60,33 +63,56 @@ class SqlFence:
         self._log = LOG_STATEMENTS[engines.name]
         self._sight = ShortSelect(self._log.sight)
         self._direct_sight = DirectStatement(self._log.sight)
+        self._entries = None if self._log.entries is None else ShortSelect(self._log.entries)
         self._asks = Asks(engines)
         self._witness = Witness()
 
     async def rows(self) -> list[FenceRow]:
         return list((await self.sight(EVERYTHING)).rows.values())
 
-    async def sight(self, since: Snapshot) -> Sight:
+    async def sight(self, since: Snapshot, own: Mapping[int, Entry] = _NONE_OWN) -> Sight:
         for _ in range(_TRIES):
             remembered = self._witness.remembered()
-            found = await self._read_sight(self._cursor_values(since))
+            found = await self._read(self._sight, self._direct_sight, self._cursor_values(since))
             rows = await self._verified(found, remembered)
+            if rows:
+                told = found[0]["snapshot"]
+                snapshot = Snapshot.parse(told) if isinstance(told, str) else Snapshot(told, told)
+                entries = await self._entries_of(found, since, snapshot, own)
+                more = len(entries) > MOST_ENTRIES
+                return Sight(
+                    {row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more
+                )
             if rows is not None:
-                return _sight(found, rows, since)
+                return Sight({}, since, NOTHING, ())
         raise DatabaseUnavailableError(
             "the SQL database is another one again and again: do processes of two machines share its file, or does "
             "its address lead to two servers?"
         )
 
-    async def _read_sight(self, values: Values) -> list[Values]:
+    async def _entries_of(
+        self, found: Sequence[Values], since: Snapshot, snapshot: Snapshot, own: Mapping[int, Entry]
+    ) -> Sequence[Entry]:
+        if self._entries is None:
+            return _decode_entries(found[0]["entries"] or "[]")
+        positions = range(since.xmax, snapshot.xmax)
+        if len(positions) <= MOST_ENTRIES and all(position in own for position in positions):
+            return [own[position] for position in positions]
+        rows = await self._read(self._entries, None, self._cursor_values(since))
+        entries = (Entry(r["position"], r["number"], r["table_name"], *_kind_and_keys(r)) for r in rows)
+        return [entry for entry in entries if snapshot.sees(entry.transaction)]
+
+    async def _read(
+        self, short: ShortSelect, direct: DirectStatement | None, values: Values
+    ) -> list[Mapping[str, Any]]:
         held, frequent = self._engines.held, self._engines.frequent
-        found = None if held is None else held.fetch(self._sight, values)
-        if frequent is not None:
-            found = await frequent.fetch(self._direct_sight, values)
+        found = None if held is None else held.fetch(short, values)
+        if frequent is not None and direct is not None:
+            found = await frequent.fetch(direct, values)
         if found is None:
             async with self._reading() as connection:
-                found = (await connection.execute(self._sight.select, values)).all()
-        return [dict(zip(self._sight.names, row, strict=True)) for row in found]
+                found = (await connection.execute(short.select, values)).all()
+        return [dict(zip(short.names, row, strict=True)) for row in found]
 
     async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
         if row.cursor is None:
@@ -118,8 +144,7 @@ class SqlFence:
         ★ Nobody goes by rows of another one: their generations hold what was read there, and their times are of its
         clock.
         """
-        with translated(self._engines):
-            identity = self._engines.identity
+        identity = self._engines.read_from  # each connection has looked before it read
         put_back = None
         if all(is_same_database(row["of_database"], identity) and row["now"] is not None for row in found):
             rows = [_fence_row(row) for row in found]
@@ -330,15 +355,11 @@ def _numbered(entry: Entry) -> dict[str, int]:
     return {"position": entry.position, "number": entry.transaction}
 
 
-_entries = msgspec.json.Decoder(list[Entry])
+_decode_entries = msgspec.json.Decoder(list[Entry]).decode
 
 
-def _sight(found: Sequence[Values], rows: Sequence[FenceRow], since: Snapshot) -> Sight:
-    if not found:
-        return Sight({}, since, NOTHING, ())
-    entries = _entries.decode(found[0]["entries"] or "[]")
-    snapshot, more = Snapshot.parse(found[0]["snapshot"]), len(entries) > MOST_ENTRIES
-    return Sight({row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more)
+def _kind_and_keys(row: Values) -> tuple[str, str | None, str]:
+    return row["kind"], row["old_key"], row["key"]
 
 
 def _decode(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Dialect) -> Change:

@@ -25,13 +25,15 @@ class LogStatements:
     """The statements that read the log.
 
     Passes read it by the ``first`` part of a snapshot and those ``following``. Commands read it with the fence, in
-    ``sight``; ``unseen`` tells whether a cursor has not seen a change of some tables, and ``logged`` gives changes
-    by their positions.
+    ``sight``; on SQLite the ``entries`` are read after it, if need be: all that is below the snapshot is committed
+    then. ``unseen`` tells whether a cursor has not seen a change of some tables, and ``logged`` gives changes by
+    their positions.
     """
 
     first: sa.Select[Any]
     following: sa.Select[Any]
     sight: sa.Select[Any]
+    entries: sa.Select[Any] | None
     unseen: sa.Select[Any]
     logged: sa.Select[Any]
     seen_by_all: Value
@@ -46,8 +48,7 @@ class LogStatements:
         transaction: Value,
         order: Value,
         unseen_by_fence: Value,
-        as_list: Callable[..., Value],
-        as_text: Callable[[Value], Value],
+        as_text: Callable[[sa.FromClause], Value] | None,
     ) -> None:
         whole_change = sa.select(*_LOGGED, transaction.label("number"))
         of_tables = OF_THIS_HISTORY & LOG.c.table_name.in_(
@@ -71,20 +72,21 @@ class LogStatements:
         self.logged = whole_change.order_by(LOG.c.position).where(
             LOG.c.position.in_(sa.bindparam("p_positions", expanding=True, type_=sa.BigInteger))
         )
-        entries = sa.union_all(*(part.subquery().select() for part in unseen_parts)).subquery()
-        entry = as_list(entries.c.position, entries.c.number, *(entries.c[c.name] for c in _ENTRY[1:]))
-        listed = sa.select(as_text(entry)).select_from(entries).scalar_subquery()
         # ★ Fence, entries and snapshot are of one statement: a lease that was promised, or a change that was
-        # committed, between two statements would be missed. The entries are told once, with the first row.
-        is_first = sa.func.row_number().over() == sa.literal_column("1")
-        self.sight = sa.select(
-            *whole_row(words),
-            words.snapshot.label("snapshot"),
-            sa.case((is_first, listed), else_=sa.null()).label("entries"),
-        )
+        # committed, between two statements would be missed.
+        self.entries = None if as_text is not None else unseen_parts[0]
+        told = () if as_text is None else (_told_once(unseen_parts, as_text).label("entries"),)
+        self.sight = sa.select(*whole_row(words), words.told.label("snapshot"), *told)
         # ★ Else the change is deleted from the log before it was carried to Redis, and never is.
         # What is of a former history is nothing to any cursor.
         self.seen_by_all = ~sa.exists().where(FENCE.c.cursor.is_not(None), unseen_by_fence, OF_THIS_HISTORY)
+
+
+def _told_once(parts: Sequence[sa.Select[Any]], as_text: Callable[[sa.FromClause], Value]) -> Value:
+    """What these select, as one text, in the first row alone."""
+    entries = sa.union_all(*(part.subquery().select() for part in parts)).subquery()
+    listed = sa.select(as_text(entries)).select_from(entries).scalar_subquery()
+    return sa.case((sa.func.row_number().over() == sa.literal_column("1"), listed), else_=sa.null())
 
 
 def _postgresql(words: Words) -> LogStatements:
@@ -101,8 +103,14 @@ def _postgresql(words: Words) -> LogStatements:
         unseen=sa.or_(is_later, was_running),
         # Apart, each in the order of the index: one condition with OR may become a scan of the whole log.
         unseen_parts=(entry.where(is_later).order_by(LOG.c.transaction), entry.where(was_running)),
-        as_list=sa.func.json_build_array,
-        as_text=lambda entry: sa.cast(sa.func.json_agg(entry), sa.Text),
+        as_text=lambda entries: sa.cast(
+            sa.func.json_agg(
+                sa.func.json_build_array(
+                    entries.c.position, entries.c.number, *(entries.c[c.name] for c in _ENTRY[1:])
+                )
+            ),
+            sa.Text,
+        ),
         same_snapshot=_visible(text("p_snapshot")),
         transaction=TRANSACTION,
         # Not by `position` alone: the planner would walk the whole log by that index for a few rows at its end.
@@ -122,8 +130,7 @@ def _sqlite(words: Words) -> LogStatements:
         words,
         unseen=unseen,
         unseen_parts=(entry.where(unseen).order_by(LOG.c.position),),
-        as_list=sa.func.json_array,
-        as_text=sa.func.json_group_array,
+        as_text=None,
         same_snapshot=LOG.c.position < whole("p_snapshot_xmax"),
         transaction=LOG.c.position,
         order=LOG.c.position,

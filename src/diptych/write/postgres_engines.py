@@ -90,6 +90,10 @@ class PostgresEngines:
     def is_adopted(self) -> bool:
         return self.identity == self._adopted
 
+    @property
+    def read_from(self) -> str:
+        return self.identity
+
     def was_adopted(self) -> None:
         self._adopted = self.identity
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from diptych.errors import DatabaseUnavailableError
-from diptych.ports import Fence, Sight, Snapshot
+from diptych.ports import Entry, Fence, Sight, Snapshot
 
 _GATHER_S = 0.000_05
 """How far apart reads of the fence begin, for each command under way, when they come without a pause: with many
@@ -24,14 +24,22 @@ NOT_KNOWN = "SQL went away before it was known whether queries see what this com
 class Sights(Generic[S]):
     """Of those who wait for a read of the fence, all take the next that starts.
 
-    ``since`` tells, as a read starts, from which snapshot on it is to list the changes in the log. They are given
-    what ``take`` makes of a sight. ``commands`` is how many are under way.
+    ``since`` tells, as a read starts, from which snapshot on it is to list the changes in the log, and ``own`` which
+    of them this process has made. They are given what ``take`` makes of a sight. ``commands`` is how many are
+    under way.
     """
 
-    def __init__(self, fence: Fence, since: Callable[[], Snapshot], take: Callable[[Sight], S]) -> None:
+    def __init__(
+        self,
+        fence: Fence,
+        since: Callable[[], Snapshot],
+        own: Callable[[], Mapping[int, Entry]],
+        take: Callable[[Sight], S],
+    ) -> None:
         self.commands = 0
         self._fence = fence
         self._since = since
+        self._own = own
         self._take = take
         self._asking: list[asyncio.Future[S]] = []
         self._reader: asyncio.Task[None] | None = None
@@ -78,7 +86,7 @@ class Sights(Generic[S]):
 
     async def _answer(self, answers: Sequence[asyncio.Future[S]]) -> None:
         try:
-            seen = self._take(await self._fence.sight(self._since()))
+            seen = self._take(await self._fence.sight(self._since(), self._own()))
         except Exception as error:
             for answer in _awaited(answers):
                 answer.set_exception(error)

@@ -25,6 +25,9 @@ class Words:
     snapshot: Value
     """The snapshot of the statement, as text."""
 
+    told: Value
+    """The same where it is read often: on SQLite its number alone."""
+
     stamp: Value
     """``Snapshot.stamp`` of it."""
 
@@ -43,6 +46,7 @@ def _postgresql() -> Words:
     return Words(
         now=now,
         snapshot=sa.cast(snapshot, sa.Text),
+        told=sa.cast(snapshot, sa.Text),
         stamp=_shifted(xmax) + 0xFFFF - sa.func.least(running, 0xFFFF),
         greatest=sa.func.greatest,
         age=now - sa.cast(sa.extract("epoch", LOG.c.recorded_at), sa.Double),
@@ -59,6 +63,7 @@ def _sqlite() -> Words:
     return Words(
         now=now,
         snapshot=written + ":" + written + ":",
+        told=number,
         stamp=_shifted(number) + 0xFFFF,
         greatest=sa.func.max,
         age=now - sa.type_coerce((sa.func.julianday(LOG.c.recorded_at) - 2440587.5) * 86400.0, sa.Double),

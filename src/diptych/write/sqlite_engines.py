@@ -119,8 +119,12 @@ class SqliteEngines:
             return self.identity == self._adopted
         return False
 
+    @property
+    def read_from(self) -> str:
+        return self._file.last
+
     def was_adopted(self) -> None:
-        self._adopted = self.identity
+        self._adopted = self._file.last
 
     def clock_text(self, held: str) -> str:
         return self._clock.text(held)

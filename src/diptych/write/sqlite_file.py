@@ -16,23 +16,26 @@ class DatabaseFile:
     def __init__(self) -> None:
         self._path = ""
         self._seen: tuple[int, int] | None = None
-        self._identity = "memory"
+        self.last = "memory"
 
     def opened(self, path: str) -> None:
         """A connection was opened to this path; "" if the database is in memory."""
         self._path = path
 
     def identity(self) -> str:
-        """Of the file that is there now. Raises ``OSError`` if none is, or if it is not safe to open it."""
+        """Of the file that is there now, which is then ``last``.
+
+        Raises ``OSError`` if none is, or if it is not safe to open it.
+        """
         if self._path:
             found = os.stat(self._path)  # noqa: PTH116 - with each transaction: a Path takes longer
             if (found.st_dev, found.st_ino) != self._seen:
                 if self._seen is not None:
                     self._refuse_mispaired()
                 # The number of the file may be that of another one on another file system.
-                self._identity = f"file {found.st_ino} on {os.statvfs(self._path).f_fsid:x}"
+                self.last = f"file {found.st_ino} on {os.statvfs(self._path).f_fsid:x}"
                 self._seen = found.st_dev, found.st_ino
-        return self._identity
+        return self.last
 
     def _refuse_mispaired(self) -> None:
         """★ SQLite would write what the former file's log holds into the new file, and so destroy it."""

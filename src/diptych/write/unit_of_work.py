@@ -250,7 +250,7 @@ class UnitsOfWork:
                 ending.end()
                 return
         except BaseException as error:
-            ending.end()
+            self._acknowledger.failed(ending)
             await self._vouch(unit, error)
             raise
         if unit.touched:
