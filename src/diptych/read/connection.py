@@ -1,8 +1,9 @@
-"""The connection on which all queries of a process go to Redis: what comes in one turn of the loop goes out together.
+"""The connections to Redis. All queries of a process share one: what comes in one turn of the loop goes out together.
 
 One connection, many requests in flight: Redis answers in the order of asking, so the replies are dealt out in that
 order and nothing needs to name them. It costs a process one system call a turn where a connection for each request
-costs two and a lock. Opening is left to redis-py: its URL, TLS, user and password, and its handshake.
+costs two and a lock. Everything else has a connection lent while it needs it. Opening is left to redis-py: its URL,
+TLS, user and password, and its handshake.
 """
 
 from __future__ import annotations
@@ -83,15 +84,29 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport = opened._writer.transport
         self._transport.set_protocol(self)
 
-    def request(self, packed: bytes, length: int | None = None) -> asyncio.Future[Any]:
-        """Sends one command, packed, with those of this turn of the loop. Awaited, it is the reply.
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been lost."""
+        return self._error is None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for a reply, nor is one to come that nobody waits for."""
+        return not self._in_flight and not self._waiting
+
+    def request(
+        self, packed: bytes, length: int | None = None, *, at_once: bool = False
+    ) -> asyncio.Future[Any]:
+        """Sends one command, packed, with those of this turn of the loop, or ``at_once``. Awaited, it is the reply.
 
         Who is cancelled leaves its place in the order of replies, and its reply goes to nobody. ``length`` is how
         many values the reply must have.
         """
         future = self._loop.create_future()
         self.send(packed, future, length)
-        if len(self._unsent) == 1:
+        if at_once:
+            self.flush()
+        elif len(self._unsent) == 1:
             self._loop.call_soon(self.flush)
         return future
 
@@ -104,9 +119,9 @@ class Channel(asyncio.Protocol):
         else:
             self._let_go(packed, (receiver, length))
 
-    def call(self, *words: Any) -> asyncio.Future[Any]:
+    def call(self, *words: Any, at_once: bool = False) -> asyncio.Future[Any]:
         """Sends one command, as ``request`` does."""
-        return self.request(packed(*words))
+        return self.request(packed(*words), at_once=at_once)
 
     def flush(self) -> None:
         """Sends what has been asked, without waiting for what else comes in this turn."""
@@ -153,9 +168,8 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Redis, or what is between, has ended it. If nobody waited, that is no failure: it may have been idle."""
-        is_idle = not self._in_flight and not self._waiting
         self.close(
-            None if is_idle else RedisConnectionError(str(exc) if exc else "Redis closed the connection")
+            None if self.is_idle else RedisConnectionError(str(exc) if exc else "Redis closed the connection")
         )
 
     def pause_writing(self) -> None:
@@ -273,6 +287,74 @@ class Connection:
             self.channel = None
         if error is not None:
             self._on_failed(error)
+
+
+class Pool:
+    """Channels that are lent to one task each. One is opened when none is idle.
+
+    ``open_one`` gives a new connection of redis-py, as for ``Connection``.
+    """
+
+    def __init__(self, open_one: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+        self._open_one = open_one
+        self._timeout_s = timeout_s
+        self._idle: list[Channel] = []
+        self._open: set[Channel] = set()
+        self._opening: set[asyncio.Task[Channel]] = set()
+        self._is_closed = False
+
+    async def take(self) -> Channel:
+        """The channel that was given back last, or a new one. Raises what ``open_one`` does, ``ChannelLostError``."""
+        if self._is_closed:
+            raise ChannelLostError(_IS_CLOSED)
+        if self._idle:
+            return self._idle.pop()
+        # In a task of its own: redis-py opens by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation
+        # that comes in the moment in which it is done. Whoever cancelled would wait for a task that goes on.
+        opening = asyncio.get_running_loop().create_task(self._opened())
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._was_left)
+            raise
+        return opening.result()
+
+    def give_back(self, channel: Channel) -> None:
+        """Takes it back from who had it. One that still owes him a reply is ended: the next would wait for that."""
+        if channel.is_open and (self._is_closed or not channel.is_idle):
+            channel.close()
+        elif channel.is_open:
+            self._idle.append(channel)
+
+    def drop_idle(self) -> None:
+        """Ends those that nobody has."""
+        for channel in list(self._idle):
+            channel.close()
+
+    async def close(self) -> None:
+        """Ends all of them for good. Safe to call twice."""
+        self._is_closed = True
+        for opening in list(self._opening):
+            opening.cancel()
+            await asyncio.wait([opening])
+        for channel in list(self._open):
+            channel.close()
+
+    async def _opened(self) -> Channel:
+        channel = Channel(await self._open_one(), self._timeout_s, self._lost)
+        self._open.add(channel)
+        return channel
+
+    def _was_left(self, opening: asyncio.Task[Channel]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self.give_back(opening.result())
+
+    def _lost(self, channel: Channel, _error: Exception | None) -> None:
+        self._open.discard(channel)
+        if channel in self._idle:
+            self._idle.remove(channel)
 
 
 def _again(error: ChannelLostError) -> ChannelLostError:

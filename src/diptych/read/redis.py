@@ -8,6 +8,7 @@ import datetime
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from diptych.errors import ConfigurationError, MissingExtraError, RedisRefusedError, RedisUnavailableError
@@ -20,7 +21,7 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    from diptych.read.connection import Channel, ChannelLostError, Connection, packed
+    from diptych.read.connection import Channel, ChannelLostError, Connection, Pool
     from diptych.read.said import RefusedServerError, fault_of_kind, said_by, try_out
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
@@ -36,32 +37,22 @@ class Link:
     ``server`` is whom it led to when it was opened, or looked at again.
     """
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_channel",)
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
 
     @property
     def server(self) -> Incarnation:
-        found: Incarnation = self._connection.diptych_server
-        return found
+        return self._channel.server
 
     async def look_again(self) -> None:
         """Reads ``server`` anew. Raises ``RedisUnavailableError`` (within ``asking``) if it may not be used."""
-        await _introduce(self._connection)
+        await _look_again(self._channel)
 
-    async def call(self, *words: Any) -> Any:
-        """Sends one command and returns its reply."""
-        try:
-            # hiredis packs what has thousands of words, such as an apply, in a tenth of redis-py's time.
-            await self._connection.send_packed_command(packed(*words))
-            return await self._connection.read_response()
-        except redis_errors.ResponseError:
-            raise  # an answer, read to its end
-        except BaseException:
-            # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
-            await self._connection.disconnect(nowait=True)
-            raise
+    def call(self, *words: Any) -> asyncio.Future[Any]:
+        """Sends one command, at once. Awaited, it is the reply."""
+        return self._channel.call(*words, at_once=True)
 
 
 class RedisService:
@@ -95,9 +86,13 @@ class RedisService:
         self.on_away: list[Callable[[], None]] = []
         self._failures = 0
         self._told: str | None = None
-        self.queries = Connection(self._open_for_queries, query_timeout_ms / 1000, self._lost)
-        self._query_client = self._client(url, query_timeout_ms / 1000)
-        self._commands = self._client(url, command_timeout_ms / 1000)
+        self.queries = Connection(
+            partial(_opened_by, self._client(url, query_timeout_ms / 1000)),
+            query_timeout_ms / 1000,
+            self._lost,
+        )
+        client = self._client(url, command_timeout_ms / 1000)
+        self._commands = Pool(partial(_opened_by, client), command_timeout_ms / 1000)
 
     @property
     def available(self) -> bool:
@@ -113,8 +108,7 @@ class RedisService:
         """Closes every connection. Safe to call twice, and before ``start``."""
         self.problem = "closed"
         await self.queries.close()
-        await self._query_client.aclose()
-        await self._commands.aclose()
+        await self._commands.close()
 
     async def probe(self) -> bool:
         """Asks Redis whether it is there, and does what it will be asked to; closes the breaker if so.
@@ -125,7 +119,7 @@ class RedisService:
             # Fresh connections: the ones from before the outage may lead to a server that is no more.
             if not self.available:
                 self.queries.drop()
-            await self._commands.connection_pool.disconnect(inuse_connections=False)
+            self._commands.drop_idle()
             async with self.commanding() as link:
                 await link.call("PING")
                 await try_out(link, self.namespace)
@@ -172,26 +166,19 @@ class RedisService:
     async def look_again(self, channel: Channel) -> None:
         """Reads anew whom the channel leads to."""
         try:
-            channel.server = _server_of(await channel.call("INFO"))
+            await _look_again(channel)
         except RefusedServerError as refused:
-            channel.close(refused)
             raise ChannelLostError(str(refused)) from refused
 
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Link]:
         """A connection for everything else. Inside it errors of Redis are ``RedisUnavailableError``."""
-        asked = _cancellations()
         async with self._asking():
-            pool: Any = self._commands.connection_pool
-            connection = await pool.get_connection()
+            channel = await self._commands.take()
             try:
-                yield Link(connection)
+                yield Link(channel)
             finally:
-                await asyncio.shield(pool.release(connection))
-        if _cancellations() > asked:
-            # redis-py sends by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes in the
-            # moment in which it is done: whoever cancelled would wait for a task that goes on.
-            raise asyncio.CancelledError
+                self._commands.give_back(channel)
 
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
@@ -251,11 +238,6 @@ class RedisService:
             redis_connect_func=self._greet,
         )
 
-    async def _open_for_queries(self) -> Any:
-        connection: Any = self._query_client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()
-        return connection
-
     async def _greet(self, connection: Any) -> None:
         """Shakes hands on a new connection and looks at whom it leads to."""
         try:
@@ -266,10 +248,18 @@ class RedisService:
             raise
 
 
-def _cancellations() -> int:
-    """How often this task has been asked to end."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
+async def _opened_by(client: redis_asyncio.Redis) -> Any:
+    connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    await connection.connect()
+    return connection
+
+
+async def _look_again(channel: Channel) -> None:
+    try:
+        channel.server = _server_of(await channel.call("INFO"))
+    except RefusedServerError as refused:
+        channel.close(refused)
+        raise
 
 
 async def _introduce(connection: Any) -> None:
