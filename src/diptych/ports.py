@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
@@ -128,6 +128,13 @@ class Snapshot(NamedTuple):
         """Whether a transaction of this number was committed before it, if it was committed at all."""
         return transaction < self.xmax and transaction not in self.running
 
+    def seen_since(self, earlier: Snapshot, most: int) -> list[int] | None:
+        """The numbers of the transactions that it sees and an ``earlier`` one did not; None if more than ``most``."""
+        if self.xmax - earlier.xmax + len(earlier.running) > most:
+            return None
+        running = set(self.running)
+        return [n for n in (*earlier.running, *range(earlier.xmax, self.xmax)) if n not in running]
+
     @property
     def stamp(self) -> int:
         """A number by which snapshots are ordered: a later one has a greater ``xmax``, or fewer running below it."""
@@ -218,11 +225,16 @@ class Sight(msgspec.Struct, frozen=True):
 
 
 class LogPart(NamedTuple):
-    """Some of the changes that a snapshot holds, in the order of their positions; ``more`` if there are others."""
+    """Some of the changes that a snapshot holds, in the order of their positions; ``more`` if there are others.
+
+    ``last`` is the position of the last that was read, and ``left_out`` how many of those that were are not told.
+    """
 
     snapshot: Snapshot
     changes: list[Change]
     more: bool
+    last: int = 0
+    left_out: int = 0
 
 
 class View(Protocol):
@@ -242,10 +254,10 @@ class Fence(Protocol):
     async def rows(self) -> list[FenceRow]:
         """Every fence row, as committed when the statement starts."""
 
-    async def sight(self, since: Snapshot, own: Mapping[int, Entry] = ...) -> Sight:
+    async def sight(self, since: Snapshot, own: Mapping[int, Sequence[Entry]] = ...) -> Sight:
         """The same, with the changes in the log that ``since`` did not see, as of the same moment.
 
-        ``own`` are those that the caller has made, by their positions: of them it need not be told.
+        ``own`` are those that the caller has made, by their transactions: of them it need not be told.
         """
 
     async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
@@ -278,11 +290,13 @@ class Fence(Protocol):
         limit: int,
         part: LogPart | None = None,
         view: View | None = None,
+        *,
+        but: Container[int] = (),
     ) -> LogPart:
         """The changes of these tables that ``cursor`` did not see, at most ``limit``, and the snapshot they are from.
 
         With the ``part`` before: those after it, of the same snapshot. With a ``view``: the snapshot is that of the
-        view.
+        view. Those at the positions ``but`` are left out.
         """
 
     def view(self) -> AbstractAsyncContextManager[View]:

@@ -1,4 +1,4 @@
-"""The queries' connection: whose reply is whose, whatever happens to the network, to Redis and to who asks."""
+"""The connections to Redis: whose reply is whose, whatever happens to the network, to Redis and to who asks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import redis.asyncio
 from hiredis import Reader
 from redis import exceptions
 
-from diptych import RedisService
+from diptych import RedisService, RedisUnavailableError
 from diptych.read.connection import Channel, ChannelLostError, packed
+from tests.catalogue import eventually
 from tests.servers import HOST, RedisServer, free_port
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
@@ -464,3 +465,94 @@ async def test_requests_that_wait_are_answered_in_their_order():
 
         await asyncio.gather(*(ask(number) for number in range(20_000)))
         assert order == list(range(20_000))
+
+
+# Connections that are lent
+
+
+async def test_a_connection_is_lent_to_one_task_and_used_again():
+    async with serving() as fake, connected(fake.url) as service:
+        async with service.commanding() as one:
+            async with service.commanding() as two:
+                assert one._channel is not two._channel
+            async with service.commanding() as again:
+                assert again._channel is two._channel
+            assert await one.call("GET", "a") == b"a"
+        async with service.commanding() as again:
+            assert again._channel is one._channel
+
+
+async def test_a_connection_that_still_owes_a_reply_is_not_lent_again():
+    """The next one would wait for that reply, perhaps for a long script."""
+    async with serving() as fake, connected(fake.url) as service:
+        await service.start()
+        async with service.commanding() as link:
+            first = link._channel
+        answer, fake.answer = fake.answer, lambda _: b""
+
+        async def left_half_way() -> None:
+            async with service.commanding() as link:
+                assert link._channel is first
+                await link.call("GET", "a")
+
+        task = asyncio.create_task(left_half_way())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not first.is_open
+        fake.answer = answer
+        async with service.commanding() as link:
+            assert await link.call("GET", "b") == b"b"
+        assert service.available
+
+
+async def test_an_idle_connection_that_the_server_has_ended_is_not_lent(valkey: RedisServer):
+    async with connected(valkey.url) as service:
+        await service.start()
+        async with service.commanding() as link:
+            ended = link._channel
+        with redis.Redis.from_url(valkey.url) as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        async def is_noticed() -> bool:
+            return not ended.is_open
+
+        await eventually(is_noticed, "the connection was ended")
+        async with service.commanding() as link:
+            assert await link.call("PING") in (b"PONG", "PONG")
+        assert service.available
+
+
+async def test_an_opening_whose_caller_has_gone_serves_the_next():
+    async with serving() as fake, connected(fake.url) as service:
+        task = asyncio.create_task(_greeted(service))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        async def is_there() -> bool:
+            return bool(service._commands._idle)
+
+        await eventually(is_there, "the connection was opened")
+        (opened,) = service._commands._idle
+        async with service.commanding() as link:
+            assert link._channel is opened
+
+
+async def test_nothing_is_lent_and_nothing_left_open_once_it_is_closed():
+    async with serving() as fake, connected(fake.url) as service:
+        async with service.commanding() as link:
+            channel = link._channel
+            await service.close()
+            assert not channel.is_open
+        with pytest.raises(RedisUnavailableError):
+            await _greeted(service)
+        await service.close()
+
+
+async def _greeted(service: RedisService) -> None:
+    async with service.commanding() as link:
+        await link.call("PING")

@@ -257,16 +257,16 @@ async def test_a_row_that_gets_another_address_during_a_pass_is_not_missing_afte
         replica = keeper_of(one).replica
         read, moved = replica._fence.changes, False
 
-        async def and_then_moved(*arguments: Any) -> Any:
+        async def and_then_moved(*arguments: Any, **named: Any) -> Any:
             nonlocal moved
-            part = await read(*arguments)
+            part = await read(*arguments, **named)
             if part.changes and not moved:
                 moved = True
                 await _killed(two, two.orm.update(Item, "a", "code", code="b"))
             return part
 
         await keeper_of(two).stop()
-        replica._fence.changes = and_then_moved  # type: ignore[method-assign, assignment]
+        replica._fence.changes = and_then_moved  # type: ignore[method-assign]
         await one.orm.update(Item, "a", "code", note="new")
         assert moved
         # The other command was not acknowledged: whether it shows is open, but the row is there.

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from demo_app.messages import AddBook
+from demo_app.messages import AddBook, DeleteBook
 from demo_app.models.book import Book
 from diptych import ConfigService, Diptych
 from diptych.write.unit_of_work import new_context
@@ -19,6 +19,7 @@ from tests.catalogue import (
     author_of,
     catalogue,
     eventually,
+    fence_row,
     keeper_of,
     sees,
     sees_in_redis,
@@ -40,10 +41,10 @@ class _WhileItReads:
         self.count = 0
         self._fence, self._change = keeper_of(app).replica._fence, change
         self._read = self._fence.changes
-        self._fence.changes = self._changes  # type: ignore[method-assign, assignment]
+        self._fence.changes = self._changes  # type: ignore[method-assign]
 
-    async def _changes(self, *arguments: Any) -> Any:
-        part = await self._read(*arguments)
+    async def _changes(self, *arguments: Any, **named: Any) -> Any:
+        part = await self._read(*arguments, **named)
         if part.changes and self.count < ROWS - 2:
             await self._change(self.count)
             self.count += 1
@@ -118,6 +119,48 @@ async def test_a_pass_over_what_another_version_wrote_ends_while_rows_are_delete
         await sees_in_redis(app, f"{ROWS - 1}", "new")
         await set_author(app, f"{ROWS - 1}", "newer")
         await sees(app, f"{ROWS - 1}", "newer")
+
+
+async def test_a_pass_writes_no_document_again_that_a_command_of_its_process_has_brought(
+    database_url, valkey
+):
+    """What is deleted it does write: it alone knows when the tombstone may go."""
+    async with catalogue(database_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "x"))
+        await sees_in_redis(app, "Dune", "x")
+        store = store_of(app)
+        written: list[tuple[bytes, bool]] = []
+        apply = store.apply
+
+        async def recording(known: Any, writes: Any, **named: Any) -> str:
+            if named.get("told") is None:
+                written.extend((write.key, write.body is None) for write in writes)
+            return await apply(known, writes, **named)
+
+        store.apply = recording  # type: ignore[method-assign]
+
+        async def pass_over_it() -> None:
+            started = (await fence_row(app)).passes_started
+
+            async def has_passed() -> bool:  # the one after it may have begun before
+                return (await fence_row(app)).passes_started > started + 2
+
+            await eventually(has_passed, "a pass over the changes")
+
+        for title in ("Emma", "Ulysses"):
+            await app.execute(AddBook(title, "x"))
+        await set_author(app, "Dune", "y")
+        await pass_over_it()
+        assert written == []
+        await app.execute(DeleteBook("Emma"))
+        await pass_over_it()
+        assert written == [(b"Emma", True)]
+        # Who has not brought it himself does not pass over it.
+        async with catalogue(database_url) as other:
+            await set_author(other, "Dune", "z")
+        await pass_over_it()
+        assert written[1:] == [(b"Dune", False)]
+        await sees_in_redis(app, "Dune", "z")
 
 
 # A backlog: much was written by a process without Redis, and takes longer than a lease to be carried

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from diptych.errors import DiptychError, RedisUnavailableError, UnavailableError
@@ -30,6 +30,9 @@ _log = logging.getLogger("diptych.hinge")
 
 _LOG_ROWS = 2000
 """How many rows of the log a pass reads at a time."""
+
+_MOST_BROUGHT = 16_384
+"""How many positions of changes are remembered that this process's commands have brought."""
 
 _PAUSES_S = (0.002, 0.008)
 """For so long a change of another process that is not in Redis yet may be on its way."""
@@ -73,6 +76,8 @@ class Replica:
         self._redis = redis
         self._queue: deque[_Entry] = deque()
         self._applying: asyncio.Task[None] | None = None
+        self._there: Known | None = None
+        self._positions: set[int] = set()
 
     # Commands
 
@@ -115,6 +120,7 @@ class Replica:
                     told = {write.stamp for write in writes}
                     if await self.store.apply(known, writes, told=told) == "OK":
                         applied = frozenset(told)
+                        self._note_brought(known, writes)
             except RedisUnavailableError:
                 pass
             except Exception:
@@ -123,6 +129,19 @@ class Replica:
                 for entry in entries:
                     if not entry.done.done():
                         entry.done.set_result(applied)
+
+    def _note_brought(self, known: Known, writes: Sequence[Write]) -> None:
+        """Takes note of changes that are in this generation, so that no pass writes them again.
+
+        A deletion it has to write: it alone knows when the tombstone may go.
+        """
+        if self._there != known or len(self._positions) > _MOST_BROUGHT:
+            self._there, self._positions = known, set()
+        self._positions.update(write.stamp for write in writes)
+        self._positions.difference_update(write.stamp for write in writes if write.body is None)
+
+    def _brought(self, known: Known) -> Collection[int]:
+        return self._positions if self._there == known else ()
 
     # What commands rest on
 
@@ -213,11 +232,12 @@ class Replica:
         """Without a ``view`` for as long as the log tells all."""
         count, part = 0, None
         while part is None or part.more:
-            part = await self._fence.changes(self.projection.tables, cursor, _LOG_ROWS, part, view)
+            tables, but = self.projection.tables, self._brought(known)
+            part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, but=but)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the one that Redis was brought to.
                 raise Refused("AHEAD")
-            count += len(part.changes)
+            count += len(part.changes) + part.left_out
             if view is None and not all(map(self._is_readable, part.changes)):
                 return await self._carry_in_a_view(known, cursor)
             if view is not None and self.projection.is_joined:

@@ -38,7 +38,7 @@ MAX_DOCUMENTS = 1000
 MAX_BYTES = 1_000_000
 _PURGED_AT_ONCE = 1000
 
-_RECENT = 256
+_RECENT = 64
 """How many positions before its own a command is told of, whether their changes are in."""
 
 

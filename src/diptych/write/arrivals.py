@@ -102,19 +102,20 @@ def _takes(change: Change) -> bool:
 
 
 class Own:
-    """The endings of this process's commands, by the positions of their changes."""
+    """The endings of this process's commands, by the positions of their changes; ``entries`` by transactions."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, list[Entry]] = {}
         self._by_position: dict[int, Ending] = {}
         self._in_order: deque[Ending] = deque()
 
     def add(self, ending: Ending) -> None:
         """Takes one before its commit: others may see it committed before this process hears of it."""
         for change in ending.changes:
-            position, table = change.position, change.entity.table
+            position, transaction, table = change.position, change.transaction, change.entity.table
             self._by_position[position] = ending
-            self.entries[position] = Entry(position, change.transaction, table, change.kind, None, "")
+            entry = Entry(position, transaction, table, change.kind, None, "")
+            self.entries.setdefault(transaction, []).append(entry)
         if ending.changes:
             self._in_order.append(ending)
 
@@ -126,7 +127,8 @@ class Own:
         """Forgets one. ★ Also if its commit has failed: on SQLite its positions are drawn again, by anybody."""
         for change in ending.changes:
             if self._by_position.get(change.position) is ending:
-                del self._by_position[change.position], self.entries[change.position]
+                del self._by_position[change.position]
+                self.entries.pop(change.transaction, None)
 
     def forget(self, since: Snapshot) -> None:
         """Forgets those that no sight after this snapshot will list."""
@@ -149,7 +151,8 @@ class Arrivals:
         self.seen = NOTHING
         self._fence = fence
         self._own = own
-        self._heard = self._latest = frozenset[int]()
+        self._heard = set[int]()
+        self._latest = frozenset[int]()
         self._brought: dict[int, tuple[Entry, asyncio.Task[bool]]] = {}
         self._lists: deque[Listed] = deque()
 
@@ -186,7 +189,9 @@ class Arrivals:
         """Takes note of positions that Redis has told to be in."""
         if positions is not self._latest:
             self._latest = positions
-            self._heard = positions | self._heard if len(self._heard) < _MOST_HEARD else positions
+            if len(self._heard) > _MOST_HEARD:
+                self._heard = set()
+            self._heard |= positions
 
     def pending(self, entry: Entry) -> asyncio.Future[Any] | None:
         """What to wait for until more is known of a change that is on its way; None if nobody brings it."""

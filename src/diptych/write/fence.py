@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -46,7 +46,15 @@ Step = tuple[Any, Values]
 
 _TRIES = 3
 
-_NONE_OWN: Mapping[int, Entry] = MappingProxyType({})
+_NONE_OWN: Mapping[int, Sequence[Entry]] = MappingProxyType({})
+
+
+class _Read:
+    """A statement, as each database is asked for it."""
+
+    def __init__(self, select: sa.Select[Any]) -> None:
+        self.short = ShortSelect(select)
+        self.direct = DirectStatement(select)
 
 
 class SqlFence:
@@ -61,24 +69,31 @@ class SqlFence:
         self._entity_of = entity_of
         self._statements = FENCE_STATEMENTS[engines.name]
         self._log = LOG_STATEMENTS[engines.name]
-        self._sight = ShortSelect(self._log.sight)
-        self._direct_sight = DirectStatement(self._log.sight)
-        self._entries = None if self._log.entries is None else ShortSelect(self._log.entries)
+        self._rows = _Read(self._log.rows)
+        self._entries = _Read(self._log.entries)
+        self._sight = None if self._log.sight is None else _Read(self._log.sight)
+        self._is_alone = True
         self._asks = Asks(engines)
         self._witness = Witness()
 
     async def rows(self) -> list[FenceRow]:
         return list((await self.sight(EVERYTHING)).rows.values())
 
-    async def sight(self, since: Snapshot, own: Mapping[int, Entry] = _NONE_OWN) -> Sight:
+    async def sight(self, since: Snapshot, own: Mapping[int, Sequence[Entry]] = _NONE_OWN) -> Sight:
         for _ in range(_TRIES):
             remembered = self._witness.remembered()
-            found = await self._read(self._sight, self._direct_sight, self._cursor_values(since))
+            # Who has lately found changes of others asks for them with the rows, who has not for the rows alone.
+            read = self._rows if self._sight is None or self._is_alone or since == EVERYTHING else self._sight
+            found = await self._read(read, self._cursor_values(since))
             rows = await self._verified(found, remembered)
             if rows:
                 told = found[0]["snapshot"]
                 snapshot = Snapshot.parse(told) if isinstance(told, str) else Snapshot(told, told)
-                entries = await self._entries_of(found, since, snapshot, own)
+                if read is self._rows:
+                    entries = await self._entries_of(since, snapshot, own)
+                else:
+                    entries = _decode_entries(found[0]["entries"] or "[]")
+                    self._is_alone = all(entry.transaction in own for entry in entries)
                 more = len(entries) > MOST_ENTRIES
                 return Sight(
                     {row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more
@@ -91,28 +106,25 @@ class SqlFence:
         )
 
     async def _entries_of(
-        self, found: Sequence[Values], since: Snapshot, snapshot: Snapshot, own: Mapping[int, Entry]
+        self, since: Snapshot, snapshot: Snapshot, own: Mapping[int, Sequence[Entry]]
     ) -> Sequence[Entry]:
-        if self._entries is None:
-            return _decode_entries(found[0]["entries"] or "[]")
-        positions = range(since.xmax, snapshot.xmax)
-        if len(positions) <= MOST_ENTRIES and all(position in own for position in positions):
-            return [own[position] for position in positions]
-        rows = await self._read(self._entries, None, self._cursor_values(since))
+        transactions = snapshot.seen_since(since, MOST_ENTRIES)
+        if transactions is not None and all(number in own for number in transactions):
+            return [entry for number in transactions for entry in own[number]]
+        self._is_alone = False
+        rows = await self._read(self._entries, self._cursor_values(since))
         entries = (Entry(r["position"], r["number"], r["table_name"], *_kind_and_keys(r)) for r in rows)
         return [entry for entry in entries if snapshot.sees(entry.transaction)]
 
-    async def _read(
-        self, short: ShortSelect, direct: DirectStatement | None, values: Values
-    ) -> list[Mapping[str, Any]]:
+    async def _read(self, read: _Read, values: Values) -> list[Mapping[str, Any]]:
         held, frequent = self._engines.held, self._engines.frequent
-        found = None if held is None else held.fetch(short, values)
-        if frequent is not None and direct is not None:
-            found = await frequent.fetch(direct, values)
+        found = None if held is None else held.fetch(read.short, values)
+        if frequent is not None:
+            found = await frequent.fetch(read.direct, values)
         if found is None:
             async with self._reading() as connection:
-                found = (await connection.execute(short.select, values)).all()
-        return [dict(zip(short.names, row, strict=True)) for row in found]
+                found = (await connection.execute(read.short.select, values)).all()
+        return [dict(zip(read.short.names, row, strict=True)) for row in found]
 
     async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
         if row.cursor is None:
@@ -191,18 +203,24 @@ class SqlFence:
         limit: int,
         part: LogPart | None = None,
         view: View | None = None,
+        *,
+        but: Container[int] = (),
     ) -> LogPart:
         entities = self._entities(tables)
         values = {"p_tables": sorted(entities), "p_limit": limit + 1, **self._cursor_values(cursor)}
         statement = self._log.first
         if part is not None:
             statement = self._log.following
-            values |= {"p_last": part.changes[-1].position if part.changes else 0}
+            values |= {"p_last": part.last}
             values |= self._snapshot_values(part.snapshot)
         found = await self._found(statement, values, view)
         snapshot = Snapshot.parse(found[0]["snapshot"]) if part is None else part.snapshot
         logged = [row for row in found if row["position"] is not None]
-        return LogPart(snapshot, self._decoded(logged[:limit], entities), more=len(logged) > limit)
+        read = logged[:limit]
+        told = [row for row in read if row["position"] not in but]
+        last = read[-1]["position"] if read else 0
+        changes = self._decoded(told, entities)
+        return LogPart(snapshot, changes, len(logged) > limit, last, len(read) - len(told))
 
     async def _found(self, statement: sa.Select[Any], values: Values, view: View | None) -> list[RowMapping]:
         if view is not None:

@@ -24,16 +24,18 @@ MOST_ENTRIES = 2000
 class LogStatements:
     """The statements that read the log.
 
-    Passes read it by the ``first`` part of a snapshot and those ``following``. Commands read it with the fence, in
-    ``sight``; on SQLite the ``entries`` are read after it, if need be: all that is below the snapshot is committed
-    then. ``unseen`` tells whether a cursor has not seen a change of some tables, and ``logged`` gives changes by
+    Passes read it by the ``first`` part of a snapshot and those ``following``. Commands read the fence and a
+    snapshot, ``rows``, and then the ``entries``, if need be: what that snapshot saw is committed then, and what
+    retention has deleted since is in every read model. Where the way to the database is long, ``sight`` is both in
+    one. ``unseen`` tells whether a cursor has not seen a change of some tables, and ``logged`` gives changes by
     their positions.
     """
 
     first: sa.Select[Any]
     following: sa.Select[Any]
-    sight: sa.Select[Any]
-    entries: sa.Select[Any] | None
+    rows: sa.Select[Any]
+    entries: sa.Select[Any]
+    sight: sa.Select[Any] | None
     unseen: sa.Select[Any]
     logged: sa.Select[Any]
     seen_by_all: Value
@@ -72,19 +74,27 @@ class LogStatements:
         self.logged = whole_change.order_by(LOG.c.position).where(
             LOG.c.position.in_(sa.bindparam("p_positions", expanding=True, type_=sa.BigInteger))
         )
-        # ★ Fence, entries and snapshot are of one statement: a lease that was promised, or a change that was
-        # committed, between two statements would be missed.
-        self.entries = None if as_text is not None else unseen_parts[0]
-        told = () if as_text is None else (_told_once(unseen_parts, as_text).label("entries"),)
-        self.sight = sa.select(*whole_row(words), words.told.label("snapshot"), *told)
+        # ★ Fence and snapshot are of one statement: a lease that was promised, or a change that was committed,
+        # between two statements would be missed.
+        self.rows = sa.select(*whole_row(words), words.told.label("snapshot"))
+        self.entries = _together(unseen_parts)
+        self.sight = None
+        if as_text is not None:
+            self.sight = self.rows.add_columns(_told_once(self.entries, as_text).label("entries"))
         # ★ Else the change is deleted from the log before it was carried to Redis, and never is.
         # What is of a former history is nothing to any cursor.
         self.seen_by_all = ~sa.exists().where(FENCE.c.cursor.is_not(None), unseen_by_fence, OF_THIS_HISTORY)
 
 
-def _told_once(parts: Sequence[sa.Select[Any]], as_text: Callable[[sa.FromClause], Value]) -> Value:
-    """What these select, as one text, in the first row alone."""
-    entries = sa.union_all(*(part.subquery().select() for part in parts)).subquery()
+def _together(parts: Sequence[sa.Select[Any]]) -> sa.Select[Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return sa.select(sa.union_all(*(part.subquery().select() for part in parts)).subquery())
+
+
+def _told_once(select: sa.Select[Any], as_text: Callable[[sa.FromClause], Value]) -> Value:
+    """What this selects, as one text, in the first row alone."""
+    entries = select.subquery()
     listed = sa.select(as_text(entries)).select_from(entries).scalar_subquery()
     return sa.case((sa.func.row_number().over() == sa.literal_column("1"), listed), else_=sa.null())
 

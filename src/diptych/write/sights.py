@@ -33,7 +33,7 @@ class Sights(Generic[S]):
         self,
         fence: Fence,
         since: Callable[[], Snapshot],
-        own: Callable[[], Mapping[int, Entry]],
+        own: Callable[[], Mapping[int, Sequence[Entry]]],
         take: Callable[[Sight], S],
     ) -> None:
         self.commands = 0
