@@ -236,3 +236,40 @@ async def test_a_query_that_is_not_answered_in_time_says_so(sqlite_url, valkey):
 def _configure(admin: redis.Redis, values: dict[str, str]) -> None:
     for name, value in values.items():
         admin.config_set(name, value)
+
+
+async def test_a_script_of_somebody_else_is_waited_for(sqlite_url, server, admin, caplog):
+    admin.config_set("busy-reply-threshold", "50")
+    async with catalogue(sqlite_url, server.url) as app:
+        await app.execute(AddBook("Dune", "x"))
+        await sees_in_redis(app, "Dune", "x")
+        with pytest.raises(redis.TimeoutError), redis.Redis.from_url(server.url, socket_timeout=0.2) as other:
+            other.eval("while true do end", 0)
+
+        async def is_told() -> bool:
+            return str((await app.health()).redis.detail).startswith("BUSY ")
+
+        await eventually(is_told, "the health names BUSY")
+        assert (await app.health()).redis.state == "away"  # it passes
+        await sees(app, "Dune", "x")
+        admin.execute_command("SCRIPT", "KILL")
+        await sees_in_redis(app, "Dune", "x")
+        assert len(_told(caplog)) == len(_told(caplog, "SCRIPT KILL")) == 1, caplog.text
+
+
+async def test_a_master_that_becomes_a_replica_without_one_is_told(sqlite_url, server, admin, caplog):
+    admin.config_set("replica-serve-stale-data", "no")
+    async with catalogue(sqlite_url, server.url) as app:
+        await app.execute(AddBook("Dune", "x"))
+        await sees_in_redis(app, "Dune", "x")
+        admin.execute_command("REPLICAOF", HOST, free_port())
+
+        async def is_told() -> bool:
+            detail = str((await app.health()).redis.detail)
+            return detail.endswith("REDIS_URL must lead to the master")
+
+        await eventually(is_told, "the health says that it is no master")
+        await sees(app, "Dune", "x")
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+        await sees_in_redis(app, "Dune", "x")
+        assert 1 <= len(_told(caplog)) <= 2, caplog.text  # MASTERDOWN, then that it is a replica
