@@ -185,3 +185,26 @@ async def test_both_routes_list_in_the_same_order_and_go_on_behind_the_same_plac
         events, key=lambda event: (*(_place(name, event[name]) for name in columns), event["name"])
     )
     assert listed == [event["name"] for event in wanted]
+
+
+async def test_a_page_that_ends_on_a_text_longer_than_its_column_has_a_next_one(sqlite_url, valkey):
+    """SQLite does not mind the length of what another program writes, and so the cursor may be as long."""
+    names = ["a", "b" * 60, "c" * 60, "d"]
+    async with application(sqlite_url) as app:
+        for number, name in enumerate(names):
+            await app.orm.create(Event, **{**_event(random.Random(1), number), "name": f"{number}"})
+            async with app.orm.engines.writer.begin() as connection:
+                await connection.execute(sa.update(Event).where(Event.name == f"{number}").values(name=name))
+        by_sql = await _names_one_by_one(app)
+    async with application(sqlite_url, valkey.url) as app:
+        await answered_by(app, "redis")
+        assert await _names_one_by_one(app) == by_sql == names
+
+
+async def _names_one_by_one(app: Diptych) -> list[str]:
+    names, after = [], None
+    while True:
+        page = (await app.ask(ListEvents(0, 1, after))).decode()
+        names += [item.name for item in page.items]
+        if (after := page.next) is None:
+            return names

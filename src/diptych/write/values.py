@@ -64,7 +64,7 @@ class ColumnValues:
             raise ValueError("is computed by the database")
         return self._fitting(value)
 
-    def _fitting(self, value: Any) -> Any:
+    def _fitting(self, value: Any, *, of_any_length: bool = False) -> Any:
         _refuse_expression(value)
         if value is None:
             if not self._column.nullable and not self._column.primary_key:
@@ -73,7 +73,8 @@ class ColumnValues:
         if isinstance(self._column.type, sa.JSON):
             fitting = _check_json(value)
         else:
-            fitting = self._check(self._converted(value, self._bounded_type))
+            target = self._type if of_any_length else self._bounded_type
+            fitting = self._check(self._converted(value, target))
         if self._is_sqlite:
             check_storable(self._column.type, fitting)
         return fitting
@@ -94,11 +95,12 @@ class ColumnValues:
     def fit(self, value: Any) -> Any:
         """A value that is looked for, as the column holds it. Raises ``ValueError`` for one that can't be in it.
 
-        PostgreSQL fails on a look-up of such a one.
+        PostgreSQL fails on a look-up of such a one. On SQLite, which does not mind the length of a text, another
+        program may have written a longer one than the column is declared for.
         """
         if value is None:
             raise ValueError("must not be null")
-        return self._fitting(value)
+        return self._fitting(value, of_any_length=self._is_sqlite and isinstance(value, str))
 
     def holds(self, value: Any) -> bool:
         """Whether a value can be in the column."""
