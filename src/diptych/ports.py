@@ -296,7 +296,7 @@ class Fence(Protocol):
         """The changes of these tables that ``cursor`` did not see, at most ``limit``, and the snapshot they are from.
 
         With the ``part`` before: those after it, of the same snapshot. With a ``view``: the snapshot is that of the
-        view. Those at the positions ``but`` are left out.
+        view. Those at the positions ``but`` are left out, if they ended no row's address.
         """
 
     def view(self) -> AbstractAsyncContextManager[View]:

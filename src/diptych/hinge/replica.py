@@ -32,7 +32,7 @@ _LOG_ROWS = 2000
 """How many rows of the log a pass reads at a time."""
 
 _MOST_BROUGHT = 16_384
-"""How many positions of changes are remembered that this process's commands have brought."""
+"""How many positions are remembered of which a command's script told that their changes are in."""
 
 _PAUSES_S = (0.002, 0.008)
 """For so long a change of another process that is not in Redis yet may be on its way."""
@@ -120,7 +120,7 @@ class Replica:
                     told = {write.stamp for write in writes}
                     if await self.store.apply(known, writes, told=told) == "OK":
                         applied = frozenset(told)
-                        self._note_brought(known, writes)
+                        self._note_brought(known, told)
             except RedisUnavailableError:
                 pass
             except Exception:
@@ -130,15 +130,11 @@ class Replica:
                     if not entry.done.done():
                         entry.done.set_result(applied)
 
-    def _note_brought(self, known: Known, writes: Sequence[Write]) -> None:
-        """Takes note of changes that are in this generation, so that no pass writes them again.
-
-        A deletion it has to write: it alone knows when the tombstone may go.
-        """
+    def _note_brought(self, known: Known, positions: set[int]) -> None:
+        """Takes note of changes that are in this generation, so that no pass writes them again."""
         if self._there != known or len(self._positions) > _MOST_BROUGHT:
             self._there, self._positions = known, set()
-        self._positions.update(write.stamp for write in writes)
-        self._positions.difference_update(write.stamp for write in writes if write.body is None)
+        self._positions |= positions
 
     def _brought(self, known: Known) -> Collection[int]:
         return self._positions if self._there == known else ()

@@ -217,7 +217,7 @@ class SqlFence:
         snapshot = Snapshot.parse(found[0]["snapshot"]) if part is None else part.snapshot
         logged = [row for row in found if row["position"] is not None]
         read = logged[:limit]
-        told = [row for row in read if row["position"] not in but]
+        told = [row for row in read if row["position"] not in but or _ends_an_address(row)]
         last = read[-1]["position"] if read else 0
         changes = self._decoded(told, entities)
         return LogPart(snapshot, changes, len(logged) > limit, last, len(read) - len(told))
@@ -371,6 +371,11 @@ class SqlFence:
 
 def _numbered(entry: Entry) -> dict[str, int]:
     return {"position": entry.position, "number": entry.transaction}
+
+
+def _ends_an_address(row: Values | RowMapping) -> bool:
+    """Whether the row of the log, or what is known of it, may tell of a row that is no longer where it was."""
+    return bool(row["kind"] == "deleted" or (row["kind"] != "created" and row["old_key"] != row["key"]))
 
 
 _decode_entries = msgspec.json.Decoder(list[Entry]).decode

@@ -12,7 +12,7 @@ from diptych.write.history import OF_THIS_HISTORY
 from diptych.write.log import LOG, TRANSACTION, TransactionId
 from diptych.write.sql_words import WORDS, Value, Words, text, whole
 
-_LOGGED = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.image)
+_LOGGED = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.key, LOG.c.image)
 
 
 _ENTRY = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.key)
