@@ -46,6 +46,9 @@ Step = tuple[Any, Values]
 
 _TRIES = 3
 
+_COMPANY = 16
+"""So many sights after one that found changes of others, the next ones are expected to."""
+
 _NONE_OWN: Mapping[int, Sequence[Entry]] = MappingProxyType({})
 
 
@@ -72,7 +75,7 @@ class SqlFence:
         self._rows = _Read(self._log.rows)
         self._entries = _Read(self._log.entries)
         self._sight = None if self._log.sight is None else _Read(self._log.sight)
-        self._is_alone = True
+        self._company = 0
         self._asks = Asks(engines)
         self._witness = Witness()
 
@@ -83,7 +86,7 @@ class SqlFence:
         for _ in range(_TRIES):
             remembered = self._witness.remembered()
             # Who has lately found changes of others asks for them with the rows, who has not for the rows alone.
-            read = self._rows if self._sight is None or self._is_alone or since == EVERYTHING else self._sight
+            read = self._sight if self._sight and self._company and since != EVERYTHING else self._rows
             found = await self._read(read, self._cursor_values(since))
             rows = await self._verified(found, remembered)
             if rows:
@@ -93,7 +96,7 @@ class SqlFence:
                     entries = await self._entries_of(since, snapshot, own)
                 else:
                     entries = _decode_entries(found[0]["entries"] or "[]")
-                    self._is_alone = all(entry.transaction in own for entry in entries)
+                    self._note_others(entries, own)
                 more = len(entries) > MOST_ENTRIES
                 return Sight(
                     {row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more
@@ -111,10 +114,15 @@ class SqlFence:
         transactions = snapshot.seen_since(since, MOST_ENTRIES)
         if transactions is not None and all(number in own for number in transactions):
             return [entry for number in transactions for entry in own[number]]
-        self._is_alone = False
         rows = await self._read(self._entries, self._cursor_values(since))
         entries = (Entry(r["position"], r["number"], r["table_name"], *_kind_and_keys(r)) for r in rows)
-        return [entry for entry in entries if snapshot.sees(entry.transaction)]
+        seen = [entry for entry in entries if snapshot.sees(entry.transaction)]
+        self._note_others(seen, own)
+        return seen
+
+    def _note_others(self, entries: Sequence[Entry], own: Mapping[int, Sequence[Entry]]) -> None:
+        is_alone = all(entry.transaction in own for entry in entries)
+        self._company = max(0, self._company - 1) if is_alone else _COMPANY
 
     async def _read(self, read: _Read, values: Values) -> list[Mapping[str, Any]]:
         held, frequent = self._engines.held, self._engines.frequent
