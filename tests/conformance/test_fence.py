@@ -17,7 +17,16 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService, WiringError
-from diptych.ports import Change, FenceId, FenceRow, Incarnation, Snapshot
+from diptych.ports import (
+    EVERYTHING,
+    NOTHING,
+    Change,
+    Entry,
+    FenceId,
+    FenceRow,
+    Incarnation,
+    Snapshot,
+)
 from diptych.write.fence import SqlFence
 from diptych.write.fence_statements import FENCE
 from diptych.write.log_statements import LOG_STATEMENTS
@@ -590,6 +599,93 @@ async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMServic
         made[2].before,
     ]
     assert part.snapshot.xmax > made[0].transaction >= cursor.xmax
+
+
+async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_address(
+    orm: ORMService, fence: SqlFence
+):
+    _, cursor = await read(fence, NOTHING)
+    made: list[Change] = []
+
+    async def work(unit: Any) -> None:
+        await orm.create(Book, id=1, title="T", author="A")
+        await orm.update(Book, 1, author="B")
+        await orm.update(Book, 1, title="U")
+        await orm.delete(Book, 1)
+        made.extend(unit.changes)
+
+    await orm.units.run(work, new_context())
+    part = await fence.changes(TABLES, cursor, 10, but={change.position for change in made})
+    assert [change.position for change in part.changes] == [change.position for change in made[2:]]
+    assert (part.left_out, part.last, part.more) == (2, made[-1].position, False)
+    first = await fence.changes(TABLES, cursor, 1, but={made[0].position})
+    assert (first.changes, first.left_out, first.last, first.more) == ([], 1, made[0].position, True)
+    following = await fence.changes(TABLES, cursor, 1, first)
+    assert [change.position for change in following.changes] == [made[1].position]
+
+
+async def test_a_sight_lists_the_changes_of_others_and_takes_ones_own_for_granted(
+    orm: ORMService, fence: SqlFence
+):
+    """Again and again, in either of the two ways in which it is read."""
+    await stored(orm)
+    since = (await fence.sight(EVERYTHING)).snapshot
+    for number in range(3):
+        made: list[Change] = []
+
+        async def work(unit: Any, number: int = number, made: list[Change] = made) -> None:
+            await orm.create(Book, title=f"mine {number}", author="A")
+            await orm.create(Book, title=f"mine too {number}", author="A")
+            made.extend(unit.changes)
+
+        await orm.units.run(work, new_context())
+        own: dict[int, list[Entry]] = {}
+        for change in made:
+            entry = Entry(change.position, change.transaction, "books", change.kind, None, "")
+            own.setdefault(change.transaction, []).append(entry)
+        positions = [change.position for change in made]
+        sight = await fence.sight(since, own)
+        assert sorted(entry.position for entry in sight.entries) == positions
+        assert all(sight.snapshot.sees(entry.transaction) for entry in sight.entries)
+        await orm.create(Book, title=f"not mine {number}", author="A")
+        sight = await fence.sight(since, own)
+        *mine, other = sorted(sight.entries, key=lambda entry: entry.position)
+        assert [entry.position for entry in mine] == positions
+        assert other.position not in positions
+        assert other.key
+        since = sight.snapshot
+    assert not (await fence.sight(since, {})).entries
+
+
+async def test_a_sight_lists_what_was_open_at_the_time_of_the_one_before(postgres_url: str):
+    async with ORMService(config(postgres_url)) as orm:
+        await orm.init(models=Base)
+        fence = fence_over(orm, Book)
+        await stored(orm)
+        opened = await Opened(orm, "T").changed()
+        since = (await fence.sight(EVERYTHING)).snapshot
+        await orm.create(Book, title="U", author="A")
+        later = await fence.sight(since)
+        assert len(later.entries) == 1
+        await opened.commit()
+        assert len((await fence.sight(since)).entries) == 2
+        assert len((await fence.sight(later.snapshot)).entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "seen"),
+    [
+        (Snapshot(5, 5), Snapshot(5, 5), []),
+        (Snapshot(5, 5), Snapshot(8, 8), [5, 6, 7]),
+        (Snapshot(3, 6, (3, 5)), Snapshot(5, 9, (5, 7)), [3, 6, 8]),
+        (EVERYTHING, Snapshot(8, 8), []),
+        (Snapshot(1, 1), Snapshot(12, 12), None),
+    ],
+)
+def test_which_transactions_a_snapshot_sees_that_an_earlier_one_did_not(
+    earlier: Snapshot, later: Snapshot, seen: list[int] | None
+):
+    assert later.seen_since(earlier, 10) == seen
 
 
 async def test_positions_and_transactions_are_those_of_the_log(orm: ORMService):
