@@ -553,6 +553,18 @@ async def test_nothing_is_lent_and_nothing_left_open_once_it_is_closed():
         await service.close()
 
 
+async def test_who_waits_for_a_connection_hears_that_it_was_closed_and_is_not_cancelled():
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, HOST, 0)  # it says nothing
+    async with server:
+        service = RedisService(f"redis://{HOST}:{server.sockets[0].getsockname()[1]}/0")
+        waiting = asyncio.create_task(_greeted(service))
+        await asyncio.sleep(0.05)
+        await service.close()
+        with pytest.raises(RedisUnavailableError):
+            await waiting
+        await asyncio.sleep(0.05)  # in which the server hears that it was closed
+
+
 async def _greeted(service: RedisService) -> None:
     async with service.commanding() as link:
         await link.call("PING")

@@ -319,6 +319,8 @@ class Pool:
         except asyncio.CancelledError:
             opening.add_done_callback(self._was_left)
             raise
+        if opening.cancelled():  # by `close`: who waits is not cancelled himself
+            raise ChannelLostError(_IS_CLOSED)
         return opening.result()
 
     def give_back(self, channel: Channel) -> None:

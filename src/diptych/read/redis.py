@@ -242,8 +242,10 @@ class RedisService:
         """Shakes hands on a new connection and looks at whom it leads to."""
         try:
             await connection.on_connect()
-            await _introduce(connection)
+            await connection.send_command("INFO")
+            connection.diptych_server = _server_of(await connection.read_response())
         except BaseException:
+            # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
             await connection.disconnect(nowait=True)
             raise
 
@@ -259,16 +261,6 @@ async def _look_again(channel: Channel) -> None:
         channel.server = _server_of(await channel.call("INFO"))
     except RefusedServerError as refused:
         channel.close(refused)
-        raise
-
-
-async def _introduce(connection: Any) -> None:
-    try:
-        await connection.send_command("INFO")
-        connection.diptych_server = _server_of(await connection.read_response())
-    except BaseException:
-        # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
-        await connection.disconnect(nowait=True)
         raise
 
 
