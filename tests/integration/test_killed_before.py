@@ -118,6 +118,31 @@ async def test_the_address_that_a_killed_rename_has_freed_is_taken_by_a_new_row(
         assert await _titles(two) == ["a", "moved"]
 
 
+async def test_an_address_that_another_command_of_the_process_frees_while_one_runs(
+    postgres_url: str, valkey: Any
+) -> None:
+    """★ Its snapshot does not see the rename, the unique index does: so it rests on it, whoever made it."""
+    async with catalogue(postgres_url, valkey.url, lease_ms=LONG_MS) as app:
+        await answered_by(app, "redis")
+        await app.execute(AddBook("a", "x"))
+        await sees_in_redis(app, "a", "x")
+        has_begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def take(_unit: object) -> None:
+            await app.orm.all(Book)
+            has_begun.set()
+            await go_on.wait()
+            await app.orm.create(Book, title="a", author="y")
+
+        taking = asyncio.create_task(app.orm.units.run(take, new_context()))
+        await has_begun.wait()
+        await _killed(app, app.execute(EditBook("a", BookChanges(title="b"))))
+        go_on.set()
+        await taking
+        await sees(app, "b", "x")
+        await sees(app, "a", "y")
+
+
 async def test_the_address_that_a_killed_rename_has_freed_is_taken_by_another_rename(
     database_url: str, valkey: Any
 ) -> None:

@@ -96,9 +96,21 @@ class Ending:
 
 
 def _takes(change: Change) -> bool:
-    if change.before is None or change.after is None:
-        return change.before is None
-    return any(change.before[name] != change.after[name] for name in change.entity.identifying)
+    return change.before is None or _moves(change)
+
+
+def _moves(change: Change) -> bool:
+    """Whether the row has another key than before, or another value of which each row has its own."""
+    before, after = change.before, change.after
+    if before is None or after is None:
+        return False
+    return any(before[name] != after[name] for name in change.entity.identifying)
+
+
+def _entry_of(change: Change) -> Entry:
+    """The change as a sight lists it, without its keys. ★ That it frees one must show: others may take it."""
+    freed = "{}" if _moves(change) else None
+    return Entry(change.position, change.transaction, change.entity.table, change.kind, freed, "")
 
 
 class Own:
@@ -112,10 +124,8 @@ class Own:
     def add(self, ending: Ending) -> None:
         """Takes one before its commit: others may see it committed before this process hears of it."""
         for change in ending.changes:
-            position, transaction, table = change.position, change.transaction, change.entity.table
-            self._by_position[position] = ending
-            entry = Entry(position, transaction, table, change.kind, None, "")
-            self.entries.setdefault(transaction, []).append(entry)
+            self._by_position[change.position] = ending
+            self.entries.setdefault(change.transaction, []).append(_entry_of(change))
         if ending.changes:
             self._in_order.append(ending)
 
