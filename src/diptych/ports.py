@@ -227,14 +227,14 @@ class Sight(msgspec.Struct, frozen=True):
 class LogPart(NamedTuple):
     """Some of the changes that a snapshot holds, in the order of their positions; ``more`` if there are others.
 
-    ``last`` is the position of the last that was read, and ``left_out`` how many of those that were are not told.
+    ``last`` is the position of the last change that was read, ``skipped`` the number of those that were left out.
     """
 
     snapshot: Snapshot
     changes: list[Change]
     more: bool
     last: int = 0
-    left_out: int = 0
+    skipped: int = 0
 
 
 class View(Protocol):
@@ -291,12 +291,13 @@ class Fence(Protocol):
         part: LogPart | None = None,
         view: View | None = None,
         *,
-        but: Container[int] = (),
+        skip: Container[int] = (),
     ) -> LogPart:
         """The changes of these tables that ``cursor`` did not see, at most ``limit``, and the snapshot they are from.
 
         With the ``part`` before: those after it, of the same snapshot. With a ``view``: the snapshot is that of the
-        view. Those at the positions ``but`` are left out, if they ended no row's address.
+        view. Changes at the positions ``skip`` are left out, unless a row has left
+        its address.
         """
 
     def view(self) -> AbstractAsyncContextManager[View]:

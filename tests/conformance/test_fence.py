@@ -29,7 +29,8 @@ from diptych.ports import (
 )
 from diptych.write.fence import SqlFence
 from diptych.write.fence_statements import FENCE
-from diptych.write.log_statements import LOG_STATEMENTS
+from diptych.write.log import LOG
+from diptych.write.log_statements import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.write.sql_words import WORDS
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
@@ -615,11 +616,11 @@ async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_ad
         made.extend(unit.changes)
 
     await orm.units.run(work, new_context())
-    part = await fence.changes(TABLES, cursor, 10, but={change.position for change in made})
+    part = await fence.changes(TABLES, cursor, 10, skip={change.position for change in made})
     assert [change.position for change in part.changes] == [change.position for change in made[2:]]
-    assert (part.left_out, part.last, part.more) == (2, made[-1].position, False)
-    first = await fence.changes(TABLES, cursor, 1, but={made[0].position})
-    assert (first.changes, first.left_out, first.last, first.more) == ([], 1, made[0].position, True)
+    assert (part.skipped, part.last, part.more) == (2, made[-1].position, False)
+    first = await fence.changes(TABLES, cursor, 1, skip={made[0].position})
+    assert (first.changes, first.skipped, first.last, first.more) == ([], 1, made[0].position, True)
     following = await fence.changes(TABLES, cursor, 1, first)
     assert [change.position for change in following.changes] == [made[1].position]
 
@@ -670,6 +671,34 @@ async def test_a_sight_lists_what_was_open_at_the_time_of_the_one_before(postgre
         await opened.commit()
         assert len((await fence.sight(since)).entries) == 2
         assert len((await fence.sight(later.snapshot)).entries) == 1
+
+
+async def test_a_sight_that_could_not_read_all_says_so_whatever_of_it_is_left_out(postgres_url: str):
+    """★ What is committed between its two statements is left out, and may have taken the place of what is not."""
+    async with ORMService(config(postgres_url)) as orm:
+        await orm.init(models=Base)
+        fence = fence_over(orm, Book)
+        await stored(orm)
+        await orm.create(Book, title="T", author="A")
+        since = (await fence.sight(EVERYTHING)).snapshot
+        names = [column.name for column in LOG.columns if column.name not in ("position", "transaction")]
+        async with orm.engines.writer.connect() as big:
+            many = sa.select(
+                *(LOG.c[name] for name in names), sa.func.generate_series(1, MOST_ENTRIES)
+            ).subquery()
+            await big.execute(sa.insert(LOG).from_select(names, sa.select(*(many.c[name] for name in names))))
+            for title in "UV":
+                await orm.create(Book, title=title, author="A")
+            read = fence._read
+
+            async def and_then_committed(*arguments: Any) -> Any:
+                found = await read(*arguments)
+                await big.commit()
+                return found
+
+            fence._read = and_then_committed  # type: ignore[method-assign, assignment]
+            sight = await fence.sight(since)
+        assert sight.more or len(sight.entries) == 2
 
 
 @pytest.mark.parametrize(

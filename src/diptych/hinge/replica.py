@@ -31,8 +31,8 @@ _log = logging.getLogger("diptych.hinge")
 _LOG_ROWS = 2000
 """How many rows of the log a pass reads at a time."""
 
-_MOST_BROUGHT = 16_384
-"""How many positions are remembered of which a command's script told that their changes are in."""
+_MOST_APPLIED = 16_384
+"""Number of positions that are remembered of changes which commands' scripts told to be in."""
 
 _PAUSES_S = (0.002, 0.008)
 """For so long a change of another process that is not in Redis yet may be on its way."""
@@ -76,8 +76,8 @@ class Replica:
         self._redis = redis
         self._queue: deque[_Entry] = deque()
         self._applying: asyncio.Task[None] | None = None
-        self._there: Known | None = None
-        self._positions: set[int] = set()
+        self._applied_to: Known | None = None
+        self._applied: set[int] = set()
 
     # Commands
 
@@ -120,7 +120,7 @@ class Replica:
                     told = {write.stamp for write in writes}
                     if await self.store.apply(known, writes, told=told) == "OK":
                         applied = frozenset(told)
-                        self._note_brought(known, told)
+                        self._note_applied(known, told)
             except RedisUnavailableError:
                 pass
             except Exception:
@@ -130,14 +130,14 @@ class Replica:
                     if not entry.done.done():
                         entry.done.set_result(applied)
 
-    def _note_brought(self, known: Known, positions: set[int]) -> None:
+    def _note_applied(self, known: Known, positions: set[int]) -> None:
         """Takes note of changes that are in this generation, so that no pass writes them again."""
-        if self._there != known or len(self._positions) > _MOST_BROUGHT:
-            self._there, self._positions = known, set()
-        self._positions |= positions
+        if self._applied_to != known or len(self._applied) > _MOST_APPLIED:
+            self._applied_to, self._applied = known, set()
+        self._applied |= positions
 
-    def _brought(self, known: Known) -> Collection[int]:
-        return self._positions if self._there == known else ()
+    def _applied_in(self, known: Known) -> Collection[int]:
+        return self._applied if self._applied_to == known else ()
 
     # What commands rest on
 
@@ -228,12 +228,12 @@ class Replica:
         """Without a ``view`` for as long as the log tells all."""
         count, part = 0, None
         while part is None or part.more:
-            tables, but = self.projection.tables, self._brought(known)
-            part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, but=but)
+            tables, skip = self.projection.tables, self._applied_in(known)
+            part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the one that Redis was brought to.
                 raise Refused("AHEAD")
-            count += len(part.changes) + part.left_out
+            count += len(part.changes) + part.skipped
             if view is None and not all(map(self._is_readable, part.changes)):
                 return await self._carry_in_a_view(known, cursor)
             if view is not None and self.projection.is_joined:

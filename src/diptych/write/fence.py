@@ -46,8 +46,8 @@ Step = tuple[Any, Values]
 
 _TRIES = 3
 
-_COMPANY = 16
-"""So many sights after one that found changes of others, the next ones are expected to."""
+_SIGHTS_WITH_OTHERS = 16
+"""Number of sights that read the log's entries with the fence after one that found changes of other processes."""
 
 _NONE_OWN: Mapping[int, Sequence[Entry]] = MappingProxyType({})
 
@@ -75,7 +75,7 @@ class SqlFence:
         self._rows = _Read(self._log.rows)
         self._entries = _Read(self._log.entries)
         self._sight = None if self._log.sight is None else _Read(self._log.sight)
-        self._company = 0
+        self._expects_others = 0
         self._asks = Asks(engines)
         self._witness = Witness()
 
@@ -86,18 +86,22 @@ class SqlFence:
         for _ in range(_TRIES):
             remembered = self._witness.remembered()
             # Who has lately found changes of others asks for them with the rows, who has not for the rows alone.
-            read = self._sight if self._sight and self._company and since != EVERYTHING else self._rows
+            read = self._sight if self._sight and self._expects_others and since != EVERYTHING else self._rows
             found = await self._read(read, self._cursor_values(since))
             rows = await self._verified(found, remembered)
             if rows:
                 told = found[0]["snapshot"]
                 snapshot = Snapshot.parse(told) if isinstance(told, str) else Snapshot(told, told)
-                if read is self._rows:
-                    entries = await self._entries_of(since, snapshot, own)
-                else:
+                entries = self._own_entries(since, snapshot, own) if read is self._rows else None
+                if entries is None and read is self._rows:
+                    logged = await self._read(self._entries, self._cursor_values(since))
+                    entries = [_entry(row) for row in logged]
+                elif entries is None:
                     entries = _decode_entries(found[0]["entries"] or "[]")
-                    self._note_others(entries, own)
+                # ★ Counted before any is left out: of more than the limit the rest was not read at all.
                 more = len(entries) > MOST_ENTRIES
+                entries = [entry for entry in entries if snapshot.sees(entry.transaction)]
+                self._note_others(entries, own)
                 return Sight(
                     {row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more
                 )
@@ -108,21 +112,19 @@ class SqlFence:
             "its address lead to two servers?"
         )
 
-    async def _entries_of(
-        self, since: Snapshot, snapshot: Snapshot, own: Mapping[int, Sequence[Entry]]
-    ) -> Sequence[Entry]:
+    @staticmethod
+    def _own_entries(
+        since: Snapshot, snapshot: Snapshot, own: Mapping[int, Sequence[Entry]]
+    ) -> Sequence[Entry] | None:
+        """What the snapshot saw and ``since`` did not, if all of it is the caller's own; None if it may not be."""
         transactions = snapshot.seen_since(since, MOST_ENTRIES)
-        if transactions is not None and all(number in own for number in transactions):
-            return [entry for number in transactions for entry in own[number]]
-        rows = await self._read(self._entries, self._cursor_values(since))
-        entries = (Entry(r["position"], r["number"], r["table_name"], *_kind_and_keys(r)) for r in rows)
-        seen = [entry for entry in entries if snapshot.sees(entry.transaction)]
-        self._note_others(seen, own)
-        return seen
+        if transactions is None or not all(number in own for number in transactions):
+            return None
+        return [entry for number in transactions for entry in own[number]]
 
     def _note_others(self, entries: Sequence[Entry], own: Mapping[int, Sequence[Entry]]) -> None:
         is_alone = all(entry.transaction in own for entry in entries)
-        self._company = max(0, self._company - 1) if is_alone else _COMPANY
+        self._expects_others = max(0, self._expects_others - 1) if is_alone else _SIGHTS_WITH_OTHERS
 
     async def _read(self, read: _Read, values: Values) -> list[Mapping[str, Any]]:
         held, frequent = self._engines.held, self._engines.frequent
@@ -212,7 +214,7 @@ class SqlFence:
         part: LogPart | None = None,
         view: View | None = None,
         *,
-        but: Container[int] = (),
+        skip: Container[int] = (),
     ) -> LogPart:
         entities = self._entities(tables)
         values = {"p_tables": sorted(entities), "p_limit": limit + 1, **self._cursor_values(cursor)}
@@ -225,7 +227,7 @@ class SqlFence:
         snapshot = Snapshot.parse(found[0]["snapshot"]) if part is None else part.snapshot
         logged = [row for row in found if row["position"] is not None]
         read = logged[:limit]
-        told = [row for row in read if row["position"] not in but or _ends_an_address(row)]
+        told = [row for row in read if row["position"] not in skip or _ends_an_address(row)]
         last = read[-1]["position"] if read else 0
         changes = self._decoded(told, entities)
         return LogPart(snapshot, changes, len(logged) > limit, last, len(read) - len(told))
@@ -389,8 +391,9 @@ def _ends_an_address(row: Values | RowMapping) -> bool:
 _decode_entries = msgspec.json.Decoder(list[Entry]).decode
 
 
-def _kind_and_keys(row: Values) -> tuple[str, str | None, str]:
-    return row["kind"], row["old_key"], row["key"]
+def _entry(row: Values) -> Entry:
+    keys = row["old_key"], row["key"]
+    return Entry(row["position"], row["number"], row["table_name"], row["kind"], *keys)
 
 
 def _decode(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Dialect) -> Change:
