@@ -39,9 +39,10 @@ from demo_app.messages import BookChanges, EditBook, GetBook
 from demo_app.models.book import Book
 from demo_app.models.book_read_model import BookReadModel
 from diptych import Diptych
-from diptych.ports import Change, FenceId, Known
-from diptych.write.acknowledge import Acknowledger
-from diptych.write.arrivals import Ending
+from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.arrivals import Ending
+from diptych.fence.contract import FenceId, Target
+from diptych.log.change import Change
 from diptych.write.unit_of_work import UnitsOfWork, new_context
 from tests.servers import PostgresServer, RedisServer
 
@@ -81,7 +82,7 @@ class Silent(Acknowledger):
         return False
 
     @property
-    def known(self) -> Mapping[FenceId, Known]:
+    def known(self) -> Mapping[FenceId, Target]:
         return {}
 
     def ending(
@@ -97,7 +98,7 @@ class Unfenced(Silent):
     """Applies to Redis and does not ask whether it may acknowledge. For measuring only."""
 
     @property
-    def known(self) -> Mapping[FenceId, Known]:
+    def known(self) -> Mapping[FenceId, Target]:
         return self.whole.known
 
     async def acknowledge(self, ending: Ending) -> None:
@@ -160,7 +161,7 @@ def _whole(app: Diptych) -> Perform:
 
 
 def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
-    units = UnitsOfWork(app.orm.engines, kind(app.orm.acknowledger))
+    units = UnitsOfWork(app.orm.database, kind(app.orm.acknowledger))
     handler = BookCommandHandler(app.orm)
 
     async def perform(number: int) -> None:
@@ -176,7 +177,7 @@ async def _round_trip(app: Diptych) -> Perform:
     replica = app._run.keepers[BookReadModel].replica
     row = await replica.source.one(title(BOOKS - 1))
     assert row is not None
-    write, stamps = replica.store.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
+    write, stamps = replica.store.writes.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
 
     async def perform(_number: int) -> None:
         known = app.orm.acknowledger.known[replica.id]

@@ -29,6 +29,7 @@ from benchmarks.catalogue import open_catalogue
 from benchmarks.runner import Candidate, Case, Sample
 from demo_app.messages import AddBook, GetBook, ListBooks
 from diptych import Diptych
+from diptych.sql.sqlite.database import SqliteDatabase
 
 BOOKS = 100_000
 READERS = 32
@@ -87,8 +88,8 @@ async def _cursors(database: str) -> list[str]:
 def _measured(database: str, ask: Ask, new: Iterator[int], *, held: bool, seconds: float) -> Candidate:
     async def measure() -> Sample:
         async with open_catalogue(database, None) as app:
-            if not held:
-                app.orm.engines.held = None
+            if not held and isinstance(app.orm.database, SqliteDatabase):
+                app.orm.database.inline = None
             counts = {"reads": 0, "writes": 0}
             stop = asyncio.Event()
 

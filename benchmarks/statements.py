@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from benchmarks.books import BOOKS, PAGE_SIZE, SEEDED, book, title
-from diptych.write.log import LOG
+from diptych.log.table import LOG
 
 _APPEND = sa.insert(LOG).returning(LOG.c.position)
 _SELECT = sa.select(*BOOKS.c)

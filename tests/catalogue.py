@@ -13,9 +13,9 @@ from demo_app.messages import BookChanges, EditBook, GetBook, ListBooks
 from demo_app.models.book import Base, Book
 from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych
+from diptych.fence.contract import Applied, FenceRow
 from diptych.hinge.keeper import Keeper
-from diptych.ports import Applied, FenceRow
-from diptych.read.store import RedisStore
+from diptych.read.store.store import RedisStore
 
 PATIENCE_S = 20.0
 

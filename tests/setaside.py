@@ -244,7 +244,7 @@ async def health_of(app: Diptych) -> ReadModelHealth:
 
 async def write_raw(app: Diptych, *statements: str) -> None:
     """Changes rows past diptych."""
-    async with app.orm.engines.writer.begin() as connection:
+    async with app.orm.database.writer.begin() as connection:
         for statement in statements:
             await connection.exec_driver_sql(statement)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diptych.app import Diptych
-from diptych.config import ConfigService
+from diptych.config.service import ConfigService
 from diptych.errors import (
     AmbiguousLookupError,
     ConfigurationError,
@@ -33,13 +33,16 @@ from diptych.errors import (
     WiringError,
 )
 from diptych.health import Health
-from diptych.messages import Command, Event, Message, Query, Rule, build
-from diptych.read.model import Document, Page, PageOf, ReadModel, Served, by, join
+from diptych.messages.message import Command, Event, Message, Query, build
+from diptych.messages.validation import Rule
+from diptych.read.answers import Document, Page, PageOf, Served
+from diptych.read.declaration import by, join
+from diptych.read.model import ReadModel
+from diptych.sql.types import code_point_text
 from diptych.write.orm import ORMService
-from diptych.write.types import code_point_text
 
 if TYPE_CHECKING:
-    from diptych.read.redis import RedisService
+    from diptych.redis.service import RedisService
 
 __all__ = [
     "AmbiguousLookupError",
@@ -93,7 +96,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Redis is an extra: the names of everything else must be there without it.
     if name == "RedisService":
-        from diptych.read.redis import RedisService
+        from diptych.redis.service import RedisService
 
         return RedisService
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,23 +9,24 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from diptych.bus import Bus, Handler, by_type
-from diptych.config import ConfigService
+from diptych.aio.home_loop import HomeLoop
+from diptych.aio.loop_budget import LoopBudget
+from diptych.config.service import ConfigService
 from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError, NotStartedError, WiringError
+from diptych.fence.statements import followers
 from diptych.health import Health, ReadModelHealth, RedisHealth, SetAsideRow, SqlHealth
-from diptych.home_loop import HomeLoop
-from diptych.messages import Command, Query
-from diptych.ports import CommandContext, RowSource
+from diptych.log.change import CommandContext
+from diptych.log.retention import Retention
+from diptych.messages.handlers import Bus, Handler, by_type
+from diptych.messages.message import Command, Query
 from diptych.read.checks import joined_models
-from diptych.read.fallback import SqlFallback
+from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel
-from diptych.read.pace import Pace
-from diptych.read.projection import Projection
 from diptych.read.reader import Reader
+from diptych.read.sql.fallback import SqlFallback
+from diptych.read.sql.rows import SqlRows
 from diptych.write.orm import ORMService
-from diptych.write.retention import Retention
-from diptych.write.rows import SqlRows
 from diptych.write.unit_of_work import new_context
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from diptych.hinge.hinge import Hinge
     from diptych.hinge.keeper import Keeper
     from diptych.hinge.status import Progress
-    from diptych.read.redis import RedisService
+    from diptych.redis.service import RedisService
 
 R = TypeVar("R")
 ActorHook = Callable[[Mapping[str, Any] | None], str | None]
@@ -152,7 +153,7 @@ class Diptych:
         """The state of SQL, of Redis and of each read model, as it is now."""
         running = self._run_here
         await asyncio.gather(*(keeper.check() for keeper in running.keepers.values()))
-        sql = SqlHealth("up" if await self.orm.is_reachable() else "away", self.orm.engines.name)
+        sql = SqlHealth("up" if await self.orm.is_reachable() else "away", self.orm.database.name)
         return Health(
             status="ok" if sql.state == "up" else "unavailable",
             sql=sql,
@@ -193,7 +194,7 @@ class Diptych:
         exits.push_async_callback(self.orm.close)
         await self.orm.init(models=self._models)
         redis = _redis_service(self.config)
-        turns, pace = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY")), Pace()
+        turns, pace = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY")), LoopBudget()
         await self.orm.look_at_tables(_mapped_classes(self._read_models))
         panels = [self._read_panel(model, turns, pace) for model in self._read_models]
         self.orm.warn_of_refusals(self._models)
@@ -202,7 +203,7 @@ class Diptych:
             panel.model: panel.model(_reader(home, panel, keepers.get(panel.model))) for panel in panels
         }
         bus = Bus(self._handlers, self._provided(redis, read_models))
-        retention = Retention(self.orm.engines, self.config)
+        retention = Retention(self.orm.database, self.config, followers(self.orm.database.name))
         exits.push_async_callback(retention.stop)
         retention.start()
         if redis is not None:
@@ -216,15 +217,23 @@ class Diptych:
         exits.push_async_callback(self.orm.finish)
         return _Running(exits.pop_all(), bus, redis, keepers)
 
-    def _read_panel(self, model: type[ReadModel[Any]], turns: asyncio.Semaphore, pace: Pace) -> _Panel:
+    def _read_panel(self, model: type[ReadModel[Any]], turns: asyncio.Semaphore, pace: LoopBudget) -> _Panel:
         """The read model's declaration compiled, and the SQL side of it. Raises ``WiringError``."""
         entity = self.orm.entity(_key_of(model).class_)
-        dialect = self.orm.engines.reader.dialect
+        dialect = self.orm.database.reader.dialect
         joined = {joined: self.orm.entity(joined).describe(dialect) for joined in joined_models(model)}
-        projection = Projection(model, entity.describe(dialect), joined)
-        source = SqlRows(self.orm, entity, projection.key, projection.columns, projection.joins)
+        compiled = CompiledReadModel(model, entity.describe(dialect), joined)
+        source = SqlRows(
+            self.orm.database,
+            self.orm.entity,
+            entity,
+            compiled.key,
+            compiled.columns,
+            compiled.joins,
+            on_read=self.orm.rests_on,
+        )
         timeout_s = self.config.get("DATABASE_TIMEOUT_MS") / 1000
-        return _Panel(model, projection, source, SqlFallback(projection, source, turns, pace, timeout_s))
+        return _Panel(model, compiled, source, SqlFallback(compiled, source, turns, pace, timeout_s))
 
     def _provided(
         self, redis: RedisService | None, read_models: Mapping[type, ReadModel[Any]]
@@ -232,7 +241,7 @@ class Diptych:
         services = by_type(self._services)
         services |= {type(self): self, type(self.config): self.config, ORMService: self.orm, **read_models}
         with contextlib.suppress(ConfigurationError):  # without the extra there is no such class to ask for
-            from diptych.read.redis import RedisService
+            from diptych.redis.service import RedisService
 
             services[RedisService] = redis
         return services
@@ -256,8 +265,8 @@ class _Panel(NamedTuple):
     """One read model's declaration compiled, and its route over SQL."""
 
     model: type[ReadModel[Any]]
-    projection: Projection
-    source: RowSource
+    compiled: CompiledReadModel
+    source: SqlRows
     fallback: SqlFallback
 
 
@@ -274,7 +283,7 @@ def _redis_service(config: ConfigService) -> RedisService | None:
     url = config.get("REDIS_URL")
     if url is None:
         return None
-    from diptych.read.redis import RedisService
+    from diptych.redis.service import RedisService
 
     return RedisService(
         url,
@@ -293,13 +302,13 @@ def _keepers(
         return {}
     from diptych.hinge.keeper import Keeper
     from diptych.hinge.replica import Replica
-    from diptych.read.store import RedisStore
+    from diptych.read.store.store import RedisStore
 
     def keeper(panel: _Panel) -> Keeper:
-        store = RedisStore(panel.projection, redis)
+        store = RedisStore(panel.compiled, redis)
         batch_size = config.get("REBUILD_BATCH_SIZE")
         return Keeper(
-            Replica(panel.projection, panel.source, store, redis, orm.fence, batch_size=batch_size),
+            Replica(panel.compiled, panel.source, store, redis, orm.fence, batch_size=batch_size),
             redis,
             orm.fence,
             orm.acknowledger,
@@ -319,7 +328,7 @@ def _hinge(redis: RedisService, orm: ORMService, keepers: Mapping[type, Keeper])
 
 def _reader(home: HomeLoop, panel: _Panel, keeper: Keeper | None) -> Reader:
     """Joins the two routes to a read model's answers."""
-    return Reader(home, panel.projection, panel.fallback, None if keeper is None else keeper.source)
+    return Reader(home, panel.compiled, panel.fallback, None if keeper is None else keeper.source)
 
 
 def _redis_health(redis: RedisService | None) -> RedisHealth:
@@ -334,7 +343,7 @@ def _served_by(keeper: Keeper | None) -> ReadModelHealth:
     if keeper is None:
         return ReadModelHealth("sql", "no-redis")
     status, progress, set_aside = keeper.status, keeper.status.progress, keeper.set_aside
-    table = keeper.replica.projection.entity.table
+    table = keeper.replica.compiled.entity.table
     return ReadModelHealth(
         served_by="redis" if status.fresh else "sql",
         detail=None if status.fresh else status.reason,

@@ -65,7 +65,7 @@ async def _in_sql(database: str) -> tuple[set[str], set[str]]:
     async with ORMService(ConfigService(environ={}, database_url=database)) as orm:
         rows = {book.title async for book in orm.iterate(Book)}
         logged: set[str] = set()
-        async with orm.engines.reader.connect() as connection:
+        async with orm.database.reader.connect() as connection:
             statement = sa.text("SELECT kind, key, old_key FROM diptych_log ORDER BY position")
             for kind, key, old_key in await connection.execute(statement):
                 if kind != "created":

@@ -36,7 +36,7 @@ async def orm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[O
     await service.init(models=Base)
     if not is_sqlite:
         tables = ", ".join(["diptych_log", "diptych_fence", *Base.metadata.tables])
-        async with service.engines.writer.begin() as connection:
+        async with service.database.writer.begin() as connection:
             await connection.execute(sa.text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
     yield service
     await service.close()

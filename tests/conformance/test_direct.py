@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, ORMService
-from diptych.ports import FenceId, FenceRow
+from diptych.fence.contract import FenceId, FenceRow
+from diptych.sql.postgres.database import PostgresDatabase
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
 
@@ -30,7 +31,7 @@ async def row(orm: ORMService) -> FenceRow:
 
 
 async def building(orm: ORMService, until: float) -> None:
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(
             sa.text("UPDATE diptych_fence SET building_until = :until"), {"until": until}
         )
@@ -41,8 +42,8 @@ async def test_the_fence_is_read_as_through_an_engine(orm: ORMService):
     assert directly.id == FENCE
     assert directly.tables == {"books"}
     assert directly.now > 1_000_000_000
-    assert orm.engines.frequent is not None
-    orm.engines.frequent._is_busy = True  # then the engine is asked
+    assert isinstance(orm.database, PostgresDatabase)
+    orm.database.dedicated._is_busy = True  # then the engine is asked
     assert {type(value) for value in vars_of(await row(orm))} == {type(value) for value in vars_of(directly)}
 
 
@@ -60,7 +61,7 @@ async def test_commands_ask_no_engine_for_the_fence(orm: ORMService):
     asked: list[str] = []
     await orm.create(Book, title="first", author="A")
     sa.event.listen(
-        orm.engines.keeper.sync_engine, "after_cursor_execute", lambda *call: asked.append(call[2])
+        orm.database.keeper.sync_engine, "after_cursor_execute", lambda *call: asked.append(call[2])
     )
     for number in range(5):
         await orm.create(Book, title=str(number), author="A")
@@ -75,7 +76,7 @@ async def test_reads_at_the_same_time_are_all_answered(orm: ORMService):
 
 async def test_a_connection_that_was_cut_is_replaced(orm: ORMService):
     await row(orm)
-    async with orm.engines.writer.connect() as connection:
+    async with orm.database.writer.connect() as connection:
         await connection.execute(
             sa.text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -100,11 +101,11 @@ async def test_a_read_that_is_cancelled_leaves_no_answer_to_the_next_one(orm: OR
 
 
 async def test_an_error_at_the_row_of_the_log_is_told_as_ever_and_leaves_nothing(orm: ORMService):
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         name = (await connection.execute(sa.text("SELECT current_database()"))).scalar_one()
         await connection.execute(sa.text(f"ALTER DATABASE {name} SET lock_timeout = '100ms'"))
-    await orm.engines.writer.dispose()
-    async with orm.engines.reader.connect() as holder:
+    await orm.database.writer.dispose()
+    async with orm.database.reader.connect() as holder:
         await holder.execute(sa.text("SET default_transaction_read_only = off"))
         await holder.execute(sa.text("BEGIN"))
         await holder.execute(sa.text("LOCK TABLE diptych_log"))

@@ -75,7 +75,7 @@ class Default(Base):
 @pytest.fixture
 async def exact(orm: ORMService) -> ORMService:
     """An open service with these tables, empty."""
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.run_sync(Base.metadata.drop_all)
         await connection.run_sync(Base.metadata.create_all)
     return orm
@@ -111,7 +111,7 @@ async def test_what_sqlite_cannot_hold_exactly_is_refused_there_and_kept_on_post
     """By name, whether the row is new or changed. To look for it finds nothing, and is no error."""
     row = await exact.create(Exact)
     for field, value, words in INEXACT:
-        if exact.engines.name == "sqlite":
+        if exact.database.name == "sqlite":
             with refused(Exact, field, words):
                 await exact.create(Exact, **{field: value})
             with refused(Exact, field, words):
@@ -235,7 +235,7 @@ async def test_what_another_program_has_stored_in_sqlite_is_read_as_it_is(tmp_pa
             UPDATE exact SET amount = 12345678901234.5678, ratio = 1e-14, document = 1180591620717411303425,
             local = '2024-01-01 10:00:00+05:45', instant = '2024-01-01 10:00:00+05:45', zoned_time = '10:00:00'
         """
-        async with orm.engines.writer.begin() as connection:
+        async with orm.database.writer.begin() as connection:
             await connection.execute(sa.text(foreign))
         found = await orm.get(Exact, row.id)
         assert found is not None

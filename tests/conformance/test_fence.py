@@ -17,39 +17,34 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService, WiringError
-from diptych.ports import (
-    EVERYTHING,
-    NOTHING,
-    Change,
-    Entry,
-    FenceId,
-    FenceRow,
-    Incarnation,
-    Snapshot,
-)
-from diptych.write.fence import SqlFence
-from diptych.write.fence_statements import FENCE
-from diptych.write.log import LOG
-from diptych.write.log_statements import LOG_STATEMENTS, MOST_ENTRIES
-from diptych.write.sql_words import WORDS
+from diptych.fence.contract import Entry, FenceId, FenceRow
+from diptych.fence.fence import Fence
+from diptych.fence.statements import FENCE
+from diptych.log.change import Change
+from diptych.log.dialect import DIALECTS
+from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
+from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
+from diptych.log.table import LOG
+from diptych.redis.identity import RedisIdentity
+from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Line, Shelf
 from tests.servers import PostgresServer
 
 ID = FenceId("test:Books", "declaration")
-REDIS = Incarnation("run", "replication")
-OTHER_REDIS = Incarnation("run 2", "replication 2")
+REDIS = RedisIdentity("run", "replication")
+OTHER_REDIS = RedisIdentity("run 2", "replication 2")
 TABLES = ["books"]
 
 
-def fence_over(orm: ORMService, *models: type) -> SqlFence:
+def fence_over(orm: ORMService, *models: type) -> Fence:
     entities = [orm.entity(model) for model in models or (Book, Shelf, Line)]
-    return SqlFence(orm.engines, {entity.table.fullname: entity for entity in entities}.get)
+    return Fence(orm.database, {entity.table.fullname: entity for entity in entities}.get)
 
 
 @pytest.fixture
-def fence(orm: ORMService) -> SqlFence:
+def fence(orm: ORMService) -> Fence:
     return fence_over(orm)
 
 
@@ -60,10 +55,10 @@ async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceR
     values |= dict.fromkeys(("passes_started", "passes_completed"), 5)
     values |= dict.fromkeys(("lease_until", "building_until"), -1)
     values |= fence._asdict() | columns
-    now = WORDS[orm.engines.name].now
+    now = DIALECTS[orm.database.name].now
     for name in ("lease_until", "building_until"):
         values[name] = now + values[name]
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.delete(FENCE).where(FENCE.c.read_model == fence.read_model))
         await connection.execute(sa.insert(FENCE).values(**values))
     return await row_of(orm, fence)
@@ -82,14 +77,14 @@ def same(row: FenceRow, other: FenceRow) -> bool:
 # The rows
 
 
-async def test_a_new_row_has_no_generation_and_a_lease_that_is_over(fence: SqlFence):
+async def test_a_new_row_has_no_generation_and_a_lease_that_is_over(fence: Fence):
     await fence.register(ID, ["shelf_table", "books", "books"])
     (row,) = await fence.rows()
     assert row.now > 1.7e9
     assert msgspec.structs.replace(row, now=0) == FenceRow(
         id=ID,
         tables=frozenset({"books", "shelf_table"}),
-        incarnation=Incarnation("", ""),
+        incarnation=RedisIdentity("", ""),
         generation="",
         ready=False,
         lease_until=0,
@@ -102,29 +97,29 @@ async def test_a_new_row_has_no_generation_and_a_lease_that_is_over(fence: SqlFe
     )
 
 
-async def test_a_row_that_is_there_is_not_touched(orm: ORMService, fence: SqlFence):
+async def test_a_row_that_is_there_is_not_touched(orm: ORMService, fence: Fence):
     before = await stored(orm, cursor="3:7:4,5", lease_until=5)
     await fence.register(ID, ["shelf_table"])
     assert same(await row_of(orm), before)
     assert before.cursor == Snapshot(3, 7, (4, 5))
 
 
-async def test_two_declarations_of_a_read_model_have_a_row_each(fence: SqlFence):
+async def test_two_declarations_of_a_read_model_have_a_row_each(fence: Fence):
     others = FenceId(ID.read_model, "other"), FenceId("test:Shelves", ID.declaration)
     for each in (ID, *others):
         await fence.register(each, TABLES)
     assert {row.id for row in await fence.rows()} == {ID, *others}
 
 
-async def test_what_is_not_committed_is_not_seen(orm: ORMService, fence: SqlFence):
+async def test_what_is_not_committed_is_not_seen(orm: ORMService, fence: Fence):
     before = await stored(orm)
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.update(FENCE).values(generation="not committed"))
         assert same(await row_of(orm), before)
         await connection.rollback()
 
 
-async def test_the_clock_is_that_of_sql_and_goes_on(orm: ORMService, fence: SqlFence):
+async def test_the_clock_is_that_of_sql_and_goes_on(orm: ORMService, fence: Fence):
     row = await stored(orm)
     assert abs(time.time() - row.now) < 5
     await asyncio.sleep(0.02)
@@ -134,7 +129,7 @@ async def test_the_clock_is_that_of_sql_and_goes_on(orm: ORMService, fence: SqlF
 # promise
 
 
-async def test_a_promise_is_for_at_least_the_lease_and_numbers_the_pass(orm: ORMService, fence: SqlFence):
+async def test_a_promise_is_for_at_least_the_lease_and_numbers_the_pass(orm: ORMService, fence: Fence):
     row = await stored(orm)
     promised = await fence.promise(row, 2.2, due_s=1)
     assert promised is not None
@@ -145,7 +140,7 @@ async def test_a_promise_is_for_at_least_the_lease_and_numbers_the_pass(orm: ORM
     assert same(promised, msgspec.structs.replace(row, **changed))
 
 
-async def test_a_promise_never_shortens_one_that_stands(orm: ORMService, fence: SqlFence):
+async def test_a_promise_never_shortens_one_that_stands(orm: ORMService, fence: Fence):
     row = await stored(orm, lease_until=100)
     promised = await fence.promise(row, 2, due_s=None)
     assert promised is not None
@@ -158,7 +153,7 @@ async def test_a_promise_never_shortens_one_that_stands(orm: ORMService, fence: 
     [{"run_id": "x"}, {"replication_id": "x"}, {"generation": "x"}, {"ready": False}],
 )
 async def test_nothing_is_promised_for_a_row_that_has_changed(
-    orm: ORMService, fence: SqlFence, changed: dict[str, Any], due_s: float | None
+    orm: ORMService, fence: Fence, changed: dict[str, Any], due_s: float | None
 ):
     row = await stored(orm)
     before = await stored(orm, **changed)
@@ -166,14 +161,14 @@ async def test_nothing_is_promised_for_a_row_that_has_changed(
     assert same(await row_of(orm), before)
 
 
-async def test_a_pass_is_due_when_less_than_that_is_left_of_the_lease(orm: ORMService, fence: SqlFence):
+async def test_a_pass_is_due_when_less_than_that_is_left_of_the_lease(orm: ORMService, fence: Fence):
     row = await stored(orm, lease_until=10)
     assert await fence.promise(row, 2, due_s=9) is None
     assert same(await row_of(orm), row)
     assert await fence.promise(msgspec.structs.replace(row, passes_started=0), 2, due_s=11) is not None
 
 
-async def test_one_that_is_asked_for_is_made_unless_another_began_meanwhile(orm: ORMService, fence: SqlFence):
+async def test_one_that_is_asked_for_is_made_unless_another_began_meanwhile(orm: ORMService, fence: Fence):
     row = await stored(orm, lease_until=10)
     assert await fence.promise(row, 2, due_s=None) is not None
     before = await row_of(orm)
@@ -182,10 +177,10 @@ async def test_one_that_is_asked_for_is_made_unless_another_began_meanwhile(orm:
     assert await fence.promise(before, 2, due_s=None) is not None
 
 
-async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: SqlFence):
+async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: Fence):
     others = FenceId(ID.read_model, "other"), FenceId("test:Shelves", ID.declaration)
     row = await stored(orm)
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         stored_row = (await connection.execute(sa.select(FENCE))).mappings().one()
         for other in others:
             await connection.execute(sa.insert(FENCE).values({**stored_row, **other._asdict()}))
@@ -200,7 +195,7 @@ async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: SqlFence):
         assert same(await row_of(orm, other), its)
 
 
-async def test_who_is_at_work_is_left_alone_until_it_gives_no_sign_any_more(orm: ORMService, fence: SqlFence):
+async def test_who_is_at_work_is_left_alone_until_it_gives_no_sign_any_more(orm: ORMService, fence: Fence):
     """What it brings in would be read and written by all the others as well."""
     row = await stored(orm)
     claimed = await fence.claim(row, 5)
@@ -220,7 +215,7 @@ async def test_who_is_at_work_is_left_alone_until_it_gives_no_sign_any_more(orm:
     [{"lease_until": 5}, {"building_until": 5}, {"generation": "x"}, {"ready": False}, {"run_id": "x"}],
 )
 async def test_work_is_claimed_only_while_nobody_promises_or_is_at_it(
-    orm: ORMService, fence: SqlFence, changed: dict[str, Any]
+    orm: ORMService, fence: Fence, changed: dict[str, Any]
 ):
     row = await stored(orm)
     before = await stored(orm, **changed)
@@ -232,18 +227,18 @@ async def test_work_is_claimed_only_while_nobody_promises_or_is_at_it(
 
 
 async def raced(
-    orm: ORMService, calls: Collection[Callable[[SqlFence], Awaitable[Any]]], between: Any = None
+    orm: ORMService, calls: Collection[Callable[[Fence], Awaitable[Any]]], between: Any = None
 ) -> list[Any]:
     """What the calls return that all have to wait for a writer, each over connections of its own.
 
     ``between`` is a statement of that writer.
     """
-    url = orm.engines.writer.url.render_as_string(hide_password=False)
+    url = orm.database.writer.url.render_as_string(hide_password=False)
     others = [ORMService(config(url)) for _ in calls]
     for other in others:
         await other.init()
         await fence_over(other).rows()
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.update(FENCE).values(tables=FENCE.c.tables))
         racing = [
             asyncio.ensure_future(call(fence_over(other))) for call, other in zip(calls, others, strict=True)
@@ -259,14 +254,14 @@ async def raced(
 
 
 @pytest.mark.parametrize("due_s", [None, 1])
-async def test_of_two_promises_at_once_one_wins(orm: ORMService, fence: SqlFence, due_s: float | None):
+async def test_of_two_promises_at_once_one_wins(orm: ORMService, fence: Fence, due_s: float | None):
     row = await stored(orm)
     results = await raced(orm, [lambda f: f.promise(row, 2, due_s)] * 2)
     assert sorted(result is None for result in results) == [False, True]
     assert (await row_of(orm)).passes_started == 6
 
 
-async def test_of_two_moves_at_once_one_wins(orm: ORMService, fence: SqlFence):
+async def test_of_two_moves_at_once_one_wins(orm: ORMService, fence: Fence):
     row = await stored(orm)
     results = await raced(
         orm,
@@ -279,7 +274,7 @@ async def test_of_two_moves_at_once_one_wins(orm: ORMService, fence: SqlFence):
     assert same(await row_of(orm), won)
 
 
-async def test_a_promise_or_a_move_that_had_to_wait_judges_the_row_anew(orm: ORMService, fence: SqlFence):
+async def test_a_promise_or_a_move_that_had_to_wait_judges_the_row_anew(orm: ORMService, fence: Fence):
     """READ COMMITTED; and the time of SQL's clock is that after the wait."""
     row = await stored(orm)
     longer = sa.update(FENCE).values(lease_until=FENCE.c.lease_until + 100)
@@ -302,7 +297,7 @@ async def test_a_promise_or_a_move_that_had_to_wait_judges_the_row_anew(orm: ORM
 # complete
 
 
-async def test_a_pass_that_is_done_brings_cursor_and_number_forward(orm: ORMService, fence: SqlFence):
+async def test_a_pass_that_is_done_brings_cursor_and_number_forward(orm: ORMService, fence: Fence):
     row = await stored(orm, ready=False)
     promised = await fence.promise(row, 2, due_s=None)
     assert promised is not None
@@ -328,7 +323,7 @@ async def test_a_pass_that_is_done_brings_cursor_and_number_forward(orm: ORMServ
     ],
 )
 async def test_the_cursor_never_goes_back(
-    orm: ORMService, fence: SqlFence, stored_cursor: Snapshot | None, given: Snapshot, wins: bool
+    orm: ORMService, fence: Fence, stored_cursor: Snapshot | None, given: Snapshot, wins: bool
 ):
     held: dict[str, Any] = {}
     if stored_cursor is not None:
@@ -341,7 +336,7 @@ async def test_the_cursor_never_goes_back(
     assert await stamp_of(orm) == expected.stamp
 
 
-async def test_the_number_of_completed_passes_never_goes_back(orm: ORMService, fence: SqlFence):
+async def test_the_number_of_completed_passes_never_goes_back(orm: ORMService, fence: Fence):
     row = await stored(orm, passes_started=9, passes_completed=8)
     for number, expected in [(7, 8), (9, 9), (8, 9)]:
         assert await fence.complete(msgspec.structs.replace(row, passes_started=number), Snapshot(1, 1))
@@ -350,7 +345,7 @@ async def test_the_number_of_completed_passes_never_goes_back(orm: ORMService, f
 
 @pytest.mark.parametrize("changed", [{"run_id": "x"}, {"replication_id": "x"}, {"generation": "x"}])
 async def test_a_pass_over_another_generation_or_redis_completes_nothing(
-    orm: ORMService, fence: SqlFence, changed: dict[str, Any]
+    orm: ORMService, fence: Fence, changed: dict[str, Any]
 ):
     row = await stored(orm, passes_started=9)
     before = await stored(orm, ready=False, **changed)
@@ -361,7 +356,7 @@ async def test_a_pass_over_another_generation_or_redis_completes_nothing(
 # move
 
 
-async def test_a_move_begins_a_generation_with_the_cursor_of_its_moment(orm: ORMService, fence: SqlFence):
+async def test_a_move_begins_a_generation_with_the_cursor_of_its_moment(orm: ORMService, fence: Fence):
     for title in "TU":
         await orm.create(Book, title=title, author="A")
     row = await stored(orm, cursor="900:900:", cursor_stamp=Snapshot(900, 900).stamp)
@@ -382,7 +377,7 @@ async def test_a_move_begins_a_generation_with_the_cursor_of_its_moment(orm: ORM
 
 
 async def stamp_of(orm: ORMService) -> int:
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         return int((await connection.execute(sa.select(FENCE.c.cursor_stamp))).scalar_one())
 
 
@@ -401,10 +396,10 @@ async def test_the_cursor_of_a_move_has_the_transactions_that_are_open(postgres_
 
 @pytest.mark.parametrize("changed", [{"generation": "x"}, {"lease_until": 5}, {"building_until": 5}])
 async def test_nothing_is_moved_under_a_lease_a_builder_or_another_generation(
-    orm: ORMService, fence: SqlFence, changed: dict[str, Any]
+    orm: ORMService, fence: Fence, changed: dict[str, Any]
 ):
     row = await stored(orm)
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.delete(FENCE))
     await stored(orm, **changed)
     (before,) = await fence.rows()
@@ -413,7 +408,7 @@ async def test_nothing_is_moved_under_a_lease_a_builder_or_another_generation(
     assert same(after, before)
 
 
-async def test_a_planned_move_need_not_wait_for_the_lease(orm: ORMService, fence: SqlFence):
+async def test_a_planned_move_need_not_wait_for_the_lease(orm: ORMService, fence: Fence):
     row = await stored(orm, lease_until=60)
     cursor = Snapshot(3, 7, (4, 5))
     await fence.begin_rebuild(row, "h", building_s=5)
@@ -433,7 +428,7 @@ async def test_a_planned_move_need_not_wait_for_the_lease(orm: ORMService, fence
     ],
 )
 async def test_a_planned_move_is_off_when_anything_else_has_changed(
-    orm: ORMService, fence: SqlFence, changed: dict[str, Any]
+    orm: ORMService, fence: Fence, changed: dict[str, Any]
 ):
     row = await stored(orm)
     before = await stored(orm, **changed)
@@ -443,7 +438,7 @@ async def test_a_planned_move_is_off_when_anything_else_has_changed(
     assert same(await row_of(orm, beside.id), beside), "nor is the rebuild's row gone"
 
 
-async def test_the_row_of_a_rebuild_has_a_cursor_and_promises_nothing(orm: ORMService, fence: SqlFence):
+async def test_the_row_of_a_rebuild_has_a_cursor_and_promises_nothing(orm: ORMService, fence: Fence):
     row = await stored(orm, lease_until=60)
     before = await fence.snapshot()
     beside = await fence.begin_rebuild(row, "h", building_s=5)
@@ -461,12 +456,12 @@ async def test_the_row_of_a_rebuild_has_a_cursor_and_promises_nothing(orm: ORMSe
     assert same((await fence.rows())[0], row)
 
 
-async def test_a_planned_move_is_off_when_the_rebuild_was_given_up(orm: ORMService, fence: SqlFence):
+async def test_a_planned_move_is_off_when_the_rebuild_was_given_up(orm: ORMService, fence: Fence):
     """The log is not kept for its cursor any more."""
     row = await stored(orm)
     for row_is_gone in (False, True):
         beside = await fence.begin_rebuild(row, "h", building_s=5)
-        async with orm.engines.writer.begin() as connection:
+        async with orm.database.writer.begin() as connection:
             its_row = FENCE.c.declaration == beside.id.declaration
             closed = sa.update(FENCE).where(its_row).values(generation="", cursor=None)
             await connection.execute(sa.delete(FENCE).where(its_row) if row_is_gone else closed)
@@ -480,7 +475,7 @@ async def test_a_planned_move_is_off_when_the_rebuild_was_given_up(orm: ORMServi
 # keep_building, forget
 
 
-async def test_a_builder_says_that_it_is_still_at_it(orm: ORMService, fence: SqlFence):
+async def test_a_builder_says_that_it_is_still_at_it(orm: ORMService, fence: Fence):
     row = await stored(orm)
     assert await fence.keep_building(row, 5)
     after = await row_of(orm)
@@ -492,7 +487,7 @@ async def test_a_builder_says_that_it_is_still_at_it(orm: ORMService, fence: Sql
     assert same(await row_of(orm), before)
 
 
-async def test_a_row_that_nobody_keeps_is_forgotten(orm: ORMService, fence: SqlFence):
+async def test_a_row_that_nobody_keeps_is_forgotten(orm: ORMService, fence: Fence):
     row = await stored(orm)
     assert await fence.forget(row)
     assert await fence.rows() == []
@@ -503,7 +498,7 @@ async def test_a_row_that_nobody_keeps_is_forgotten(orm: ORMService, fence: SqlF
     "changed",
     [{"lease_until": 5}, {"lease_until": -0.5}, {"building_until": 5}, {"generation": "x"}],
 )
-async def test_a_row_that_is_kept_is_not_forgotten(orm: ORMService, fence: SqlFence, changed: dict[str, Any]):
+async def test_a_row_that_is_kept_is_not_forgotten(orm: ORMService, fence: Fence, changed: dict[str, Any]):
     row = await stored(orm, lease_until=-10)
     before = await stored(orm, **{"lease_until": -10} | changed)
     if changed != {"lease_until": -0.5}:
@@ -516,7 +511,7 @@ async def test_a_row_that_is_kept_is_not_forgotten(orm: ORMService, fence: SqlFe
 
 
 async def read(
-    fence: SqlFence, cursor: Snapshot, tables: Collection[str] = TABLES
+    fence: Fence, cursor: Snapshot, tables: Collection[str] = TABLES
 ) -> tuple[list[Any], Snapshot]:
     """The titles of the changes that the cursor has not seen, and the next cursor."""
     part = await fence.changes(tables, cursor, 1000)
@@ -551,7 +546,7 @@ class open_transaction:  # noqa: N801
     """A transaction of somebody else that has written, and is not over."""
 
     def __init__(self, orm: ORMService) -> None:
-        self._connection = orm.engines.writer.connect()
+        self._connection = orm.database.writer.connect()
 
     async def __aenter__(self) -> int:
         await self._connection.start()
@@ -563,7 +558,7 @@ class open_transaction:  # noqa: N801
         await self._connection.close()
 
 
-async def test_a_pass_reads_what_its_cursor_has_not_seen_and_only_once(orm: ORMService, fence: SqlFence):
+async def test_a_pass_reads_what_its_cursor_has_not_seen_and_only_once(orm: ORMService, fence: Fence):
     cursor = await fence.snapshot()
     assert await read(fence, cursor) == ([], cursor)
     await orm.create(Book, title="T", author="A")
@@ -576,7 +571,7 @@ async def test_a_pass_reads_what_its_cursor_has_not_seen_and_only_once(orm: ORMS
     assert await read(fence, cursor) == ([], await fence.snapshot())
 
 
-async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMService, fence: SqlFence):
+async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMService, fence: Fence):
     cursor = await fence.snapshot()
     made: list[Change] = []
 
@@ -603,7 +598,7 @@ async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMServic
 
 
 async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_address(
-    orm: ORMService, fence: SqlFence
+    orm: ORMService, fence: Fence
 ):
     _, cursor = await read(fence, NOTHING)
     made: list[Change] = []
@@ -626,7 +621,7 @@ async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_ad
 
 
 async def test_a_sight_lists_the_changes_of_others_and_takes_ones_own_for_granted(
-    orm: ORMService, fence: SqlFence
+    orm: ORMService, fence: Fence
 ):
     """Again and again, in either of the two ways in which it is read."""
     await stored(orm)
@@ -682,7 +677,7 @@ async def test_a_sight_that_could_not_read_all_says_so_whatever_of_it_is_left_ou
         await orm.create(Book, title="T", author="A")
         since = (await fence.sight(EVERYTHING)).snapshot
         names = [column.name for column in LOG.columns if column.name not in ("position", "transaction")]
-        async with orm.engines.writer.connect() as big:
+        async with orm.database.writer.connect() as big:
             many = sa.select(
                 *(LOG.c[name] for name in names), sa.func.generate_series(1, MOST_ENTRIES)
             ).subquery()
@@ -726,9 +721,9 @@ async def test_positions_and_transactions_are_those_of_the_log(orm: ORMService):
         made.extend(unit.changes)
 
     await orm.units.run(work, new_context())
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         log = (await connection.execute(sa.text('SELECT position, "transaction" FROM diptych_log'))).all()
-    if orm.engines.name == "sqlite":
+    if orm.database.name == "sqlite":
         assert [(change.position, change.transaction) for change in made] == [(1, 1), (2, 2)]
         assert [row[1] for row in log] == [None, None]
     else:
@@ -736,7 +731,7 @@ async def test_positions_and_transactions_are_those_of_the_log(orm: ORMService):
         assert made[0].transaction == made[1].transaction > 0
 
 
-async def test_only_the_tables_asked_for_are_read(orm: ORMService, fence: SqlFence):
+async def test_only_the_tables_asked_for_are_read(orm: ORMService, fence: Fence):
     cursor = await fence.snapshot()
     await orm.create(Book, title="T", author="A")
     await orm.create(Line, order_number="a", position=1, product="P")
@@ -753,7 +748,7 @@ async def test_a_table_that_this_process_does_not_know_is_refused(orm: ORMServic
         await fence.changes(["books", "order_lines"], cursor, 1)
 
 
-async def test_a_part_is_followed_by_the_rest_of_the_same_snapshot(orm: ORMService, fence: SqlFence):
+async def test_a_part_is_followed_by_the_rest_of_the_same_snapshot(orm: ORMService, fence: Fence):
     cursor = await fence.snapshot()
     for title in "abcde":
         await orm.create(Book, title=title, author="A")
@@ -772,7 +767,7 @@ async def test_a_part_is_followed_by_the_rest_of_the_same_snapshot(orm: ORMServi
     assert (await read(fence, part.snapshot))[0] == ["later"]
 
 
-async def test_a_part_that_is_exactly_full_has_no_more(orm: ORMService, fence: SqlFence):
+async def test_a_part_that_is_exactly_full_has_no_more(orm: ORMService, fence: Fence):
     cursor = await fence.snapshot()
     for title in "ab":
         await orm.create(Book, title=title, author="A")
@@ -781,12 +776,12 @@ async def test_a_part_that_is_exactly_full_has_no_more(orm: ORMService, fence: S
 
 
 async def test_a_log_whose_last_rows_are_deleted_does_not_turn_the_snapshot_back(
-    orm: ORMService, fence: SqlFence
+    orm: ORMService, fence: Fence
 ):
     for title in "ab":
         await orm.create(Book, title=title, author="A")
     before = await fence.snapshot()
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.text("DELETE FROM diptych_log"))
     after = await fence.snapshot()
     assert after.stamp >= before.stamp
@@ -796,11 +791,11 @@ async def test_a_log_whose_last_rows_are_deleted_does_not_turn_the_snapshot_back
 
 
 async def rewrite(orm: ORMService, assignments: str, **values: Any) -> None:
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.text(f"UPDATE diptych_log SET {assignments}"), values)
 
 
-async def test_of_a_blanked_row_the_kind_is_left(orm: ORMService, fence: SqlFence):
+async def test_of_a_blanked_row_the_kind_is_left(orm: ORMService, fence: Fence):
     cursor = await fence.snapshot()
     await orm.create(Book, title="T", author="A")
     await orm.update(Book, 1, title="U")
@@ -812,7 +807,7 @@ async def test_of_a_blanked_row_the_kind_is_left(orm: ORMService, fence: SqlFenc
 
 
 async def test_an_image_of_another_version_of_the_application_is_read_as_far_as_it_goes(
-    orm: ORMService, fence: SqlFence
+    orm: ORMService, fence: Fence
 ):
     """A column that is not there, one that is not known, and one of another type."""
     cursor = await fence.snapshot()
@@ -894,7 +889,7 @@ async def test_a_foreign_transaction_that_is_open_for_long_has_nothing_read_twic
 
 @pytest.mark.parametrize("limit", [3, 1000])
 async def test_consecutive_passes_read_everything_once_while_others_write(
-    orm: ORMService, fence: SqlFence, limit: int
+    orm: ORMService, fence: Fence, limit: int
 ):
     chance, cursor = random.Random(1), await fence.snapshot()
     seen: list[int] = []
@@ -905,7 +900,7 @@ async def test_consecutive_passes_read_everything_once_while_others_write(
             async def work(_unit: object, number: int = number) -> None:
                 for part in range(chance.randrange(1, 4)):
                     await orm.create(Book, title=f"{writer} {number} {part}", author="A")
-                    if orm.engines.name == "postgresql":
+                    if orm.database.name == "postgresql":
                         await asyncio.sleep(chance.choice([0, 0, 0.01, 0.03]))
                 if chance.random() < 0.2:
                     raise RuntimeError
@@ -927,7 +922,7 @@ async def test_consecutive_passes_read_everything_once_while_others_write(
         await asyncio.sleep(0.005)
     await writers
     cursor = await carry()
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         positions = (await connection.execute(sa.text("SELECT position FROM diptych_log"))).scalars().all()
     assert sorted(seen) == sorted(positions)
     assert len(positions) > 50
@@ -954,15 +949,15 @@ async def fill(orm: ORMService) -> None:
             FROM generate_series(1, {LOGGED}) i
         """,
     }
-    async with orm.engines.writer.begin() as connection:
-        await connection.execute(sa.text(insert[orm.engines.name]))
+    async with orm.database.writer.begin() as connection:
+        await connection.execute(sa.text(insert[orm.database.name]))
 
 
 async def plan(orm: ORMService, statement: Any, **values: Any) -> str:
-    dialect = orm.engines.keeper.dialect
+    dialect = orm.database.keeper.dialect
     text = statement.params(values).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
-    how = "EXPLAIN QUERY PLAN" if orm.engines.name == "sqlite" else "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF)"
-    async with orm.engines.keeper.connect() as connection:
+    how = "EXPLAIN QUERY PLAN" if orm.database.name == "sqlite" else "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF)"
+    async with orm.database.keeper.connect() as connection:
         rows = (await connection.exec_driver_sql(f"{how} {text}")).all()
     return "\n".join(str(row[-1]) for row in rows)
 
@@ -976,11 +971,11 @@ async def test_a_pass_on_postgresql_reads_only_the_end_of_the_log(postgres_url: 
     """By the index on `transaction`, also while a foreign transaction is open for long, and before any ANALYZE."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
-        async with orm.engines.keeper.connect() as connection:
+        async with orm.database.keeper.connect() as connection:
             await connection.execute(sa.text("ALTER TABLE diptych_log SET (autovacuum_enabled = off)"))
         await fill(orm)
         if analyzed:
-            async with orm.engines.keeper.connect() as connection:
+            async with orm.database.keeper.connect() as connection:
                 await connection.execute(sa.text("ANALYZE diptych_log"))
         fence, statements = fence_over(orm), LOG_STATEMENTS["postgresql"]
         async with open_transaction(orm), open_transaction(orm):
@@ -1030,8 +1025,8 @@ async def test_a_pass_on_sqlite_reads_only_the_end_of_the_log(sqlite_url: str):
 async def test_on_sqlite_the_fence_goes_before_the_commands_that_wait(sqlite_url: str):
     async with ORMService(config(sqlite_url)) as orm:
         row, came = await stored(orm), []
-        turns, fence = orm.engines.turns, fence_over(orm)
-        assert turns is not None
+        assert isinstance(orm.database, SqliteDatabase)
+        turns, fence = orm.database.write_lock, fence_over(orm)
 
         async def command() -> None:
             async with turns.take():
@@ -1054,11 +1049,11 @@ async def test_on_sqlite_the_fence_goes_before_the_commands_that_wait(sqlite_url
 async def test_a_writer_that_holds_sqlite_for_too_long_is_told(sqlite_url: str):
     async with ORMService(config(sqlite_url, database_timeout_ms=100)) as orm:
         row = await stored(orm)
-        assert orm.engines.turns is not None
-        async with orm.engines.turns.take():
+        assert isinstance(orm.database, SqliteDatabase)
+        async with orm.database.write_lock.take():
             with pytest.raises(DatabaseBusyError, match="held SQLite's only writer"):
                 await fence_over(orm).promise(row, 2, None)
-        other = sqlite3.connect(orm.engines.reader.url.database or "", isolation_level=None)
+        other = sqlite3.connect(orm.database.reader.url.database or "", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusyError):
             await fence_over(orm).promise(row, 2, None)
@@ -1066,7 +1061,7 @@ async def test_a_writer_that_holds_sqlite_for_too_long_is_told(sqlite_url: str):
         assert await fence_over(orm).promise(row, 2, None) is not None
 
 
-async def test_a_write_that_is_cancelled_leaves_the_writer_free(orm: ORMService, fence: SqlFence):
+async def test_a_write_that_is_cancelled_leaves_the_writer_free(orm: ORMService, fence: Fence):
     row = await stored(orm)
     for wait in range(12):
         task = asyncio.create_task(fence.promise(row, 2, None))
@@ -1086,9 +1081,9 @@ async def test_a_database_is_told_from_another_and_from_a_copy_put_back(
     database_url: str, postgres_server: PostgresServer, tmp_path: Path
 ):
     async with ORMService(config(database_url)) as orm:
-        first = orm.engines.identity
+        first = orm.database.identity
     async with ORMService(config(database_url)) as orm:
-        assert orm.engines.identity == first != ""
+        assert orm.database.identity == first != ""
     if database_url.startswith("sqlite"):
         shutil.copy(tmp_path / "test.db", tmp_path / "copy.db")
         (tmp_path / "copy.db").replace(tmp_path / "test.db")
@@ -1097,7 +1092,7 @@ async def test_a_database_is_told_from_another_and_from_a_copy_put_back(
         postgres_server.drop_database(name)
         postgres_server.execute(f"CREATE DATABASE {name}")
     async with ORMService(config(database_url)) as orm:
-        assert orm.engines.identity not in (first, "")
+        assert orm.database.identity not in (first, "")
 
 
 async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
@@ -1105,7 +1100,7 @@ async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
 ):
     name = postgres_url.rpartition("/")[2]
     async with ORMService(config(postgres_url)) as orm:
-        whole = orm.engines.identity.split(":")
+        whole = orm.database.identity.split(":")
     role = f"role_{name}"
     postgres_server.execute(f"CREATE ROLE {role} LOGIN")
     url = postgres_url.replace("postgres@", f"{role}@")
@@ -1113,10 +1108,10 @@ async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
         for what in ("SCHEMA public", "ALL TABLES IN SCHEMA public"):
             postgres_server.execute(f"GRANT ALL ON {what} TO {role}", name)
         async with ORMService(config(url)) as orm:
-            assert orm.engines.identity.split(":") == whole
+            assert orm.database.identity.split(":") == whole
         postgres_server.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", name)
         async with ORMService(config(url)) as orm:
-            assert orm.engines.identity.split(":") == ["", *whole[1:]]
+            assert orm.database.identity.split(":") == ["", *whole[1:]]
     finally:
         postgres_server.execute(f"DROP OWNED BY {role}", name)
         postgres_server.execute(f"DROP ROLE {role}")
@@ -1134,7 +1129,7 @@ async def test_a_promoted_server_is_another_database_at_once():
         name = server.create_database()
         async with ORMService(config(server.url_of(name))) as orm:
             fence = fence_over(orm, Book)
-            before = orm.engines.identity
+            before = orm.database.identity
             server.stop()
             for call in (
                 fence.rows(),
@@ -1148,7 +1143,7 @@ async def test_a_promoted_server_is_another_database_at_once():
             server.start()
             server.execute("SELECT pg_promote()")
             await fence.rows()
-            after = orm.engines.identity
+            after = orm.database.identity
             assert (after == before, after.split(":")[0]) == (False, before.split(":")[0])
 
 
@@ -1158,7 +1153,7 @@ async def test_a_promoted_server_is_another_database_at_once():
 class Ear:
     """What a process hears."""
 
-    def __init__(self, fence: SqlFence) -> None:
+    def __init__(self, fence: Fence) -> None:
         self.heard: asyncio.Queue[tuple[FenceId, int]] = asyncio.Queue()
         fence.on_asked(lambda fence, after: self.heard.put_nowait((fence, after)))
 
@@ -1170,7 +1165,7 @@ class Ear:
 @pytest.fixture
 async def other(orm: ORMService) -> AsyncIterator[ORMService]:
     """Another process over the same database."""
-    url = orm.engines.writer.url.render_as_string(hide_password=False)
+    url = orm.database.writer.url.render_as_string(hide_password=False)
     async with ORMService(config(url)) as other:
         yield other
 
@@ -1183,7 +1178,7 @@ async def test_others_hear_what_is_asked(orm: ORMService, other: ORMService):
     strange = FenceId("test:Ünd \"so\" 'weiter'", "x")
     await asking.ask(ID, 7)
     await asking.ask(strange, 0)
-    if orm.engines.name == "postgresql":
+    if orm.database.name == "postgresql":
         assert [await ear.next(), await ear.next()] == [(ID, 7), (strange, 0)]
     assert own.heard.empty()
     assert ear.heard.empty()
@@ -1197,7 +1192,7 @@ async def test_it_is_heard_again_after_the_connection_broke(postgres_url: str):
         asking, asked = fence_over(orm, Book), fence_over(other, Book)
         ear = Ear(asked)
         await asked.listen()
-        async with orm.engines.keeper.connect() as connection:
+        async with orm.database.keeper.connect() as connection:
             for strange in ("of somebody else", '["a", "b", "c"]', '["test:Books", "1", "7", "x"]'):
                 await connection.execute(sa.text("SELECT pg_notify('diptych', :it)"), {"it": strange})
             await connection.execute(
@@ -1221,7 +1216,7 @@ async def test_closing_gives_the_connection_back(postgres_url: str):
         await fence.close()
         await fence.listen()
         count = sa.text("SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'")
-        async with orm.engines.reader.connect() as connection:
+        async with orm.database.reader.connect() as connection:
             assert (await connection.execute(count)).scalar_one() == 1
             await fence.close()
             while (await connection.execute(count)).scalar_one():  # noqa: ASYNC110 - nothing tells

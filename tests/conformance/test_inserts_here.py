@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import ConstraintError, DuplicateError, ORMService
-from diptych.write import log, statements
+from diptych.log import table as log
+from diptych.write import statements
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Defaults, Kinds, Shelf, Size
 
@@ -48,7 +49,7 @@ def watched(orm: ORMService) -> list[str]:
     """What the engine executes from now on."""
     seen: list[str] = []
     sa.event.listen(
-        orm.engines.writer.sync_engine, "after_cursor_execute", lambda *call: seen.append(call[2])
+        orm.database.writer.sync_engine, "after_cursor_execute", lambda *call: seen.append(call[2])
     )
     return seen
 
@@ -69,7 +70,7 @@ async def test_values_of_every_type_are_stored_and_returned_as_an_engine_does(or
     assert any(statement.startswith("INSERT INTO kinds") for statement in seen)
     names = [column.key for column in Kinds.__table__.columns if column.key != "id"]
     assert [getattr(here, name) for name in names] == [getattr(by_engine, name) for name in names]
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         raw = f"SELECT {', '.join(names)} FROM kinds"
         first, second = (await connection.execute(sa.text(raw))).all()
         images = (await connection.execute(sa.text("SELECT image, recorded_at FROM diptych_log"))).all()
@@ -85,7 +86,7 @@ async def test_errors_are_told_as_ever_and_leave_nothing(orm: ORMService):
     assert tuple(refused.value.columns) == ("title",)
     with pytest.raises(ConstraintError):
         await orm.create(Shelf, room="north", number=1, book_id=77)
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         assert (await connection.execute(sa.text("SELECT count(*) FROM diptych_log"))).scalar_one() == 1
 
 

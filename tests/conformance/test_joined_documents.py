@@ -30,14 +30,16 @@ from diptych import (
     code_point_text,
     join,
 )
-from diptych.ports import NOTHING, Change, LogPart, Row
+from diptych.aio.loop_budget import LoopBudget
+from diptych.fence.fence import Fence
+from diptych.log.change import Change, LogPart
+from diptych.log.snapshot import NOTHING
 from diptych.read.checks import joined_models
-from diptych.read.fallback import SqlFallback
-from diptych.read.pace import Pace
-from diptych.read.projection import Projection
-from diptych.write.fence import SqlFence
-from diptych.write.rows import SqlRows
-from diptych.write.view import view_of
+from diptych.read.compiled import CompiledReadModel
+from diptych.read.sql.fallback import SqlFallback
+from diptych.read.sql.rows import SqlRows
+from diptych.sql.description import Row
+from diptych.sql.view import view_of
 from tests.catalogue import eventually
 
 
@@ -108,24 +110,31 @@ class Cards:
     """The read model over an open database, as the composition root puts it together."""
 
     def __init__(self, orm: ORMService) -> None:
-        dialect = orm.engines.reader.dialect
+        dialect = orm.database.reader.dialect
         entity = orm.entity(Book)
         joined = {model: orm.entity(model).describe(dialect) for model in joined_models(BookCards)}
         self.orm = orm
-        self.projection = Projection(BookCards, entity.describe(dialect), joined)
-        self.rows = SqlRows(orm, entity, self.projection.key, self.projection.columns, self.projection.joins)
-        self.sql = SqlFallback(self.projection, self.rows, asyncio.Semaphore(5), Pace(), timeout_s=30)
+        self.compiled = CompiledReadModel(BookCards, entity.describe(dialect), joined)
+        self.rows = SqlRows(
+            orm.database,
+            orm.entity,
+            entity,
+            self.compiled.key,
+            self.compiled.columns,
+            self.compiled.joins,
+        )
+        self.sql = SqlFallback(self.compiled, self.rows, asyncio.Semaphore(5), LoopBudget(), timeout_s=30)
 
     async def bodies(self, column: str, values: list[Any], batch_size: int = 100) -> list[bytes]:
         return [
-            self.projection.body(row) for rows in await self.found(column, values, batch_size) for row in rows
+            self.compiled.body(row) for rows in await self.found(column, values, batch_size) for row in rows
         ]
 
     async def batches(self, column: str, values: list[Any], batch_size: int) -> list[list[str]]:
         return [[row["title"] for row in rows] for rows in await self.found(column, values, batch_size)]
 
     async def found(self, column: str, values: list[Any], batch_size: int) -> list[list[Row]]:
-        async with view_of(self.orm.engines) as view:
+        async with view_of(self.orm.database) as view:
             return [rows async for rows in self.rows.rows_by(view, column, values, batch_size)]
 
 
@@ -190,16 +199,16 @@ async def test_every_way_to_read_gives_the_same_bytes(cards):
     assert await cards.sql.get("Lost") == LOST
     assert await cards.sql.get("Emma") is None
     page = b'{"items":[%s],"next":null}' % b",".join([DUNE, MESSIAH, LOST])
-    for index in cards.projection.lists:
+    for index in cards.compiled.lists:
         assert await cards.sql.page(index, None, 10) == (page, 0)
-    scanned = [cards.projection.body(row) async for rows in cards.rows.scan(2) for row in rows]
+    scanned = [cards.compiled.body(row) async for rows in cards.rows.scan(2) for row in rows]
     assert scanned == [DUNE, MESSIAH, LOST]
     assert await cards.bodies("title", ["Lost", "Dune", "Emma", "Dune Messiah"]) == [DUNE, MESSIAH, LOST]
 
 
 async def test_a_page_goes_on_after_a_cursor(cards):
     await add_books(cards.orm)
-    index = cards.projection.lists[0]
+    index = cards.compiled.lists[0]
     first = msgspec.json.decode((await cards.sql.page(index, None, 2)).body)
     _, place = index.place(first["next"])
     assert (await cards.sql.page(index, place, 2)).body == b'{"items":[%s],"next":null}' % LOST
@@ -249,7 +258,7 @@ async def test_many_values_and_many_rows_of_one_value_come_in_batches(cards):
 async def test_a_view_holds_the_log_and_the_rows_of_one_moment_while_others_write(cards):
     """However many statements read it, and whatever is created, moved and deleted in between."""
     await add_people(cards.orm)
-    fence = SqlFence(cards.orm.engines, {"books": cards.orm.entity(Book)}.get)
+    fence = Fence(cards.orm.database, {"books": cards.orm.entity(Book)}.get)
     writing = asyncio.gather(*(write_books(cards.orm, start) for start in (0, 100, 200)))
     snapshots = set()
     while not writing.done():
@@ -279,21 +288,21 @@ async def write_books(orm: ORMService, start: int) -> None:
 async def test_a_view_holds_nothing_back_once_it_is_left(cards):
     """Neither PostgreSQL's VACUUM nor SQLite's checkpoint waits for it."""
     await add_books(cards.orm)
-    async with view_of(cards.orm.engines) as view:
+    async with view_of(cards.orm.database) as view:
         assert [rows async for rows in cards.rows.rows_by(view, "author_id", [7], 9)]
         assert await holds_back(cards.orm)
     assert not await holds_back(cards.orm)
 
 
 async def holds_back(orm: ORMService) -> bool:
-    if orm.engines.name == "postgresql":
+    if orm.database.name == "postgresql":
         held = (
             "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid != pg_backend_pid()"
         )
-        async with orm.engines.reader.connect() as connection:
+        async with orm.database.reader.connect() as connection:
             return bool((await connection.execute(sa.text(held))).scalar_one())
     await orm.create(Person, name="in the write-ahead log")
-    with contextlib.closing(sqlite3.connect(str(orm.engines.writer.url.database))) as connection:
+    with contextlib.closing(sqlite3.connect(str(orm.database.writer.url.database))) as connection:
         _, logged, checkpointed = connection.execute("PRAGMA wal_checkpoint").fetchone()
     return bool(logged > checkpointed)
 
@@ -318,15 +327,15 @@ def test_the_rows_that_a_change_touches_are_all_whose_documents_it_alters(
             cards = Cards(orm)
             await refill(orm, people, books)
             old = {
-                row["title"]: cards.projection.body(row) async for rows in cards.rows.scan(9) for row in rows
+                row["title"]: cards.compiled.body(row) async for rows in cards.rows.scan(9) for row in rows
             }
             change = await change_person(orm, people, changed, moved)
             touched: set[str] = set()
             if change is not None:
-                for column, values in cards.projection.touched(change):
+                for column, values in cards.compiled.touched(change):
                     touched |= {t for batch in await cards.batches(column, values, 2) for t in batch}
             new = {
-                row["title"]: cards.projection.body(row) async for rows in cards.rows.scan(9) for row in rows
+                row["title"]: cards.compiled.body(row) async for rows in cards.rows.scan(9) for row in rows
             }
             assert {title for title in old if old[title] != new[title]} <= touched
             meant = set() if change is None else {changed, moved} if change.kind == "updated" else {changed}
@@ -336,7 +345,7 @@ def test_the_rows_that_a_change_touches_are_all_whose_documents_it_alters(
 
 
 async def refill(orm: ORMService, people: dict[int, str], books: dict[str, tuple[int, int | None]]) -> None:
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         for model in (Book, Person):
             await connection.execute(sa.delete(model))
     for number, name in people.items():
@@ -347,7 +356,7 @@ async def refill(orm: ORMService, people: dict[int, str], books: dict[str, tuple
 
 async def change_person(orm: ORMService, people: dict[int, str], number: int, moved: int) -> Change | None:
     """The change as it comes from the log: of the row before only what is unique."""
-    entity = orm.entity(Person).describe(orm.engines.reader.dialect)
+    entity = orm.entity(Person).describe(orm.database.reader.dialect)
     after = {"id": number, "name": "New", "born": None, "notes": None}
     if number not in people:
         await orm.create(Person, id=number, name="New")
@@ -450,8 +459,17 @@ class LeafletCards(ReadModel[Leaflet]):
 
 async def test_an_enum_is_not_joined_to_a_text(cards):
     """PostgreSQL would fail on every query."""
-    dialect = cards.orm.engines.reader.dialect
+    dialect = cards.orm.database.reader.dialect
     leaflet, language = cards.orm.entity(Leaflet), cards.orm.entity(Language)
-    projection = Projection(LeafletCards, leaflet.describe(dialect), {Language: language.describe(dialect)})
+    projection = CompiledReadModel(
+        LeafletCards, leaflet.describe(dialect), {Language: language.describe(dialect)}
+    )
     with pytest.raises(WiringError, match=r"leaflets\.language and languages\.code can't be joined"):
-        SqlRows(cards.orm, leaflet, projection.key, projection.columns, projection.joins)
+        SqlRows(
+            cards.orm.database,
+            cards.orm.entity,
+            leaflet,
+            projection.key,
+            projection.columns,
+            projection.joins,
+        )

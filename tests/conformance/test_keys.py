@@ -24,7 +24,7 @@ from diptych import (
     by,
     code_point_text,
 )
-from diptych.write.rows import SqlRows
+from diptych.read.sql.rows import SqlRows
 from tests.catalogue import answered_by
 
 
@@ -240,7 +240,7 @@ async def starts(database_url: str, key_type: Any, *statements: str) -> None:
     """Starts an application over a database in which these statements were executed."""
     orm = ORMService(ConfigService(environ={}, database_url=database_url))
     await orm.init()
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         for statement in statements:
             await connection.execute(sa.text(statement))
     await orm.close()
@@ -377,5 +377,5 @@ async def test_a_list_is_in_code_points_whatever_collation_the_database_has(post
     base, model = read_model_of(code_point_text())
     config = ConfigService(environ={}, database_url=postgres_url)
     async with Diptych(config, models=base, handlers=[], read_models=[model]) as app:
-        rows = SqlRows(app.orm, app.orm.entity(model.key.class_), "key", ["key"])
+        rows = SqlRows(app.orm.database, app.orm.entity, app.orm.entity(model.key.class_), "key", ["key"])
         assert 'ORDER BY keyed.key COLLATE "C"' in str(rows._new_page(["key"], goes_on=False))

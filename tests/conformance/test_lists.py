@@ -193,7 +193,7 @@ async def test_a_page_that_ends_on_a_text_longer_than_its_column_has_a_next_one(
     async with application(sqlite_url) as app:
         for number, name in enumerate(names):
             await app.orm.create(Event, **{**_event(random.Random(1), number), "name": f"{number}"})
-            async with app.orm.engines.writer.begin() as connection:
+            async with app.orm.database.writer.begin() as connection:
                 await connection.execute(sa.update(Event).where(Event.name == f"{number}").values(name=name))
         by_sql = await _names_one_by_one(app)
     async with application(sqlite_url, valkey.url) as app:

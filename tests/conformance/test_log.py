@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from diptych import Command, Diptych, DuplicateError, ORMService
 from diptych.context import request_scope
-from diptych.ports import Snapshot
-from diptych.write import fence_statements
-from diptych.write.retention import Retention
-from diptych.write.sql_words import WORDS
+from diptych.fence import statements as fence_statements
+from diptych.fence.statements import followers
+from diptych.log.dialect import DIALECTS
+from diptych.log.retention import Retention
+from diptych.log.snapshot import Snapshot
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Kinds, Line, Shelf
@@ -33,7 +34,7 @@ IMAGE = {
 
 async def log_of(orm: ORMService) -> list[dict[str, Any]]:
     """The rows of the log, their JSON decoded."""
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         rows = (
             (await connection.execute(sa.text("SELECT * FROM diptych_log ORDER BY position")))
             .mappings()
@@ -62,7 +63,7 @@ async def test_each_change_is_one_row_with_all_that_is_known_of_it(orm: ORMServi
     if isinstance(recorded_at, str):  # SQLite keeps it as text, in UTC
         recorded_at = datetime.datetime.fromisoformat(recorded_at).replace(tzinfo=datetime.UTC)
     assert started <= recorded_at <= datetime.datetime.now(datetime.UTC)
-    assert (row.pop("transaction") is None) == (orm.engines.name == "sqlite")
+    assert (row.pop("transaction") is None) == (orm.database.name == "sqlite")
     assert len(row.pop("command_id")) == 36
     assert row == {
         "position": 1,
@@ -218,7 +219,7 @@ async def test_the_position_of_a_deleted_row_is_never_drawn_again(orm: ORMServic
     """A reader that has seen position 2 would take the next row for one it has seen already."""
     await orm.create(Book, **BOOK)
     await orm.update(Book, 1, author="B")
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.text("DELETE FROM diptych_log WHERE position = 2"))
     await orm.update(Book, 1, author="C")
     assert parts(await log_of(orm), "position") == [1, 3]
@@ -242,7 +243,7 @@ async def test_positions_of_one_row_are_in_the_order_of_its_commits(orm: ORMServ
 
 async def age(orm: ORMService, days: dict[int, int]) -> None:
     """Makes the rows of the log at these positions so many days old."""
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         for position, old in days.items():
             at = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=old)
             table = sa.table(
@@ -269,13 +270,15 @@ async def aged(orm: ORMService) -> None:
 async def test_everything_is_kept_by_default(orm: ORMService):
     await aged(orm)
     before = await log_of(orm)
-    await Retention(orm.engines, config("unused.db")).run()
+    await Retention(orm.database, config("unused.db"), followers(orm.database.name)).run()
     assert await log_of(orm) == before
 
 
 async def test_rows_are_deleted_after_the_days_that_are_set(orm: ORMService):
     await aged(orm)
-    await Retention(orm.engines, config("unused.db", log_retention_days=10)).run()
+    await Retention(
+        orm.database, config("unused.db", log_retention_days=10), followers(orm.database.name)
+    ).run()
     assert parts(await log_of(orm), "position") == [3, 4]
 
 
@@ -284,11 +287,11 @@ async def test_personal_data_is_blanked_after_the_days_that_are_set(orm: ORMServ
     await aged(orm)
     before = await log_of(orm)
     settings = config("unused.db", log_personal_data_days=10)
-    await Retention(orm.engines, settings).run()
+    await Retention(orm.database, settings, followers(orm.database.name)).run()
     after = await log_of(orm)
     blank: dict[str, Any] = {"key": {}, "old_key": None, "image": None, "actor": None}
     assert after == [before[0] | blank, before[1] | blank, before[2], before[3]]
-    await Retention(orm.engines, settings).run()
+    await Retention(orm.database, settings, followers(orm.database.name)).run()
     assert await log_of(orm) == after
 
 
@@ -307,20 +310,20 @@ async def fence(
     orm: ORMService, *, seen: int, lease_ended_s: float, building_ended_s: float = 10 * HOUR_S
 ) -> None:
     """A fence row whose cursor has seen so many of the changes, and whose lease and builder ended so long ago."""
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         log = "SELECT transaction FROM diptych_log WHERE position = :next"
-        if orm.engines.name == "sqlite":
+        if orm.database.name == "sqlite":
             log = "SELECT :next"
         after = (await connection.execute(sa.text(log), {"next": seen + 1})).scalar_one()
         cursor = Snapshot(int(after), int(after))
-        now = (await connection.execute(sa.select(WORDS[orm.engines.name].now))).scalar_one()
+        now = (await connection.execute(sa.select(DIALECTS[orm.database.name].now))).scalar_one()
         values = {"lease_until": now - lease_ended_s, "building_until": now - building_ended_s}
         values |= {"cursor": str(cursor), "cursor_stamp": cursor.stamp}
         await connection.execute(sa.insert(fence_statements.FENCE).values(**FENCE, **values))
 
 
 async def generation_of(orm: ORMService) -> tuple[Any, ...]:
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         columns = "generation, ready, cursor, cursor_stamp, run_id, passes_completed"
         return tuple((await connection.execute(sa.text(f"SELECT {columns} FROM diptych_fence"))).one())
 
@@ -340,7 +343,7 @@ async def test_a_generation_that_nobody_keeps_is_over_before_the_log_loses_rows(
     """Its keeper, back after days, would miss these changes, and have Redis trusted without them."""
     await four_changes(orm)
     await fence(orm, seen=1, lease_ended_s=HOUR_S + 5)
-    await Retention(orm.engines, config("unused.db", **{setting: 10})).run()
+    await Retention(orm.database, config("unused.db", **{setting: 10}), followers(orm.database.name)).run()
     assert await generation_of(orm) == ("", False, None, 0, "r", 7)
     assert not [row for row in await log_of(orm) if row["image"] is not None]
 
@@ -356,7 +359,7 @@ async def test_what_a_generation_that_is_kept_has_not_carried_yet_stays(
     await four_changes(orm)
     await fence(orm, seen=2, **ended)
     before, kept = await generation_of(orm), (await log_of(orm))[2:]
-    await Retention(orm.engines, config("unused.db", **{setting: 10})).run()
+    await Retention(orm.database, config("unused.db", **{setting: 10}), followers(orm.database.name)).run()
     assert await generation_of(orm) == before
     assert [row for row in await log_of(orm) if row["image"] is not None] == kept
 
@@ -366,7 +369,7 @@ async def test_both_together_at_the_start_of_an_application(database_url: str):
     async with ORMService(config(database_url)) as orm:
         await orm.init(models=Base)
         await aged(orm)
-        retention = Retention(orm.engines, config("unused.db", **settings))
+        retention = Retention(orm.database, config("unused.db", **settings), followers(orm.database.name))
         await retention.run()
         assert parts(await log_of(orm), "position", "actor") == [(2, None), (3, "Ada"), (4, "Ada")]
         await retention.stop()

@@ -213,7 +213,7 @@ def values_for(number: int) -> dict[str, Any]:
 async def logged_and_selected(orm: ORMService, model: type) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """For each row its last image, as decoded, and what a select gives."""
     entity = orm.entity(model)
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         log = sa.text("SELECT image FROM diptych_log WHERE entity = :name ORDER BY position")
         images = [
             json.loads(text) for text in (await connection.execute(log, {"name": model.__name__})).scalars()
@@ -242,7 +242,7 @@ async def test_an_image_gives_back_what_a_select_gives(orm: ORMService):
 
 
 async def test_columns_say_whether_the_log_gives_them_back(orm: ORMService):
-    described = orm.entity(Everything).describe(orm.engines.reader.dialect)
+    described = orm.entity(Everything).describe(orm.database.reader.dialect)
     assert described.table == "every_type"
     assert {name for name, column in described.columns.items() if not column.logged} == NOT_LOGGED
 

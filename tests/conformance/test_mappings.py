@@ -41,7 +41,7 @@ from diptych import (
     WiringError,
 )
 from diptych.http import problem_for
-from diptych.write.log import LOG
+from diptych.log.table import LOG
 
 
 class Base(DeclarativeBase):
@@ -174,14 +174,14 @@ async def _opened(database_url: str, models: type) -> AsyncIterator[ORMService]:
 
 
 async def _sql(orm: ORMService, *statements: str) -> None:
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         for statement in statements:
             await connection.execute(sa.text(statement))
 
 
 async def _images(orm: ORMService) -> list[dict[str, Any]]:
     """What the log holds of all changes, in their order."""
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         rows = await connection.execute(sa.select(LOG.c.image).order_by(LOG.c.position))
         return [json.loads(image) for (image,) in rows]
 
@@ -678,7 +678,7 @@ async def test_the_orm_service_alone_tells_at_the_first_use(
 
 async def _column(orm: ORMService, model: type, name: str) -> list[Any]:
     """What all rows have in it."""
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         return sorted((await connection.execute(sa.select(getattr(model, name)))).scalars())
 
 
@@ -693,7 +693,7 @@ def _listening(target: Any, name: str, listener: Any, **options: Any) -> Iterato
 
 def _trigger(orm: ORMService, table: str, change: str) -> list[str]:
     """A trigger that changes a row once more, after each update of its name."""
-    if orm.engines.name == "sqlite":
+    if orm.database.name == "sqlite":
         return [
             f"CREATE TRIGGER again AFTER UPDATE OF name ON {table} BEGIN"
             f" UPDATE {table} SET {change} WHERE id = NEW.id; END"

@@ -356,7 +356,7 @@ async def test_a_relationship_that_is_not_loaded_says_so(orm: ORMService):
 
 async def _fill(orm: ORMService, count: int) -> None:
     rows = [{"id": i, "title": f"{i:05}", "author": "A", "stock_quantity": 0} for i in range(count)]
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         if rows:
             await connection.execute(sa.insert(Book), rows)
 
@@ -381,10 +381,10 @@ async def test_iterate_sees_every_row_in_order_while_the_table_changes(orm: ORMS
 
 async def test_iterate_holds_a_batch_in_memory_and_no_connection(orm: ORMService):
     await _fill(orm, 30)
-    pool = orm.engines.reader.pool
+    pool = orm.database.reader.pool
     fetched = []
     sa.event.listen(
-        orm.engines.reader.sync_engine, "after_cursor_execute", lambda *call: fetched.append(call[3])
+        orm.database.reader.sync_engine, "after_cursor_execute", lambda *call: fetched.append(call[3])
     )
     async for _ in orm.iterate(Book, batch_size=10):
         assert pool.checkedout() == 0  # type: ignore[attr-defined]
@@ -457,7 +457,7 @@ async def test_init_again_opens_the_other_database(tmp_path: Path):
 async def test_init_takes_a_path_or_a_url_of_sqlite(tmp_path: Path, prefix: str):
     path = tmp_path / "my database.db"
     async with _opened(f"{prefix}{path}") as orm:
-        assert orm.engines.name == "sqlite"
+        assert orm.database.name == "sqlite"
     assert path.exists()
 
 
@@ -478,8 +478,8 @@ async def test_init_takes_a_path_object(tmp_path: Path):
 @pytest.mark.parametrize("query", ["", "?sslmode=prefer&application_name=shop"])
 async def test_init_takes_the_usual_urls_of_postgresql(postgres_url: str, scheme: str, query: str):
     async with _opened(postgres_url.replace("postgresql", scheme, 1) + query) as orm:
-        assert orm.engines.name == "postgresql"
-        for engine in (orm.engines.reader, orm.engines.writer):
+        assert orm.database.name == "postgresql"
+        for engine in (orm.database.reader, orm.database.writer):
             async with engine.connect() as connection:
                 name = (await connection.execute(sa.text("SHOW application_name"))).scalar_one()
         assert name == ("shop" if query else "")

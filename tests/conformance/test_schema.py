@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 
 from diptych import ConfigService, ORMService, SchemaVersionError
-from diptych.write import schema
-from diptych.write.engines import Engines, close_engines, open_engines
+from diptych.sql import schema
+from diptych.sql.database import Database
+from diptych.sql.open import open_database
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
@@ -65,7 +66,7 @@ async def start_and_stop(database_url: str) -> None:
 
 async def state(database_url: str) -> dict[str, Any]:
     """Every table with its columns and indexes, the version, and the rows of the log."""
-    engines = open_engines(database_url, config(database_url))
+    database = open_database(database_url, config(database_url))
 
     def read(connection: sa.Connection) -> dict[str, Any]:
         inspector = sa.inspect(connection)
@@ -85,10 +86,10 @@ async def state(database_url: str) -> dict[str, Any]:
         return found
 
     try:
-        async with engines.reader.connect() as connection:
+        async with database.reader.connect() as connection:
             return await connection.run_sync(read)
     finally:
-        await close_engines(engines)
+        await database.close()
 
 
 async def test_a_fresh_database_gets_the_tables_of_both(database_url: str):
@@ -189,20 +190,20 @@ def first(tmp_path: Path) -> Path:
 async def test_the_first_version_gets_the_fence_and_keeps_its_log(
     database_url: str, first: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    engines = open_engines(database_url, config(database_url))
+    database = open_database(database_url, config(database_url))
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_MIGRATIONS", first)
-        await schema.prepare_schema(engines, Base.metadata)
+        await schema.prepare_schema(database, Base.metadata)
     columns = "entity, key, kind, version, image, command_id, recorded_at"
-    async with engines.writer.begin() as connection:
+    async with database.writer.begin() as connection:
         for title in "TU":
             await connection.execute(
                 sa.text(
                     f"INSERT INTO diptych_log ({columns}) VALUES ('Book', '{{}}', 'created', 1, :image, 'c', :at)"
                 ),
-                {"image": f'{{"title":"{title}"}}', "at": AT if engines.name == "postgresql" else str(AT)},
+                {"image": f'{{"title":"{title}"}}', "at": AT if database.name == "postgresql" else str(AT)},
             )
-    await close_engines(engines)
+    await database.close()
     before = await state(database_url)
     assert "diptych_fence" not in before
     orm = await started(database_url)
@@ -296,8 +297,8 @@ async def test_a_first_start_that_fails_leaves_an_empty_database(
 # How the databases are set up
 
 
-async def ask(engines: Engines, statement: str, *, of: str) -> Any:
-    async with getattr(engines, of).connect() as connection:
+async def ask(database: Database, statement: str, *, of: str) -> Any:
+    async with getattr(database, of).connect() as connection:
         return (await connection.execute(sa.text(statement))).scalar_one()
 
 
@@ -307,19 +308,19 @@ async def test_sqlite_is_durable_and_keeps_its_references(
 ):
     """WAL; synchronous=FULL (2) unless it is set otherwise; foreign keys on."""
     async with ORMService(config(sqlite_url, **setting)) as orm:
-        assert await ask(orm.engines, "PRAGMA journal_mode", of="writer") == "wal"
-        assert await ask(orm.engines, "PRAGMA foreign_keys", of="writer") == 1
-        assert await ask(orm.engines, "PRAGMA synchronous", of="writer") == value
-        assert await ask(orm.engines, "PRAGMA journal_mode", of="reader") == "wal"
-        assert await ask(orm.engines, "PRAGMA query_only", of="reader") == 1
-        assert await ask(orm.engines, "PRAGMA busy_timeout", of="writer") == 5000
+        assert await ask(orm.database, "PRAGMA journal_mode", of="writer") == "wal"
+        assert await ask(orm.database, "PRAGMA foreign_keys", of="writer") == 1
+        assert await ask(orm.database, "PRAGMA synchronous", of="writer") == value
+        assert await ask(orm.database, "PRAGMA journal_mode", of="reader") == "wal"
+        assert await ask(orm.database, "PRAGMA query_only", of="reader") == 1
+        assert await ask(orm.database, "PRAGMA busy_timeout", of="writer") == 5000
 
 
 async def test_a_unit_of_work_on_sqlite_begins_with_the_write_lock(sqlite_url: str):
     """BEGIN IMMEDIATE: nobody can write between the reading and the writing of a command."""
     async with ORMService(config(sqlite_url)) as orm:
         await orm.all(Book)
-        other = sqlite3.connect(orm.engines.reader.url.database or "", timeout=0, isolation_level=None)
+        other = sqlite3.connect(orm.database.reader.url.database or "", timeout=0, isolation_level=None)
 
         async def work(_unit: object) -> None:
             assert await orm.get(Book, 1) is None  # has only read
@@ -328,7 +329,7 @@ async def test_a_unit_of_work_on_sqlite_begins_with_the_write_lock(sqlite_url: s
 
         statements: list[str] = []
         sa.event.listen(
-            orm.engines.writer.sync_engine, "after_cursor_execute", lambda *call: statements.append(call[2])
+            orm.database.writer.sync_engine, "after_cursor_execute", lambda *call: statements.append(call[2])
         )
         await orm.units.run(work, new_context())
         assert statements[0] == "BEGIN IMMEDIATE"
@@ -339,33 +340,33 @@ async def test_a_unit_of_work_on_sqlite_begins_with_the_write_lock(sqlite_url: s
 async def test_units_of_work_on_postgresql_are_repeatable_and_durable(postgres_url: str):
     """Whatever the server's own defaults are: this one has synchronous_commit off."""
     async with ORMService(config(postgres_url)) as orm:
-        assert await ask(orm.engines, "SHOW transaction_isolation", of="writer") == "repeatable read"
-        assert await ask(orm.engines, "SHOW synchronous_commit", of="writer") == "on"
-        assert await ask(orm.engines, "SHOW synchronous_commit", of="reader") == "off"
-        assert await ask(orm.engines, "SHOW default_transaction_read_only", of="reader") == "on"
+        assert await ask(orm.database, "SHOW transaction_isolation", of="writer") == "repeatable read"
+        assert await ask(orm.database, "SHOW synchronous_commit", of="writer") == "on"
+        assert await ask(orm.database, "SHOW synchronous_commit", of="reader") == "off"
+        assert await ask(orm.database, "SHOW default_transaction_read_only", of="reader") == "on"
 
 
 async def test_what_the_hinge_promises_on_postgresql_is_durable(postgres_url: str):
     """And its statements judge rows anew that they waited for, whatever the server's own defaults are."""
     async with ORMService(config(postgres_url)) as orm:
-        assert await ask(orm.engines, "SHOW synchronous_commit", of="keeper") == "on"
-        assert await ask(orm.engines, "SHOW default_transaction_isolation", of="keeper") == "read committed"
-        assert await ask(orm.engines, "SHOW plan_cache_mode", of="keeper") == "force_custom_plan"
-        assert await ask(orm.engines, "SHOW default_transaction_read_only", of="keeper") == "off"
-        assert orm.engines.turns is None
+        assert await ask(orm.database, "SHOW synchronous_commit", of="keeper") == "on"
+        assert await ask(orm.database, "SHOW default_transaction_isolation", of="keeper") == "read committed"
+        assert await ask(orm.database, "SHOW plan_cache_mode", of="keeper") == "force_custom_plan"
+        assert await ask(orm.database, "SHOW default_transaction_read_only", of="keeper") == "off"
+        assert not orm.database.has_one_writer
 
 
 async def test_the_hinge_on_sqlite_writes_only_through_the_one_writer(sqlite_url: str):
     async with ORMService(config(sqlite_url)) as orm:
-        assert await ask(orm.engines, "PRAGMA query_only", of="keeper") == 1
-        assert await ask(orm.engines, "PRAGMA journal_mode", of="keeper") == "wal"
-        assert orm.engines.turns is not None
+        assert await ask(orm.database, "PRAGMA query_only", of="keeper") == 1
+        assert await ask(orm.database, "PRAGMA journal_mode", of="keeper") == "wal"
+        assert orm.database.has_one_writer
 
 
 async def test_what_only_reads_cannot_write(database_url: str):
     async with ORMService(config(database_url)) as orm:
         await orm.init(models=Base)
-        async with orm.engines.reader.connect() as connection:
+        async with orm.database.reader.connect() as connection:
             with pytest.raises(sa.exc.DBAPIError, match=r"readonly|read-only"):
                 await connection.execute(sa.insert(Book).values(title="T", author="A"))
 

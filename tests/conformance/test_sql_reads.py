@@ -16,11 +16,13 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, ORMService, ReadModel, by
-from diptych.read.fallback import SqlFallback
-from diptych.read.pace import Pace
-from diptych.read.projection import Projection
-from diptych.write.held import HeldConnection, ShortSelect
-from diptych.write.rows import SqlRows
+from diptych.aio.loop_budget import LoopBudget
+from diptych.read.compiled import CompiledReadModel
+from diptych.read.sql.fallback import SqlFallback
+from diptych.read.sql.rows import SqlRows
+from diptych.sql.prepared import PreparedSelect
+from diptych.sql.sqlite.database import SqliteDatabase
+from diptych.sql.sqlite.inline_reads import InlineConnection
 from tests.catalogue import Held, Recorded
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Kinds, Size
@@ -44,10 +46,10 @@ class Route:
     def __init__(self, orm: ORMService, turns: int = 5, timeout_s: float = 30) -> None:
         entity = orm.entity(Book)
         self.orm = orm
-        self.projection = Projection(Books, entity.describe(orm.engines.reader.dialect))
-        self.rows = SqlRows(orm, entity, self.projection.key, self.projection.columns)
+        self.compiled = CompiledReadModel(Books, entity.describe(orm.database.reader.dialect))
+        self.rows = SqlRows(orm.database, orm.entity, entity, self.compiled.key, self.compiled.columns)
         self.turns = asyncio.Semaphore(turns)
-        self.sql = SqlFallback(self.projection, self.rows, self.turns, Pace(), timeout_s)
+        self.sql = SqlFallback(self.compiled, self.rows, self.turns, LoopBudget(), timeout_s)
 
     async def add(self, title: str, stock: int = 0) -> None:
         await self.orm.create(Book, title=title, author=f"author of {title}", stock_quantity=stock)
@@ -57,13 +59,13 @@ class Route:
         return None if body is None else msgspec.json.decode(body, type=BookDocument).stock_quantity
 
     async def listed(self, order: int = 0, limit: int = 500, after: Any = None) -> list[str]:
-        body, _ = await self.sql.page(self.projection.lists[order], after, limit)
+        body, _ = await self.sql.page(self.compiled.lists[order], after, limit)
         return [item["title"] for item in msgspec.json.decode(body)["items"]]
 
     @property
     def threads(self) -> int:
         """How many reads were in a thread at once, up to now."""
-        pool: Any = self.orm.engines.reader.pool
+        pool: Any = self.orm.database.reader.pool
         return int(pool.checkedin() + pool.checkedout())
 
 
@@ -75,17 +77,18 @@ async def on_sqlite(sqlite_url: str) -> AsyncIterator[ORMService]:
         yield orm
 
 
-def hold(orm: ORMService, budget_s: float) -> HeldConnection:
+def hold(orm: ORMService, budget_s: float) -> InlineConnection:
     """Replaces the connection that an open service holds by one with another budget."""
-    engines = orm.engines
-    assert engines.held is not None
-    engines.held.close()
-    engines.held = HeldConnection(file_of(orm), engines.reader.dialect, budget_s)
-    return engines.held
+    database = orm.database
+    assert isinstance(database, SqliteDatabase)
+    assert database.inline is not None
+    database.inline.close()
+    database.inline = InlineConnection(file_of(orm), database.reader.dialect, budget_s)
+    return database.inline
 
 
 def file_of(orm: ORMService) -> str:
-    return orm.engines.reader.url.database or ""
+    return orm.database.reader.url.database or ""
 
 
 async def fill(orm: ORMService, count: int) -> None:
@@ -93,7 +96,7 @@ async def fill(orm: ORMService, count: int) -> None:
         {"id": i, "title": f"{i:06d}", "author": f"{i % 7}", "stock_quantity": count - i}
         for i in range(count)
     ]
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.insert(Book), rows)
 
 
@@ -124,7 +127,7 @@ async def test_a_column_of_each_kind_is_read_as_in_a_thread(on_sqlite: ORMServic
     await on_sqlite.create(Kinds, id=1, **values)
     await on_sqlite.create(Kinds, id=2)
     entity = on_sqlite.entity(Kinds)
-    rows = SqlRows(on_sqlite, entity, "id", list(entity.columns))
+    rows = SqlRows(on_sqlite.database, on_sqlite.entity, entity, "id", list(entity.columns))
     for key in (1, 2, 3):
         one = await rows.one(key)
         assert rows.try_one(key) == ([] if one is None else [one])
@@ -158,7 +161,6 @@ async def test_postgresql_is_never_read_in_the_event_loop(postgres_url: str):
         await orm.init(models=Base)
         route = Route(orm)
         await route.add("a", 1)
-        assert orm.engines.held is None
         assert route.rows.try_one("a") is None
         assert route.rows.try_page(("title",), None, 10) is None
         assert (await route.stock("a"), await route.listed()) == (1, ["a"])
@@ -177,17 +179,17 @@ async def test_a_read_that_is_not_short_is_given_up_and_answered_by_a_thread(on_
 
 
 async def test_a_read_that_was_not_short_is_left_alone_for_a_while(on_sqlite: ORMService):
-    short = ShortSelect(sa.select(Book.id).order_by(Book.stock_quantity))
+    short = PreparedSelect(sa.select(Book.id).order_by(Book.stock_quantity))
     held = hold(on_sqlite, budget_s=0)
     await fill(on_sqlite, 2000)
     assert short.may_run()
     assert held.fetch(short, {}) is None
     for _ in range(10):
-        short.was_long()  # each time for longer, which no machine is too slow to see
+        short.mark_slow()  # each time for longer, which no machine is too slow to see
     assert not short.may_run()
     generous = hold(on_sqlite, budget_s=3600)
     assert generous.fetch(short, {}) is None
-    again = generous.fetch(ShortSelect(short.select), {})
+    again = generous.fetch(PreparedSelect(short.select), {})
     assert again is not None
     assert [row[0] for row in again] == list(reversed(range(2000)))
 
@@ -223,7 +225,7 @@ async def test_reads_see_every_commit_of_another_process_at_once(on_sqlite: ORMS
     endless = sa.select(sa.func.count()).select_from(*(sa.alias(Book.__table__) for _ in range(3)))
     held = hold(on_sqlite, budget_s=0.05)
     for number in range(1, 10):
-        assert held.fetch(ShortSelect(endless), {}) is None
+        assert held.fetch(PreparedSelect(endless), {}) is None
         writer.stdin.write(b"%d\n" % number)
         assert await writer.stdout.readline() == b"committed\n"
         assert await route.stock("000007") == number
@@ -248,7 +250,7 @@ async def test_no_read_holds_on_to_its_snapshot(on_sqlite: ORMService):
         sa.select(sa.column("missing")).select_from(Book),
     ):
         other.execute("UPDATE books SET stock_quantity = stock_quantity + 1")
-        held.fetch(ShortSelect(select), {})
+        held.fetch(PreparedSelect(select), {})
         busy, _, _ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert not busy
     other.close()
@@ -259,7 +261,10 @@ async def test_a_lock_is_not_waited_for_in_the_event_loop(tmp_path: Path, on_sql
     file = str(tmp_path / "plain.db")
     writer = sqlite3.connect(file, isolation_level=None)
     writer.execute("CREATE TABLE books (id INTEGER)")
-    held, short = HeldConnection(file, on_sqlite.engines.reader.dialect), ShortSelect(sa.select(Book.id))
+    held, short = (
+        InlineConnection(file, on_sqlite.database.reader.dialect),
+        PreparedSelect(sa.select(Book.id)),
+    )
     writer.execute("BEGIN EXCLUSIVE")
     assert held.fetch(short, {}) is None
     assert short.may_run()
@@ -287,10 +292,11 @@ async def test_a_failure_is_told_as_by_a_thread_and_does_not_last(on_sqlite: ORM
 
 async def test_nothing_is_written_in_the_event_loop(on_sqlite: ORMService):
     """What is held can't change the database, whatever it is given."""
-    held = on_sqlite.engines.held
+    assert isinstance(on_sqlite.database, SqliteDatabase)
+    held = on_sqlite.database.inline
     assert held is not None
     setting: sa.Select[Any] = sa.select(sa.column("query_only")).select_from(sa.table("pragma_query_only"))
-    assert held.fetch(ShortSelect(setting), {}) == [(1,)]
+    assert held.fetch(PreparedSelect(setting), {}) == [(1,)]
 
 
 async def test_closing_leaves_no_connection(sqlite_url: str):
@@ -327,7 +333,8 @@ def test_one_loop_after_the_other_reads_the_file(sqlite_url: str):
 @pytest.fixture
 async def waiting(orm: ORMService) -> ORMService:
     """On each database, with every query in the queue."""
-    orm.engines.held = None
+    if isinstance(orm.database, SqliteDatabase):
+        orm.database.inline = None
     return orm
 
 
@@ -383,9 +390,9 @@ async def test_a_query_joins_those_that_wait_behind_a_lock_of_postgresql(postgre
         await route.add("a", 1)
         statements: list[str] = []
         sa.event.listen(
-            orm.engines.reader.sync_engine, "before_cursor_execute", lambda *call: statements.append(call[2])
+            orm.database.reader.sync_engine, "before_cursor_execute", lambda *call: statements.append(call[2])
         )
-        async with orm.engines.writer.begin() as connection:
+        async with orm.database.writer.begin() as connection:
             await connection.execute(sa.text("LOCK TABLE books IN ACCESS EXCLUSIVE MODE"))
             await connection.execute(sa.update(Book).values(stock_quantity=2))
             asked = [asyncio.create_task(route.stock("a")) for _ in range(20)]
@@ -428,5 +435,5 @@ async def test_cancelled_queries_leave_the_others_their_answers_and_no_connectio
     assert all(found == ord(title) for title, found in answers)
     await settled()
     assert not route.turns.locked()
-    pool: Any = waiting.engines.reader.pool
+    pool: Any = waiting.database.reader.pool
     assert pool.checkedout() == 0

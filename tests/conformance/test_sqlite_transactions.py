@@ -12,15 +12,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import (
-    ConstraintError,
-    DatabaseBusyError,
-    DatabaseUnavailableError,
-    DuplicateError,
-    ORMService,
-)
-from diptych.write import sqlite_connection, sqlite_transactions
-from diptych.write.execute import sqlite_under
+from diptych import ConstraintError, DatabaseBusyError, DatabaseUnavailableError, DuplicateError, ORMService
+from diptych.sql.sqlite import connection as sqlite_connection
+from diptych.sql.sqlite import transactions as sqlite_transactions
+from diptych.sql.sqlite.connection import sqlite_under
+from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.write.unit_of_work import UnitOfWork, new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
@@ -46,7 +42,7 @@ async def orm(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 async def seen_quick(orm: ORMService) -> None:
     for _ in range(8):
-        orm.engines.transactions.took(QUICK, 0.001)
+        orm.database.transactions.record_duration(QUICK, 0.001)
 
 
 def adding(orm: ORMService, title: str) -> Work:
@@ -63,10 +59,9 @@ class Together:
         self.commits = 0
         self.tasks: list[asyncio.Task[Any]] = []
         self._orm = orm
-        turns = orm.engines.turns
-        assert turns is not None
-        self._turn = turns.take()
-        sa.event.listen(orm.engines.writer.sync_engine, "commit", self._count)
+        assert isinstance(orm.database, SqliteDatabase)
+        self._turn = orm.database.write_lock.take()
+        sa.event.listen(orm.database.writer.sync_engine, "commit", self._count)
 
     async def __aenter__(self) -> Together:
         await self._turn.__aenter__()
@@ -90,7 +85,7 @@ class Together:
 
 async def kept(orm: ORMService) -> list[str]:
     """The titles of all books. Fails unless each has its row of the log, and no other row is there."""
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         logged = (
             await connection.execute(
                 sa.text("SELECT image ->> 'title' FROM diptych_log WHERE kind = 'created' ORDER BY position")
@@ -283,7 +278,7 @@ async def test_those_that_are_over_do_not_wait_for_one_that_may_take_long(orm: O
 
 
 async def test_a_kind_that_was_slow_once_has_to_prove_itself_again(orm: ORMService):
-    orm.engines.transactions.took(QUICK, 100)
+    orm.database.transactions.record_duration(QUICK, 100)
     async with Together(orm) as together:
         for number in range(3):
             together.run(adding(orm, str(number)))
@@ -311,10 +306,10 @@ async def test_calls_of_the_service_alone_share_too(orm: ORMService):
 
 
 async def test_who_goes_first_waits_for_one_of_them_only(orm: ORMService):
-    turns = orm.engines.turns
+    assert isinstance(orm.database, SqliteDatabase)
+    turns = orm.database.write_lock
     came: list[str] = []
     calling: list[asyncio.Task[None]] = []
-    assert turns is not None
 
     async def keeper() -> None:
         async with turns.take(first=True):
@@ -343,7 +338,7 @@ async def test_those_that_are_cancelled_leave_everything_or_nothing(
 ):
     """After any number of steps of the event loop; the others are all kept."""
     if has_trigger:  # then its statements run in the thread, and can be cut off in the midst
-        async with orm.engines.writer.begin() as connection:
+        async with orm.database.writer.begin() as connection:
             await connection.exec_driver_sql("CREATE TRIGGER idle AFTER INSERT ON books BEGIN SELECT 1; END")
     for steps in range(40):
         async with Together(orm) as together:
@@ -360,11 +355,11 @@ async def test_those_that_are_cancelled_leave_everything_or_nothing(
         for number, outcome in enumerate(outcomes):
             assert outcome is None or isinstance(outcome, asyncio.CancelledError)
             assert outcome is not None or f"{steps} {number}" in titles
-        assert orm.engines.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert orm.database.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 async def test_one_that_is_cancelled_while_it_waits_for_the_file_holds_up_nobody(orm: ORMService):
-    holder = sqlite3.connect(orm.engines.reader.url.database or "", isolation_level=None)
+    holder = sqlite3.connect(orm.database.reader.url.database or "", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     async with Together(orm) as together:
         waiting = together.run(adding(orm, "a"))
@@ -482,7 +477,7 @@ async def test_only_what_is_known_to_be_short_runs_in_the_loop(sqlite_url: str):
         await orm.init(models=Others)
         found = await quick(orm)
         assert [name for name, is_quick in found.items() if not is_quick] == ["change parents"]
-        async with orm.engines.writer.begin() as connection:
+        async with orm.database.writer.begin() as connection:
             await connection.exec_driver_sql(
                 "CREATE TRIGGER much AFTER INSERT ON Children BEGIN DELETE FROM parents; END"
             )
@@ -522,7 +517,7 @@ async def test_a_select_that_takes_long_is_interrupted_and_run_in_the_thread(
     monkeypatch.setattr(sqlite_connection, "BUDGET_S", 0)
     statements: list[str] = []
     sa.event.listen(
-        orm.engines.writer.sync_engine, "after_cursor_execute", lambda *call: statements.append(call[2])
+        orm.database.writer.sync_engine, "after_cursor_execute", lambda *call: statements.append(call[2])
     )
 
     async def work(_unit: UnitOfWork) -> None:

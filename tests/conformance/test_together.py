@@ -16,6 +16,7 @@ from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConstraintError, DatabaseBusyError, DuplicateError, ORMService
+from diptych.sql.postgres.database import PostgresDatabase
 from diptych.write import together
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
@@ -66,13 +67,13 @@ async def orm(postgres_url: str) -> AsyncIterator[ORMService]:
 
 
 async def log_of(orm: ORMService) -> list[dict[str, Any]]:
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         rows = await connection.execute(sa.text("SELECT * FROM diptych_log ORDER BY position"))
         return [dict(row) for row in rows.mappings()]
 
 
 async def run(orm: ORMService, statement: str) -> None:
-    async with orm.engines.writer.begin() as connection:
+    async with orm.database.writer.begin() as connection:
         await connection.execute(sa.text(statement))
 
 
@@ -84,13 +85,13 @@ def statements_of(orm: ORMService) -> Any:
     def note(*call: Any) -> None:
         seen.append(call[2])
 
-    sa.event.listen(orm.engines.writer.sync_engine, "after_cursor_execute", note)
+    sa.event.listen(orm.database.writer.sync_engine, "after_cursor_execute", note)
     yield seen
-    sa.event.remove(orm.engines.writer.sync_engine, "after_cursor_execute", note)
+    sa.event.remove(orm.database.writer.sync_engine, "after_cursor_execute", note)
 
 
 async def test_which_tables_are_changed_like_this(orm: ORMService):
-    async with orm.engines.writer.connect() as connection:
+    async with orm.database.writer.connect() as connection:
         possible = {m for m in (Book, Shelf, Line, Kinds, Defaults) if _possible(orm, connection, m)}
     assert possible == {Book, Shelf, Line}
 
@@ -222,7 +223,7 @@ async def test_a_table_with_a_rule_takes_two_statements_and_nobody_notices(orm: 
     await run(orm, "CREATE RULE note AS ON INSERT TO books DO ALSO INSERT INTO notes VALUES (NEW.title)")
     for title in ("T", "U"):
         assert (await orm.create(Book, title=title, author="A")).title == title
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         assert not _possible(orm, connection, Book)
         noted = (await connection.execute(sa.text("SELECT title FROM notes"))).scalars().all()
     assert (noted, len(await log_of(orm))) == (["T", "U"], 2)
@@ -236,7 +237,7 @@ async def test_a_table_that_was_altered_meanwhile_is_changed_as_before(orm: ORMS
     book = await orm.create(Book, title="T", author="A", stock_quantity=1)
     assert await orm.update(Book, book.id, author="B")
     assert len(await log_of(orm)) == 5
-    async with orm.engines.writer.connect() as connection:
+    async with orm.database.writer.connect() as connection:
         assert _possible(orm, connection, Book)
 
 
@@ -275,7 +276,7 @@ async def test_cut_off_anywhere_no_transaction_stays_open(orm: ORMService, steps
     titles = [book.title for book in await orm.all(Book)]
     assert titles in (["warm"], ["warm", "T"])
     assert len(await log_of(orm)) == len(titles)
-    async with orm.engines.keeper.connect() as connection:
+    async with orm.database.keeper.connect() as connection:
         open_ones = sa.text(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
             "AND state LIKE 'idle in transaction%'"
@@ -286,14 +287,15 @@ async def test_cut_off_anywhere_no_transaction_stays_open(orm: ORMService, steps
 async def test_while_nobody_has_a_lease_the_fence_is_looked_at_with_the_commit(orm: ORMService):
     await orm.create(Book, title="warm", author="A")
     reads = 0
-    fetch = orm.engines.frequent.fetch  # type: ignore[union-attr]
+    assert isinstance(orm.database, PostgresDatabase)
+    fetch = orm.database.dedicated.fetch
 
     async def counted(*arguments: Any) -> Any:
         nonlocal reads
         reads += 1
         return await fetch(*arguments)
 
-    orm.engines.frequent.fetch = counted  # type: ignore[union-attr, method-assign]
+    orm.database.dedicated.fetch = counted  # type: ignore[method-assign, assignment]
     await orm.create(Book, title="T", author="A")
     assert reads == 0
     await run(

@@ -44,7 +44,7 @@ async def titles(orm: ORMService) -> list[str]:
 
 
 async def logged(orm: ORMService) -> int:
-    async with orm.engines.reader.connect() as connection:
+    async with orm.database.reader.connect() as connection:
         return int((await connection.execute(sa.text("SELECT count(*) FROM diptych_log"))).scalar_one())
 
 
@@ -82,7 +82,7 @@ async def test_nothing_is_left_when_the_handler_raises(orm: ORMService):
 
 
 async def test_a_handler_sees_its_own_changes_and_nobody_else_does(orm: ORMService):
-    other = ORMService(config(orm.engines.reader.url.render_as_string(hide_password=False)))
+    other = ORMService(config(orm.database.reader.url.render_as_string(hide_password=False)))
     await other.init(models=Base)
 
     async def work() -> None:
@@ -365,14 +365,14 @@ async def test_a_command_that_is_cancelled_leaves_everything_or_nothing(orm: ORM
 
         await add(orm, f"{number} before")  # with a connection that is used again
         if connection == "new":
-            await orm.engines.writer.dispose()
+            await orm.database.writer.dispose()
         before = await logged(orm)
         (outcome,) = await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
         await orm.finish()
         kept = [title for title in await titles(orm) if title in (first, second)]
         assert kept in ([], [first, second])
         assert await logged(orm) - before == len(kept)
-        assert orm.engines.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert orm.database.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
         return type(outcome), len(kept)
 
     waits, outcomes = 1, {await cancelled(1)}
@@ -455,7 +455,7 @@ async def test_two_processes_that_write_one_file_wait_for_each_other(sqlite_url:
 async def test_a_busy_file_is_waited_for(sqlite_url: str):
     async with ORMService(config(sqlite_url)) as orm:
         await orm.all(Book)
-        holder = sqlite3.connect(orm.engines.reader.url.database or "", isolation_level=None)
+        holder = sqlite3.connect(orm.database.reader.url.database or "", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
         writing = asyncio.create_task(add(orm, "a"))
         assert await titles(orm) == []  # readers don't wait
@@ -469,7 +469,7 @@ async def test_a_busy_file_is_waited_for(sqlite_url: str):
 async def test_a_file_that_stays_busy_is_reported(sqlite_url: str):
     async with ORMService(config(sqlite_url, database_timeout_ms=50)) as orm:
         await orm.all(Book)
-        holder = sqlite3.connect(orm.engines.reader.url.database or "", isolation_level=None)
+        holder = sqlite3.connect(orm.database.reader.url.database or "", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(
             DatabaseBusyError, match="held the SQL database for longer than DATABASE_TIMEOUT_MS"

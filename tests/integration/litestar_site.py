@@ -18,7 +18,7 @@ from diptych.context import correlation_id, request_scope
 from diptych.errors import ConstraintError, Fault, InvalidMessage, UnavailableError
 from diptych.ext.litestar import DiptychPlugin, asgi_app
 from diptych.http import Problem, read_fields
-from diptych.messages import Query
+from diptych.messages.message import Query
 
 MAX_BODY_BYTES = 1 << 20
 

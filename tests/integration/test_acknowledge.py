@@ -15,21 +15,14 @@ import pytest
 from demo_app.messages import AddBook
 from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
-from diptych.ports import (
-    Applied,
-    Change,
-    Entity,
-    Entry,
-    FenceId,
-    FenceRow,
-    Incarnation,
-    Known,
-    Sight,
-    Snapshot,
-)
-from diptych.write import passes as passes_module
-from diptych.write.acknowledge import Acknowledger
-from diptych.write.arrivals import Ending
+from diptych.fence import passes as passes_module
+from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.arrivals import Ending
+from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, Sight, Target
+from diptych.log.change import Change
+from diptych.log.snapshot import Snapshot
+from diptych.redis.identity import RedisIdentity
+from diptych.sql.description import Entity
 from tests.catalogue import (
     Held,
     Recorded,
@@ -44,7 +37,7 @@ from tests.catalogue import (
 from tests.servers import free_port
 
 BOOKS = FenceId("test:Books", "1")
-HERE = Incarnation("a" * 40, "b" * 40)
+HERE = RedisIdentity("a" * 40, "b" * 40)
 ROW = FenceRow(
     id=BOOKS,
     tables=frozenset({"books"}),
@@ -133,7 +126,7 @@ class FakeReadSide:
         self.on_apply: Callable[[], None] | None = None
 
     def apply(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Known]
+        self, changes: Sequence[Change], known: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         positions = frozenset(change.position for change in changes) | self.tells
         return {fence: asyncio.ensure_future(self._apply(positions)) for fence in known}
@@ -148,7 +141,7 @@ class FakeReadSide:
         return self.looks
 
     async def bring_in(
-        self, fence: FenceId, known: Known, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> bool:
         self.brought.append([entry.position for entry in entries])
         await self.bringing.wait()
@@ -244,7 +237,7 @@ async def test_a_moment_before_the_end_of_the_lease_still_waits():
     "other",
     [
         {"generation": "two"},
-        {"incarnation": Incarnation("c" * 40, "b" * 40)},
+        {"incarnation": RedisIdentity("c" * 40, "b" * 40)},
         {"incarnation": HERE._replace(replication_id="d" * 40)},
     ],
 )
@@ -695,7 +688,7 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
 
         async def committing(transaction: Any) -> bool:
             is_known = await commit(transaction)
-            acknowledger.saw(msgspec.structs.replace(await fence_row(app), generation="later"))
+            acknowledger.on_row_changed(msgspec.structs.replace(await fence_row(app), generation="later"))
             return is_known
 
         units._commit_transaction = committing  # type: ignore[method-assign]

@@ -316,7 +316,7 @@ async def test_the_log_carries_the_request_and_the_actor(sqlite_url):
         await app.execute(AddBook("Dune", "x"))
         request_scope.reset(token)
         await app.execute(AddBook("Emma", "x"))
-        async with app.orm.engines.reader.connect() as connection:
+        async with app.orm.database.reader.connect() as connection:
             rows = (await connection.execute(text("SELECT correlation_id, actor FROM diptych_log"))).all()
     assert [tuple(row) for row in rows] == [("abc-1", "ann"), (None, None)]
 

@@ -17,7 +17,7 @@ from hiredis import Reader
 from redis import exceptions
 
 from diptych import RedisService, RedisUnavailableError
-from diptych.read.connection import Channel, ChannelLostError, packed
+from diptych.redis.channel import Channel, ChannelLostError, packed
 from tests.catalogue import eventually
 from tests.servers import HOST, RedisServer, free_port
 

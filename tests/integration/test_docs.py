@@ -26,8 +26,8 @@ import pytest
 import redis
 
 import diptych
-from diptych.config import SETTINGS
-from diptych.hinge.status import WORDS
+from diptych.config.service import SETTINGS
+from diptych.hinge.status import REASONS
 from diptych.http import NotFound, problem_for
 from tests.servers import HOST, RedisServer, Server
 
@@ -360,12 +360,16 @@ def test_every_test_that_is_named_exists(page: Path):
 
 @cache
 def members() -> dict[str, set[str]]:
-    """Of every class under src: the names of its methods and attributes."""
+    """Of every class under src: the names of its methods and attributes, those of its bases included."""
     found: dict[str, set[str]] = {}
+    bases: dict[str, list[str]] = {}
     for file in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(text_of(file))):
             if isinstance(node, ast.ClassDef):
                 found.setdefault(node.name, set()).update(_members(node))
+                bases[node.name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    for name, above in bases.items():
+        found[name].update(*(found.get(base, set()) for base in above))
     return found
 
 
@@ -495,11 +499,11 @@ def test_the_reasons_for_sql_are_all_explained():
             re.MULTILINE,
         )
     )
-    assert rows == {*WORDS, "no-redis", "no-key"}
+    assert rows == {*REASONS, "no-redis", "no-key"}
 
 
 def test_the_change_log_is_described_column_by_column():
-    from diptych.write.log import LOG
+    from diptych.log.table import LOG
 
     page = text_of(ROOT / "docs/reference/change-log.md").partition("## The fence")[0]
     described = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)

@@ -392,7 +392,7 @@ async def test_while_sql_puts_the_lease_at_risk_of_another_redis_nothing_is_writ
         await stop_keeper(app)
         row, store = await fence_row(app), store_of(app)
         known = app.orm.acknowledger.known[row.id]
-        look = await store.look(row.generation)
+        look = await store.inspect(row.generation)
         for wrong in (
             known._replace(incarnation=known.incarnation._replace(run_id="0" * 40)),
             known._replace(incarnation=known.incarnation._replace(replication_id="0" * 40)),
@@ -421,13 +421,13 @@ async def test_what_a_builder_sends_late_or_out_of_turn_is_refused(sqlite_url, v
         store, row = store_of(app), await fence_row(app)
         known = app.orm.acknowledger.known[row.id]._replace(generation="another")
         book = _book("Emma", "x")
-        writes = [store.write_of(book, 0, 0)]
+        writes = [store.writes.write_of(book, 0, 0)]
         assert await store.backfill(known, writes, 1) == "GONE"
         assert await store.begin(known) == "OK"
         assert await store.backfill(known, writes, 2) == "GAP"
         assert await store.backfill(known, writes, 1) == "OK"
         assert await store.backfill(known, [], 1) == "OK", "a repetition is taken for done"
-        look = await store.look("another")
+        look = await store.inspect("another")
         assert look.floor is None
         assert await store.publish(look, row.history, 1, 0, 0) == "GONE", "it is not built yet"
         assert await store.backfill(known, [], 2, floor=7) == "OK"
@@ -435,7 +435,7 @@ async def test_what_a_builder_sends_late_or_out_of_turn_is_refused(sqlite_url, v
         assert await store.backfill(known, writes, 1) == "CLOSED"
         assert await store.backfill(known, writes, 3) == "CLOSED"
         assert await store.apply(known, [], floor=5) == "OK"
-        assert (await store.look("another")).floor == 7, "a floor never goes back"
+        assert (await store.inspect("another")).floor == 7, "a floor never goes back"
         elsewhere = known.incarnation._replace(run_id="0" * 40)
         assert await store.delete(elsewhere, [b"another"]) == "ELSEWHERE"
         assert await store.apply(known, []) == "OK", "nothing is deleted in a Redis that was not meant"
@@ -495,7 +495,7 @@ async def test_positions_are_compared_as_numbers(sqlite_url, valkey):
         stamps += [(1 << 62) + 1, (1 << 62) + 2]
         for newest in stamps:
             for stamp in (newest, newest - 1):
-                write = store.write_of({**book, "author": str(stamp)}, stamp, 1 << 40)
+                write = store.writes.write_of({**book, "author": str(stamp)}, stamp, 1 << 40)
                 assert await store.apply(known, [write]) == "OK"
             assert await author_of(app, "Dune") == ("redis", str(newest))
 
@@ -510,10 +510,13 @@ async def test_a_document_of_the_same_stamp_as_a_tombstone_leaves_it_and_is_take
         store, row = store_of(app), await fence_row(app)
         known = app.orm.acknowledger.known[row.id]
         document, transaction = _book("Emma", "x"), 1 << 40  # above the floor: the stamps have to do it
-        assert await store.apply(known, [store.tombstone(b"Emma", 1 << 40, transaction, transaction)]) == "OK"
-        assert await store.apply(known, [store.write_of(document, 1 << 40, transaction)]) == "OK"
+        assert (
+            await store.apply(known, [store.writes.tombstone(b"Emma", 1 << 40, transaction, transaction)])
+            == "OK"
+        )
+        assert await store.apply(known, [store.writes.write_of(document, 1 << 40, transaction)]) == "OK"
         assert await author_of(app, "Emma") == ("redis", None)
-        assert await store.apply(known, [store.write_of(document, (1 << 40) + 1, transaction)]) == "OK"
+        assert await store.apply(known, [store.writes.write_of(document, (1 << 40) + 1, transaction)]) == "OK"
         assert await author_of(app, "Emma") == ("redis", "x")
 
 
@@ -550,7 +553,7 @@ async def test_a_tombstone_stays_while_a_transaction_that_could_still_change_the
     postgres_url, valkey
 ):
     """Its change can carry a higher number than the floor, and still be on its way."""
-    async with catalogue(postgres_url, valkey.url) as app, app.orm.engines.writer.connect() as foreign:
+    async with catalogue(postgres_url, valkey.url) as app, app.orm.database.writer.connect() as foreign:
         await app.execute(AddBook("Dune", "x"))
         await sees_in_redis(app, "Dune", "x")
         await foreign.exec_driver_sql("SELECT pg_current_xact_id()")
@@ -576,7 +579,7 @@ async def test_a_tombstone_stays_while_a_transaction_that_could_still_change_the
 async def test_a_long_foreign_transaction_does_not_make_passes_repeat_what_they_have_carried(
     postgres_url, valkey
 ):
-    async with catalogue(postgres_url, valkey.url) as app, app.orm.engines.writer.connect() as foreign:
+    async with catalogue(postgres_url, valkey.url) as app, app.orm.database.writer.connect() as foreign:
         await answered_by(app, "redis")
         await foreign.exec_driver_sql("SELECT pg_current_xact_id()")
         for number in range(5):
@@ -712,7 +715,7 @@ async def _is_past(app: Diptych, time_s: float) -> bool:
     return (await fence_row(app)).now > time_s
 
 
-@pytest.mark.parametrize("where", ["look", "promise", "carry"])
+@pytest.mark.parametrize("where", ["inspect", "promise", "replay_log"])
 async def test_a_keeper_stopped_before_it_publishes_for_longer_than_a_lease_publishes_nothing_trusted(
     sqlite_url, valkey, where
 ):
@@ -721,7 +724,7 @@ async def test_a_keeper_stopped_before_it_publishes_for_longer_than_a_lease_publ
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(app, "Dune", "0")
         keeper = keeper_of(app)
-        owner: Any = {"look": store_of(app), "promise": app.orm.fence, "carry": keeper.replica}[where]
+        owner: Any = {"inspect": store_of(app), "promise": app.orm.fence, "replay_log": keeper.replica}[where]
         held = Held(owner, where, after=True)
         await held.reached.wait()
         row = await fence_row(app)
@@ -752,7 +755,7 @@ async def test_the_lease_never_ends_later_than_a_lease_after_the_look(sqlite_url
         store = store_of(app)
         seen: list[tuple[float, float, float]] = []
         looked: list[int] = []
-        look, publish = store.look, store.publish
+        look, publish = store.inspect, store.publish
 
         async def looking(generation: str) -> Any:
             found = await look(generation)
@@ -767,7 +770,7 @@ async def test_the_lease_never_ends_later_than_a_lease_after_the_look(sqlite_url
             seen.append((looked[-1], ends, (await fence_row(app)).lease_until * 1000))
             return outcome
 
-        store.look, store.publish = looking, publishing  # type: ignore[method-assign, assignment]
+        store.inspect, store.publish = looking, publishing  # type: ignore[method-assign, assignment]
 
         async def enough() -> bool:
             return len(seen) >= 3
@@ -785,7 +788,7 @@ async def test_a_command_that_commits_while_a_pass_reads_the_log_is_not_acknowle
     async with catalogue(sqlite_url, valkey.url) as app, catalogue(sqlite_url) as writer:
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(app, "Dune", "0")
-        held = Held(keeper_of(app).replica, "carry", after=True)
+        held = Held(keeper_of(app).replica, "replay_log", after=True)
         await held.reached.wait()
         row = await fence_row(app)
         assert row.passes_started > row.passes_completed
@@ -896,7 +899,7 @@ async def test_after_an_outage_health_names_redis_only_once_the_keeper_has_found
         await answered_by(app, "redis")
         valkey.kill()
         await answered_by(app, "sql")
-        held = Held(store_of(app), "look")
+        held = Held(store_of(app), "inspect")
         valkey.start()
         await held.reached.wait()
         health = await app.health()

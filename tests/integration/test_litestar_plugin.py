@@ -20,7 +20,7 @@ from litestar.params import FromPath
 from sqlalchemy.orm import DeclarativeBase
 
 from diptych.app import Diptych
-from diptych.config import ConfigService
+from diptych.config.service import ConfigService
 from diptych.errors import NotStartedError
 from diptych.ext.litestar import DiptychPlugin, asgi_app
 

@@ -11,7 +11,8 @@ import pytest
 from demo_app.messages import AddBook
 from demo_app.models.book_read_model import BookReadModel
 from diptych import RebuildFailedError
-from diptych.read.store import Look, RedisStore
+from diptych.read.store.state import RedisState
+from diptych.read.store.store import RedisStore
 from tests.catalogue import author_of, catalogue, eventually, sees_in_redis
 
 
@@ -52,12 +53,12 @@ async def test_a_builder_deletes_nothing_that_another_database_has_leased_since_
         await one.execute(AddBook("Dune", "of one"))
         await sees_in_redis(one, "Dune", "of one")
         two = catalogue(second, valkey.url)
-        before_the_lease = RedisStore.look
+        before_the_lease = RedisStore.inspect
 
-        async def looking(self: RedisStore, generation: str) -> Look:
+        async def looking(self: RedisStore, generation: str) -> RedisState:
             return (await before_the_lease(self, generation))._replace(lease=b"")
 
-        RedisStore.look = looking  # type: ignore[method-assign]
+        RedisStore.inspect = looking  # type: ignore[method-assign]
         try:
             async with two:
                 for _ in range(100):
@@ -65,4 +66,4 @@ async def test_a_builder_deletes_nothing_that_another_database_has_leased_since_
                     assert (await author_of(two, "Dune")) == ("sql", None)
                     await asyncio.sleep(0.01)
         finally:
-            RedisStore.look = before_the_lease  # type: ignore[method-assign]
+            RedisStore.inspect = before_the_lease  # type: ignore[method-assign]

@@ -35,7 +35,7 @@ from tests.conformance.test_unit_of_work import cancelled_at
 
 async def _filled(database_url: str, count: int) -> None:
     """Rows without a row of the log: they come from the rebuild's reading alone."""
-    async with catalogue(database_url) as app, app.orm.engines.writer.begin() as connection:
+    async with catalogue(database_url) as app, app.orm.database.writer.begin() as connection:
         rows = [{"t": f"{number:04}"} for number in range(count)]
         await connection.execute(
             sa.text("INSERT INTO books (title, author, stock_quantity) VALUES (:t, 'old', 0)"), rows
@@ -43,7 +43,7 @@ async def _filled(database_url: str, count: int) -> None:
 
 
 async def _raw(app: Diptych, statement: str) -> None:
-    async with app.orm.engines.writer.begin() as connection:
+    async with app.orm.database.writer.begin() as connection:
         await connection.execute(sa.text(statement))
 
 

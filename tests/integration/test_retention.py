@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from demo_app.messages import AddBook, DeleteBook
 from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych, RebuildFailedError
-from diptych.write.retention import Retention
+from diptych.fence.statements import followers
+from diptych.log.retention import Retention
 from tests.catalogue import (
     Held,
     agree,
@@ -29,11 +30,12 @@ from tests.catalogue import (
 
 async def _forget(app: Diptych, **days: Any) -> None:
     """What each process does at its start and every hour."""
-    await Retention(app.orm.engines, ConfigService(environ={}, database_url="unused.db", **days)).run()
+    config, database = ConfigService(environ={}, database_url="unused.db", **days), app.orm.database
+    await Retention(database, config, followers(database.name)).run()
 
 
 async def _execute(app: Diptych, statement: str) -> None:
-    async with app.orm.engines.writer.begin() as connection:
+    async with app.orm.database.writer.begin() as connection:
         await connection.execute(sa.text(statement))
 
 
@@ -43,15 +45,15 @@ async def _all_is_old(app: Diptych) -> None:
 
 
 async def _logged(app: Diptych) -> int:
-    async with app.orm.engines.reader.connect() as connection:
+    async with app.orm.database.reader.connect() as connection:
         return int((await connection.execute(sa.text("SELECT count(*) FROM diptych_log"))).scalar_one())
 
 
 async def _newest(app: Diptych) -> int:
     """The number of the newest transaction in the log."""
-    is_sqlite = app.orm.engines.name == "sqlite"
+    is_sqlite = app.orm.database.name == "sqlite"
     newest = "max(position)" if is_sqlite else "max(transaction::text::bigint)"
-    async with app.orm.engines.reader.connect() as connection:
+    async with app.orm.database.reader.connect() as connection:
         return int((await connection.execute(sa.text(f"SELECT {newest} FROM diptych_log"))).scalar_one())
 
 
@@ -137,7 +139,7 @@ async def test_the_clock_of_a_process_does_not_decide_what_the_log_forgets(
         await _forget(app, log_retention_days=1, log_personal_data_days=1)
         await app.execute(AddBook("2", "x"))
         monkeypatch.setattr(datetime, "datetime", right)
-        async with app.orm.engines.reader.connect() as connection:
+        async with app.orm.database.reader.connect() as connection:
             found = (await connection.execute(sa.text("SELECT recorded_at, image FROM diptych_log"))).all()
     assert len(found) == 2
     for recorded_at, image in found:

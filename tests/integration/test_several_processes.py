@@ -18,9 +18,9 @@ from demo_app.models.book import Base as CatalogueBase
 from demo_app.models.book import Book as CatalogueBook
 from demo_app.models.book_read_model import BookDocument
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
+from diptych.fence.contract import FenceId
 from diptych.hinge import requests as requests_module
-from diptych.hinge.rebuild import Builder
-from diptych.ports import FenceId
+from diptych.hinge.builder import Builder
 from tests.catalogue import (
     Held,
     Recorded,
@@ -217,7 +217,7 @@ async def test_who_asks_while_a_pass_makes_the_read_model_fresh_does_not_wait_fo
     async with catalogue(sqlite_url, valkey.url, lease_ms=60_000) as app:
         await sees_in_redis(app, "Dune", "0")
         keeper = keeper_of(app)
-        held = Held(keeper.replica, "carry", after=True)
+        held = Held(keeper.replica, "replay_log", after=True)
         assert keeper.ask((await fence_row(app)).passes_started)
         async with asyncio.timeout(10):
             await held.reached.wait()
@@ -277,7 +277,7 @@ async def test_a_keeper_stopped_in_a_pass_leaves_it_to_the_next(database_url, va
         await sees_in_redis(one, "Dune", "0")
         async with catalogue(database_url, valkey.url) as two:
             await sees_in_redis(two, "Dune", "0")
-            held = [Held(keeper_of(app).replica, "carry") for app in (one, two)]
+            held = [Held(keeper_of(app).replica, "replay_log") for app in (one, two)]
             await asyncio.wait(
                 [asyncio.create_task(h.reached.wait()) for h in held], return_when="FIRST_COMPLETED"
             )

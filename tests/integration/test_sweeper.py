@@ -15,7 +15,7 @@ from demo_app.messages import AddBook, DeleteBook, GetBook, ListBooks
 from demo_app.models.book import Base, Book
 from demo_app.models.book_read_model import BookDocument, BookReadModel
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
-from diptych.ports import FenceId, Known
+from diptych.fence.contract import FenceId, Target
 from tests.catalogue import (
     Held,
     agree,
@@ -75,7 +75,7 @@ async def _age(app: Diptych, fence: FenceId, seconds: float) -> None:
     row = next(row for row in await app.orm.fence.rows() if row.id == fence)
     renewed = f"lease_until = {row.now - seconds}, building_until = {row.now - seconds}"
     where = f"read_model = '{fence.read_model}' AND declaration = '{fence.declaration}'"
-    async with app.orm.engines.writer.begin() as connection:
+    async with app.orm.database.writer.begin() as connection:
         await connection.execute(sa.text(f"UPDATE diptych_fence SET {renewed} WHERE {where}"))
 
 
@@ -234,7 +234,7 @@ async def test_what_a_killed_rebuild_leaves_is_swept_after_an_hour(database_url,
         await sees_in_redis(app, "Dune", "x")
         row = await fence_row(app)
         beside = await app.orm.fence.begin_rebuild(row, "killed", building_s=1.0)
-        await store_of(app).begin(Known(row.incarnation, "killed"))
+        await store_of(app).begin(Target(row.incarnation, "killed"))
         await _age(app, beside.id, HOUR_S - 60)
         await _sweep(app)
         assert await _is_there(app, beside.id)

@@ -12,7 +12,7 @@ import redis
 
 from demo_app.messages import AddBook
 from diptych import Diptych
-from diptych.read.store import Look
+from diptych.read.store.state import RedisState
 from tests.acceptance.faults.proxy import Link
 from tests.catalogue import answered_by, catalogue, eventually, sees_in_redis, store_of
 from tests.servers import HOST, RedisServer, free_port
@@ -37,10 +37,10 @@ def _look_elsewhere(app: Diptych, link: Link, other: RedisServer, looks: Callabl
     """
     store, redis_service = store_of(app), app._run.redis
     assert redis_service is not None
-    look = store.look
+    look = store.inspect
     has_been_there = False
 
-    async def looking(generation: str) -> Look:
+    async def looking(generation: str) -> RedisState:
         nonlocal has_been_there
         if has_been_there or looks() > 0:
             return await look(generation)
@@ -52,7 +52,7 @@ def _look_elsewhere(app: Diptych, link: Link, other: RedisServer, looks: Callabl
             finally:
                 link.target = here
 
-    store.look = looking  # type: ignore[method-assign]
+    store.inspect = looking  # type: ignore[method-assign]
 
 
 def _longest_lease_ms(server: RedisServer) -> int:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.config import SETTINGS, ConfigService, mask
+from diptych.config.service import SETTINGS, ConfigService, mask
 from diptych.errors import ConfigurationError
 
 

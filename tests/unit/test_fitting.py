@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from diptych.ports import Column
 from diptych.read.fitting import can_fill
+from diptych.sql.description import Column
 
 UTC = datetime.UTC
 

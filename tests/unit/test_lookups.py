@@ -7,7 +7,7 @@ import contextvars
 
 import pytest
 
-from diptych.read.lookups import Batch, LookUps
+from diptych.aio.batcher import Batch, Batcher
 
 MOST_IN_BATCH = 64
 MOST_BATCHES = 16
@@ -18,7 +18,7 @@ class Store:
 
     def __init__(self) -> None:
         self.sent: list[Batch] = []
-        self.look_ups = LookUps(self.sent.append)
+        self.look_ups = Batcher(self.sent.append)
 
     def ask(self, *numbers: int) -> list[asyncio.Future[bytes | None]]:
         return [self.look_ups.get(b"%d" % number) for number in numbers]
@@ -93,7 +93,7 @@ async def test_what_can_not_be_told_at_once_is_waited_for():
         await asyncio.sleep(0)
         return [b"late"]
 
-    store.sent[0].left_to(later())
+    store.sent[0].resolve_later(later())
     assert await asked == b"late"
 
 
@@ -107,7 +107,7 @@ async def test_an_error_is_raised_for_all_and_leaves_room_for_others():
 
     for batch in list(store.sent):
         store.sent.remove(batch)
-        batch.left_to(failing())
+        batch.resolve_later(failing())
     await settled()
     store.answer()
     for future in asked[:-1]:
@@ -126,5 +126,5 @@ async def test_no_request_lends_its_context_to_the_others():
     async def found() -> list[bytes | None]:
         return [whose.get().encode()]
 
-    store.sent[0].left_to(found())
+    store.sent[0].resolve_later(found())
     assert await asked == b"nobody's"

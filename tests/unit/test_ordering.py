@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diptych.read.ordering import SORTABLE, Instant, SortCodec
+from diptych.read.lists.ordering import SORTABLE, Instant, SortCodec
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = {

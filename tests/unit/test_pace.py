@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from diptych.read.pace import Pace
+from diptych.aio.loop_budget import LoopBudget
 
 
 class Loop:
@@ -29,7 +29,7 @@ class Loop:
 
 
 async def test_a_turn_with_time_left_takes_everything():
-    loop, pace = Loop(), Pace(share_s=3600)
+    loop, pace = Loop(), LoopBudget(share_s=3600)
     async with loop.counted():
         before = loop.turn
         for _ in range(1000):
@@ -38,7 +38,7 @@ async def test_a_turn_with_time_left_takes_everything():
 
 
 async def test_who_finds_no_time_left_comes_in_a_later_turn_in_the_order_of_asking():
-    loop, pace = Loop(), Pace(share_s=0)
+    loop, pace = Loop(), LoopBudget(share_s=0)
     came: list[tuple[int, str]] = []
 
     async def work(name: str) -> None:
@@ -52,7 +52,7 @@ async def test_who_finds_no_time_left_comes_in_a_later_turn_in_the_order_of_aski
 
 
 async def test_others_have_their_turn_between_work_that_never_waits():
-    pace, others = Pace(share_s=0), 0
+    pace, others = LoopBudget(share_s=0), 0
 
     async def other() -> None:
         nonlocal others
@@ -69,7 +69,7 @@ async def test_others_have_their_turn_between_work_that_never_waits():
 
 def test_it_goes_on_in_another_loop():
     """The first one ended in the midst of a turn."""
-    pace = Pace(share_s=0)
+    pace = LoopBudget(share_s=0)
     loop = asyncio.new_event_loop()
 
     async def begin() -> None:

@@ -14,9 +14,10 @@ import pytest
 from msgspec import Meta, Struct, defstruct, field
 
 from diptych import ReadModel, WiringError, by, join
-from diptych.ports import Change, Column, Entity
+from diptych.log.change import Change
 from diptych.read.checks import joined_models
-from diptych.read.projection import Projection
+from diptych.read.compiled import CompiledReadModel
+from diptych.sql.description import Column, Entity
 
 
 class Attribute:
@@ -114,8 +115,12 @@ def read_model(**changes: Any) -> type[ReadModel[Any]]:
     return type("Cards", (ReadModel,), declared)
 
 
-def projection(entity: Entity | None = None, authors: Entity | None = None, **changes: Any) -> Projection:
-    return Projection(read_model(**changes), entity or Book.entity(), {Author: authors or Author.entity()})
+def projection(
+    entity: Entity | None = None, authors: Entity | None = None, **changes: Any
+) -> CompiledReadModel:
+    return CompiledReadModel(
+        read_model(**changes), entity or Book.entity(), {Author: authors or Author.entity()}
+    )
 
 
 # What is compiled
@@ -498,9 +503,9 @@ def test_the_name_of_the_read_model_and_the_layout_make_another_declaration(monk
     model.__name__ = "Others"
     declarations = {
         projection().declaration,
-        Projection(model, Book.entity(), {Author: Author.entity()}).declaration,
+        CompiledReadModel(model, Book.entity(), {Author: Author.entity()}).declaration,
     }
-    monkeypatch.setattr("diptych.read.declaration._LAYOUT", 3)
+    monkeypatch.setattr("diptych.read.fingerprint._LAYOUT", 3)
     assert len(declarations | {projection().declaration}) == 3
 
 

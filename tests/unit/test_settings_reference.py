@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diptych.config import SETTINGS, ConfigService, Setting
+from diptych.config.service import SETTINGS, ConfigService, Setting
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text("utf-8")
 

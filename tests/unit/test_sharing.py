@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from diptych.read.sharing import Shared
+from diptych.aio.single_flight import SingleFlight
 
 
 class Store:
@@ -15,7 +15,7 @@ class Store:
 
     def __init__(self, turns: int = 1) -> None:
         self.turns = asyncio.Semaphore(turns)
-        self.shared: Shared[str] = Shared(self.turns)
+        self.shared: SingleFlight[str] = SingleFlight(self.turns)
         self.version = 0
         self.sent: list[str] = []
         self._go_on = asyncio.Event()
@@ -161,7 +161,7 @@ async def test_an_error_reaches_all_and_the_next_question_is_asked_anew():
 async def test_no_answer_is_older_than_its_question_whatever_is_cancelled_when(seed: int):
     chance = random.Random(seed)
     turns, version, running, answered, executed = asyncio.Semaphore(2), 0, 0, 0, 0
-    shared: Shared[int] = Shared(turns)
+    shared: SingleFlight[int] = SingleFlight(turns)
 
     async def execute() -> int:
         nonlocal running, executed

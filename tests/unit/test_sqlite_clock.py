@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diptych.write.sqlite_clock import MachineClock
+from diptych.sql.sqlite.clock import MachineClock
 
 
 def clock(machine: str | None, wall: float, monotonic: float) -> MachineClock:

@@ -7,14 +7,14 @@ import random
 
 import pytest
 
-from diptych.write.turns import Turns
+from diptych.aio.priority_lock import PriorityLock
 
 
 class Queue:
     """Tasks that take a turn, and end it when told."""
 
     def __init__(self, timeout_s: float = 10) -> None:
-        self.turns = Turns(timeout_s)
+        self.turns = PriorityLock(timeout_s)
         self.came: list[str] = []
         self.inside = 0
         self._leave: dict[str, asyncio.Event] = {}
@@ -73,7 +73,7 @@ async def test_those_who_ask_to_be_first_go_before_all_that_wait():
 
 
 async def test_a_turn_ends_with_an_error_too():
-    turns = Turns(10)
+    turns = PriorityLock(10)
     with pytest.raises(RuntimeError, match="on purpose"):
         async with turns.take():
             raise RuntimeError("on purpose")
@@ -154,7 +154,7 @@ async def test_the_last_one_cancelled_in_the_moment_of_the_turn_leaves_it_free()
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_turn_is_lost_or_shared_whatever_is_cancelled_when(seed: int):
     chance = random.Random(seed)
-    turns, inside, done = Turns(0.02), 0, 0
+    turns, inside, done = PriorityLock(0.02), 0, 0
 
     async def take() -> None:
         nonlocal inside, done

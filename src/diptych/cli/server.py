@@ -17,9 +17,9 @@ from diptych.cli.address import CannotServeError, await_listening, free_address,
 from diptych.cli.embedded import EmbeddedValkey
 from diptych.cli.target import TargetError, add_current_directory, check_target
 from diptych.cli.worker import STOP_TIMEOUT_S, start_worker
-from diptych.config import ConfigService
+from diptych.config.service import ConfigService
+from diptych.config.urls import check_redis_url, mask
 from diptych.errors import ConfigurationError, DiptychError, MissingExtraError
-from diptych.urls import check_redis_url, mask
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer

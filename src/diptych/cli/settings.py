@@ -8,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
-from diptych.config import ConfigService
+from diptych.config.service import ConfigService
 from diptych.errors import ConfigurationError
 
 

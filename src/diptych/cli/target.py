@@ -67,7 +67,7 @@ def load_diptych(target: str, factory: bool) -> Diptych:
     With ``factory`` the attribute is called; a function without parameters is called anyway. Raises TargetError if
     there is no such attribute or no Diptych in it, and whatever the import raises.
     """
-    from diptych.app import Diptych  # brings SQLAlchemy with it, which the other commands can do without
+    from diptych.app import Diptych
 
     found = _imported(target)
     if factory or _takes_nothing(found):

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp as LitestarApp
 
     from diptych.app import Diptych
-    from diptych.messages import Query
+    from diptych.messages.message import Query
 
 __all__ = ["DiptychPlugin", "RenderProblem", "asgi_app"]
 

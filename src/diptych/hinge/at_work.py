@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from diptych.errors import UnavailableError
-from diptych.ports import Fence, FenceRow
+from diptych.fence.contract import FenceRow
+from diptych.fence.fence import Fence
 
 _LEASES = 2
 """So many leases after the last sign of life others take over."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from diptych.fence.contract import Applied, Entry, FenceId, Target
+from diptych.fence.fence import Fence
 from diptych.hinge.keeper import Keeper
 from diptych.hinge.status import Progress
 from diptych.hinge.sweeper import Sweeper
-from diptych.ports import Applied, Change, Entry, Fence, FenceId, Known, Snapshot
-from diptych.read.redis import RedisService
+from diptych.log.change import Change
+from diptych.log.snapshot import Snapshot
+from diptych.redis.service import RedisService
 
 
 class Hinge:
@@ -32,24 +35,24 @@ class Hinge:
         await asyncio.gather(self._sweeper.stop(), *(keeper.stop() for keeper in self._keepers.values()))
 
     def apply(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Known]
+        self, changes: Sequence[Change], known: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         applying = {}
         for fence, keeper in self._keepers.items():
             replica = keeper.replica
-            own = [change for change in changes if change.entity.table == replica.projection.entity.table]
+            own = [change for change in changes if change.entity.table == replica.compiled.entity.table]
             # Joined documents are left to passes: see Replica.
-            if own and not replica.projection.is_joined and fence in known and known[fence].generation:
+            if own and not replica.compiled.is_joined and fence in known and known[fence].generation:
                 applying[fence] = replica.apply(own, known[fence])
         return applying
 
     def can_look(self, fence: FenceId) -> bool:
         keeper = self._keepers.get(fence)
         # Joined documents are stamped with snapshots: a position says nothing of them.
-        return keeper is not None and not keeper.replica.projection.is_joined and self._redis.available
+        return keeper is not None and not keeper.replica.compiled.is_joined and self._redis.available
 
     async def bring_in(
-        self, fence: FenceId, known: Known, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> bool:
         return await self._keepers[fence].replica.bring_in(known, entries, snapshot)
 

@@ -14,8 +14,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 import msgspec
 
@@ -25,17 +24,20 @@ from diptych.errors import (
     RedisUnavailableError,
     UnavailableError,
 )
+from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.contract import FenceRow, Target
+from diptych.fence.fence import Fence
 from diptych.hinge.at_work import AtWork, Signs
+from diptych.hinge.builder import Builder
 from diptych.hinge.clocks import MARGIN, Clocks
-from diptych.hinge.rebuild import Builder
 from diptych.hinge.replica import Refused, Replica
 from diptych.hinge.requests import Requests
-from diptych.hinge.status import WORDS, Progress, Status
-from diptych.ports import NOTHING, Fence, FenceId, FenceRow, Known
-from diptych.read.aside import SetAside
-from diptych.read.reader import RedisSource
-from diptych.read.redis import RedisService
-from diptych.read.store import Look
+from diptych.hinge.status import REASONS, Progress, Status
+from diptych.log.snapshot import NOTHING
+from diptych.read.set_aside import SetAside
+from diptych.read.store.source import RedisSource
+from diptych.read.store.state import RedisState
+from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -56,19 +58,6 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 
 
-class FenceRows(Protocol):
-    """The fence as all of the process sees it."""
-
-    async def rows(self) -> Mapping[FenceId, FenceRow]:
-        """As it is at a moment after this call."""
-
-    def saw(self, row: FenceRow) -> None:
-        """Takes note of a row that has been changed."""
-
-    def passed(self) -> None:
-        """Takes note of a completed pass."""
-
-
 class Keeper:
     """Keeps one read model of this process, from ``start`` to ``stop``."""
 
@@ -77,7 +66,7 @@ class Keeper:
         replica: Replica,
         redis: RedisService,
         fence: Fence,
-        rows: FenceRows,
+        rows: Acknowledger,
         *,
         lease_s: float,
         probe_interval_s: float,
@@ -202,21 +191,21 @@ class Keeper:
                 return self._until_next_look(row)
         else:
             is_needed = self._is_asked(row) or time.monotonic() >= self._due_at
-        look = await self.replica.store.look(row.generation)
-        if not look.is_master or not _keeps_all(look.policy):
+        state = await self.replica.store.inspect(row.generation)
+        if not state.is_master or not _keeps_all(state.policy):
             await self._redis.check_server()  # which refuses it, and says why
-        if problem := self._problem_of(row, look):
-            return await self._mend(row, look, problem)
+        if problem := self._problem_of(row, state):
+            return await self._mend(row, state, problem)
         if not is_needed:
             # Another process makes the passes: is its lease there for the queries of this one?
-            if look.leased is not None and look.leased.generation == row.generation.encode():
+            if state.leased is not None and state.leased.generation == row.generation.encode():
                 self._serves()
             else:
                 self.status.sql("no-lease")
             if self._leads:
                 return self._unless_asked(row, self._due_at - time.monotonic())
             return max(0.0, self._until_next_look(row))
-        return await self._pass(row, look)
+        return await self._pass(row, state)
 
     def _is_broken(self, row: FenceRow) -> bool:
         return self.status.broken_generation == row.generation
@@ -249,26 +238,26 @@ class Keeper:
     async def _read(self) -> FenceRow:
         row = (await self._rows.rows()).get(self.replica.id)
         if row is None:
-            await self._fence.register(self.replica.id, self.replica.projection.tables)
+            await self._fence.register(self.replica.id, self.replica.compiled.tables)
             row = (await self._rows.rows())[self.replica.id]
         self.source.is_of(row.history)
         return row
 
-    def _problem_of(self, row: FenceRow, look: Look) -> str | None:
+    def _problem_of(self, row: FenceRow, state: RedisState) -> str | None:
         """Why the generation in Redis can't be served, as a reason of ``Status``; None if it can."""
-        if look.leased is not None and look.leased.is_of_another(row.history):
+        if state.leased is not None and state.leased.is_of_another(row.history):
             return "other-database"
         if not row.ready:
             return "rebuilding"
-        if row.incarnation != look.incarnation:
+        if row.incarnation != state.incarnation:
             return "other-server"
-        if look.floor is None or row.cursor is None or self._is_broken(row):
+        if state.floor is None or row.cursor is None or self._is_broken(row):
             return "lost"
         return None
 
     # A pass, steps 7 to 11
 
-    async def _pass(self, row: FenceRow, look: Look) -> float:
+    async def _pass(self, row: FenceRow, state: RedisState) -> float:
         if (left_s := self._unsteady_until - time.monotonic()) > 0:
             return left_s
         is_over = row.now > row.lease_until
@@ -279,22 +268,22 @@ class Keeper:
                 return self._outrun()
             row = claimed
         async with self._at_work.on(row, is_said=is_over) as signs:
-            return await self._make_a_pass(row, look, signs)
+            return await self._make_a_pass(row, state, signs)
 
     def _outrun(self) -> float:
         """Another keeper was faster, or the generation has been replaced: looks anew in a moment."""
         self._forget()
         return self._lease_s * random.uniform(0.02, 0.1)  # noqa: S311
 
-    async def _make_a_pass(self, row: FenceRow, look: Look, signs: Signs) -> float:
+    async def _make_a_pass(self, row: FenceRow, state: RedisState, signs: Signs) -> float:
         cursor = row.cursor or NOTHING
         count = 0
         if self._is_unsure or row.now > row.lease_until:
             # Step 8: nothing is promised before it is known that Redis takes what there is: commands would wait for
             # a promise that can't be kept. This does not stand in for what is read after the promise.
             # The floor is written, so that a Redis that refuses writes is found out even if there was no change.
-            cursor, count = await self.replica.carry(row, cursor, floor=True)
-            look = await self.replica.look_at(row)
+            cursor, count = await self.replica.replay_log(row, cursor, floor=True)
+            state = await self.replica.inspect(row)
         # ★ The promise is committed before the log is read: a command that commits after that reading finds the
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
         asked, asked_after = self._is_asked(row), self._asked_after
@@ -312,16 +301,16 @@ class Keeper:
             # Nobody can have seen this pass before it was promised: the number is of a row that is no more. Left as
             # it is, it would be asked for without end.
             self._asked_after = promised.passes_started
-        if problem := self._clocks.stepped(look.time_ms / 1000, promised.now):
+        if problem := self._clocks.stepped(state.time_ms / 1000, promised.now):
             _log.warning("%s: %s; the lease is not renewed for a while", self.replica.name, problem)
             self._unsteady_until = time.monotonic() + self._lease_s * MARGIN
             return self._lease_s * MARGIN
-        if promised.passes_started <= look.passed:
+        if promised.passes_started <= state.passed:
             # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
             raise Refused("AHEAD")
-        snapshot, found = await self.replica.carry(promised, cursor)
+        snapshot, found = await self.replica.replay_log(promised, cursor)
         count += found
-        await self.builder.publish(promised, look, snapshot)
+        await self.builder.publish(promised, state, snapshot)
         was_quiet, self._is_quiet = self._is_quiet, count == 0 and not (asked or self._is_asked(promised))
         # Who waits for this pass has changed something since the last one began, or has asked. When neither of the
         # two found any change, there is nothing to note: the next pass that matters will. (A command that changed
@@ -337,7 +326,7 @@ class Keeper:
         self._leads = True
         completed = promised.passes_started if is_noted else promised.passes_completed
         self._row = msgspec.structs.replace(promised, cursor=snapshot, passes_completed=completed)
-        self._rows.passed()
+        self._rows.on_pass_completed()
         self._serves()
         pause = self._lease_s * (_IDLE if was_quiet and self._is_quiet else 0.25)
         self._due_at = time.monotonic() + pause
@@ -348,24 +337,24 @@ class Keeper:
     async def rebuild(self, tell: Callable[[Progress], None] | None = None) -> Progress:
         """Builds the read model anew beside the one that serves. What ``Diptych.rebuild`` promises."""
         row = await self._read()
-        look = await self.replica.store.look(row.generation)
+        state = await self.replica.store.inspect(row.generation)
         progress = Progress(self.replica.name, await self.replica.source.count(), tell)
         found, moved_at = row, time.monotonic()
-        while problem := self._problem_of(row, look):
+        while problem := self._problem_of(row, state):
             # The keepers are about to build it, or one of them is at it. A build that was under way when we came may
             # have read rows before they were changed: it is waited for, and is not enough.
             self.wake()
             await asyncio.sleep(self._probe_interval_s)
             self._redis.check_available()
             before, row = row, await self._read()
-            look = await self.replica.store.look(row.generation)
+            state = await self.replica.store.inspect(row.generation)
             if row.ready and row.generation != found.generation:
                 progress.add(await self.replica.source.count())
                 return progress
             if row.building_until > row.now or row.generation != before.generation:
                 moved_at = time.monotonic()
             elif problem == "other-database":
-                raise RebuildFailedError(f"{self.replica.name}: {WORDS[problem]}")
+                raise RebuildFailedError(f"{self.replica.name}: {REASONS[problem]}")
             elif problem == "other-server" and time.monotonic() - moved_at > 3 * self._lease_s:
                 raise RebuildFailedError(
                     f"{self.replica.name}: other processes keep it in another Redis than {self._redis.address}"
@@ -376,7 +365,7 @@ class Keeper:
                 )
         self.status.progress = progress
         try:
-            await self.builder.rebuild(row, look, secrets.token_hex(8), progress)
+            await self.builder.rebuild(row, state, secrets.token_hex(8), progress)
         except Refused as refused:
             raise RebuildFailedError(
                 f"{self.replica.name}: another process has replaced the generation meanwhile, or Redis has lost the "
@@ -393,16 +382,16 @@ class Keeper:
 
     # What is lost, step 12
 
-    async def _mend(self, row: FenceRow, look: Look, problem: str) -> float:
+    async def _mend(self, row: FenceRow, state: RedisState, problem: str) -> float:
         """Builds the read model anew, as soon as nobody may trust the old one and nobody else is at it."""
         self._forget()
         if problem == "other-database":
             # Nothing of it is touched. If it is this database's of before it was put elsewhere, it runs out.
             self.status.sql(problem if row.now > row.lease_until else "lost")
             return self._lease_s / 4
-        if self._is_broken(row) and row.incarnation == look.incarnation:
+        if self._is_broken(row) and row.incarnation == state.incarnation:
             # Nobody is to trust it any more.
-            await self.replica.store.drop(Known(row.incarnation, row.generation), row.history)
+            await self.replica.store.drop(Target(row.incarnation, row.generation), row.history)
         wait_s = max(row.lease_until, row.building_until) - row.now
         if wait_s > 0:
             if self.status.reason != "rebuilding":
@@ -411,7 +400,7 @@ class Keeper:
         self.status.sql("rebuilding")
         self.status.progress = progress = Progress(self.replica.name, await self.replica.source.count())
         try:
-            built = await self.builder.build(row, look, secrets.token_hex(8), progress)
+            built = await self.builder.build(row, state, secrets.token_hex(8), progress)
         finally:
             self.status.progress = None
         if built is not None:

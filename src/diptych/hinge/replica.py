@@ -9,22 +9,18 @@ from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from diptych.errors import DiptychError, RedisUnavailableError, UnavailableError
-from diptych.ports import (
-    Applied,
-    Change,
-    Entry,
-    Fence,
-    FenceRow,
-    Known,
-    LogPart,
-    Row,
-    RowSource,
-    Snapshot,
-    View,
-)
-from diptych.read.projection import Projection, key_bytes
-from diptych.read.redis import RedisService
-from diptych.read.store import MAX_DOCUMENTS, Look, RedisStore, Write
+from diptych.fence.contract import Applied, Entry, FenceRow, Target
+from diptych.fence.fence import Fence
+from diptych.log.change import Change, LogPart
+from diptych.log.snapshot import Snapshot
+from diptych.read.compiled import CompiledReadModel, key_bytes
+from diptych.read.sql.rows import SqlRows
+from diptych.read.store.state import RedisState
+from diptych.read.store.store import RedisStore
+from diptych.read.store.writes import MAX_DOCUMENTS, Write
+from diptych.redis.service import RedisService
+from diptych.sql.description import Row
+from diptych.sql.view import View
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -58,30 +54,30 @@ class Replica:
 
     def __init__(
         self,
-        projection: Projection,
-        source: RowSource,
+        compiled: CompiledReadModel,
+        source: SqlRows,
         store: RedisStore,
         redis: RedisService,
         fence: Fence,
         *,
         batch_size: int,
     ) -> None:
-        self.name = projection.name
+        self.name = compiled.name
         self.id = store.id
         self.store = store
         self.source = source
-        self.projection = projection
+        self.compiled = compiled
         self.batch_size = batch_size
         self._fence = fence
         self._redis = redis
         self._queue: deque[_Entry] = deque()
         self._applying: asyncio.Task[None] | None = None
-        self._applied_to: Known | None = None
+        self._applied_to: Target | None = None
         self._applied: set[int] = set()
 
     # Commands
 
-    def apply(self, changes: Sequence[Change], known: Known) -> asyncio.Future[Applied]:
+    def apply(self, changes: Sequence[Change], known: Target) -> asyncio.Future[Applied]:
         """Begins to write a command's committed changes.
 
         What the future tells is as ``ReadSide.apply`` has it. Of the commands that come while a script is on its way,
@@ -94,7 +90,7 @@ class Replica:
             done.set_result(None)
             return done
         try:
-            writes = [write for change in changes for write in self.store.writes_of(change)]
+            writes = [write for change in changes for write in self.store.writes.writes_of(change)]
         except Exception:
             # Not a row that does not fit, which is set aside. What is committed is not to fail here, whatever it is.
             _log.exception("%s: changes could not be made into documents; a pass will bring them", self.name)
@@ -130,18 +126,18 @@ class Replica:
                     if not entry.done.done():
                         entry.done.set_result(applied)
 
-    def _note_applied(self, known: Known, positions: set[int]) -> None:
+    def _note_applied(self, known: Target, positions: set[int]) -> None:
         """Takes note of changes that are in this generation, so that no pass writes them again."""
         if self._applied_to != known or len(self._applied) > _MOST_APPLIED:
             self._applied_to, self._applied = known, set()
         self._applied |= positions
 
-    def _applied_in(self, known: Known) -> Collection[int]:
+    def _applied_in(self, known: Target) -> Collection[int]:
         return self._applied if self._applied_to == known else ()
 
     # What commands rest on
 
-    async def bring_in(self, known: Known, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+    async def bring_in(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
         """Sees to it that these changes, which ``snapshot`` saw, are in the generation. Returns whether they are.
 
         They are other processes' and most likely on their way. What does not come was left by one that was killed or
@@ -166,7 +162,7 @@ class Replica:
             return False
         return missing is not None
 
-    async def _awaited(self, known: Known, changes: list[Change]) -> list[Change] | None:
+    async def _awaited(self, known: Target, changes: list[Change]) -> list[Change] | None:
         """Those that have not come after some milliseconds; None if this generation is not there."""
         missing = await self.store.missing(known, changes)
         for pause_s in _PAUSES_S:
@@ -176,7 +172,7 @@ class Replica:
             missing = await self.store.missing(known, missing)
         return missing
 
-    async def _bring(self, known: Known, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+    async def _bring(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
         changes = await self._fence.logged(entries)
         if len(changes) < len(entries):
             return False  # the log has forgotten some
@@ -188,27 +184,29 @@ class Replica:
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
         ended = {write.key for write in writes if write.body is None}
         has_moved = any(
-            key_bytes(c.after[self.projection.key]) in ended for c in changes if c.after is not None
+            key_bytes(c.after[self.compiled.key]) in ended for c in changes if c.after is not None
         )
         return not has_moved and await self.store.apply(known, writes) == "OK"
 
     # Passes
 
-    async def look_at(self, row: FenceRow) -> Look:
+    async def inspect(self, row: FenceRow) -> RedisState:
         """The state of the row's generation, in the Redis it is in. Raises ``Refused`` if that is another now."""
-        look = await self.store.look(row.generation)
-        if look.incarnation != row.incarnation:
+        state = await self.store.inspect(row.generation)
+        if state.incarnation != row.incarnation:
             raise Refused("ELSEWHERE")
-        return look
+        return state
 
-    async def carry(self, row: FenceRow, cursor: Snapshot, *, floor: bool = False) -> tuple[Snapshot, int]:
+    async def replay_log(
+        self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
+    ) -> tuple[Snapshot, int]:
         """Brings every change that ``cursor`` did not see into the row's generation.
 
         Returns the snapshot up to which they are in, and how many there were. With ``floor`` the generation's floor
         is raised to it. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
         """
-        known = Known(row.incarnation, row.generation)
-        if self.projection.is_joined:
+        known = Target(row.incarnation, row.generation)
+        if self.compiled.is_joined:
             snapshot, count = await self._carry_in_a_view(known, cursor)
         else:
             snapshot, count = await self._carry(known, cursor, None)
@@ -216,7 +214,7 @@ class Replica:
             await accepted(self.store.apply(known, [], floor=snapshot.xmin))
         return snapshot, count
 
-    async def _carry_in_a_view(self, known: Known, cursor: Snapshot) -> tuple[Snapshot, int]:
+    async def _carry_in_a_view(self, known: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
         # ★ Rows are read in the snapshot in which the log was read. Read later, a row may have been deleted, been
         # joined to another one or been given another address by a change that this reading of the log does not
         # hold: its document would be missing, or show a joined row as it was, after the change of that was
@@ -224,11 +222,11 @@ class Replica:
         async with self._fence.view() as view:
             return await self._carry(known, cursor, view)
 
-    async def _carry(self, known: Known, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
+    async def _carry(self, known: Target, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
         """Without a ``view`` for as long as the log tells all."""
         count, part = 0, None
         while part is None or part.more:
-            tables, skip = self.projection.tables, self._applied_in(known)
+            tables, skip = self.compiled.tables, self._applied_in(known)
             part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the one that Redis was brought to.
@@ -236,7 +234,7 @@ class Replica:
             count += len(part.changes) + part.skipped
             if view is None and not all(map(self._is_readable, part.changes)):
                 return await self._carry_in_a_view(known, cursor)
-            if view is not None and self.projection.is_joined:
+            if view is not None and self.compiled.is_joined:
                 await self._write_joined(known, part, view)
             elif part.changes:
                 await accepted(self.store.apply(known, await self._writes_of(part, view)))
@@ -252,43 +250,43 @@ class Replica:
                 writes += self._writes_from(change, rows, part.snapshot)
             else:
                 try:
-                    writes += self.store.writes_of(change, part.snapshot.xmax)
+                    writes += self.store.writes.writes_of(change, part.snapshot.xmax)
                 except KeyError:
                     # Its personal data are blanked, or another version of the application has other columns.
                     raise Refused("UNREADABLE") from None
         return writes
 
     def _is_readable(self, change: Change) -> bool:
-        return change.after is None or self.projection.readable(change.after)
+        return change.after is None or self.compiled.readable(change.after)
 
     async def _read_again(self, changes: Sequence[Change], view: View) -> dict[bytes, Any]:
         """The rows of changes whose image in the log does not have every column: another version wrote it.
 
         They are as the log's snapshot holds them, which is no older than the change.
         """
-        keys = [change.image.get(self.projection.key) for change in changes]
+        keys = [change.image.get(self.compiled.key) for change in changes]
         if any(key is None for key in keys):
             raise Refused("UNREADABLE")
-        return {self.projection.key_of(row): row for row in await self._rows_at(keys, view)}
+        return {self.compiled.key_of(row): row for row in await self._rows_at(keys, view)}
 
     async def _rows_at(self, keys: Sequence[Any], view: View) -> list[Row]:
-        found = self.source.rows_by(view, self.projection.key, keys, self.batch_size)
+        found = self.source.rows_by(view, self.compiled.key, keys, self.batch_size)
         return [row async for rows in found for row in rows]
 
     def _writes_from(self, change: Change, rows: dict[bytes, Any], snapshot: Snapshot) -> list[Write]:
         stamp, transaction = change.position, change.transaction
-        key = key_bytes(change.image[self.projection.key])
+        key = key_bytes(change.image[self.compiled.key])
         writes = []
-        if change.before is not None and self.projection.key_of(change.before) != key:
-            old = self.projection.key_of(change.before)
-            writes.append(self.store.tombstone(old, stamp, transaction, snapshot.xmax))
+        if change.before is not None and self.compiled.key_of(change.before) != key:
+            old = self.compiled.key_of(change.before)
+            writes.append(self.store.writes.tombstone(old, stamp, transaction, snapshot.xmax))
         if key in rows:
-            writes.append(self.store.write_of(rows[key], stamp, transaction))
+            writes.append(self.store.writes.write_of(rows[key], stamp, transaction))
         else:
-            writes.append(self.store.tombstone(key, stamp, transaction, snapshot.xmax))
+            writes.append(self.store.writes.tombstone(key, stamp, transaction, snapshot.xmax))
         return writes
 
-    async def _write_joined(self, known: Known, part: LogPart, view: View) -> None:
+    async def _write_joined(self, known: Target, part: LogPart, view: View) -> None:
         """Makes the documents anew that these changes touch, each as the log's snapshot sees it.
 
         Commands never do: two of them could each write a document that lacks the other's change.
@@ -298,7 +296,7 @@ class Replica:
         for change in part.changes:
             try:
                 keys |= self._addresses(change)
-                touched = self.projection.touched(change)
+                touched = self.compiled.touched(change)
             except KeyError:
                 raise Refused("UNREADABLE") from None
             for column, values in touched:
@@ -308,27 +306,29 @@ class Replica:
         for column, altered in others.items():
             async for rows in self.source.rows_by(view, column, list(altered), self.batch_size):
                 await accepted(
-                    self.store.apply(known, [self.store.joined_write(row, part.snapshot) for row in rows])
+                    self.store.apply(
+                        known, [self.store.writes.joined_write(row, part.snapshot) for row in rows]
+                    )
                 )
 
     def _addresses(self, change: Change) -> dict[bytes, Any]:
         """The keys of an own row, before and after its change. Raises ``KeyError`` if one is not in the log."""
-        if change.entity.table != self.projection.entity.table:
+        if change.entity.table != self.compiled.entity.table:
             return {}
-        keys = [row[self.projection.key] for row in (change.before, change.after) if row is not None]
+        keys = [row[self.compiled.key] for row in (change.before, change.after) if row is not None]
         return {key_bytes(key): key for key in keys}
 
     async def _write_joined_at(
-        self, known: Known, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
+        self, known: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
     ) -> None:
         rows = await self._rows_at([value for _, value in keys], view)
-        writes = [self.store.joined_write(row, part.snapshot) for row in rows]
+        writes = [self.store.writes.joined_write(row, part.snapshot) for row in rows]
         missing = dict(keys).keys() - {write.key for write in writes}
-        writes += [self.store.joined_tombstone(key, part.snapshot) for key in missing]
+        writes += [self.store.writes.joined_tombstone(key, part.snapshot) for key in missing]
         await accepted(self.store.apply(known, writes))
 
 
 class _Entry(NamedTuple):
-    known: Known
+    known: Target
     writes: list[Write]
     done: asyncio.Future[Applied]

@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Callable
 
-from diptych.read.redis import RedisService
+from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
 
 _PROGRESS_S = 2.0
 
-WORDS = {
+REASONS = {
     "starting": "the read model has not been looked at yet",
     "no-lease": "no lease is in Redis: nothing vouches that it is fresh",
     "lost": "Redis does not have the read model's data, or not all of them",
@@ -86,7 +86,7 @@ class Status:
         if self._reason != reason:
             level = logging.INFO if self._reason == "starting" or reason == "rebuilding" else logging.WARNING
             level = logging.ERROR if reason == "other-database" else level
-            _log.log(level, "%s: SQL answers: %s", self.name, WORDS[reason])
+            _log.log(level, "%s: SQL answers: %s", self.name, REASONS[reason])
             self._reason, self._since = reason, _now()
 
 

@@ -6,12 +6,13 @@ import contextlib
 import logging
 from collections.abc import Collection, Sequence
 
+from diptych.aio.looper import Looper
 from diptych.errors import UnavailableError
+from diptych.fence.contract import FenceRow
+from diptych.fence.fence import Fence
 from diptych.hinge.replica import Replica
-from diptych.looper import Looper
-from diptych.ports import Fence, FenceRow
-from diptych.read.redis import RedisService
-from diptych.read.store import delete_abandoned
+from diptych.read.store.deletion import delete_abandoned
+from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -76,11 +77,11 @@ class Sweeper:
         ★ Redis is looked at before SQL: a builder names its generation in the fence before it writes a key of it. So
         one that is there already, and is not named afterwards, is one that nobody can publish any more.
         """
-        look = await replica.store.look("")
+        state = await replica.store.inspect("")
         named = _named(replica, await self._fence.rows())
-        is_another_databases = look.leased is not None and look.leased.generation not in named
+        is_another_databases = state.leased is not None and state.leased.generation not in named
         if not is_another_databases:
-            await replica.store.delete(look.incarnation, look.generations - named)
+            await replica.store.delete(state.incarnation, state.generations - named)
 
 
 def _named(replica: Replica, rows: Collection[FenceRow]) -> set[bytes]:

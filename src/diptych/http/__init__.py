@@ -1,6 +1,6 @@
 """HTTP without a framework: pure ASGI helpers that the rooms under `diptych.ext` put together."""
 
-from diptych.http.bodies import Fields, parse_json, read_body, read_fields
+from diptych.http.bodies import parse_json, read_body, read_fields
 from diptych.http.caching import QUERY_HEADERS, answer_headers, cache_status, etag, is_unchanged
 from diptych.http.errors import (
     BadRequest,
@@ -12,6 +12,7 @@ from diptych.http.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
+from diptych.http.fields import Fields
 from diptych.http.forms import check_same_site, method_override, parse_form
 from diptych.http.front import Front
 from diptych.http.negotiation import prefers_html

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from diptych.http.asgi import Message, Scope
 from diptych.http.caching import QUERY_HEADERS, SET_ASIDE, cache_status, etag, is_unchanged
 from diptych.http.problems import PROBLEM_JSON, Problem
-from diptych.read.model import Served
+from diptych.read.answers import Served
 
 __all__ = ["Answers", "Headers"]
 

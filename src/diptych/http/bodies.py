@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.asgi import RequestReceive, RequestScope, header_values, list_elements
 from diptych.http.errors import BadRequest, ClientDisconnected, PayloadTooLarge, UnsupportedMediaType
+from diptych.http.fields import Fields
 from diptych.http.forms import parse_repeated
-
-__all__ = ["FORM", "JSON", "Fields", "parse_json", "read_body", "read_fields"]
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-
-
-class Fields(NamedTuple):
-    """The fields of a request's body.
-
-    `values` come as JSON has them, or, where `is_form`, as text and None (`build(…, text=fields.is_form)`).
-    `repeated` is empty unless it was asked for: a fault for every field that a form has more than once.
-    """
-
-    values: dict[str, Any]
-    is_form: bool
-    repeated: tuple[Fault, ...] = ()
 
 
 async def read_fields(

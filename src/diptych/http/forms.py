@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.asgi import RequestScope, header_values
 from diptych.http.errors import BadRequest, CrossSite
-
-if TYPE_CHECKING:
-    from diptych.http.bodies import Fields
+from diptych.http.fields import Fields
 
 __all__ = ["METHOD_FIELD", "check_same_site", "method_override", "parse_form"]
 

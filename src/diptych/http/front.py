@@ -24,7 +24,7 @@ from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from diptych.http.negotiation import prefers_html
 from diptych.http.paths import Segment, encode_segment, path_below, sent_path, template_segments
 from diptych.http.problems import problem_for
-from diptych.messages import Query, build
+from diptych.messages.message import Query, build
 
 __all__ = ["QUERY_ERROR", "Front"]
 

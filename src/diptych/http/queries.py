@@ -18,7 +18,7 @@ from diptych.http.front import QUERY_ERROR, Front, ranks
 from diptych.http.paths import Segment, path_below, sent_path, split_path, template_segments
 from diptych.http.problems import problem_for
 from diptych.http.wrappers import HeadAsGet
-from diptych.messages import Query, build
+from diptych.messages.message import Query, build
 
 __all__ = ["query_app"]
 

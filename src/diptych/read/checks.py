@@ -10,10 +10,10 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 
 from diptych.errors import WiringError
-from diptych.ports import Column, Entity
+from diptych.read.declaration import Declaration, Join, ListOrder
 from diptych.read.fitting import can_fill
-from diptych.read.model import Join, ListOrder, ReadModel
-from diptych.read.ordering import sorted_as
+from diptych.read.lists.ordering import sorted_as
+from diptych.sql.description import Column, Entity
 
 _KEY_TYPES = (str, int, datetime.date, uuid.UUID)
 _SORTED_TYPES = (str, int, datetime.date, datetime.datetime, uuid.UUID)
@@ -24,7 +24,7 @@ _LOGGED = "must be of a type that the change log gives back as it was"
 Entities = Mapping[type, Entity]
 
 
-def joined_models(model: type[ReadModel[Any]]) -> list[type]:
+def joined_models(model: type[Declaration]) -> list[type]:
     """The mapped classes whose rows a read model joins, each once. Raises ``WiringError`` for what is no join."""
     problems = [*_check_joined_form(model)]
     if problems:
@@ -32,7 +32,7 @@ def joined_models(model: type[ReadModel[Any]]) -> list[type]:
     return list(dict.fromkeys(join.remote.class_ for join in model.joined.values()))
 
 
-def check_declaration(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> None:
+def check_declaration(model: type[Declaration], entity: Entity, joined: Entities) -> None:
     """Raises ``WiringError`` that lists every fault."""
     problems = [*_check_form(model)] or [*_check_names(model, entity, joined)]
     if not problems:
@@ -50,7 +50,7 @@ def _wiring_error(model: type, problems: Sequence[str]) -> WiringError:
     return WiringError([f"{model.__name__}: {problem}" for problem in problems])
 
 
-def _check_form(model: type[ReadModel[Any]]) -> Iterator[str]:
+def _check_form(model: type[Declaration]) -> Iterator[str]:
     missing = [name for name in ("key", "document") if not hasattr(model, name)]
     for name in missing:
         yield f"declares no `{name}`: see the reference of ReadModel"
@@ -77,7 +77,7 @@ def _check_types(document: type[msgspec.Struct]) -> Iterator[str]:
         yield f"`document`: msgspec has no place for the types of {document.__name__}: {error}"
 
 
-def _check_joined_form(model: type[ReadModel[Any]]) -> Iterator[str]:
+def _check_joined_form(model: type[Declaration]) -> Iterator[str]:
     if not isinstance(model.joined, Mapping):
         yield "`joined` must be a dict of the document's fields: {'author_name': join(…)}"
         return
@@ -96,7 +96,7 @@ def _check_joined_form(model: type[ReadModel[Any]]) -> Iterator[str]:
             )
 
 
-def _check_names(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> Iterator[str]:
+def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     fields = [
         field.name for field in msgspec.structs.fields(model.document) if field.name not in model.joined
     ]
@@ -131,7 +131,7 @@ def _check_order(order: ListOrder, entity: Entity) -> Iterator[str]:
 
 
 def _check_joined_names(
-    model: type[ReadModel[Any]], field: str, join: Join, entity: Entity, joined: Entities
+    model: type[Declaration], field: str, join: Join, entity: Entity, joined: Entities
 ) -> Iterator[str]:
     if field not in {known.name for known in msgspec.structs.fields(model.document)}:
         yield f"`joined`: {field!r} is not a field of {model.document.__name__}"
@@ -168,7 +168,7 @@ def _compared(column: Column) -> str:
     return f"must be compared byte for byte{found}: {_BYTEWISE}"
 
 
-def _check_lists(model: type[ReadModel[Any]], entity: Entity) -> Iterator[str]:
+def _check_lists(model: type[Declaration], entity: Entity) -> Iterator[str]:
     for order in model.lists:
         for column in (entity.columns[name] for name in order.columns):
             if column.nullable:
@@ -179,7 +179,7 @@ def _check_lists(model: type[ReadModel[Any]], entity: Entity) -> Iterator[str]:
                 yield f"{order}: {column.name!r} must be of one of the types {_names(_SORTED_TYPES)}, or an enum"
 
 
-def _check_fields(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> Iterator[str]:
+def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     """That each field can have what its column has. Fields that no row fits would make every document fail."""
     hints = get_type_hints(model.document, include_extras=True)
     for name in (field.name for field in msgspec.structs.fields(model.document)):
@@ -214,7 +214,7 @@ def _type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and get_origin(hint) is None else str(hint)
 
 
-def _check_joins(model: type[ReadModel[Any]], entity: Entity, joined: Entities) -> Iterator[str]:
+def _check_joins(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     for field, join in model.joined.items():
         local = entity.columns[join.local.key]
         remote = joined[join.remote.class_].columns[join.remote.key]

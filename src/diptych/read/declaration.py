@@ -1,92 +1,62 @@
-"""A read model's declaration as a short hash: another one as soon as any byte in Redis might be another.
-
-Two versions of an application that are deployed side by side know by it whether they may share their documents.
-"""
+"""What a read model declares: its key, its document, its lists and its joined fields."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import msgspec
-from msgspec import inspect
-
-_LAYOUT = 2
-"""Of keys, documents and list entries in Redis, as this version of diptych writes them: change it with them."""
 
 
-def declaration_hash(name: str, parts: Mapping[str, Any], document: type[msgspec.Struct]) -> str:
-    """12 hexadecimal digits of everything that is declared; the same in every process and version of Python.
+class ListOrder(msgspec.Struct, frozen=True):
+    """The order of a list: attribute names and the classes they are of, the first counts most. Made by ``by``.
 
-    ``parts`` are what can be written as JSON. Docstrings, descriptions and the names of classes don't count.
+    What was given in place of an attribute has its text as name, and no class.
     """
-    declared = [_LAYOUT, name, parts, _Shape().of(inspect.type_info(document))]
-    return hashlib.sha256(_json(declared)).hexdigest()[:12]
+
+    columns: tuple[str, ...]
+    models: tuple[type | None, ...]
+
+    def __str__(self) -> str:
+        return f"by({', '.join(self.columns)})"
 
 
-class _Shape:
-    """A type as nested lists: all that decides on what is accepted and on the bytes that are written."""
+def by(*columns: Any) -> ListOrder:
+    """The order of a list, as mapped attributes: ``by(Book.author, Book.title)``.
 
-    def __init__(self) -> None:
-        self._seen: dict[int, int] = {}
-
-    def of(self, node: Any) -> Any:
-        if isinstance(node, inspect.Metadata):
-            return self.of(node.type)  # a description or an example
-        if isinstance(node, inspect.UnionType):
-            # Sorted, since typing's caches may give them in the order in which another module wrote them.
-            return ["union", sorted(map(self.of, node.types), key=_json)]
-        if isinstance(node, inspect.EnumType):
-            return ["enum", [member.value for member in node.cls]]
-        if hasattr(node, "fields"):
-            return self._of_fields(node)
-        if isinstance(node, inspect.Type):
-            return [type(node).__name__, self._of_attributes(node, ())]
-        if isinstance(node, type):
-            return f"{node.__module__}.{node.__qualname__}"
-        if isinstance(node, tuple):
-            return [self.of(item) for item in node]
-        return node
-
-    def _of_fields(self, node: Any) -> Any:
-        if id(node) in self._seen:
-            return ["seen", self._seen[id(node)]]  # a type may contain itself
-        self._seen[id(node)] = len(self._seen)
-        config = getattr(node.cls, "__struct_config__", None)
-        return [
-            type(node).__name__,
-            self._of_attributes(node, ("cls", "fields")),
-            getattr(config, "omit_defaults", False),
-            [self._of_field(field) for field in node.fields],
-        ]
-
-    def _of_field(self, field: Any) -> Any:
-        return [
-            field.name,
-            field.encode_name,
-            self.of(field.type),
-            field.required,
-            *(_json(_default(value)).decode() for value in (field.default, field.default_factory)),
-        ]
-
-    def _of_attributes(self, node: Any, but: Sequence[str]) -> dict[str, Any]:
-        """Those that are set, so that a msgspec that adds one does not change every declaration."""
-        values = {name: getattr(node, name) for name in node.__struct_fields__ if name not in but}
-        return {name: self.of(value) for name, value in values.items() if value is not None}
+    It is ascending: text by code point, points in time with a zone by the instant, enums by the text that the
+    database stores, which is the name unless the column says otherwise. Rows that are equal in all of them are
+    ordered by the read model's key. What is no mapped attribute is refused when the application starts, where the
+    read model's name is known.
+    """
+    classes = tuple(getattr(column, "class_", None) for column in columns)
+    names = (str(c) if owner is None else str(c.key) for c, owner in zip(columns, classes, strict=True))
+    return ListOrder(tuple(names), classes)
 
 
-def _default(value: Any) -> Any:
-    if value is msgspec.NODEFAULT or value is msgspec.UNSET:
-        return repr(value)
-    return [value]
+class Join(msgspec.Struct, frozen=True):
+    """A field of a document that another row gives, as mapped attributes. Made by ``join``."""
+
+    value: Any
+    local: Any
+    remote: Any
 
 
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="deterministic", enc_hook=_name_of)
+def join(value: Any, local: Any, remote: Any) -> Join:
+    """A field from another row, as mapped attributes: ``join(Author.name, Book.author_id, Author.id)``.
+
+    The field is the ``value`` of the row whose ``remote`` equals this row's ``local``, None if there is none.
+    ``remote`` has to be unique; an index on ``local`` keeps changes of the other row cheap.
+    """
+    return Join(value, local, remote)
 
 
-def _name_of(value: Any) -> str:
-    """What JSON has no word for, by its name or its type's: its own text may hold an address in memory."""
-    kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+class Declaration:
+    """The class attributes of a read model. What each of them means says ``ReadModel``."""
+
+    key: ClassVar[Any]
+    document: ClassVar[type[msgspec.Struct]]
+    lists: ClassVar[tuple[ListOrder, ...]] = ()
+    joined: ClassVar[Mapping[str, Join]] = MappingProxyType({})
+    revision: ClassVar[int] = 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from diptych.ports import Column
+from diptych.sql.description import Column
 
 _MISMATCH = ", got `"
 """In msgspec's words for a value of another type; one that breaks a bound of the right type has none such."""

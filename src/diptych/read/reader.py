@@ -1,59 +1,25 @@
-"""The reading of one read model: from Redis if it is proved fresh, from SQL otherwise."""
+"""The answers of one read model: from Redis if it is proved fresh, from SQL otherwise."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import operator
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from diptych.errors import RedisUnavailableError, UnreadableRowError
-from diptych.home_loop import HomeLoop
-from diptych.ports import STAMP_BYTES, Incarnation
-from diptych.read.aside import MARK, SetAside, SetAsideRow, misfit_of, shown_key
-from diptych.read.fallback import SqlFallback
-from diptych.read.lookups import Batch, LookUps
-from diptych.read.model import Document, ListOrder, Page, Served
-from diptych.read.projection import ListIndex, PageBody, Projection, check_limit, key_bytes, page_body
+from diptych.aio.home_loop import HomeLoop
+from diptych.errors import UnreadableRowError
+from diptych.read.answers import Document, Page, Served
+from diptych.read.compiled import CompiledReadModel, key_bytes
+from diptych.read.declaration import ListOrder
+from diptych.read.lists.page import check_limit
+from diptych.read.set_aside import MARK, misfit_of
+from diptych.read.sql.fallback import SqlFallback
 
 if TYPE_CHECKING:
-    from diptych.read.connection import Channel  # needs the extra; a reader of SQL alone does not
-    from diptych.read.redis import RedisService
-    from diptych.read.store import Fetched, FetchedAside, RedisStore
-
-T = TypeVar("T")
+    # Redis is an extra: without it SQL answers, and nothing that needs it may be imported.
+    from diptych.read.store.source import RedisSource
 
 _REDIS = Served("redis")
 _NO_KEY = Served("sql", "no-key")
 """Of a document that no row can have: neither store is asked, and what the column can hold is SQL's word."""
-_TRIES = 3
-
-_body_of: Callable[[Any], bytes] = operator.itemgetter(slice(STAMP_BYTES, None))
-"""The body in what is stored, taken out in C."""
-
-_NAMED = 10
-"""How many of the rows that are set aside health names."""
-
-_PAGES_AT_ONCE = 64
-"""Redis keeps a reply until it is read: a thousand pages of large documents would take its memory."""
-
-
-class Watch(Protocol):
-    """Who wants to know which store answers: health and the log, and the keeper, which is to mend what it can."""
-
-    @property
-    def reason(self) -> str:
-        """Why SQL answers, as a short token."""
-
-    def answered_by_redis(self) -> None:
-        """A query was served from Redis."""
-
-    def answered_by_sql(self, reason: str) -> None:
-        """A query was not, although Redis was asked: it gave no lease that this process may trust."""
-
-    def broken(self, generation: str, problem: str) -> None:
-        """What is in this generation proved to be wrong, although it was leased."""
 
 
 class Reader:
@@ -65,12 +31,12 @@ class Reader:
     def __init__(
         self,
         home: HomeLoop,
-        projection: Projection,
+        compiled: CompiledReadModel,
         fallback: SqlFallback,
         source: RedisSource | None = None,
     ) -> None:
         self._home = home
-        self._projection = projection
+        self._compiled = compiled
         self._fallback = fallback
         self._source = source
 
@@ -78,221 +44,38 @@ class Reader:
         """The document with this key; what ``ReadModel.get`` promises."""
         self._home.check()
         try:
-            key = self._projection.looked_for(key)
+            key = self._compiled.looked_for(key)
         except ValueError:
-            return Document(None, _NO_KEY, self._projection.document)
+            return Document(None, _NO_KEY, self._compiled.document)
         if self._source is not None:
             found = await self._source.look_ups.get(key_bytes(key))
             if found is not None:
                 if found[:1] == MARK:
                     raise self._unreadable(key, found)
-                return Document(found or None, _REDIS, self._projection.document)
+                return Document(found or None, _REDIS, self._compiled.document)
         served = self._served_by_sql()
         body = await self._fallback.get(key)
         if body is not None and body.startswith(MARK):
             raise self._unreadable(key, body)
-        return Document(body, served, self._projection.document)
+        return Document(body, served, self._compiled.document)
 
     async def page(self, order: ListOrder | None, limit: int, after: str | None) -> Page[Any]:
         """A page of a list; what ``ReadModel.page`` promises."""
         self._home.check()
         check_limit(limit)
-        index = self._projection.list_by(order)
+        index = self._compiled.list_by(order)
         place, values = index.place(after) if after is not None else (None, None)
         if self._source is not None:
             found = await self._source.page(index, place, limit)
             if found is not None:
-                return Page(found.body, _REDIS, self._projection.document, found.set_aside)
+                return Page(found.body, _REDIS, self._compiled.document, found.set_aside)
         served = self._served_by_sql()
         found = await self._fallback.page(index, values, limit)
-        return Page(found.body, served, self._projection.document, found.set_aside)
+        return Page(found.body, served, self._compiled.document, found.set_aside)
 
     def _unreadable(self, key: Any, stored: bytes) -> UnreadableRowError:
-        self._projection.notices.met(key_bytes(key), stored)
-        return UnreadableRowError(self._projection.entity.table, key, *misfit_of(stored))
+        self._compiled.notices.met(key_bytes(key), stored)
+        return UnreadableRowError(self._compiled.entity.table, key, *misfit_of(stored))
 
     def _served_by_sql(self) -> Served:
         return Served("sql", "no-redis" if self._source is None else self._source.reason)
-
-
-class RedisSource:
-    """A read model in Redis as queries see it: what is found, if the lease found with it is to be trusted.
-
-    Raises ``RedisUnavailableError`` if Redis is critical and away.
-    """
-
-    def __init__(self, store: RedisStore, redis: RedisService, watch: Watch) -> None:
-        from diptych.read.store import Lease
-
-        self._store = store
-        self._redis = redis
-        self._watch = watch
-        self._generation = self._history = b""
-        self._vouched: tuple[bytes, Incarnation, bytes] | None = None
-        self.look_ups = LookUps(self._look_up)
-        """By keys. Awaited, a look-up is the document's body, empty if there is no such row; None if Redis is not to
-        be trusted."""
-        self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
-        self._parse = Lease.parse
-
-    @property
-    def reason(self) -> str:
-        """Why SQL answers."""
-        return self._watch.reason
-
-    def is_of(self, history: str) -> None:
-        """Takes note of the history that this application's database has: only its own word counts."""
-        if self._history != history.encode():
-            self._history, self._vouched = history.encode(), None
-
-    async def page(self, index: ListIndex, after: bytes | None, limit: int) -> PageBody | None:
-        """The page; None if Redis is not to be trusted."""
-
-        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, Fetched]:
-            fetched = await self._store.fetch_page(channel, generation, index, after, limit)
-            return fetched.lease, fetched
-
-        async with self._pages:
-            found = await self._trusted(read)
-        if found is None:
-            return None
-        generation, page = found
-        bodies = [] if None in page.documents else list(map(_body_of, page.documents))
-        if len(bodies) < len(page.documents) or not all(bodies):
-            # Entries and documents move together: somebody else has been at these keys.
-            self._watch.broken(generation.decode(), "a list names a document that is not there")
-            return None
-        return page_body(bodies, index.cursor(index.sort_key_of(page.last)) if page.last else None)
-
-    async def set_aside(self) -> SetAside | None:
-        """Which rows are set aside; None if Redis is not to be trusted.
-
-        And has ``watch`` told which store would answer a query now.
-        """
-
-        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, FetchedAside]:
-            fetched = await self._store.fetch_aside(channel, generation, _NAMED)
-            return fetched.lease, fetched
-
-        found = None
-        with contextlib.suppress(RedisUnavailableError):
-            found = await self._trusted(read)
-        if found is None:
-            return None
-        named = ((key, stored[STAMP_BYTES:]) for key, stored in found[1].named.items())
-        rows = (SetAsideRow(shown_key(key), misfit_of(body).field) for key, body in named)
-        return SetAside(found[1].number, tuple(rows))
-
-    def _look_up(self, batch: Batch) -> None:
-        channel, generation = self._redis.channel, self._generation
-        if channel is None or self._vouched is None:
-            batch.left_to(self._bodies(batch.keys))
-        else:
-            self._store.fetch(channel, generation, batch.keys, _ShortWay(self, batch, channel, generation))
-
-    def _deal_out(
-        self, batch: Batch, channel: Channel, generation: bytes, reply: Sequence[bytes | None]
-    ) -> None:
-        lease, *documents = reply
-        if (lease, channel.server, generation) == self._vouched:  # as nearly always
-            self._redis.answered()
-            self._watch.answered_by_redis()
-            batch.found(_bodies_of(documents))
-        else:
-            batch.left_to(self._bodies(batch.keys))
-
-    async def _bodies(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """What ``look_ups`` promises, for each of the keys."""
-
-        async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, list[bytes | None]]:
-            reply: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-            self._store.fetch(channel, generation, keys, reply)
-            lease, *documents = await reply
-            return lease, documents
-
-        found = await self._trusted(read)
-        return [None] * len(keys) if found is None else _bodies_of(found[1])
-
-    async def _given_up(self, keys: Sequence[bytes], error: Exception) -> Sequence[None]:
-        self._failed(error)
-        return [None] * len(keys)
-
-    async def _trusted(
-        self, read: Callable[[Channel, bytes], Awaitable[tuple[bytes | None, T]]]
-    ) -> tuple[bytes, T] | None:
-        """What was read together with a lease that names this Redis and a generation; and that generation."""
-        redis = self._redis
-        if not redis.available:
-            self._check_redis()
-            return None
-        try:
-            channel = redis.channel or await redis.queries.opened()
-            has_looked = False
-            for _ in range(_TRIES):
-                generation = self._generation
-                text, found = await read(channel, generation)
-                redis.answered()
-                if (text, channel.server, generation) == self._vouched:  # as nearly always
-                    self._watch.answered_by_redis()
-                    return generation, found
-                if not text:
-                    self._vouched = None
-                    self._watch.answered_by_sql("no-lease")
-                    return None
-                lease = self._parse(text)
-                # ★ Another application's database may have documents under the same keys.
-                if lease.history != self._history:
-                    self._watch.answered_by_sql("other-database" if self._history else "no-lease")
-                    return None
-                # ★ A lease is the word of one life of one Redis: another one (restarted from a dump that held the
-                # lease, or a second master) may have it, and lack what was written since.
-                if lease.incarnation != channel.server:
-                    if has_looked:
-                        break
-                    await redis.look_again(channel)
-                    has_looked = True
-                elif lease.generation != generation:
-                    self._generation = lease.generation
-                else:
-                    self._vouched = (text, channel.server, generation)
-                    self._watch.answered_by_redis()
-                    return generation, found
-            self._watch.answered_by_sql("other-server")
-            return None
-        except Exception as error:
-            self._failed(error)
-            return None
-
-    def _failed(self, error: Exception) -> None:
-        """Takes note that Redis did not answer. Raises what is not its fault, and if Redis is critical."""
-        self._redis.failed(error)
-        self._check_redis()
-
-    def _check_redis(self) -> None:
-        if self._redis.critical:
-            self._redis.check_available()
-            raise RedisUnavailableError(f"Redis at {self._redis.address} did not answer in time")
-
-
-class _ShortWay:
-    """Takes the reply to a batch at once. A future would hand it on in the next turn of the loop."""
-
-    def __init__(self, source: RedisSource, batch: Batch, channel: Channel, generation: bytes) -> None:
-        self._source = source
-        self._batch = batch
-        self._channel = channel
-        self._generation = generation
-
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, reply: Sequence[bytes | None]) -> None:
-        self._source._deal_out(self._batch, self._channel, self._generation, reply)
-
-    def set_exception(self, error: Exception) -> None:
-        self._batch.left_to(self._source._given_up(self._batch.keys, error))
-
-
-def _bodies_of(documents: Sequence[bytes | None]) -> list[bytes]:
-    """What is stored without its stamp; empty where there is nothing, or a tombstone."""
-    return [_body_of(stored) if stored else b"" for stored in documents]

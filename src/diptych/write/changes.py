@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.ports import Change, CommandContext
-from diptych.write import log, together
-from diptych.write.entities import MappedEntity
-from diptych.write.statements import (
-    ColumnValues,
-    RowValues,
-    delete_row,
-    insert_row,
-    row_again,
-    update_row,
-)
+from diptych.log import table as log
+from diptych.log.change import Change, CommandContext
+from diptych.sql.entity import MappedEntity
+from diptych.write import together
+from diptych.write.statements import ColumnValues, RowValues, delete_row, insert_row, row_again, update_row
 
 
 async def insert(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Set
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -13,17 +13,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapper, registry
 
-from diptych.config import ConfigService
+from diptych.aio.home_loop import HomeLoop
+from diptych.config.service import ConfigService
 from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError, WiringError
-from diptych.home_loop import HomeLoop
+from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.adoption import adopt
+from diptych.fence.fence import Fence
+from diptych.sql.database import Database
+from diptych.sql.entity import EntityRegistry, MappedEntity
+from diptych.sql.failures import translated, translated_reading
+from diptych.sql.open import open_database
+from diptych.sql.schema import prepare_schema
 from diptych.write import changes
-from diptych.write.acknowledge import Acknowledger
-from diptych.write.adoption import adopt
-from diptych.write.engines import Engines, close_engines, open_engines, reading
-from diptych.write.entities import EntityRegistry, MappedEntity
-from diptych.write.failures import translated, translated_reading
-from diptych.write.fence import SqlFence
-from diptych.write.schema import prepare_schema
 from diptych.write.statements import Lookup, rows_after
 from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
 from diptych.write.written import given_change, given_deletion, values_of_new
@@ -49,9 +50,9 @@ class ORMService:
     def __init__(self, config_service: ConfigService | None = None) -> None:
         self._config = config_service or ConfigService()
         self._entities = EntityRegistry()
-        self._opened: Engines | None = None
+        self._opened: Database | None = None
         self._home: HomeLoop | None = None
-        self._fence: SqlFence | None = None
+        self._fence: Fence | None = None
         self._acknowledger: Acknowledger | None = None
         self._units: UnitsOfWork | None = None
         self._prepared: set[sa.MetaData] = set()
@@ -68,26 +69,26 @@ class ORMService:
         if self._opened is not None:
             await self.close()
         home = HomeLoop("ORMService")
-        engines = open_engines(os.fspath(database or self._config.get("DATABASE_URL")), self._config)
+        opened = open_database(os.fspath(database or self._config.get("DATABASE_URL")), self._config)
         metadata = _metadata_of(models) if models is not None else None
         try:
-            with translated(engines):
-                await prepare_schema(engines, metadata)
-                await adopt(engines)
+            with translated(opened):
+                await prepare_schema(opened, metadata)
+                await adopt(opened)
         except BaseException:
-            await close_engines(engines)
+            await opened.close()
             raise
         self._prepared = {metadata} if metadata is not None else set()
-        self._opened, self._home = engines, home
-        self._entities.opened(engines.name)
-        self._fence = SqlFence(engines, self._entities.by_table)
+        self._opened, self._home = opened, home
+        self._entities.opened(opened.name)
+        self._fence = Fence(opened, self._entities.by_table)
         self._acknowledger = Acknowledger(self._fence, self._config.get("DATABASE_TIMEOUT_MS") / 1000)
-        self._units = UnitsOfWork(engines, self._acknowledger)
+        self._units = UnitsOfWork(opened, self._acknowledger)
 
     async def close(self) -> None:
         """Finishes what is being committed and closes every connection. Safe to call twice, or before ``init``."""
         self._check_loop()
-        units, acknowledger, fence, engines = self._units, self._acknowledger, self._fence, self._opened
+        units, acknowledger, fence, database = self._units, self._acknowledger, self._fence, self._opened
         self._units = self._acknowledger = self._fence = self._opened = None
         if units is not None:
             await units.close()
@@ -95,8 +96,8 @@ class ORMService:
             await acknowledger.close()
         if fence is not None:
             await fence.close()
-        if engines is not None:
-            await close_engines(engines)
+        if database is not None:
+            await database.close()
         self._home = None
 
     async def __aenter__(self) -> Self:
@@ -248,18 +249,18 @@ class ORMService:
     async def _write(self, entity: MappedEntity, kind: str, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
         self._check_loop()
         await self._ensure_table(entity)
-        joined = current_unit_of_work(self.engines)
+        joined = current_unit_of_work(self.database)
         if joined is not None:
             return await work(joined)
         return await self.units.run(work, new_context(), (entity, kind))
 
     def _reading(self, entity: MappedEntity) -> Any:
         self._check_loop()
-        unit = current_unit_of_work(self.engines)
+        unit = current_unit_of_work(self.database)
         return _translated_reading(self, entity) if unit is None else unit.statement(entity)
 
     @property
-    def engines(self) -> Engines:
+    def database(self) -> Database:
         """The open database, for the rooms that read it. Raises ``NotStartedError`` before ``init``."""
         return _opened(self._opened)
 
@@ -269,7 +270,7 @@ class ORMService:
         return _opened(self._units)
 
     @property
-    def fence(self) -> SqlFence:
+    def fence(self) -> Fence:
         """SQL's part of the hinge. Raises ``NotStartedError`` before ``init``."""
         return _opened(self._fence)
 
@@ -277,6 +278,12 @@ class ORMService:
     def acknowledger(self) -> Acknowledger:
         """What holds committed commands back until they are visible. Raises ``NotStartedError`` before ``init``."""
         return _opened(self._acknowledger)
+
+    def rests_on(self, tables: Set[str]) -> None:
+        """Notes that the command of this task, if there is one, has read rows of these ``tables``."""
+        unit = current_unit_of_work(self.database)
+        if unit is not None:
+            unit.touched |= tables
 
     async def finish(self) -> None:
         """Waits until everything that is being committed is committed and acknowledged."""
@@ -287,8 +294,8 @@ class ORMService:
         """Whether SQL answers now, within two seconds; one that is only busy does."""
         self._check_loop()
         try:
-            with translated(self.engines):
-                async with asyncio.timeout(_PATIENCE_S), reading(self.engines) as connection:
+            with translated(self.database):
+                async with asyncio.timeout(_PATIENCE_S), self.database.reader.connect() as connection:
                     await connection.execute(sa.select(1))
         except DatabaseBusyError:
             return True
@@ -306,8 +313,8 @@ class ORMService:
 
     async def look_at_tables(self, models: Iterable[type]) -> None:
         """Reads what the database really has as the columns of these mapped classes."""
-        with translated(self.engines):
-            async with reading(self.engines) as connection:
+        with translated(self.database):
+            async with self.database.reader.connect() as connection:
                 for model in dict.fromkeys(models):
                     await self.entity(model).look_at_table(connection)
 
@@ -320,12 +327,12 @@ class ORMService:
         metadata = entity.table.metadata
         if metadata in self._prepared:
             return
-        if current_unit_of_work(self.engines) is not None:
+        if current_unit_of_work(self.database) is not None:
             raise WiringError(
                 [f"{entity.name} is unknown to the application: its base is not the one in Diptych(models=…)"]
             )
-        with translated(self.engines):
-            await prepare_schema(self.engines, metadata)
+        with translated(self.database):
+            await prepare_schema(self.database, metadata)
         self._prepared.add(metadata)
 
 
@@ -338,8 +345,8 @@ def _opened(part: R | None) -> R:
 @contextlib.asynccontextmanager
 async def _translated_reading(service: ORMService, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
     await service._ensure_table(entity)
-    with translated_reading(service.engines, entity):
-        async with reading(service.engines) as connection:
+    with translated_reading(service.database, entity):
+        async with service.database.reader.connect() as connection:
             yield connection
 
 

@@ -11,13 +11,14 @@ from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
-from diptych.ports import Unreadable
-from diptych.write.careful import fetched_carefully, is_of_a_value
-from diptych.write.direct import DirectStatement, is_direct
-from diptych.write.entities import MappedEntity
-from diptych.write.execute import change_row, execute, insert_here, select_few
-from diptych.write.held import ShortSelect
-from diptych.write.local import LocalStatement
+from diptych.sql.compiled import CompiledStatement
+from diptych.sql.description import Unreadable
+from diptych.sql.entity import MappedEntity
+from diptych.sql.execute import change_row, execute, insert_here, select_few
+from diptych.sql.postgres.raw_statements import RawStatement, is_direct
+from diptych.sql.prepared import PreparedSelect
+from diptych.sql.unreadable import fetched_carefully, is_of_a_value
+from diptych.sql.view import View
 
 RowValues = dict[str, Any]
 
@@ -58,7 +59,7 @@ class Lookup:
             if not is_of_a_value(error):
                 raise
             select = _select(self.entity, condition, lock).select
-            rows = await fetched_carefully(_Connection(connection), select, values)
+            rows = await fetched_carefully(View(connection), select, values)
             if not lock:
                 for row in rows:
                     self.check_readable(self.entity.row(row))
@@ -78,18 +79,6 @@ class Lookup:
         if connection.dialect.name == "postgresql" and has_direct_columns(self.entity):
             return await _direct_select(self.entity, condition, lock).fetch_within(connection, values)
         return await select_few(connection, _select(self.entity, condition, lock), values)
-
-
-class _Connection:
-    """What a connection sees, statement by statement."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def fetch(
-        self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
-    ) -> Sequence[Sequence[Any]]:
-        return (await execute(self._connection, statement, values)).all()
 
 
 def check_readable(
@@ -159,7 +148,7 @@ async def rows_after(
     except Exception as error:
         if not is_of_a_value(error):
             raise
-    for row in map(entity.row, await fetched_carefully(_Connection(connection), statement)):
+    for row in map(entity.row, await fetched_carefully(View(connection), statement)):
         names = [row[name] for name in entity.primary_key]
         check_readable(entity, names[0] if len(names) == 1 else tuple(names), row)
     # They have been mended meanwhile.
@@ -186,15 +175,15 @@ def identity_of(entity: MappedEntity, row: RowValues) -> dict[sa.Column[Any], An
 
 
 @functools.lru_cache(maxsize=1024)
-def _select(entity: MappedEntity, condition: Condition, lock: bool) -> ShortSelect:
+def _select(entity: MappedEntity, condition: Condition, lock: bool) -> PreparedSelect:
     statement = sa.select(*entity.columns.values()).where(*equal(condition)).limit(2)
     # The row is locked before it is read: what is logged as its state before is what the change replaced.
-    return ShortSelect(statement.with_for_update() if lock else statement)
+    return PreparedSelect(statement.with_for_update() if lock else statement)
 
 
 @functools.lru_cache(maxsize=1024)
-def _direct_select(entity: MappedEntity, condition: Condition, lock: bool) -> DirectStatement:
-    return DirectStatement(_select(entity, condition, lock).select)
+def _direct_select(entity: MappedEntity, condition: Condition, lock: bool) -> RawStatement:
+    return RawStatement(_select(entity, condition, lock).select)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -241,10 +230,10 @@ def _number(number: int) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _insert_here(entity: MappedEntity, given: Columns, dialect: sa.Dialect) -> LocalStatement:
+def _insert_here(entity: MappedEntity, given: Columns, dialect: sa.Dialect) -> CompiledStatement:
     columns = entity.columns.values()
     statement = sa.insert(entity.table).values(parameters_of(given)).returning(*columns)
-    return LocalStatement(statement, dialect, [column.type for column in columns])
+    return CompiledStatement(statement, dialect, [column.type for column in columns])
 
 
 @functools.lru_cache(maxsize=1024)

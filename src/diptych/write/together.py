@@ -17,12 +17,12 @@ from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.visitors import iterate
 
-from diptych.ports import Change, CommandContext
-from diptych.write import log
-from diptych.write.direct import DirectStatement, bound, is_direct
-from diptych.write.entities import MappedEntity
-from diptych.write.failures import TransactionConflict
-from diptych.write.log import LOG, TOLD
+from diptych.log import table as log
+from diptych.log.change import Change, CommandContext
+from diptych.log.table import LOG, TOLD
+from diptych.sql.entity import MappedEntity
+from diptych.sql.failures import TransactionConflict
+from diptych.sql.postgres.raw_statements import RawStatement, bound, is_direct
 from diptych.write.statements import (
     Columns,
     ColumnValues,
@@ -55,7 +55,7 @@ async def insert(
 ) -> Change:
     """Adds a row. Raises what its engine does."""
     given = in_order(entity, _constants(entity, "default") | dict(values))
-    arguments = log.heading(entity, "created", None, context) | numbered(given)
+    arguments = log.metadata_columns(entity, "created", None, context) | numbered(given)
     *row, position, number, seen = await _fetch_one(
         entity, _insertion(entity, tuple(given)), connection, arguments
     )
@@ -71,7 +71,7 @@ async def update(
 ) -> Change:
     """Changes this row, which is locked. Raises what its engine does."""
     given = in_order(entity, _constants(entity, "onupdate") | dict(values))
-    arguments = log.heading(entity, "updated", before, context) | numbered(given)
+    arguments = log.metadata_columns(entity, "updated", before, context) | numbered(given)
     arguments |= named(identity_of(entity, before))
     *row, position, number, seen = await _fetch_one(
         entity, _update(entity, tuple(given)), connection, arguments
@@ -83,7 +83,7 @@ async def delete(
     connection: AsyncConnection, entity: MappedEntity, before: RowValues, context: CommandContext
 ) -> Change:
     """Deletes this row, which is locked. Raises what its engine does."""
-    arguments = log.heading(entity, "deleted", before, context) | log.picture(entity, before)
+    arguments = log.metadata_columns(entity, "deleted", before, context) | log.image_columns(entity, before)
     arguments |= named(identity_of(entity, before))
     told = await _fetch_one(entity, _deletion(entity), connection, arguments)
     return Change(entity.describe(connection.dialect), before, None, *told)
@@ -95,7 +95,7 @@ _refused: weakref.WeakSet[MappedEntity] = weakref.WeakSet()
 
 async def _fetch_one(
     entity: MappedEntity,
-    statement: DirectStatement,
+    statement: RawStatement,
     connection: AsyncConnection,
     arguments: Mapping[str, Any],
 ) -> Sequence[Any]:
@@ -140,30 +140,30 @@ def _constants(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> di
 
 
 @functools.lru_cache(maxsize=1024)
-def _insertion(entity: MappedEntity, given: Columns) -> DirectStatement:
+def _insertion(entity: MappedEntity, given: Columns) -> RawStatement:
     return _with_picture(entity, sa.insert(entity.table).values(parameters_of(given)))
 
 
 @functools.lru_cache(maxsize=1024)
-def _update(entity: MappedEntity, given: Columns) -> DirectStatement:
+def _update(entity: MappedEntity, given: Columns) -> RawStatement:
     return _with_picture(entity, sa.update(entity.table).where(*_is_it(entity)).values(parameters_of(given)))
 
 
 @functools.lru_cache(maxsize=1024)
-def _deletion(entity: MappedEntity) -> DirectStatement:
+def _deletion(entity: MappedEntity) -> RawStatement:
     key = entity.columns[entity.primary_key[0]]
     deleted = sa.delete(entity.table).where(*_is_it(entity)).returning(key).cte("diptych_deleted")
-    return DirectStatement(sa.select(*_logged(deleted, {}).c))
+    return RawStatement(sa.select(*_logged(deleted, {}).c))
 
 
-def _with_picture(entity: MappedEntity, change: Any) -> DirectStatement:
+def _with_picture(entity: MappedEntity, change: Any) -> RawStatement:
     """The change, and the log's row with image and key of the row that it returns."""
     returned = (column.label(name) for name, column in entity.columns.items())
     changed = change.returning(*returned).cte("diptych_changed")
     image = sa.select(*(_pictured(column) for column in changed.c)).cte("diptych_image")
     key = sa.select(*(image.c[name] for name in entity.identifying)).cte("diptych_key")
     logged = _logged(image.join(key, sa.true()), {"image": _json(image), "key": _json(key)})
-    return DirectStatement(sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true())))
+    return RawStatement(sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true())))
 
 
 def _pictured(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -181,9 +181,12 @@ def _day(text: str) -> sa.ColumnElement[Any]:
     return sa.cast(sa.literal(text, sa.Text), sa.Date)
 
 
-def _logged(changed: sa.FromClause, picture: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
-    """The log's row for the row of ``changed``; what is not of its ``picture`` comes as a parameter of its name."""
-    values = {name: picture.get(name, sa.bindparam(name, type_=LOG.c[name].type)) for name in log.GIVEN}
+def _logged(changed: sa.FromClause, image_columns: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
+    """The log row of the row of ``changed``. Columns that the server does not compute are bound parameters."""
+    values = {
+        name: image_columns.get(name, sa.bindparam(name, type_=LOG.c[name].type))
+        for name in log.BOUND_COLUMNS
+    }
     values["recorded_at"] = log.RECORDED_AT
     # ★ The position is drawn for a row that has come out of the change, so while that is locked: the positions of one
     # row are in the order of its commits.

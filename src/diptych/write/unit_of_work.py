@@ -15,12 +15,13 @@ import stamina
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableError, UnitOfWorkError
-from diptych.ports import Change, CommandContext
-from diptych.write.acknowledge import Acknowledger
-from diptych.write.engines import Engines
-from diptych.write.entities import MappedEntity
-from diptych.write.failures import TransactionConflict, translated
-from diptych.write.transactions import Transaction
+from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.statements import FENCE_STATEMENTS
+from diptych.log.change import Change, CommandContext
+from diptych.sql.database import Database
+from diptych.sql.entity import MappedEntity
+from diptych.sql.failures import TransactionConflict, translated
+from diptych.sql.transactions import Transaction
 
 R = TypeVar("R")
 
@@ -41,7 +42,7 @@ class UnitOfWork:
     def __init__(
         self,
         transaction: Transaction,
-        engines: Engines,
+        database: Database,
         context: CommandContext,
         outer: UnitOfWork | None = None,
     ) -> None:
@@ -49,7 +50,7 @@ class UnitOfWork:
         self.touched: set[str] = set()
         self.is_checked_late = False
         self.context = context
-        self.engines = engines
+        self.database = database
         self.outer = outer
         self._transaction = transaction
         self._turn = asyncio.Lock()
@@ -59,7 +60,7 @@ class UnitOfWork:
     @contextlib.asynccontextmanager
     async def statement(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
         """The connection, for one task at a time. An error inside it ends the unit of work: it can't commit."""
-        if self.engines.held is not None and time.perf_counter() - self._goes_on > _AT_ONCE_S:
+        if self.database.is_in_process and time.perf_counter() - self._goes_on > _AT_ONCE_S:
             # Where the database is in this process, a short statement waits for nothing: a handler with many of them
             # would hold up everything else in the event loop.
             await asyncio.sleep(0)
@@ -69,7 +70,7 @@ class UnitOfWork:
             self.touched |= entity.related_tables
             self.is_checked_late |= entity.is_checked_late
             try:
-                with translated(self.engines, entity):
+                with translated(self.database, entity):
                     yield await self._transaction.connection()
             except BaseException:
                 # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
@@ -108,10 +109,10 @@ _RESTS_ON_NOTHING = (TransactionConflict, UnavailableError)
 _current: ContextVar[UnitOfWork | None] = ContextVar("diptych_unit_of_work", default=None)
 
 
-def current_unit_of_work(engines: Engines) -> UnitOfWork | None:
+def current_unit_of_work(database: Database) -> UnitOfWork | None:
     """The unit of work over this database that this task is inside of; those over others are none of its own."""
     unit = _current.get()
-    while unit is not None and unit.engines is not engines:
+    while unit is not None and unit.database is not database:
         unit = unit.outer
     return unit
 
@@ -130,8 +131,8 @@ def _log_unheard(task: asyncio.Task[None]) -> None:
 class UnitsOfWork:
     """Runs pieces of work, each in a transaction of its own, and waits at the end for those still committing."""
 
-    def __init__(self, engines: Engines, acknowledger: Acknowledger) -> None:
-        self._engines = engines
+    def __init__(self, database: Database, acknowledger: Acknowledger) -> None:
+        self._database = database
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
 
@@ -147,7 +148,7 @@ class UnitsOfWork:
         again, from the start, if a concurrent transaction won; ``ConflictError`` after ``MAX_ATTEMPTS``. Work of the
         same ``kind`` takes about the same time.
         """
-        joined = current_unit_of_work(self._engines)
+        joined = current_unit_of_work(self._database)
         if joined is not None:
             return await work(joined)
         self._acknowledger.commands += 1
@@ -168,7 +169,7 @@ class UnitsOfWork:
             await asyncio.sleep(_POLL_S)
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)
-        await self._engines.transactions.settle()
+        await self._database.transactions.settle()
 
     async def _repeat(
         self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
@@ -196,7 +197,7 @@ class UnitsOfWork:
         self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
     ) -> R:
         transaction = await self._begin(kind)
-        unit = UnitOfWork(transaction, self._engines, context, outer=_current.get())
+        unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
         try:
@@ -208,16 +209,16 @@ class UnitsOfWork:
         finally:
             _current.reset(token)
         worked_s = time.monotonic() - began
-        self._engines.transactions.took(kind, worked_s)
-        if self._engines.turns is not None:
+        self._database.transactions.record_duration(kind, worked_s)
+        if self._database.has_one_writer:
             _warn_if_long(context, worked_s)
         await self._conclude(self._commit(transaction, unit))
         return result
 
     async def _begin(self, kind: Hashable) -> Transaction:
         await self._acknowledger.prepare()
-        with translated(self._engines):
-            return await self._engines.transactions.begin(kind)
+        with translated(self._database):
+            return await self._database.transactions.begin(kind)
 
     async def _conclude(self, ending: Any) -> None:
         """Runs the ending to its end, even if the caller is cancelled meanwhile (its client went away).
@@ -271,13 +272,14 @@ class UnitsOfWork:
 
         ★ Not on a database that is not known to be adopted: its leases may be of another clock.
         """
-        return self._acknowledger.is_idle and self._engines.is_adopted
+        return self._acknowledger.is_idle and self._database.is_adopted
 
     async def _commit_transaction(self, transaction: Transaction) -> bool:
         """Whether it is known already that nobody can be answered without it."""
         try:
-            with translated(self._engines):
-                return await transaction.commit(look=self._may_look_at_once)
+            with translated(self._database):
+                leased = FENCE_STATEMENTS[self._database.name].leased if self._may_look_at_once else None
+                return await transaction.commit(then_find=leased)
         except DatabaseUnavailableError as error:
             raise DatabaseUnavailableError(
                 "the connection to the SQL database broke during the commit: the change may be there or not"

@@ -24,7 +24,7 @@ from diptych import (
     code_point_text,
     join,
 )
-from diptych.ports import CommandContext
+from diptych.log.change import CommandContext
 from tests.acceptance.faults.history import ITEM, OWNER, Saw
 
 

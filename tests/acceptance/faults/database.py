@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from diptych.write.log import LOG
+from diptych.log.table import LOG
 from tests.acceptance.faults.application import Item
 from tests.acceptance.faults.ending import read_log
 from tests.acceptance.faults.history import LogRow

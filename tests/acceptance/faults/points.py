@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 POINTS = {
     "commit": "diptych.write.unit_of_work.UnitsOfWork._commit_transaction",
-    "apply": "diptych.read.store.RedisStore.apply",
-    "fill": "diptych.hinge.rebuild.Builder._fill",
-    "publish": "diptych.read.store.RedisStore.publish",
+    "apply": "diptych.read.store.store.RedisStore.apply",
+    "fill": "diptych.hinge.builder.Builder._fill",
+    "publish": "diptych.read.store.store.RedisStore.publish",
     "recompute": "diptych.hinge.replica.Replica._write_joined",
 }
 
@@ -92,7 +92,7 @@ def break_rule(name: str) -> None:
 
 
 def _skip_apply() -> None:
-    from diptych.read.store import RedisStore
+    from diptych.read.store.store import RedisStore
 
     async def apply(*_arguments: Any, **_named: Any) -> str:
         return "OK"
@@ -102,7 +102,7 @@ def _skip_apply() -> None:
 
 def _replace_in_scripts(**replaced: tuple[str, str]) -> None:
     """Changes the text of scripts that are sent to Redis from now on."""
-    from diptych.read import scripts
+    from diptych.read.store import scripts
 
     original = scripts.source
 
@@ -131,7 +131,7 @@ def _skip_lease() -> None:
 
 def _skip_others() -> None:
     # What other processes have committed counts as being in Redis.
-    from diptych.write.arrivals import Arrivals
+    from diptych.fence.arrivals import Arrivals
 
     has = Arrivals.has
 
@@ -143,15 +143,14 @@ def _skip_others() -> None:
 
 def _skip_cursors() -> None:
     # The log forgets what is old, whether or not everybody has read it.
-    from diptych.write.log_statements import LOG_STATEMENTS
+    from diptych.log import retention
 
-    for statements in LOG_STATEMENTS.values():
-        statements.seen_by_all = sa.true()
+    vars(retention)["seen_by_all"] = lambda _followers, _database: sa.true()
 
 
 def _skip_identity() -> None:
     # Another database is taken for the one there was.
-    from diptych.write import adoption, fence
+    from diptych.fence import adoption, fence
 
     for module in (adoption, fence):
         vars(module)["is_same_database"] = lambda _one, _other: True
@@ -159,7 +158,7 @@ def _skip_identity() -> None:
 
 def _skip_clock() -> None:
     # Each process goes by its own clock.
-    from diptych.write.sqlite_clock import MachineClock
+    from diptych.sql.sqlite.clock import MachineClock
 
     ahead_s = float(os.environ.get("FAKETIME", "0").rstrip("s"))
     now = MachineClock.now

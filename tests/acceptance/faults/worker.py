@@ -18,10 +18,7 @@ from typing import Any
 
 import msgspec
 
-from diptych import (
-    Command,
-    ORMService,
-)
+from diptych import Command, ORMService
 from diptych.context import request_scope
 from tests.acceptance.faults import application as app
 from tests.acceptance.faults.commands import Step

@@ -8,7 +8,7 @@ import pytest
 
 from diptych.http import etag
 from diptych.http.answers import Answers
-from diptych.read.model import Served
+from diptych.read.answers import Served
 
 FROM_REDIS = Served("redis")
 FROM_SQL = Served("sql", "no-lease")

@@ -1,0 +1,106 @@
+"""How processes ask each other's keepers for a pass: PostgreSQL's NOTIFY. On SQLite nobody is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from diptych.aio.looper import Looper
+from diptych.errors import UnavailableError
+from diptych.fence.contract import FenceId
+from diptych.sql.database import Database
+from diptych.sql.failures import translated
+
+_log = logging.getLogger("diptych.write")
+
+CHANNEL = "diptych"
+
+_RETRY_S = 1.0
+_PROBE_S = 15.0
+
+_Request = tuple[str, str, int, str]
+"""Read model, declaration, the number of the last pass that began too early, and who asks."""
+
+_NOTIFY = sa.select(sa.func.pg_notify(CHANNEL, sa.bindparam("payload", type_=sa.Text)))
+
+
+class PassNotifications:
+    """Sends what this process asks, and has ``callbacks`` called with what the others ask.
+
+    A request may get lost, when the connection breaks: it costs a part of a lease. On SQLite all get lost.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.callbacks: list[Callable[[FenceId, int], None]] = []
+        self._database = database
+        self._sender = uuid.uuid4().hex  # by which it knows its own requests, which come back to it
+        self._tried = asyncio.Event()
+        self._looper = Looper("requests for passes", self._listen, _RETRY_S)
+        self._warned = False
+
+    async def send(self, fence: FenceId, after: int) -> None:
+        """A pass is waited for that begins after pass ``after``. Raises ``DatabaseUnavailableError``."""
+        if self._database.name == "postgresql":
+            with translated(self._database):
+                async with self._database.keeper.connect() as connection:
+                    payload = msgspec.json.encode((*fence, after, self._sender)).decode()
+                    await connection.execute(_NOTIFY, {"payload": payload})
+
+    async def start(self) -> None:
+        """Listens in the background; returns when it does, or when the database can't be reached now."""
+        if self._database.name == "postgresql":
+            self._looper.start()
+            await self._tried.wait()
+
+    async def stop(self) -> None:
+        await self._looper.stop()
+
+    async def _listen(self) -> None:
+        """Until the connection breaks, after which the looper has it begin anew."""
+        try:
+            with translated(self._database):
+                await self._hear()
+        except UnavailableError as error:
+            if not self._warned:
+                _log.warning("requests for passes are not heard for now: %s", error)
+            self._warned = True
+        finally:
+            self._tried.set()
+
+    async def _hear(self) -> None:
+        broken = asyncio.Event()
+        async with self._database.keeper.connect() as connection:
+            try:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                driver.add_termination_listener(lambda _connection: broken.set())
+                await driver.add_listener(CHANNEL, self._heard)
+                self._warned = False
+                self._tried.set()
+                while not await _within(broken, _PROBE_S):
+                    # A connection that was cut without a word is only noticed when it is used.
+                    await connection.execute(sa.select(1))
+            finally:
+                await connection.invalidate()  # not one for statements any more
+
+    def _heard(self, _connection: object, _process: int, _channel: str, payload: object) -> None:
+        try:
+            read_model, declaration, after, sender = msgspec.json.decode(str(payload), type=_Request)
+        except msgspec.MsgspecError:
+            return  # of somebody else, who uses the same channel
+        if sender != self._sender:
+            for callback in self.callbacks:
+                callback(FenceId(read_model, declaration), after)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,1 @@
+"""Commands, queries and events: their types, their validation and their handlers."""

@@ -1,0 +1,196 @@
+"""One read model's declaration, checked and compiled: how a row becomes a document, a key and list entries.
+
+Both routes to an answer, Redis and SQL, use this one projection, so they can't drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+
+from diptych.errors import WiringError
+from diptych.log.change import Change
+from diptych.messages.wording import worded
+from diptych.read.checks import check_declaration
+from diptych.read.declaration import Declaration, ListOrder
+from diptych.read.fingerprint import declaration_hash
+from diptych.read.lists.index import ListIndex
+from diptych.read.lists.ordering import ALWAYS_SORTABLE
+from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
+from diptych.sql.description import Entity, Row
+
+_encode = msgspec.json.Encoder().encode
+
+
+class JoinedField(NamedTuple):
+    """A document's field that is the ``value`` of the row of ``entity`` whose ``remote`` equals the own ``local``."""
+
+    field: str
+    local: str
+    entity: Entity
+    remote: str
+    value: str
+
+
+class CompiledReadModel:
+    """The compiled declaration. Raises ``WiringError`` that lists every fault of the declaration.
+
+    ``joined`` are the entities of the classes that ``joined_models`` names. ``columns`` are the own columns that
+    documents, keys and lists need; ``tables`` all that documents are made from; ``declaration`` is another text
+    as soon as any of it is declared otherwise.
+    """
+
+    def __init__(
+        self,
+        model: type[Declaration],
+        entity: Entity,
+        joined: Mapping[type, Entity] = MappingProxyType({}),
+    ) -> None:
+        joined = {entity.model: entity, **joined}
+        check_declaration(model, entity, joined)
+        self.name = model.__name__
+        self.model = model
+        self.entity = entity
+        self.document = model.document
+        self.key: str = model.key.key
+        fields = msgspec.structs.fields(model.document)
+        self.fields = tuple(field.name for field in fields)
+        self._encoded = [(field.encode_name, field.name) for field in fields]
+        self._types = {field.name: field.type for field in fields}
+        self.lists = tuple(ListIndex(order, self.key, entity) for order in model.lists)
+        self.joins = tuple(
+            JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
+            for name, join in model.joined.items()
+        )
+        own = (name for name in self.fields if name not in model.joined)
+        ordered = (name for index in self.lists for name in index.columns)
+        self.columns = tuple(dict.fromkeys((*own, self.key, *ordered)))
+        self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
+        self.declaration = declaration_hash(self.name, self._declared(), self.document)
+        self._key_column = entity.columns[self.key]
+        self._key_type = self._key_column.type
+        self._as_it_is = self._key_type if self._key_column.has_one_form else None
+        self._ordered = [
+            (name, kind if (kind := entity.columns[name].type) in ALWAYS_SORTABLE else None)
+            for name in dict.fromkeys(name for index in self.lists for name in index.columns)
+        ]
+        self.notices = Notices(self.name, entity.table)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether documents are made from other rows too: then a change of one row does not tell its document."""
+        return bool(self.joins)
+
+    def places(self, row: Row) -> tuple[bytes, ...]:
+        """The row's place in each list, as ``ListIndex.sort_key`` has it."""
+        return tuple(index.sort_key(row) for index in self.lists)
+
+    def is_placed(self, row: Row) -> bool:
+        """Whether the row has a place in each list. Values of the usual types have, which takes less to see."""
+        for name, kind in self._ordered:
+            if type(row[name]) is not kind:
+                return all(self.places(row))
+        return True
+
+    def body(self, row: Row, places: Sequence[bytes] = ()) -> bytes:
+        """The document of a row as JSON bytes. Joined values are in the row under the names of their fields.
+
+        Of a row that does not fit, or lacks a place among ``places``, what is stored instead: see ``aside``. Raises
+        ``KeyError`` if the row lacks a column.
+        """
+        values = {encoded: row[name] for encoded, name in self._encoded}
+        try:
+            body = _encode(msgspec.convert(values, self.document))
+        except Exception as error:
+            return marked(self._misfit(row, error))
+        if all(places):
+            return body
+        return marked(self.lists[list(places).index(b"")].misfit(row))
+
+    def _misfit(self, row: Row, error: Exception) -> Misfit:
+        """Which field does not fit, found by trying each: an error of the whole may not tell."""
+        for name, kind in self._types.items():
+            try:
+                _encode(msgspec.convert(row[name], kind))
+            except msgspec.ValidationError as misfit:
+                return Misfit(name, reason_of(row[name], worded(misfit)))
+            except Exception as misfit:
+                return Misfit(
+                    name, reason_of(row[name], f"can't be written as JSON ({type(misfit).__name__})")
+                )
+        if isinstance(error, msgspec.ValidationError):
+            return Misfit("", worded(error))  # the document's own check of several fields together
+        return Misfit("", f"can't be made ({type(error).__name__})")
+
+    def readable(self, row: Row) -> bool:
+        """Whether a row that was read back from the change log has every own column that is needed."""
+        return all(name in row for name in self.columns)
+
+    def touched(self, change: Change) -> list[tuple[str, list[Any]]]:
+        """Whose documents a change of a joined row alters: own columns, each with its values in their rows.
+
+        Those of the row before and of the row after. Empty if the change is of no joined entity; what a change of
+        an own row does to its own document is not in it. Raises ``KeyError`` for a change whose row in the log lacks
+        a column that is joined on.
+        """
+        found: dict[str, dict[Any, None]] = {}
+        for join in self.joins:
+            if join.entity.table == change.entity.table:
+                images = [image for image in (change.before, change.after) if image is not None]
+                values = [image[join.remote] for image in images]
+                found.setdefault(join.local, {}).update((v, None) for v in values if v is not None)
+        return [(column, list(values)) for column, values in found.items() if values]
+
+    def key_of(self, row: Row) -> bytes:
+        """The address of a row's document in Redis.
+
+        Rows whose key can't be read, or is null though it must not be, share one that nobody can ask for.
+        """
+        key = row[self.key]
+        return key_bytes(key) if self._key_type is None or isinstance(key, self._key_type) else KEYLESS
+
+    def looked_for(self, key: Any) -> Any:
+        """A key given by a caller, as the key column holds it. Raises ``ValueError`` for one that no row can have."""
+        return key if type(key) is self._as_it_is else self._key_column.fit(key)
+
+    def list_by(self, order: ListOrder | None) -> ListIndex:
+        """The declared list of this order, or the first. Raises ``WiringError`` for one that is not declared."""
+        for index in self.lists:
+            if order is None or index.order == order:
+                return index
+        raise WiringError([f"{self.name} has no list {order or ''}: add it to `lists` of {self.name}"])
+
+    def _declared(self) -> dict[str, Any]:
+        """What shapes keys, documents and lists, beside the document's own declaration, as JSON can say it."""
+        return {
+            "table": self.entity.table,
+            "key": self._typed(self.entity, self.key),
+            "fields": {name: self._typed(self.entity, name) for name in self.columns},
+            "lists": [
+                [index.name, *(self._typed(self.entity, name) for name in index.columns)]
+                for index in self.lists
+            ],
+            "joins": [
+                [
+                    join.field,
+                    self._typed(self.entity, join.local),
+                    join.entity.table,
+                    self._typed(join.entity, join.remote),
+                    self._typed(join.entity, join.value),
+                ]
+                for join in sorted(self.joins, key=lambda join: join.field)
+            ],
+            "revision": self.model.revision,
+        }
+
+    def _typed(self, entity: Entity, name: str) -> list[str]:
+        kind, texts = entity.columns[name].type, entity.columns[name].texts or {}
+        return [name, kind.__qualname__ if isinstance(kind, type) else "", *sorted(texts.values())]
+
+
+def key_bytes(value: Any) -> bytes:
+    """A key as it stands in Redis: readable, and different for different values of its type."""
+    return str(value).encode("utf-8", "surrogatepass")

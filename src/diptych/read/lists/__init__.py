@@ -1,0 +1,1 @@
+"""Lists: how their entries sort, their cursors and their pages."""

@@ -1,0 +1,1 @@
+"""The SQL route of a read model."""

@@ -1,0 +1,1 @@
+"""The Redis route of a read model: its keys and its scripts."""

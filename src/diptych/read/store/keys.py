@@ -1,0 +1,60 @@
+"""The names of the keys of one read model in Redis.
+
+All keys of a read model of one declaration carry one hash tag, ``{namespace:ReadModel:declaration}``, here ``m``:
+
+- ``m:lease`` is ``<run id>:<replication id>:<generation>:<history>`` with an absolute expiry: whoever reads it from
+  the Redis it names, and has a database with that history, may trust that generation, as it is at that moment.
+- ``m:generations`` is a set of the generations that may have left keys.
+- ``m:<generation>:marker`` exists while the generation may be written: ``b<n>`` after the builder's script number n,
+  ``f<floor>`` once it is built, ``f<floor>:<pass>`` after a pass. What transactions below the floor have changed is
+  in.
+- ``m:<generation>:d:<key>`` is an 8-byte big-endian stamp, then the document's JSON bytes as they go out; a deleted
+  document leaves its stamp alone, a tombstone. The stamp is the change's log position; of a joined document, that of
+  the snapshot it was made from (``Snapshot.stamp``).
+- ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
+- ``m:<generation>:entries`` is a hash from a document's key to its list entries.
+- ``m:<generation>:recent`` is a sorted set of the positions of commands' changes that are in, the last thousand.
+- ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
+  may go.
+- ``m:<generation>:aside`` is a sorted set of the documents in whose places something else is stored, since their rows
+  do not fit (``aside``).
+"""
+
+from __future__ import annotations
+
+from diptych.fence.contract import FenceId
+from diptych.read.lists.index import ListIndex
+
+
+class Keys:
+    """The names of the keys of a read model of one declaration."""
+
+    def __init__(self, fence: FenceId) -> None:
+        self.prefix = f"{{{fence.read_model}:{fence.declaration}}}".encode()
+        self.lease = self.prefix + b":lease"
+        self.generations = self.prefix + b":generations"
+
+    def of(self, generation: bytes, rest: bytes) -> bytes:
+        """A key of this generation; with an empty ``rest``, what all its keys begin with."""
+        return self.prefix + b":" + generation + b":" + rest
+
+    def marker(self, generation: bytes) -> bytes:
+        return self.of(generation, b"marker")
+
+    def entries(self, generation: bytes) -> bytes:
+        return self.of(generation, b"entries")
+
+    def recent(self, generation: bytes) -> bytes:
+        return self.of(generation, b"recent")
+
+    def tombstones(self, generation: bytes) -> bytes:
+        return self.of(generation, b"tombstones")
+
+    def set_aside(self, generation: bytes) -> bytes:
+        return self.of(generation, b"aside")
+
+    def document(self, generation: bytes, key: bytes) -> bytes:
+        return self.of(generation, b"d:" + key)
+
+    def index(self, generation: bytes, index: ListIndex) -> bytes:
+        return self.of(generation, b"i:" + index.name.encode())

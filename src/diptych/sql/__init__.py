@@ -1,0 +1,1 @@
+"""The SQL database: connections, transactions, mapped classes and errors."""

@@ -1,0 +1,41 @@
+"""``DATABASE_URL`` as SQLAlchemy wants it: with its driver, and with parameters that the driver knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from diptych.config.urls import SQLITE, check_database_url
+from diptych.errors import ConfigurationError
+
+
+def parse_address(database: str) -> URL:
+    """The URL of a URL or, for SQLite, a bare path. Raises ``ConfigurationError`` for one that diptych can't use."""
+    try:
+        check_database_url(database)
+    except ValueError as error:
+        raise ConfigurationError("DATABASE_URL", str(error)) from None
+    if "://" not in database:
+        return _sqlite(URL.create("sqlite", database=database))
+    try:
+        url = make_url(database)
+        return _sqlite(url) if url.drivername in SQLITE else _postgresql(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError("DATABASE_URL", "is not a database URL") from None
+
+
+def _sqlite(url: URL) -> URL:
+    folder = Path(url.database or "").absolute().parent
+    if not folder.is_dir():
+        raise ConfigurationError("DATABASE_URL", f"the folder {folder} does not exist: create it first")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+def _postgresql(url: URL) -> URL:
+    if "sslmode" in url.query:  # libpq's name for what asyncpg calls ssl
+        url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
+    url = url.set(drivername="postgresql+asyncpg")
+    url.get_dialect()().create_connect_args(url)  # refuses hosts and ports that do not go together
+    return url

@@ -1,0 +1,99 @@
+"""The database's errors, said in diptych's: which value is taken, whether to try again, what is away."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from diptych.errors import (
+    ConstraintError,
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    DiptychError,
+    DuplicateError,
+    Fault,
+    InvalidValueError,
+)
+from diptych.sql.database import LOST_ERRORS, Database
+from diptych.sql.entity import MappedEntity
+from diptych.sql.sqlite.types import Unstorable
+
+
+class TransactionConflict(DiptychError):
+    """A concurrent transaction won; running the unit of work again will do. Never leaves this room."""
+
+
+@contextlib.contextmanager
+def translated(database: Database, entity: MappedEntity | None = None) -> Iterator[None]:
+    """Inside it, errors of the database are raised as diptych's own, with the cause kept."""
+    try:
+        yield
+    except DBAPIError as error:
+        known = _translate(database, error, entity)
+        if known is None:
+            raise
+        raise known from error
+    except StatementError as error:
+        # Raised before the database was asked, by the column's type.
+        raise _misfit(entity, error.orig) from error
+    except PoolTimeoutError as error:
+        raise DatabaseBusyError(
+            "every SQL connection was in use for longer than DATABASE_TIMEOUT_MS: "
+            "raise DATABASE_POOL_SIZE, or shorten what holds them"
+        ) from error
+    except tuple(LOST_ERRORS) as error:
+        raise DatabaseUnavailableError("the SQL database can't be reached") from error
+
+
+@contextlib.contextmanager
+def translated_reading(database: Database, entity: MappedEntity | None = None) -> Iterator[None]:
+    """The same for statements that nobody runs again."""
+    try:
+        with translated(database, entity):
+            yield
+    except TransactionConflict as error:
+        raise DatabaseBusyError(
+            "a concurrent transaction changed the same row, or altered the table"
+        ) from error
+
+
+def _translate(database: Database, error: DBAPIError, entity: MappedEntity | None) -> DiptychError | None:
+    if database.is_conflict(error):
+        return TransactionConflict("a concurrent transaction changed the same rows")
+    if isinstance(error, IntegrityError):
+        return _constraint(database, error, entity)
+    if database.is_busy(error):
+        return DatabaseBusyError("other writers held the SQL database for longer than DATABASE_TIMEOUT_MS")
+    if database.is_misfit(error):
+        return _misfit(entity)
+    if database.is_refused(error):
+        return DatabaseUnavailableError(
+            "the SQL database refused the connection, or the file is none: check the user, the password and the name "
+            "of the database in DATABASE_URL"
+        )
+    if database.is_lost(error):
+        return DatabaseUnavailableError("the SQL database can't be reached, or broke the connection")
+    return None
+
+
+def _misfit(entity: MappedEntity | None, reason: BaseException | None = None) -> InvalidValueError:
+    # Which value it was neither tells; the driver's text may quote it and stays in the cause.
+    words = str(reason) if isinstance(reason, Unstorable) else "does not fit the type of its column"
+    return InvalidValueError(_name_of(entity), [Fault("a value", words)])
+
+
+def _name_of(entity: MappedEntity | None) -> str:
+    return entity.name if entity else "the database"
+
+
+def _constraint(database: Database, error: IntegrityError, entity: MappedEntity | None) -> ConstraintError:
+    model = _name_of(entity)
+    columns = database.unique_columns_of(error)
+    if columns is None:
+        # The driver's text may quote values of the row: it stays in the cause, which is for the log alone.
+        return ConstraintError(model, (), "the change breaks a constraint of the database")
+    by_column = {column.name: name for name, column in entity.columns.items()} if entity else {}
+    return DuplicateError(model, [by_column.get(name, name) for name in columns])

@@ -1,0 +1,1 @@
+"""SQLite: its connections, its locks and its clock."""

@@ -1,0 +1,256 @@
+"""SQLite as the write panel needs it: who writes and who reads, write-ahead logging, locks, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, RowMapping
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.util import await_only
+
+from diptych.aio.priority_lock import PriorityLock
+from diptych.aio.shielded import shielded
+from diptych.config.service import ConfigService
+from diptych.errors import DatabaseBusyError
+from diptych.sql.database import Database, Rows, Step, Values, run_steps
+from diptych.sql.prepared import PreparedSelect
+from diptych.sql.sqlite.clock import MachineClock, machine
+from diptych.sql.sqlite.connection import SqliteConnection
+from diptych.sql.sqlite.file import DatabaseFile
+from diptych.sql.sqlite.inline_reads import InlineConnection
+from diptych.sql.sqlite.transactions import SqliteTransactions, Undone
+from diptych.sql.sqlite.types import give_back_what_was_stored
+from diptych.sql.transactions import Transactions
+
+_POLL_S = 0.02
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class SqliteDatabase(Database):
+    """An SQLite file in WAL mode. Readers don't wait for the writer; writers queue, here and in the file."""
+
+    name = "sqlite"
+    is_in_process = True
+    has_one_writer = True
+
+    def __init__(self, url: URL, config: ConfigService) -> None:
+        import aiosqlite  # noqa: F401
+
+        self._synchronous = config.get("SQLITE_SYNCHRONOUS")
+        timeout_s = self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        options = {"connect_args": {"timeout": timeout_s}, "pool_timeout": timeout_s, "max_overflow": 0}
+        # One writing connection a process: a second could only wait in the file for the first.
+        limits = {"pool_timeout": timeout_s, "max_overflow": 0}
+        self.writer = create_async_engine(url, pool_size=1, creator=self._connect_writer, **limits)
+        # Reading has no transactions, and nothing to roll back when a connection is given back.
+        self.reader = create_async_engine(
+            url, pool_size=config.get("DATABASE_POOL_SIZE"), pool_reset_on_return=None, **options
+        )
+        # And one for each view that is open: a long pass over one read model must not hold up the others'.
+        self.keeper = create_async_engine(url, pool_size=2, **options | {"max_overflow": -1})
+        self.write_lock = PriorityLock(timeout_s)
+        self.transactions: Transactions = SqliteTransactions(self.writer, self.write_lock, timeout_s)
+        for engine in (self.writer, self.reader, self.keeper):
+            give_back_what_was_stored(engine.dialect)
+        (file,), _ = self.reader.dialect.create_connect_args(url)
+        self._adopted = ""
+        self.lease_s = config.get("LEASE_MS") / 1000
+        self._clock = MachineClock(machine())
+        self._file = DatabaseFile()
+        self.inline: InlineConnection | None = InlineConnection(
+            file, self.reader.dialect, prepare=self._clock.register, identity=self._file.identity
+        )
+        sa.event.listen(self.writer.sync_engine, "connect", self._prepare_writer)
+        sa.event.listen(self.reader.sync_engine, "connect", self._prepare_reader)
+        sa.event.listen(self.keeper.sync_engine, "connect", self._prepare_reader)
+        # A write that began by reading could not go on if another wrote meanwhile (SQLITE_BUSY at once, no
+        # waiting): so every unit of work takes the write lock at its beginning.
+        sa.event.listen(self.writer.sync_engine, "begin", self._begin_immediate)
+        sa.event.listen(self.writer.sync_engine, "invalidate", _release_lock)
+        for engine in (self.writer, self.reader, self.keeper):
+            sa.event.listen(engine.sync_engine, "connect", self._identify)
+            sa.event.listen(engine.sync_engine, "checkout", self._refuse_replaced)
+
+    def _connect_writer(self) -> SqliteConnection:
+        (file,), options = self.writer.dialect.create_connect_args(self.writer.url)
+        # Without an isolation level: sqlite3 would begin transactions of its own, too late.
+        options.update(timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        return SqliteConnection(partial(sqlite3.connect, file, **options))
+
+    def _prepare_writer(self, connection: Any, _record: object) -> None:
+        _switch_to_wal(connection, self._timeout_s)
+        _pragmas(connection, "foreign_keys=ON", f"synchronous={self._synchronous}")
+
+    def _begin_immediate(self, connection: sa.Connection) -> None:
+        """Waits for other processes' writers in the event loop, never in SQLite.
+
+        ★ SQLite keeps the connection to itself while it waits in a thread. A cursor of it that is dropped in the loop
+        meanwhile would stop the loop; and with it, in tests, the very writer that is waited for.
+        """
+        sqlite: SqliteConnection = connection.connection.dbapi_connection  # type: ignore[assignment]
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                with sqlite.in_the_loop(), sqlite.without_waiting():
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except DBAPIError as error:
+                if _sqlite_code(error) not in _BUSY or time.monotonic() >= deadline:
+                    raise
+            # Short, and never in step: another process that writes without a pause leaves only moments in between.
+            await_only(asyncio.sleep(random.uniform(0.001, 0.004)))  # noqa: S311
+
+    def _prepare_reader(self, connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        _pragmas(connection, "foreign_keys=ON", "query_only=ON")
+
+    def read_now(self, select: PreparedSelect, values: Values) -> Rows | None:
+        return None if self.inline is None else self.inline.fetch(select, values)
+
+    async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
+        found = self.read_now(select, values)
+        return await super().read_for_hinge(select, values) if found is None else found
+
+    async def begin_snapshot(self, connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
+
+    async def begin_read_committed(self, connection: AsyncConnection) -> None:
+        """Nothing to do: nobody else writes meanwhile."""
+
+    @contextlib.asynccontextmanager
+    async def turn_to_write(self, *, first: bool = False) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.write_lock.take(first))
+            except TimeoutError as error:
+                raise DatabaseBusyError(
+                    "commands of this process held SQLite's only writer for longer than DATABASE_TIMEOUT_MS"
+                ) from error
+            yield
+
+    async def write_for_hinge(self, steps: Sequence[Step]) -> RowMapping | None:
+        async with self.turn_to_write(first=True):
+            # SQLite's connection, cut off while it is being opened, would be closed by nobody.
+            return await shielded(self._write(steps))
+
+    async def _write(self, steps: Sequence[Step]) -> RowMapping | None:
+        async with self.writer.connect() as connection:
+            return await run_steps(connection, steps)
+
+    async def close(self) -> None:
+        if self.inline is not None:
+            self.inline.close()
+        await super().close()
+
+    @property
+    def identity(self) -> str:
+        return self._file.identity()
+
+    @property
+    def is_adopted(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.identity == self._adopted
+        return False
+
+    @property
+    def read_from(self) -> str:
+        return self._file.last
+
+    def was_adopted(self) -> None:
+        self._adopted = self._file.last
+
+    def clock_text(self, held: str) -> str:
+        return self._clock.text(held)
+
+    def _identify(self, connection: Any, record: Any) -> None:
+        self._clock.register(connection)
+        self._file.opened(_path_of(connection))
+        record.info["identity"] = self.identity
+
+    def _refuse_replaced(self, _connection: object, record: Any, _proxy: object) -> None:
+        """Has the pool open the file that is there now, in place of one that was taken away."""
+        if record.info["identity"] != self.identity:
+            raise DisconnectionError
+
+    def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
+        found = re.match(r"UNIQUE constraint failed: (.+)", str(error.orig))
+        return [name.rpartition(".")[2] for name in found[1].split(", ")] if found else None
+
+    def is_busy(self, error: DBAPIError) -> bool:
+        return _sqlite_code(error) in _BUSY
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        return isinstance(error.orig, Undone)  # writers are one after the other
+
+    def is_misfit(self, error: DBAPIError) -> bool:
+        return _sqlite_code(error) in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
+
+    def is_refused(self, error: DBAPIError) -> bool:
+        return _sqlite_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
+
+    def is_lost(self, error: DBAPIError) -> bool:
+        lost = (
+            *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL),
+            *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT),
+        )
+        return error.connection_invalidated or _sqlite_code(error) in lost
+
+
+def _path_of(connection: Any) -> str:
+    """ "" if it is in memory."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA database_list")
+    path = next((str(file or "") for _, name, file in cursor.fetchall() if name == "main"), "")
+    cursor.close()
+    return path
+
+
+def _pragmas(connection: Any, *pragmas: str) -> None:
+    cursor = connection.cursor()
+    for pragma in pragmas:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _switch_to_wal(connection: Any, timeout_s: float) -> None:
+    """SQLite waits for other writers, but not here: two processes that start at once on a new file meet."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            _pragmas(connection, "journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if _code_of(error) not in _BUSY or time.monotonic() >= deadline:
+                raise
+            await_only(asyncio.sleep(_POLL_S))
+        else:
+            return
+
+
+def _release_lock(connection: Any, _record: object, _error: object) -> None:
+    """Before a connection is closed whose statement was cancelled: SQLite leaves the closing of one that has an
+    unfinished statement for later, and until that is garbage it would keep the write lock.
+    """
+    with contextlib.suppress(Exception):
+        connection.rollback()
+
+
+def _sqlite_code(error: DBAPIError) -> int | None:
+    return None if error.orig is None else _code_of(error.orig)
+
+
+def _code_of(error: BaseException) -> int | None:
+    """The primary result code; the extended ones have it in their low byte."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

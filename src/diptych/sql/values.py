@@ -1,0 +1,280 @@
+"""Values for columns: converted to the types that the columns hold, and what is wrong with those that don't fit.
+
+Every database is to judge alike, so what SQLite would swallow and PostgreSQL refuse (or the other way round, or
+either only with an error from deep inside a driver) is refused here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import functools
+import json
+import math
+import uuid
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from diptych.messages.wording import worded
+from diptych.sql.sqlite.types import check_storable
+
+_INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
+
+_LOGGED = (
+    *(sa.String, sa.Integer, sa.Float, sa.Numeric, sa.Boolean, sa.Uuid, sa.LargeBinary, sa.JSON),
+    *(sa.DateTime, sa.Date, sa.Time, sa.Interval),
+)
+_DIALECTS: tuple[sa.Dialect, ...] = (sqlite.dialect(), postgresql.dialect())  # type: ignore[no-untyped-call]
+
+_NOT_UNICODE = "must be well-formed Unicode, without lone surrogates"
+
+
+class ColumnValues:
+    """The values of one column, in a database of this name. What can't be in it is a ``ValueError("must …")``."""
+
+    def __init__(self, column: sa.Column[Any], database: str = "") -> None:
+        self.python_type = python_type_of(column.type)
+        self.logged = _is_logged(column.type)
+        self._column = column
+        self._is_sqlite = database == "sqlite"
+        self._type = _with_zone(self.python_type, column.type)
+        self._bounded_type = _bounded(self._type, column.type)
+        # A whole number may be too long to be written at all, and so has to be looked at; a UUID as text has many.
+        self.has_one_form = self.python_type is not int and not _is_uuid_text(column.type)
+
+    @functools.cached_property
+    def is_required(self) -> bool:
+        """Whether a new row needs a value for it: nothing else gives one."""
+        column = self._column
+        given_elsewhere = (column.default, column.server_default, column.computed, column.identity)
+        return (
+            not column.nullable
+            and all(source is None for source in given_elsewhere)
+            and column.table.autoincrement_column is not column
+        )
+
+    def convert(self, value: Any) -> Any:
+        """The value to be stored, in the column's type."""
+        if self._column.computed is not None:
+            raise ValueError("is computed by the database")
+        return self._fitting(value)
+
+    def _fitting(self, value: Any, *, of_any_length: bool = False) -> Any:
+        _refuse_expression(value)
+        if value is None:
+            if not self._column.nullable and not self._column.primary_key:
+                raise ValueError("must not be null")
+            return None
+        if isinstance(self._column.type, sa.JSON):
+            fitting = _check_json(value)
+        else:
+            target = self._type if of_any_length else self._bounded_type
+            fitting = self._check(self._converted(value, target))
+        if self._is_sqlite:
+            check_storable(self._column.type, fitting)
+        return fitting
+
+    def _converted(self, value: Any, target: Any) -> Any:
+        if _is_uuid_text(self._column.type):
+            # ★ SQLite compares its letters, PostgreSQL the number: in one form it is the same text everywhere.
+            return str(_convert(value, uuid.UUID))
+        return _convert(value, target)
+
+    def convert_lookup(self, value: Any) -> Any:
+        """The value to be looked for, in the column's type; it need not be one that the column can hold."""
+        _refuse_expression(value)
+        if isinstance(self._column.type, sa.JSON):
+            raise ValueError("can't be looked up by: it holds JSON")
+        return None if value is None else self._converted(value, self._type)
+
+    def fit(self, value: Any) -> Any:
+        """A value that is looked for, as the column holds it. Raises ``ValueError`` for one that can't be in it.
+
+        PostgreSQL fails on a look-up of such a one. On SQLite, which does not mind the length of a text, another
+        program may have written a longer one than the column is declared for.
+        """
+        if value is None:
+            raise ValueError("must not be null")
+        return self._fitting(value, of_any_length=self._is_sqlite and isinstance(value, str))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value can be in the column."""
+        try:
+            self._fitting(value)
+        except ValueError:
+            return False
+        return True
+
+    def from_log(self, value: Any) -> Any:
+        """The column's value, of what the change log's JSON has for it. To be asked where ``logged``.
+
+        Raises ``ValueError`` for what the column can't have: another version of the application has written it.
+        """
+        if value is None or isinstance(self._column.type, sa.JSON):
+            return value
+        if self.python_type is float and isinstance(value, str):
+            return float(value)  # an infinity or NaN, for which JSON has no word
+        return msgspec.convert(value, self.python_type)
+
+    def _check(self, value: Any) -> Any:
+        if isinstance(value, str):
+            _check_unicode(value)
+            if "\x00" in value:
+                raise ValueError("must not contain the character U+0000")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValueError("must be a finite number")
+            if not isinstance(self._column.type, sa.Float):
+                _check_digits(
+                    decimal.Decimal(repr(value)), self._column.type
+                )  # which the database would round
+        elif isinstance(value, decimal.Decimal):
+            _check_digits(value, self._column.type)
+        elif isinstance(value, datetime.datetime) and value.tzinfo is not None:
+            _check_range(value)
+        return value
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(_NOT_UNICODE) from None
+
+
+def _convert(value: Any, target: Any) -> Any:
+    if target is None:
+        return value
+    try:
+        return msgspec.convert(value, target, strict=False)
+    except UnicodeEncodeError:
+        raise ValueError(_NOT_UNICODE) from None
+    except msgspec.ValidationError as error:
+        raise ValueError(worded(error)) from None
+
+
+def _refuse_expression(value: Any) -> None:
+    # Mapped attributes (Book.title) are expressions too, and would name a column of the statement.
+    if isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__"):
+        raise ValueError("must be a value, not an SQL expression")
+
+
+def _check_json(value: Any) -> Any:
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be what JSON can express") from None
+    _check_unicode(text)
+    if "\\u0000" in text:
+        raise ValueError("must not contain the character U+0000")
+    return value
+
+
+def _check_range(value: datetime.datetime) -> None:
+    try:
+        value.astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError("must be in the years 1 to 9999 of UTC") from None
+
+
+def _check_digits(value: decimal.Decimal, column_type: sa.types.TypeEngine[Any]) -> None:
+    if not value.is_finite():
+        raise ValueError("must be a finite number")
+    precision, scale = getattr(column_type, "precision", None), getattr(column_type, "scale", None) or 0
+    if precision is None:
+        return
+    exponent = value.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and -exponent > scale:
+        raise ValueError(f"must have at most {scale} decimal places")
+    if value and value.adjusted() >= precision - scale:
+        raise ValueError(f"must have at most {precision - scale} digits before the decimal point")
+
+
+def _is_uuid_text(column_type: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(column_type, sa.Uuid) and not column_type.as_uuid
+
+
+def stored_texts(column_type: sa.Enum) -> dict[Any, str]:
+    """The values of an enum, with the texts that are stored: names, if ``values_callable`` gives no others."""
+    values: Iterable[Any] = column_type.enum_class or column_type.enums
+    store: Any = column_type.bind_processor(_DIALECTS[0])  # type: ignore[no-untyped-call]
+    return {value: store(value) for value in values}
+
+
+def python_type_of(column_type: sa.types.TypeEngine[Any]) -> Any:
+    """The type of the column's values; None if only the column's type itself knows it."""
+    if isinstance(column_type, sa.Interval):
+        return datetime.timedelta
+    if isinstance(column_type, sa.types.TypeDecorator | sa.JSON):
+        return None
+    try:
+        return column_type.python_type
+    except NotImplementedError:
+        return None
+
+
+def _is_logged(column_type: sa.types.TypeEngine[Any]) -> bool:
+    """Whether JSON and back gives exactly what a select does, on every database.
+
+    It does not for types of the application's own and those of one database alone; for times of day with a zone,
+    which drivers give in zones of several classes; and for inexact numbers in a ``NUMERIC`` column, in which SQLite
+    makes 1 of 1.0.
+    """
+    if not isinstance(column_type, _LOGGED):
+        return False
+    if isinstance(column_type, sa.Time) and column_type.timezone:
+        return False
+    if (
+        isinstance(column_type, sa.Numeric)
+        and not isinstance(column_type, sa.Float)
+        and not column_type.asdecimal
+    ):
+        return False
+    if isinstance(column_type, sa.Enum) and column_type.enum_class is not None:
+        return _is_plain_enum(column_type)
+    return is_library_type(column_type) and all(_is_same(column_type, dialect) for dialect in _DIALECTS)
+
+
+def _is_plain_enum(column_type: sa.Enum) -> bool:
+    """Whether its members are told apart by their values, all text or all whole numbers."""
+    members = column_type.enum_class
+    if members is None or not issubclass(members, enum.Enum) or not is_library_type(column_type):
+        return False
+    kinds = {type(member.value) for member in members}
+    return kinds in ({str}, {int})
+
+
+def is_library_type(column_type: sa.types.TypeEngine[Any]) -> bool:
+    """Whether it is one of SQLAlchemy's or of ours: an application's own could do anything to its values."""
+    return type(column_type).__module__.partition(".")[0] in ("sqlalchemy", "diptych")
+
+
+def _is_same(column_type: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> bool:
+    """Whether the column has no other type on this database (``with_variant``), or one with the same values."""
+    there = column_type.dialect_impl(dialect)
+    return is_library_type(there) and python_type_of(there) == python_type_of(column_type)
+
+
+def _with_zone(python_type: Any, column_type: sa.types.TypeEngine[Any]) -> Any:
+    """Points in time say their zone where the column keeps it, and only there; else databases would guess."""
+    if python_type in (datetime.datetime, datetime.time):
+        return Annotated[python_type, msgspec.Meta(tz=bool(getattr(column_type, "timezone", False)))]
+    return python_type
+
+
+def _bounded(python_type: Any, column_type: sa.types.TypeEngine[Any]) -> Any:
+    """The type with the bounds of the column, which SQLite would not hold."""
+    if python_type is str:
+        if isinstance(column_type, sa.Enum):
+            return Literal[tuple(column_type.enums)]
+        length = getattr(column_type, "length", None)
+        return Annotated[str, msgspec.Meta(max_length=length)] if length else str
+    if python_type is int:
+        bits = next((b for kind, b in _INTEGER_BITS.items() if isinstance(column_type, kind)), 64)
+        return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
+    return python_type
