@@ -1,0 +1,52 @@
+"""The examples in the docstrings of public names run, and print what they show."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import diptych
+import diptych.ext.litestar
+import diptych.http
+
+MODULES = (diptych, diptych.http, diptych.ext.litestar)
+
+
+def _public() -> dict[str, object]:
+    """Every public function and class by its full name, errors excepted."""
+    found: dict[str, object] = {}
+    for module in MODULES:
+        for name in module.__all__:
+            value = getattr(module, name)
+            is_error = isinstance(value, type) and issubclass(value, BaseException)
+            if (inspect.isfunction(value) or isinstance(value, type)) and not is_error:
+                found[f"{module.__name__}.{name}"] = value
+    return found
+
+
+PUBLIC = _public()
+
+
+def _examples(name: str) -> list[doctest.DocTest]:
+    module: ModuleType | None = inspect.getmodule(PUBLIC[name])
+    tests = doctest.DocTestFinder(recurse=True).find(PUBLIC[name], name, module, globs={})
+    return [test for test in tests if test.examples]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_examples_of_a_public_name_print_what_they_show(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for variable in list(os.environ):
+        if variable.startswith("DIPTYCH_"):
+            monkeypatch.delenv(variable)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for test in _examples(name):
+        failed, _tried = runner.run(test)
+        assert failed == 0, f"see the output above: {test.name}"
