@@ -24,6 +24,7 @@ from tests.acceptance.faults.stories import FAULTS
 from tests.acceptance.faults.stories.guests import for_a_while
 from tests.acceptance.faults.stories.versions import side_by_side
 from tests.conftest import MISSING
+from tests.faults import Fault
 from tests.servers import libfaketime, valkey_binary
 
 Story = Callable[[Cluster], Awaitable[None]]
@@ -117,7 +118,7 @@ def _needs_clocks() -> None:
         pytest.skip(f"{MISSING} libfaketime")
 
 
-def _case(name: str, times: int = 1) -> Story:
+def _case(name: Fault, times: int = 1) -> Story:
     """What ``schedule`` has under this name."""
 
     async def story(cluster: Cluster) -> None:
@@ -140,27 +141,27 @@ async def test_nothing_is_wrong_while_nothing_happens(shared):
 
 
 async def test_killed_after_commit(shared):
-    await shared.holds(_case("killed after commit", times=2))
+    await shared.holds(_case(Fault.KILLED_AFTER_COMMIT, times=2))
 
 
 async def test_killed_before_commit(shared):
-    await shared.holds(_case("killed before commit", times=2))
+    await shared.holds(_case(Fault.KILLED_BEFORE_COMMIT, times=2))
 
 
 async def test_stopped_writer_that_wakes_after_a_rebuild(shared):
-    await shared.holds(_case("stopped writer that wakes after a rebuild"))
+    await shared.holds(_case(Fault.STOPPED_WRITER_WAKES_AFTER_REBUILD))
 
 
 async def test_late_apply(shared):
-    await shared.holds(_case("late apply"))
+    await shared.holds(_case(Fault.LATE_APPLY))
 
 
 async def test_late_apply_after_a_rebuild(shared):
-    await shared.holds(_case("late apply after a rebuild"))
+    await shared.holds(_case(Fault.LATE_APPLY_AFTER_A_REBUILD))
 
 
 async def test_reordered_applies(shared):
-    await shared.holds(_case("reordered applies"))
+    await shared.holds(_case(Fault.REORDERED_APPLIES))
 
 
 async def test_delete_and_re_create_overlapping(shared):
@@ -169,7 +170,7 @@ async def test_delete_and_re_create_overlapping(shared):
     async def story(cluster: Cluster) -> None:
         for worker in cluster.alive:
             await worker.order("favour", 2, 1, 20, 5, 30, 30, 10, 5, 0, 0)
-        await happen(cluster, "reordered applies")
+        await happen(cluster, Fault.REORDERED_APPLIES)
         for worker in cluster.alive:
             await worker.order("favour", 6, 30, *MIX)
 
@@ -177,42 +178,42 @@ async def test_delete_and_re_create_overlapping(shared):
 
 
 async def test_flushall_between_commit_and_apply(shared):
-    await shared.holds(_case("FLUSHALL between commit and apply", times=2))
+    await shared.holds(_case(Fault.FLUSHALL_BETWEEN_COMMIT_AND_APPLY, times=2))
 
 
 async def test_redis_killed_and_restarted_from_an_old_dump_within_one_lease(shared):
-    await shared.holds(_case("Redis killed and restarted from an old dump within one lease"))
+    await shared.holds(_case(Fault.REDIS_FROM_OLD_DUMP))
 
 
 async def test_replica_promoted_while_lagging(shared):
-    await shared.holds(_case("replica promoted while lagging"))
+    await shared.holds(_case(Fault.REPLICA_PROMOTED_WHILE_LAGGING))
 
 
 async def test_two_masters(shared):
-    await shared.holds(_case("two masters"))
+    await shared.holds(_case(Fault.TWO_MASTERS))
 
 
 async def test_one_process_cut_off_from_redis_while_others_are_not(shared):
-    await shared.holds(_case("one process cut off from Redis while others are not"))
+    await shared.holds(_case(Fault.CUT_OFF_FROM_REDIS))
 
 
 async def test_replies_dropped_but_requests_delivered(shared):
-    await shared.holds(_case("replies dropped but requests delivered"))
+    await shared.holds(_case(Fault.REPLIES_DROPPED))
 
 
 async def test_keeper_stopped_between_pass_and_publish_for_longer_than_a_lease(shared):
-    await shared.holds(_case("keeper stopped between pass and publish for longer than a lease", times=2))
+    await shared.holds(_case(Fault.KEEPER_STOPPED_BEFORE_PUBLISH, times=2))
 
 
 async def test_eviction_policy_refused(shared):
     """While the policy may drop anything SQL answers, and nothing that was dropped is taken for deleted later."""
-    result = await shared.holds(_case("eviction policy refused"))
+    result = await shared.holds(_case(Fault.EVICTION_POLICY_REFUSED))
     assert "redis-refused" in {get.reason for get in result.history.gets}
 
 
 async def test_sequence_order_against_commit_order_on_postgresql(shared):
     _only(shared, "postgresql")
-    await shared.holds(_case("sequence order against commit order", times=2))
+    await shared.holds(_case(Fault.SEQUENCE_ORDER_AGAINST_COMMIT_ORDER, times=2))
 
 
 async def test_a_long_foreign_transaction_leaves_passes_cheap(shared):
@@ -221,7 +222,7 @@ async def test_a_long_foreign_transaction_leaves_passes_cheap(shared):
 
     async def story(cluster: Cluster) -> None:
         usual = await _redis_input_a_pass(cluster)
-        async with cluster.fault("a long foreign transaction"), cluster.foreign_transaction():
+        async with cluster.fault(Fault.LONG_FOREIGN_TRANSACTION), cluster.foreign_transaction():
             await cluster.add_and_delete_many(500)
             behind = await _redis_input_a_pass(cluster)
         # Were those 500 changes sent by each pass, it would be some hundred thousand bytes more.
@@ -247,22 +248,22 @@ async def _received(cluster: Cluster) -> int:
 
 async def test_commit_outcome_unknown(shared):
     _only(shared, "postgresql")
-    result = await shared.holds(_case("commit outcome unknown", times=2))
+    result = await shared.holds(_case(Fault.COMMIT_OUTCOME_UNKNOWN, times=2))
     assert "unknown" in {write.outcome for write in result.history.writes.values()}
 
 
 async def test_task_cancelled_at_each_await(shared):
     """What is cut off leaves nothing half done, and no reply for another request."""
-    result = await shared.holds(_case("task cancelled at each await"))
+    result = await shared.holds(_case(Fault.TASK_CANCELLED))
     assert "cancelled" in {write.note for write in result.history.writes.values()}
 
 
 async def test_rebuild_under_writes(shared):
-    await shared.holds(_case("rebuild under writes", times=2))
+    await shared.holds(_case(Fault.REBUILD_UNDER_WRITES, times=2))
 
 
 async def test_two_versions_of_the_declaration_deployed_at_once(shared):
-    await shared.holds(_case("two versions of the declaration deployed at once"))
+    await shared.holds(_case(Fault.TWO_DECLARATIONS))
 
 
 async def test_500_equal_queries_on_a_cold_model(shared):
@@ -290,7 +291,7 @@ async def test_rows_change_between_a_passs_reading_of_the_log_and_of_them(shared
     async def story(cluster: Cluster) -> None:
         for worker in cluster.alive:
             await worker.order("favour", 3, 1, 20, 20, 10, 20, 0, 0, 0, 40)
-        await happen(cluster, "rows change between a pass's reading of the log and of them")
+        await happen(cluster, Fault.ROWS_CHANGE_WITHIN_A_PASS)
         for worker in cluster.alive:
             await worker.order("favour", 6, 30, *MIX)
 
@@ -298,19 +299,19 @@ async def test_rows_change_between_a_passs_reading_of_the_log_and_of_them(shared
 
 
 async def test_a_link_that_flaps_once_a_second(shared):
-    await shared.holds(_case("a link that flaps once a second"))
+    await shared.holds(_case(Fault.LINK_FLAPS))
 
 
 async def test_sqlite_with_two_processes_and_kill_9(shared):
     _only(shared, "sqlite")
-    await shared.holds(_case("killed", times=2))
+    await shared.holds(_case(Fault.KILLED, times=2))
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "killed between commit and apply, and others build on it",
-        "stopped between commit and apply, and others build on it",
+        Fault.KILLED_BEFORE_APPLY_AND_BUILT_ON,
+        Fault.STOPPED_BEFORE_APPLY_AND_BUILT_ON,
     ],
 )
 async def test_commands_that_build_on_one_that_was_never_answered(shared, name):
@@ -324,37 +325,37 @@ async def test_commands_that_build_on_one_that_was_never_answered(shared, name):
 
 async def test_the_database_is_moved_elsewhere(shared):
     """The numbers in the log that is brought along are of another history."""
-    await shared.holds(_case("the database is moved to another server or file"))
+    await shared.holds(_case(Fault.DATABASE_MOVED))
 
 
 async def test_an_earlier_copy_of_the_database_is_put_in_its_place(shared):
-    result = await shared.holds(_case("an earlier copy of the database is put in its place"))
+    result = await shared.holds(_case(Fault.DATABASE_PUT_BACK))
     assert "undone" in {write.outcome for write in result.history.writes.values()}
 
 
 async def test_rows_of_the_log_are_forgotten_while_a_read_model_is_rebuilt(shared):
-    await shared.holds(_case("rows of the log are forgotten while a read model is rebuilt"))
+    await shared.holds(_case(Fault.LOG_FORGOTTEN_WHILE_REBUILT))
 
 
 async def test_a_process_whose_clock_is_wrong(shared):
     _needs_clocks()
-    await shared.holds(_case("a process whose clock is wrong"))
+    await shared.holds(_case(Fault.WRONG_CLOCK))
 
 
 async def test_two_masters_with_different_clocks(shared):
     _needs_clocks()
-    await shared.holds(_case("two masters with different clocks"))
+    await shared.holds(_case(Fault.TWO_MASTERS_WITH_DIFFERENT_CLOCKS))
 
 
 async def test_a_read_model_has_another_name_in_some_process(shared):
-    await shared.holds(_case("a read model has another name in some process"))
+    await shared.holds(_case(Fault.READ_MODEL_RENAMED))
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "rows that do not fit their documents",
-        "a row that does not fit comes past diptych, and Redis is flushed",
+        Fault.MISFITS,
+        Fault.MISFIT_PAST_DIPTYCH,
     ],
 )
 async def test_rows_that_do_not_fit_their_documents(shared, name):
@@ -377,7 +378,7 @@ async def test_the_version_before_and_this_one_side_by_side(request, database):
     async with Cluster(_setup(request, database)._replace(before=before)) as cluster:
         await cluster.recovered("the start")
         processes = {worker.number for worker in cluster.of_version_before}
-        await side_by_side(cluster, ["FLUSHALL"])
+        await side_by_side(cluster, [Fault.FLUSHALL])
         result = await cluster.finish()
     assert not result.anomalies, _told(result)
     assert processes <= {get.process for get in result.history.gets if get.store == "redis"}
@@ -420,15 +421,15 @@ async def _ahead(cluster: Cluster) -> None:
 
 
 _BROKEN: dict[str, tuple[Story, dict[str, Any]]] = {
-    "apply": (_case("killed after commit"), {}),
+    "apply": (_case(Fault.KILLED_AFTER_COMMIT), {}),
     "comparison": (_overtaken, {"lease_ms": 2000, "options": _FEW}),
     "lease": (_outlived, {}),
-    "what others have committed": (_case("stopped between commit and apply, and others build on it"), {}),
+    "what others have committed": (_case(Fault.STOPPED_BEFORE_APPLY_AND_BUILT_ON), {}),
     "what cursors have not seen is kept": (
-        _case("rows of the log are forgotten while a read model is rebuilt"),
+        _case(Fault.LOG_FORGOTTEN_WHILE_REBUILT),
         {},
     ),
-    "another database is noticed": (_case("the database is moved to another server or file"), {}),
+    "another database is noticed": (_case(Fault.DATABASE_MOVED), {}),
     "one clock on SQLite": (_ahead, {}),
 }
 

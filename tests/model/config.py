@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tests.faults import Fault
 from tests.model.sql import snapshot
 from tests.model.state import (
     COMMITTED,
@@ -38,7 +39,13 @@ class Config(NamedTuple):
     commands: tuple[tuple[tuple[int, int], ...], ...] = (((A, PUT),),)
     keepers: int = 1
     faults: int = 0
-    kinds: tuple[str, ...] = ("flush", "lose", "older", "promote", "swing")
+    kinds: tuple[Fault, ...] = (
+        Fault.FLUSHALL,
+        Fault.REDIS_RESTARTED_EMPTY,
+        Fault.REDIS_FROM_OLD_DUMP,
+        Fault.TWO_MASTERS,
+        Fault.MASTER_FOLLOWS_ITS_REPLICA,
+    )
     late: int = 0
     passes: int = 1
     builds: int = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tests.faults import Fault
 from tests.model import redis
 from tests.model.config import Config
 from tests.model.state import Data, Node, State, Step
@@ -60,23 +61,23 @@ def _arrive(state: State, config: Config, n: int) -> Iterator[Step]:
         yield f"the late {message.kind} {what} arrives at Redis {message.node}", rest._replace(nodes=nodes)
 
 
-def _fault(state: State, kind: str, config: Config) -> Iterator[Step]:
+def _fault(state: State, kind: Fault, config: Config) -> Iterator[Step]:
     first, *others = state.nodes
     fresh = state.fresh
     copy = state.copy
     match kind:
-        case "flush":
+        case Fault.FLUSHALL:
             yield "FLUSHALL", state._replace(nodes=(first._replace(data=EMPTY), *others))
-        case "lose":
+        case Fault.REDIS_RESTARTED_EMPTY:
             node = Node(fresh, first.replications[-1:], EMPTY)
             yield "Redis 0 restarts empty", state._replace(nodes=(node, *others), fresh=fresh + 1)
-        case "older" if copy:
+        case Fault.REDIS_FROM_OLD_DUMP if copy:
             node = Node(fresh, first.replications[-1:], copy)
             yield "Redis 0 restarts from its dump", state._replace(nodes=(node, *others), fresh=fresh + 1)
-        case "promote" if copy and not others:
+        case Fault.TWO_MASTERS if copy and not others:
             node = Node(fresh, (fresh,), copy)
             yield "the replica is promoted: two masters", state._replace(nodes=(first, node), fresh=fresh + 1)
-        case "swing" if copy:
+        case Fault.MASTER_FOLLOWS_ITS_REPLICA if copy:
             # The process lives on and so do connections to it. How long the copy's lease lives is an assumption.
             data = copy if "copied-lease" in config.off else copy._replace(lease=None)
             node = first._replace(replications=(*first.replications, fresh), data=data)

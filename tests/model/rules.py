@@ -2,6 +2,7 @@
 
 from typing import Generic, NamedTuple, TypeVar
 
+from tests.faults import Fault
 from tests.model.config import DELETE, OTHER, PUT, A, B, Config
 
 C = TypeVar("C")
@@ -32,7 +33,7 @@ RULES: dict[str, Rule[Config]] = {
         "4 ★", "a document is set only by a greater position", Config((PUT_A, PUT_A), passes=0)
     ),
     "apply-run": Rule(
-        "4 ★", "a command's script checks run_id", Config(faults=1, kinds=("promote",), copies=1)
+        "4 ★", "a command's script checks run_id", Config(faults=1, kinds=(Fault.TWO_MASTERS,), copies=1)
     ),
     "known-before": Rule(
         "4 ★",
@@ -48,7 +49,7 @@ RULES: dict[str, Rule[Config]] = {
     "marker": Rule(
         "4, 9, 10",
         "a script refuses if the generation's marker is gone",
-        Config(faults=1, kinds=("flush",), served=False),
+        Config(faults=1, kinds=(Fault.FLUSHALL,), served=False),
         ("floor-at-publish",),
     ),
     "floor": Rule(
@@ -65,13 +66,13 @@ RULES: dict[str, Rule[Config]] = {
     "same-generation": Rule(
         "5 ★",
         "acknowledge on the apply only if incarnation and generation are those of step 1",
-        Config(faults=1, kinds=("promote",), copies=1, builds=1),
+        Config(faults=1, kinds=(Fault.TWO_MASTERS,), copies=1, builds=1),
     ),
     "applied": Rule("5 ★", "acknowledge at once only if it was applied", Config(passes=0)),
     "help-run": Rule(
         "5 ★",
         "what looks whether a change is in, or brings it in, checks run_id",
-        Config(faults=1, kinds=("promote",), copies=1, helping=True),
+        Config(faults=1, kinds=(Fault.TWO_MASTERS,), copies=1, helping=True),
     ),
     "later-pass": Rule("6 ★", "a pass counts only if it began after the SELECT", Config()),
     "derived-by-passes": Rule(
@@ -85,13 +86,13 @@ RULES: dict[str, Rule[Config]] = {
     "pass-run": Rule(
         "9, 10 ★",
         "a pass's scripts check run_id and replication_id",
-        Config(faults=1, kinds=("promote",), copies=1, served=False),
+        Config(faults=1, kinds=(Fault.TWO_MASTERS,), copies=1, served=False),
         ("pass-replication",),
     ),
     "pass-replication": Rule(
         "9, 10 ★",
         "a pass's scripts check replication_id, besides run_id",
-        Config(faults=1, kinds=("swing",), copies=1, served=False),
+        Config(faults=1, kinds=(Fault.MASTER_FOLLOWS_ITS_REPLICA,), copies=1, served=False),
     ),
     "derived-stamp": Rule(
         "9",
@@ -109,12 +110,12 @@ RULES: dict[str, Rule[Config]] = {
     "look-incarnation": Rule(
         "7, 12 ★",
         "t0 is read from the clock of the Redis that the lease is published on",
-        Config(faults=1, kinds=("promote",), copies=1, builds=1, ahead=2),
+        Config(faults=1, kinds=(Fault.TWO_MASTERS,), copies=1, builds=1, ahead=2),
     ),
     "lapse": Rule(
         "12 ★",
         "the fence moves only when lease_until has passed",
-        Config(faults=1, kinds=("promote",), copies=1, builds=1),
+        Config(faults=1, kinds=(Fault.TWO_MASTERS,), copies=1, builds=1),
     ),
     "fresh-names": Rule(
         "12 ★",
@@ -123,7 +124,7 @@ RULES: dict[str, Rule[Config]] = {
             (PUT_A, DELETE_A),
             existing=(B,),
             faults=1,
-            kinds=("flush",),
+            kinds=(Fault.FLUSHALL,),
             builds=1,
             served=False,
             timeless=True,
@@ -157,17 +158,17 @@ RULES: dict[str, Rule[Config]] = {
     "read-together": Rule(
         "13 ★",
         "lease and data are read in one command",
-        Config(queries=1, passes=0, faults=1, kinds=("flush",)),
+        Config(queries=1, passes=0, faults=1, kinds=(Fault.FLUSHALL,)),
     ),
     "query-run": Rule(
         "13 ★",
         "a query is served only if the lease names its connection's run_id",
-        Config(passes=0, faults=1, kinds=("older",), copies=1),
+        Config(passes=0, faults=1, kinds=(Fault.REDIS_FROM_OLD_DUMP,), copies=1),
     ),
     "copied-lease": Rule(
         "13 (hole)",
         "a lease copied to a replica does not come back to the process it names",
-        Config(passes=0, faults=1, kinds=("swing",), copies=1),
+        Config(passes=0, faults=1, kinds=(Fault.MASTER_FOLLOWS_ITS_REPLICA,), copies=1),
     ),
     "join-unsent": Rule(
         "14 ★", "a query joins only an execution that has not been sent", Config(queries=1, passes=0)
@@ -178,7 +179,9 @@ RULES: dict[str, Rule[Config]] = {
 COVERED: dict[str, tuple[str, Config]] = {
     "floor-at-publish": (
         "the marker, which carries the floor, and the identity checks",
-        Config(keepers=2, faults=1, kinds=("flush", "promote"), copies=1, served=False, passes=1),
+        Config(
+            keepers=2, faults=1, kinds=(Fault.FLUSHALL, Fault.TWO_MASTERS), copies=1, served=False, passes=1
+        ),
     ),
     "position-zero": (
         "the replay, which writes what the backfill went over once more",
@@ -186,7 +189,12 @@ COVERED: dict[str, tuple[str, Config]] = {
     ),
     "pass-run": (
         "replication_id in the same scripts, and the run_id in the lease",
-        Config(faults=1, kinds=("older", "promote", "lose"), copies=1, served=False),
+        Config(
+            faults=1,
+            kinds=(Fault.REDIS_FROM_OLD_DUMP, Fault.TWO_MASTERS, Fault.REDIS_RESTARTED_EMPTY),
+            copies=1,
+            served=False,
+        ),
     ),
 }
 
@@ -199,7 +207,13 @@ SOUND: dict[str, Config] = {
     ),
     "two keepers": Config(keepers=2, passes=2),
     "changes looked for and brought in, a fault, a copy, a build": Config(
-        faults=1, kinds=("flush", "older", "promote"), copies=1, builds=1, helping=True, ahead=2, served=False
+        faults=1,
+        kinds=(Fault.FLUSHALL, Fault.REDIS_FROM_OLD_DUMP, Fault.TWO_MASTERS),
+        copies=1,
+        builds=1,
+        helping=True,
+        ahead=2,
+        served=False,
     ),
     "joined document, two commands": Config((PUT_A, PUT_B), derived=True),
     "joined document, two keepers": Config(
@@ -216,7 +230,10 @@ SOUND: dict[str, Config] = {
     "planned rebuild, late scripts": Config(planned=1, late=1),
     "queries in steps": Config(queries=1, faults=1, copies=1),
     "a copied lease, with the repair": Config(
-        faults=1, kinds=("swing",), copies=1, off=frozenset({"copied-lease", "live-replication"})
+        faults=1,
+        kinds=(Fault.MASTER_FOLLOWS_ITS_REPLICA,),
+        copies=1,
+        off=frozenset({"copied-lease", "live-replication"}),
     ),
 }
 

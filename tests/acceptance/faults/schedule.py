@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tests.acceptance.faults.checker import Anomaly
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.history import ITEM, now
+from tests.faults import Fault
 from tests.servers import libfaketime
 
 Story = Callable[[Cluster, random.Random], Awaitable[None]]
@@ -19,7 +20,7 @@ Story = Callable[[Cluster, random.Random], Awaitable[None]]
 class FaultKind(NamedTuple):
     """A story and what it needs: ``touches`` says what two stories at once must not share."""
 
-    name: str
+    name: Fault
     story: Story
     touches: frozenset[str]
     sqlite: bool
@@ -32,11 +33,11 @@ class FaultKind(NamedTuple):
         return is_here and (self.postgresql if cluster.on_postgres else self.sqlite)
 
 
-FAULTS: dict[str, FaultKind] = {}
+FAULTS: dict[Fault, FaultKind] = {}
 
 
 def fault(
-    name: str, *touches: str, sqlite: bool = True, postgresql: bool = True, needs_clock: bool = False
+    name: Fault, *touches: str, sqlite: bool = True, postgresql: bool = True, needs_clock: bool = False
 ) -> Callable[[Story], Story]:
     """Puts a story into ``FAULTS``."""
 
@@ -47,7 +48,7 @@ def fault(
     return put
 
 
-async def happen(cluster: Cluster, name: str, chance: random.Random | None = None) -> None:
+async def happen(cluster: Cluster, name: Fault, chance: random.Random | None = None) -> None:
     """Has one fault happen, recorded, and undone."""
     async with cluster.fault(name):
         try:
@@ -59,7 +60,7 @@ async def happen(cluster: Cluster, name: str, chance: random.Random | None = Non
 
 
 async def happen_all(
-    cluster: Cluster, names: list[str], *, until: float = float("inf"), overlapping: float = 0.2
+    cluster: Cluster, names: list[Fault], *, until: float = float("inf"), overlapping: float = 0.2
 ) -> bool:
     """One after the other, Redis answering in between; now and then two that do not touch the same at once.
 
@@ -81,7 +82,7 @@ async def happen_all(
     return True
 
 
-def _beside(name: str, waiting: list[str]) -> list[str]:
+def _beside(name: Fault, waiting: list[Fault]) -> list[Fault]:
     for n, other in enumerate(waiting):
         if not FAULTS[name].touches & FAULTS[other].touches:
             return [waiting.pop(n)]

@@ -10,9 +10,10 @@ from typing import Any
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import fault
 from tests.acceptance.faults.stories.guests import for_a_while
+from tests.faults import Fault
 
 
-@fault("a process whose clock is wrong", "process", needs_clock=True)
+@fault(Fault.WRONG_CLOCK, "process", needs_clock=True)
 async def wrong_clock(cluster: Cluster, chance: random.Random) -> None:
     """By less than a lease, or by days; it has Redis, or has it not, or is a script."""
     ahead_s = chance.choice([-1, 1]) * chance.choice([0.3, 3, 3, 10, 10, 3600, 200_000])
@@ -20,7 +21,7 @@ async def wrong_clock(cluster: Cluster, chance: random.Random) -> None:
     await for_a_while(cluster, chance, clock_ahead_s=ahead_s, **changed)
 
 
-@fault("two masters with different clocks", "redis", "link", "sql", "process", needs_clock=True)
+@fault(Fault.TWO_MASTERS_WITH_DIFFERENT_CLOCKS, "redis", "link", "sql", "process", needs_clock=True)
 async def two_clocks(cluster: Cluster, chance: random.Random) -> None:
     """A name leads now to one, now to the other: connections of one process lead to both.
 
@@ -42,7 +43,7 @@ async def two_clocks(cluster: Cluster, chance: random.Random) -> None:
     if cluster.sql_link is not None:
         cluster.sql_link.heal()
     cluster.lead_all()
-    await cluster.redis_call("FLUSHALL", server=former)
+    await cluster.redis_call(Fault.FLUSHALL, server=former)
 
 
 async def _mix(cluster: Cluster, chance: random.Random, ports: list[int]) -> None:

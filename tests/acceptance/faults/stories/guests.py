@@ -8,9 +8,10 @@ from typing import Any
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.load import KIN
 from tests.acceptance.faults.schedule import fault
+from tests.faults import Fault
 
 
-@fault("rebuild under writes", "process", "redis")
+@fault(Fault.REBUILD_UNDER_WRITES, "process", "redis")
 async def rebuild(cluster: Cluster, chance: random.Random) -> None:
     """One that another fault, at the same time, makes fail is tried again."""
     worker, told = chance.choice(cluster.alive), None
@@ -23,18 +24,18 @@ async def rebuild(cluster: Cluster, chance: random.Random) -> None:
     raise AssertionError(f"process {worker.number}: {told}")
 
 
-@fault("two versions of the declaration deployed at once", "process")
+@fault(Fault.TWO_DECLARATIONS, "process")
 async def two_versions(cluster: Cluster, chance: random.Random) -> None:
     await for_a_while(cluster, chance, revision=2)
 
 
-@fault("a read model has another name in some process", "process")
+@fault(Fault.READ_MODEL_RENAMED, "process")
 async def renamed(cluster: Cluster, chance: random.Random) -> None:
     """What it leaves in Redis and in the fence is nobody's when it has gone."""
     await for_a_while(cluster, chance, renamed=True)
 
 
-@fault("rows of the log are forgotten while a read model is rebuilt", "process", "redis", "sql")
+@fault(Fault.LOG_FORGOTTEN_WHILE_REBUILT, "process", "redis", "sql")
 async def forgotten(cluster: Cluster, chance: random.Random) -> None:
     """The rebuild has read the rows, and what was changed since is old by the time it brings that in."""
     worker, other = chance.choice(cluster.alive), chance.choice(cluster.alive)
@@ -56,12 +57,12 @@ async def forgotten(cluster: Cluster, chance: random.Random) -> None:
     assert told is not None, f"process {worker.number} does not come to the end of a rebuild"
 
 
-@fault("a process without Redis", "process")
+@fault(Fault.PROCESS_WITHOUT_REDIS, "process")
 async def without_redis(cluster: Cluster, chance: random.Random) -> None:
     await for_a_while(cluster, chance, redis=None)
 
 
-@fault("a script with ORMService alone", "process")
+@fault(Fault.ORM_SERVICE_ALONE, "process")
 async def script(cluster: Cluster, chance: random.Random) -> None:
     await for_a_while(cluster, chance, script=True)
 

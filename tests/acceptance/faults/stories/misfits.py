@@ -7,9 +7,10 @@ import random
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.load import KIN
 from tests.acceptance.faults.schedule import fault
+from tests.faults import Fault
 
 
-@fault("rows that do not fit their documents", "process", "sql", "redis", "link")
+@fault(Fault.MISFITS, "process", "sql", "redis", "link")
 async def misfits(cluster: Cluster, chance: random.Random) -> None:
     """Made by commands, while everything else goes on from Redis."""
     spoiled = chance.sample(KIN, 2)
@@ -20,12 +21,12 @@ async def misfits(cluster: Cluster, chance: random.Random) -> None:
     await _mend(cluster, chance, spoiled)
 
 
-@fault("a row that does not fit comes past diptych, and Redis is flushed", "process", "sql", "redis", "link")
+@fault(Fault.MISFIT_PAST_DIPTYCH, "process", "sql", "redis", "link")
 async def misfits_past_diptych(cluster: Cluster, chance: random.Random) -> None:
     key = chance.choice(KIN)
     await cluster.do(chance.choice(cluster.alive), [("delete", [key])])
     await cluster.insert_misfit(key)
-    await cluster.redis_call("FLUSHALL")
+    await cluster.redis_call(Fault.FLUSHALL)
     assert await cluster.recovered("a build over a row that does not fit"), "it has SQL answer for all"
     await _mend(cluster, chance, [key])
 

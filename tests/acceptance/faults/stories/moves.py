@@ -10,11 +10,12 @@ import random
 
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import fault
+from tests.faults import Fault
 
 _ALL = ("process", "redis", "link", "sql")
 
 
-@fault("the database is moved to another server or file", *_ALL)
+@fault(Fault.DATABASE_MOVED, *_ALL)
 async def moved(cluster: Cluster, chance: random.Random) -> None:
     if cluster.on_postgres:
         await cluster.database.use_up_transactions(chance.choice([100, 3000, 20_000]))
@@ -25,7 +26,7 @@ async def moved(cluster: Cluster, chance: random.Random) -> None:
         await cluster.leases(1)
 
 
-@fault("an earlier copy of the database is put in its place", *_ALL)
+@fault(Fault.DATABASE_PUT_BACK, *_ALL)
 async def put_back(cluster: Cluster, chance: random.Random) -> None:
     copy = await cluster.database.dump()
     await cluster.leases(chance.uniform(1, 3))

@@ -7,29 +7,30 @@ import random
 
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import fault
+from tests.faults import Fault
 
 
-@fault("killed", "process")
+@fault(Fault.KILLED, "process")
 async def killed(cluster: Cluster, chance: random.Random) -> None:
     await cluster.replace(chance.choice(cluster.alive))
 
 
-@fault("killed before commit", "process")
+@fault(Fault.KILLED_BEFORE_COMMIT, "process")
 async def killed_before_commit(cluster: Cluster, chance: random.Random) -> None:
     await cluster.killed_at(chance.choice(cluster.alive), "commit", "before")
 
 
-@fault("killed after commit", "process")
+@fault(Fault.KILLED_AFTER_COMMIT, "process")
 async def killed_after_commit(cluster: Cluster, chance: random.Random) -> None:
     await cluster.killed_at(chance.choice(cluster.alive), "commit", "after")
 
 
-@fault("killed after apply", "process")
+@fault(Fault.KILLED_AFTER_APPLY, "process")
 async def killed_after_apply(cluster: Cluster, chance: random.Random) -> None:
     await cluster.killed_at(chance.choice(cluster.alive), "apply", "after")
 
 
-@fault("stopped for longer than a lease", "process")
+@fault(Fault.STOPPED_FOR_LONGER_THAN_A_LEASE, "process")
 async def stopped(cluster: Cluster, chance: random.Random) -> None:
     worker = chance.choice(cluster.alive)
     worker.stop()
@@ -37,22 +38,22 @@ async def stopped(cluster: Cluster, chance: random.Random) -> None:
     worker.go_on()
 
 
-@fault("stopped writer that wakes after a rebuild", "process", "redis")
+@fault(Fault.STOPPED_WRITER_WAKES_AFTER_REBUILD, "process", "redis")
 async def stopped_writer(cluster: Cluster, chance: random.Random) -> None:
     worker = chance.choice(cluster.alive)
     async with cluster.stopped_at(worker, "commit", "after"):
-        await cluster.redis_call("FLUSHALL")
+        await cluster.redis_call(Fault.FLUSHALL)
         await cluster.recovered("a rebuild beside a stopped writer")
         await cluster.leases(chance.uniform(0, 1))
 
 
-@fault("keeper stopped between pass and publish for longer than a lease", "process")
+@fault(Fault.KEEPER_STOPPED_BEFORE_PUBLISH, "process")
 async def stopped_keeper(cluster: Cluster, chance: random.Random) -> None:
     async with cluster.stopped_at(chance.choice(cluster.alive), "publish", "before"):
         await cluster.leases(chance.uniform(1.2, 2.5))
 
 
-@fault("rows change between a pass's reading of the log and of them", "process")
+@fault(Fault.ROWS_CHANGE_WITHIN_A_PASS, "process")
 async def late_recomputing(cluster: Cluster, chance: random.Random) -> None:
     """What a pass reads to make joined documents anew is newer than the log it has read."""
     for _ in range(20):
@@ -63,13 +64,13 @@ async def late_recomputing(cluster: Cluster, chance: random.Random) -> None:
         await worker.order("disarm")
 
 
-@fault("writer stopped between commit and apply", "process")
+@fault(Fault.WRITER_STOPPED_BEFORE_APPLY, "process")
 async def writer_stopped_between(cluster: Cluster, chance: random.Random) -> None:
     async with cluster.stopped_at(chance.choice(cluster.alive), "commit", "after"):
         await cluster.leases(chance.uniform(0.1, 2))
 
 
-@fault("task cancelled at each await", "process")
+@fault(Fault.TASK_CANCELLED, "process")
 async def cancelled(cluster: Cluster, chance: random.Random) -> None:
     worker = chance.choice(cluster.alive)
     await worker.order("cancel", "on")

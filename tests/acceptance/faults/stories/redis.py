@@ -9,21 +9,22 @@ from pathlib import Path
 
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import fault
+from tests.faults import Fault
 from tests.servers import RedisServer
 
 
-@fault("FLUSHALL", "redis")
+@fault(Fault.FLUSHALL, "redis")
 async def flushall(cluster: Cluster, chance: random.Random) -> None:
-    await cluster.redis_call("FLUSHALL")
+    await cluster.redis_call(Fault.FLUSHALL)
 
 
-@fault("FLUSHALL between commit and apply", "process", "redis")
+@fault(Fault.FLUSHALL_BETWEEN_COMMIT_AND_APPLY, "process", "redis")
 async def flushall_between(cluster: Cluster, chance: random.Random) -> None:
     async with cluster.stopped_at(chance.choice(cluster.alive), "commit", "after"):
-        await cluster.redis_call("FLUSHALL")
+        await cluster.redis_call(Fault.FLUSHALL)
 
 
-@fault("Redis killed and restarted empty", "redis")
+@fault(Fault.REDIS_RESTARTED_EMPTY, "redis")
 async def restarted_empty(cluster: Cluster, chance: random.Random) -> None:
     _dump_of(cluster.master).unlink(missing_ok=True)
     await asyncio.to_thread(cluster.master.kill)
@@ -31,7 +32,7 @@ async def restarted_empty(cluster: Cluster, chance: random.Random) -> None:
     await asyncio.to_thread(cluster.master.start)
 
 
-@fault("Redis killed and restarted from an old dump within one lease", "redis")
+@fault(Fault.REDIS_FROM_OLD_DUMP, "redis")
 async def restarted_from_old_dump(cluster: Cluster, chance: random.Random) -> None:
     await cluster.redis_call("SAVE")
     await cluster.leases(chance.uniform(0.1, 0.4))
@@ -44,14 +45,14 @@ def _dump_of(server: RedisServer) -> Path:
     return server.directory / "dump.rdb"
 
 
-@fault("Redis does not answer", "redis")
+@fault(Fault.REDIS_DOES_NOT_ANSWER, "redis")
 async def frozen(cluster: Cluster, chance: random.Random) -> None:
     cluster.master.pause()
     await cluster.leases(chance.uniform(0.2, 2))
     cluster.master.resume()
 
 
-@fault("replica promoted while lagging", "redis")
+@fault(Fault.REPLICA_PROMOTED_WHILE_LAGGING, "redis")
 async def promoted(cluster: Cluster, chance: random.Random) -> None:
     old = cluster.master
     await cluster.spare()
@@ -59,10 +60,10 @@ async def promoted(cluster: Cluster, chance: random.Random) -> None:
     await cluster.leases(chance.uniform(0.5, 1.5))
     await cluster.promote_spare()
     cluster.replication.cut()
-    await cluster.redis_call("FLUSHALL", server=old)
+    await cluster.redis_call(Fault.FLUSHALL, server=old)
 
 
-@fault("two masters", "redis")
+@fault(Fault.TWO_MASTERS, "redis")
 async def two_masters(cluster: Cluster, chance: random.Random) -> None:
     old = cluster.master
     await cluster.spare()
@@ -73,24 +74,24 @@ async def two_masters(cluster: Cluster, chance: random.Random) -> None:
     cluster.replication.cut()
     await cluster.leases(chance.uniform(0.5, 3))
     cluster.lead_all()
-    await cluster.redis_call("FLUSHALL", server=old)
+    await cluster.redis_call(Fault.FLUSHALL, server=old)
 
 
-@fault("connections of Redis killed", "redis")
+@fault(Fault.CONNECTIONS_OF_REDIS_KILLED, "redis")
 async def client_kill(cluster: Cluster, chance: random.Random) -> None:
     for _ in range(5):
         await cluster.redis_call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await asyncio.sleep(chance.uniform(0.01, 0.1))
 
 
-@fault("memory of Redis used up", "redis")
+@fault(Fault.MEMORY_OF_REDIS_USED_UP, "redis")
 async def out_of_memory(cluster: Cluster, chance: random.Random) -> None:
     await cluster.redis_call("CONFIG", "SET", "maxmemory", "1mb")
     await cluster.leases(chance.uniform(0.5, 2.5))
     await cluster.redis_call("CONFIG", "SET", "maxmemory", "0")
 
 
-@fault("eviction policy refused", "redis")
+@fault(Fault.EVICTION_POLICY_REFUSED, "redis")
 async def eviction(cluster: Cluster, chance: random.Random) -> None:
     """The policy is one that may drop anything; once it must have been noticed, it does."""
     await cluster.redis_call("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
@@ -104,7 +105,7 @@ async def eviction(cluster: Cluster, chance: random.Random) -> None:
 # The way to Redis
 
 
-@fault("one process cut off from Redis while others are not", "link")
+@fault(Fault.CUT_OFF_FROM_REDIS, "link")
 async def cut_off(cluster: Cluster, chance: random.Random) -> None:
     link = cluster.link_of(chance.choice(cluster.alive))
     link.refuse()
@@ -112,7 +113,7 @@ async def cut_off(cluster: Cluster, chance: random.Random) -> None:
     link.heal()
 
 
-@fault("late apply", "link")
+@fault(Fault.LATE_APPLY, "link")
 async def late(cluster: Cluster, chance: random.Random) -> None:
     """One process's messages lie on the way for longer than anybody waits, and then arrive."""
     link = cluster.link_of(chance.choice(cluster.alive))
@@ -121,18 +122,18 @@ async def late(cluster: Cluster, chance: random.Random) -> None:
     link.heal()
 
 
-@fault("late apply after a rebuild", "link", "redis")
+@fault(Fault.LATE_APPLY_AFTER_A_REBUILD, "link", "redis")
 async def late_after_rebuild(cluster: Cluster, chance: random.Random) -> None:
     worker = chance.choice(cluster.alive)
     link = cluster.link_of(worker)
     link.hold()
     await asyncio.sleep(0.2)
-    await cluster.redis_call("FLUSHALL")
+    await cluster.redis_call(Fault.FLUSHALL)
     await cluster.leases(chance.uniform(1.5, 3))
     link.heal()
 
 
-@fault("reordered applies", "link")
+@fault(Fault.REORDERED_APPLIES, "link")
 async def reordered(cluster: Cluster, chance: random.Random) -> None:
     for link in cluster.links:
         link.slow_down(lambda: chance.random() ** 4 * 0.2)
@@ -141,7 +142,7 @@ async def reordered(cluster: Cluster, chance: random.Random) -> None:
         link.heal()
 
 
-@fault("replies dropped but requests delivered", "link")
+@fault(Fault.REPLIES_DROPPED, "link")
 async def deaf(cluster: Cluster, chance: random.Random) -> None:
     links = [
         cluster.link_of(w) for w in chance.sample(cluster.alive, chance.choice([1, 2, len(cluster.alive)]))
@@ -153,7 +154,7 @@ async def deaf(cluster: Cluster, chance: random.Random) -> None:
         link.heal()
 
 
-@fault("a link that flaps once a second", "link")
+@fault(Fault.LINK_FLAPS, "link")
 async def flapping(cluster: Cluster, chance: random.Random) -> None:
     link = cluster.link_of(chance.choice(cluster.alive))
     with contextlib.suppress(TimeoutError):
@@ -161,7 +162,7 @@ async def flapping(cluster: Cluster, chance: random.Random) -> None:
             await link.flap(1.0)
 
 
-@fault("nobody reaches Redis", "link", "redis")
+@fault(Fault.NOBODY_REACHES_REDIS, "link", "redis")
 async def all_cut_off(cluster: Cluster, chance: random.Random) -> None:
     for link in cluster.links:
         link.refuse()

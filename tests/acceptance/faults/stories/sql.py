@@ -7,21 +7,22 @@ import random
 
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import fault
+from tests.faults import Fault
 
 
-@fault("a long foreign transaction", "sql", sqlite=False)
+@fault(Fault.LONG_FOREIGN_TRANSACTION, "sql", sqlite=False)
 async def foreign_transaction(cluster: Cluster, chance: random.Random) -> None:
     async with cluster.foreign_transaction():
         await cluster.leases(4)
 
 
-@fault("a foreign writer holds SQLite", "sql", postgresql=False)
+@fault(Fault.FOREIGN_WRITER_HOLDS_SQLITE, "sql", postgresql=False)
 async def foreign_writer(cluster: Cluster, chance: random.Random) -> None:
     async with cluster.foreign_transaction():
         await cluster.leases(chance.uniform(0.3, 1.5))
 
 
-@fault("commit outcome unknown", "sql", "process", sqlite=False)
+@fault(Fault.COMMIT_OUTCOME_UNKNOWN, "sql", "process", sqlite=False)
 async def lost_commits(cluster: Cluster, chance: random.Random) -> None:
     """The connections of one process break, and its commits were carried out, without an answer, or not."""
     link = cluster.sql_link
@@ -34,7 +35,7 @@ async def lost_commits(cluster: Cluster, chance: random.Random) -> None:
         await asyncio.sleep(0.1)
 
 
-@fault("sessions of PostgreSQL ended", "sql", sqlite=False)
+@fault(Fault.SESSIONS_OF_POSTGRESQL_ENDED, "sql", sqlite=False)
 async def terminated(cluster: Cluster, chance: random.Random) -> None:
     for _ in range(5):
         await cluster.database.execute(
@@ -44,7 +45,7 @@ async def terminated(cluster: Cluster, chance: random.Random) -> None:
         await asyncio.sleep(chance.uniform(0.02, 0.2))
 
 
-@fault("PostgreSQL killed and restarted", "sql", "process", sqlite=False)
+@fault(Fault.POSTGRESQL_KILLED_AND_RESTARTED, "sql", "process", sqlite=False)
 async def postgres_killed(cluster: Cluster, chance: random.Random) -> None:
     server = cluster.database.server
     assert server is not None
@@ -53,7 +54,7 @@ async def postgres_killed(cluster: Cluster, chance: random.Random) -> None:
     await asyncio.to_thread(server.start)
 
 
-@fault("sequence order against commit order", "sql", "process", "link", sqlite=False)
+@fault(Fault.SEQUENCE_ORDER_AGAINST_COMMIT_ORDER, "sql", "process", "link", sqlite=False)
 async def late_commit(cluster: Cluster, chance: random.Random) -> None:
     """A transaction with a low position commits after passes have carried higher ones; only a pass can bring it."""
     worker = chance.choice(cluster.alive)

@@ -16,18 +16,19 @@ from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.load import KIN
 from tests.acceptance.faults.process import Worker
 from tests.acceptance.faults.schedule import fault
+from tests.faults import Fault
 
 _FIRST = ("rename", "rename", "change", "delete", "re-create", "add", "rename owner")
 """What the process does that is killed."""
 
 
-@fault("killed between commit and apply, and others build on it", "process", "sql")
+@fault(Fault.KILLED_BEFORE_APPLY_AND_BUILT_ON, "process", "sql")
 async def killed_and_built_on(cluster: Cluster, chance: random.Random) -> None:
     for _ in range(2):
         await _built_on(cluster, chance, "kill")
 
 
-@fault("stopped between commit and apply, and others build on it", "process", "sql")
+@fault(Fault.STOPPED_BEFORE_APPLY_AND_BUILT_ON, "process", "sql")
 async def stopped_and_built_on(cluster: Cluster, chance: random.Random) -> None:
     """The message to Redis comes in the end, when nobody counts with it any more."""
     for _ in range(4):

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import happen
+from tests.faults import Fault
 
-NAME = "processes of the version before and of this one side by side"
-MEANWHILE = ("FLUSHALL", "rebuild under writes", "killed")
+NAME = Fault.TWO_VERSIONS
+MEANWHILE = (Fault.FLUSHALL, Fault.REBUILD_UNDER_WRITES, Fault.KILLED)
 
 
-async def side_by_side(cluster: Cluster, meanwhile: Iterable[str] = MEANWHILE) -> None:
+async def side_by_side(cluster: Cluster, meanwhile: Iterable[Fault] = MEANWHILE) -> None:
     """Both work, a few things happen, and then the former version is gone."""
     async with cluster.fault(NAME):
         await cluster.leases(4)

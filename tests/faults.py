@@ -1,0 +1,63 @@
+"""The faults that the model, the fault run and the scripted cases know, each by one name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """A fault, by its name. The model explores some of them, the fault run makes all but those of the model alone."""
+
+    KILLED = "killed"
+    KILLED_BEFORE_COMMIT = "killed before commit"
+    KILLED_AFTER_COMMIT = "killed after commit"
+    KILLED_AFTER_APPLY = "killed after apply"
+    STOPPED_FOR_LONGER_THAN_A_LEASE = "stopped for longer than a lease"
+    STOPPED_WRITER_WAKES_AFTER_REBUILD = "stopped writer that wakes after a rebuild"
+    KEEPER_STOPPED_BEFORE_PUBLISH = "keeper stopped between pass and publish for longer than a lease"
+    ROWS_CHANGE_WITHIN_A_PASS = "rows change between a pass's reading of the log and of them"
+    WRITER_STOPPED_BEFORE_APPLY = "writer stopped between commit and apply"
+    TASK_CANCELLED = "task cancelled at each await"
+    FLUSHALL = "FLUSHALL"
+    FLUSHALL_BETWEEN_COMMIT_AND_APPLY = "FLUSHALL between commit and apply"
+    REDIS_RESTARTED_EMPTY = "Redis killed and restarted empty"
+    REDIS_FROM_OLD_DUMP = "Redis killed and restarted from an old dump within one lease"
+    REDIS_DOES_NOT_ANSWER = "Redis does not answer"
+    REPLICA_PROMOTED_WHILE_LAGGING = "replica promoted while lagging"
+    TWO_MASTERS = "two masters"
+    CONNECTIONS_OF_REDIS_KILLED = "connections of Redis killed"
+    MEMORY_OF_REDIS_USED_UP = "memory of Redis used up"
+    EVICTION_POLICY_REFUSED = "eviction policy refused"
+    CUT_OFF_FROM_REDIS = "one process cut off from Redis while others are not"
+    LATE_APPLY = "late apply"
+    LATE_APPLY_AFTER_A_REBUILD = "late apply after a rebuild"
+    REORDERED_APPLIES = "reordered applies"
+    REPLIES_DROPPED = "replies dropped but requests delivered"
+    LINK_FLAPS = "a link that flaps once a second"
+    NOBODY_REACHES_REDIS = "nobody reaches Redis"
+    LONG_FOREIGN_TRANSACTION = "a long foreign transaction"
+    FOREIGN_WRITER_HOLDS_SQLITE = "a foreign writer holds SQLite"
+    COMMIT_OUTCOME_UNKNOWN = "commit outcome unknown"
+    SESSIONS_OF_POSTGRESQL_ENDED = "sessions of PostgreSQL ended"
+    POSTGRESQL_KILLED_AND_RESTARTED = "PostgreSQL killed and restarted"
+    SEQUENCE_ORDER_AGAINST_COMMIT_ORDER = "sequence order against commit order"
+    WRONG_CLOCK = "a process whose clock is wrong"
+    TWO_MASTERS_WITH_DIFFERENT_CLOCKS = "two masters with different clocks"
+    DATABASE_MOVED = "the database is moved to another server or file"
+    DATABASE_PUT_BACK = "an earlier copy of the database is put in its place"
+    REBUILD_UNDER_WRITES = "rebuild under writes"
+    TWO_DECLARATIONS = "two versions of the declaration deployed at once"
+    READ_MODEL_RENAMED = "a read model has another name in some process"
+    LOG_FORGOTTEN_WHILE_REBUILT = "rows of the log are forgotten while a read model is rebuilt"
+    PROCESS_WITHOUT_REDIS = "a process without Redis"
+    ORM_SERVICE_ALONE = "a script with ORMService alone"
+    KILLED_BEFORE_APPLY_AND_BUILT_ON = "killed between commit and apply, and others build on it"
+    STOPPED_BEFORE_APPLY_AND_BUILT_ON = "stopped between commit and apply, and others build on it"
+    MISFITS = "rows that do not fit their documents"
+    MISFIT_PAST_DIPTYCH = "a row that does not fit comes past diptych, and Redis is flushed"
+    TWO_VERSIONS = "processes of the version before and of this one side by side"
+    MASTER_FOLLOWS_ITS_REPLICA = "master made a replica of its lagging replica, and a master again"
+
+
+MODEL_ALONE = frozenset({Fault.MASTER_FOLLOWS_ITS_REPLICA})
+"""Faults that no real server is brought to: their orders of messages are too narrow to hit."""
