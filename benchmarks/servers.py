@@ -35,9 +35,10 @@ class Peer(Server):
     ready_line: ClassVar[str] = "Listening at"
     last_resort = signal.SIGTERM  # the parent ends its workers then, which would outlive it
 
-    def __init__(self, name: str, *, workers: int = 1, **variables: str) -> None:
+    def __init__(self, name: str, app: str = "app", *, workers: int = 1, **variables: str) -> None:
         super().__init__()
         self.name = name
+        self.app = app
         self.workers = workers
         self.variables = variables
 
@@ -49,7 +50,7 @@ class Peer(Server):
     def command(self) -> list[str]:
         """Granian with a few of its own defaults changed, as diptych changes them."""
         return [
-            *(sys.executable, "-m", "granian", f"benchmarks.peers.{self.name}:app"),
+            *(sys.executable, "-m", "granian", f"benchmarks.peers.{self.name}:{self.app}"),
             *("--interface", "asgi", "--no-ws", "--host", HOST, "--port", str(self.port)),
             *("--workers", str(self.workers), "--respawn-failed-workers"),
         ]
