@@ -1,4 +1,4 @@
-"""Appending to the change log: the columns of a change's row, and the statement that writes the row."""
+"""Appending to the change log: the columns of a change's row, and the statement writing the row."""
 
 from __future__ import annotations
 

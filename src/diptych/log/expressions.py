@@ -1,4 +1,4 @@
-"""SQL expressions that each database words in its own way: its clock and its snapshots."""
+"""SQL expressions of each database: for its clock, its snapshots, and new rows of the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Value = sa.ColumnElement[Any]
 
 @dataclass(frozen=True)
 class Expressions:
-    """The expressions of a database for statements on the log and the fence. ``EXPRESSIONS`` has them by dialect."""
+    """Expressions of a database for statements on the log and the fence: see ``EXPRESSIONS``."""
 
     now: Value
     """Time by the clock of the SQL server, in seconds of the Unix epoch; it goes on within a transaction.

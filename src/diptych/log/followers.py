@@ -8,8 +8,7 @@ import sqlalchemy as sa
 
 from diptych.log.expressions import Value
 from diptych.log.history import OF_THIS_HISTORY
-from diptych.log.reading import is_visible_in
-from diptych.log.table import LOG
+from diptych.log.reading import LOG_STATEMENTS
 
 
 class Followers(NamedTuple):
@@ -31,8 +30,5 @@ def seen_by_all(followers: Followers, database: str) -> Value:
     ★ Retention deletes no other rows: a change deleted before a follower has read it never reaches Redis.
     Rows of a former history are of no use to any cursor.
     """
-    if database == "postgresql":
-        unseen: Value = sa.not_(is_visible_in(followers.cursor))
-    else:
-        unseen = LOG.c.position >= followers.stamp.bitwise_rshift(16)
+    unseen = LOG_STATEMENTS[database].unseen_by(followers.cursor, followers.stamp)
     return ~sa.exists().where(followers.cursor.is_not(None), unseen, OF_THIS_HISTORY)

@@ -1,4 +1,4 @@
-"""The history of the change log: numbers of transactions mean nothing outside the database that drew them.
+"""The history of the change log: numbers of transactions mean nothing outside their database.
 
 After a dump is restored elsewhere, rows are copied, or an SQLite file is put in the place of a different file, the
 log holds rows with numbers of some former database, and the fence rows vouch for documents made from former rows. So
@@ -40,5 +40,5 @@ def is_same_database(one: str, other: str) -> bool:
 
 
 def fuller(one: str, other: str) -> str:
-    """Returns everything that two identities of the same database tell together."""
+    """Returns two identities of the same database, merged."""
     return ":".join(a or b for a, b in zip(one.split(":"), other.split(":"), strict=False))

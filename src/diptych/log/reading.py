@@ -1,4 +1,4 @@
-"""The statements by which passes and commands read the change log."""
+"""The statements of passes and commands to read the change log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_ENTRIES = 2000
 
 @dataclass(frozen=True)
 class _Words:
-    """Conditions and parameters by which a database tells the changes that a cursor or snapshot has seen."""
+    """Conditions of a database, and their parameters, for changes seen by a cursor or snapshot."""
 
     unseen: Value
     """Condition for rows that the cursor has not seen."""
@@ -39,6 +39,9 @@ class _Words:
     seen_by_snapshot: Value
     """Condition for rows that the snapshot has seen."""
 
+    unseen_by: Callable[[sa.ColumnElement[str], sa.ColumnElement[int]], Value]
+    """Condition for rows not seen by a follower, of the columns with its cursor as text and the cursor's stamp."""
+
     transaction: Value
     order: Value
     """Order of the positions, in words that keep the planner to the right index."""
@@ -48,7 +51,7 @@ class _Words:
 
 
 class LogStatements:
-    """The statements that read the log of a database.
+    """The statements for reading the log of a database.
 
     A pass executes ``first`` for the first part of a snapshot, and ``following`` for every later part. ``entries``
     gives the entries that a cursor has not seen. ``unseen`` tells whether there is a change of some tables that a
@@ -56,6 +59,7 @@ class LogStatements:
     ``entries``; None where a second statement costs nothing.
 
     Parameters are named ``p_…``; ``cursor_values`` and ``snapshot_values`` give those of a cursor and a snapshot.
+    ``unseen_by`` gives the condition for rows that a follower has not seen.
     """
 
     def __init__(self, snapshot: Value, words: _Words) -> None:
@@ -84,6 +88,7 @@ class LogStatements:
         self.entries = _united(words.unseen_entries)
         as_text = words.entries_as_text
         self.entries_as_text = None if as_text is None else _listed(self.entries, as_text)
+        self.unseen_by = words.unseen_by
         self.cursor_values = words.cursor
         self.snapshot_values = words.snapshot
 
@@ -114,7 +119,8 @@ def _postgresql() -> _Words:
         # Apart, each in the order of the index: one condition with OR may become a scan of the whole log.
         unseen_entries=(entry.where(is_later).order_by(LOG.c.transaction), entry.where(was_running)),
         entries_as_text=_json_of_entries,
-        seen_by_snapshot=is_visible_in(text("p_snapshot")),
+        seen_by_snapshot=_is_visible_in(text("p_snapshot")),
+        unseen_by=lambda cursor, _stamp: sa.not_(_is_visible_in(cursor)),
         transaction=TRANSACTION,
         # Not by `position` alone: the planner would walk the whole log by that index for a few rows at its end.
         order=LOG.c.position + 0,
@@ -134,8 +140,8 @@ def _json_of_entries(entries: sa.FromClause) -> Value:
     return sa.cast(sa.func.json_agg(entry), sa.Text)
 
 
-def is_visible_in(snapshot: Value) -> Value:
-    """Returns the condition for rows of the log that a snapshot of PostgreSQL, given as text, has seen."""
+def _is_visible_in(snapshot: Value) -> Value:
+    """Returns the condition for rows of the log seen by a snapshot of PostgreSQL, given as text."""
     return sa.func.pg_visible_in_snapshot(LOG.c.transaction, sa.cast(snapshot, _Snapshot), type_=sa.Boolean)
 
 
@@ -147,6 +153,7 @@ def _sqlite() -> _Words:
         unseen_entries=(entry.where(unseen).order_by(LOG.c.position),),
         entries_as_text=None,
         seen_by_snapshot=LOG.c.position < whole("p_snapshot_xmax"),
+        unseen_by=lambda _cursor, stamp: LOG.c.position >= stamp.bitwise_rshift(16),
         transaction=LOG.c.position,
         order=LOG.c.position,
         cursor=lambda cursor: {"p_xmax": cursor.xmax},

@@ -1,4 +1,4 @@
-"""Retention of the change log: it is kept for ever, unless the settings say otherwise."""
+"""Retention of the change log: for ever, unless the settings say otherwise."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Retention:
         await self._looper.stop()
 
     async def run(self) -> None:
-        """Deletes the rows, and blanks the personal data, that are due now."""
+        """Deletes rows, and blanks personal data, due now."""
         with translated(self._database):
             async with self._database.turn_to_write(), self._database.begin() as connection:
                 deleted, blanked = await self._forget(connection)

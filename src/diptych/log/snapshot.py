@@ -1,4 +1,4 @@
-"""Snapshots: the set of transactions that a statement saw."""
+"""Snapshots: the transactions seen by a statement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 
 
 class Snapshot(NamedTuple):
-    """The transactions that a statement saw, as PostgreSQL's ``pg_snapshot``: all below ``xmax`` but the ``running``.
+    """The transactions seen by a statement, as PostgreSQL's ``pg_snapshot``: all below ``xmax`` but the ``running``.
 
     All below ``xmin`` were over. On SQLite, where writers never run at the same time, transactions are numbered by
     log position, ``xmin`` and ``xmax`` are the highest position plus one, and none is running.
@@ -26,7 +26,7 @@ class Snapshot(NamedTuple):
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
 
     def sees(self, transaction: int) -> bool:
-        """Returns whether the snapshot shows a transaction of this number, if that was committed at all."""
+        """Returns whether the snapshot shows a transaction of this number, if committed at all."""
         return transaction < self.xmax and transaction not in self.running
 
     def seen_since(self, earlier: Snapshot, most: int) -> list[int] | None:
@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
 
     @property
     def stamp(self) -> int:
-        """Number that orders snapshots: a later one has a greater ``xmax``, or fewer transactions running below."""
+        """Number ordering snapshots: a later snapshot has a greater ``xmax``, or fewer transactions running."""
         return self.xmax << 16 | 0xFFFF - min(len(self.running), 0xFFFF)
 
 

@@ -38,13 +38,13 @@ class Database(abc.ABC):
     """Name of SQLAlchemy's dialect: "sqlite" or "postgresql"."""
 
     is_in_process: bool
-    """Whether short statements run in the event loop, without waiting for anything."""
+    """True if short statements run in the event loop, without waiting for anything."""
 
     has_one_writer: bool
-    """Whether writing transactions run one after another, including transactions of other processes."""
+    """True if writing transactions never run at the same time, not even in different processes."""
 
     can_notify: bool
-    """Whether processes can notify each other over the database."""
+    """True if processes can notify each other over the database."""
 
     reader: AsyncEngine
     writer: AsyncEngine
@@ -149,7 +149,7 @@ class Database(abc.ABC):
     @property
     @abc.abstractmethod
     def is_adopted(self) -> bool:
-        """Whether the identity is still that of the last call of ``was_adopted``."""
+        """True if the identity is the same as at the last call of ``was_adopted``."""
 
     @abc.abstractmethod
     def was_adopted(self) -> None:

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class Transaction(Protocol):
-    """A transaction that has begun. ``commit`` and ``roll_back`` end it and release its connection and locks."""
+    """An open transaction. ``commit`` and ``roll_back`` end the transaction and release its connection and locks."""
 
     async def connection(self) -> AsyncConnection:
-        """Returns the connection on which its statements are executed."""
+        """Returns the connection for its statements."""
 
     async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
         """Commits durably. After an error nothing was changed, or the outcome is not known.
@@ -23,7 +23,7 @@ class Transaction(Protocol):
         """
 
     async def roll_back(self, *, has_seen: bool = True) -> bool:
-        """Undoes the transaction, and returns whether everything that it read is committed.
+        """Undoes the transaction, and returns whether everything read by it is committed.
 
         ``has_seen`` says that it has read rows, so that its result may rest on them.
         """

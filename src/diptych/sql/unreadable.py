@@ -1,4 +1,4 @@
-"""Reading of rows in spite of values that can't be loaded: each such value is replaced by ``Unreadable``.
+"""Reading of rows in spite of values impossible to load: each such value is replaced by ``Unreadable``.
 
 A value may be refused by the column's type (an enum's former member, text that is no date), or by the driver (a date
 BC), which makes the whole statement fail. Only a statement that has failed like this is executed again here: the
@@ -23,7 +23,7 @@ Values = Mapping[str, Any] | None
 
 
 def is_of_a_value(error: Exception) -> bool:
-    """Returns whether this error means that a statement was executed, but a value in its rows can't be loaded."""
+    """Returns whether this error is of a value in the rows of an executed statement, impossible to load."""
     if isinstance(error, DBAPIError):
         cause = error.orig
         # Raised by sqlite3 for text that is not UTF-8: without a code, since the error is not SQLite's.
@@ -35,7 +35,7 @@ def is_of_a_value(error: Exception) -> bool:
 async def fetched_carefully(
     view: View, select: sa.Select[Any], values: Values = None
 ) -> Sequence[Sequence[Any]]:
-    """Returns the rows of a statement, with ``Unreadable`` for each value that can't be loaded.
+    """Returns the rows of a statement, with ``Unreadable`` for each value impossible to load.
 
     The order of the rows has to be complete: columns may be read one by one, all in the same view, and are put
     together by the numbers of their rows.
@@ -85,7 +85,7 @@ class _Reading:
 
 
 class _Guarded(UserDefinedType[Any]):
-    """A column's type that loads ``Unreadable`` in place of raising an error."""
+    """A column's type, except for loading ``Unreadable`` in place of raising an error."""
 
     cache_ok = False
 

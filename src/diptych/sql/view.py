@@ -15,7 +15,7 @@ from diptych.sql.failures import translated_reading
 
 
 class View:
-    """A connection for several reads. Within ``view_of`` all of them see the snapshot of the first statement."""
+    """A connection for several reads. Within ``view_of`` all see the snapshot of the first statement."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

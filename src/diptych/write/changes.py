@@ -15,7 +15,7 @@ from diptych.write.statements import ColumnValues, RowValues, delete_row, insert
 async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
-    """Adds a row. The change has the row as the database holds it: with its defaults and conversions."""
+    """Adds a row. The change has the state in the database: with defaults and conversions."""
     if values and together.is_possible(connection, entity):
         return await together.insert(connection, entity, values, context)
     after = entity.row(await execute.insert(connection, *insertion(entity, values)))

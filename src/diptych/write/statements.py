@@ -82,7 +82,7 @@ def check_readable(
 
 
 def insertion(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInsert, dict[str, Any]]:
-    """Returns the statement that adds a row, and its parameters.
+    """Returns the statement adding a row, and its parameters.
 
     The statement returns the row as the database holds it: with its defaults and conversions.
     """
@@ -95,7 +95,7 @@ def insertion(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInser
 async def update_row(
     connection: AsyncConnection, entity: MappedEntity, row: RowValues, values: ColumnValues
 ) -> RowValues:
-    """Changes this row and returns it as the database holds it then."""
+    """Changes this row and returns its new state in the database."""
     identity = identity_of(entity, row)
     statement = _update(entity, condition_of(identity))
     changed = await change_row(connection, statement, _stored(values) | named(identity), entity.table.name)
@@ -112,7 +112,7 @@ async def delete_row(connection: AsyncConnection, entity: MappedEntity, row: Row
 
 
 async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues:
-    """Returns the row after its change, with the effects of triggers that ran after the statement."""
+    """Returns the row after its change, with the effects of triggers after the statement."""
     identity = identity_of(entity, row)
     found = await fetch_few(connection, _select(entity, condition_of(identity), False), named(identity))
     if len(found) != 1:
@@ -179,13 +179,13 @@ def has_sendable_defaults(entity: MappedEntity) -> bool:
 
 
 def in_order(entity: MappedEntity, given: ColumnValues) -> dict[sa.Column[Any], Any]:
-    """Returns the values in the table's order, so that any order of fields leads to the same statement."""
+    """Returns the values in the table's order: any order of fields leads to the same statement."""
     return {column: given[column] for column in entity.table.columns if column in given}
 
 
 @functools.lru_cache(maxsize=1024)
 def constants_of(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> dict[sa.Column[Any], Any]:
-    """Returns the defaults that are values of Python."""
+    """Returns the defaults given as values of Python."""
     defaults = {column: getattr(column, kind) for column in entity.table.columns}
     return {column: d.arg for column, d in defaults.items() if d is not None and d.is_scalar}
 
@@ -226,12 +226,12 @@ def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
 
 
 def condition_of(values: ColumnValues) -> Condition:
-    """Returns the condition that the columns have these values."""
+    """Returns the condition for columns with these values."""
     return tuple((column, value is None) for column, value in values.items())
 
 
 def equal(condition: Condition) -> Iterable[sa.ColumnElement[bool]]:
-    """Yields the parts of a condition, with a parameter for each value that is not null."""
+    """Yields the parts of a condition, with a parameter for each value except null."""
     for number, (column, is_null) in enumerate(condition):
         if is_null:
             yield column.is_(None)

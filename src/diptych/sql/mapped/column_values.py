@@ -39,7 +39,7 @@ class ColumnValues:
 
     @functools.cached_property
     def is_required(self) -> bool:
-        """Whether a new row must be given a value, because there is no other source."""
+        """True if a new row must be given a value, because there is no other source."""
         column = self._column
         given_elsewhere = (column.default, column.server_default, column.computed, column.identity)
         return (

@@ -71,5 +71,34 @@ def has_code_point_order(column: sa.Column[Any], dialect: sa.Dialect, real: Real
     return collation in _CODE_POINT_ORDER if collation or dialect.name == "postgresql" else True
 
 
+def in_code_points(
+    column: sa.Column[Any], dialect: sa.Dialect, real: RealColumn | None = None
+) -> sa.ColumnElement[Any]:
+    """Returns the column in code point order, with a collation only where the database would order differently."""
+    if has_code_point_order(column, dialect, real) or not isinstance(column.type, sa.String):
+        return column
+    return enum_as_text(column, dialect).collate("C" if dialect.name == "postgresql" else "BINARY")
+
+
+def enum_as_text(value: sa.ColumnElement[Any], dialect: sa.Dialect) -> sa.ColumnElement[Any]:
+    """Returns an enum of PostgreSQL, ordered there by its declaration, as text; any other value unchanged."""
+    if isinstance(value.type, sa.Enum) and dialect.name == "postgresql":
+        return sa.cast(value, sa.Text)
+    return value
+
+
+def collated_like(
+    local: sa.Column[Any], remote: sa.Column[Any], dialect: sa.Dialect
+) -> sa.ColumnElement[Any]:
+    """Returns ``local`` in the collation of ``remote``, to be compared with ``remote`` by the index of that column.
+
+    PostgreSQL refuses to compare texts of two collations; SQLite takes the collation of the left side.
+    """
+    ours, theirs = (_collation(column, dialect) for column in (local, remote))
+    if dialect.name != "postgresql" or ours == theirs:
+        return local
+    return local.collate(theirs or "default")
+
+
 def _collation(column: sa.Column[Any], dialect: sa.Dialect) -> str | None:
     return getattr(column.type.dialect_impl(dialect), "collation", None)

@@ -15,7 +15,7 @@ from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringE
 from diptych.sql.description import Column, Entity
 from diptych.sql.mapped.column_types import python_type_of, stored_texts
 from diptych.sql.mapped.column_values import ColumnValues
-from diptych.sql.mapped.comparison import difference, has_code_point_order
+from diptych.sql.mapped.comparison import difference, has_code_point_order, in_code_points
 from diptych.sql.mapped.real_columns import RealColumn, real_columns
 from diptych.sql.mapped.refusals import is_fetched
 from diptych.sql.mapped.unique import in_unique, primary_key_of, unique_alone
@@ -63,9 +63,14 @@ class MappedEntity:
         column = self.columns[name]
         return has_code_point_order(column, dialect, self._real.get(column.name))
 
+    def in_code_points(self, name: str, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
+        """Returns the column ordered as in Redis. An unchanged column keeps the use of its index."""
+        column = self.columns[name]
+        return in_code_points(column, dialect, self._real.get(column.name))
+
     @functools.cached_property
     def is_checked_late(self) -> bool:
-        """Whether a constraint of the table may check, at the commit, rows committed meanwhile.
+        """True if a constraint of the table may check, at the commit, rows committed meanwhile.
 
         PostgreSQL's foreign keys don't: a transaction at REPEATABLE READ checks them in its own snapshot.
         """

@@ -94,7 +94,7 @@ def _affinity(declared: str) -> str:
 
 
 async def _loose_collation(connection: AsyncConnection, table: sa.Table, name: str) -> str:
-    """Finds out a column's collation, which SQLite does not tell, but applies to any value in the column's place."""
+    """Finds out a column's collation: SQLite does not tell, but applies the collation in comparisons."""
     column = sa.table(table.name, sa.column(name), schema=table.schema).c[name].label("value")
     nothing = sa.select(column).where(sa.false())
     given = sa.union_all(nothing, sa.select(sa.literal("a"))).subquery()

@@ -1,4 +1,4 @@
-"""Writes of mapped classes that ``ORMService`` refuses, because it would drop a request of the mapping.
+"""Writes of mapped classes refused by ``ORMService``, because they would drop a request of the mapping.
 
 ``ORMService`` has no session, so nothing that the ORM does in a flush happens by itself. `written.py` has the
 replacements; docs/reference/mappings.md lists everything.
@@ -51,7 +51,7 @@ def check_write(mapper: Mapper[Any], operation: Operation, fields: Collection[st
 
 
 def warn_of_refusals(mapper: Mapper[Any]) -> None:
-    """Logs the writes that are refused."""
+    """Logs the refused writes."""
     for operation in _LISTENERS:
         for _, reason, fields in _refusals(mapper, operation):
             what = f", if its {' or '.join(sorted(fields))} changes" if fields else ""
@@ -65,7 +65,7 @@ def is_made_by_database(column: sa.Column[Any]) -> bool:
 
 
 def is_fetched(column: sa.Column[Any]) -> bool:
-    """Returns whether the mapping only says that the database makes the value, as by a trigger."""
+    """Returns whether the mapping leaves the value to the database, as to a trigger."""
     is_changed = column.server_onupdate is not None and column.computed is None
     return is_changed or type(column.server_default) is sa.FetchedValue
 
@@ -147,7 +147,7 @@ def _is_left_to_database(one: RelationshipProperty[Any], wanted: str) -> bool:
 
 
 def _of_key(mapper: Mapper[Any], one: RelationshipProperty[Any]) -> Iterator[Refusal]:
-    """Yields refusals of changed keys, which the ORM carries to referring rows unless the database does."""
+    """Yields refusals of changed keys: the ORM carries these to referring rows unless the database does."""
     if one.passive_updates or one.direction is RelationshipDirection.MANYTOONE or all(_keys_of(one)):
         return
     fields = frozenset(mapper.get_property_by_column(local).key for local, _ in one.synchronize_pairs)
@@ -160,7 +160,7 @@ def _of_key(mapper: Mapper[Any], one: RelationshipProperty[Any]) -> Iterator[Ref
 
 
 def _keys_of(one: RelationshipProperty[Any]) -> list[sa.ForeignKey | None]:
-    """Returns the foreign key, or None, of each column by which rows refer to this class."""
+    """Returns the foreign key, or None, of each column referring to this class."""
     return [
         next((key for key in remote.foreign_keys if key.column is local), None)
         for local, remote in one.synchronize_pairs

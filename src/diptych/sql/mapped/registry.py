@@ -40,7 +40,7 @@ class EntityRegistry:
         return entity
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
-        """Logs the writes that are refused, once for each mapper."""
+        """Logs the refused writes, once for each mapper."""
         configure_mappers()
         for mapper in mappers:
             self._warn_of(mapper)

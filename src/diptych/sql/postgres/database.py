@@ -141,14 +141,14 @@ class PostgresDatabase(Database):
         return held  # the server has a clock
 
     def _identify(self, connection: Any, record: Any) -> None:
-        """Asks a new connection for the identity of its database, which can't change while the connection is open."""
+        """Asks a new connection for the identity of its database. An open connection's can't change."""
         record.info["identity"] = identity = connection.run_async(_identity_of)
         if self._identity not in ("", identity):
             self.dedicated.expire()
         self._identity = identity
 
     def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:
-        """Has the pool replace a connection that the server has closed, or whose server has left the address."""
+        """Has the pool replace a connection closed by the server, or to a server no longer at the address."""
         if connection.driver_connection.is_closed() or record.info["identity"] != self.identity:
             raise DisconnectionError
 

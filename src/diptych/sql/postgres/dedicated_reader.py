@@ -56,7 +56,7 @@ class DedicatedReader:
             self._is_busy = False
 
     async def close(self) -> None:
-        """Closes the connection; the next ``fetch`` opens a new one. Safe to call twice."""
+        """Closes the connection until the next ``fetch``. Safe to call twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()

@@ -1,4 +1,4 @@
-"""PostgreSQL's driver under an engine's connection: how to reach it, and its errors as an engine raises them."""
+"""PostgreSQL's driver under an engine's connection, with errors as raised by an engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def fetch_raw(
 
 @contextlib.contextmanager
 def engine_errors(driver: Any) -> Iterator[None]:
-    """Inside the block, errors of the driver are raised as an engine raises them."""
+    """Inside the block, errors of the driver are raised in an engine's form."""
     try:
         yield
     except OSError:

@@ -21,7 +21,7 @@ _OFFSETS = Path("/proc/self/timens_offsets")
 
 
 def machine() -> str | None:
-    """Returns the identity of the monotonic clock, new at each start of the machine; None if it can't be told."""
+    """Returns the identity of the monotonic clock, new at each start of the machine; None if unknown."""
     try:
         boot = _BOOT.read_text().strip()
     except OSError:
@@ -55,7 +55,7 @@ class MachineClock:
         self._offset: float | None = None
 
     def text(self, held: str) -> str:
-        """Returns the text to be stored in the database: ``held``, the stored text, if it is of this machine."""
+        """Returns the text to be stored in the database: ``held``, the stored text, if made on this machine."""
         if self.now(held) is not None:
             return held
         if self._machine is None:

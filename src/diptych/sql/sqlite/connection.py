@@ -75,7 +75,7 @@ class SqliteConnection:
             self._thread.end()
 
     def terminate(self) -> None:
-        """Closes the connection, even where nothing can be awaited, as for a connection that was forgotten."""
+        """Closes the connection, even where nothing can be awaited, as after it was forgotten."""
         if in_greenlet():
             self.close()
         else:
@@ -103,7 +103,7 @@ class SqliteConnection:
 
     @contextlib.contextmanager
     def without_waiting(self) -> Iterator[None]:
-        """Inside the block, a statement fails if it would have to wait for a lock of a different process."""
+        """Inside the block, a statement fails instead of waiting for a lock of a different process."""
         (timeout_ms,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
         self._connection.execute("PRAGMA busy_timeout=0")
         try:
@@ -121,7 +121,7 @@ class SqliteConnection:
                 cursor.close()
 
     def refresh_schema(self) -> None:
-        """Reads the schema if it has changed; to be called when a transaction has begun."""
+        """Reads a changed schema; to be called when a transaction has begun."""
         with _engine_errors("PRAGMA schema_version"):
             self.schema.refresh(self._connection)
 
@@ -144,7 +144,7 @@ class SqliteConnection:
 
 
 class SqliteCursor:
-    """A cursor that fetches all rows at once. ``call`` runs a function where it may take long."""
+    """A cursor with all rows fetched at once. ``call`` runs a function with room for its duration."""
 
     arraysize = 1
 
@@ -196,7 +196,7 @@ class SqliteCursor:
 
 
 class _Thread:
-    """A thread that runs calls in their order. A call whose caller was cancelled is run to its end."""
+    """A thread for calls in their order. A call whose caller was cancelled is run to its end."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
@@ -244,7 +244,7 @@ def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
 
 @contextlib.contextmanager
 def _engine_errors(statement: str) -> Iterator[None]:
-    """Inside the block, errors of ``sqlite3`` are raised as an engine raises them."""
+    """Inside the block, errors of ``sqlite3`` are raised in an engine's form."""
     try:
         yield
     except sqlite3.IntegrityError as error:

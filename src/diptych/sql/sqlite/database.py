@@ -232,7 +232,7 @@ def _pragmas(connection: Any, *pragmas: str) -> None:
 
 
 def _switch_to_wal(connection: Any, timeout_s: float) -> None:
-    """Switches the file to WAL, and waits where SQLite does not: for a process that starts at once on a new file."""
+    """Switches the file to WAL, and waits where SQLite does not: for a process starting on the same new file."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -246,7 +246,7 @@ def _switch_to_wal(connection: Any, timeout_s: float) -> None:
 
 
 def _release_lock(connection: Any, _record: object, _error: object) -> None:
-    """Rolls back a connection before it is closed because its statement was cancelled.
+    """Rolls back a connection about to be closed because its statement was cancelled.
 
     SQLite postpones the closing of a connection with an unfinished statement, and would keep the write lock until the
     statement is garbage.
@@ -260,7 +260,7 @@ def _sqlite_code(error: DBAPIError) -> int | None:
 
 
 def _code_of(error: BaseException) -> int | None:
-    """Returns the primary result code, which is the low byte of an extended code."""
+    """Returns the primary result code: the low byte of an extended code."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         code = getattr(error.__cause__, "sqlite_errorcode", None)

@@ -23,7 +23,7 @@ class DatabaseFile:
         self._path = path
 
     def identity(self) -> str:
-        """Returns the identity of the file at the path now, and notes it as ``last``.
+        """Returns the identity of the file at the path now, also kept as ``last``.
 
         Raises ``OSError`` if there is no file, or opening the file is not safe.
         """
@@ -38,7 +38,7 @@ class DatabaseFile:
         return self.last
 
     def _refuse_mispaired(self) -> None:
-        """Raises ``OSError`` if the write-ahead log at the path is still that of the former file.
+        """Raises ``OSError`` if the write-ahead log at the path is still the former file's.
 
         ★ SQLite would write the content of the former file's log into the new file, and so destroy the new file.
         """

@@ -25,7 +25,7 @@ _WAITS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class InlineConnection:
-    """A reading connection in the event loop's thread, on which nothing ever waits.
+    """A reading connection in the event loop's thread, never waiting for anything.
 
     A look-up in SQLite takes microseconds, the way to a thread and back many times as long. A read that takes more
     than ``budget_s`` seconds, or would have to wait for a lock, is given up: ``fetch`` returns None, and the caller
@@ -55,7 +55,7 @@ class InlineConnection:
         self._connection: sqlite3.Connection | None = None
 
     def fetch(self, short: PreparedSelect, values: Mapping[str, Any]) -> Sequence[Sequence[Any]] | None:
-        """Returns the rows, of everything committed before this call; None if they are to be read in a thread."""
+        """Returns the rows, of everything committed before this call; None if a thread has to read."""
         if not short.may_run():
             return None
         try:
@@ -74,7 +74,7 @@ class InlineConnection:
         return rows
 
     def close(self) -> None:
-        """Closes the connection; the next ``fetch`` opens a new one. Safe to call twice."""
+        """Closes the connection until the next ``fetch``. Safe to call twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
             # Refused if the connection was opened in a different thread; then it is closed as garbage.
@@ -110,7 +110,7 @@ class InlineConnection:
         return connection
 
     def _is_late(self) -> bool:
-        """Returns whether the read has to be interrupted; called by SQLite while it works."""
+        """Returns whether the read has to be interrupted; called by SQLite during the read."""
         if self._work_until is None:
             # The clock of the thread is slow to read: not needed before the read turns out to be no look-up.
             self._work_until = time.thread_time() + self._budget_s

@@ -1,4 +1,4 @@
-"""SQLite's schema, as far as it decides on the duration and the end of a change of a row."""
+"""Facts in SQLite's schema about the duration and the end of a change of a row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Schema:
         self._referenced: frozenset[str] = frozenset()
 
     def refresh(self, connection: sqlite3.Connection) -> None:
-        """Reads the schema if it has changed since the last call."""
+        """Reads the schema, unless unchanged since the last call."""
         (version,) = connection.execute("PRAGMA schema_version").fetchone()
         if version == self._version:
             return
@@ -40,7 +40,7 @@ class Schema:
         self._version = version
 
     def is_quick(self, kind: Literal["insert", "change"], table: str) -> bool:
-        """Returns whether inserting a row (or changing or deleting it) does nothing else besides.
+        """Returns whether inserting (or changing or deleting) a row does nothing else besides.
 
         Triggers may do anything. Where rows refer to the changed row by a foreign key, SQLite searches for them,
         perhaps without an index, and may change them too.

@@ -1,4 +1,4 @@
-"""SQLite's single writer: commands run in their order, and commands that wait at the same time share a transaction.
+"""SQLite's single writer: commands run in their order; commands waiting at the same time share a transaction.
 
 Most of a change's time is its commit, which waits for the disk. So a finished command leaves the transaction open if
 a command known to be quick is waiting already. Each command has a savepoint of its own, so that a failure undoes no
@@ -41,7 +41,7 @@ class Undone(sqlite3.OperationalError):
 
 
 class SqliteTransactions:
-    """The transactions of a process, in their order, each while it holds the ``write_lock``.
+    """The transactions of a process, in their order, each under the ``write_lock``.
 
     A command that can't begin within ``timeout_s`` because of other commands fails with ``DatabaseBusyError``.
     """
@@ -97,13 +97,13 @@ class SqliteTransactions:
             await asyncio.sleep(0)
 
     def _next(self) -> _Member | None:
-        """Returns the command that has waited for longest, if any; drops commands that have given up."""
+        """Returns the command waiting for longest, if any; drops commands given up."""
         while self._waiting and self._waiting[0].admitted.done():
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
 
     async def _share(self, first: _Member) -> None:
-        """Runs a transaction of the first command, and of further commands as long as they can join."""
+        """Runs a transaction of the first command, and of further commands able to join."""
         try:
             opened = await self._open()
         except Exception as error:
@@ -140,7 +140,7 @@ class SqliteTransactions:
         return _Opened(connection, sqlite)
 
     async def _let_in(self, opened: _Opened, first: _Member, members: list[_Member]) -> None:
-        """Lets in the first command, then each further command that can join, and waits for the end of each."""
+        """Lets in the first command, then each further command able to join, and waits for the end of each."""
         member: _Member | None = first
         while member is not None:
             joins = member.has_joined = bool(members)

@@ -22,7 +22,7 @@ Processor = Callable[[Any], Any] | None
 
 
 class Unstorable(ValueError):
-    """Raised for a value that SQLite would change. The text states the requirement, without the value."""
+    """Raised for a value changed by SQLite. The text states the requirement, without the value."""
 
 
 def give_back_what_was_stored(dialect: sa.Dialect) -> None:
@@ -48,7 +48,7 @@ def check_storable(column_type: sa.types.TypeEngine[Any], value: Any) -> None:
 
 
 class _Float(sa.Float[Any]):
-    """Floating-point numbers: SQLite returns 1.0 as 1 from the statement that stores 1.0, and stores NaN as null."""
+    """Floating-point numbers: SQLite returns 1.0 as 1 from the statement storing 1.0, and stores NaN as null."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
         def store(value: Any) -> Any:
@@ -87,7 +87,7 @@ class _Numeric(sa.Numeric[Any]):
 
 
 def _places(column_type: sa.Numeric[Any]) -> int:
-    """Returns the number of decimal places of values that are read."""
+    """Returns the number of decimal places of loaded values."""
     return int(column_type._effective_decimal_return_scale)
 
 
@@ -105,7 +105,7 @@ def _check_decimal(value: decimal.Decimal, places: int) -> None:
 
 
 class _DateTime(sqlite.DATETIME):
-    """Points in time: SQLite keeps no time zone, so they are stored, and given back, in UTC."""
+    """Points in time, stored and given back in UTC: SQLite keeps no time zone."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
         store: Processor = super().bind_processor(dialect)
@@ -126,7 +126,7 @@ class _DateTime(sqlite.DATETIME):
         return None if load is None else (lambda value: None if value is None else self._zoned(load(value)))
 
     def _zoned(self, value: datetime.datetime) -> datetime.datetime:
-        """Applies an offset stored by some other program, as PostgreSQL does, or drops it if the type has no zone."""
+        """Applies an offset stored by some other program, as PostgreSQL does; without a zone, drops the offset."""
         if not self.timezone:
             return value.replace(tzinfo=None)
         return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
@@ -162,7 +162,7 @@ def _check_zone(value: datetime.datetime | datetime.time, zoned: bool) -> None:
 
 
 class _Json(sqlite.JSON):
-    """JSON: SQLite converts a document that is a single number to a number of its own, since columns are numeric."""
+    """JSON: in SQLite's numeric column, a single number as the document is converted to a number of SQLite."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Any:
         store: Any = super().bind_processor(dialect)  # type: ignore[no-untyped-call]
@@ -183,7 +183,7 @@ class _Json(sqlite.JSON):
 
 
 def _check_json(value: Any) -> None:
-    """Raises ``Unstorable`` for a single number that SQLite would round; numbers inside a list or object are text."""
+    """Raises ``Unstorable`` for a single number rounded by SQLite; numbers inside a list or object are text."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     with contextlib.closing(sqlite3.connect(":memory:")) as sqlite_itself:

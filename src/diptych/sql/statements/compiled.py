@@ -47,7 +47,7 @@ class CompiledStatement:
             raise StatementError(str(error), self.text, None, error) from error
 
     def loaded(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """Returns rows of the driver with the values that an engine gives for their types."""
+        """Returns rows of the driver with an engine's values for their types."""
         if not self._loads:
             return rows
         loaded = []

@@ -42,11 +42,11 @@ class PreparedSelect:
         return time.perf_counter() >= self._resumes
 
     def mark_fast(self) -> None:
-        """Notes an execution in the event loop that ended within its budget."""
+        """Notes an execution in the event loop ended within its budget."""
         self._fast_runs += 1
 
     def mark_slow(self) -> None:
-        """Notes an execution in the event loop that was interrupted because of its length."""
+        """Notes an execution in the event loop interrupted because of its length."""
         if self._fast_runs >= _FORGIVING:
             self._pause_s = 0.0
         self._fast_runs = 0
@@ -67,7 +67,7 @@ class PreparedSelect:
 
     @functools.cached_property
     def is_direct(self) -> bool:
-        """Whether all parameters and columns are of types that PostgreSQL's driver has itself."""
+        """True if PostgreSQL's driver itself has the types of all parameters and columns."""
         types = [column["type"] for column in self.select.column_descriptions]
         types += [part.type for part in iterate(self.select) if isinstance(part, sa.BindParameter)]
         return all(map(is_direct, types))

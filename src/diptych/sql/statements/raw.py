@@ -17,7 +17,7 @@ _DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
 class RawStatement:
-    """A statement whose parameters and columns are all of types that the driver has itself: see ``is_direct``.
+    """A statement whose parameters and columns are all of the driver's own types: see ``is_direct``.
 
     ``names`` are the columns of an insert without values.
     """
@@ -57,7 +57,7 @@ def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
 
 
 def bound(column_type: sa.types.TypeEngine[Any], value: Any) -> Any:
-    """Returns a value of a direct type as an engine would send it: 0 in a Boolean column, say, is False."""
+    """Returns a value of a direct type in an engine's form: 0 in a Boolean column, say, is False."""
     process = column_type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
     return value if process is None else process(value)
 
