@@ -21,7 +21,7 @@ from diptych.fence.contract import Entry, FenceId, FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.statements import FENCE
 from diptych.log.change import Change
-from diptych.log.dialect import DIALECTS
+from diptych.log.expressions import EXPRESSIONS
 from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
 from diptych.log.table import LOG
@@ -55,7 +55,7 @@ async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceR
     values |= dict.fromkeys(("passes_started", "passes_completed"), 5)
     values |= dict.fromkeys(("lease_until", "building_until"), -1)
     values |= fence._asdict() | columns
-    now = DIALECTS[orm.database.name].now
+    now = EXPRESSIONS[orm.database.name].now
     for name in ("lease_until", "building_until"):
         values[name] = now + values[name]
     async with orm.database.writer.begin() as connection:

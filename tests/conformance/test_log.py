@@ -14,7 +14,7 @@ from diptych import Command, Diptych, DuplicateError, ORMService
 from diptych.context import request_scope
 from diptych.fence import statements as fence_statements
 from diptych.fence.statements import followers
-from diptych.log.dialect import DIALECTS
+from diptych.log.expressions import EXPRESSIONS
 from diptych.log.retention import Retention
 from diptych.log.snapshot import Snapshot
 from diptych.write.unit_of_work import new_context
@@ -316,7 +316,7 @@ async def fence(
             log = "SELECT :next"
         after = (await connection.execute(sa.text(log), {"next": seen + 1})).scalar_one()
         cursor = Snapshot(int(after), int(after))
-        now = (await connection.execute(sa.select(DIALECTS[orm.database.name].now))).scalar_one()
+        now = (await connection.execute(sa.select(EXPRESSIONS[orm.database.name].now))).scalar_one()
         values = {"lease_until": now - lease_ended_s, "building_until": now - building_ended_s}
         values |= {"cursor": str(cursor), "cursor_stamp": cursor.stamp}
         await connection.execute(sa.insert(fence_statements.FENCE).values(**FENCE, **values))

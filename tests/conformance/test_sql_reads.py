@@ -20,9 +20,9 @@ from diptych.aio.loop_budget import LoopBudget
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.rows import SqlRows
-from diptych.sql.prepared import PreparedSelect
 from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.sql.sqlite.inline_reads import InlineConnection
+from diptych.sql.statements.prepared import PreparedSelect
 from tests.catalogue import Held, Recorded
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Kinds, Size

@@ -90,3 +90,4 @@ async def test_stop_ends_a_step_that_swallows_a_cancellation():
     stopped, _ = await asyncio.wait([asyncio.create_task(looper.stop())], timeout=10)
     assert stopped
     assert swallowed.is_set()
+    assert "diptych test" not in {task.get_name() for task in asyncio.all_tasks()}  # it does not go on either

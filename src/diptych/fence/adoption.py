@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.shielded import shielded
 from diptych.fence.statements import FENCE
-from diptych.log.dialect import DIALECTS
+from diptych.log.expressions import EXPRESSIONS
 from diptych.log.history import HISTORY, fuller, is_same_database
 from diptych.log.table import LOG
 from diptych.sql.database import Database
@@ -123,7 +123,7 @@ async def _end_promises(connection: AsyncConnection, database: Database) -> None
     ★ By the clock that counts from now on. What was promised by another one, of the former host or of the time before
     the machine was started again, may look over although its lease stands.
     """
-    until = DIALECTS[database.name].now + database.lease_s * _LEASES
+    until = EXPRESSIONS[database.name].now + database.lease_s * _LEASES
     promised = sa.update(FENCE).where(FENCE.c.lease_until > 0)
     await connection.execute(promised.values(lease_until=until))
     await connection.execute(sa.update(FENCE).values(building_until=0.0))

@@ -24,9 +24,9 @@ from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.database import Database, Step, Values
-from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.statements.prepared import PreparedSelect
 from diptych.sql.view import View, view_of
 
 _TRIES = 3

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from diptych.log.dialect import DIALECTS, Dialect, Value, seconds, text, whole
+from diptych.log.expressions import EXPRESSIONS, Expressions, Value, seconds, text, whole
 from diptych.log.followers import Followers
 from diptych.log.history import HISTORY
 from diptych.log.reading import LOG_STATEMENTS, LogStatements
@@ -36,7 +36,7 @@ FENCE = sa.Table(
 _row = FENCE.c
 
 
-def _whole_row(dialect: Dialect) -> tuple[Value, ...]:
+def _whole_row(dialect: Expressions) -> tuple[Value, ...]:
     """What a fence row is read with: the history that it is of, and SQL's clock."""
     history = sa.select(HISTORY.c.name).scalar_subquery().label("history")
     of_database = sa.select(HISTORY.c.database).scalar_subquery().label("of_database")
@@ -52,7 +52,7 @@ class FenceStatements:
     sight: sa.Select[Any] | None
     """The same with the log's entries, where a second statement is expensive."""
 
-    def __init__(self, dialect: Dialect, insert: Any, log: LogStatements) -> None:
+    def __init__(self, dialect: Expressions, insert: Any, log: LogStatements) -> None:
         the_row = sa.and_(_row.read_model == text("p_read_model"), _row.declaration == text("p_declaration"))
         generation = _row.generation == text("p_generation")
         incarnation = sa.and_(
@@ -173,8 +173,8 @@ class FenceStatements:
 
 
 FENCE_STATEMENTS = {
-    "postgresql": FenceStatements(DIALECTS["postgresql"], postgresql.insert, LOG_STATEMENTS["postgresql"]),
-    "sqlite": FenceStatements(DIALECTS["sqlite"], sqlite.insert, LOG_STATEMENTS["sqlite"]),
+    "postgresql": FenceStatements(EXPRESSIONS["postgresql"], postgresql.insert, LOG_STATEMENTS["postgresql"]),
+    "sqlite": FenceStatements(EXPRESSIONS["sqlite"], sqlite.insert, LOG_STATEMENTS["sqlite"]),
 }
 
 

@@ -1,1 +1,1 @@
-"""The change log: one row for each change, written in the transaction of the change."""
+"""The change log: a row for each change, written in the transaction of the change."""

@@ -1,4 +1,4 @@
-"""Changes, as the change log has them."""
+"""Changes of rows, as recorded in the change log."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from diptych.sql.description import Entity
 
 
 class Change(msgspec.Struct):
-    """One change of one row: its columns before (None: created) and after (None: deleted).
+    """A change of a row: its columns before (None: created) and after (None: deleted).
 
-    ``position`` is that of its row in the change log, ``transaction`` the number of the transaction that made it
-    (SQLite: the position), ``snapshot`` the one that this transaction reads in (SQLite: None, it sees all that is
-    before its position). They are set when the row is written. A change read back from the log has, of the row
-    before, the columns by which the row is known: the primary key and all that is unique.
+    ``position`` is that of its row in the change log, ``transaction`` the number of its transaction (SQLite: the
+    position), ``snapshot`` the snapshot of this transaction (SQLite: None, everything before the position is seen).
+    All three are set when the log's row is written. A change read back from the log has, of the row before, only the
+    columns that identify the row: the primary key and all that take part in anything unique.
     """
 
     entity: Entity
@@ -34,12 +34,12 @@ class Change(msgspec.Struct):
 
     @property
     def image(self) -> dict[str, Any]:
-        """The row after the change; of a deleted one, its last state."""
+        """The row after the change; for a deleted row, its last state."""
         return self.after if self.after is not None else self.before or {}
 
 
 class CommandContext(msgspec.Struct, frozen=True):
-    """Who and what a command belongs to, as written to the change log."""
+    """Command, request and actor of a change, as written to the change log."""
 
     command_id: str
     correlation_id: str | None = None
@@ -47,9 +47,10 @@ class CommandContext(msgspec.Struct, frozen=True):
 
 
 class LogPart(NamedTuple):
-    """Some of the changes that a snapshot holds, in the order of their positions; ``more`` if there are others.
+    """A part of the changes in a snapshot, in the order of their positions; ``more`` if the snapshot has further
+    ones.
 
-    ``last`` is the position of the last change that was read, ``skipped`` the number of those that were left out.
+    ``last`` is the position of the last change read, ``skipped`` the number of changes left out of the part.
     """
 
     snapshot: Snapshot

@@ -1,4 +1,4 @@
-"""Followers of the change log: tables whose rows have a cursor each, from which they go on reading the log."""
+"""Followers of the change log: readers with a cursor, each a row of a table."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from diptych.log.dialect import Value
+from diptych.log.expressions import Value
 from diptych.log.history import OF_THIS_HISTORY
-from diptych.log.reading import is_visible_in
-from diptych.log.table import LOG
+from diptych.log.reading import LOG_STATEMENTS
 
 
 class Followers(NamedTuple):
     """A table of followers.
 
-    ``cursor`` is the column of the snapshot up to which a follower has read, as text, and null where there is none;
-    ``stamp`` is ``Snapshot.stamp`` of the same. ``close_abandoned`` takes the cursor away from each follower that has
-    given no sign of life for ``p_age_s`` seconds by SQL's clock.
+    ``cursor`` is the column of the snapshot up to which a follower has read, as text, and null without a cursor;
+    ``stamp`` is ``Snapshot.stamp`` of that snapshot. ``close_abandoned`` takes the cursor away from each follower
+    that has given no sign of life for ``p_age_s`` seconds by SQL's clock.
     """
 
     cursor: sa.Column[str]
@@ -26,13 +25,10 @@ class Followers(NamedTuple):
 
 
 def seen_by_all(followers: Followers, database: str) -> Value:
-    """Condition for rows of the log that every follower has read. ``database`` is the name of the dialect.
+    """Returns the condition for rows of the log read by every follower. ``database`` is the name of the dialect.
 
-    ★ Retention deletes no other rows: a change that is deleted before a follower has read it never reaches Redis.
+    ★ Retention deletes no other rows: a change deleted before a follower has read it never reaches Redis.
     Rows of a former history are of no use to any cursor.
     """
-    if database == "postgresql":
-        unseen: Value = sa.not_(is_visible_in(followers.cursor))
-    else:
-        unseen = LOG.c.position >= followers.stamp.bitwise_rshift(16)
+    unseen = LOG_STATEMENTS[database].unseen_by(followers.cursor, followers.stamp)
     return ~sa.exists().where(followers.cursor.is_not(None), unseen, OF_THIS_HISTORY)

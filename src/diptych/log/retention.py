@@ -1,4 +1,4 @@
-"""How long the change log is kept: for ever, unless the settings say otherwise."""
+"""Retention of the change log: for ever, unless the settings say otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.looper import Looper
 from diptych.config.service import ConfigService
-from diptych.log.dialect import DIALECTS
+from diptych.log.expressions import EXPRESSIONS
 from diptych.log.followers import Followers, seen_by_all
 from diptych.log.table import LOG
 from diptych.sql.database import Database
@@ -24,9 +24,9 @@ _ABANDONED_S = 3600.0
 
 
 class Retention:
-    """Deletes old rows of the change log and blanks old personal data in it, at start and every hour.
+    """Deletion of old rows, and blanking of old personal data, in the change log: at start and every hour.
 
-    Rows that one of the ``followers`` has not read stay, however old they are.
+    A row that any of the ``followers`` has not read stays, however old.
     """
 
     def __init__(self, database: Database, config: ConfigService, followers: Followers) -> None:
@@ -37,7 +37,7 @@ class Retention:
         self._looper = Looper("log retention", self.run, _INTERVAL_S)
 
     def start(self) -> None:
-        """Does nothing where everything is kept for ever."""
+        """Starts the hourly runs; does nothing where everything is kept for ever."""
         if self._rows_days is not None or self._data_days is not None:
             self._looper.start()
 
@@ -45,7 +45,7 @@ class Retention:
         await self._looper.stop()
 
     async def run(self) -> None:
-        """Deletes and blanks what is due now."""
+        """Deletes rows, and blanks personal data, due now."""
         with translated(self._database):
             async with self._database.turn_to_write(), self._database.begin() as connection:
                 deleted, blanked = await self._forget(connection)
@@ -53,18 +53,18 @@ class Retention:
             _log.info("change log: %d rows deleted, personal data of %d rows blanked", deleted, blanked)
 
     async def _forget(self, connection: AsyncConnection) -> tuple[int, int]:
-        """Deletes rows, and blanks the personal data of others, by their age in days of SQL's clock.
+        """Deletes rows, and blanks the personal data of younger rows, by their age in days of SQL's clock.
 
         Returns the numbers of deleted and of blanked rows. A blanked row keeps its position, entity, kind, command
         and time; image, keys and actor are gone.
 
-        ★ A row that a cursor has not seen stays, however old a clock takes it to be.
+        ★ A row that a cursor has not seen stays, however old by any clock.
         """
-        # A keeper that comes back after days would go on from its cursor over a log that has lost rows since, and
-        # have documents trusted that lack these changes. With its cursor gone it builds a generation instead.
+        # A keeper that comes back after days would go on from its cursor over a log that has lost rows meanwhile, and
+        # have documents trusted that lack their changes. Without a cursor the keeper builds a generation instead.
         await connection.execute(self._followers.close_abandoned, {"p_age_s": _ABANDONED_S})
         seen = seen_by_all(self._followers, self._database.name)
-        age_s = DIALECTS[self._database.name].age
+        age_s = EXPRESSIONS[self._database.name].age
         deleted = blanked = 0
         if self._rows_days is not None:
             delete = sa.delete(LOG).where(age_s > self._rows_days * _DAY_S, seen)

@@ -1,4 +1,4 @@
-"""Snapshots: which transactions a statement saw."""
+"""Snapshots: the transactions seen by a statement."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple, Self
 
 
 class Snapshot(NamedTuple):
-    """Which transactions a statement saw, as ``pg_snapshot`` of PostgreSQL: all below ``xmax`` but the ``running``.
+    """The transactions seen by a statement, as PostgreSQL's ``pg_snapshot``: all below ``xmax`` but the ``running``.
 
-    All below ``xmin`` were over. On SQLite, where writers are one after the other, transactions are numbered by log
-    position, ``xmin`` and ``xmax`` are one more than the highest one, and none is running.
+    All below ``xmin`` were over. On SQLite, where writers never run at the same time, transactions are numbered by
+    log position, ``xmin`` and ``xmax`` are the highest position plus one, and none is running.
     """
 
     xmin: int
@@ -18,7 +18,7 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``xmin:xmax:running,…``, PostgreSQL's way to write it."""
+        """Returns the snapshot written as ``xmin:xmax:running,…``, PostgreSQL's format."""
         xmin, xmax, running = text.split(":")
         return cls(int(xmin), int(xmax), tuple(int(number) for number in running.split(",") if number))
 
@@ -26,11 +26,11 @@ class Snapshot(NamedTuple):
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
 
     def sees(self, transaction: int) -> bool:
-        """Whether a transaction of this number was committed before it, if it was committed at all."""
+        """Returns whether the snapshot shows a transaction of this number, if committed at all."""
         return transaction < self.xmax and transaction not in self.running
 
     def seen_since(self, earlier: Snapshot, most: int) -> list[int] | None:
-        """The numbers of the transactions that it sees and an ``earlier`` one did not; None if more than ``most``."""
+        """Returns the numbers of transactions seen since the ``earlier`` snapshot; None if more than ``most``."""
         if self.xmax - earlier.xmax + len(earlier.running) > most:
             return None
         running = set(self.running)
@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
 
     @property
     def stamp(self) -> int:
-        """A number by which snapshots are ordered: a later one has a greater ``xmax``, or fewer running below it."""
+        """Number ordering snapshots: a later snapshot has a greater ``xmax``, or fewer transactions running."""
         return self.xmax << 16 | 0xFFFF - min(len(self.running), 0xFFFF)
 
 
@@ -46,4 +46,4 @@ NOTHING = Snapshot(0, 0)
 """The snapshot that saw no transaction at all."""
 
 EVERYTHING = Snapshot(2**63 - 1, 2**63 - 1)
-"""One that saw every transaction there can be: no change is later than it."""
+"""The snapshot that saw every possible transaction: no change is later."""

@@ -1,1 +1,1 @@
-"""The SQL database: connections, transactions, mapped classes and errors."""
+"""The SQL database: connections, statements, transactions, mapped classes and errors."""

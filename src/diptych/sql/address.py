@@ -1,4 +1,4 @@
-"""``DATABASE_URL`` as SQLAlchemy wants it: with its driver, and with parameters that the driver knows."""
+"""``DATABASE_URL`` in SQLAlchemy's form: with the driver's name and parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diptych.errors import ConfigurationError
 
 
 def parse_address(database: str) -> URL:
-    """The URL of a URL or, for SQLite, a bare path. Raises ``ConfigurationError`` for one that diptych can't use."""
+    """Returns SQLAlchemy's URL for a URL or, for SQLite, a bare path. Raises ``ConfigurationError``."""
     try:
         check_database_url(database)
     except ValueError as error:

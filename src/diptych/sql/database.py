@@ -1,4 +1,4 @@
-"""An open database, with the methods that the other rooms need of it."""
+"""An open database, with the methods that the other rooms need."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.statements.prepared import PreparedSelect
 from diptych.sql.transactions import Transactions
 
 LOST_ERRORS: Sequence[type[BaseException]] = (OSError, asyncio.TimeoutError)
-"""What drivers raise, beside ``DBAPIError``, when the database can't be reached."""
+"""Errors of drivers, beside ``DBAPIError``, when the database can't be reached."""
 
 Values = Mapping[str, Any]
 Rows = Sequence[Sequence[Any]]
@@ -38,10 +38,13 @@ class Database(abc.ABC):
     """Name of SQLAlchemy's dialect: "sqlite" or "postgresql"."""
 
     is_in_process: bool
-    """Whether short statements run in the event loop, without waiting for anything."""
+    """True if short statements run in the event loop, without waiting for anything."""
 
     has_one_writer: bool
-    """Whether transactions that write are one after the other, those of other processes included."""
+    """True if writing transactions never run at the same time, not even in different processes."""
+
+    can_notify: bool
+    """True if processes can notify each other over the database."""
 
     reader: AsyncEngine
     writer: AsyncEngine
@@ -52,13 +55,13 @@ class Database(abc.ABC):
     # Reading
 
     def read_now(self, select: PreparedSelect, values: Values) -> Rows | None:
-        """The rows, without leaving the event loop; None where that would hold it up: ``read`` is to be asked."""
+        """Returns the rows without leaving the event loop; None where that would hold it up: use ``read``."""
         return None
 
     async def read(self, select: sa.Select[Any], values: Values | None = None) -> Rows:
-        """The rows of a statement, of everything that is committed when it starts."""
+        """Returns the rows of a statement, of everything committed when the statement starts."""
 
-        # Connecting, executing and closing in one greenlet, not in one each, saves a third of the time.
+        # Connecting, executing and closing in a single greenlet saves a third of the time.
         def fetch() -> Rows:
             with self.reader.sync_engine.connect() as connection:
                 return connection.execute(select, values).all()
@@ -67,28 +70,28 @@ class Database(abc.ABC):
         return rows
 
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
-        """The rows of a statement, on the hinge's connections."""
+        """Returns the rows of a statement, read on the hinge's connections."""
         async with self.keeper.connect() as connection:
             rows: Rows = (await connection.execute(select.select, values)).all()
         return rows
 
     @abc.abstractmethod
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
-        """Begins a transaction that only reads, all of it in the snapshot of its first statement."""
+        """Begins a read-only transaction, all of it in the snapshot of its first statement."""
 
     # Writing
 
     @contextlib.asynccontextmanager
     async def turn_to_write(self, *, first: bool = False) -> AsyncIterator[None]:
-        """Waits for this process's turn to write; ``first`` before commands that wait. No wait without one writer.
+        """Waits for this process's turn to write, with ``first`` before waiting commands.
 
-        Raises ``DatabaseBusyError``.
+        Does nothing where there are several writers. Raises ``DatabaseBusyError``.
         """
         yield
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction of diptych's own, in which each statement sees what is committed when it starts."""
+        """Begins a transaction of diptych's own: each statement sees everything committed when it starts."""
         async with self.writer.connect() as connection:
             await self.begin_read_committed(connection)
             async with connection.begin():
@@ -96,14 +99,28 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     async def begin_read_committed(self, connection: AsyncConnection) -> None:
-        """Has the next transaction of this connection see, with each statement, what is committed by then."""
+        """Has each statement of the connection's next transaction see everything committed when it starts."""
 
     @abc.abstractmethod
     async def write_for_hinge(self, steps: Sequence[Step]) -> RowMapping | None:
-        """Executes the statements in one transaction, on SQLite before the commands that wait.
+        """Executes the statements in a transaction, on SQLite before the commands that wait.
 
-        Returns the row that the last one returned. If a statement that returns rows has returned none, the result is
+        Returns the row of the last statement. If any statement that returns rows has returned none, the result is
         None and nothing is changed. Raises ``DatabaseBusyError``.
+        """
+
+    @abc.abstractmethod
+    async def lock_schema(self, connection: AsyncConnection) -> None:
+        """Waits until no other process prepares the tables, and keeps others out until the transaction ends.
+
+        Does nothing where there is a single writer.
+        """
+
+    @abc.abstractmethod
+    async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
+        """Waits until nobody has uncommitted changes in the table, and keeps writers out until the transaction ends.
+
+        Does nothing where there is a single writer.
         """
 
     async def close(self) -> None:
@@ -113,26 +130,26 @@ class Database(abc.ABC):
         await self.writer.dispose()
         await self.keeper.dispose()
 
-    # Which database it is
+    # Identity
 
     @property
     @abc.abstractmethod
     def identity(self) -> str:
-        """Which database this is, and which timeline of it; as much as this user may know.
+        """Identity of the database and its timeline, as far as this user may know them.
 
-        A connection that leads to another one is given up at its next use. Raises ``OSError`` if an SQLite file is
+        A connection to a different database is given up at its next use. Raises ``OSError`` if an SQLite file is
         gone.
         """
 
     @property
     @abc.abstractmethod
     def read_from(self) -> str:
-        """The identity as it was when a connection was last asked anything."""
+        """Identity of the database at the last use of a connection."""
 
     @property
     @abc.abstractmethod
     def is_adopted(self) -> bool:
-        """Whether it is still the one that ``was_adopted`` was last called for."""
+        """True if the identity is the same as at the last call of ``was_adopted``."""
 
     @abc.abstractmethod
     def was_adopted(self) -> None:
@@ -140,37 +157,37 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def clock_text(self, held: str) -> str:
-        """What the database is to hold of the clock that its times are of: ``held``, if that is right."""
+        """Returns the description of the clock to be stored in the database: ``held``, if that is right."""
 
-    # What an error says
+    # Errors
 
     @abc.abstractmethod
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
-        """The columns (or the constraint's name) of a violated unique constraint; None for another error."""
+        """Returns the columns (or the name) of a violated unique constraint; None for any other error."""
 
     @abc.abstractmethod
     def is_busy(self, error: DBAPIError) -> bool:
-        """Whether other writers held the database for too long."""
+        """Returns whether other writers held the database for too long."""
 
     @abc.abstractmethod
     def is_conflict(self, error: DBAPIError) -> bool:
-        """Whether the transaction lost against a concurrent one and would succeed if it were run again."""
+        """Returns whether the transaction lost against a concurrent one and would succeed at another attempt."""
 
     @abc.abstractmethod
     def is_misfit(self, error: DBAPIError) -> bool:
-        """Whether a value does not fit the type of its column."""
+        """Returns whether a value does not fit the type of its column."""
 
     @abc.abstractmethod
     def is_refused(self, error: DBAPIError) -> bool:
-        """Whether the database does not let this user in, or there is no database of this name."""
+        """Returns whether the database refuses this user, or does not exist."""
 
     @abc.abstractmethod
     def is_lost(self, error: DBAPIError) -> bool:
-        """Whether the database can't be reached, or the connection to it broke."""
+        """Returns whether the database can't be reached, or the connection broke."""
 
 
 async def run_steps(connection: AsyncConnection, steps: Sequence[Step]) -> RowMapping | None:
-    """Executes the statements and commits, unless one that should have returned a row has not."""
+    """Executes the statements and commits, unless a statement that returns rows has returned none."""
     found = None
     for statement, values in steps:
         result = await connection.execute(statement, values)

@@ -1,4 +1,4 @@
-"""What the other rooms need to know of a mapped class, without SQLAlchemy."""
+"""Descriptions of mapped classes for the other rooms, without SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 Row = Mapping[str, Any]
-"""A row, or the part of one that was asked for: attribute name to value, in the types of Python."""
+"""A row, or the requested part of a row: values in the types of Python by attribute name."""
 
 
 class Unreadable:
-    """Stands in a row for a value that its column's type, or the driver, fails to load; ``reason`` says how.
+    """Stand-in, in a row, for a value that its column's type or the driver fails to load; ``reason`` tells why.
 
-    It fits no field of a document, no key and no order: to msgspec it is a class of which it knows nothing.
+    It fits no field of a document, no key and no order: to msgspec it is an instance of an unknown class.
     """
 
     __slots__ = ("reason",)
@@ -27,13 +27,14 @@ class Unreadable:
 
 
 class Column(msgspec.Struct, frozen=True):
-    """What the rooms need to know of a mapped column. ``bytewise``: equal only if the bytes are; if not, ``compared``
-    says what of it has others be equal.
+    """A mapped column as the other rooms see it.
 
-    ``logged`` tells whether the change log's image gives back exactly the value that a select does; ``zoned``,
-    whether its points in time have a zone; ``texts``, of an enum, every value with the text that is stored for it.
-    ``fit`` gives a value as the column holds it, and raises ``ValueError`` for one that can't be in it at all; what
-    is of the column's type is in that form already if the column ``has_one_form``.
+    ``bytewise``: two values are equal only if their bytes are; if not, ``compared`` names the property of the column
+    that makes other values equal. ``logged``: the change log's image gives back exactly the value of a select.
+    ``zoned``: its points in time have a zone. ``texts``, of an enum: every value with the text stored for it.
+
+    ``fit`` returns a value in the form that the column holds, and raises ``ValueError`` for a value that can't be in
+    the column. If the column ``has_one_form``, every value of its type is in that form already.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Column(msgspec.Struct, frozen=True):
 class Entity(msgspec.Struct, frozen=True):
     """A mapped class as the other rooms see it: its columns by attribute name, in the order of the table.
 
-    ``identifying`` are those by which a row is known: the primary key, and all that takes part in anything unique.
+    ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique.
     """
 
     model: type

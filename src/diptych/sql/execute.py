@@ -1,27 +1,33 @@
-"""Statements of a unit of work, each run where it is quickest: on SQLite in the event loop, if it is short."""
+"""Statements on the connection of a unit of work, each executed on the quickest way to its database.
+
+Callers need not know the database: on SQLite short statements run in the event loop, and past the engine where it has
+nothing to add; on PostgreSQL statements of direct types go to the driver.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.shielded import shielded
-from diptych.sql.compiled import CompiledStatement
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.postgres.driver import fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under
+from diptych.sql.statements.prepared import PreparedInsert, PreparedSelect
 
 Values = Mapping[str, Any]
 
 
-async def select_few(
+async def fetch_few(
     connection: AsyncConnection, short: PreparedSelect, values: Values
-) -> Sequence[sa.Row[*tuple[Any, ...]]]:
-    """The rows of a select that should be short."""
+) -> Sequence[Sequence[Any]]:
+    """Returns the rows of a select expected to be short."""
+    if short.is_direct and takes_raw_statements(connection):
+        return await fetch_raw(connection, short.raw, values)
     sqlite = sqlite_under(connection)
     if sqlite is not None and short.may_run():
         try:
@@ -37,31 +43,28 @@ async def select_few(
     return (await execute(connection, short.select, values)).all()
 
 
-def insert_here(
-    connection: AsyncConnection,
-    table: str,
-    prepare: Callable[[sa.Dialect], CompiledStatement],
-    values: Values,
-) -> Sequence[Any] | None:
-    """Inserts a row of the table in the event loop, past the engine, and returns it; None where it is not done."""
+async def insert(connection: AsyncConnection, prepared: PreparedInsert, values: Values) -> Sequence[Any]:
+    """Inserts a row and returns the columns that the statement returns."""
     sqlite = sqlite_under(connection)
-    if sqlite is None or not sqlite.schema.is_quick("insert", table):
-        return None
-    (row,) = sqlite.fetch_here(prepare(connection.dialect), values)
-    return row
+    if sqlite is not None and sqlite.schema.is_quick("insert", prepared.table):
+        if prepared.inline:
+            compiled = prepared.compiled(connection.dialect)
+            (row,) = compiled.loaded(sqlite.fetch_here(compiled.text, compiled.parameters(values)))
+            return row
+        with sqlite.in_the_loop():
+            return _sync(connection).execute(prepared.statement, values).one()
+    if prepared.raw is not None and takes_raw_statements(connection):
+        (row,) = await fetch_raw(connection, prepared.raw, values)
+        return row
+    return (await execute(connection, prepared.statement, values)).one()
 
 
 async def change_row(
-    connection: AsyncConnection,
-    statement: sa.Executable,
-    values: Values,
-    *,
-    kind: Literal["insert", "change"],
-    table: str,
+    connection: AsyncConnection, statement: sa.Executable, values: Values, table: str
 ) -> sa.CursorResult[*tuple[Any, ...]]:
-    """Inserts a row of the table, or changes or deletes the one that the statement finds by its key."""
+    """Changes or deletes the row of the table that the statement finds by its key."""
     sqlite = sqlite_under(connection)
-    if sqlite is not None and sqlite.schema.is_quick(kind, table):
+    if sqlite is not None and sqlite.schema.is_quick("change", table):
         with sqlite.in_the_loop():
             return _sync(connection).execute(statement, values)
     return await execute(connection, statement, values)
@@ -70,13 +73,18 @@ async def change_row(
 async def execute(
     connection: AsyncConnection, statement: sa.Executable, values: Values | None = None
 ) -> sa.CursorResult[*tuple[Any, ...]]:
-    """Like ``AsyncConnection.execute``, and on SQLite's writer to its end even if the caller is cancelled."""
+    """Executes any statement like ``AsyncConnection.execute``; on SQLite's writer it can't be cut off."""
     if sqlite_under(connection) is None:
         return await connection.execute(statement, values)
-    # Cut off in the midst of it, SQLAlchemy would close the connection, and undo what other commands have done in the
-    # same transaction.
+    # Cut off in the midst of the statement, SQLAlchemy would close the connection, and undo the changes of other
+    # commands in the same transaction.
     return await shielded(connection.execute(statement, values))
 
 
+def takes_raw_statements(connection: AsyncConnection) -> bool:
+    """Returns whether the connection is PostgreSQL's, so that ``fetch_raw`` can be used on it."""
+    return connection.dialect.name == "postgresql"
+
+
 def _sync(connection: AsyncConnection) -> sa.Connection:
-    return cast(sa.Connection, connection.sync_connection)  # as long as it is not closed
+    return cast(sa.Connection, connection.sync_connection)  # as long as the connection is not closed

@@ -1,4 +1,4 @@
-"""The database's errors, said in diptych's: which value is taken, whether to try again, what is away."""
+"""Translation of the database's errors into diptych's own."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from diptych.errors import (
     InvalidValueError,
 )
 from diptych.sql.database import LOST_ERRORS, Database
-from diptych.sql.entity import MappedEntity
+from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.sqlite.types import Unstorable
 
 
 class TransactionConflict(DiptychError):
-    """A concurrent transaction won; running the unit of work again will do. Never leaves this room."""
+    """Raised when a concurrent transaction won: the unit of work is run again. Never reaches a user."""
 
 
 @contextlib.contextmanager
 def translated(database: Database, entity: MappedEntity | None = None) -> Iterator[None]:
-    """Inside it, errors of the database are raised as diptych's own, with the cause kept."""
+    """Inside the block, errors of the database are raised as diptych's own, with the cause kept.
+
+    ``entity`` is the mapped class of the statements, named in the errors.
+    """
     try:
         yield
     except DBAPIError as error:
@@ -37,7 +40,7 @@ def translated(database: Database, entity: MappedEntity | None = None) -> Iterat
             raise
         raise known from error
     except StatementError as error:
-        # Raised before the database was asked, by the column's type.
+        # Raised by the column's type, before the statement was sent.
         raise _misfit(entity, error.orig) from error
     except PoolTimeoutError as error:
         raise DatabaseBusyError(
@@ -50,7 +53,7 @@ def translated(database: Database, entity: MappedEntity | None = None) -> Iterat
 
 @contextlib.contextmanager
 def translated_reading(database: Database, entity: MappedEntity | None = None) -> Iterator[None]:
-    """The same for statements that nobody runs again."""
+    """Like ``translated``, for statements that are not run again: a conflict becomes ``DatabaseBusyError``."""
     try:
         with translated(database, entity):
             yield
@@ -80,7 +83,7 @@ def _translate(database: Database, error: DBAPIError, entity: MappedEntity | Non
 
 
 def _misfit(entity: MappedEntity | None, reason: BaseException | None = None) -> InvalidValueError:
-    # Which value it was neither tells; the driver's text may quote it and stays in the cause.
+    # Neither error tells the value at fault; the driver's text may quote the value and stays in the cause.
     words = str(reason) if isinstance(reason, Unstorable) else "does not fit the type of its column"
     return InvalidValueError(_name_of(entity), [Fault("a value", words)])
 
@@ -93,7 +96,7 @@ def _constraint(database: Database, error: IntegrityError, entity: MappedEntity 
     model = _name_of(entity)
     columns = database.unique_columns_of(error)
     if columns is None:
-        # The driver's text may quote values of the row: it stays in the cause, which is for the log alone.
+        # The driver's text may quote values of the row and stays in the cause, for the log alone.
         return ConstraintError(model, (), "the change breaks a constraint of the database")
     by_column = {column.name: name for name, column in entity.columns.items()} if entity else {}
     return DuplicateError(model, [by_column.get(name, name) for name in columns])

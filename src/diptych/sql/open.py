@@ -1,4 +1,4 @@
-"""Opening a database by its URL."""
+"""Opens a database by its URL."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from diptych.sql.sqlite.database import SqliteDatabase
 
 
 def open_database(address: str, config: ConfigService) -> Database:
-    """The database of a URL or, for SQLite, of a bare path. Nothing is connected yet.
+    """Returns the database of a URL or, for SQLite, of a bare path. Nothing is connected yet.
 
-    Raises ``ConfigurationError`` for a database that diptych does not know, ``MissingExtraError`` if the driver
-    is not installed.
+    Raises ``ConfigurationError`` for a database unknown to diptych, ``MissingExtraError`` if the driver is not
+    installed.
     """
     url = parse_address(address)
     try:

@@ -1,4 +1,4 @@
-"""Transactions for units of work: how they are begun, and how they end."""
+"""Beginning and ending of the transactions of units of work."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class Transaction(Protocol):
-    """One that has begun. It is over with ``commit`` or ``roll_back``, which give back what it held."""
+    """An open transaction. ``commit`` and ``roll_back`` end the transaction and release its connection and locks."""
 
     async def connection(self) -> AsyncConnection:
-        """What its statements are executed on."""
+        """Returns the connection for its statements."""
 
     async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
-        """Returns when it will outlast everything. If it raises, nothing was changed, or that is not known.
+        """Commits durably. After an error nothing was changed, or the outcome is not known.
 
-        Returns True if the select ``then_find``, executed after the commit, has found no row; False if it has found
-        one, or was not executed.
+        Returns True if the select ``then_find``, executed after the commit, found no row; False if it found a row or
+        was not executed.
         """
 
     async def roll_back(self, *, has_seen: bool = True) -> bool:
-        """Returns when nothing is left of it, and whether all that it saw is committed.
+        """Undoes the transaction, and returns whether everything read by it is committed.
 
-        ``has_seen``: it has seen rows, and what it is told may rest on them.
+        ``has_seen`` says that it has read rows, so that its result may rest on them.
         """
 
 
 class Transactions(Protocol):
-    """Begins transactions."""
+    """Source of transactions."""
 
     async def begin(self, kind: Hashable) -> Transaction:
-        """Begins one, for a command of this ``kind``. Raises ``DatabaseBusyError``, and what the driver raises."""
+        """Begins a transaction for a command of this ``kind``. Raises ``DatabaseBusyError``, errors of the driver."""
 
     def record_duration(self, kind: Hashable, seconds: float) -> None:
-        """Tells how long a command of this kind has worked in its transaction; None is no kind."""
+        """Notes how long a command of this kind worked in its transaction; None is no kind."""
 
     async def settle(self) -> None:
-        """Returns when what the transactions so far have held is given back."""
+        """Waits until the transactions begun so far have released their connections."""

@@ -1,8 +1,8 @@
-"""Rows read although some of their values can't be loaded: each of those is replaced, the others are as ever.
+"""Reading of rows in spite of values impossible to load: each such value is replaced by ``Unreadable``.
 
-A value may be one that the column's type refuses (an enum's former member, text that is no date), or one that the
-driver can't give to Python at all (a date BC), which makes the whole statement fail. This is the way of a statement
-that has failed so; the usual one is not slowed by it.
+A value may be refused by the column's type (an enum's former member, text that is no date), or by the driver (a date
+BC), which makes the whole statement fail. Only a statement that has failed like this is executed again here: the
+usual way is not slowed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Values = Mapping[str, Any] | None
 
 
 def is_of_a_value(error: Exception) -> bool:
-    """Whether a statement failed with this at its end: it was executed, and a value in its rows can't be loaded."""
+    """Returns whether this error is of a value in the rows of an executed statement, impossible to load."""
     if isinstance(error, DBAPIError):
         cause = error.orig
-        # sqlite3's word for text that is not UTF-8: an error without a code, since it is none of SQLite's.
+        # Raised by sqlite3 for text that is not UTF-8: without a code, since the error is not SQLite's.
         is_no_text = "Could not decode to UTF-8" in str(cause) and not hasattr(cause, "sqlite_errorcode")
         return is_no_text or type(cause) in (ValueError, OverflowError)
     return not isinstance(error, (SQLAlchemyError, DiptychError, *LOST_ERRORS))
@@ -35,9 +35,10 @@ def is_of_a_value(error: Exception) -> bool:
 async def fetched_carefully(
     view: View, select: sa.Select[Any], values: Values = None
 ) -> Sequence[Sequence[Any]]:
-    """The rows of a statement, with ``Unreadable`` for what can't be loaded. Their order has to be complete.
+    """Returns the rows of a statement, with ``Unreadable`` for each value impossible to load.
 
-    All is read in one view: the values of one column are told from those of another by the number of their row alone.
+    The order of the rows has to be complete: columns may be read one by one, all in the same view, and are put
+    together by the numbers of their rows.
     """
     reading = _Reading(view, select, values)
     columns = [sa.type_coerce(column, _Guarded(column.type)) for column in select.selected_columns]
@@ -52,7 +53,7 @@ async def fetched_carefully(
 
 
 class _Reading:
-    """A statement that is executed with some of its columns, or for some of its rows."""
+    """A select, executed for some of its columns or rows."""
 
     def __init__(self, view: View, select: sa.Select[Any], values: Values) -> None:
         self._view = view
@@ -60,11 +61,11 @@ class _Reading:
         self._values = values
 
     async def rows(self, columns: Sequence[sa.ColumnElement[Any]]) -> Sequence[Sequence[Any]]:
-        """All rows, with these columns."""
+        """Returns all rows, with these columns."""
         return await self._view.fetch(self._with(columns), self._values)
 
     async def column(self, column: sa.ColumnElement[Any], start: int, count: int) -> list[Any]:
-        """One column of so many rows from the one of this number on. What the driver fails on is found by halving."""
+        """Returns a column of ``count`` rows from number ``start`` on. Values at fault are found by halving."""
         if count == 0:
             return []
         try:
@@ -84,7 +85,7 @@ class _Reading:
 
 
 class _Guarded(UserDefinedType[Any]):
-    """A column's type, but for values that it refuses to load."""
+    """A column's type, except for loading ``Unreadable`` in place of raising an error."""
 
     cache_ok = False
 
@@ -110,5 +111,5 @@ class _Guarded(UserDefinedType[Any]):
 
 
 def _unreadable(error: Exception) -> Unreadable:
-    # What the error says may quote the value: it is not for logs, nor for clients.
+    # The text of the error may quote the value, which is neither for logs nor for clients.
     return Unreadable(f"can't be loaded from its column ({type(error).__name__})")

@@ -1,4 +1,4 @@
-"""One moment of SQL, read by several statements: the log, and the rows that its changes are of."""
+"""A moment of SQL, read by several statements: the log, and the rows of its changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diptych.sql.failures import translated_reading
 
 
 class View:
-    """Several statements on one connection. In a transaction of ``view_of`` all see the snapshot of the first one."""
+    """A connection for several reads. Within ``view_of`` all see the snapshot of the first statement."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -23,14 +23,14 @@ class View:
     async def fetch(
         self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
     ) -> Sequence[sa.Row[Any]]:
-        """What a statement of the write room finds in it."""
+        """Returns the rows of a statement."""
         rows: Sequence[sa.Row[Any]] = (await execute(self._connection, statement, values)).all()
         return rows
 
 
 @contextlib.asynccontextmanager
 async def view_of(database: Database, engine: AsyncEngine | None = None) -> AsyncIterator[View]:
-    """What the database holds when the first statement of the view runs, over the hinge's engine or this one."""
+    """Opens a view of the moment of its first statement, over ``engine`` or the hinge's."""
     with translated_reading(database):
         async with (engine or database.keeper).connect() as connection:
             await database.begin_snapshot(connection)

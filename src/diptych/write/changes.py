@@ -1,27 +1,28 @@
-"""Changes of rows, each with its row of the change log."""
+"""Changes of rows, each written together with its row of the change log."""
 
 from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log import table as log
+from diptych.log.append import append
 from diptych.log.change import Change, CommandContext
-from diptych.sql.entity import MappedEntity
+from diptych.sql import execute
+from diptych.sql.mapped.entity import MappedEntity
 from diptych.write import together
-from diptych.write.statements import ColumnValues, RowValues, delete_row, insert_row, row_again, update_row
+from diptych.write.statements import ColumnValues, RowValues, delete_row, insertion, row_again, update_row
 
 
 async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
-    """Adds a row. In the change it is as the database holds it: its defaults and conversions are the truth."""
+    """Adds a row. The change has the state in the database: with defaults and conversions."""
     if values and together.is_possible(connection, entity):
         return await together.insert(connection, entity, values, context)
-    after = await insert_row(connection, entity, values)
+    after = entity.row(await execute.insert(connection, *insertion(entity, values)))
     if entity.is_finished_by_database:
         after = await row_again(connection, entity, after)
     change = Change(entity.describe(connection.dialect), None, after)
-    await log.append(connection, entity, change, context)
+    await append(connection, entity, change, context)
     return change
 
 
@@ -32,24 +33,24 @@ async def update(
     values: ColumnValues,
     context: CommandContext,
 ) -> Change:
-    """Changes this row, which the transaction has locked."""
+    """Changes this row, locked by the transaction."""
     if together.is_possible(connection, entity):
         return await together.update(connection, entity, before, values, context)
     after = await update_row(connection, entity, before, values)
     if entity.is_finished_by_database:
         after = await row_again(connection, entity, after)
     change = Change(entity.describe(connection.dialect), before, after)
-    await log.append(connection, entity, change, context)
+    await append(connection, entity, change, context)
     return change
 
 
 async def delete(
     connection: AsyncConnection, entity: MappedEntity, before: RowValues, context: CommandContext
 ) -> Change:
-    """Deletes this row, which the transaction has locked."""
+    """Deletes this row, locked by the transaction."""
     if together.is_possible(connection, entity):
         return await together.delete(connection, entity, before, context)
     await delete_row(connection, entity, before)
     change = Change(entity.describe(connection.dialect), before, None)
-    await log.append(connection, entity, change, context)
+    await append(connection, entity, change, context)
     return change

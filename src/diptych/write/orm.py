@@ -20,8 +20,9 @@ from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.adoption import adopt
 from diptych.fence.fence import Fence
 from diptych.sql.database import Database
-from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.mapped.registry import EntityRegistry
 from diptych.sql.open import open_database
 from diptych.sql.schema import prepare_schema
 from diptych.write import changes

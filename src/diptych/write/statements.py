@@ -1,4 +1,4 @@
-"""The statements behind ``ORMService``, over the tables of mapped classes: no value ever becomes a part of one."""
+"""The statements behind ``ORMService``, over the tables of mapped classes. Values are always parameters."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
-from diptych.sql.compiled import CompiledStatement
 from diptych.sql.description import Unreadable
-from diptych.sql.entity import MappedEntity
-from diptych.sql.execute import change_row, execute, insert_here, select_few
-from diptych.sql.postgres.raw_statements import RawStatement, is_direct
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.execute import change_row, execute, fetch_few
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.statements.prepared import PreparedInsert, PreparedSelect
 from diptych.sql.unreadable import fetched_carefully, is_of_a_value
 from diptych.sql.view import View
 
 RowValues = dict[str, Any]
+"""The values of a row by attribute name."""
 
 ColumnValues = Mapping[sa.Column[Any], Any]
 
 Columns = tuple[sa.Column[Any], ...]
 
 Condition = tuple[tuple[sa.Column[Any], bool], ...]
-"""Columns that are to have certain values, each with whether it is to be null."""
+"""Columns to be compared with parameters; True for a column to be compared with null instead."""
 
 
 class Lookup:
-    """Which row is meant: the one whose ``lookup_column`` (the primary key, if not given) has this value.
+    """A look-up of the row whose ``lookup_column`` (the primary key, if not given) has this value.
 
-    Raises ``UnknownColumnError``, and ``InvalidValueError`` for a value of another type than the column's.
+    Raises ``UnknownColumnError``, and ``InvalidValueError`` for a value of a wrong type.
     """
 
     def __init__(self, entity: MappedEntity, value: Any, lookup_column: str | None) -> None:
@@ -45,74 +44,61 @@ class Lookup:
         )
 
     async def find(self, connection: AsyncConnection, *, lock: bool = False) -> RowValues | None:
-        """The row, if there is one. Raises ``AmbiguousLookupError`` if there are several.
+        """Returns the row; None without a row. Raises ``AmbiguousLookupError`` if several rows match.
 
-        Of one that is locked, to be changed, values may be ``Unreadable``; else ``UnreadableRowError`` is raised.
+        With ``lock``, for a row to be changed, values may be ``Unreadable``; else ``UnreadableRowError`` is raised.
         """
         if self.values is None:
-            return None  # a value that no row can have
+            return None  # no row can have the value
         condition, values = condition_of(self.values), named(self.values)
-        rows: Sequence[Sequence[Any]]
+        select = _select(self.entity, condition, lock)
         try:
-            rows = await self._rows(connection, condition, values, lock)
+            rows = await fetch_few(connection, select, values)
         except Exception as error:
             if not is_of_a_value(error):
                 raise
-            select = _select(self.entity, condition, lock).select
-            rows = await fetched_carefully(View(connection), select, values)
+            rows = await fetched_carefully(View(connection), select.select, values)
             if not lock:
                 for row in rows:
                     self.check_readable(self.entity.row(row))
-                # It has been mended meanwhile, maybe between two of these statements.
-                rows = await self._rows(connection, condition, values, lock)
+                # The row was mended meanwhile, maybe between two of these statements.
+                rows = await fetch_few(connection, select, values)
         if len(rows) > 1:
             raise AmbiguousLookupError(self.entity.name, self.name)
         return self.entity.row(rows[0]) if rows else None
 
     def check_readable(self, row: RowValues, but: Collection[sa.Column[Any]] = ()) -> None:
-        """Raises ``UnreadableRowError`` for a row with a value that can't be loaded, ``but`` in these columns."""
+        """Raises ``UnreadableRowError`` if a value of the row can't be loaded, except in the columns ``but``."""
         check_readable(self.entity, self.value, row, but)
-
-    async def _rows(
-        self, connection: AsyncConnection, condition: Condition, values: dict[str, Any], lock: bool
-    ) -> Sequence[Sequence[Any]]:
-        if connection.dialect.name == "postgresql" and has_direct_columns(self.entity):
-            return await _direct_select(self.entity, condition, lock).fetch_within(connection, values)
-        return await select_few(connection, _select(self.entity, condition, lock), values)
 
 
 def check_readable(
     entity: MappedEntity, key: Any, row: RowValues, but: Collection[sa.Column[Any]] = ()
 ) -> None:
-    """Raises ``UnreadableRowError`` for a row with a value that can't be loaded, ``but`` in these columns."""
+    """Raises ``UnreadableRowError`` if a value of the row can't be loaded, except in the columns ``but``."""
     for name, value in row.items():
         if isinstance(value, Unreadable) and entity.columns[name] not in but:
             raise UnreadableRowError(entity.full_name, key, name, value.reason)
 
 
-async def insert_row(connection: AsyncConnection, entity: MappedEntity, values: ColumnValues) -> RowValues:
-    """Returns the row as the database holds it: its defaults and conversions are the truth."""
+def insertion(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInsert, dict[str, Any]]:
+    """Returns the statement adding a row, and its parameters.
+
+    The statement returns the row as the database holds it: with its defaults and conversions.
+    """
     if values and has_sendable_defaults(entity):
         given = in_order(entity, constants_of(entity, "default") | dict(values))
-        prepare = functools.partial(_insert_here, entity, tuple(given))
-        row = insert_here(connection, entity.table.name, prepare, numbered(given))
-        if row is not None:
-            return entity.row(row)
-    inserted = await change_row(
-        connection, _insert(entity), _stored(values), kind="insert", table=entity.table.name
-    )
-    return entity.row(inserted.one())
+        return _insert_given(entity, tuple(given)), numbered(given)
+    return _insert(entity), _stored(values)
 
 
 async def update_row(
     connection: AsyncConnection, entity: MappedEntity, row: RowValues, values: ColumnValues
 ) -> RowValues:
-    """Changes this row and returns it as the database holds it then."""
+    """Changes this row and returns its new state in the database."""
     identity = identity_of(entity, row)
     statement = _update(entity, condition_of(identity))
-    changed = await change_row(
-        connection, statement, _stored(values) | named(identity), kind="change", table=entity.table.name
-    )
+    changed = await change_row(connection, statement, _stored(values) | named(identity), entity.table.name)
     return entity.row(changed.one())
 
 
@@ -120,15 +106,15 @@ async def delete_row(connection: AsyncConnection, entity: MappedEntity, row: Row
     """Deletes this row."""
     identity = identity_of(entity, row)
     statement = _delete(entity, condition_of(identity))
-    deleted = await change_row(connection, statement, named(identity), kind="change", table=entity.table.name)
-    if deleted.rowcount != 1:  # a trigger has kept it
+    deleted = await change_row(connection, statement, named(identity), entity.table.name)
+    if deleted.rowcount != 1:  # a trigger has kept the row
         raise NoResultFound("No row was found when one was required")
 
 
 async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues:
-    """The row as it is now that the statement which has changed it is over, and its triggers."""
+    """Returns the row after its change, with the effects of triggers after the statement."""
     identity = identity_of(entity, row)
-    found = await select_few(connection, _select(entity, condition_of(identity), False), named(identity))
+    found = await fetch_few(connection, _select(entity, condition_of(identity), False), named(identity))
     if len(found) != 1:
         raise NoResultFound("No row was found when one was required")
     return entity.row(found[0])
@@ -137,7 +123,7 @@ async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowV
 async def rows_after(
     connection: AsyncConnection, entity: MappedEntity, last: RowValues | None, limit: int
 ) -> list[RowValues]:
-    """At most ``limit`` rows in the order of the primary key, those after ``last``."""
+    """Returns at most ``limit`` rows after ``last``, in the order of the primary key."""
     key = [entity.columns[name] for name in entity.primary_key]
     statement = sa.select(*entity.columns.values()).order_by(*key).limit(limit)
     if last is not None:
@@ -151,7 +137,7 @@ async def rows_after(
     for row in map(entity.row, await fetched_carefully(View(connection), statement)):
         names = [row[name] for name in entity.primary_key]
         check_readable(entity, names[0] if len(names) == 1 else tuple(names), row)
-    # They have been mended meanwhile.
+    # The rows were mended meanwhile.
     return [entity.row(values) for values in await execute(connection, statement)]
 
 
@@ -166,37 +152,26 @@ def _key(entity: MappedEntity, value: Any) -> dict[str, Any]:
 
 
 def identity_of(entity: MappedEntity, row: RowValues) -> dict[sa.Column[Any], Any]:
-    """The primary key of a row, by column."""
+    """Returns the primary key of a row by column."""
     return {entity.columns[name]: row[name] for name in entity.primary_key}
 
 
-# Each statement is made once and executed with its values as parameters: SQLAlchemy takes as long to make one, and to
-# find out that it has compiled such a one before, as to execute it.
+# Each statement is made once and executed with its values as parameters: SQLAlchemy takes as long to make a
+# statement, and to find its compiled form, as to execute the statement.
 
 
 @functools.lru_cache(maxsize=1024)
 def _select(entity: MappedEntity, condition: Condition, lock: bool) -> PreparedSelect:
     statement = sa.select(*entity.columns.values()).where(*equal(condition)).limit(2)
-    # The row is locked before it is read: what is logged as its state before is what the change replaced.
+    # The row is locked before it is read, so that the logged state before the change is the state that was replaced.
     return PreparedSelect(statement.with_for_update() if lock else statement)
 
 
 @functools.lru_cache(maxsize=1024)
-def _direct_select(entity: MappedEntity, condition: Condition, lock: bool) -> RawStatement:
-    return RawStatement(_select(entity, condition, lock).select)
-
-
-@functools.lru_cache(maxsize=1024)
-def has_direct_columns(entity: MappedEntity) -> bool:
-    """Whether all of the table's columns are."""
-    return all(is_direct(column.type) for column in entity.table.columns)
-
-
-@functools.lru_cache(maxsize=1024)
 def has_sendable_defaults(entity: MappedEntity) -> bool:
-    """Whether those that the columns have in Python are constants, or parts of statements.
+    """Returns whether all defaults in Python are constants or expressions of SQL.
 
-    A function is SQLAlchemy's to call, with its context.
+    A default that is a function has to be called by SQLAlchemy, with its context.
     """
     columns = entity.table.columns
     defaults = [default for column in columns for default in (column.default, column.onupdate)]
@@ -204,24 +179,24 @@ def has_sendable_defaults(entity: MappedEntity) -> bool:
 
 
 def in_order(entity: MappedEntity, given: ColumnValues) -> dict[sa.Column[Any], Any]:
-    """The values in the table's order: in whichever order somebody names the fields, there is one statement."""
+    """Returns the values in the table's order: any order of fields leads to the same statement."""
     return {column: given[column] for column in entity.table.columns if column in given}
 
 
 @functools.lru_cache(maxsize=1024)
 def constants_of(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> dict[sa.Column[Any], Any]:
-    """The defaults that are values of Python."""
+    """Returns the defaults given as values of Python."""
     defaults = {column: getattr(column, kind) for column in entity.table.columns}
-    return {column: one.arg for column, one in defaults.items() if one is not None and one.is_scalar}
+    return {column: d.arg for column, d in defaults.items() if d is not None and d.is_scalar}
 
 
 def parameters_of(given: Columns) -> dict[sa.Column[Any], sa.BindParameter[Any]]:
-    """Parameters for values of these columns."""
+    """Returns parameters for values of these columns."""
     return {column: sa.bindparam(_number(n), type_=column.type) for n, column in enumerate(given)}
 
 
 def numbered(given: ColumnValues) -> dict[str, Any]:
-    """The values by the names of these parameters."""
+    """Returns the values by the names of the parameters of ``parameters_of``."""
     return {_number(n): value for n, value in enumerate(given.values())}
 
 
@@ -230,15 +205,14 @@ def _number(number: int) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _insert_here(entity: MappedEntity, given: Columns, dialect: sa.Dialect) -> CompiledStatement:
-    columns = entity.columns.values()
-    statement = sa.insert(entity.table).values(parameters_of(given)).returning(*columns)
-    return CompiledStatement(statement, dialect, [column.type for column in columns])
+def _insert_given(entity: MappedEntity, given: Columns) -> PreparedInsert:
+    statement = sa.insert(entity.table).values(parameters_of(given))
+    return PreparedInsert(statement.returning(*entity.columns.values()), inline=True)
 
 
 @functools.lru_cache(maxsize=1024)
-def _insert(entity: MappedEntity) -> sa.Executable:
-    return sa.insert(entity.table).returning(*entity.columns.values())
+def _insert(entity: MappedEntity) -> PreparedInsert:
+    return PreparedInsert(sa.insert(entity.table).returning(*entity.columns.values()))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -252,12 +226,12 @@ def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
 
 
 def condition_of(values: ColumnValues) -> Condition:
-    """That the columns have these values."""
+    """Returns the condition for columns with these values."""
     return tuple((column, value is None) for column, value in values.items())
 
 
 def equal(condition: Condition) -> Iterable[sa.ColumnElement[bool]]:
-    """The condition, with a parameter for each value that is not null."""
+    """Yields the parts of a condition, with a parameter for each value except null."""
     for number, (column, is_null) in enumerate(condition):
         if is_null:
             yield column.is_(None)
@@ -266,12 +240,12 @@ def equal(condition: Condition) -> Iterable[sa.ColumnElement[bool]]:
 
 
 def named(values: ColumnValues) -> dict[str, Any]:
-    """The values of a condition, by the names of its parameters."""
+    """Returns the values of a condition by the names of its parameters."""
     return {_name(number): value for number, value in enumerate(values.values()) if value is not None}
 
 
 def _name(number: int) -> str:
-    return f"diptych_{number}"  # no column of the application's is called so
+    return f"diptych_{number}"  # no column of an application has such a name
 
 
 def _stored(values: ColumnValues) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A change of a row and its row of the change log in one statement, on PostgreSQL.
+"""A change of a row and its row of the change log in a single statement, on PostgreSQL.
 
-The change is a ``WITH`` that the log's row is made from: a command goes to the server and back once less for each.
-The image and the key are made there, of the row as it is after the change; ``log.append`` makes the same of the row
-that has come back. This can be done where ``has_direct_columns``.
+The log's row is made from a ``WITH`` that is the change: that saves a round trip to the server for each change. The
+server makes key and image of the row after the change; ``log.append`` makes the same from the returned row. This
+needs columns of direct types: see ``is_direct``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.visitors import iterate
 
-from diptych.log import table as log
+from diptych.log import append as log
 from diptych.log.change import Change, CommandContext
-from diptych.log.table import LOG, TOLD
-from diptych.sql.entity import MappedEntity
+from diptych.log.expressions import EXPRESSIONS
+from diptych.log.table import LOG
+from diptych.sql.execute import takes_raw_statements
 from diptych.sql.failures import TransactionConflict
-from diptych.sql.postgres.raw_statements import RawStatement, bound, is_direct
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.postgres.driver import fetch_raw
+from diptych.sql.statements.raw import RawStatement, bound, is_direct
 from diptych.write.statements import (
     Columns,
     ColumnValues,
@@ -30,7 +33,6 @@ from diptych.write.statements import (
     condition_of,
     constants_of,
     equal,
-    has_direct_columns,
     has_sendable_defaults,
     identity_of,
     in_order,
@@ -39,27 +41,29 @@ from diptych.write.statements import (
     parameters_of,
 )
 
+_EXPRESSIONS = EXPRESSIONS["postgresql"]
+
 _NOT_SUPPORTED = "0A000"
 
 _LONGEST_NAME = 63
-"""In bytes: PostgreSQL cuts longer ones, which would be missing in the image."""
+"""Longest name of a column, in bytes: PostgreSQL cuts longer names, which would be missing in the image."""
 
 
 def is_possible(connection: AsyncConnection, entity: MappedEntity) -> bool:
-    """Whether rows of this table can be changed like this."""
-    return connection.dialect.name == "postgresql" and _is_possible(entity) and entity not in _refused
+    """Returns whether rows of this table can be changed together with their rows of the log."""
+    return takes_raw_statements(connection) and _is_possible(entity) and entity not in _refused
 
 
 async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
-    """Adds a row. Raises what its engine does."""
+    """Adds a row. Raises the errors of an engine."""
     given = in_order(entity, _constants(entity, "default") | dict(values))
     arguments = log.metadata_columns(entity, "created", None, context) | numbered(given)
-    *row, position, number, seen = await _fetch_one(
+    *row, position, number, snapshot = await _fetch_one(
         entity, _insertion(entity, tuple(given)), connection, arguments
     )
-    return Change(entity.describe(connection.dialect), None, entity.row(row), position, number, seen)
+    return Change(entity.describe(connection.dialect), None, entity.row(row), position, number, snapshot)
 
 
 async def update(
@@ -69,28 +73,28 @@ async def update(
     values: ColumnValues,
     context: CommandContext,
 ) -> Change:
-    """Changes this row, which is locked. Raises what its engine does."""
+    """Changes this locked row. Raises the errors of an engine."""
     given = in_order(entity, _constants(entity, "onupdate") | dict(values))
     arguments = log.metadata_columns(entity, "updated", before, context) | numbered(given)
     arguments |= named(identity_of(entity, before))
-    *row, position, number, seen = await _fetch_one(
+    *row, position, number, snapshot = await _fetch_one(
         entity, _update(entity, tuple(given)), connection, arguments
     )
-    return Change(entity.describe(connection.dialect), before, entity.row(row), position, number, seen)
+    return Change(entity.describe(connection.dialect), before, entity.row(row), position, number, snapshot)
 
 
 async def delete(
     connection: AsyncConnection, entity: MappedEntity, before: RowValues, context: CommandContext
 ) -> Change:
-    """Deletes this row, which is locked. Raises what its engine does."""
+    """Deletes this locked row. Raises the errors of an engine."""
     arguments = log.metadata_columns(entity, "deleted", before, context) | log.image_columns(entity, before)
     arguments |= named(identity_of(entity, before))
-    told = await _fetch_one(entity, _deletion(entity), connection, arguments)
-    return Change(entity.describe(connection.dialect), before, None, *told)
+    logged = await _fetch_one(entity, _deletion(entity), connection, arguments)
+    return Change(entity.describe(connection.dialect), before, None, *logged)
 
 
 _refused: weakref.WeakSet[MappedEntity] = weakref.WeakSet()
-"""Those whose tables have rules, which PostgreSQL does not follow in a ``WITH``."""
+"""Entities whose tables have rules, which PostgreSQL does not follow in a ``WITH``."""
 
 
 async def _fetch_one(
@@ -100,13 +104,13 @@ async def _fetch_one(
     arguments: Mapping[str, Any],
 ) -> Sequence[Any]:
     try:
-        rows = await statement.fetch_within(connection, arguments)
+        rows = await fetch_raw(connection, statement, arguments)
     except DBAPIError as error:
-        # An altered table is told by the same code: the driver has forgotten its statements, and knows them anew.
+        # An altered table has the same code: the driver has forgotten its statements, and another attempt succeeds.
         is_altered = type(error.orig).__name__ == "InvalidCachedStatementError"
         if getattr(error.orig, "sqlstate", None) == _NOT_SUPPORTED and not is_altered:
             _refused.add(entity)
-            raise TransactionConflict("to be run again, with a statement for each") from error
+            raise TransactionConflict("to be run again, with two statements for each change") from error
         raise
     if not rows:  # a trigger has kept the row as it was
         raise NoResultFound("No row was found when one was required")
@@ -119,7 +123,7 @@ async def _fetch_one(
 def _is_possible(entity: MappedEntity) -> bool:
     names = [len(name.encode()) for name in entity.columns]
     return (
-        has_direct_columns(entity)
+        all(is_direct(column.type) for column in entity.table.columns)
         and not entity.is_finished_by_database
         and has_sendable_defaults(entity)
         and all(is_direct(part.type) for part in _constants_in_defaults(entity))
@@ -141,12 +145,12 @@ def _constants(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> di
 
 @functools.lru_cache(maxsize=1024)
 def _insertion(entity: MappedEntity, given: Columns) -> RawStatement:
-    return _with_picture(entity, sa.insert(entity.table).values(parameters_of(given)))
+    return _with_log_row(entity, sa.insert(entity.table).values(parameters_of(given)))
 
 
 @functools.lru_cache(maxsize=1024)
 def _update(entity: MappedEntity, given: Columns) -> RawStatement:
-    return _with_picture(entity, sa.update(entity.table).where(*_is_it(entity)).values(parameters_of(given)))
+    return _with_log_row(entity, sa.update(entity.table).where(*_is_it(entity)).values(parameters_of(given)))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -156,18 +160,18 @@ def _deletion(entity: MappedEntity) -> RawStatement:
     return RawStatement(sa.select(*_logged(deleted, {}).c))
 
 
-def _with_picture(entity: MappedEntity, change: Any) -> RawStatement:
-    """The change, and the log's row with image and key of the row that it returns."""
+def _with_log_row(entity: MappedEntity, change: Any) -> RawStatement:
+    """Returns the statement of a change and of the log's row, with key and image of the row after the change."""
     returned = (column.label(name) for name, column in entity.columns.items())
     changed = change.returning(*returned).cte("diptych_changed")
-    image = sa.select(*(_pictured(column) for column in changed.c)).cte("diptych_image")
+    image = sa.select(*(_as_in_python(column) for column in changed.c)).cte("diptych_image")
     key = sa.select(*(image.c[name] for name in entity.identifying)).cte("diptych_key")
     logged = _logged(image.join(key, sa.true()), {"image": _json(image), "key": _json(key)})
     return RawStatement(sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true())))
 
 
-def _pictured(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The value as Python has it: the driver takes its first and its last day for PostgreSQL's infinities."""
+def _as_in_python(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Returns the value of Python: the driver turns infinite days into Python's first and last day."""
     if not isinstance(column.type, sa.Date):
         return column
     first, last = (
@@ -182,17 +186,17 @@ def _day(text: str) -> sa.ColumnElement[Any]:
 
 
 def _logged(changed: sa.FromClause, image_columns: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
-    """The log row of the row of ``changed``. Columns that the server does not compute are bound parameters."""
+    """Returns the insert of the log's row for a changed row. Columns not in ``image_columns`` are parameters."""
     values = {
         name: image_columns.get(name, sa.bindparam(name, type_=LOG.c[name].type))
         for name in log.BOUND_COLUMNS
     }
-    values["recorded_at"] = log.RECORDED_AT
-    # ★ The position is drawn for a row that has come out of the change, so while that is locked: the positions of one
-    # row are in the order of its commits.
+    values["recorded_at"] = _EXPRESSIONS.recorded_at
+    # ★ The position is drawn for a row returned by the change, so while that row is locked: the positions of one row
+    # are in the order of its commits.
     rows = sa.select(*values.values()).select_from(changed)
     appended = sa.insert(LOG).from_select(list(values), rows, include_defaults=False)
-    return appended.returning(*TOLD).cte("diptych_logged")
+    return appended.returning(*_EXPRESSIONS.appended).cte("diptych_logged")
 
 
 def _json(row: sa.CTE) -> sa.ColumnElement[str]:

@@ -19,8 +19,8 @@ from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.statements import FENCE_STATEMENTS
 from diptych.log.change import Change, CommandContext
 from diptych.sql.database import Database
-from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict, translated
+from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.transactions import Transaction
 
 R = TypeVar("R")

@@ -11,9 +11,9 @@ from diptych.errors import WiringError
 from diptych.read.compiled import JoinedField
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
-from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.statements.prepared import PreparedSelect
 from diptych.sql.unreadable import fetched_carefully, is_of_a_value
 from diptych.sql.view import View, view_of
 

@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that it is given; Alembic's own entry point."""
+"""Entry point of Alembic: runs the migrations on a given connection."""
 
 from alembic import context
 

@@ -1,36 +1,40 @@
-"""PostgreSQL as the write panel needs it: levels of isolation, settings of its connections, and its errors."""
+"""PostgreSQL as a ``Database``: levels of isolation, settings of the connections, and errors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, RowMapping
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.service import ConfigService
 from diptych.sql.database import Database, Rows, Step, Values, run_steps
-from diptych.sql.postgres.raw_statements import DedicatedReader
+from diptych.sql.postgres.dedicated_reader import DedicatedReader
 from diptych.sql.postgres.transactions import PostgresTransactions
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.statements.prepared import PreparedSelect
 from diptych.sql.transactions import Transactions
+
+_SCHEMA_LOCK = 0x64697074  # "dipt"
+"""Number of the advisory lock held while the tables are prepared."""
 
 _IDENTITY = (
     "SELECT CAST(system_identifier AS text) FROM pg_control_system()",
-    # The timeline, of the present end of the log; the control file tells a new one only at the next checkpoint.
+    # The timeline at the present end of the log; the control file shows a new timeline only at the next checkpoint.
     "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
     "SELECT CAST(oid AS text) FROM pg_database WHERE datname = current_database()",
 )
+"""Selects whose answers together identify the database."""
 
 _KEEPER_SETTINGS = {
-    # A promise that the server forgets in a crash would have commands acknowledged while Redis is still trusted.
+    # After a crash that loses a promise, commands would be acknowledged while Redis is still trusted.
     "synchronous_commit": "on",
-    # An UPDATE that waited for a row's lock judges the row anew; above this level it would fail.
+    # An UPDATE that waited for a row's lock checks the row again; above this level the statement would fail.
     "default_transaction_isolation": "read committed",
-    # A plan made for any cursor takes the log's tail for a third of the log.
+    # A plan made for any cursor would take the tail of the log for a third of the log.
     "plan_cache_mode": "force_custom_plan",
 }
 
@@ -41,62 +45,65 @@ class PostgresDatabase(Database):
     name = "postgresql"
     is_in_process = False
     has_one_writer = False
+    can_notify = True
 
     def __init__(self, url: URL, config: ConfigService) -> None:
         import asyncpg  # noqa: F401
 
         name = url.query.get("application_name")
-        named = {} if name is None else {"application_name": name}
-        url = url.difference_update_query(["application_name"])
-        timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
-        limits = {"timeout": timeout_s, "command_timeout": config.get("DATABASE_STATEMENT_TIMEOUT_MS") / 1000}
-        options = {
-            "pool_size": config.get("DATABASE_POOL_SIZE"),
-            "max_overflow": 0,
-            "pool_timeout": timeout_s,
-            # The connection used last is the next one used, so that idle ones can be closed by the server.
-            "pool_use_lifo": True,
-        }
-        # Under READ COMMITTED a row read before another command's change would be written back over it.
-        self.writer = create_async_engine(
-            url,
-            isolation_level="REPEATABLE READ",
-            connect_args={**limits, "server_settings": named | {"synchronous_commit": "on"}},
-            **options,
-        )
-        self.reader = create_async_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
+        self._url = url.difference_update_query(["application_name"])
+        self._settings = {} if name is None else {"application_name": name}
+        self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        self._statement_timeout_s = config.get("DATABASE_STATEMENT_TIMEOUT_MS") / 1000
+        self._identity = self._adopted = ""
+        self.lease_s = config.get("LEASE_MS") / 1000
+
+        pool_size = config.get("DATABASE_POOL_SIZE")
+        # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
+        self.writer = self._engine("REPEATABLE READ", {"synchronous_commit": "on"}, pool_size=pool_size)
+        self.reader = self._engine(
+            "AUTOCOMMIT",
+            {"default_transaction_read_only": "on"},
+            pool_size=pool_size,
             pool_reset_on_return=None,  # as on SQLite
-            connect_args={**limits, "server_settings": named | {"default_transaction_read_only": "on"}},
-            **options,
         )
-        self.keeper = create_async_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
-            connect_args={**limits, "server_settings": named | _KEEPER_SETTINGS},
-            # Three for statements, one to listen, one for ``dedicated``; and one for each view that is open: a long
-            # pass over one read model must not hold up the others'.
-            **options | {"pool_size": 5, "max_overflow": -1},
-        )
+        # Three connections for statements, one to listen, one for ``dedicated``; and a further one for each open
+        # view: a long pass over a read model must not hold up other passes.
+        self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
         self.dedicated = DedicatedReader(self.keeper)
         self.transactions: Transactions = PostgresTransactions(self.writer)
 
-        self._identity = self._adopted = ""
-        self.lease_s = config.get("LEASE_MS") / 1000
-        for engine in (self.writer, self.reader, self.keeper):
-            sa.event.listen(engine.sync_engine, "connect", self._identify)
-            sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
+    def _engine(
+        self, isolation_level: str, settings: Mapping[str, str], *, max_overflow: int = 0, **options: Any
+    ) -> AsyncEngine:
+        """Returns an engine whose connections have these settings of the server."""
+        engine = create_async_engine(
+            self._url,
+            isolation_level=isolation_level,
+            connect_args={
+                "timeout": self._timeout_s,
+                "command_timeout": self._statement_timeout_s,
+                "server_settings": {**self._settings, **settings},
+            },
+            pool_timeout=self._timeout_s,
+            # The connection used last is used next, so that the server can close idle connections.
+            pool_use_lifo=True,
+            max_overflow=max_overflow,
+            **options,
+        )
+        sa.event.listen(engine.sync_engine, "connect", self._identify)
+        sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
+        return engine
 
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
-        found = await self.dedicated.fetch(select.select, values)
+        found = await self.dedicated.fetch(select, values)
         return await super().read_for_hinge(select, values) if found is None else found
 
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     async def begin_read_committed(self, connection: AsyncConnection) -> None:
-        # At REPEATABLE READ it would not see what was committed while it waited for a lock.
+        # At REPEATABLE READ the transaction would not see changes committed while it waited for a lock.
         await connection.execution_options(isolation_level="READ COMMITTED")
 
     async def write_for_hinge(self, steps: Sequence[Step]) -> RowMapping | None:
@@ -104,6 +111,12 @@ class PostgresDatabase(Database):
             if len(steps) > 1:
                 await self.begin_read_committed(connection)
             return await run_steps(connection, steps)
+
+    async def lock_schema(self, connection: AsyncConnection) -> None:
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
+    async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
+        await connection.execute(sa.text(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE'))
 
     async def close(self) -> None:
         await self.dedicated.close()
@@ -128,17 +141,14 @@ class PostgresDatabase(Database):
         return held  # the server has a clock
 
     def _identify(self, connection: Any, record: Any) -> None:
-        """Asks which database a new connection leads to. That can't change while it is open."""
+        """Asks a new connection for the identity of its database. An open connection's can't change."""
         record.info["identity"] = identity = connection.run_async(_identity_of)
         if self._identity not in ("", identity):
             self.dedicated.expire()
         self._identity = identity
 
     def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:
-        """Has the pool open a new connection in place of one that the server has closed meanwhile (its restart).
-
-        Or of one that leads to another server than the address does now.
-        """
+        """Has the pool replace a connection closed by the server, or to a server no longer at the address."""
         if connection.driver_connection.is_closed() or record.info["identity"] != self.identity:
             raise DisconnectionError
 
@@ -155,7 +165,7 @@ class PostgresDatabase(Database):
         return _sqlstate(error) in ("55P03", "53300", "57014")
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        # The second is of a table that was altered; the driver has forgotten its statements now.
+        # The error of that class is of an altered table; by now the driver has forgotten its statements.
         return _sqlstate(error) in ("40001", "40P01") or (
             type(error.orig).__name__ == "InvalidCachedStatementError"
         )
@@ -182,7 +192,7 @@ async def _answer(driver: Any, question: str) -> str:
     except PostgresError as error:
         if driver.is_closed():
             raise OSError(str(error)) from error
-        return ""  # not for this user, or not in what only speaks like PostgreSQL
+        return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
@@ -190,5 +200,8 @@ def _sqlstate(error: DBAPIError) -> str | None:
 
 
 def _class(error: DBAPIError) -> str:
-    """The first two characters of the SQLSTATE; https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+    """Returns the first two characters of the SQLSTATE.
+
+    https://www.postgresql.org/docs/current/errcodes-appendix.html
+    """
     return (_sqlstate(error) or "")[:2]

@@ -1,4 +1,4 @@
-"""Transactions of units of work on PostgreSQL, begun and ended by the driver itself."""
+"""Transactions of units of work on PostgreSQL, begun and ended through the driver itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from diptych.errors import UnitOfWorkError
-from diptych.sql.postgres.raw_statements import adapter_of, driver_of, engine_errors, text_of
+from diptych.sql.postgres.driver import adapter_of, driver_of, engine_errors
+from diptych.sql.statements.raw import text_of
 from diptych.sql.transactions import Transaction
 
 
 class PostgresTransactions:
-    """Each on a connection of its own, at REPEATABLE READ, with its first and its last word said to the driver."""
+    """Transactions at REPEATABLE READ, each on its own connection; ``BEGIN`` and ``COMMIT`` go past the engine."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -28,21 +29,23 @@ class PostgresTransactions:
         return _Pooled(connection)
 
     def record_duration(self, kind: Hashable, seconds: float) -> None:
-        """Nobody waits for another one."""
+        """Does nothing: no transaction waits for any other."""
 
     async def settle(self) -> None:
-        """Each has given it back when it was over."""
+        """Does nothing: each transaction releases its connection at its end."""
 
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 _COMMIT = "COMMIT"
 
 _NO_ROWS = "SELECT 0"
-"""Answer to a select that has found no row."""
+"""Command tag of a select that found no row."""
 
-# Said, without an error, to the commit of a transaction that has failed. No unit of work comes here with one; it is
-# looked at all the same, where it can be seen.
 _ROLLED_BACK = "ROLLBACK"
+"""Command tag, without an error, of the commit of a failed transaction.
+
+No unit of work commits a failed transaction; the tag is checked all the same, where it can be seen.
+"""
 
 
 class _Pooled:
@@ -52,10 +55,11 @@ class _Pooled:
         self._has_begun = False
 
     async def connection(self) -> AsyncConnection:
-        # Begun by its first statement: a handler may do other things before, and now() is when it begins.
+        # The transaction begins at its first statement: a handler may do other things before, and its now() is the
+        # time of its beginning.
         if not self._has_begun:
             self._has_begun = True  # a BEGIN that is cut off may have arrived
-            # The engine is told that there are no transactions: else it would begin one, too.
+            # The engine takes the connection for one without transactions: else it would begin a transaction, too.
             self._adapter.autocommit = True
             await self._say(_BEGIN)
         return self._connection
@@ -78,13 +82,13 @@ class _Pooled:
         return said == _NO_ROWS
 
     async def roll_back(self, *, has_seen: bool = True) -> bool:
-        # A connection that is already broken has nothing to roll back; the error that broke it is on its way.
+        # A broken connection has nothing to roll back, and its error is on its way.
         with contextlib.suppress(DBAPIError, OSError):
             try:
                 if self._has_begun:
                     await self._say("ROLLBACK")
             except BaseException:
-                # What it has begun must not be there for whom it is given to next.
+                # The next user of the connection must not find this transaction.
                 await self._connection.invalidate()
                 raise
             finally:
@@ -100,6 +104,6 @@ class _Pooled:
 
 @functools.lru_cache(maxsize=16)
 def _commit_and_find(select: sa.Select[Any]) -> str:
-    # ★ In a statement after the commit, which has a snapshot of its own: a lease that was promised just before the
-    # commit would not be seen in the transaction's.
+    # ★ In a statement after the commit, which has a snapshot of its own: the transaction's snapshot would not show a
+    # lease promised just before the commit.
     return f"{_COMMIT}; {text_of(select)}"

@@ -1,8 +1,9 @@
-"""SQL's clock where SQL has none: SQLite's is that of the process that asks, and two processes may differ.
+"""SQL's clock for SQLite, where SQL has none: SQLite's time is that of the process, and processes may differ.
 
-★ By a clock that is ahead a process finds leases over that others still trust, and is acknowledged too early. So the
-clock is the machine's monotonic one, which all its processes share and nobody sets; WAL keeps them on one machine. An
-offset that the database holds makes it seconds of the epoch, about, as processes of earlier versions write them.
+★ A process whose clock is ahead would find leases over that other processes still trust, and would acknowledge its
+commands too early. So the clock is the machine's monotonic clock, which all its processes share and nobody sets; WAL
+keeps them on one machine. An offset stored in the database turns its time into seconds of the epoch, approximately,
+as processes of earlier versions write them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 NAME = "diptych_now"
+"""Name of the clock as a function of SQL."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OFFSETS = Path("/proc/self/timens_offsets")
 
 
 def machine() -> str | None:
-    """Whose monotonic clock it is: another text after each start of the machine. None where that can't be told."""
+    """Returns the identity of the monotonic clock, new at each start of the machine; None if unknown."""
     try:
         boot = _BOOT.read_text().strip()
     except OSError:
@@ -28,7 +30,7 @@ def machine() -> str | None:
 
 
 def _namespace() -> str:
-    """A container may have a monotonic clock of its own."""
+    """Returns the offset of a container's own monotonic clock, as text; empty without an offset."""
     try:
         lines = _OFFSETS.read_text().splitlines()
     except OSError:
@@ -38,7 +40,7 @@ def _namespace() -> str:
 
 
 class MachineClock:
-    """The clock of one process. ``machine`` is None where a clock can't be shared: then it is the wall clock."""
+    """The clock of a process. ``machine`` is None where no clock can be shared: then the wall clock is used."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class MachineClock:
         self._offset: float | None = None
 
     def text(self, held: str) -> str:
-        """What the database is to hold: ``held``, what it does, if that is of this machine; else a new one."""
+        """Returns the text to be stored in the database: ``held``, the stored text, if made on this machine."""
         if self.now(held) is not None:
             return held
         if self._machine is None:
@@ -61,7 +63,7 @@ class MachineClock:
         return f"{self._machine} {self._wall() - self._monotonic()!r}"
 
     def now(self, text: str | None) -> float | None:
-        """Seconds of the epoch, about; None if the text is of another machine, or of a start before this one."""
+        """Returns seconds of the epoch, approximately; None for the text of a different machine or earlier start."""
         if text != self._text:
             self._text, self._offset = text, self._offset_of(text or "")
         if self._offset is not None:
@@ -69,7 +71,7 @@ class MachineClock:
         return self._wall() if self._machine is None and text == "wall" else None
 
     def register(self, connection: Any) -> None:
-        """Lets the connection's statements ask for it."""
+        """Makes the clock a function of SQL on this connection."""
         connection.create_function(NAME, 1, self.now)
 
     def _offset_of(self, text: str) -> float | None:

@@ -1,7 +1,7 @@
-"""SQLite's writing connection: statements that take microseconds run in the event loop, all others in a thread.
+"""SQLite's writing connection: statements of microseconds run in the event loop, all other statements in a thread.
 
-Handing a call to a thread and its result back costs more than most statements do, and much more while the loop is
-busy. What may wait, for a lock or for the disk, and what may take long never runs in the loop.
+Handing a call to a thread and its result back costs more than most statements, and much more while the loop is busy.
+A call that may wait for a lock or the disk, or may take long, never runs in the loop.
 """
 
 from __future__ import annotations
@@ -12,32 +12,31 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from diptych.sql.compiled import CompiledStatement
 from diptych.sql.sqlite.inline_reads import BUDGET_S
 from diptych.sql.sqlite.schema import Schema
 
 T = TypeVar("T")
 
 _CHECK_EVERY = 1_000
-"""How many instructions of SQLite's machine lie between two looks at the clock."""
+"""Number of instructions of SQLite's machine between two checks of the clock."""
 
 
 class SqliteConnection:
-    """A connection as SQLAlchemy's asynchronous dialect uses it (PEP 249, in a greenlet).
+    """A connection for SQLAlchemy's asynchronous dialect (PEP 249, in a greenlet).
 
-    ``connect`` opens SQLite's own, which must not insist on one thread. Everything runs in a thread of this
-    connection's, but for what is done ``in_the_loop``.
+    ``connect`` opens SQLite's own connection, which must admit several threads. Calls run in a thread of this
+    connection, except inside ``in_the_loop``. ``schema`` is the database's, as of the begin of the transaction.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
@@ -76,7 +75,7 @@ class SqliteConnection:
             self._thread.end()
 
     def terminate(self) -> None:
-        """Closes it also where nothing can be awaited: when it was forgotten."""
+        """Closes the connection, even where nothing can be awaited, as after it was forgotten."""
         if in_greenlet():
             self.close()
         else:
@@ -85,7 +84,7 @@ class SqliteConnection:
 
     @contextlib.contextmanager
     def in_the_loop(self) -> Iterator[None]:
-        """Inside it, statements run where they are called. To be left before anything is awaited."""
+        """Inside the block, statements run in the event loop. The block must not await anything."""
         self._in_loop = True
         try:
             yield
@@ -94,7 +93,7 @@ class SqliteConnection:
 
     @contextlib.contextmanager
     def within_budget(self) -> Iterator[None]:
-        """Inside it, a select that takes long is interrupted. (A change would be with its whole transaction.)"""
+        """Inside the block, a long select is interrupted. (A change would be undone with its transaction.)"""
         self._deadline = time.perf_counter() + BUDGET_S
         self._connection.set_progress_handler(self._is_late, _CHECK_EVERY)
         try:
@@ -104,7 +103,7 @@ class SqliteConnection:
 
     @contextlib.contextmanager
     def without_waiting(self) -> Iterator[None]:
-        """Inside it, a statement fails that would have to wait for another process's lock."""
+        """Inside the block, a statement fails instead of waiting for a lock of a different process."""
         (timeout_ms,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
         self._connection.execute("PRAGMA busy_timeout=0")
         try:
@@ -112,35 +111,26 @@ class SqliteConnection:
         finally:
             self._connection.execute(f"PRAGMA busy_timeout={timeout_ms}")
 
-    def execute_here(self, statement: str) -> None:
-        """Runs a statement that touches no data in the loop."""
-        with _as_of_the_driver(statement):
-            self._connection.execute(statement)
-
-    def fetch_here(self, statement: CompiledStatement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Runs a statement that takes microseconds in the loop. Returns its rows; raises what an engine does."""
-        try:
-            parameters = statement.parameters(values)
-        except Exception as error:  # a column's type refused a value
-            raise StatementError(str(error), statement.text, None, error) from error
-        with _as_of_the_driver(statement.text):
-            cursor = self._connection.execute(statement.text, parameters)
+    def fetch_here(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        """Executes a statement of microseconds in the loop and returns its rows. Raises the errors of an engine."""
+        with _engine_errors(statement):
+            cursor = self._connection.execute(statement, parameters)
             try:
-                return statement.loaded(cursor.fetchall())
+                return cursor.fetchall()
             finally:
                 cursor.close()
 
-    def look_at_schema(self) -> None:
-        """Takes note of what has changed in it; to be called when a transaction has begun."""
-        with _as_of_the_driver("PRAGMA schema_version"):
-            self.schema.look_at(self._connection)
+    def refresh_schema(self) -> None:
+        """Reads a changed schema; to be called when a transaction has begun."""
+        with _engine_errors("PRAGMA schema_version"):
+            self.schema.refresh(self._connection)
 
     def _commit(self) -> None:
         try:
             self._connection.commit()
         except sqlite3.Error:
-            # SQLite keeps the transaction open, with the write lock (a deferred constraint could still be met). To
-            # SQLAlchemy it is over.
+            # SQLite keeps the transaction open, with the write lock (a deferred constraint could still be met), while
+            # SQLAlchemy takes the transaction for ended.
             self._connection.rollback()
             raise
 
@@ -154,7 +144,7 @@ class SqliteConnection:
 
 
 class SqliteCursor:
-    """A cursor that has fetched all its rows when it has executed. ``call`` runs what may take long."""
+    """A cursor with all rows fetched at once. ``call`` runs a function with room for its duration."""
 
     arraysize = 1
 
@@ -193,12 +183,12 @@ class SqliteCursor:
         return rows
 
     def close(self) -> None:
-        # SQLite's own is at its end. If it is not (its caller was cancelled), the thread is still at it, and the loop
-        # would wait for it here.
+        # SQLite's own cursor has ended. If not (the caller was cancelled), the thread is still using that cursor, and
+        # closing it here would make the loop wait for the thread.
         self._rows.clear()
 
     async def _async_soft_close(self) -> None:
-        """SQLAlchemy's word for closing the cursor and keeping its rows; it has come to its end already."""
+        """Called by SQLAlchemy to close the cursor but keep its rows: all are fetched, so nothing is to be done."""
 
     def _execute(self, statement: str, parameters: Sequence[Any]) -> deque[Any]:
         self._cursor.execute(statement, parameters)
@@ -206,11 +196,11 @@ class SqliteCursor:
 
 
 class _Thread:
-    """Runs calls one after the other. A call whose caller was cancelled is run to its end."""
+    """A thread for calls in their order. A call whose caller was cancelled is run to its end."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        # A daemon: it may be waiting for another process's lock when this one is to end.
+        # A daemon: the thread may be waiting for a lock of a different process when this process ends.
         threading.Thread(target=self._work, name="diptych-sqlite-writer", daemon=True).start()
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -228,22 +218,22 @@ class _Thread:
         return await done
 
     def put(self, call: Callable[[], object]) -> None:
-        """Has it called, without hearing of it."""
+        """Has a function called in the thread; its result is dropped."""
         self._calls.put(call)
 
     def end(self) -> None:
-        """Once the calls that were put are done."""
+        """Ends the thread after the calls put so far."""
         self._calls.put(None)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            with contextlib.suppress(Exception):  # the loop is closed, or nobody is to hear of it
+            with contextlib.suppress(Exception):  # the loop is closed, or the result is dropped
                 call()
-            del call  # with what it holds, and not only when the next one comes
+            del call  # and the objects that the call refers to, before the next call comes
 
 
 def _succeed(done: asyncio.Future[T], result: T) -> None:
-    if not done.done():  # else its caller was cancelled
+    if not done.done():  # else the caller was cancelled
         done.set_result(result)
 
 
@@ -253,8 +243,8 @@ def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def _as_of_the_driver(statement: str) -> Iterator[None]:
-    """Inside it, errors of ``sqlite3`` are raised as SQLAlchemy raises them."""
+def _engine_errors(statement: str) -> Iterator[None]:
+    """Inside the block, errors of ``sqlite3`` are raised in an engine's form."""
     try:
         yield
     except sqlite3.IntegrityError as error:
@@ -264,6 +254,6 @@ def _as_of_the_driver(statement: str) -> Iterator[None]:
 
 
 def sqlite_under(connection: AsyncConnection) -> SqliteConnection | None:
-    """SQLite's writing connection, if this is on it."""
+    """Returns SQLite's writing connection under an engine's; None if there is any other."""
     driver = cast(sa.Connection, connection.sync_connection).connection.dbapi_connection
     return driver if isinstance(driver, SqliteConnection) else None

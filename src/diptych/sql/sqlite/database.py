@@ -1,4 +1,4 @@
-"""SQLite as the write panel needs it: who writes and who reads, write-ahead logging, locks, and its errors."""
+"""SQLite as a ``Database``: its connections, write-ahead logging, locks and errors."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from diptych.aio.shielded import shielded
 from diptych.config.service import ConfigService
 from diptych.errors import DatabaseBusyError
 from diptych.sql.database import Database, Rows, Step, Values, run_steps
-from diptych.sql.prepared import PreparedSelect
 from diptych.sql.sqlite.clock import MachineClock, machine
 from diptych.sql.sqlite.connection import SqliteConnection
 from diptych.sql.sqlite.file import DatabaseFile
 from diptych.sql.sqlite.inline_reads import InlineConnection
 from diptych.sql.sqlite.transactions import SqliteTransactions, Undone
 from diptych.sql.sqlite.types import give_back_what_was_stored
+from diptych.sql.statements.prepared import PreparedSelect
 from diptych.sql.transactions import Transactions
 
 _POLL_S = 0.02
+"""Interval between two attempts to switch a file to WAL, in seconds."""
+
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class SqliteDatabase(Database):
-    """An SQLite file in WAL mode. Readers don't wait for the writer; writers queue, here and in the file."""
+    """An SQLite file in WAL mode. Readers don't wait for the writer; writers queue, here and at the file."""
 
     name = "sqlite"
     is_in_process = True
     has_one_writer = True
+    can_notify = False
 
     def __init__(self, url: URL, config: ConfigService) -> None:
         import aiosqlite  # noqa: F401
@@ -49,14 +52,14 @@ class SqliteDatabase(Database):
         self._synchronous = config.get("SQLITE_SYNCHRONOUS")
         timeout_s = self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
         options = {"connect_args": {"timeout": timeout_s}, "pool_timeout": timeout_s, "max_overflow": 0}
-        # One writing connection a process: a second could only wait in the file for the first.
+        # A single writing connection for the process: a second could only wait for the first.
         limits = {"pool_timeout": timeout_s, "max_overflow": 0}
         self.writer = create_async_engine(url, pool_size=1, creator=self._connect_writer, **limits)
-        # Reading has no transactions, and nothing to roll back when a connection is given back.
+        # Reading has no transactions, so there is nothing to roll back when a connection is released.
         self.reader = create_async_engine(
             url, pool_size=config.get("DATABASE_POOL_SIZE"), pool_reset_on_return=None, **options
         )
-        # And one for each view that is open: a long pass over one read model must not hold up the others'.
+        # A further connection for each open view: a long pass over a read model must not hold up other passes.
         self.keeper = create_async_engine(url, pool_size=2, **options | {"max_overflow": -1})
         self.write_lock = PriorityLock(timeout_s)
         self.transactions: Transactions = SqliteTransactions(self.writer, self.write_lock, timeout_s)
@@ -73,7 +76,7 @@ class SqliteDatabase(Database):
         sa.event.listen(self.writer.sync_engine, "connect", self._prepare_writer)
         sa.event.listen(self.reader.sync_engine, "connect", self._prepare_reader)
         sa.event.listen(self.keeper.sync_engine, "connect", self._prepare_reader)
-        # A write that began by reading could not go on if another wrote meanwhile (SQLITE_BUSY at once, no
+        # A transaction that reads first could not write if any other wrote meanwhile (SQLITE_BUSY at once, without
         # waiting): so every unit of work takes the write lock at its beginning.
         sa.event.listen(self.writer.sync_engine, "begin", self._begin_immediate)
         sa.event.listen(self.writer.sync_engine, "invalidate", _release_lock)
@@ -83,7 +86,7 @@ class SqliteDatabase(Database):
 
     def _connect_writer(self) -> SqliteConnection:
         (file,), options = self.writer.dialect.create_connect_args(self.writer.url)
-        # Without an isolation level: sqlite3 would begin transactions of its own, too late.
+        # Without an isolation level: sqlite3 would begin transactions itself, too late.
         options.update(timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
         return SqliteConnection(partial(sqlite3.connect, file, **options))
 
@@ -94,8 +97,8 @@ class SqliteDatabase(Database):
     def _begin_immediate(self, connection: sa.Connection) -> None:
         """Waits for other processes' writers in the event loop, never in SQLite.
 
-        ★ SQLite keeps the connection to itself while it waits in a thread. A cursor of it that is dropped in the loop
-        meanwhile would stop the loop; and with it, in tests, the very writer that is waited for.
+        ★ SQLite locks the connection while it waits in a thread. A cursor of this connection, dropped in the loop
+        meanwhile, would stop the loop, and in tests with the loop the very writer that SQLite waits for.
         """
         sqlite: SqliteConnection = connection.connection.dbapi_connection  # type: ignore[assignment]
         deadline = time.monotonic() + self._timeout_s
@@ -107,7 +110,7 @@ class SqliteDatabase(Database):
             except DBAPIError as error:
                 if _sqlite_code(error) not in _BUSY or time.monotonic() >= deadline:
                     raise
-            # Short, and never in step: another process that writes without a pause leaves only moments in between.
+            # Short and irregular: a process that writes without a pause leaves only moments in between.
             await_only(asyncio.sleep(random.uniform(0.001, 0.004)))  # noqa: S311
 
     def _prepare_reader(self, connection: Any, _record: object) -> None:
@@ -125,7 +128,7 @@ class SqliteDatabase(Database):
         await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
 
     async def begin_read_committed(self, connection: AsyncConnection) -> None:
-        """Nothing to do: nobody else writes meanwhile."""
+        """Does nothing: nobody else writes meanwhile."""
 
     @contextlib.asynccontextmanager
     async def turn_to_write(self, *, first: bool = False) -> AsyncIterator[None]:
@@ -140,12 +143,18 @@ class SqliteDatabase(Database):
 
     async def write_for_hinge(self, steps: Sequence[Step]) -> RowMapping | None:
         async with self.turn_to_write(first=True):
-            # SQLite's connection, cut off while it is being opened, would be closed by nobody.
+            # A connection cut off while SQLite opens it would never be closed.
             return await shielded(self._write(steps))
 
     async def _write(self, steps: Sequence[Step]) -> RowMapping | None:
         async with self.writer.connect() as connection:
             return await run_steps(connection, steps)
+
+    async def lock_schema(self, connection: AsyncConnection) -> None:
+        """Does nothing: the transaction has the write lock."""
+
+    async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
+        """Does nothing: the transaction has the write lock."""
 
     async def close(self) -> None:
         if self.inline is not None:
@@ -178,7 +187,7 @@ class SqliteDatabase(Database):
         record.info["identity"] = self.identity
 
     def _refuse_replaced(self, _connection: object, record: Any, _proxy: object) -> None:
-        """Has the pool open the file that is there now, in place of one that was taken away."""
+        """Has the pool open a new connection if the file at the path was replaced."""
         if record.info["identity"] != self.identity:
             raise DisconnectionError
 
@@ -190,7 +199,7 @@ class SqliteDatabase(Database):
         return _sqlite_code(error) in _BUSY
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        return isinstance(error.orig, Undone)  # writers are one after the other
+        return isinstance(error.orig, Undone)  # writers never run at the same time
 
     def is_misfit(self, error: DBAPIError) -> bool:
         return _sqlite_code(error) in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
@@ -207,7 +216,7 @@ class SqliteDatabase(Database):
 
 
 def _path_of(connection: Any) -> str:
-    """ "" if it is in memory."""
+    """Returns the path of the database file; "" if the database is in memory."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA database_list")
     path = next((str(file or "") for _, name, file in cursor.fetchall() if name == "main"), "")
@@ -223,7 +232,7 @@ def _pragmas(connection: Any, *pragmas: str) -> None:
 
 
 def _switch_to_wal(connection: Any, timeout_s: float) -> None:
-    """SQLite waits for other writers, but not here: two processes that start at once on a new file meet."""
+    """Switches the file to WAL, and waits where SQLite does not: for a process starting on the same new file."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -237,8 +246,10 @@ def _switch_to_wal(connection: Any, timeout_s: float) -> None:
 
 
 def _release_lock(connection: Any, _record: object, _error: object) -> None:
-    """Before a connection is closed whose statement was cancelled: SQLite leaves the closing of one that has an
-    unfinished statement for later, and until that is garbage it would keep the write lock.
+    """Rolls back a connection about to be closed because its statement was cancelled.
+
+    SQLite postpones the closing of a connection with an unfinished statement, and would keep the write lock until the
+    statement is garbage.
     """
     with contextlib.suppress(Exception):
         connection.rollback()
@@ -249,7 +260,7 @@ def _sqlite_code(error: DBAPIError) -> int | None:
 
 
 def _code_of(error: BaseException) -> int | None:
-    """The primary result code; the extended ones have it in their low byte."""
+    """Returns the primary result code: the low byte of an extended code."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         code = getattr(error.__cause__, "sqlite_errorcode", None)

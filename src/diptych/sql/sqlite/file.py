@@ -1,4 +1,4 @@
-"""Which file an SQLite database is: one that was copied elsewhere, or put in the place of another, is another one."""
+"""Identity of an SQLite file: a copy, or a file put in the place of the former, is a different database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OPEN_FILES = Path("/dev/fd")
 
 
 class DatabaseFile:
-    """The file at a path, looked at again and again, since it may be replaced while connections to it are open."""
+    """The file at a path, checked at each use: the file may be replaced while connections are open."""
 
     def __init__(self) -> None:
         self._path = ""
@@ -19,26 +19,29 @@ class DatabaseFile:
         self.last = "memory"
 
     def opened(self, path: str) -> None:
-        """A connection was opened to this path; "" if the database is in memory."""
+        """Notes the path of an opened connection; "" if the database is in memory."""
         self._path = path
 
     def identity(self) -> str:
-        """Of the file that is there now, which is then ``last``.
+        """Returns the identity of the file at the path now, also kept as ``last``.
 
-        Raises ``OSError`` if none is, or if it is not safe to open it.
+        Raises ``OSError`` if there is no file, or opening the file is not safe.
         """
         if self._path:
             found = os.stat(self._path)  # noqa: PTH116 - with each transaction: a Path takes longer
             if (found.st_dev, found.st_ino) != self._seen:
                 if self._seen is not None:
                     self._refuse_mispaired()
-                # The number of the file may be that of another one on another file system.
+                # A file on a different file system may have the same number.
                 self.last = f"file {found.st_ino} on {os.statvfs(self._path).f_fsid:x}"
                 self._seen = found.st_dev, found.st_ino
         return self.last
 
     def _refuse_mispaired(self) -> None:
-        """★ SQLite would write what the former file's log holds into the new file, and so destroy it."""
+        """Raises ``OSError`` if the write-ahead log at the path is still the former file's.
+
+        ★ SQLite would write the content of the former file's log into the new file, and so destroy the new file.
+        """
         log = Path(f"{self._path}-wal")
         with contextlib.suppress(FileNotFoundError):
             there = log.stat()
@@ -50,7 +53,7 @@ class DatabaseFile:
 
 
 def _open_files() -> Iterator[tuple[int, int]]:
-    """Those that this process has open, as far as the system tells."""
+    """Yields device and number of each file open in this process, as far as the system tells."""
     with contextlib.suppress(OSError):
         for number in os.listdir(_OPEN_FILES):  # noqa: PTH208 - of numbers, not of paths
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Short reads of an SQLite file in the event loop's own thread, on a connection that is held open for them."""
+"""Short reads of an SQLite file in the event loop's own thread, on a connection kept open for this."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from diptych.sql.compiled import CompiledStatement
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.statements.compiled import CompiledStatement
+from diptych.sql.statements.prepared import PreparedSelect
 
 BUDGET_S = 0.002
-"""How much of the processor a read may take from the event loop. In all it may last for twice as long: what is beside
-it is the disk, or other programs of a busy machine, for which the read is not to blame."""
+"""Longest time of the processor that a read may take from the event loop, in seconds. Altogether the read may last
+twice as long: the rest goes to the disk, or to other programs of a busy machine."""
 
 _CHECK_EVERY = 1_000
-"""How many instructions of SQLite's machine lie between two looks at the clocks: some 50 µs. A look-up needs 30."""
+"""Number of instructions of SQLite's machine between two checks of the clocks: some 50 µs. A look-up needs 30."""
 
 _WAITS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""Result codes of a read that would have to wait for a lock."""
 
 
 class InlineConnection:
-    """A reading connection in the event loop's thread, on which nothing ever waits.
+    """A reading connection in the event loop's thread, never waiting for anything.
 
-    A look-up in SQLite takes microseconds; the way to a thread and back takes many times that. A read that takes
-    more than ``budget_s``, or would have to wait for a lock, is given up: ``fetch`` returns None, and the caller
-    asks in a thread, where it may take its time. So is one that fails: there the failure is told as ever.
+    A look-up in SQLite takes microseconds, the way to a thread and back many times as long. A read that takes more
+    than ``budget_s`` seconds, or would have to wait for a lock, is given up: ``fetch`` returns None, and the caller
+    reads in a thread, where time does not matter. A read that fails is given up too: in the thread its error is
+    raised.
 
-    ``prepare`` is given the connection when it was opened. ``identity`` tells which file is there now.
+    ``prepare`` is called with each opened connection. ``identity`` returns the identity of the file at the path now.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class InlineConnection:
         self._connection: sqlite3.Connection | None = None
 
     def fetch(self, short: PreparedSelect, values: Mapping[str, Any]) -> Sequence[Sequence[Any]] | None:
-        """The rows, of everything that was committed before this call; None if they are to be asked for elsewhere."""
+        """Returns the rows, of everything committed before this call; None if a thread has to read."""
         if not short.may_run():
             return None
         try:
@@ -64,38 +66,39 @@ class InlineConnection:
                 if self._has_worked_enough():
                     short.mark_slow()
             elif code not in _WAITS:
-                self.close()  # the next one is opened anew: this one may be what is broken
+                self.close()  # the next read opens a new connection: this one may be broken
             return None
-        except Exception:  # a column's type refused a value: told as ever, from the thread
+        except Exception:  # a column's type refused a value: raised again in the thread
             return None
         short.mark_fast()
         return rows
 
     def close(self) -> None:
-        """Safe to call twice; the next ``fetch`` opens it again."""
+        """Closes the connection until the next ``fetch``. Safe to call twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Refused where another thread has opened it, as its loop did; then it ends as garbage.
+            # Refused if the connection was opened in a different thread; then it is closed as garbage.
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
     def _read(self, compiled: CompiledStatement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         parameters = compiled.parameters(values)
         if self._identity is not None and self._identity() != self._opened:
-            self.close()  # another file is in its place now
+            self.close()  # the file was replaced
         self._deadline = time.perf_counter() + 2 * self._budget_s
         self._work_until = None
         cursor = (self._connection or self._open()).cursor()
         try:
             rows = cursor.execute(compiled.text, parameters).fetchall()
         finally:
-            # ★ Whatever happened, the statement has ended. One that has not keeps its snapshot, and every later read
-            # of this connection would be of that same snapshot: it would not see what was committed since.
+            # A statement that has not ended would keep its snapshot for later reads of the connection. None is left:
+            # sqlite3 itself ends a statement that SQLite interrupts, after any other error the connection is
+            # replaced, and a cursor ends with its last reference. Closing it here only says so.
             cursor.close()
         return compiled.loaded(rows)
 
     def _open(self) -> sqlite3.Connection:
-        # Without a time-out, for nothing may wait here, and without transactions of the driver's own.
+        # No time-out, for nothing may wait here, and no transactions begun by the driver.
         connection = sqlite3.connect(self._file, timeout=0, isolation_level=None)
         connection.execute("PRAGMA query_only=ON").close()
         if self._prepare is not None:
@@ -107,9 +110,9 @@ class InlineConnection:
         return connection
 
     def _is_late(self) -> bool:
-        """Asked by SQLite while it works: whether to give up."""
+        """Returns whether the read has to be interrupted; called by SQLite during the read."""
         if self._work_until is None:
-            # The clock of the thread is slow to read: it is not asked before the read turns out to be no look-up.
+            # The clock of the thread is slow to read: not needed before the read turns out to be no look-up.
             self._work_until = time.thread_time() + self._budget_s
             return False
         return self._has_worked_enough() or time.perf_counter() > self._deadline

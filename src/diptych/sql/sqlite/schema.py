@@ -1,4 +1,4 @@
-"""What SQLite's schema tells about how long a change of one row may take, and how it may end."""
+"""Facts in SQLite's schema about the duration and the end of a change of a row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ SELECT count(*) FROM sqlite_master WHERE sql LIKE '%DEFERRED%' OR sql LIKE '%ROL
 
 
 class Schema:
-    """The tables where a change of one row may be many, and whether transactions can be shared.
+    """The tables where changing a row may change many, and whether commands can share a transaction.
 
-    They can't where the failure of one command could be that of all: where constraints are checked at the commit
-    (``DEFERRED``), or undo the whole transaction (``ON CONFLICT ROLLBACK``, ``RAISE(ROLLBACK, …)``).
+    ``has_shared_ends``: a failure of one command could fail all commands in its transaction, because constraints are
+    checked at the commit (``DEFERRED``) or undo the whole transaction (``ON CONFLICT ROLLBACK``, ``RAISE(ROLLBACK,
+    …)``). Then transactions are not shared.
     """
 
     def __init__(self) -> None:
@@ -28,8 +29,8 @@ class Schema:
         self._triggered: frozenset[str] = frozenset()
         self._referenced: frozenset[str] = frozenset()
 
-    def look_at(self, connection: sqlite3.Connection) -> None:
-        """Reads it if it has changed since the last time."""
+    def refresh(self, connection: sqlite3.Connection) -> None:
+        """Reads the schema, unless unchanged since the last call."""
         (version,) = connection.execute("PRAGMA schema_version").fetchone()
         if version == self._version:
             return
@@ -39,10 +40,10 @@ class Schema:
         self._version = version
 
     def is_quick(self, kind: Literal["insert", "change"], table: str) -> bool:
-        """Whether inserting a row, or changing or deleting it, does no more than that.
+        """Returns whether inserting (or changing or deleting) a row does nothing else besides.
 
-        Triggers may do anything. For a row that others refer to, these are looked for, perhaps without an index, and
-        perhaps changed too.
+        Triggers may do anything. Where rows refer to the changed row by a foreign key, SQLite searches for them,
+        perhaps without an index, and may change them too.
         """
         name = table.lower()
         if self._version is None or name in self._triggered:

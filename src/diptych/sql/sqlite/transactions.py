@@ -1,8 +1,8 @@
-"""SQLite's one writer: commands one after the other, and those that wait at the same time in one transaction.
+"""SQLite's single writer: commands run in their order; commands waiting at the same time share a transaction.
 
-What a change costs is its commit, which waits for the disk. So a command that is over leaves the transaction open if
-another one waits already that is known to be quick. Each is in it under a savepoint of its own, so that one that
-fails takes nobody with it; and each is over when the one commit is.
+Most of a change's time is its commit, which waits for the disk. So a finished command leaves the transaction open if
+a command known to be quick is waiting already. Each command has a savepoint of its own, so that a failure undoes no
+other command, and each is told its outcome after the common commit.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ from diptych.errors import DatabaseBusyError
 from diptych.sql.sqlite.connection import SqliteConnection, sqlite_under
 
 _QUICK_S = 0.01
-_QUICK_RUNS = 8
-"""How many commands of a kind must have been quick, one after the other, before the next one may join others.
+"""Longest time of a quick command, in seconds."""
 
-Those that are over wait for it, and its handler is the application's code: it may wait for anything.
+_QUICK_RUNS = 8
+"""Number of quick commands of a kind in succession, before the next command of the kind may join a transaction.
+
+The finished commands wait for a command that joins, whose handler is the application's code and may wait for
+anything.
 """
 
 _MOST = 64
-"""How many commands share a commit at most."""
+"""Greatest number of commands in a transaction."""
 
 
 class Undone(sqlite3.OperationalError):
-    """All of a transaction was undone by SQLite at the error of another command in it."""
+    """Raised when SQLite undid a whole transaction because of an error of a different command in the transaction."""
 
 
 class SqliteTransactions:
-    """Runs the transactions of a process one after the other, each in one of its ``write_lock`` to write.
+    """The transactions of a process, in their order, each under the ``write_lock``.
 
-    One that can't begin within ``timeout_s`` because of other commands is given up with ``DatabaseBusyError``.
+    A command that can't begin within ``timeout_s`` because of other commands fails with ``DatabaseBusyError``.
     """
 
     def __init__(self, engine: AsyncEngine, write_lock: PriorityLock, timeout_s: float) -> None:
@@ -76,7 +79,7 @@ class SqliteTransactions:
             await asyncio.wait([self._runner])
 
     def _give_up(self, member: _Member) -> None:
-        if member in self._waiting:  # not when it waits for the file: SQLite tells that
+        if member in self._waiting:  # not if it waits for the file, where SQLite gives up
             member.refuse(
                 DatabaseBusyError(
                     "other commands held SQLite's only writer for longer than DATABASE_TIMEOUT_MS"
@@ -85,22 +88,22 @@ class SqliteTransactions:
 
     async def _run(self) -> None:
         while self._next() is not None:
-            with contextlib.suppress(TimeoutError):  # those who wait give up one by one
+            with contextlib.suppress(TimeoutError):  # waiting commands give up one by one
                 async with self._write_lock.take():
                     if self._next() is not None:
                         await self._share(self._waiting.popleft())
-            # Those who were told go on before the next one locks the file: should this process be stopped just when
-            # they bring their changes to Redis, the others could not even renew a lease.
+            # The commands that have ended go on before the next command locks the file: should this process be
+            # stopped while they bring their changes to Redis, other processes could not even renew a lease.
             await asyncio.sleep(0)
 
     def _next(self) -> _Member | None:
-        """The one that waits for longest; those that have given up are dropped."""
+        """Returns the command waiting for longest, if any; drops commands given up."""
         while self._waiting and self._waiting[0].admitted.done():
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
 
     async def _share(self, first: _Member) -> None:
-        """One transaction: of the first one, and of others as long as they can join."""
+        """Runs a transaction of the first command, and of further commands able to join."""
         try:
             opened = await self._open()
         except Exception as error:
@@ -117,8 +120,8 @@ class SqliteTransactions:
             if not isinstance(raised, Exception):
                 raise
         finally:
-            # Given back before the rest: it is the only one that writes, and what is told may take its time.
-            # If it is broken it has nothing to roll back, and the error that broke it is on its way.
+            # The connection is released first: no other connection writes, and the commands that are told their
+            # outcome may take long. A broken connection has nothing to roll back, and its error is on its way.
             with contextlib.suppress(DBAPIError, OSError):
                 await opened.connection.close()
             for member in members:
@@ -130,19 +133,19 @@ class SqliteTransactions:
         try:
             await connection.begin()
             sqlite = cast(SqliteConnection, sqlite_under(connection))
-            sqlite.look_at_schema()
+            sqlite.refresh_schema()
         except BaseException:
             await connection.close()
             raise
         return _Opened(connection, sqlite)
 
     async def _let_in(self, opened: _Opened, first: _Member, members: list[_Member]) -> None:
-        """One after the other, as long as there is another one that can join those before it."""
+        """Lets in the first command, then each further command able to join, and waits for the end of each."""
         member: _Member | None = first
         while member is not None:
             joins = member.has_joined = bool(members)
             if joins:
-                opened.sqlite.execute_here("SAVEPOINT command")
+                opened.sqlite.fetch_here("SAVEPOINT command")
             if member.let_in(opened.connection):
                 members.append(member)
                 await member.over
@@ -150,19 +153,19 @@ class SqliteTransactions:
                 raise OperationalError(None, None, Undone())
             if joins:
                 if not member.stays:
-                    # In the thread: there may be much to undo.
+                    # In the thread, since there may be much to undo.
                     await opened.connection.exec_driver_sql("ROLLBACK TO command")
-                    # ★ Else it is told with the others: its error may rest on what they have changed, and whoever
-                    # heard it before their commit would not find that.
+                    # ★ Else it is told together with the commands before it: its error may rest on their changes, and
+                    # a caller that got the error before their commit would not find these changes.
                     if not member.rests_on_others:
                         member.tell(None)
-                opened.sqlite.execute_here("RELEASE command")
+                opened.sqlite.fetch_here("RELEASE command")
             elif not member.stays:
-                return  # what it has changed goes with the transaction
+                return  # its changes are undone with the transaction
             member = self._joining(opened, len(members))
 
     def _joining(self, opened: _Opened, number: int) -> _Member | None:
-        # Keepers go first: while they wait they hold up the commands of every process.
+        # Keepers go first: a keeper that waits holds up the commands of every process.
         if number >= _MOST or self._write_lock.is_wanted_first or opened.sqlite.schema.has_shared_ends:
             return None
         following = self._next()
@@ -177,7 +180,7 @@ class _Opened(NamedTuple):
 
 
 class _Member:
-    """A command's part of a transaction: a ``Transaction``, as its unit of work sees it."""
+    """A command's part of a shared transaction: the ``Transaction`` of its unit of work."""
 
     _connection: AsyncConnection
 
@@ -197,7 +200,7 @@ class _Member:
         error = await self._told
         if error is not None:
             raise error
-        return False  # where the fence is in this process, it is no way to look at it
+        return False  # reading the fence takes no way to a server here
 
     async def roll_back(self, *, has_seen: bool = True) -> bool:
         self.rests_on_others = self.has_joined and has_seen
@@ -205,7 +208,7 @@ class _Member:
         return await self._told is None or not self.rests_on_others
 
     def let_in(self, connection: AsyncConnection) -> bool:
-        """False if it has given up meanwhile."""
+        """Lets the command begin; returns False if the command has given up meanwhile."""
         if self.admitted.done():
             return False
         self._connection = connection
@@ -217,12 +220,12 @@ class _Member:
             self.admitted.set_exception(error)
 
     def withdraw(self) -> None:
-        """Its caller was cancelled, perhaps in the moment in which it was let in."""
+        """Leaves the transaction, for a cancelled caller, if the command was let in at the same moment."""
         if not self.admitted.cancelled() and self.admitted.exception() is None:
             self._leave(stays=False)
 
     def tell(self, error: BaseException | None) -> None:
-        """What has come of the transaction. Only the first time counts."""
+        """Tells the command the outcome of the transaction. Only the first call counts."""
         if not self._told.done():
             self._told.set_result(error)
 

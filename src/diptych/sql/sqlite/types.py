@@ -1,7 +1,7 @@
-"""Types whose values SQLite would give back otherwise than they were stored.
+"""Column types whose values SQLite alone would not give back as stored.
 
-What it can't give back as it was is refused with ``Unstorable`` before it is stored, also what a default has made.
-What is in the file already, because another program has stored it, is read as it is.
+A value that can't be given back exactly is refused with ``Unstorable`` before it is stored, a default's value too.
+A value that some other program has put into the file is read as it is.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Processor = Callable[[Any], Any] | None
 
 
 class Unstorable(ValueError):
-    """A value that SQLite would change; the text says what it must be, and not what it was."""
+    """Raised for a value changed by SQLite. The text states the requirement, without the value."""
 
 
 def give_back_what_was_stored(dialect: sa.Dialect) -> None:
-    """Has an engine's dialect store and load these types like PostgreSQL does."""
+    """Has an engine's dialect store and load these types as PostgreSQL does."""
     dialect.colspecs = {
         **dialect.colspecs,
         sa.Float: _Float,
@@ -39,7 +39,7 @@ def give_back_what_was_stored(dialect: sa.Dialect) -> None:
 
 
 def check_storable(column_type: sa.types.TypeEngine[Any], value: Any) -> None:
-    """Raises ``Unstorable`` for a value of this type that SQLite can't hold exactly."""
+    """Raises ``Unstorable`` if SQLite can't hold this value of this type exactly."""
     if isinstance(value, decimal.Decimal) and isinstance(column_type, sa.Numeric):
         if not isinstance(column_type, sa.Float):
             _check_decimal(value, _places(column_type))
@@ -48,10 +48,7 @@ def check_storable(column_type: sa.types.TypeEngine[Any], value: Any) -> None:
 
 
 class _Float(sa.Float[Any]):
-    """SQLite gives 1.0 as 1 where it is returned by the statement that stores it, and as 1.0 ever after.
-
-    It stores null in place of NaN.
-    """
+    """Floating-point numbers: SQLite returns 1.0 as 1 from the statement storing 1.0, and stores NaN as null."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
         def store(value: Any) -> Any:
@@ -67,7 +64,7 @@ class _Float(sa.Float[Any]):
 
 
 class _Numeric(sa.Numeric[Any]):
-    """SQLite has no exact numbers with decimal places: it stores the nearest binary one."""
+    """Decimal numbers: SQLite stores the nearest binary number, so only exact values are admitted."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
         if not self.asdecimal:
@@ -90,7 +87,7 @@ class _Numeric(sa.Numeric[Any]):
 
 
 def _places(column_type: sa.Numeric[Any]) -> int:
-    """How many decimal places the values have that are read."""
+    """Returns the number of decimal places of loaded values."""
     return int(column_type._effective_decimal_return_scale)
 
 
@@ -108,7 +105,7 @@ def _check_decimal(value: decimal.Decimal, places: int) -> None:
 
 
 class _DateTime(sqlite.DATETIME):
-    """SQLite keeps no time zone: a point in time is stored, and given back, in UTC."""
+    """Points in time, stored and given back in UTC: SQLite keeps no time zone."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
         store: Processor = super().bind_processor(dialect)
@@ -129,14 +126,14 @@ class _DateTime(sqlite.DATETIME):
         return None if load is None else (lambda value: None if value is None else self._zoned(load(value)))
 
     def _zoned(self, value: datetime.datetime) -> datetime.datetime:
-        """Another program may have stored an offset: PostgreSQL heeds it where there is a zone, else drops it."""
+        """Applies an offset stored by some other program, as PostgreSQL does; without a zone, drops the offset."""
         if not self.timezone:
             return value.replace(tzinfo=None)
         return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
 
 
 class _Time(sqlite.TIME):
-    """A time of day with a zone keeps its offset, which SQLAlchemy would drop."""
+    """Times of day: the offset is kept, while SQLAlchemy alone would drop it."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
         store: Processor = super().bind_processor(dialect)  # type: ignore[no-untyped-call]
@@ -165,7 +162,7 @@ def _check_zone(value: datetime.datetime | datetime.time, zoned: bool) -> None:
 
 
 class _Json(sqlite.JSON):
-    """To SQLite a column of JSON is one of numbers: a document that is a single number becomes one of its own."""
+    """JSON: in SQLite's numeric column, a single number as the document is converted to a number of SQLite."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Any:
         store: Any = super().bind_processor(dialect)  # type: ignore[no-untyped-call]
@@ -186,7 +183,7 @@ class _Json(sqlite.JSON):
 
 
 def _check_json(value: Any) -> None:
-    """Only a number alone is converted; one within a list or an object is a part of the text."""
+    """Raises ``Unstorable`` for a single number rounded by SQLite; numbers inside a list or object are text."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     with contextlib.closing(sqlite3.connect(":memory:")) as sqlite_itself:

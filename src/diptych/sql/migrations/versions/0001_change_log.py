@@ -9,7 +9,7 @@ down_revision = None
 
 
 class _TransactionId(UserDefinedType[str]):
-    """PostgreSQL's 64-bit transaction id, which never wraps around."""
+    """PostgreSQL's 64-bit transaction id; never wraps around."""
 
     cache_ok = True
 

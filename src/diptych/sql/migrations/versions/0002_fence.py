@@ -1,4 +1,4 @@
-"""The fence, and what passes over the change log need."""
+"""The fence, and columns for passes over the change log."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which database the log was written in, and by which clock."""
+"""The history of the log: its database and its clock."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What the database itself has as the columns of a table, which need not be what the mapping says."""
+"""The real columns of a table in the database, which need not be those of the mapping."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class RealColumn(NamedTuple):
-    """A column as it is.
+    """A column as the database has it.
 
-    ``kind`` is its type: on PostgreSQL the name of a built-in one, that a domain is over, or ``enum``; empty for any
-    other. On SQLite, its affinity. ``loose_collation`` names the collation, if it finds texts equal that differ.
+    ``kind`` is its type: on PostgreSQL the name of a built-in type (for a domain, of the type below it), ``enum``, or
+    empty for any other type; on SQLite the affinity. ``loose_collation`` names the collation, if different texts are
+    equal in it.
     """
 
     type_name: str
@@ -25,13 +26,13 @@ class RealColumn(NamedTuple):
 
 
 async def real_columns(connection: AsyncConnection, table: sa.Table) -> Mapping[str, RealColumn]:
-    """The columns of this table by name; none if there is no such table."""
+    """Returns the columns of this table by name; none if there is no such table."""
     if connection.dialect.name == "postgresql":
         return await _of_postgresql(connection, table)
     return await _of_sqlite(connection, table)
 
 
-# A domain has the collation that its column has, and the equality of what it is over.
+# A domain has the collation of its column, and the equality of the type below it.
 _POSTGRESQL = sa.text("""
     WITH RECURSIVE found (name, type_name, collation_id, type_id) AS (
         SELECT attname, format_type(atttypid, atttypmod), attcollation, atttypid FROM pg_attribute
@@ -93,7 +94,7 @@ def _affinity(declared: str) -> str:
 
 
 async def _loose_collation(connection: AsyncConnection, table: sa.Table, name: str) -> str:
-    """SQLite tells nobody a column's collation, but applies it to whatever stands in the column's place."""
+    """Finds out a column's collation: SQLite does not tell, but applies the collation in comparisons."""
     column = sa.table(table.name, sa.column(name), schema=table.schema).c[name].label("value")
     nothing = sa.select(column).where(sa.false())
     given = sa.union_all(nothing, sa.select(sa.literal("a"))).subquery()

@@ -1,7 +1,7 @@
-"""Which writes of a mapped class ``ORMService`` refuses, because it would drop what the mapping asks for.
+"""Writes of mapped classes refused by ``ORMService``, because they would drop a request of the mapping.
 
-It has no session: nothing of what the ORM does in a flush happens by itself. What is done in its place is in
-`written.py`; docs/reference/mappings.md lists all of it.
+``ORMService`` has no session, so nothing that the ORM does in a flush happens by itself. `written.py` has the
+replacements; docs/reference/mappings.md lists everything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAST: dict[Operation, str] = {"create": "created", "update": "updated", "delete
 
 
 class Refusal(NamedTuple):
-    """A write that is refused, why, and what to do about it; with ``fields``, only where one of them is changed."""
+    """A refused write, with the reason and the remedy; with ``fields``, refused only if any of these changes."""
 
     operation: Operation
     reason: str
@@ -37,7 +37,7 @@ class Refusal(NamedTuple):
 
 
 def check_write(mapper: Mapper[Any], operation: Operation, fields: Collection[str] = ()) -> None:
-    """Raises ``WiringError`` if this write is refused, of a mapping whose relationships have been configured."""
+    """Raises ``WiringError`` if this write is refused. The mapping's relationships have to be configured."""
     found = _refusals(mapper, operation)
     if not found:
         return
@@ -51,7 +51,7 @@ def check_write(mapper: Mapper[Any], operation: Operation, fields: Collection[st
 
 
 def warn_of_refusals(mapper: Mapper[Any]) -> None:
-    """Tells the log which writes are refused."""
+    """Logs the refused writes."""
     for operation in _LISTENERS:
         for _, reason, fields in _refusals(mapper, operation):
             what = f", if its {' or '.join(sorted(fields))} changes" if fields else ""
@@ -60,18 +60,18 @@ def warn_of_refusals(mapper: Mapper[Any]) -> None:
 
 
 def is_made_by_database(column: sa.Column[Any]) -> bool:
-    """Whether each update gives the column another value, without being told one."""
+    """Returns whether each update gives the column a new value by itself."""
     return column.onupdate is not None or column.system or is_fetched(column)
 
 
 def is_fetched(column: sa.Column[Any]) -> bool:
-    """Whether the mapping says no more than that the database makes the value, as by a trigger."""
+    """Returns whether the mapping leaves the value to the database, as to a trigger."""
     is_changed = column.server_onupdate is not None and column.computed is None
     return is_changed or type(column.server_default) is sa.FetchedValue
 
 
 def _refusals(mapper: Mapper[Any], operation: Operation) -> Sequence[Refusal]:
-    # Listeners come and go; all else is as it was declared.
+    # Listeners come and go; everything else stays as declared.
     dispatch, (before, after) = mapper.dispatch, _LISTENERS[operation]
     if getattr(dispatch, before) or getattr(dispatch, after):
         return [*_of_listeners(mapper, operation), *_of_declaration(mapper, operation)]
@@ -134,12 +134,12 @@ def _of_delete(one: RelationshipProperty[Any]) -> Iterator[Refusal]:
 
 
 def _is_left_to_database(one: RelationshipProperty[Any], wanted: str) -> bool:
-    """Whether the database does what the ORM would, or refuses aloud, or the mapping does not ask for more."""
+    """Returns whether the database does the work of the ORM, or raises an error, or the mapping asks for nothing."""
     if one.passive_deletes == "all":
         return True
     keys = _keys_of(one)
     if not all(keys):
-        return False  # the rows would refer to one that is no more, and nobody would hear of it
+        return False  # the rows would silently keep a reference to a deleted row
     actions = {(key.constraint.ondelete if key.constraint is not None else None) for key in keys if key}
     return bool(one.passive_deletes) or {(action or "NO ACTION").upper() for action in actions} <= {
         *("NO ACTION", "RESTRICT", wanted)
@@ -147,7 +147,7 @@ def _is_left_to_database(one: RelationshipProperty[Any], wanted: str) -> bool:
 
 
 def _of_key(mapper: Mapper[Any], one: RelationshipProperty[Any]) -> Iterator[Refusal]:
-    """The ORM carries a changed key to the rows that refer to it, if the database is not said to do it."""
+    """Yields refusals of changed keys: the ORM carries these to referring rows unless the database does."""
     if one.passive_updates or one.direction is RelationshipDirection.MANYTOONE or all(_keys_of(one)):
         return
     fields = frozenset(mapper.get_property_by_column(local).key for local, _ in one.synchronize_pairs)
@@ -160,7 +160,7 @@ def _of_key(mapper: Mapper[Any], one: RelationshipProperty[Any]) -> Iterator[Ref
 
 
 def _keys_of(one: RelationshipProperty[Any]) -> list[sa.ForeignKey | None]:
-    """For each column by which other rows refer to this class, its foreign key, if there is one."""
+    """Returns the foreign key, or None, of each column referring to this class."""
     return [
         next((key for key in remote.foreign_keys if key.column is local), None)
         for local, remote in one.synchronize_pairs

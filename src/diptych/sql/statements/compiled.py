@@ -1,7 +1,6 @@
-"""Statements as SQLite's driver takes them, with the conversions of their types, as an engine has them.
+"""Statements compiled for SQLite's driver, with the bind and result processors of their types.
 
-What an engine does beside for each statement (its context, its cursor, its result) takes several times as long as
-SQLite itself.
+An engine also makes a context, a cursor and a result for each execution, in several times the time of SQLite itself.
 """
 
 from __future__ import annotations
@@ -10,10 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import StatementError
 
 
 class CompiledStatement:
-    """A statement whose rows have columns of these ``types``. ``names`` are those of an insert without values."""
+    """The text of a statement, with the processors of its parameters and columns.
+
+    ``types`` are those of the columns in its rows; ``names`` the columns of an insert without values.
+    """
 
     def __init__(
         self,
@@ -33,12 +36,18 @@ class CompiledStatement:
         self._loads = [(i, load) for i, load in enumerate(loads) if load is not None]
 
     def parameters(self, values: Mapping[str, Any]) -> list[Any]:
-        """These values, and those that it has itself, as SQLite stores them and in the text's order."""
+        """Returns these values and the statement's constants in the order of the text, as SQLite stores them.
+
+        Raises ``StatementError``, as an engine does, if a column's type refuses a value.
+        """
         found = ((values.get(name, own), store) for name, own, store in self._stores)
-        return [value if store is None else store(value) for value, store in found]
+        try:
+            return [value if store is None else store(value) for value, store in found]
+        except Exception as error:
+            raise StatementError(str(error), self.text, None, error) from error
 
     def loaded(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """The rows with Python's values."""
+        """Returns rows of the driver with an engine's values for their types."""
         if not self._loads:
             return rows
         loaded = []

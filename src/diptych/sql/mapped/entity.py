@@ -1,30 +1,30 @@
-"""Mapped classes, read once: their columns, the conversion of values to them, and rows made into instances."""
+"""Mapped classes, each read once: columns, conversion of values to them, and rows made into instances."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
-from diptych.sql.comparison import difference, has_code_point_order
 from diptych.sql.description import Column, Entity
-from diptych.sql.mapping import is_fetched, warn_of_refusals
-from diptych.sql.real_columns import RealColumn, real_columns
-from diptych.sql.values import ColumnValues, python_type_of, stored_texts
-
-M = TypeVar("M")
+from diptych.sql.mapped.column_types import python_type_of, stored_texts
+from diptych.sql.mapped.column_values import ColumnValues
+from diptych.sql.mapped.comparison import difference, has_code_point_order, in_code_points
+from diptych.sql.mapped.real_columns import RealColumn, real_columns
+from diptych.sql.mapped.refusals import is_fetched
+from diptych.sql.mapped.unique import in_unique, primary_key_of, unique_alone
 
 
 class MappedEntity:
     """A mapped class with its table, in a database of this name.
 
-    Raises ``WiringError`` for mappings that the change log can't follow.
+    Raises ``WiringError`` for a mapping that the change log can't follow.
     """
 
     def __init__(self, model: type, mapper: Mapper[Any], database: str) -> None:
@@ -41,12 +41,12 @@ class MappedEntity:
         names = {column: key for key, column in attributes.items()}
         self.table: sa.Table = mapper.local_table  # type: ignore[assignment]
         self.full_name = str(self.table.fullname)
-        # In the table's order, since rows are read and logged in it.
+        # In the table's order, in which rows are read and logged.
         self.columns = {names[column]: column for column in self.table.columns if column in names}
-        self.primary_key = tuple(names[column] for column in _primary_key_of(mapper, self.table))
-        self.unique_columns = tuple(_unique_alone(self.table, self.columns))
-        self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
-        # Triggers that run after the statement are not in what it returns: such a row is read again.
+        self.primary_key = tuple(names[column] for column in primary_key_of(mapper, self.table))
+        self.unique_columns = tuple(unique_alone(self.table, self.columns))
+        self.identifying = tuple(dict.fromkeys((*self.primary_key, *in_unique(self.table, names))))
+        # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
@@ -54,27 +54,32 @@ class MappedEntity:
         self._values = {name: ColumnValues(column, database) for name, column in self.columns.items()}
 
     async def look_at_table(self, connection: AsyncConnection) -> None:
-        """Reads what the database has as the table's columns, for ``describe`` and the order of lists."""
+        """Reads the table's real columns from the database, for ``describe`` and the order of lists."""
         self._real = await real_columns(connection, self.table)
         self._described.clear()
 
     def has_code_point_order(self, name: str, dialect: sa.Dialect) -> bool:
-        """Whether the database orders this column by code point without being told."""
+        """Returns whether the database orders this column by code point by itself."""
         column = self.columns[name]
         return has_code_point_order(column, dialect, self._real.get(column.name))
 
+    def in_code_points(self, name: str, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
+        """Returns the column ordered as in Redis. An unchanged column keeps the use of its index."""
+        column = self.columns[name]
+        return in_code_points(column, dialect, self._real.get(column.name))
+
     @functools.cached_property
     def is_checked_late(self) -> bool:
-        """Whether a constraint of the table may look at what others have committed as late as at the commit.
+        """True if a constraint of the table may check, at the commit, rows committed meanwhile.
 
-        PostgreSQL's foreign keys don't: a transaction that is REPEATABLE READ checks them in its own snapshot.
+        PostgreSQL's foreign keys don't: a transaction at REPEATABLE READ checks them in its own snapshot.
         """
         constraints = (c for c in self.table.constraints if not isinstance(c, sa.ForeignKeyConstraint))
         return any(constraint.deferrable for constraint in constraints)
 
     @functools.cached_property
     def related_tables(self) -> frozenset[str]:
-        """The tables that a statement on this one may depend on: itself, and those that foreign keys join to it."""
+        """The tables that a statement on this table may depend on: itself, and all joined to it by foreign keys."""
         referring = {
             table.fullname
             for table in self.table.metadata.tables.values()
@@ -83,7 +88,7 @@ class MappedEntity:
         return frozenset({self.full_name, *referring, *map(_target_of, self.table.foreign_keys)})
 
     def describe(self, dialect: sa.Dialect) -> Entity:
-        """The columns as the other rooms see them."""
+        """Returns the description of the class for the other rooms."""
         if dialect.name not in self._described:
             self._described[dialect.name] = Entity(
                 model=self.model,
@@ -120,9 +125,10 @@ class MappedEntity:
             raise UnknownColumnError(self.name, [str(name) for name in unknown], list(self.columns))
 
     def convert(self, values: Mapping[str, Any], *, complete: bool = False) -> dict[sa.Column[Any], Any]:
-        """The values in their columns' types, ``complete`` if they are to be all that a new row needs.
+        """Returns the values in their columns' types.
 
-        Raises ``UnknownColumnError``, and ``InvalidValueError`` that names every misfit.
+        With ``complete`` a value that a new row needs must not be missing. Raises ``UnknownColumnError``, and an
+        ``InvalidValueError`` that names every misfit.
         """
         self.check_names(values)
         faults: list[Fault] = []
@@ -141,9 +147,9 @@ class MappedEntity:
         return converted
 
     def convert_lookup(self, values: Mapping[str, Any]) -> dict[sa.Column[Any], Any] | None:
-        """Values that are looked for, in their columns' types; None if no row can hold one of them.
+        """Returns values to look for, in their columns' types; None if no row can hold all of them.
 
-        Raises ``InvalidValueError`` for a value of another type, ``UnknownColumnError``.
+        Raises ``InvalidValueError`` for a value of a wrong type, ``UnknownColumnError``.
         """
         self.check_names(values)
         converted: dict[sa.Column[Any], Any] = {}
@@ -156,22 +162,22 @@ class MappedEntity:
         return converted if all(held) else None
 
     def holds(self, name: str, value: Any) -> bool:
-        """Whether the column can hold this value; PostgreSQL fails on a look-up of one that it can't."""
+        """Returns whether the column can hold this value; if not, a look-up would fail on PostgreSQL."""
         return self._values[name].holds(value)
 
     def named(self, values: Mapping[sa.Column[Any], Any]) -> dict[str, Any]:
-        """Values of columns, by attribute name."""
+        """Returns values of columns by attribute name."""
         return {self._names[column]: value for column, value in values.items()}
 
     def row(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Values in the order of ``columns``, by attribute name."""
+        """Returns values, given in the order of ``columns``, by attribute name."""
         return dict(zip(self.columns, values, strict=True))
 
     def from_log(self, image: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of an image of the change log, or of a key in it, that are exactly what a select gives.
+        """Returns the values, in an image or key of the change log, that are exactly those of a select.
 
-        Those that are not (``Column.logged``), that this class does not have, or that have a value which it can't
-        have (another version of the application has written it) are left out: they are to be read again.
+        Left out, and to be read again, are columns not exact in JSON (``Column.logged``), columns unknown to this
+        class, and values impossible for it (written by a different version of the application).
         """
         found: dict[str, Any] = {}
         for name, value in image.items():
@@ -182,10 +188,9 @@ class MappedEntity:
         return found
 
     def instance(self, row: Mapping[str, Any]) -> Any:
-        """A detached instance of the mapped class with these loaded values.
+        """Returns a detached instance of the mapped class with these loaded values.
 
-        Made without a session: nothing that is done to it is ever written by itself, so no change can go past
-        the change log.
+        There is no session: a change of the instance is never written by itself, past the change log.
         """
         manager = self.mapper.class_manager
         instance = manager.new_instance()
@@ -204,80 +209,9 @@ class MappedEntity:
             raise WiringError([f"{self.name} is mapped to a query: map it to a table"])
 
 
-class EntityRegistry:
-    """Finds the ``MappedEntity`` of a model, made at its first use."""
-
-    def __init__(self) -> None:
-        self._entities: dict[type, MappedEntity] = {}
-        self._warned: set[Mapper[Any]] = set()
-        self._database = ""
-
-    def opened(self, database: str) -> None:
-        """Has the entities judge values by what this database can hold."""
-        self._database = database
-        self._entities.clear()
-
-    def of(self, model: type) -> MappedEntity:
-        """Raises ``WiringError`` for what is not a mapped class."""
-        entity = self._entities.get(model)
-        if entity is None:
-            mapper: object = sa.inspect(model, raiseerr=False)
-            if not isinstance(mapper, Mapper):
-                raise WiringError(
-                    [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
-                )
-            entity = self._entities[model] = MappedEntity(model, mapper, self._database)
-            self._warn_of(mapper)
-        return entity
-
-    def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
-        """Tells the log, once of each, which writes are refused."""
-        configure_mappers()
-        for mapper in mappers:
-            self._warn_of(mapper)
-
-    def _warn_of(self, mapper: Mapper[Any]) -> None:
-        if mapper not in self._warned:
-            self._warned.add(mapper)
-            warn_of_refusals(mapper)
-
-    def by_table(self, name: str) -> MappedEntity | None:
-        """The one of this table, among those used so far."""
-        return next((entity for entity in self._entities.values() if entity.full_name == name), None)
-
-
 def _target_of(key: sa.ForeignKey) -> str:
     return key.target_fullname.rpartition(".")[0]
 
 
 def _refers_to(key: sa.ForeignKey, table: sa.Table) -> bool:
     return _target_of(key) == table.fullname
-
-
-def _primary_key_of(mapper: Mapper[Any], table: sa.Table) -> Sequence[sa.Column[Any]]:
-    """The table's, in its order, unless the mapping names another (``__mapper_args__ = {"primary_key": …}``)."""
-    own = tuple(table.primary_key.columns)
-    return own if set(own) == set(mapper.primary_key) else mapper.primary_key  # type: ignore[return-value]
-
-
-def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:
-    """Attributes whose column alone can't hold the same value twice; deferrable and partial ones don't count."""
-    singles = {frozenset(table.primary_key.columns)}
-    for constraint in table.constraints:
-        if isinstance(constraint, sa.UniqueConstraint) and not constraint.deferrable:
-            singles.add(frozenset(constraint.columns))
-    for index in table.indexes:
-        if index.unique and not any(index.dialect_kwargs.get(f"{d}_where") is not None for d in _DIALECTS):
-            singles.add(frozenset(c for c in index.columns))
-    return (name for name, column in columns.items() if frozenset([column]) in singles)
-
-
-_DIALECTS = ("postgresql", "sqlite")
-
-
-def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[str]:
-    """Attributes that take part in any unique constraint or index: what other rows may not have too."""
-    unique = [c for c in table.constraints if isinstance(c, sa.UniqueConstraint)]
-    taken = {column for constraint in unique for column in constraint.columns}
-    taken |= {column for index in table.indexes if index.unique for column in index.columns}
-    return (names[column] for column in table.columns if column in taken and column in names)

@@ -1,0 +1,184 @@
+"""Conversion of values to the types of their columns, and refusal of values that don't fit.
+
+Every database has to judge alike: a value that SQLite would swallow and PostgreSQL refuse, or the reverse, or that
+would fail deep inside a driver, is refused here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import functools
+import json
+import math
+import uuid
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from diptych.messages.wording import worded
+from diptych.sql.mapped.column_types import bounded, is_logged, is_uuid_text, python_type_of, with_zone
+from diptych.sql.sqlite.types import check_storable
+
+_NOT_UNICODE = "must be well-formed Unicode, without lone surrogates"
+
+
+class ColumnValues:
+    """The values of a column, in a database of this name. Each misfit is a ``ValueError("must …")``."""
+
+    def __init__(self, column: sa.Column[Any], database: str = "") -> None:
+        self.python_type = python_type_of(column.type)
+        self.logged = is_logged(column.type)
+        self._column = column
+        self._is_sqlite = database == "sqlite"
+        self._type = with_zone(self.python_type, column.type)
+        self._bounded_type = bounded(self._type, column.type)
+        # A whole number may be too long to be written at all, and has to be checked; a UUID as text has many forms.
+        self.has_one_form = self.python_type is not int and not is_uuid_text(column.type)
+
+    @functools.cached_property
+    def is_required(self) -> bool:
+        """True if a new row must be given a value, because there is no other source."""
+        column = self._column
+        given_elsewhere = (column.default, column.server_default, column.computed, column.identity)
+        return (
+            not column.nullable
+            and all(source is None for source in given_elsewhere)
+            and column.table.autoincrement_column is not column
+        )
+
+    def convert(self, value: Any) -> Any:
+        """Returns the value to be stored, in the column's type."""
+        if self._column.computed is not None:
+            raise ValueError("is computed by the database")
+        return self._fitting(value)
+
+    def _fitting(self, value: Any, *, of_any_length: bool = False) -> Any:
+        _refuse_expression(value)
+        if value is None:
+            if not self._column.nullable and not self._column.primary_key:
+                raise ValueError("must not be null")
+            return None
+        if isinstance(self._column.type, sa.JSON):
+            fitting = _check_json(value)
+        else:
+            target = self._type if of_any_length else self._bounded_type
+            fitting = self._check(self._converted(value, target))
+        if self._is_sqlite:
+            check_storable(self._column.type, fitting)
+        return fitting
+
+    def _converted(self, value: Any, target: Any) -> Any:
+        if is_uuid_text(self._column.type):
+            # ★ SQLite compares its letters, PostgreSQL the number: in a single form the text is the same everywhere.
+            return str(_convert(value, uuid.UUID))
+        return _convert(value, target)
+
+    def convert_lookup(self, value: Any) -> Any:
+        """Returns a value to look for, in the column's type; the column need not be able to hold the value."""
+        _refuse_expression(value)
+        if isinstance(self._column.type, sa.JSON):
+            raise ValueError("can't be looked up by: it holds JSON")
+        return None if value is None else self._converted(value, self._type)
+
+    def fit(self, value: Any) -> Any:
+        """Returns a value to look for, in the form that the column holds. Raises ``ValueError`` if it can't.
+
+        PostgreSQL would fail on such a look-up. On SQLite, which does not enforce the length of a text, some other
+        program may have written a longer text than the column is declared for.
+        """
+        if value is None:
+            raise ValueError("must not be null")
+        return self._fitting(value, of_any_length=self._is_sqlite and isinstance(value, str))
+
+    def holds(self, value: Any) -> bool:
+        """Returns whether the column can hold a value."""
+        try:
+            self._fitting(value)
+        except ValueError:
+            return False
+        return True
+
+    def from_log(self, value: Any) -> Any:
+        """Returns the column's value for a value of the change log's JSON. To be called only if ``logged``.
+
+        Raises ``ValueError`` for a value that the column can't have: a different version of the application wrote it.
+        """
+        if value is None or isinstance(self._column.type, sa.JSON):
+            return value
+        if self.python_type is float and isinstance(value, str):
+            return float(value)  # an infinity or NaN, which JSON can't express
+        return msgspec.convert(value, self.python_type)
+
+    def _check(self, value: Any) -> Any:
+        if isinstance(value, str):
+            _check_unicode(value)
+            if "\x00" in value:
+                raise ValueError("must not contain the character U+0000")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValueError("must be a finite number")
+            if not isinstance(self._column.type, sa.Float):
+                # More digits would be rounded by the database.
+                _check_digits(decimal.Decimal(repr(value)), self._column.type)
+        elif isinstance(value, decimal.Decimal):
+            _check_digits(value, self._column.type)
+        elif isinstance(value, datetime.datetime) and value.tzinfo is not None:
+            _check_range(value)
+        return value
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(_NOT_UNICODE) from None
+
+
+def _convert(value: Any, target: Any) -> Any:
+    if target is None:
+        return value
+    try:
+        return msgspec.convert(value, target, strict=False)
+    except UnicodeEncodeError:
+        raise ValueError(_NOT_UNICODE) from None
+    except msgspec.ValidationError as error:
+        raise ValueError(worded(error)) from None
+
+
+def _refuse_expression(value: Any) -> None:
+    # Mapped attributes (Book.title) are expressions too, and would name a column of the statement.
+    if isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__"):
+        raise ValueError("must be a value, not an SQL expression")
+
+
+def _check_json(value: Any) -> Any:
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be what JSON can express") from None
+    _check_unicode(text)
+    if "\\u0000" in text:
+        raise ValueError("must not contain the character U+0000")
+    return value
+
+
+def _check_range(value: datetime.datetime) -> None:
+    try:
+        value.astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError("must be in the years 1 to 9999 of UTC") from None
+
+
+def _check_digits(value: decimal.Decimal, column_type: sa.types.TypeEngine[Any]) -> None:
+    if not value.is_finite():
+        raise ValueError("must be a finite number")
+    precision, scale = getattr(column_type, "precision", None), getattr(column_type, "scale", None) or 0
+    if precision is None:
+        return
+    exponent = value.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and -exponent > scale:
+        raise ValueError(f"must have at most {scale} decimal places")
+    if value and value.adjusted() >= precision - scale:
+        raise ValueError(f"must have at most {precision - scale} digits before the decimal point")
