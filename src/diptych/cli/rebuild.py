@@ -78,7 +78,7 @@ def _chosen(diptych: Diptych, name: str) -> type[ReadModel[Any]]:
         close = difflib.get_close_matches(name, models, n=1)
         hint = f'; did you mean "{close[0]}"?' if close else f": there are {', '.join(models) or 'none'}"
         raise TargetError(f'there is no read model "{name}"{hint}')
-    if diptych.config.get("REDIS_URL") is None:
+    if diptych.config.settings.redis_url is None:
         raise ConfigurationError("REDIS_URL", "is not set: SQL answers, and there is nothing to rebuild")
     return models[name]
 

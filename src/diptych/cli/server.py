@@ -199,7 +199,7 @@ def _redis(choice: str | None) -> Iterator[dict[str, str]]:
 @contextmanager
 def _workers(number: int | None) -> Iterator[int]:
     """Yields how many there are to be, having told them. The settings are read with the Redis that was chosen."""
-    number = number or int(ConfigService().get("WORKERS"))
+    number = number or ConfigService().settings.workers
     with _environment({"DIPTYCH_WORKERS": str(number)}):
         yield number
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL, RowMapping
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from diptych.config.service import ConfigService
+from diptych.config.settings import Settings
 from diptych.sql.database import Database, Rows, Step, Values, run_steps
 from diptych.sql.postgres.raw_statements import DedicatedReader
 from diptych.sql.postgres.transactions import PostgresTransactions
@@ -42,16 +42,16 @@ class PostgresDatabase(Database):
     is_in_process = False
     has_one_writer = False
 
-    def __init__(self, url: URL, config: ConfigService) -> None:
+    def __init__(self, url: URL, settings: Settings) -> None:
         import asyncpg  # noqa: F401
 
         name = url.query.get("application_name")
         named = {} if name is None else {"application_name": name}
         url = url.difference_update_query(["application_name"])
-        timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
-        limits = {"timeout": timeout_s, "command_timeout": config.get("DATABASE_STATEMENT_TIMEOUT_MS") / 1000}
+        timeout_s = settings.database_timeout_s
+        limits = {"timeout": timeout_s, "command_timeout": settings.database_statement_timeout_s}
         options = {
-            "pool_size": config.get("DATABASE_POOL_SIZE"),
+            "pool_size": settings.database_pool_size,
             "max_overflow": 0,
             "pool_timeout": timeout_s,
             # The connection used last is the next one used, so that idle ones can be closed by the server.
@@ -83,7 +83,7 @@ class PostgresDatabase(Database):
         self.transactions: Transactions = PostgresTransactions(self.writer)
 
         self._identity = self._adopted = ""
-        self.lease_s = config.get("LEASE_MS") / 1000
+        self.lease_s = settings.lease_s
         for engine in (self.writer, self.reader, self.keeper):
             sa.event.listen(engine.sync_engine, "connect", self._identify)
             sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
