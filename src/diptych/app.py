@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from diptych.aio.home_loop import HomeLoop
 from diptych.aio.loop_budget import LoopBudget
 from diptych.config.service import ConfigService
+from diptych.config.settings import Settings
 from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError, NotStartedError, WiringError
 from diptych.fence.statements import followers
 from diptych.health import Health, ReadModelHealth, RedisHealth, SetAsideRow, SqlHealth
 from diptych.log.change import CommandContext
 from diptych.log.retention import Retention
-from diptych.messages.handlers import Bus, Handler, by_type
+from diptych.messages.handlers import Bus, Handler
 from diptych.messages.message import Command, Query
+from diptych.messages.services import by_type
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel
@@ -193,17 +195,17 @@ class Diptych:
         _check_names(self._read_models)
         exits.push_async_callback(self.orm.close)
         await self.orm.init(models=self._models)
-        redis = _redis_service(self.config)
-        turns, pace = asyncio.Semaphore(self.config.get("SQL_QUERY_CONCURRENCY")), LoopBudget()
+        redis = _redis_service(self.config.settings)
+        turns, pace = asyncio.Semaphore(self.config.settings.sql_query_concurrency), LoopBudget()
         await self.orm.look_at_tables(_mapped_classes(self._read_models))
         panels = [self._read_panel(model, turns, pace) for model in self._read_models]
         self.orm.warn_of_refusals(self._models)
-        keepers = _keepers(self.config, self.orm, redis, panels)
+        keepers = _keepers(self.config.settings, self.orm, redis, panels)
         read_models = {
             panel.model: panel.model(_reader(home, panel, keepers.get(panel.model))) for panel in panels
         }
         bus = Bus(self._handlers, self._provided(redis, read_models))
-        retention = Retention(self.orm.database, self.config, followers(self.orm.database.name))
+        retention = Retention(self.orm.database, self.config.settings, followers(self.orm.database.name))
         exits.push_async_callback(retention.stop)
         retention.start()
         if redis is not None:
@@ -232,7 +234,7 @@ class Diptych:
             compiled.joins,
             on_read=self.orm.rests_on,
         )
-        timeout_s = self.config.get("DATABASE_TIMEOUT_MS") / 1000
+        timeout_s = self.config.settings.database_timeout_s
         return _Panel(model, compiled, source, SqlFallback(compiled, source, turns, pace, timeout_s))
 
     def _provided(
@@ -279,23 +281,22 @@ class _Running(NamedTuple):
     keepers: dict[type, Keeper]
 
 
-def _redis_service(config: ConfigService) -> RedisService | None:
-    url = config.get("REDIS_URL")
-    if url is None:
+def _redis_service(settings: Settings) -> RedisService | None:
+    if settings.redis_url is None:
         return None
     from diptych.redis.service import RedisService
 
     return RedisService(
-        url,
-        critical=config.get("REDIS_CRITICAL"),
-        namespace=config.get("REDIS_NAMESPACE"),
-        query_timeout_ms=config.get("REDIS_QUERY_TIMEOUT_MS"),
-        command_timeout_ms=config.get("REDIS_COMMAND_TIMEOUT_MS"),
+        settings.redis_url,
+        critical=settings.redis_critical,
+        namespace=settings.redis_namespace,
+        query_timeout_ms=round(settings.redis_query_timeout_s * 1000),
+        command_timeout_ms=round(settings.redis_command_timeout_s * 1000),
     )
 
 
 def _keepers(
-    config: ConfigService, orm: ORMService, redis: RedisService | None, panels: Sequence[_Panel]
+    settings: Settings, orm: ORMService, redis: RedisService | None, panels: Sequence[_Panel]
 ) -> dict[type, Keeper]:
     """What looks after the read models in Redis, by their classes; none without Redis."""
     if redis is None:
@@ -306,14 +307,14 @@ def _keepers(
 
     def keeper(panel: _Panel) -> Keeper:
         store = RedisStore(panel.compiled, redis)
-        batch_size = config.get("REBUILD_BATCH_SIZE")
+        batch_size = settings.rebuild_batch_size
         return Keeper(
             Replica(panel.compiled, panel.source, store, redis, orm.fence, batch_size=batch_size),
             redis,
             orm.fence,
             orm.acknowledger,
-            lease_s=config.get("LEASE_MS") / 1000,
-            probe_interval_s=config.get("REDIS_PROBE_INTERVAL_MS") / 1000,
+            lease_s=settings.lease_s,
+            probe_interval_s=settings.redis_probe_interval_s,
         )
 
     return {panel.model: keeper(panel) for panel in panels}

@@ -270,14 +270,14 @@ async def aged(orm: ORMService) -> None:
 async def test_everything_is_kept_by_default(orm: ORMService):
     await aged(orm)
     before = await log_of(orm)
-    await Retention(orm.database, config("unused.db"), followers(orm.database.name)).run()
+    await Retention(orm.database, config("unused.db").settings, followers(orm.database.name)).run()
     assert await log_of(orm) == before
 
 
 async def test_rows_are_deleted_after_the_days_that_are_set(orm: ORMService):
     await aged(orm)
     await Retention(
-        orm.database, config("unused.db", log_retention_days=10), followers(orm.database.name)
+        orm.database, config("unused.db", log_retention_days=10).settings, followers(orm.database.name)
     ).run()
     assert parts(await log_of(orm), "position") == [3, 4]
 
@@ -286,7 +286,7 @@ async def test_personal_data_is_blanked_after_the_days_that_are_set(orm: ORMServ
     """Its position, entity, kind, command and time stay."""
     await aged(orm)
     before = await log_of(orm)
-    settings = config("unused.db", log_personal_data_days=10)
+    settings = config("unused.db", log_personal_data_days=10).settings
     await Retention(orm.database, settings, followers(orm.database.name)).run()
     after = await log_of(orm)
     blank: dict[str, Any] = {"key": {}, "old_key": None, "image": None, "actor": None}
@@ -343,7 +343,8 @@ async def test_a_generation_that_nobody_keeps_is_over_before_the_log_loses_rows(
     """Its keeper, back after days, would miss these changes, and have Redis trusted without them."""
     await four_changes(orm)
     await fence(orm, seen=1, lease_ended_s=HOUR_S + 5)
-    await Retention(orm.database, config("unused.db", **{setting: 10}), followers(orm.database.name)).run()
+    settings = config("unused.db", **{setting: 10}).settings
+    await Retention(orm.database, settings, followers(orm.database.name)).run()
     assert await generation_of(orm) == ("", False, None, 0, "r", 7)
     assert not [row for row in await log_of(orm) if row["image"] is not None]
 
@@ -359,17 +360,18 @@ async def test_what_a_generation_that_is_kept_has_not_carried_yet_stays(
     await four_changes(orm)
     await fence(orm, seen=2, **ended)
     before, kept = await generation_of(orm), (await log_of(orm))[2:]
-    await Retention(orm.database, config("unused.db", **{setting: 10}), followers(orm.database.name)).run()
+    settings = config("unused.db", **{setting: 10}).settings
+    await Retention(orm.database, settings, followers(orm.database.name)).run()
     assert await generation_of(orm) == before
     assert [row for row in await log_of(orm) if row["image"] is not None] == kept
 
 
 async def test_both_together_at_the_start_of_an_application(database_url: str):
-    settings: dict[str, Any] = {"log_retention_days": 20, "log_personal_data_days": 10}
+    settings = config("unused.db", log_retention_days=20, log_personal_data_days=10).settings
     async with ORMService(config(database_url)) as orm:
         await orm.init(models=Base)
         await aged(orm)
-        retention = Retention(orm.database, config("unused.db", **settings), followers(orm.database.name))
+        retention = Retention(orm.database, settings, followers(orm.database.name))
         await retention.run()
         assert parts(await log_of(orm), "position", "actor") == [(2, None), (3, "Ada"), (4, "Ada")]
         await retention.stop()

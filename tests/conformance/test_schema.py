@@ -66,7 +66,7 @@ async def start_and_stop(database_url: str) -> None:
 
 async def state(database_url: str) -> dict[str, Any]:
     """Every table with its columns and indexes, the version, and the rows of the log."""
-    database = open_database(database_url, config(database_url))
+    database = open_database(database_url, config(database_url).settings)
 
     def read(connection: sa.Connection) -> dict[str, Any]:
         inspector = sa.inspect(connection)
@@ -190,7 +190,7 @@ def first(tmp_path: Path) -> Path:
 async def test_the_first_version_gets_the_fence_and_keeps_its_log(
     database_url: str, first: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    database = open_database(database_url, config(database_url))
+    database = open_database(database_url, config(database_url).settings)
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_MIGRATIONS", first)
         await schema.prepare_schema(database, Base.metadata)

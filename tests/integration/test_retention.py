@@ -30,8 +30,8 @@ from tests.catalogue import (
 
 async def _forget(app: Diptych, **days: Any) -> None:
     """What each process does at its start and every hour."""
-    config, database = ConfigService(environ={}, database_url="unused.db", **days), app.orm.database
-    await Retention(database, config, followers(database.name)).run()
+    settings, database = ConfigService(environ={}, **days).settings, app.orm.database
+    await Retention(database, settings, followers(database.name)).run()
 
 
 async def _execute(app: Diptych, statement: str) -> None:

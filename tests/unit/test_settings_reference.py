@@ -1,11 +1,13 @@
-"""docs/reference/settings.md lists every setting as the code has it, and none that the code does not have."""
+"""Every setting, and none besides, is in docs/reference/settings.md and has a typed field in ``Settings``."""
 
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from diptych.config.service import SETTINGS, ConfigService, Setting
+from diptych.config.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text("utf-8")
 
@@ -40,3 +42,34 @@ def test_every_variable_the_page_names_is_read():
     own = {"DIPTYCH_CONFIG", "DIPTYCH_MAIL_FROM"}
     named = set(re.findall(r"DIPTYCH_[A-Z_]*[A-Z]", PAGE)) - own
     assert named == {setting.variable for setting in SETTINGS}
+
+
+def test_every_setting_has_its_field():
+    assert list(Settings.__struct_fields__) == [setting.field for setting in SETTINGS]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_the_field_of_a_setting_is_its_name_and_value_in_lower_case_and_in_seconds(setting: Setting):
+    config = ConfigService(environ={})
+    value = getattr(config.settings, setting.field)
+    if setting.name.endswith("_MS"):
+        assert setting.field == setting.name[:-3].lower() + "_s"
+        assert value * 1000 == config.get(setting.name)
+    else:
+        assert setting.field == setting.name.lower()
+        assert value == config.get(setting.name)
+
+
+@pytest.mark.parametrize("given", [None, 3])
+def test_every_field_has_the_type_of_its_setting(given: int | None):
+    redis_url = "redis://cache" if given else None
+    config = ConfigService(
+        environ={}, redis_url=redis_url, log_retention_days=given, log_personal_data_days=given
+    )
+    assert msgspec.convert(msgspec.structs.asdict(config.settings), Settings) == config.settings
+
+
+def test_the_settings_hide_passwords():
+    config = ConfigService(environ={}, database_url="postgresql://shop:s3cret@db/shop")
+    assert config.settings.database_url == "postgresql://shop:s3cret@db/shop"
+    assert "database_url='postgresql://shop:***@db/shop'" in repr(config.settings)

@@ -1,11 +1,7 @@
 """The configuration of an application: defaults < a TOML file < environment variables < arguments.
 
-    config = ConfigService()                                  # ./diptych.toml, if there, and DIPTYCH_… variables
-    config = ConfigService("shop.toml", REDIS_URL=None)       # arguments win
-    config.get("DATABASE_URL")
-
-Keys are upper case in code and in the environment (DIPTYCH_DATABASE_URL); files and arguments may write
-them in lower case. What diptych does not know is a setting of the application's own, kept as it was given.
+Keys are upper case in code and in the environment (DIPTYCH_DATABASE_URL); files and arguments may write them in
+lower case. A key unknown to diptych is a setting of the application's own, whose value is kept as given.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diptych.config.settings import SETTINGS, Setting, own_setting
+from diptych.config.settings import SETTINGS, Setting, Settings, own_setting
 from diptych.config.urls import mask
 from diptych.errors import ConfigurationError
 
@@ -31,7 +27,7 @@ _KNOWN = {setting.name: setting for setting in SETTINGS}
 
 
 class _Given(NamedTuple):
-    """One value as one layer gave it; ``origin`` says where exactly, for messages."""
+    """A value given by a layer; ``origin`` is its exact place, for messages."""
 
     key: str
     value: Any
@@ -40,13 +36,21 @@ class _Given(NamedTuple):
 
 
 class ConfigService:
-    """The settings of one application, all checked when it is constructed.
+    """The settings of an application, all checked at construction.
 
-    ``file`` is a TOML file; without it the one that DIPTYCH_CONFIG names, else ./diptych.toml if there is
-    one. ``environ`` stands in for the environment of the process. ``values`` are the highest layer.
+    ``file`` is a TOML file. Without it, the file named by DIPTYCH_CONFIG is read, else ./diptych.toml if it exists.
+    ``environ`` replaces the environment of the process. ``values`` are the highest layer. ``settings`` holds the
+    same values as ``get``, in typed fields and with times in seconds, for diptych itself.
 
     Raises ConfigurationError, which lists every faulty setting of every layer and where it was set. Neither
     errors nor ``repr`` show passwords; ``get`` returns the real values.
+
+    >>> from diptych import ConfigService
+    >>> config = ConfigService(database_url="postgresql://shop:secret@db.example/shop", mail_from="me@example.org")
+    >>> config.get("MAIL_FROM"), config.get("LEASE_MS")
+    ('me@example.org', 2000)
+    >>> config
+    ConfigService(DATABASE_URL='postgresql://shop:***@db.example/shop', MAIL_FROM='me@example.org')
     """
 
     def __init__(
@@ -60,11 +64,12 @@ class ConfigService:
         self._values: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
         self._layers: dict[str, str] = dict.fromkeys(self._values, "default")
         self._take(given)
+        self.settings = Settings.of(self._values)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Returns the value of ``key`` in its type; ``default`` if it has none.
+        """Returns the value of ``key`` in its type; ``default`` if there is no value.
 
-        ConfigurationError if ``key`` is unknown but close to a setting of diptych: a slip, not an own setting.
+        Raises ConfigurationError if ``key`` is unknown but close to a setting of diptych: a slip, not an own setting.
         """
         key = key.upper()
         if key not in self._values and (meant := _meant(key)):
@@ -73,7 +78,7 @@ class ConfigService:
         return default if value is None else value
 
     def describe(self) -> list[tuple[Setting, str, str]]:
-        """Returns every setting, its value as it may be shown, and the layer that set it; own settings last."""
+        """Returns every setting, its value without passwords, and the layer of the value; own settings last."""
         settings = [_KNOWN.get(key) or own_setting(key) for key in self._values]
         return [(s, s.show(self._values[s.name]), self._layers[s.name]) for s in settings]
 
@@ -109,7 +114,7 @@ def _checked(key: str, value: Any) -> Any:
 
 @lru_cache
 def _meant(key: str) -> str | None:
-    """Returns the setting that ``key`` is a misspelling of, if it looks like one."""
+    """Returns the name of a setting of diptych if ``key`` looks like a misspelling of that name."""
     bare = key.removeprefix(_PREFIX)
     if bare != key and bare in _KNOWN:
         return bare

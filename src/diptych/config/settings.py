@@ -1,36 +1,40 @@
-"""Every setting of diptych: its name, the values it takes, its default and its meaning.
+"""The settings of diptych: name, kind, default and meaning of each, and their values as diptych reads them.
 
-docs/reference/settings.md lists the same for people; a test holds the two together.
+``SETTINGS`` is the one source of names, units and defaults. docs/reference/settings.md lists the same for people, and
+``Settings`` has a typed field for each; tests hold the three together.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from diptych.config.urls import HIDDEN, check_database_url, check_redis_url, is_telling, mask
+from diptych.config.kinds import (
+    ANYTHING,
+    COUNT,
+    DATABASE_ADDRESS,
+    DAYS,
+    NAME,
+    REDIS_ADDRESS,
+    TRUTH,
+    Kind,
+    choice,
+    whole_number,
+)
+from diptych.config.urls import HIDDEN, is_telling, mask
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """The values that a setting takes. ``parse`` returns the typed value or raises ValueError("must …").
-
-    No message quotes the value: it may be a password that went into the wrong setting.
-    """
-
-    label: str
-    parse: Callable[[Any], Any]
+_MILLISECONDS = "_MS"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. Without a default it is optional: None, or the word "none", says that it has no value."""
+    """One setting: its name, the kind of its values, its default, its meaning, and if it holds a secret.
+
+    A setting whose default is None is optional: None, or the word "none", takes its value away.
+    """
 
     name: str
     kind: Kind
@@ -40,11 +44,22 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it."""
+        """The name of the setting's environment variable."""
         return f"DIPTYCH_{self.name}"
 
+    @property
+    def field(self) -> str:
+        """The name of the setting's field in ``Settings``: ``lease_s`` of LEASE_MS, else the name in lower case."""
+        if self.name.endswith(_MILLISECONDS):
+            return self.name.removesuffix(_MILLISECONDS).lower() + "_s"
+        return self.name.lower()
+
+    def in_field(self, value: Any) -> Any:
+        """Returns a parsed value as its field in ``Settings`` holds it: times in seconds, all else unchanged."""
+        return value / 1000 if self.name.endswith(_MILLISECONDS) else value
+
     def parse(self, value: object) -> Any:
-        """Returns ``value`` in the setting's type; ValueError says what it must be."""
+        """Returns ``value`` in the setting's type. Raises ValueError("must …") for any other value."""
         if isinstance(value, str):
             value = value.strip()
         if self.default is None and (value is None or str(value).lower() in ("", "none")):
@@ -52,7 +67,7 @@ class Setting:
         return self.kind.parse(value)
 
     def show(self, value: object) -> str:
-        """Writes ``value`` for people, without the passwords it may hold."""
+        """Returns ``value`` as text for people, every password in it hidden."""
         if value is None:
             return "none"
         if isinstance(value, bool):
@@ -70,104 +85,45 @@ def _veil(name: str, value: object) -> str:
     return mask(str(value))
 
 
-def _convert(kind: Any, label: str, value: object) -> Any:
-    try:
-        return msgspec.convert(value, kind, strict=not isinstance(value, str))
-    except msgspec.ValidationError:
-        raise ValueError(f"must be {label}") from None
-
-
-def _whole(low: int, high: int) -> Kind:
-    label = f"a whole number from {low} to {high}"
-    return Kind(label, partial(_convert, Annotated[int, msgspec.Meta(ge=low, le=high)], label))
-
-
-def _choice(*words: str) -> Kind:
-    label = f"one of {', '.join(words)}"
-
-    def parse(value: object) -> str:
-        if isinstance(value, str) and value.upper() in words:
-            return value.upper()
-        raise ValueError(f"must be {label}")
-
-    return Kind(label, parse)
-
-
-_TRUTH = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
-
-
-def _truth(value: object) -> bool:
-    if isinstance(value, bool | int | str) and (found := _TRUTH.get(str(value).lower())) is not None:
-        return found
-    raise ValueError("must be true or false")
-
-
-def _namespace(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
-        return value
-    raise ValueError("must be 1 to 64 letters (A to Z), digits or any of _ . -")
-
-
-def _database(value: object) -> str:
-    return check_database_url(os.fspath(value) if isinstance(value, os.PathLike) else value)
-
-
-_DATABASE = Kind("a path or URL", _database)
-_REDIS = Kind("a URL", check_redis_url)
-_BOOL = Kind("true or false", _truth)
-_NAME = Kind("a name", _namespace)
-_DAYS = _whole(1, 36_500)
-_COUNT = _whole(1, 1_000)
-_ANY = Kind("anything", lambda value: value)
-
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "DATABASE_URL",
-        _DATABASE,
+        DATABASE_ADDRESS,
         "sqlite:///diptych.db",
         "The SQL database: the path of an SQLite file, `sqlite:///path` or `postgresql://user:password@host/name`.",
         secret=True,
     ),
     Setting(
         "DATABASE_POOL_SIZE",
-        _COUNT,
+        COUNT,
         10,
         "Connections that one process keeps at most for reading, and on PostgreSQL as many again for commands; "
         "on SQLite one connection writes. The keepers have a few of their own beside them.",
     ),
     Setting(
         "DATABASE_TIMEOUT_MS",
-        _whole(1, 3_600_000),
+        whole_number(1, 3_600_000),
         5_000,
         "How long to wait, in milliseconds, for a busy SQLite, for a free connection, to connect, "
         "or for a query that SQL answers.",
     ),
     Setting(
         "DATABASE_STATEMENT_TIMEOUT_MS",
-        _whole(1, 3_600_000),
+        whole_number(1, 3_600_000),
         30_000,
         "How long, in milliseconds, one statement on PostgreSQL may take before it counts as lost. "
         "SQLite has no limit.",
     ),
     Setting(
         "SQLITE_SYNCHRONOUS",
-        _choice("FULL", "NORMAL", "EXTRA"),
+        choice("FULL", "NORMAL", "EXTRA"),
         "FULL",
         "SQLite's `synchronous`. With `FULL` an acknowledged command survives a power cut; "
         "`NORMAL` is faster and may then lose the latest ones; `EXTRA` also syncs the directory.",
     ),
     Setting(
         "REDIS_URL",
-        _REDIS,
+        REDIS_ADDRESS,
         None,
         "The Redis or Valkey that answers queries: `redis://`, `rediss://` (TLS) or `unix://`; "
         "user, password and database number are part of it. Without it SQL answers.",
@@ -175,38 +131,38 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "REDIS_CRITICAL",
-        _BOOL,
+        TRUTH,
         False,
         "If true, the start fails without Redis, and queries answer 503 while it is away. "
         "If false, SQL answers them.",
     ),
     Setting(
         "REDIS_NAMESPACE",
-        _NAME,
+        NAME,
         "diptych",
         "The first part of every key in Redis. Applications and stages that share a Redis need one each.",
     ),
     Setting(
         "REDIS_QUERY_TIMEOUT_MS",
-        _whole(1, 60_000),
+        whole_number(1, 60_000),
         50,
         "How long Redis may be silent while queries wait, in milliseconds, before SQL answers them.",
     ),
     Setting(
         "REDIS_COMMAND_TIMEOUT_MS",
-        _whole(1, 600_000),
+        whole_number(1, 600_000),
         2_000,
         "How long everything else waits for Redis, in milliseconds: updates and rebuilds of read models.",
     ),
     Setting(
         "REDIS_PROBE_INTERVAL_MS",
-        _whole(10, 60_000),
+        whole_number(10, 60_000),
         250,
         "How often, in milliseconds, a Redis that is away is tried again.",
     ),
     Setting(
         "LEASE_MS",
-        _whole(100, 60_000),
+        whole_number(100, 60_000),
         2_000,
         "How long, in milliseconds, queries may trust Redis without a keeper's renewal. The longest that a command "
         "waits for a process that is cut off, and that SQL answers after one that led was killed. The same for all "
@@ -214,38 +170,71 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "REBUILD_BATCH_SIZE",
-        _whole(1, 100_000),
+        whole_number(1, 100_000),
         500,
         "Documents that a rebuild reads from SQL and writes to Redis at a time.",
     ),
+    Setting("SQL_QUERY_CONCURRENCY", COUNT, 8, "Queries that one process answers from SQL at the same time."),
     Setting(
-        "SQL_QUERY_CONCURRENCY", _COUNT, 8, "Queries that one process answers from SQL at the same time."
-    ),
-    Setting(
-        "LOG_RETENTION_DAYS", _DAYS, None, "Days after which rows of `diptych_log` are deleted; none: never."
+        "LOG_RETENTION_DAYS", DAYS, None, "Days after which rows of `diptych_log` are deleted; none: never."
     ),
     Setting(
         "LOG_PERSONAL_DATA_DAYS",
-        _DAYS,
+        DAYS,
         None,
         "Days after which the images, keys and actors in `diptych_log` are blanked; none: never. "
         "Correlation ids, which clients choose, stay.",
     ),
     Setting(
         "WORKERS",
-        _COUNT,
+        COUNT,
         1,
         "Processes that serve the application. `diptych run --workers` sets it for them.",
     ),
     Setting(
         "MAX_BODY_BYTES",
-        _whole(1, 1 << 40),
+        whole_number(1, 1 << 40),
         1_048_576,
         "The longest request body that is accepted, in bytes; a longer one is answered with 413.",
     ),
 )
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of all settings, typed, for diptych's own code: times are in seconds, ``lease_s`` for LEASE_MS.
+
+    ``repr`` hides passwords. ``ConfigService.settings`` holds the values of an application.
+    """
+
+    database_url: str
+    database_pool_size: int
+    database_timeout_s: float
+    database_statement_timeout_s: float
+    sqlite_synchronous: str
+    redis_url: str | None
+    redis_critical: bool
+    redis_namespace: str
+    redis_query_timeout_s: float
+    redis_command_timeout_s: float
+    redis_probe_interval_s: float
+    lease_s: float
+    rebuild_batch_size: int
+    sql_query_concurrency: int
+    log_retention_days: int | None
+    log_personal_data_days: int | None
+    workers: int
+    max_body_bytes: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """Returns the settings with these parsed values, by the settings' names."""
+        return cls(**{setting.field: setting.in_field(values[setting.name]) for setting in SETTINGS})
+
+    def __repr__(self) -> str:
+        shown = (f"{setting.field}={setting.show(getattr(self, setting.field))!r}" for setting in SETTINGS)
+        return f"Settings({', '.join(shown)})"
+
+
 def own_setting(name: str) -> Setting:
-    """Describes a setting of the application's own: kept as it was given, and shown with care."""
-    return Setting(name, _ANY, None, "A setting of the application's own.", secret=True)
+    """Returns a setting of the application's own: its value is kept as given, and shown without secrets."""
+    return Setting(name, ANYTHING, None, "A setting of the application's own.", secret=True)

@@ -1,6 +1,6 @@
-"""Addresses of databases and of Redis: which are accepted, and how they are shown without their passwords.
+"""Addresses of databases and of Redis: checks at configuration, and masking of passwords.
 
-No message of this module quotes the address it is about: a malformed one may hold a password anywhere.
+No message of this module quotes the address: a malformed address may hold a password anywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 
 
 class _Option(NamedTuple):
-    """What may stand behind the ``?`` of a URL: the values it takes, as a pattern and in words."""
+    """An option behind the ``?`` of a URL: its values, as a pattern and in words, and if they may be several."""
 
     pattern: str = r".+"
     label: str = "text"
@@ -64,14 +64,14 @@ _TLS_OPTIONS = {
 
 
 def is_telling(name: str) -> bool:
-    """Whether a value of this name is likely a secret (API_KEY, SMTP_PASSWORD …)."""
+    """Returns whether a value of this name is likely a secret (API_KEY, SMTP_PASSWORD …)."""
     return bool(_TELLING.search(name))
 
 
 def mask(url: str) -> str:
-    """Returns ``url`` with every password in it replaced by ``***``; a path is returned as it is.
+    """Returns ``url`` with ``***`` in place of every password; a path is returned unchanged.
 
-    If it cannot be told where the password is, nothing after the scheme is shown.
+    If the place of the password cannot be told, nothing after the scheme is shown.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
@@ -100,7 +100,10 @@ def _mask_tail(tail: str) -> str:
 
 
 def check_database_url(value: object) -> str:
-    """Returns ``value`` if it names an SQLite file or a PostgreSQL database; else ValueError("must …")."""
+    """Returns ``value``, the path or URL of an SQLite file or of a PostgreSQL database.
+
+    Raises ValueError("must …") for any other value.
+    """
     text = _text(value)
     if ":memory:" in text or "mode=memory" in text:
         raise ValueError(
@@ -121,7 +124,7 @@ def check_database_url(value: object) -> str:
 
 
 def check_redis_url(value: object) -> str:
-    """Returns ``value`` if it is the URL of a Redis; else ValueError("must …")."""
+    """Returns ``value``, the URL of a Redis. Raises ValueError("must …") for any other value."""
     text = _text(value)
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in REDIS:
@@ -184,10 +187,10 @@ def _check_postgresql(rest: str) -> None:
 
 
 def _check_options(query: str, known: Mapping[str, _Option]) -> list[str]:
-    """Checks what follows the ``?``; returns the names in it."""
+    """Checks the options behind the ``?`` of a URL; returns their names."""
     given = parse_qsl(query, keep_blank_values=True)
     names = [name for name, _ in given]
-    # A password that was not escaped ends at its first "&": what follows is not to be shown.
+    # A password that was not escaped ends at its first "&", and the rest of it must not be shown.
     shown = not any("passw" in name for name in names)
     for name, value in given:
         option = known.get(name)
@@ -202,7 +205,7 @@ def _check_options(query: str, known: Mapping[str, _Option]) -> list[str]:
 
 
 def _check_server(rest: str) -> tuple[str, str]:
-    """Checks ``user:password@host:port/…``; returns the host and what follows the port."""
+    """Checks ``user:password@host:port/…``; returns the host and the part behind the port."""
     authority, tail = _split(rest)
     if re.search(r"[\s#]|%(?![0-9A-Fa-f]{2})", rest) or "@" in tail or authority.count("@") > 1:
         raise ValueError(
@@ -219,7 +222,7 @@ def _check_server(rest: str) -> tuple[str, str]:
 
 
 def _split(rest: str) -> tuple[str, str]:
-    """Splits what follows ``://`` into the authority and the rest."""
+    """Splits the part of a URL behind ``://`` into the authority and the rest."""
     end = re.search(r"[/?#]|$", rest)
     cut = end.start() if end else len(rest)
     return rest[:cut], rest[cut:]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.looper import Looper
-from diptych.config.service import ConfigService
+from diptych.config.settings import Settings
 from diptych.log.expressions import EXPRESSIONS
 from diptych.log.followers import Followers, seen_by_all
 from diptych.log.table import LOG
@@ -29,11 +29,11 @@ class Retention:
     A row that any of the ``followers`` has not read stays, however old.
     """
 
-    def __init__(self, database: Database, config: ConfigService, followers: Followers) -> None:
+    def __init__(self, database: Database, settings: Settings, followers: Followers) -> None:
         self._database = database
         self._followers = followers
-        self._rows_days: int | None = config.get("LOG_RETENTION_DAYS")
-        self._data_days: int | None = config.get("LOG_PERSONAL_DATA_DAYS")
+        self._rows_days = settings.log_retention_days
+        self._data_days = settings.log_personal_data_days
         self._looper = Looper("log retention", self.run, _INTERVAL_S)
 
     def start(self) -> None:

@@ -49,7 +49,7 @@ class ORMService:
     """
 
     def __init__(self, config_service: ConfigService | None = None) -> None:
-        self._config = config_service or ConfigService()
+        self._settings = (config_service or ConfigService()).settings
         self._entities = EntityRegistry()
         self._opened: Database | None = None
         self._home: HomeLoop | None = None
@@ -70,7 +70,7 @@ class ORMService:
         if self._opened is not None:
             await self.close()
         home = HomeLoop("ORMService")
-        opened = open_database(os.fspath(database or self._config.get("DATABASE_URL")), self._config)
+        opened = open_database(os.fspath(database or self._settings.database_url), self._settings)
         metadata = _metadata_of(models) if models is not None else None
         try:
             with translated(opened):
@@ -83,7 +83,7 @@ class ORMService:
         self._opened, self._home = opened, home
         self._entities.opened(opened.name)
         self._fence = Fence(opened, self._entities.by_table)
-        self._acknowledger = Acknowledger(self._fence, self._config.get("DATABASE_TIMEOUT_MS") / 1000)
+        self._acknowledger = Acknowledger(self._fence, self._settings.database_timeout_s)
         self._units = UnitsOfWork(opened, self._acknowledger)
 
     async def close(self) -> None:

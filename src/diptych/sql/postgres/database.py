@@ -11,8 +11,9 @@ from sqlalchemy.engine import URL, RowMapping
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from diptych.config.service import ConfigService
+from diptych.config.settings import Settings
 from diptych.sql.database import Database, Rows, Step, Values, run_steps
+from diptych.sql.postgres.connecting import connect
 from diptych.sql.postgres.dedicated_reader import DedicatedReader
 from diptych.sql.postgres.transactions import PostgresTransactions
 from diptych.sql.statements.prepared import PreparedSelect
@@ -47,18 +48,18 @@ class PostgresDatabase(Database):
     has_one_writer = False
     can_notify = True
 
-    def __init__(self, url: URL, config: ConfigService) -> None:
+    def __init__(self, url: URL, settings: Settings) -> None:
         import asyncpg  # noqa: F401
 
         name = url.query.get("application_name")
         self._url = url.difference_update_query(["application_name"])
-        self._settings = {} if name is None else {"application_name": name}
-        self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
-        self._statement_timeout_s = config.get("DATABASE_STATEMENT_TIMEOUT_MS") / 1000
+        self._server_settings = {} if name is None else {"application_name": name}
+        self._timeout_s = settings.database_timeout_s
+        self._statement_timeout_s = settings.database_statement_timeout_s
         self._identity = self._adopted = ""
-        self.lease_s = config.get("LEASE_MS") / 1000
+        self.lease_s = settings.lease_s
 
-        pool_size = config.get("DATABASE_POOL_SIZE")
+        pool_size = settings.database_pool_size
         # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
         self.writer = self._engine("REPEATABLE READ", {"synchronous_commit": "on"}, pool_size=pool_size)
         self.reader = self._engine(
@@ -83,7 +84,7 @@ class PostgresDatabase(Database):
             connect_args={
                 "timeout": self._timeout_s,
                 "command_timeout": self._statement_timeout_s,
-                "server_settings": {**self._settings, **settings},
+                "server_settings": {**self._server_settings, **settings},
             },
             pool_timeout=self._timeout_s,
             # The connection used last is used next, so that the server can close idle connections.
@@ -91,6 +92,7 @@ class PostgresDatabase(Database):
             max_overflow=max_overflow,
             **options,
         )
+        sa.event.listen(engine.sync_engine, "do_connect", connect)
         sa.event.listen(engine.sync_engine, "connect", self._identify)
         sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
         return engine

@@ -20,7 +20,7 @@ from sqlalchemy.util import await_only
 
 from diptych.aio.priority_lock import PriorityLock
 from diptych.aio.shielded import shielded
-from diptych.config.service import ConfigService
+from diptych.config.settings import Settings
 from diptych.errors import DatabaseBusyError
 from diptych.sql.database import Database, Rows, Step, Values, run_steps
 from diptych.sql.sqlite.clock import MachineClock, machine
@@ -46,18 +46,18 @@ class SqliteDatabase(Database):
     has_one_writer = True
     can_notify = False
 
-    def __init__(self, url: URL, config: ConfigService) -> None:
+    def __init__(self, url: URL, settings: Settings) -> None:
         import aiosqlite  # noqa: F401
 
-        self._synchronous = config.get("SQLITE_SYNCHRONOUS")
-        timeout_s = self._timeout_s = config.get("DATABASE_TIMEOUT_MS") / 1000
+        self._synchronous = settings.sqlite_synchronous
+        timeout_s = self._timeout_s = settings.database_timeout_s
         options = {"connect_args": {"timeout": timeout_s}, "pool_timeout": timeout_s, "max_overflow": 0}
         # A single writing connection for the process: a second could only wait for the first.
         limits = {"pool_timeout": timeout_s, "max_overflow": 0}
         self.writer = create_async_engine(url, pool_size=1, creator=self._connect_writer, **limits)
         # Reading has no transactions, so there is nothing to roll back when a connection is released.
         self.reader = create_async_engine(
-            url, pool_size=config.get("DATABASE_POOL_SIZE"), pool_reset_on_return=None, **options
+            url, pool_size=settings.database_pool_size, pool_reset_on_return=None, **options
         )
         # A further connection for each open view: a long pass over a read model must not hold up other passes.
         self.keeper = create_async_engine(url, pool_size=2, **options | {"max_overflow": -1})
@@ -67,7 +67,7 @@ class SqliteDatabase(Database):
             give_back_what_was_stored(engine.dialect)
         (file,), _ = self.reader.dialect.create_connect_args(url)
         self._adopted = ""
-        self.lease_s = config.get("LEASE_MS") / 1000
+        self.lease_s = settings.lease_s
         self._clock = MachineClock(machine())
         self._file = DatabaseFile()
         self.inline: InlineConnection | None = InlineConnection(
