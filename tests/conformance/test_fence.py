@@ -54,7 +54,7 @@ async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceR
     values |= {"run_id": REDIS.run_id, "replication_id": REDIS.replication_id, "cursor_stamp": 0}
     values |= dict.fromkeys(("passes_started", "passes_completed"), 5)
     values |= dict.fromkeys(("lease_until", "building_until"), -1)
-    values |= fence._asdict() | columns
+    values |= named(fence) | columns
     now = EXPRESSIONS[orm.database.name].now
     for name in ("lease_until", "building_until"):
         values[name] = now + values[name]
@@ -62,6 +62,11 @@ async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceR
         await connection.execute(sa.delete(FENCE).where(FENCE.c.read_model == fence.read_model))
         await connection.execute(sa.insert(FENCE).values(**values))
     return await row_of(orm, fence)
+
+
+def named(fence: FenceId) -> dict[str, str]:
+    """Returns the columns that name a row."""
+    return {"read_model": fence.read_model, "declaration": fence.fingerprint}
 
 
 async def row_of(orm: ORMService, fence: FenceId = ID) -> FenceRow:
@@ -105,7 +110,7 @@ async def test_a_row_that_is_there_is_not_touched(orm: ORMService, fence: Fence)
 
 
 async def test_two_declarations_of_a_read_model_have_a_row_each(fence: Fence):
-    others = FenceId(ID.read_model, "other"), FenceId("test:Shelves", ID.declaration)
+    others = FenceId(ID.read_model, "other"), FenceId("test:Shelves", ID.fingerprint)
     for each in (ID, *others):
         await fence.register(each, TABLES)
     assert {row.id for row in await fence.rows()} == {ID, *others}
@@ -178,12 +183,12 @@ async def test_one_that_is_asked_for_is_made_unless_another_began_meanwhile(orm:
 
 
 async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: Fence):
-    others = FenceId(ID.read_model, "other"), FenceId("test:Shelves", ID.declaration)
+    others = FenceId(ID.read_model, "other"), FenceId("test:Shelves", ID.fingerprint)
     row = await stored(orm)
     async with orm.database.writer.begin() as connection:
         stored_row = (await connection.execute(sa.select(FENCE))).mappings().one()
         for other in others:
-            await connection.execute(sa.insert(FENCE).values({**stored_row, **other._asdict()}))
+            await connection.execute(sa.insert(FENCE).values({**stored_row, **named(other)}))
     before = [await row_of(orm, other) for other in others]
     promised = await fence.promise(row, 2, due_s=None)
     assert promised is not None
@@ -462,7 +467,7 @@ async def test_a_planned_move_is_off_when_the_rebuild_was_given_up(orm: ORMServi
     for row_is_gone in (False, True):
         beside = await fence.begin_rebuild(row, "h", building_s=5)
         async with orm.database.writer.begin() as connection:
-            its_row = FENCE.c.declaration == beside.id.declaration
+            its_row = FENCE.c.declaration == beside.id.fingerprint
             closed = sa.update(FENCE).where(its_row).values(generation="", cursor=None)
             await connection.execute(sa.delete(FENCE).where(its_row) if row_is_gone else closed)
         assert not await fence.keep_building(beside, 5)

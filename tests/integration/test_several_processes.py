@@ -393,7 +393,7 @@ async def test_two_declarations_side_by_side_are_both_served_and_neither_is_stal
             await sees_in_redis(app, "Dune", "7")
         rows = await old.orm.fence.rows()
         assert {row.id.read_model for row in rows} == {"diptych:BookReadModel"}
-        assert len({row.id.declaration for row in rows}) == 2
+        assert len({row.id.fingerprint for row in rows}) == 2
         assert all(row.ready for row in rows)
     # One that nobody renews lapses and costs nobody anything.
     async with next_version(database_url, valkey.url, lease_ms=60_000) as new:

@@ -74,7 +74,7 @@ async def _age(app: Diptych, fence: FenceId, seconds: float) -> None:
     """Has it not been kept for so long."""
     row = next(row for row in await app.orm.fence.rows() if row.id == fence)
     renewed = f"lease_until = {row.now - seconds}, building_until = {row.now - seconds}"
-    where = f"read_model = '{fence.read_model}' AND declaration = '{fence.declaration}'"
+    where = f"read_model = '{fence.read_model}' AND declaration = '{fence.fingerprint}'"
     async with app.orm.database.writer.begin() as connection:
         await connection.execute(sa.text(f"UPDATE diptych_fence SET {renewed} WHERE {where}"))
 
@@ -85,7 +85,7 @@ async def _is_there(app: Diptych, fence: FenceId) -> bool:
 
 def _keys(server: RedisServer, fence: FenceId) -> list[bytes]:
     with redis.Redis.from_url(server.url) as client:
-        return list(client.keys(f"{{{fence.read_model}:{fence.declaration}}}*"))
+        return list(client.keys(f"{{{fence.read_model}:{fence.fingerprint}}}*"))
 
 
 def _generations(server: RedisServer, fence: FenceId) -> set[bytes]:
@@ -167,7 +167,7 @@ async def test_keys_that_another_database_uses_under_the_same_namespace_stay(sql
     async with _renamed(sqlite_url, valkey.url) as new:
         await _age(new, former, 2 * DAY_S)
         with redis.Redis.from_url(valkey.url) as client:
-            client.set(f"{{{former.read_model}:{former.declaration}}}:lease", "r:h:another", px=60_000)
+            client.set(f"{{{former.read_model}:{former.fingerprint}}}:lease", "r:h:another", px=60_000)
         before = _keys(valkey, former)
         await _sweep(new)
         assert _keys(valkey, former) == before

@@ -491,7 +491,7 @@ DECLARED = [changes for i, changes in enumerate(NAMED) if i != 17]
 
 
 def test_whatever_shapes_documents_keys_or_lists_makes_another_declaration():
-    declarations = [projection(**changes).declaration for changes in DECLARED]
+    declarations = [projection(**changes).fingerprint for changes in DECLARED]
     assert len(set(declarations)) == len(DECLARED)
     for declaration in declarations:
         assert len(declaration) == 12
@@ -502,11 +502,11 @@ def test_the_name_of_the_read_model_and_the_layout_make_another_declaration(monk
     model = read_model()
     model.__name__ = "Others"
     declarations = {
-        projection().declaration,
-        CompiledReadModel(model, Book.entity(), {Author: Author.entity()}).declaration,
+        projection().fingerprint,
+        CompiledReadModel(model, Book.entity(), {Author: Author.entity()}).fingerprint,
     }
     monkeypatch.setattr("diptych.read.fingerprint._LAYOUT", 3)
-    assert len(declarations | {projection().declaration}) == 3
+    assert len(declarations | {projection().fingerprint}) == 3
 
 
 def test_what_does_not_count_makes_no_other_declaration():
@@ -521,19 +521,19 @@ def test_what_does_not_count_makes_no_other_declaration():
 
     other = with_fields(("title", Union[int, None, str]), ("year", int))  # noqa: UP007
     one = with_fields(("title", str | int | None), ("year", int))
-    assert projection(document=Renamed).declaration == projection().declaration
-    assert projection(**one).declaration == projection(**other).declaration
-    assert projection(**NAMED[17]).declaration == projection().declaration
+    assert projection(document=Renamed).fingerprint == projection().fingerprint
+    assert projection(**one).fingerprint == projection(**other).fingerprint
+    assert projection(**NAMED[17]).fingerprint == projection().fingerprint
     joined = AUTHOR_NAME | {"country": join(A.country, B.author_id, A.id)}
     both: dict[str, Any] = {"document": defstruct("D", [(name, str | None) for name in joined])}
     turned = dict(reversed(joined.items()))
-    assert projection(joined=joined, **both).declaration == projection(joined=turned, **both).declaration
+    assert projection(joined=joined, **both).fingerprint == projection(joined=turned, **both).fingerprint
 
 
 def test_unions_count_in_any_order():
     """A cache of typing's gives the one that was written first, in whatever module."""
     one, other = with_blurb(list[str | int | None]), with_blurb(list[int | str | None])
-    assert projection(**one).declaration == projection(**other).declaration
+    assert projection(**one).fingerprint == projection(**other).fingerprint
 
 
 PROGRAM = """
@@ -546,8 +546,8 @@ documents = [
     {"type": t.with_fields(("title", t.Any, t.Attribute(int, "x")))["document"]},
     {"custom": t.with_fields(("blurb", t.Attribute))["document"]},
 ]
-made = [t.projection(**changes).declaration for changes in t.DECLARED]
-made += [t.projection(document=d).declaration for named in documents for d in named.values()]
+made = [t.projection(**changes).fingerprint for changes in t.DECLARED]
+made += [t.projection(document=d).fingerprint for named in documents for d in named.values()]
 print(" ".join(made))
 """
 
@@ -565,10 +565,10 @@ def test_the_declaration_is_the_same_in_every_process():
         for seed, size in (("1", 0), ("2", 100_000), ("3", 1))
     }
     (made,) = shown
-    assert made.split()[: len(DECLARED)] == [projection(**changes).declaration for changes in DECLARED]
+    assert made.split()[: len(DECLARED)] == [projection(**changes).fingerprint for changes in DECLARED]
     assert len(set(made.split())) == len(DECLARED) + 4
 
 
 def test_the_declaration_stays_as_it_is():
     """Another hash here is a rebuild of everybody's read models: raise the layout if that is meant."""
-    assert projection().declaration == "f04dc9da97d1"
+    assert projection().fingerprint == "f04dc9da97d1"

@@ -19,16 +19,16 @@ class FenceId(NamedTuple):
     """A read model of one declaration: ``namespace:Name``, and a hash of what it declares."""
 
     read_model: str
-    declaration: str
+    fingerprint: str
 
     def beside(self, generation: str) -> FenceId:
         """The id of the row of a planned rebuild, which has its cursor in the fence like everybody who has one."""
-        return FenceId(self.read_model, f"{self.declaration}{_BESIDE}{generation}")
+        return FenceId(self.read_model, f"{self.fingerprint}{_BESIDE}{generation}")
 
     @property
     def served(self) -> FenceId:
         """The id of the row that queries go by: of a planned rebuild's, the one whose place it is to take."""
-        return FenceId(self.read_model, self.declaration.partition(_BESIDE)[0])
+        return FenceId(self.read_model, self.fingerprint.partition(_BESIDE)[0])
 
 
 class FenceRow(msgspec.Struct, frozen=True):

@@ -164,7 +164,8 @@ class Fence:
         none_yet = {"run_id": "", "replication_id": "", "generation": "", "ready": False, "database": ""}
         zeros = ("lease_until", "building_until", "cursor_stamp", "passes_started", "passes_completed")
         values = {
-            **fence._asdict(),
+            "read_model": fence.read_model,
+            "declaration": fence.fingerprint,
             "tables": _listed(tables),
             **none_yet,
             **dict.fromkeys(zeros, 0),
@@ -435,7 +436,7 @@ def _fence_row(row: Values | RowMapping) -> FenceRow:
 def _named(row: FenceRow) -> dict[str, Any]:
     return {
         "p_read_model": row.id.read_model,
-        "p_declaration": row.id.declaration,
+        "p_declaration": row.id.fingerprint,
         "p_generation": row.generation,
     }
 

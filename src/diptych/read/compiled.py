@@ -39,7 +39,7 @@ class CompiledReadModel:
     """The compiled declaration. Raises ``WiringError`` that lists every fault of the declaration.
 
     ``joined`` are the entities of the classes that ``joined_models`` names. ``columns`` are the own columns that
-    documents, keys and lists need; ``tables`` all that documents are made from; ``declaration`` is another text
+    documents, keys and lists need; ``tables`` all that documents are made from; ``fingerprint`` is another text
     as soon as any of it is declared otherwise.
     """
 
@@ -69,7 +69,7 @@ class CompiledReadModel:
         ordered = (name for index in self.lists for name in index.columns)
         self.columns = tuple(dict.fromkeys((*own, self.key, *ordered)))
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
-        self.declaration = declaration_hash(self.name, self._declared(), self.document)
+        self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
         self._key_column = entity.columns[self.key]
         self._key_type = self._key_column.type
         self._as_it_is = self._key_type if self._key_column.has_one_form else None

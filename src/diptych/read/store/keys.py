@@ -30,7 +30,7 @@ class Keys:
     """The names of the keys of a read model of one declaration."""
 
     def __init__(self, fence: FenceId) -> None:
-        self.prefix = f"{{{fence.read_model}:{fence.declaration}}}".encode()
+        self.prefix = f"{{{fence.read_model}:{fence.fingerprint}}}".encode()
         self.lease = self.prefix + b":lease"
         self.generations = self.prefix + b":generations"
 

@@ -52,7 +52,7 @@ class RedisStore:
     def __init__(self, compiled: CompiledReadModel, redis: RedisService) -> None:
         self._compiled = compiled
         self._redis = redis
-        self.id = FenceId(f"{redis.namespace}:{compiled.name}", compiled.declaration)
+        self.id = FenceId(f"{redis.namespace}:{compiled.name}", compiled.fingerprint)
         self.writes = Writes(compiled)
         self._keys = Keys(self.id)
         self._apply = Script("apply")
