@@ -26,7 +26,7 @@ class SqlFallback:
 
     Losing Redis sends every query here: if they did not queue for ``turns``, they would take all connections from the
     commands. Equal queries in the queue are executed once. One that has not been answered ``timeout_s`` after it came
-    into the queue fails with ``DatabaseBusyError``. ``pace`` is that of all queries.
+    into the queue fails with ``DatabaseBusyError``. ``budget`` is that of all queries.
     """
 
     def __init__(
@@ -34,28 +34,28 @@ class SqlFallback:
         compiled: CompiledReadModel,
         source: SqlRows,
         turns: asyncio.Semaphore,
-        pace: LoopBudget,
+        budget: LoopBudget,
         timeout_s: float,
     ) -> None:
         self._compiled = compiled
         self._source = source
-        self._pace = pace
+        self._budget = budget
         self._timeout_s = timeout_s
         self._documents: SingleFlight[bytes | None] = SingleFlight(turns)
         self._pages: SingleFlight[PageBody] = SingleFlight(turns)
 
     async def get(self, key: Any) -> bytes | None:
         """The document with this key as JSON bytes; of a row that is set aside, what stands in its place."""
-        await self._pace.keep()
+        await self._budget.wait()
         rows = self._source.try_one(key)
         if rows is None:
             async with self._patience():
-                return await self._documents.answer(key, partial(self._wait_for_one, key))
+                return await self._documents.run(key, partial(self._wait_for_one, key))
         return self._document(rows[0]) if rows else None
 
     async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
         """A page of a list as JSON bytes."""
-        await self._pace.keep()
+        await self._budget.wait()
         rows = self._source.try_page(index.columns, after, limit + 1)
         if rows is not None:
             listed = await self._listed(rows, index)
@@ -63,7 +63,7 @@ class SqlFallback:
                 return _page_of(listed, index, limit)
         async with self._patience():
             question = (index.name, after, limit)
-            return await self._pages.answer(question, partial(self._wait_for_page, index, after, limit))
+            return await self._pages.run(question, partial(self._wait_for_page, index, after, limit))
 
     async def _wait_for_one(self, key: Any) -> bytes | None:
         row = await self._source.one(key)
@@ -91,7 +91,7 @@ class SqlFallback:
         """Those of the rows that have places in the list."""
         listed: list[_Listed] = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
-            await self._pace.keep()
+            await self._budget.wait()
             some = rows[start : start + _ROWS_AT_ONCE]
             listed += [
                 _Listed(row, self._document(row))

@@ -30,6 +30,12 @@ _body_of: Callable[[Any], bytes] = operator.itemgetter(slice(STAMP_BYTES, None))
 _NAMED = 10
 """Number of set-aside rows that health names at most."""
 
+_KEYS_AT_ONCE = 64
+"""Number of keys of one command at most: with more, the first documents found would wait longer than it gains."""
+
+_COMMANDS_AT_ONCE = 16
+"""Number of commands under way at most. Further look-ups wait here, where a cancelled one costs Redis nothing."""
+
 _PAGES_AT_ONCE = 64
 """Redis keeps a reply until it is read: a thousand pages of large documents would take its memory."""
 
@@ -64,7 +70,7 @@ class RedisSource:
         self._watch = watch
         self._generation = self._history = b""
         self._vouched: tuple[bytes, RedisIdentity, bytes] | None = None
-        self.look_ups = Batcher(self._look_up)
+        self.look_ups = Batcher(self._look_up, max_keys=_KEYS_AT_ONCE, max_batches=_COMMANDS_AT_ONCE)
         """By keys. Awaited, a look-up is the document's body, empty if there is no such row; None if Redis is not to
         be trusted."""
         self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
@@ -118,7 +124,7 @@ class RedisSource:
         rows = (SetAsideRow(shown_key(key), misfit_of(body).field) for key, body in named)
         return SetAside(found[1].number, tuple(rows))
 
-    def _look_up(self, batch: Batch) -> None:
+    def _look_up(self, batch: Batch[bytes, bytes | None]) -> None:
         channel, generation = self._redis.channel, self._generation
         if channel is None or self._vouched is None:
             batch.resolve_later(self._bodies(batch.keys))
@@ -126,13 +132,17 @@ class RedisSource:
             self._store.fetch(channel, generation, batch.keys, _ShortWay(self, batch, channel, generation))
 
     def _deal_out(
-        self, batch: Batch, channel: Channel, generation: bytes, reply: Sequence[bytes | None]
+        self,
+        batch: Batch[bytes, bytes | None],
+        channel: Channel,
+        generation: bytes,
+        reply: Sequence[bytes | None],
     ) -> None:
         lease, *documents = reply
         if (lease, channel.server, generation) == self._vouched:  # as nearly always
             self._redis.answered()
             self._watch.answered_by_redis()
-            batch.found(_bodies_of(documents))
+            batch.resolve(_bodies_of(documents))
         else:
             batch.resolve_later(self._bodies(batch.keys))
 
@@ -184,7 +194,7 @@ class RedisSource:
                 if lease.incarnation != channel.server:
                     if has_looked:
                         break
-                    await redis.look_again(channel)
+                    await redis.identify(channel)
                     has_looked = True
                 elif lease.generation != generation:
                     self._generation = lease.generation
@@ -212,7 +222,9 @@ class RedisSource:
 class _ShortWay:
     """Takes the reply to a batch at once. A future would hand it on in the next turn of the loop."""
 
-    def __init__(self, source: RedisSource, batch: Batch, channel: Channel, generation: bytes) -> None:
+    def __init__(
+        self, source: RedisSource, batch: Batch[bytes, bytes | None], channel: Channel, generation: bytes
+    ) -> None:
         self._source = source
         self._batch = batch
         self._channel = channel

@@ -62,7 +62,7 @@ class RedisStore:
         self._bury = Script("bury")
         self._drop = Script("drop")
         self._page = Script("page", read_only=True, common=False)
-        self._look = Script("look", read_only=True, common=False)
+        self._inspect = Script("inspect", read_only=True, common=False)
         self._list_aside = Script("aside", read_only=True, common=False)
 
     # Queries
@@ -141,7 +141,7 @@ class RedisStore:
         """The state of Redis and of this generation."""
         async with self._redis.commanding() as link:
             keys = [self._keys.marker(generation.encode()), self._keys.lease, self._keys.generations]
-            found = await self._look(link, keys, [])
+            found = await self._inspect(link, keys, [])
         seconds, micros, run_id, replication_id, role, policy, marker, lease, generations, used, limit = found
         return RedisState(
             incarnation=RedisIdentity(run_id.decode(), replication_id.decode()),
@@ -276,5 +276,5 @@ def _lease_of(known: Target, history: str) -> str:
 async def _leads_to(link: Link, incarnation: RedisIdentity) -> bool:
     """Whether the connection leads to this Redis; looked at again if it did not."""
     if link.server != incarnation:
-        await link.look_again()
+        await link.identify()
     return link.server == incarnation
