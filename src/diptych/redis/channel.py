@@ -100,7 +100,7 @@ class Channel(asyncio.Protocol):
     def request(
         self, packed: bytes, length: int | None = None, *, at_once: bool = False
     ) -> asyncio.Future[Any]:
-        """Sends a packed command with the others of this turn of the loop, or ``at_once``. Returns the reply's future.
+        """Sends a packed command with the others of this turn, or ``at_once``. Returns a future of the reply.
 
         A cancelled request keeps its place in the order of replies, and its reply is dropped. ``length`` is the
         number of values the reply must have.
@@ -114,7 +114,7 @@ class Channel(asyncio.Protocol):
         return future
 
     def send(self, packed: bytes, receiver: Receiver, length: int | None = None) -> None:
-        """Queues a packed command for the next ``flush``; ``receiver`` gets the reply, ``length`` is as in ``request``."""
+        """Queues a packed command for the next ``flush``. ``receiver`` gets the reply of ``length`` values."""
         if self._error is not None:
             receiver.set_exception(_copy_of(self._error))
         elif self._waiting or self._is_paused or len(self._in_flight) >= _MOST_IN_FLIGHT:
@@ -211,7 +211,7 @@ class Channel(asyncio.Protocol):
         self.flush()
 
     def _check_silence(self) -> None:
-        """Closes the channel if Redis was silent too long. One timer serves all: replies come in the order of asking."""
+        """Closes the channel if Redis was silent too long. One timer serves all, as replies come in order."""
         self._watch = None
         if not self._in_flight:
             return

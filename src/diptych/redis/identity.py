@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class RedisIdentity(NamedTuple):
-    """An incarnation of Redis: the process (new at each start) and the history of its data (new at each promotion)."""
+    """An incarnation of Redis: its process (new at each start) and its data's history (new at each promotion)."""
 
     run_id: str
     replication_id: str

@@ -114,7 +114,7 @@ class RedisService:
         return self.problem is None
 
     async def start(self) -> None:
-        """Tries to reach Redis once. If Redis is critical, raises ``RedisUnavailableError`` or ``RedisRefusedError``."""
+        """Tries to reach Redis once. If critical, raises ``RedisUnavailableError`` or ``RedisRefusedError``."""
         if not await self.probe() and self.critical:
             raise self._unavailable()
 
