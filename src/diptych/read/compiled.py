@@ -142,7 +142,7 @@ class CompiledReadModel:
         key = row[self.key]
         return key_bytes(key) if self._key_type is None or isinstance(key, self._key_type) else KEYLESS
 
-    def looked_for(self, key: Any) -> Any:
+    def fit_key(self, key: Any) -> Any:
         """Returns a caller's key as the key column holds it. Raises ``ValueError`` for a key no row can have."""
         return key if type(key) is self._as_it_is else self._key_column.fit(key)
 

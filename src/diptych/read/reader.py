@@ -44,7 +44,7 @@ class Reader:
         """Returns the document with this key, as documented by ``ReadModel.get``."""
         self._home.check()
         try:
-            key = self._compiled.looked_for(key)
+            key = self._compiled.fit_key(key)
         except ValueError:
             return Document(None, _NO_KEY, self._compiled.document)
         if self._source is not None:
