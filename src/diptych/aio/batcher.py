@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Batcher(Generic[K, V]):
-    """A queue of look-ups, sent in batches of at most ``max_keys`` keys, ``max_batches`` of them at once.
+    """A queue of look-ups, sent in batches of at most ``max_keys`` keys, ``max_batches`` at once.
 
     ``send`` begins to look a batch up and returns; the batch ends by ``Batch.resolve`` or ``Batch.resolve_later``.
     Look-ups beyond these limits wait in the queue, where a cancelled one is dropped before it is sent.
@@ -44,7 +44,7 @@ class Batcher(Generic[K, V]):
                 self._send(batch)
 
     def _take(self) -> Sequence[tuple[K, asyncio.Future[V]]]:
-        """Takes the look-ups of a batch out of the queue. Returns them without the cancelled ones."""
+        """Takes the look-ups of a batch out of the queue. Returns all but the cancelled."""
         count = min(len(self._queue), self._max_keys)
         taken = [self._queue.popleft() for _ in range(count)]
         return [look_up for look_up in taken if not look_up[1].done()]
@@ -67,7 +67,7 @@ class Batch(Generic[K, V]):
         self._task: asyncio.Task[None] | None = None
 
     def resolve(self, values: Sequence[V]) -> None:
-        """Ends the batch with one value for each of ``keys``, in their order."""
+        """Ends the batch with a value for each of ``keys``, in their order."""
         for future, value in zip(self._values, values, strict=True):
             if not future.done():  # else it was cancelled
                 future.set_result(value)

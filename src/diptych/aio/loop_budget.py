@@ -7,7 +7,7 @@ import time
 
 
 class LoopBudget:
-    """A budget of ``share_s`` seconds in each turn of the event loop, shared by everybody who waits for it.
+    """A budget of ``share_s`` seconds in each turn of the event loop, shared by all work waiting for the budget.
 
     A turn lasts from one look at sockets and timers to the next. Reads that never wait, and rows that become
     documents, would all be done in the turn in which they are asked for, be it one or a thousand, and everything else

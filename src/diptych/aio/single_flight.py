@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """A limit of concurrent executions, with one shared execution for equal calls in the queue.
+    """A limit of concurrent executions, with a shared execution for equal calls in the queue.
 
     ``turns`` is the limit: as many executions run at once as the semaphore admits, and several instances may share
     it. A call joins an execution only before it has begun, so no result is older than the call that gets it.

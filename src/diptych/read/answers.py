@@ -10,7 +10,7 @@ D = TypeVar("D")
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The store of an answer, and the ``reason`` why Redis did not give it, as a short token.
+    """The store of an answer; ``reason`` tells in a short token why SQL answered, None if Redis did.
 
     >>> from diptych import Served
     >>> Served("sql", "no-redis").store

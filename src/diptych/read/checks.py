@@ -70,7 +70,7 @@ def _check_form(model: type[Declaration]) -> Iterator[str]:
 
 
 def _check_types(document: type[msgspec.Struct]) -> Iterator[str]:
-    """Checks the types of the document's fields: msgspec must support them."""
+    """Checks for field types without support in msgspec."""
     try:
         msgspec.json.Decoder(document)
     except Exception as error:
@@ -163,7 +163,7 @@ def _check_key(column: Column) -> Iterator[str]:
 
 
 def _compared(column: Column) -> str:
-    """Returns the rule for columns by which rows are found.
+    """Returns the rule for columns used to find rows.
 
     Redis finds a key by its bytes: a column for which SQL finds further rows would have the two routes disagree.
     """
@@ -183,7 +183,7 @@ def _check_lists(model: type[Declaration], entity: Entity) -> Iterator[str]:
 
 
 def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
-    """Checks each field against its column: a field that fits no value would make every document fail."""
+    """Checks each field against its column: a field without a fitting value would make every document fail."""
     hints = get_type_hints(model.document, include_extras=True)
     for name in (field.name for field in msgspec.structs.fields(model.document)):
         join = model.joined.get(name)

@@ -143,7 +143,7 @@ class CompiledReadModel:
         return key_bytes(key) if self._key_type is None or isinstance(key, self._key_type) else KEYLESS
 
     def fit_key(self, key: Any) -> Any:
-        """Returns a caller's key as the key column holds it. Raises ``ValueError`` for a key no row can have."""
+        """Returns a caller's key in the form of the key column. Raises ``ValueError`` for a key no row can have."""
         return key if type(key) is self._as_it_is else self._key_column.fit(key)
 
     def list_by(self, order: ListOrder | None) -> ListIndex:
@@ -154,7 +154,7 @@ class CompiledReadModel:
         raise WiringError([f"{self.name} has no list {order or ''}: add it to `lists` of {self.name}"])
 
     def _declared(self) -> dict[str, Any]:
-        """Returns the declaration of keys, columns, lists and joins for the fingerprint, as JSON can express it."""
+        """Returns the declaration of keys, columns, lists and joins for the fingerprint, as values for JSON."""
         return {
             "table": self.entity.table,
             "key": self._typed(self.entity, self.key),

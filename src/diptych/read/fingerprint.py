@@ -1,4 +1,4 @@
-"""The fingerprint: a short hash of a read model's declaration, which changes if any byte in Redis might change.
+"""The fingerprint: a short hash of a read model's declaration, different as soon as any byte in Redis might be.
 
 Two versions of an application, deployed side by side, share their documents if they have the same fingerprint.
 """
@@ -29,7 +29,7 @@ def declaration_hash(name: str, parts: Mapping[str, Any], document: type[msgspec
 
 
 class _Shape:
-    """The translation of a type into nested lists of all that affects accepted values or written bytes."""
+    """The translation of a type into nested lists of everything affecting accepted values or written bytes."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""A check that a column can fill a document's field.
+"""The check of a document's field against its column.
 
 msgspec itself is asked, with sample values of the column: so nothing is refused that would be served, and a field
 that would fail for every row is known before the first row.

@@ -1,7 +1,8 @@
-"""Set-aside rows: rows that do not fit their documents, the mark stored in place of a document, and the log's lines.
+"""Rows that are set aside: the mark stored in place of their documents, and the log's lines about them.
 
-A single row without a document must not take its read model from Redis. In place of its document, Redis stores a mark
-and the misfit, so that a query by the row's key need not ask SQL, and a page can leave the row out and go on.
+A single row that does not fit its document must not take its read model from Redis. In place of the document, Redis
+stores a mark and the misfit, so that a query by the row's key need not ask SQL, and a page can leave the row out and
+go on.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def shown_key(key: bytes) -> str:
 
 
 class Notices:
-    """The log's lines about set-aside rows: each row is named once until it fits again, and 1000 rows at most."""
+    """The log's lines about set-aside rows: each row is named once as long as set aside, and 1000 rows at most."""
 
     def __init__(self, name: str, table: str) -> None:
         self._name = name
@@ -74,7 +75,7 @@ class Notices:
         self._is_full = False
 
     def concern(self, body: bytes) -> bool:
-        """Says if ``met`` has to be called for this body; nearly no document needs that."""
+        """Says if ``met`` has to be called for this body; seldom true."""
         return bool(self._told) or body.startswith(MARK)
 
     def met(self, key: bytes, body: bytes) -> None:
@@ -105,5 +106,5 @@ class Notices:
 
 
 def reason_of(value: Any, otherwise: str) -> str:
-    """Returns the reason why a value does not fit: that of an unreadable value, else ``otherwise``."""
+    """Returns the reason why a value does not fit: the unreadable value's own, else ``otherwise``."""
     return value.reason if isinstance(value, Unreadable) else otherwise

@@ -1,4 +1,4 @@
-"""A document as Redis stores it: an 8-byte big-endian stamp, then the body.
+"""The stored form of a document: an 8-byte big-endian stamp, then the body.
 
 The body is the document's JSON as it goes out, empty in a tombstone, and ``set_aside.marked`` for a row that is set
 aside.
@@ -18,7 +18,7 @@ body_of: Callable[[Any], bytes] = operator.itemgetter(slice(STAMP_BYTES, None))
 
 
 def stamp_bytes(stamp: int) -> bytes:
-    """Returns a stamp as it is stored."""
+    """Returns a stamp in its stored form."""
     return stamp.to_bytes(STAMP_BYTES, "big")
 
 

@@ -29,7 +29,7 @@ may look at its timers before its sockets (uvloop does)."""
 
 
 class Receiver(Protocol):
-    """The recipient of a reply: a future, or an object that acts in the turn of the loop in which the reply comes."""
+    """The recipient of a reply: a future, or an object that acts in the turn of the reply."""
 
     def done(self) -> bool:
         """Says if the reply is not wanted any more."""
@@ -50,7 +50,7 @@ CLOSED = "the connection to Redis is closed"
 
 
 class ChannelLostError(RedisConnectionError):
-    """A connection that was lost or could not be opened; raised to each request waiting for its reply."""
+    """The loss of a connection, or a failure to open a connection; raised to each request without its reply."""
 
 
 def packed(*words: Any) -> bytes:
@@ -211,7 +211,7 @@ class Channel(asyncio.Protocol):
         self.flush()
 
     def _check_silence(self) -> None:
-        """Closes the channel if Redis was silent too long. One timer serves all, as replies come in order."""
+        """Closes the channel if Redis was silent too long. A single timer serves all, since replies come in order."""
         self._watch = None
         if not self._in_flight:
             return
@@ -226,5 +226,5 @@ class Channel(asyncio.Protocol):
 
 
 def _copy_of(error: ChannelLostError) -> ChannelLostError:
-    """Copies an error for another request: an exception grows (its traceback) as it is raised."""
+    """Copies an error for a further request: a raised exception grows by its traceback."""
     return ChannelLostError(*error.args)

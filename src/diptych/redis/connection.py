@@ -1,4 +1,4 @@
-"""The one connection to Redis that all queries of a process share."""
+"""The connection to Redis shared by all queries of a process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diptych.redis.channel import CLOSED, Channel, ChannelLostError
 
 
 class Connection:
-    """A ``Channel`` that is opened when it is needed and kept open; everybody shares the opening under way.
+    """A ``Channel``, opened when needed and kept open; everybody shares the opening under way.
 
     ``open_one`` returns a new connection of redis-py after its handshake, with the server's identity. ``on_failed``
     is called with the cause, once for each channel lost and each failure to open one.
@@ -47,7 +47,7 @@ class Connection:
         return self.channel
 
     def drop(self) -> None:
-        """Closes the channel: the next query opens a new one. Safe to call twice."""
+        """Closes the channel: the next query opens a new channel. Safe to call twice."""
         if self.channel is not None:
             self.channel.close()
 

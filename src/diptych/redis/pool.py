@@ -10,7 +10,7 @@ from diptych.redis.channel import CLOSED, Channel, ChannelLostError
 
 
 class Pool:
-    """Channels, each lent to one task at a time; a new channel is opened when none is idle.
+    """Channels, each lent to a single task at a time; a new channel is opened when none is idle.
 
     ``open_one`` returns a new connection of redis-py, as for ``Connection``.
     """
@@ -24,7 +24,10 @@ class Pool:
         self._is_closed = False
 
     async def take(self) -> Channel:
-        """Returns the idle channel given back last, or a new one. Raises ``ChannelLostError``, or as ``open_one``."""
+        """Returns the idle channel given back last, or opens a new channel.
+
+        Raises ``ChannelLostError`` after ``close``, and exceptions of ``open_one``.
+        """
         if self._is_closed:
             raise ChannelLostError(CLOSED)
         if self._idle:
@@ -44,14 +47,14 @@ class Pool:
         return opening.result()
 
     def give_back(self, channel: Channel) -> None:
-        """Takes a lent channel back, and closes a busy one: the next task would wait for the reply still owed."""
+        """Takes a lent channel back, or closes a busy channel: the next task would wait for the reply still owed."""
         if channel.is_open and (self._is_closed or not channel.is_idle):
             channel.close()
         elif channel.is_open:
             self._idle.append(channel)
 
     def drop_idle(self) -> None:
-        """Closes the channels that are not lent."""
+        """Closes the idle channels."""
         for channel in list(self._idle):
             channel.close()
 

@@ -1,4 +1,4 @@
-"""Refusals of a Redis server that answers: their texts with a remedy, and a trial of all commands in use."""
+"""Refusals of an answering Redis server: their texts with a remedy, and a trial of all commands in use."""
 
 from __future__ import annotations
 

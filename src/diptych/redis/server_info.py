@@ -1,4 +1,4 @@
-"""A server's ``INFO``: its identity, and the faults for which diptych refuses to use it."""
+"""A server's ``INFO``: its identity, and the faults of servers not to be used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _parsed(reply: Any) -> dict[str, str]:
 
 
 def _fault_of(info: dict[str, str]) -> str | None:
-    """Returns why this server must not be used; None if it may."""
+    """Returns why this server must not be used; None for a fit server."""
     if fault := _fault_of_kind(info):
         return fault
     version = info.get("redis_version", "0")
@@ -42,7 +42,7 @@ def _fault_of(info: dict[str, str]) -> str | None:
 
 
 def _fault_of_kind(info: dict[str, str]) -> str | None:
-    """Returns why this kind of server must not be used; None if it may."""
+    """Returns why this kind of server must not be used; None for a fit kind."""
     mode = info.get("redis_mode") or info.get("server_mode")  # Valkey calls it so
     if mode == "sentinel":
         return "it is a Sentinel: REDIS_URL must lead to the master itself, which a Sentinel only names"

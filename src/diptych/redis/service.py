@@ -1,4 +1,4 @@
-"""``RedisService``: the connections to Redis, and a breaker that makes an outage cheap."""
+"""``RedisService``: the connections to Redis, and a breaker for cheap outages."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class RedisService:
         await self._commands.close()
 
     async def probe(self) -> bool:
-        """Tries out every command in use, and closes the breaker if Redis does them all.
+        """Tries out every command in use, and closes the breaker if Redis does all.
 
         Returns ``available``.
         """
@@ -160,7 +160,7 @@ class RedisService:
 
     @property
     def channel(self) -> Channel | None:
-        """The connection for queries if it is open and the breaker closed, else None."""
+        """The connection for queries while open and with a closed breaker, else None."""
         return self.queries.channel if self.problem is None else None
 
     def answered(self) -> None:
@@ -168,7 +168,7 @@ class RedisService:
         self._failures = 0
 
     def failed(self, error: Exception) -> None:
-        """Takes note of a query without an answer. Raises the error itself if Redis has nothing to do with it."""
+        """Takes note of a query without an answer. Raises the error itself unless Redis caused the error."""
         if not isinstance(error, redis_errors.RedisError | OSError | TimeoutError):
             raise error
         if not isinstance(error, ChannelLostError):  # noted already, once for all requests

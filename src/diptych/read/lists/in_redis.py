@@ -27,7 +27,7 @@ class StoredPage(NamedTuple):
     documents: list[bytes | None]
 
     def body(self, index: ListIndex) -> PageBody | None:
-        """Returns the page's JSON; None if an entry names a document that is not there."""
+        """Returns the page's JSON; None if an entry names a missing document."""
         bodies = [] if None in self.documents else list(map(body_of, self.documents))
         if len(bodies) < len(self.documents) or not all(bodies):
             return None

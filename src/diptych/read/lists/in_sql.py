@@ -16,7 +16,7 @@ from diptych.sql.prepared import PreparedSelect
 
 
 class PageSelects:
-    """The SELECTs of the pages of one entity's lists, made from ``selected``, the SELECT of rows without an order."""
+    """The SELECTs of pages of an entity's lists, made from ``selected``, the SELECT of rows without an order."""
 
     def __init__(self, entity: MappedEntity, selected: sa.Select[Any], dialect: sa.Dialect) -> None:
         self._entity = entity
@@ -41,8 +41,9 @@ class PageSelects:
         return PreparedSelect(page)
 
     def _in_code_points(self, name: str) -> sa.ColumnElement[Any]:
-        """Returns the column in code point order. The order is named only where the column has another: with the
-        same order the database can use the column's index.
+        """Returns the column in code point order.
+
+        The order is named only where the column's own differs: without a name the column's index can be used.
         """
         column = self._entity.columns[name]
         if self._entity.has_code_point_order(name, self._dialect) or not isinstance(column.type, sa.String):

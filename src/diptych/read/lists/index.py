@@ -46,7 +46,7 @@ class ListIndex:
         return sort_key and sort_key + key + len(key).to_bytes(4, "big")
 
     def misfit(self, row: Row) -> Misfit:
-        """Returns the value for which a row has no place in the list."""
+        """Returns the misfit of a row without a place in the list."""
         for name, texts, codec in zip(self.columns, self._texts, self._codecs, strict=True):
             try:
                 codec.encode([texts.get(row[name], row[name])])

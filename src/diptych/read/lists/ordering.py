@@ -78,7 +78,7 @@ def _exactly(data: bytes, start: int, length: int) -> bytes:
 
 
 class Instant:
-    """The type of points in time with a zone, in the order of time, whatever the zone."""
+    """The type of points in time with a zone, in the order of time in any zone."""
 
 
 _CODECS: dict[type, tuple[Callable[[Any], bytes], Decode]] = {
@@ -98,7 +98,7 @@ ALWAYS_SORTABLE = (str, int, datetime.date, uuid.UUID)
 
 
 def sorted_as(column: Column) -> type | None:
-    """Returns the sortable type by which lists order a column; None if the column can't be ordered."""
+    """Returns the sortable type of a column in lists; None if the column can't be ordered."""
     if column.texts is not None:
         return str  # an enum, ordered by its stored text
     if column.type is datetime.datetime and column.zoned:

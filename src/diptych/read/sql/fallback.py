@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 25
 
 
 class SqlFallback:
-    """Answers of one read model from SQL.
+    """Answers of a read model from SQL.
 
     A query is answered in the event loop where ``source`` can do so, else in the queue for ``turns``. Losing Redis
     sends every query here: without the queue they would take all connections from the commands. Equal queries in the

@@ -20,7 +20,7 @@ from diptych.sql.view import View, view_of
 
 
 class SqlRows:
-    """The rows of one entity with the ``columns`` in use, by ``key``, in the order of lists, and all of them.
+    """The rows of an entity with the ``columns`` in use: by ``key``, in the order of lists, or all.
 
     Each row has the values of ``joins`` too, under the names of their fields. ``entity_of`` returns the entity of a
     mapped class. ``on_read`` is called with the names of the tables before the event loop answers a query from them.
@@ -95,7 +95,7 @@ class SqlRows:
     async def rows_by(
         self, view: View, column: str, values: Sequence[Any], batch_size: int
     ) -> AsyncIterator[list[Row]]:
-        """Yields the rows of this view with any of these values in ``column``, in batches, none of them empty.
+        """Yields the rows of this view with any of these values in ``column``, in non-empty batches.
 
         ``column`` is one of the read model's own entity.
         """
@@ -126,9 +126,9 @@ class SqlRows:
     def _after(
         self, found: Sequence[Sequence[Any]], last: Sequence[Any] | None, at_once: int
     ) -> tuple[Sequence[Any] | None, int]:
-        """Returns the primary key after which the next batch begins, and the size of this batch.
+        """Returns the primary key before the next batch, and the next batch's size.
 
-        A batch without a readable key is followed by one of twice its size, which gets past the unreadable rows.
+        A batch without a readable key is followed by a batch of twice its size, to get past the unreadable rows.
         """
         for values in reversed(found):
             key = values[len(self._names) :]
@@ -162,7 +162,7 @@ class SqlRows:
             return await fetched_carefully(view, statement)
 
     def _row(self, values: Sequence[Any]) -> Row:
-        """Names the values of a row; the primary key, for the next batch, may follow them."""
+        """Names the values of a row; the primary key, for the next batch, may follow at the end."""
         return dict(zip(self._names, values, strict=False))
 
     def _literals(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
@@ -208,7 +208,7 @@ def _check_comparable(local: sa.Column[Any], remote: sa.Column[Any]) -> None:
 def _with_collation_of(
     remote: sa.Column[Any], local: sa.Column[Any], dialect: sa.Dialect
 ) -> sa.ColumnElement[Any]:
-    """Returns the local column in the remote column's collation, with which the index of ``remote`` can be used.
+    """Returns the local column in the remote column's collation, so the index of ``remote`` can be used.
 
     PostgreSQL refuses to compare texts of two collations. SQLite takes the collation of the left operand.
     """

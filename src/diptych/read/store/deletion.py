@@ -1,4 +1,4 @@
-"""The deletion of generations in small steps: Redis answers nobody else while it deletes."""
+"""The deletion of generations in small steps: Redis answers nobody else meanwhile."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from diptych.read.lists.index import ListIndex
 
 
 class Keys:
-    """The names of the keys of a read model with one fingerprint."""
+    """The names of the keys of a read model with a fingerprint."""
 
     def __init__(self, fence: FenceId) -> None:
         self.prefix = f"{{{fence.read_model}:{fence.declaration}}}".encode()

@@ -23,7 +23,7 @@ class Lease(NamedTuple):
         return cls(server, generation, history)
 
     def is_of_another(self, history: str) -> bool:
-        """Says if the lease is of another history: of another database, or of this one before it was moved."""
+        """Says if the lease is of a different history: a different database's, or this database's before a move."""
         return bool(self.history) and self.history != history.encode()
 
 

@@ -1,4 +1,4 @@
-"""The reads of a read model in Redis that answer queries.
+"""The reads of queries in Redis.
 
 ★ Each reads the lease in the same command as the documents: a lease read before a document may be over, and the
 document old, when the document is read.
@@ -17,7 +17,7 @@ from diptych.redis.channel import Channel, Receiver, packed
 
 
 class StoredAside(NamedTuple):
-    """The reply of the script ``aside``: the lease, the number of set-aside rows, and some of them by their keys."""
+    """The reply of the script ``aside``: the lease, the number of set-aside rows, and some rows by their keys."""
 
     lease: bytes | None
     number: int
@@ -25,7 +25,7 @@ class StoredAside(NamedTuple):
 
 
 class Reads:
-    """The reads of one read model, each of one generation."""
+    """The reads of a read model in Redis, each of a generation."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -50,7 +50,7 @@ class Reads:
         return StoredPage(*await self._page(channel, keys, arguments))
 
     async def set_aside(self, channel: Channel, generation: bytes, most: int) -> StoredAside:
-        """Reads the number of set-aside rows, and ``most`` of them at most."""
+        """Reads the number of set-aside rows, and at most ``most`` of the rows."""
         keys = [self._keys.lease, self._keys.set_aside(generation)]
         lease, number, names, stored = await self._aside(channel, keys, [most])
         own = len(self._keys.document(generation, b""))

@@ -13,7 +13,7 @@ from diptych.redis.service import Link
 
 
 class Script:
-    """A script called by its hash, and sent whole to a server that does not know the hash (after a restart, say)."""
+    """A script called by its hash, and sent whole to a server without the hash (after a restart, say)."""
 
     def __init__(self, name: str, *, read_only: bool = False, common: bool = True) -> None:
         self._source = scripts.source(name, common=common)

@@ -1,4 +1,4 @@
-"""The Redis route of a read model: answers that were read together with a lease this process may trust."""
+"""The Redis route of a read model: answers read together with a trusted lease."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Watch(Protocol):
         """Takes note of a query served from Redis."""
 
     def answered_by_sql(self, reason: str) -> None:
-        """Takes note of a query for which Redis gave no lease that this process may trust."""
+        """Takes note of a query without a trusted lease in Redis."""
 
     def broken(self, generation: str, problem: str) -> None:
-        """Takes note of wrong contents of a generation, although it was leased."""
+        """Takes note of wrong contents of a leased generation."""
 
 
 class RedisSource:
@@ -92,7 +92,7 @@ class RedisSource:
         return self._watch.reason
 
     def is_of(self, history: str) -> None:
-        """Takes note of the history of this application's database: only leases given by it count."""
+        """Takes note of the history of this application's database: only leases of this history count."""
         if self._history != history.encode():
             self._history, self._trusted = history.encode(), None
 
@@ -156,7 +156,7 @@ class RedisSource:
             batch.resolve_later(self._bodies(batch.keys))
 
     async def _bodies(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """Returns the values of a batch, by as many reads as it takes."""
+        """Returns the values of a batch, with as many reads as necessary."""
 
         async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, list[bytes | None]]:
             reply: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
@@ -176,9 +176,9 @@ class RedisSource:
     async def _read(
         self, read: Callable[[Channel, bytes], Awaitable[tuple[bytes | None, T]]]
     ) -> tuple[bytes, T] | None:
-        """Calls ``read`` until its lease is to be trusted. Returns the generation and what ``read`` found in it.
+        """Calls ``read`` until its lease is to be trusted. Returns the generation and the result.
 
-        ``read`` gets a channel and a generation and returns the lease's text with its findings. Returns None if SQL
+        ``read`` gets a channel and a generation and returns the lease's text and the result. Returns None if SQL
         has to answer; ``watch`` is told.
         """
         redis = self._redis
@@ -207,7 +207,7 @@ class RedisSource:
         return None
 
     def _doubt(self, text: bytes | None, server: RedisIdentity, generation: bytes) -> str:
-        """Returns the reason against trust in what was read with this lease; "" if there is none.
+        """Returns the reason against trust in this lease and the data read with it; "" without a reason.
 
         Takes note of the lease and of its generation.
         """
@@ -231,7 +231,7 @@ class RedisSource:
         return ""
 
     def _failed(self, error: Exception) -> None:
-        """Takes note that Redis did not answer. Raises errors that are not of Redis, and any if Redis is critical."""
+        """Takes note of a query without an answer. Raises errors not of Redis, and any error if Redis is critical."""
         self._redis.failed(error)
         self._check_redis()
 
@@ -242,7 +242,7 @@ class RedisSource:
 
 
 class _BatchReceiver:
-    """The receiver of a batch's reply, which resolves the batch at once; a future would do so a turn later."""
+    """The receiver of a batch's reply; resolves the batch at once, where a future would do so a turn later."""
 
     def __init__(self, source: RedisSource, batch: LookUps, channel: Channel, generation: bytes) -> None:
         self._source = source

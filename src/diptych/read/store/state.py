@@ -10,7 +10,7 @@ from diptych.redis.identity import RedisIdentity
 
 
 class RedisState(NamedTuple):
-    """The state of one Redis, ``incarnation``, and of one generation in it, all of one moment.
+    """The state of a Redis, ``incarnation``, and of a generation there, all of the same moment.
 
     ★ It is worth nothing on another Redis: of two masters each has a clock, a floor and generations of its own.
     Whatever is computed from a state is therefore handed on with it, to be checked against the Redis that it is used
@@ -53,5 +53,5 @@ class RedisState(NamedTuple):
 
     @property
     def passed(self) -> int:
-        """The number of the latest pass that published this generation; 0 if there was none."""
+        """The number of the latest pass over this generation, 0 before the first."""
         return int(self.marker.partition(":")[2] or 0)

@@ -28,7 +28,7 @@ _RECENT = 64
 
 
 class RedisStore:
-    """The operations on one read model in Redis; queries use ``reads``. Each may raise ``RedisUnavailableError``.
+    """The operations on a read model in Redis; queries use ``reads``. Each may raise ``RedisUnavailableError``.
 
     Writing operations return ``OK``, or why nothing was written: ``ELSEWHERE`` (this is another incarnation),
     ``GONE`` (the generation is not there), ``FOREIGN`` (another database's lease is there), ``BEHIND`` (the data are
@@ -60,7 +60,7 @@ class RedisStore:
         floor: int | None = None,
         told: set[int] | None = None,
     ) -> str:
-        """Writes each document that is newer than the stored one; afterwards the generation has this floor.
+        """Writes each document newer than the stored document; afterwards the generation has this floor.
 
         For commands' changes, ``told`` gets the positions of the changes that are in by then, by any process: of
         these, and of others about as recent.
@@ -68,8 +68,7 @@ class RedisStore:
         return await self._write(known, writes, None, floor, told)
 
     async def missing(self, known: Target, changes: Sequence[Change]) -> list[Change] | None:
-        """Returns the changes that are not in the generation yet; None if this is another incarnation, or the
-        generation is not there.
+        """Returns the changes not in the generation yet; None if the incarnation or the generation is not there.
 
         A change needs no more of its rows than their keys.
         """
@@ -234,7 +233,7 @@ class RedisStore:
 
 
 async def _leads_to(link: Link, incarnation: RedisIdentity) -> bool:
-    """Says if the connection leads to this incarnation, after another look if it did not when it was opened."""
+    """Says if the connection leads to this incarnation; the server is asked again if not."""
     if link.server != incarnation:
         await link.identify()
     return link.server == incarnation

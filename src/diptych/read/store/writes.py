@@ -63,7 +63,7 @@ class Writes:
         return Write(key, stamp, transaction, body, entries)
 
     def tombstone(self, key: bytes, stamp: int, transaction: int, purge_at: int | None) -> Write:
-        """Returns the write that deletes a document."""
+        """Returns the write to delete a document."""
         return Write(key, stamp, transaction, None, (b"",) * len(self._compiled.lists), purge_at=purge_at)
 
     def joined_write(self, row: Row, snapshot: Snapshot) -> Write:
@@ -71,7 +71,7 @@ class Writes:
         return self.write_of(row, snapshot.stamp, _transaction_of(snapshot))
 
     def joined_tombstone(self, key: bytes, snapshot: Snapshot) -> Write:
-        """Returns the write that deletes a joined document, whose row is not in this snapshot."""
+        """Returns the write to delete a joined document without a row in this snapshot."""
         return self.tombstone(key, snapshot.stamp, _transaction_of(snapshot), snapshot.xmax)
 
 
@@ -85,7 +85,7 @@ def _transaction_of(snapshot: Snapshot) -> int:
 
 
 def batches(writes: Sequence[Write]) -> list[list[Write]]:
-    """Divides writes into parts small enough for one script each."""
+    """Divides writes into parts, each small enough for a single script."""
     batches: list[list[Write]] = []
     size = 0
     for write in writes:

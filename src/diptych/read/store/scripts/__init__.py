@@ -6,7 +6,7 @@ from importlib.resources import files
 
 
 def source(name: str, *, common: bool) -> str:
-    """Returns the text of ``<name>.lua``, after ``common.lua`` if the script needs that."""
+    """Returns the text of ``<name>.lua``, after ``common.lua`` if ``common``."""
     return (_text("common") if common else "") + _text(name)
 
 
