@@ -1,4 +1,4 @@
-"""The orders of lists: the same on both routes, on both databases, for every type that lists may be in order of."""
+"""The orders of lists: the same from both stores, on both databases, for every sortable type."""
 
 from __future__ import annotations
 
@@ -143,47 +143,40 @@ def _place(name: str, value: Any) -> Any:
     )
 
 
-async def _bodies(app: Diptych, order: int, store: str) -> list[bytes]:
-    bodies, after = [], None
-    while True:
-        page = await app.ask(ListEvents(order, 7, after))
-        assert page.served.store == store, page.served
-        bodies.append(page.body)
-        after = page.decode().next
-        if after is None:
-            return bodies
+async def _pages(app: Diptych, order: int, store: str) -> list[Page[EventDocument]]:
+    """Reads a list page by page, each from this store."""
+    pages: list[Page[EventDocument]] = []
+    after = None
+    while not pages or after is not None:
+        pages.append(await app.ask(ListEvents(order, 7, after)))
+        assert pages[-1].served.store == store, pages[-1].served
+        after = pages[-1].decode().next
+    return pages
 
 
 @pytest.mark.parametrize(
     "order", range(len(EventReadModel.lists)), ids=[str(order) for order in EventReadModel.lists]
 )
-async def test_both_routes_list_in_the_same_order_and_go_on_behind_the_same_place(
-    database_url, valkey, order
-):
-    """After commands, and after a build; page by page, each with the bytes of the other route."""
+async def test_redis_and_sql_give_the_same_pages_of_a_list(database_url, valkey, order):
+    """The two halves of `read/lists`: the same bytes and so the same cursors, after commands and after a build."""
     chance = random.Random(order)
     events = [_event(chance, number) for number in range(30)]
     async with application(database_url, valkey.url) as app:
         await answered_by(app, "redis")
         await asyncio.gather(*(app.orm.create(Event, **event) for event in events))
-        by_commands = await _bodies(app, order, "redis")
+        by_commands = await _pages(app, order, "redis")
         await app.rebuild(EventReadModel)
         await answered_by(app, "redis")
-        by_build = await _bodies(app, order, "redis")
+        by_build = await _pages(app, order, "redis")
     async with application(database_url) as app:
-        by_sql = await _bodies(app, order, "sql")
-        listed, after = [], None
-        while True:
-            page = (await app.ask(ListEvents(order, 7, after))).decode()
-            listed += [item.name for item in page.items]
-            if (after := page.next) is None:
-                break
-    assert by_commands == by_sql
-    assert by_build == by_sql
+        by_sql = await _pages(app, order, "sql")
+    for from_redis in (by_commands, by_build):
+        assert [page.body for page in from_redis] == [page.body for page in by_sql]
     columns = EventReadModel.lists[order].columns
     wanted = sorted(
         events, key=lambda event: (*(_place(name, event[name]) for name in columns), event["name"])
     )
+    listed = [item.name for page in by_sql for item in page.decode().items]
     assert listed == [event["name"] for event in wanted]
 
 

@@ -1,4 +1,4 @@
-"""How long queries that SQL answers keep the event loop busy at a stretch."""
+"""A limit on how long work in the event loop keeps everything else waiting."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 
 
 class LoopBudget:
-    """Spreads work that is done in the event loop over its turns: about ``share_s`` seconds in one, then the next.
+    """A budget of ``share_s`` seconds in each turn of the event loop, shared by all work waiting for the budget.
 
-    A turn is what the loop does between two looks at its sockets and timers. Reads that never wait, and rows that
-    become documents, would all be done in the turn in which they are asked for, be it one or a thousand, and
-    everything else would wait for the last of them.
+    A turn lasts from one look at sockets and timers to the next. Reads that never wait, and rows that become
+    documents, would all be done in the turn in which they are asked for, be it one or a thousand, and everything else
+    would wait for the last of them.
     """
 
     def __init__(self, share_s: float = 0.002) -> None:
@@ -19,13 +19,13 @@ class LoopBudget:
         self._began = 0.0
         self._turn_of: asyncio.AbstractEventLoop | None = None
 
-    async def keep(self) -> None:
-        """Returns at once while there is time left in this turn, else in a later one."""
-        while self._is_over():  # noqa: ASYNC110 - the next turn of the loop is all there is to wait for
+    async def wait(self) -> None:
+        """Returns at once while this turn has time left, else in a later turn."""
+        while self._is_spent():  # noqa: ASYNC110 - the next turn of the loop is all there is to wait for
             await asyncio.sleep(0)
 
-    def _is_over(self) -> bool:
-        """Whether the turn has had its share, which is counted from the first time that this is asked in it."""
+    def _is_spent(self) -> bool:
+        """Says if the share of this turn is used up; the first call in a turn begins to count."""
         loop = asyncio.get_running_loop()
         if self._turn_of is not loop:
             self._turn_of = loop

@@ -1,4 +1,4 @@
-"""Equal questions that wait for their turn share one answer."""
+"""Shared executions: equal calls waiting for their turn are executed once."""
 
 from __future__ import annotations
 
@@ -10,45 +10,50 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Lets as many executions run at once as there are ``turns``. The others wait, and equal ones are one."""
+    """A limit of concurrent executions, with a shared execution for equal calls in the queue.
+
+    ``turns`` is the limit: as many executions run at once as the semaphore admits, and several instances may share
+    it. A call joins an execution only before it has begun, so no result is older than the call that gets it.
+    """
 
     def __init__(self, turns: asyncio.Semaphore) -> None:
         self._turns = turns
-        self._unsent: dict[Hashable, _Execution[T]] = {}
+        self._queued: dict[Hashable, _Execution[T]] = {}
 
-    async def answer(self, question: Hashable, execute: Callable[[], Awaitable[T]]) -> T:
-        """What ``execute`` gives, or that of an equal question that waits. Whatever it raises reaches all of them.
+    async def run(self, key: Hashable, execute: Callable[[], Awaitable[T]]) -> T:
+        """Returns the result of ``execute``, or of the queued execution with an equal ``key``.
 
-        Who is cancelled leaves the others their answer. What nobody waits for any more is not executed.
+        An exception of the execution is raised to all its callers. A cancelled caller leaves the others their result;
+        an execution without callers is cancelled, and not begun if it was queued.
         """
         if not self._turns.locked():
             async with self._turns:
                 return await execute()
-        execution = self._unsent.get(question)
+        execution = self._queued.get(key)
         if execution is None:
-            execution = self._unsent[question] = _Execution(self._run(question, execute))
-        execution.waiting += 1
+            execution = self._queued[key] = _Execution(self._run_in_turn(key, execute))
+        execution.callers += 1
         try:
             return await asyncio.shield(execution.task)
         finally:
-            execution.waiting -= 1
-            if not execution.waiting and not execution.task.done():
-                # Forgotten at once: who asks next must not wait for one that is being cancelled.
-                if self._unsent.get(question) is execution:
-                    del self._unsent[question]
+            execution.callers -= 1
+            if not execution.callers and not execution.task.done():
+                # Forgotten at once: the next caller must not wait for an execution that is being cancelled.
+                if self._queued.get(key) is execution:
+                    del self._queued[key]
                 execution.task.cancel()
 
-    async def _run(self, question: Hashable, execute: Callable[[], Awaitable[T]]) -> T:
+    async def _run_in_turn(self, key: Hashable, execute: Callable[[], Awaitable[T]]) -> T:
         async with self._turns:
-            # ★ From here on nobody joins. An execution that has been sent may have read its rows already: who asks
-            # now may ask after a command was acknowledged whose change is not among them.
-            del self._unsent[question]
+            # ★ From here on nobody joins. An execution that has begun may have read its rows already: a caller that
+            # comes now may come after a command was acknowledged whose change is not among them.
+            del self._queued[key]
             return await execute()
 
 
 class _Execution(Generic[T]):
-    """An execution in a task of its own, since those who wait for it come and go."""
+    """An execution in a task of its own, since its callers come and go."""
 
     def __init__(self, run: Coroutine[Any, Any, T]) -> None:
         self.task = asyncio.get_running_loop().create_task(run)
-        self.waiting = 0
+        self.callers = 0

@@ -1,4 +1,4 @@
-"""What the queries of a read model return."""
+"""The answers of a read model to queries."""
 
 from __future__ import annotations
 
@@ -10,21 +10,44 @@ D = TypeVar("D")
 
 
 class Served(msgspec.Struct, frozen=True):
-    """Which store gave an answer; ``reason`` says in a short token why it was not Redis."""
+    """The store of an answer; ``reason`` tells in a short token why SQL answered, None if Redis did.
+
+    >>> from diptych import Served
+    >>> Served("sql", "no-redis").store
+    'sql'
+    """
 
     store: Literal["redis", "sql"]
     reason: str | None = None
 
 
 class PageOf(msgspec.Struct, Generic[D]):
-    """A decoded page; ``next`` is the cursor of the page after it, None on the last."""
+    """A decoded page; ``next`` is the page cursor of the following page, None on the last page.
+
+    >>> from diptych import PageOf
+    >>> page = PageOf(items=["Dune", "Emma"], next=None)
+    >>> len(page.items), page.next is None
+    (2, True)
+    """
 
     items: list[D]
     next: str | None
 
 
 class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
-    """The answer to a look-up: ``body`` holds the stored JSON bytes as they go out, None if there is no such row."""
+    """The answer to a look-up by key; ``body`` is the stored JSON as sent to clients, None if there is no such row.
+
+    An answer without a row is falsy.
+
+    >>> from msgspec import Struct
+    >>> from diptych import Document, Served
+    >>> class Book(Struct):
+    ...     title: str
+    >>> Document(b'{"title":"Dune"}', Served("redis"), Book).decode()
+    Book(title='Dune')
+    >>> bool(Document(None, Served("redis"), Book))
+    False
+    """
 
     body: bytes | None
     served: Served
@@ -34,15 +57,23 @@ class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
         return self.body is not None
 
     def decode(self) -> D | None:
-        """The document as its struct; None if there is no such row."""
+        """Returns the document as its struct; None if there is no such row."""
         return None if self.body is None else msgspec.json.decode(self.body, type=self.document_type)
 
 
 class Page(msgspec.Struct, Generic[D], eq=False, gc=False):
-    """The answer to a list query: ``body`` holds ``{"items":[…],"next":…}`` in JSON bytes as they go out.
+    """The answer to a query for a page; ``body`` is ``{"items":[…],"next":…}`` in JSON as sent to clients.
 
-    ``set_aside`` is how many rows have their places in the page but are left out, since they do not fit their
-    documents: so many fewer items than places it has. ``get`` of such a row raises ``UnreadableRowError``.
+    ``set_aside`` is the number of rows that have places in the page but are left out, since they do not fit their
+    documents: the page has as many items fewer than places. ``get`` of such a row raises ``UnreadableRowError``.
+
+    >>> from msgspec import Struct
+    >>> from diptych import Page, Served
+    >>> class Book(Struct):
+    ...     title: str
+    >>> page = Page(b'{"items":[{"title":"Dune"}],"next":null}', Served("redis"), Book)
+    >>> page.decode().items
+    [Book(title='Dune')]
     """
 
     body: bytes
@@ -51,5 +82,5 @@ class Page(msgspec.Struct, Generic[D], eq=False, gc=False):
     set_aside: int = 0
 
     def decode(self) -> PageOf[D]:
-        """The page with its documents as structs."""
+        """Returns the page with its documents as structs."""
         return msgspec.json.decode(self.body, type=PageOf[self.document_type])  # type: ignore[name-defined]

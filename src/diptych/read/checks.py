@@ -1,4 +1,4 @@
-"""What must be true of a read model's declaration; each fault is a sentence that says the remedy."""
+"""The checks of a read model's declaration; each fault is a sentence with its remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Entities = Mapping[type, Entity]
 
 
 def joined_models(model: type[Declaration]) -> list[type]:
-    """The mapped classes whose rows a read model joins, each once. Raises ``WiringError`` for what is no join."""
+    """Returns the mapped classes joined by a read model, each once. Raises ``WiringError`` for malformed joins."""
     problems = [*_check_joined_form(model)]
     if problems:
         raise _wiring_error(model, problems)
@@ -33,7 +33,7 @@ def joined_models(model: type[Declaration]) -> list[type]:
 
 
 def check_declaration(model: type[Declaration], entity: Entity, joined: Entities) -> None:
-    """Raises ``WiringError`` that lists every fault."""
+    """Raises ``WiringError`` with every fault of the declaration."""
     problems = [*_check_form(model)] or [*_check_names(model, entity, joined)]
     if not problems:
         problems = [
@@ -70,7 +70,7 @@ def _check_form(model: type[Declaration]) -> Iterator[str]:
 
 
 def _check_types(document: type[msgspec.Struct]) -> Iterator[str]:
-    """That msgspec knows what to do with the types of its fields."""
+    """Checks for field types without support in msgspec."""
     try:
         msgspec.json.Decoder(document)
     except Exception as error:
@@ -163,7 +163,10 @@ def _check_key(column: Column) -> Iterator[str]:
 
 
 def _compared(column: Column) -> str:
-    """Redis finds a key by its bytes: where SQL finds others too, the two routes would give different answers."""
+    """Returns the rule for columns used to find rows.
+
+    Redis finds a key by its bytes: a column for which SQL finds further rows would have the two routes disagree.
+    """
     found = f", and is {column.compared}" if column.compared else ""
     return f"must be compared byte for byte{found}: {_BYTEWISE}"
 
@@ -180,7 +183,7 @@ def _check_lists(model: type[Declaration], entity: Entity) -> Iterator[str]:
 
 
 def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
-    """That each field can have what its column has. Fields that no row fits would make every document fail."""
+    """Checks each field against its column: a field without a fitting value would make every document fail."""
     hints = get_type_hints(model.document, include_extras=True)
     for name in (field.name for field in msgspec.structs.fields(model.document)):
         join = model.joined.get(name)
@@ -204,7 +207,7 @@ def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) ->
 
 
 def _values_of(column: Column) -> str:
-    """The type of a column's values, as it is told to people."""
+    """Names a column's values in an error."""
     if column.type in (datetime.datetime, datetime.time):
         return f"{column.type.__name__} values {'with' if column.zoned else 'without'} a time zone"
     return f"{getattr(column.type, '__name__', 'such')} values"

@@ -1,13 +1,13 @@
-"""One read model's declaration, checked and compiled: how a row becomes a document, a key and list entries.
+"""The compiled declaration of a read model: how a row becomes a document, a key and list entries.
 
-Both routes to an answer, Redis and SQL, use this one projection, so they can't drift apart.
+Both routes to an answer, Redis and SQL, use the same compiled declaration, so they can't drift apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from diptych.errors import WiringError
 from diptych.log.change import Change
 from diptych.messages.wording import worded
 from diptych.read.checks import check_declaration
-from diptych.read.declaration import Declaration, ListOrder
+from diptych.read.declaration import Declaration, JoinedField, ListOrder
 from diptych.read.fingerprint import declaration_hash
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
@@ -25,18 +25,8 @@ from diptych.sql.description import Entity, Row
 _encode = msgspec.json.Encoder().encode
 
 
-class JoinedField(NamedTuple):
-    """A document's field that is the ``value`` of the row of ``entity`` whose ``remote`` equals the own ``local``."""
-
-    field: str
-    local: str
-    entity: Entity
-    remote: str
-    value: str
-
-
 class CompiledReadModel:
-    """The compiled declaration. Raises ``WiringError`` that lists every fault of the declaration.
+    """A compiled declaration. Raises ``WiringError`` with every fault of the declaration.
 
     ``joined`` are the entities of the classes that ``joined_models`` names. ``columns`` are the own columns that
     documents, keys and lists need; ``tables`` all that documents are made from; ``fingerprint`` is another text
@@ -81,24 +71,24 @@ class CompiledReadModel:
 
     @property
     def is_joined(self) -> bool:
-        """Whether documents are made from other rows too: then a change of one row does not tell its document."""
+        """True if documents have values of joined rows: the change of a row alone does not make its document then."""
         return bool(self.joins)
 
     def places(self, row: Row) -> tuple[bytes, ...]:
-        """The row's place in each list, as ``ListIndex.sort_key`` has it."""
+        """Returns the row's place in each list, see ``ListIndex.sort_key``."""
         return tuple(index.sort_key(row) for index in self.lists)
 
     def is_placed(self, row: Row) -> bool:
-        """Whether the row has a place in each list. Values of the usual types have, which takes less to see."""
+        """Says if the row has a place in each list; quick for values of types in ``ALWAYS_SORTABLE``."""
         for name, kind in self._ordered:
             if type(row[name]) is not kind:
                 return all(self.places(row))
         return True
 
     def body(self, row: Row, places: Sequence[bytes] = ()) -> bytes:
-        """The document of a row as JSON bytes. Joined values are in the row under the names of their fields.
+        """Returns the document of a row as JSON. Joined values are in the row under the names of their fields.
 
-        Of a row that does not fit, or lacks a place among ``places``, what is stored instead: see ``aside``. Raises
+        For a row that does not fit, or lacks a place among ``places``, returns the ``marked`` misfit instead. Raises
         ``KeyError`` if the row lacks a column.
         """
         values = {encoded: row[name] for encoded, name in self._encoded}
@@ -111,7 +101,7 @@ class CompiledReadModel:
         return marked(self.lists[list(places).index(b"")].misfit(row))
 
     def _misfit(self, row: Row, error: Exception) -> Misfit:
-        """Which field does not fit, found by trying each: an error of the whole may not tell."""
+        """Returns the misfitting field, found by trying each: the error of the whole may not name the field."""
         for name, kind in self._types.items():
             try:
                 _encode(msgspec.convert(row[name], kind))
@@ -126,15 +116,15 @@ class CompiledReadModel:
         return Misfit("", f"can't be made ({type(error).__name__})")
 
     def readable(self, row: Row) -> bool:
-        """Whether a row that was read back from the change log has every own column that is needed."""
+        """Says if a row, read back from the change log, has every own column in use."""
         return all(name in row for name in self.columns)
 
     def touched(self, change: Change) -> list[tuple[str, list[Any]]]:
-        """Whose documents a change of a joined row alters: own columns, each with its values in their rows.
+        """Returns own columns and values: rows with these values have documents altered by a change of a joined row.
 
-        Those of the row before and of the row after. Empty if the change is of no joined entity; what a change of
-        an own row does to its own document is not in it. Raises ``KeyError`` for a change whose row in the log lacks
-        a column that is joined on.
+        The values are of the joined row before and after the change. Empty for a change of an entity that is not
+        joined; the effect of a change of an own row on its own document is not included. Raises ``KeyError`` for a
+        change whose row in the log lacks a column that is joined on.
         """
         found: dict[str, dict[Any, None]] = {}
         for join in self.joins:
@@ -145,26 +135,26 @@ class CompiledReadModel:
         return [(column, list(values)) for column, values in found.items() if values]
 
     def key_of(self, row: Row) -> bytes:
-        """The address of a row's document in Redis.
+        """Returns the key of a row's document in Redis.
 
-        Rows whose key can't be read, or is null though it must not be, share one that nobody can ask for.
+        Rows whose key can't be read, or is null though it must not be, share ``KEYLESS``, for which nobody can ask.
         """
         key = row[self.key]
         return key_bytes(key) if self._key_type is None or isinstance(key, self._key_type) else KEYLESS
 
-    def looked_for(self, key: Any) -> Any:
-        """A key given by a caller, as the key column holds it. Raises ``ValueError`` for one that no row can have."""
+    def fit_key(self, key: Any) -> Any:
+        """Returns a caller's key in the form of the key column. Raises ``ValueError`` for a key no row can have."""
         return key if type(key) is self._as_it_is else self._key_column.fit(key)
 
     def list_by(self, order: ListOrder | None) -> ListIndex:
-        """The declared list of this order, or the first. Raises ``WiringError`` for one that is not declared."""
+        """Returns the list of this order, or the first for None. Raises ``WiringError`` for an undeclared order."""
         for index in self.lists:
             if order is None or index.order == order:
                 return index
         raise WiringError([f"{self.name} has no list {order or ''}: add it to `lists` of {self.name}"])
 
     def _declared(self) -> dict[str, Any]:
-        """What shapes keys, documents and lists, beside the document's own declaration, as JSON can say it."""
+        """Returns the declaration of keys, columns, lists and joins for the fingerprint, as values for JSON."""
         return {
             "table": self.entity.table,
             "key": self._typed(self.entity, self.key),
@@ -192,5 +182,5 @@ class CompiledReadModel:
 
 
 def key_bytes(value: Any) -> bytes:
-    """A key as it stands in Redis: readable, and different for different values of its type."""
+    """Returns a key as bytes for Redis: readable, and different for different values of a type."""
     return str(value).encode("utf-8", "surrogatepass")

@@ -1,18 +1,20 @@
-"""What a read model declares: its key, its document, its lists and its joined fields."""
+"""The declaration of a read model: its key, its document, its lists and its joined fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
+from diptych.sql.description import Entity
+
 
 class ListOrder(msgspec.Struct, frozen=True):
-    """The order of a list: attribute names and the classes they are of, the first counts most. Made by ``by``.
+    """The order of a list: names of attributes with their classes, the first counts most. Made by ``by``.
 
-    What was given in place of an attribute has its text as name, and no class.
+    An argument of ``by`` that is no attribute has its text as name, and None as class.
     """
 
     columns: tuple[str, ...]
@@ -23,12 +25,24 @@ class ListOrder(msgspec.Struct, frozen=True):
 
 
 def by(*columns: Any) -> ListOrder:
-    """The order of a list, as mapped attributes: ``by(Book.author, Book.title)``.
+    """Returns the order of a list by mapped attributes, for ``lists`` of a read model and for ``ReadModel.page``.
 
-    It is ascending: text by code point, points in time with a zone by the instant, enums by the text that the
-    database stores, which is the name unless the column says otherwise. Rows that are equal in all of them are
-    ordered by the read model's key. What is no mapped attribute is refused when the application starts, where the
-    read model's name is known.
+    The order is ascending: text by code point, points in time with a zone by the instant, enums by the text that the
+    database stores, which is the name unless the column says otherwise. Rows that are equal in all attributes are in
+    the order of the read model's key. Arguments that are no mapped attributes are refused when the application
+    starts, where the read model's name is known.
+
+    >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+    >>> from diptych import by
+    >>> class Base(DeclarativeBase):
+    ...     pass
+    >>> class Book(Base):
+    ...     __tablename__ = "books"
+    ...     id: Mapped[int] = mapped_column(primary_key=True)
+    ...     author: Mapped[str]
+    ...     title: Mapped[str]
+    >>> print(by(Book.author, Book.title))
+    by(author, title)
     """
     classes = tuple(getattr(column, "class_", None) for column in columns)
     names = (str(c) if owner is None else str(c.key) for c, owner in zip(columns, classes, strict=True))
@@ -36,7 +50,7 @@ def by(*columns: Any) -> ListOrder:
 
 
 class Join(msgspec.Struct, frozen=True):
-    """A field of a document that another row gives, as mapped attributes. Made by ``join``."""
+    """A document's field with a value of a joined row, as mapped attributes. Made by ``join``."""
 
     value: Any
     local: Any
@@ -44,16 +58,49 @@ class Join(msgspec.Struct, frozen=True):
 
 
 def join(value: Any, local: Any, remote: Any) -> Join:
-    """A field from another row, as mapped attributes: ``join(Author.name, Book.author_id, Author.id)``.
+    """Declares a document's field from a joined row, for ``joined`` of a read model.
 
-    The field is the ``value`` of the row whose ``remote`` equals this row's ``local``, None if there is none.
-    ``remote`` has to be unique; an index on ``local`` keeps changes of the other row cheap.
+    The field is the ``value`` of the row whose ``remote`` equals this row's ``local``, None if there is no such row.
+    ``remote`` has to be unique; an index on ``local`` keeps changes of the joined row cheap.
+
+    >>> from msgspec import Struct
+    >>> from sqlalchemy import ForeignKey
+    >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+    >>> from diptych import ReadModel, join
+    >>> class Base(DeclarativeBase):
+    ...     pass
+    >>> class Author(Base):
+    ...     __tablename__ = "authors"
+    ...     id: Mapped[int] = mapped_column(primary_key=True)
+    ...     name: Mapped[str]
+    >>> class Book(Base):
+    ...     __tablename__ = "books"
+    ...     id: Mapped[int] = mapped_column(primary_key=True)
+    ...     title: Mapped[str]
+    ...     author_id: Mapped[int] = mapped_column(ForeignKey(Author.id), index=True)
+    >>> class BookDocument(Struct):
+    ...     title: str
+    ...     author_name: str | None
+    >>> class BookReadModel(ReadModel[Book]):
+    ...     key = Book.id
+    ...     document = BookDocument
+    ...     joined = {"author_name": join(Author.name, Book.author_id, Author.id)}
     """
     return Join(value, local, remote)
 
 
+class JoinedField(NamedTuple):
+    """A compiled ``Join``: ``field`` has the ``value`` of the row of ``entity`` whose ``remote`` equals ``local``."""
+
+    field: str
+    local: str
+    entity: Entity
+    remote: str
+    value: str
+
+
 class Declaration:
-    """The class attributes of a read model. What each of them means says ``ReadModel``."""
+    """The class attributes of a read model; ``ReadModel`` documents each."""
 
     key: ClassVar[Any]
     document: ClassVar[type[msgspec.Struct]]

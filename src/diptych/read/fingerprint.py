@@ -1,6 +1,6 @@
-"""A read model's declaration as a short hash: another one as soon as any byte in Redis might be another.
+"""The fingerprint: a short hash of a read model's declaration, different as soon as any byte in Redis might be.
 
-Two versions of an application that are deployed side by side know by it whether they may share their documents.
+Two versions of an application, deployed side by side, share their documents if they have the same fingerprint.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import msgspec
 from msgspec import inspect
 
 _LAYOUT = 2
-"""Of keys, documents and list entries in Redis, as this version of diptych writes them: change it with them."""
+"""Number of the layout of keys, documents, list entries and page cursors; to be raised with every change of their
+bytes. tests/unit/test_ordering.py holds the bytes of the present layout.
+"""
 
 
 def declaration_hash(name: str, parts: Mapping[str, Any], document: type[msgspec.Struct]) -> str:
-    """12 hexadecimal digits of everything that is declared; the same in every process and version of Python.
+    """Returns 12 hexadecimal digits, the same for equal declarations in every process and version of Python.
 
-    ``parts`` are what can be written as JSON. Docstrings, descriptions and the names of classes don't count.
+    ``parts`` is the declaration apart from the document, as JSON can express it. Docstrings, descriptions and the
+    names of classes don't count.
     """
     declared = [_LAYOUT, name, parts, _Shape().of(inspect.type_info(document))]
     return hashlib.sha256(_json(declared)).hexdigest()[:12]
 
 
 class _Shape:
-    """A type as nested lists: all that decides on what is accepted and on the bytes that are written."""
+    """The translation of a type into nested lists of everything affecting accepted values or written bytes."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
@@ -71,7 +74,7 @@ class _Shape:
         ]
 
     def _of_attributes(self, node: Any, but: Sequence[str]) -> dict[str, Any]:
-        """Those that are set, so that a msgspec that adds one does not change every declaration."""
+        """Returns the attributes with a value: a newer msgspec's attributes must not change every fingerprint."""
         values = {name: getattr(node, name) for name in node.__struct_fields__ if name not in but}
         return {name: self.of(value) for name, value in values.items() if value is not None}
 
@@ -87,6 +90,6 @@ def _json(value: Any) -> bytes:
 
 
 def _name_of(value: Any) -> str:
-    """What JSON has no word for, by its name or its type's: its own text may hold an address in memory."""
+    """Returns the name of a value unknown to JSON, or of its type; its `repr` may hold an address in memory."""
     kind = value if hasattr(value, "__qualname__") else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"

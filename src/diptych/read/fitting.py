@@ -1,7 +1,7 @@
-"""Which columns can fill which fields of a document.
+"""The check of a document's field against its column.
 
-Asked of msgspec itself, with values that the column can hold: so nothing is refused that would be served, and what
-would fail for every row is known before the first one.
+msgspec itself is asked, with sample values of the column: so nothing is refused that would be served, and a field
+that would fail for every row is known before the first row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from diptych.sql.description import Column
 
 _MISMATCH = ", got `"
-"""In msgspec's words for a value of another type; one that breaks a bound of the right type has none such."""
+"""Part of msgspec's error for a value of another type; the error of a broken bound lacks it."""
 
 _SAMPLES: dict[type, Sequence[Any]] = {
     bool: (True, False),
@@ -25,7 +25,7 @@ _SAMPLES: dict[type, Sequence[Any]] = {
     datetime.timedelta: (datetime.timedelta(hours=1),),
     uuid.UUID: (uuid.UUID(int=0),),
 }
-"""Of types whose values all fit a field, or none does."""
+"""Sample values of types of which a field takes all values or none."""
 
 _ONE_OF_MANY: dict[type, Sequence[Any]] = {
     int: (1,),
@@ -36,14 +36,14 @@ _ONE_OF_MANY: dict[type, Sequence[Any]] = {
     list: ([],),
     dict: ({},),
 }
-"""Of types of which a field may take some values and leave others."""
+"""Sample values of types of which a field may take some values and refuse others."""
 
 
 def can_fill(column: Column, field_type: Any) -> bool:
-    """Whether any value of the column, null aside, can be in a document's field of this type and go out as JSON.
+    """Says if any value of the column, null aside, can be in a document's field of this type and go out as JSON.
 
-    What a bound of the field (``max_length``, say) keeps out is a matter of each row, and so is all that a column has
-    whose type alone knows its values.
+    Values beyond a bound of the field (``max_length``, say) are a matter of each row, and so are all values of a
+    column of an unknown type.
     """
     if column.texts is None and column.type in _ONE_OF_MANY:
         return any(_fits(sample, field_type, one_of_many=True) for sample in _ONE_OF_MANY[column.type])
@@ -68,5 +68,5 @@ def _fits(sample: Any, field_type: Any, *, one_of_many: bool = False) -> bool:
     except msgspec.ValidationError as error:
         return one_of_many and _MISMATCH not in str(error)
     except TypeError:
-        return False  # JSON has no word for it
+        return False  # JSON can't express it
     return True

@@ -1,4 +1,4 @@
-"""The answers of one read model: from Redis if it is proved fresh, from SQL otherwise."""
+"""The answers of a read model: from Redis if proved fresh, from SQL otherwise."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _REDIS = Served("redis")
 _NO_KEY = Served("sql", "no-key")
-"""Of a document that no row can have: neither store is asked, and what the column can hold is SQL's word."""
+"""Answer for a key no row can have: neither store is asked. SQL decides on the values of a column, so it is named."""
 
 
 class Reader:
-    """Decides per query which store answers. ``source`` is None where there is no Redis.
+    """The choice of a store for each query. ``source`` is None without Redis.
 
-    Asked in another loop than ``home`` it raises ``DifferentLoopError``.
+    Queries in another event loop than ``home`` raise ``DifferentLoopError``.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Reader:
         self._source = source
 
     async def get(self, key: Any) -> Document[Any]:
-        """The document with this key; what ``ReadModel.get`` promises."""
+        """Returns the document with this key, as documented by ``ReadModel.get``."""
         self._home.check()
         try:
-            key = self._compiled.looked_for(key)
+            key = self._compiled.fit_key(key)
         except ValueError:
             return Document(None, _NO_KEY, self._compiled.document)
         if self._source is not None:
@@ -60,7 +60,7 @@ class Reader:
         return Document(body, served, self._compiled.document)
 
     async def page(self, order: ListOrder | None, limit: int, after: str | None) -> Page[Any]:
-        """A page of a list; what ``ReadModel.page`` promises."""
+        """Returns a page of a list, as documented by ``ReadModel.page``."""
         self._home.check()
         check_limit(limit)
         index = self._compiled.list_by(order)

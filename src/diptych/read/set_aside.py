@@ -1,7 +1,8 @@
-"""Rows that are set aside since they do not fit: what is stored in the place of their documents, and the log's word.
+"""Rows that are set aside: the mark stored in place of their documents, and the log's lines about them.
 
-One row that can't be a document must not take its read model from Redis. In the place of its document it has a mark
-and what does not fit, so that a query by its key need not ask SQL, and a page can leave it out and go on.
+A single row that does not fit its document must not take its read model from Redis. In place of the document, Redis
+stores a mark and the misfit, so that a query by the row's key need not ask SQL, and a page can leave the row out and
+go on.
 """
 
 from __future__ import annotations
@@ -16,55 +17,56 @@ from diptych.sql.description import Unreadable
 _log = logging.getLogger("diptych.read")
 
 MARK = b"\x00"
-"""What is stored for such a row begins with this byte, which JSON nowhere contains."""
+"""First byte of the body of a set-aside row; JSON contains it nowhere."""
 
 KEYLESS = b"\xff"
-"""Where rows without a key are: no key is this, since keys are UTF-8."""
+"""The key of all rows without a readable key; no other key is equal to it, since keys are UTF-8."""
 
 _LONGEST_REASON = 200
 _LONGEST_KEY = 200
 _MOST_TOLD = 1000
+"""Number of set-aside rows of a read model that are named in the log at most."""
 
 
 class Misfit(NamedTuple):
-    """Why a row is set aside: the ``field`` that does not fit ("" if it is all together), and what is wrong."""
+    """The reason why a row is set aside, and the misfitting ``field`` ("" for several together)."""
 
     field: str
     reason: str
 
 
 def marked(misfit: Misfit) -> bytes:
-    """What is stored in the place of the document."""
+    """Returns the body stored in place of the document."""
     return MARK + msgspec.json.encode([misfit.field, misfit.reason[:_LONGEST_REASON]])
 
 
 def misfit_of(stored: bytes) -> Misfit:
-    """What ``marked`` was given."""
+    """Returns the misfit in a ``marked`` body."""
     return Misfit(*msgspec.json.decode(stored[len(MARK) :], type=tuple[str, str]))
 
 
 class SetAsideRow(NamedTuple):
-    """A row that is set aside, by the key of its document as text, and the field that does not fit."""
+    """A set-aside row: the key of its document as text, and the misfitting field."""
 
     key: str
     field: str
 
 
 class SetAside(NamedTuple):
-    """How many rows of a read model are set aside, and some of them."""
+    """The number of set-aside rows of a read model, and some of the rows."""
 
     number: int
     rows: tuple[SetAsideRow, ...]
 
 
 def shown_key(key: bytes) -> str:
-    """A document's key as a person can read it, and not too long."""
+    """Returns a document's key for people to read, cut to 200 characters."""
     text = "(none)" if key == KEYLESS else key.decode(errors="backslashreplace")
     return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}…"
 
 
 class Notices:
-    """Has the log name each row that is set aside once, until it fits again. So many are remembered, not more."""
+    """The log's lines about set-aside rows: each row is named once as long as set aside, and 1000 rows at most."""
 
     def __init__(self, name: str, table: str) -> None:
         self._name = name
@@ -73,11 +75,11 @@ class Notices:
         self._is_full = False
 
     def concern(self, body: bytes) -> bool:
-        """Whether there is anything to take note of: for nearly all documents there is not."""
+        """Says if ``met`` has to be called for this body; seldom true."""
         return bool(self._told) or body.startswith(MARK)
 
     def met(self, key: bytes, body: bytes) -> None:
-        """Takes note of what is to be answered for this key now: a document, or what stands in its place."""
+        """Takes note of the present body for this key, a document or a ``marked`` body."""
         if body.startswith(MARK):
             self._tell(key, misfit_of(body))
         elif self._told and self._told.pop(key, None) is not None:
@@ -104,5 +106,5 @@ class Notices:
 
 
 def reason_of(value: Any, otherwise: str) -> str:
-    """Why a value fits nothing: the reason of an unreadable one, else ``otherwise``."""
+    """Returns the reason why a value does not fit: the unreadable value's own, else ``otherwise``."""
     return value.reason if isinstance(value, Unreadable) else otherwise

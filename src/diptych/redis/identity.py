@@ -1,4 +1,4 @@
-"""Which Redis is at the other end of a connection."""
+"""The identity of a Redis server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class RedisIdentity(NamedTuple):
-    """One life of one Redis: the process (new at each start) and the history it follows (new at each promotion)."""
+    """An incarnation of Redis: its process (new at each start) and its data's history (new at each promotion)."""
 
     run_id: str
     replication_id: str

@@ -1,4 +1,4 @@
-"""``RedisService``: the connections to Redis, whether it may be used, and a breaker that makes an outage cheap."""
+"""``RedisService``: the connections to Redis, and a breaker for cheap outages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -21,20 +20,24 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    from diptych.redis.channel import Channel, ChannelLostError, Connection, Pool
-    from diptych.redis.refusals import RefusedServerError, fault_of_kind, said_by, try_out
+    from diptych.redis.channel import Channel, ChannelLostError
+    from diptych.redis.connection import Connection
+    from diptych.redis.pool import Pool
+    from diptych.redis.refusals import RefusedServerError, said_by, try_out
+    from diptych.redis.server_info import identity_in
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 
 _log = logging.getLogger("diptych.redis")
 
 _FAILURES_TO_OPEN = 3
+"""Number of requests in a row without an answer that open the breaker."""
 
 
 class Link:
-    """A connection lent to one task, for everything but queries.
+    """A connection lent to a task, for everything but queries.
 
-    ``server`` is whom it led to when it was opened, or looked at again.
+    ``server`` is the Redis at the other end, as read when the connection was opened or by ``identify``.
     """
 
     __slots__ = ("_channel",)
@@ -46,22 +49,33 @@ class Link:
     def server(self) -> RedisIdentity:
         return self._channel.server
 
-    async def look_again(self) -> None:
-        """Reads ``server`` anew. Raises ``RedisUnavailableError`` (within ``asking``) if it may not be used."""
-        await _look_again(self._channel)
+    async def identify(self) -> None:
+        """Reads ``server`` anew. Raises ``RedisUnavailableError`` (in ``commanding``) if the server is unfit now."""
+        await _identify(self._channel)
 
     def call(self, *words: Any) -> asyncio.Future[Any]:
-        """Sends one command, at once. Awaited, it is the reply."""
+        """Sends a command at once. Returns a future of the reply."""
         return self._channel.call(*words, at_once=True)
 
 
 class RedisService:
     """Redis 7.0 or later, or Valkey, at ``url``: ``redis://``, ``rediss://`` or ``unix://``, with user and password.
 
-    ``critical`` says what its absence means: the start fails and queries answer 503, or SQL answers them.
-    ``namespace`` is put before every key. Queries share one connection, ``queries``, on which Redis may be silent for
+    ``Diptych`` makes the service from the settings, and handlers may take it as a parameter. Without Redis the start
+    fails and queries raise ``RedisUnavailableError`` if it is ``critical``, else SQL answers queries. ``namespace``
+    is put before every key. Queries share one connection, ``queries``, on which Redis may be silent for
     ``query_timeout_ms`` while they wait; anything else waits at most ``command_timeout_ms``. Raises
     ``ConfigurationError`` for a malformed URL.
+
+    >>> import asyncio
+    >>> from diptych import RedisService
+    >>> async def main() -> None:
+    ...     redis = RedisService("redis://app:secret@localhost:1/0")
+    ...     await redis.start()  # raises nothing although no server is there: SQL can answer
+    ...     print(redis.address, redis.available)
+    ...     await redis.close()
+    >>> asyncio.run(main())
+    redis://app:***@localhost:1/0 False
     """
 
     def __init__(
@@ -89,18 +103,18 @@ class RedisService:
         self.queries = Connection(
             partial(_opened_by, self._client(url, query_timeout_ms / 1000)),
             query_timeout_ms / 1000,
-            self._lost,
+            partial(self._failed, patient=False),
         )
         client = self._client(url, command_timeout_ms / 1000)
         self._commands = Pool(partial(_opened_by, client), command_timeout_ms / 1000)
 
     @property
     def available(self) -> bool:
-        """Whether the breaker is closed: what asks Redis now will likely be answered."""
+        """True while the breaker is closed: Redis will likely answer."""
         return self.problem is None
 
     async def start(self) -> None:
-        """Tries to reach Redis once. If it is critical, raises ``RedisUnavailableError`` or ``RedisRefusedError``."""
+        """Tries to reach Redis once. If critical, raises ``RedisUnavailableError`` or ``RedisRefusedError``."""
         if not await self.probe() and self.critical:
             raise self._unavailable()
 
@@ -111,12 +125,12 @@ class RedisService:
         await self._commands.close()
 
     async def probe(self) -> bool:
-        """Asks Redis whether it is there, and does what it will be asked to; closes the breaker if so.
+        """Tries out every command in use, and closes the breaker if Redis does all.
 
-        Returns whether it is closed.
+        Returns ``available``.
         """
         with contextlib.suppress(RedisUnavailableError):
-            # Fresh connections: the ones from before the outage may lead to a server that is no more.
+            # Fresh connections: those from before the outage may lead to a server that is no more.
             if not self.available:
                 self.queries.drop()
             self._commands.drop_idle()
@@ -129,61 +143,53 @@ class RedisService:
         return self.available
 
     def is_well(self) -> None:
-        """It serves a read model: what was wrong is over, and is told again if it comes back."""
+        """Logs the end of an outage, since Redis serves a read model again; the next outage is logged anew."""
         if self._told is not None and self.available:
             self._told = None
             _log.info("Redis at %s answers", self.address)
 
     @property
     def fails(self) -> bool:
-        """Whether the last query was not answered."""
+        """True if Redis left the last request without an answer."""
         return self._failures > 0
 
     async def check_server(self) -> None:
-        """Looks at the server once more. Raises ``RedisUnavailableError`` if it may not be used any more."""
+        """Reads the server's ``INFO`` once more. Raises ``RedisUnavailableError`` for a server unfit by now."""
         async with self.commanding() as link:
-            await link.look_again()
+            await link.identify()
 
     @property
     def channel(self) -> Channel | None:
-        """The connection for queries, if it is open and Redis may be used."""
+        """The connection for queries while open and with a closed breaker, else None."""
         return self.queries.channel if self.problem is None else None
 
     def answered(self) -> None:
-        """A query was answered: failures count only in a row."""
+        """Takes note of an answered query: failures count only in a row."""
         self._failures = 0
 
     def failed(self, error: Exception) -> None:
-        """A query was not. Raises the error itself if Redis has nothing to do with it."""
+        """Takes note of a query without an answer. Raises the error itself unless Redis caused the error."""
         if not isinstance(error, redis_errors.RedisError | OSError | TimeoutError):
             raise error
-        if not isinstance(error, ChannelLostError):  # of which `_lost` has heard, once for all that waited
+        if not isinstance(error, ChannelLostError):  # noted already, once for all requests
             self._failed(error, patient=False)
 
-    def _lost(self, error: Exception) -> None:
-        self._failed(error, patient=False)
-
-    async def look_again(self, channel: Channel) -> None:
-        """Reads anew whom the channel leads to."""
+    async def identify(self, channel: Channel) -> None:
+        """Reads the identity of the server at the channel's other end anew."""
         try:
-            await _look_again(channel)
+            await _identify(channel)
         except RefusedServerError as refused:
             raise ChannelLostError(str(refused)) from refused
 
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Link]:
-        """A connection for everything else. Inside it errors of Redis are ``RedisUnavailableError``."""
-        async with self._asking():
+        """Lends a connection for everything but queries. Inside, errors of Redis become ``RedisUnavailableError``."""
+        try:
             channel = await self._commands.take()
             try:
                 yield Link(channel)
             finally:
                 self._commands.give_back(channel)
-
-    @contextlib.asynccontextmanager
-    async def _asking(self) -> AsyncIterator[None]:
-        try:
-            yield
         except (redis_errors.RedisError, OSError, TimeoutError) as error:
             self._failed(error, patient=True)
             raise self._unavailable(error) from error
@@ -200,24 +206,30 @@ class RedisService:
         self._failures += _FAILURES_TO_OPEN if patient and _is_timeout(error) else 1
         said = said_by(error)
         self.refused = said is not None and not said.is_passing
-        broken = said is not None or isinstance(error, redis_errors.ConnectionError | OSError)
+        is_broken = said is not None or isinstance(error, redis_errors.ConnectionError | OSError)
         if (
-            (broken and not _is_timeout(error))
+            (is_broken and not _is_timeout(error))
             or self._failures >= _FAILURES_TO_OPEN
             or self.problem is not None
         ):
-            was_available = self.problem is None
-            self.problem = said.text if said is not None else str(error) or type(error).__name__
-            if was_available:
-                self.since = datetime.datetime.now(datetime.UTC)
-                for callback in self.on_away:
-                    callback()
-            # An outage has other words with each attempt, and is one all the same.
-            told = "away" if said is None else said.text
-            if told != self._told:
-                self._told = told
-                outcome = "queries fail" if self.critical else "SQL answers"
-                _log.warning("Redis at %s can't be used, %s: %s", self.address, outcome, self.problem)
+            self._open_breaker(said.text if said is not None else str(error) or type(error).__name__)
+            # An outage has another text with each attempt, and is logged once all the same.
+            self._tell("away" if said is None else said.text)
+
+    def _open_breaker(self, problem: str) -> None:
+        was_available = self.problem is None
+        self.problem = problem
+        if was_available:
+            self.since = datetime.datetime.now(datetime.UTC)
+            for callback in self.on_away:
+                callback()
+
+    def _tell(self, what: str) -> None:
+        """Logs the problem, unless the last line of the log was about the same."""
+        if what != self._told:
+            self._told = what
+            outcome = "queries fail" if self.critical else "SQL answers"
+            _log.warning("Redis at %s can't be used, %s: %s", self.address, outcome, self.problem)
 
     def _unavailable(self, error: Exception | None = None) -> RedisUnavailableError:
         kind = RedisRefusedError if self.refused else RedisUnavailableError
@@ -239,11 +251,11 @@ class RedisService:
         )
 
     async def _greet(self, connection: Any) -> None:
-        """Shakes hands on a new connection and looks at whom it leads to."""
+        """Shakes hands on a new connection and reads the server's identity."""
         try:
             await connection.on_connect()
             await connection.send_command("INFO")
-            connection.diptych_server = _server_of(await connection.read_response())
+            connection.diptych_server = identity_in(await connection.read_response())
         except BaseException:
             # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
             await connection.disconnect(nowait=True)
@@ -256,9 +268,9 @@ async def _opened_by(client: redis_asyncio.Redis) -> Any:
     return connection
 
 
-async def _look_again(channel: Channel) -> None:
+async def _identify(channel: Channel) -> None:
     try:
-        channel.server = _server_of(await channel.call("INFO"))
+        channel.server = identity_in(await channel.call("INFO"))
     except RefusedServerError as refused:
         channel.close(refused)
         raise
@@ -266,35 +278,3 @@ async def _look_again(channel: Channel) -> None:
 
 def _is_timeout(error: Exception) -> bool:
     return isinstance(error, TimeoutError | redis_errors.TimeoutError)
-
-
-def _server_of(reply: Any) -> RedisIdentity:
-    """Whose ``INFO`` this is. Raises ``RefusedServerError`` if it must not be used."""
-    info = _parsed(reply)
-    if fault := _fault_of(info):
-        raise RefusedServerError(fault)
-    return RedisIdentity(info.get("run_id", ""), info.get("master_replid", ""))
-
-
-def _parsed(reply: Any) -> dict[str, str]:
-    text = reply if isinstance(reply, str) else bytes(reply).decode("utf-8", "replace")
-    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
-
-
-def _fault_of(info: dict[str, str]) -> str | None:
-    """Why this server must not be used; None if it may."""
-    if fault := fault_of_kind(info):
-        return fault
-    version = info.get("redis_version", "0")
-    numbers = [int(n) for n in re.findall(r"\d+", version)[:1]]
-    if not numbers or numbers[0] < 7:
-        return f"it is Redis {version}: use Redis 7.0 or later, or Valkey"
-    if info.get("role") != "master":
-        return "it is a replica: REDIS_URL must lead to the master"
-    policy = info.get("maxmemory_policy", "")
-    if policy != "noeviction" and not policy.startswith("volatile-"):
-        return (
-            f"its maxmemory-policy is {policy}, which drops keys that have no expiry: "
-            "set maxmemory-policy to noeviction or volatile-lru"
-        )
-    return None

@@ -1,1 +1,1 @@
-"""Lists: how their entries sort, their cursors and their pages."""
+"""Lists: their order, list entries, page cursors and pages; a half for each store (``in_sql``, ``in_redis``)."""

@@ -1,4 +1,4 @@
-"""The entries and the cursors of one list, the same for both routes."""
+"""The entries and the page cursors of a list, the same for both routes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from diptych.sql.description import Entity, Row
 
 
 class ListIndex:
-    """One order of a read model's lists: its name in Redis, its columns, its entries and cursors."""
+    """A list of a read model: its order and columns, its name in Redis, its list entries and page cursors."""
 
     def __init__(self, order: ListOrder, key: str, entity: Entity) -> None:
         self.order = order
         self.name = ",".join(order.columns)
-        # The key comes last, so that no two rows are equal in the order.
+        # The read model's key comes last, so that no two rows are equal in the order.
         self.columns = order.columns if key in order.columns else (*order.columns, key)
         self._columns = [entity.columns[name] for name in self.columns]
         types = [sorted_as(column) or str for column in self._columns]
@@ -29,7 +29,7 @@ class ListIndex:
         self._values = [{text: value for value, text in texts.items()} for texts in self._texts]
 
     def sort_key(self, row: Row) -> bytes:
-        """The row's place in the list, as bytes that sort; empty if it has none: a value of it can't be ordered."""
+        """Returns the row's place in the list as sortable bytes; empty for a row whose values can't be ordered."""
         values = [row[name] for name in self.columns]
         try:
             return self._codec.encode(
@@ -39,14 +39,14 @@ class ListIndex:
             return b""
 
     def entry(self, sort_key: bytes, key: bytes) -> bytes:
-        """The member of the list's sorted set: place, key, and the key's length to find where it begins.
+        """Returns the list entry, a member of the list's sorted set: place, key, and the key's length in 4 bytes.
 
-        Empty for a row that has no place.
+        Empty for a row without a place.
         """
         return sort_key and sort_key + key + len(key).to_bytes(4, "big")
 
     def misfit(self, row: Row) -> Misfit:
-        """Which value keeps a row out of the list."""
+        """Returns the misfit of a row without a place in the list."""
         for name, texts, codec in zip(self.columns, self._texts, self._codecs, strict=True):
             try:
                 codec.encode([texts.get(row[name], row[name])])
@@ -55,15 +55,15 @@ class ListIndex:
         return Misfit(self.name, "can't be ordered")
 
     def sort_key_of(self, entry: bytes) -> bytes:
-        """The place in an entry."""
+        """Returns the place in a list entry."""
         return entry[: -4 - int.from_bytes(entry[-4:], "big")]
 
     def cursor(self, sort_key: bytes) -> str:
-        """The place as an opaque text that is safe in a URL."""
+        """Returns the page cursor of a place: an opaque text, safe in a URL."""
         return base64.urlsafe_b64encode(sort_key).rstrip(b"=").decode()
 
     def place(self, cursor: str) -> tuple[bytes, tuple[Any, ...]]:
-        """The sort key of a cursor, and the values in it. Raises ``InvalidMessage`` for what is no cursor."""
+        """Returns the place in a page cursor and its values. Raises ``InvalidMessage`` for any other text."""
         try:
             sort_key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
             decoded = zip(self._columns, self._values, self._codec.decode(sort_key), strict=True)

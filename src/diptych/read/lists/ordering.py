@@ -1,7 +1,8 @@
-"""Values as bytes that sort as the values do, so that Redis and SQL list rows in the same order.
+"""Sort keys: values as bytes in the order of the values, so Redis and SQL list rows in the same order.
 
 The scheme is that of FoundationDB's tuple layer (https://github.com/apple/foundationdb/blob/main/design/tuple.md),
 with a fixed width for integers, and without its type codes, since the types are known. Text sorts by code point.
+A change of the bytes needs another ``_LAYOUT`` in ``read/fingerprint.py``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from typing import Any
 from diptych.sql.description import Column
 
 _BIAS = 1 << 63
+"""Added to integers, so that negative ones sort first."""
+
 _END = b"\x00\x01"
+"""The end of a text."""
 
 Decode = Callable[[bytes, int], tuple[Any, int]]
 
 
 def _text_to_bytes(value: str) -> bytes:
-    # The end sorts before any character that could follow, U+0000 as well. It has a byte of its own behind the zero:
-    # what comes next in the tuple may begin with 0xff, and would turn a bare zero into U+0000.
+    # The end sorts before any character that could follow, U+0000 as well. The zero has a byte behind it: the next
+    # value of the tuple may begin with 0xff, and would turn a bare zero into U+0000.
     return value.encode().replace(b"\x00", b"\x00\xff") + _END
 
 
@@ -74,7 +78,7 @@ def _exactly(data: bytes, start: int, length: int) -> bytes:
 
 
 class Instant:
-    """Points in time that have a zone: they sort by when they are, in whichever zone that is said."""
+    """The type of points in time with a zone, in the order of time in any zone."""
 
 
 _CODECS: dict[type, tuple[Callable[[Any], bytes], Decode]] = {
@@ -87,24 +91,23 @@ _CODECS: dict[type, tuple[Callable[[Any], bytes], Decode]] = {
 }
 
 SORTABLE = tuple(_CODECS)
-"""The types whose order is the same in Redis and in every database."""
-
+"""The types with the same order in Redis and in every database."""
 
 ALWAYS_SORTABLE = (str, int, datetime.date, uuid.UUID)
-"""Those of which every value that a database gives is one that can be ordered; a time zone may be amiss."""
+"""The types of which any value from a database can be ordered. (A point in time may lack its zone.)"""
 
 
 def sorted_as(column: Column) -> type | None:
-    """By which of these types lists order the column's values; None if its values have no such order."""
+    """Returns the sortable type of a column in lists; None if the column can't be ordered."""
     if column.texts is not None:
-        return str  # as an enum's are stored
+        return str  # an enum, ordered by its stored text
     if column.type is datetime.datetime and column.zoned:
         return Instant
     return column.type if column.type in _CODECS else None
 
 
 class SortCodec:
-    """Turns tuples of these types into bytes that sort alike, and back."""
+    """A translation of tuples of these types into bytes in the same order, and back."""
 
     __slots__ = ("_types",)
 
@@ -115,7 +118,7 @@ class SortCodec:
         return b"".join(_CODECS[kind][0](value) for kind, value in zip(self._types, values, strict=True))
 
     def decode(self, data: bytes) -> tuple[Any, ...]:
-        """Raises ``ValueError`` for bytes that ``encode`` can't have made."""
+        """Returns the tuple of a sort key. Raises ``ValueError`` for bytes never returned by ``encode``."""
         values, at = [], 0
         for kind in self._types:
             try:

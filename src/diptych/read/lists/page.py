@@ -1,4 +1,4 @@
-"""The body of a page, put together from documents that are JSON already."""
+"""The body of a page, joined from the JSON of its documents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from diptych.errors import Fault, InvalidMessage
 from diptych.read.set_aside import MARK
 
 MAX_LIMIT = 500
+"""Number of documents of a page at most."""
 
 
 def check_limit(limit: Any) -> None:
@@ -18,14 +19,14 @@ def check_limit(limit: Any) -> None:
 
 
 class PageBody(NamedTuple):
-    """The JSON of a page, and how many rows that have their places in it are set aside."""
+    """The JSON of a page, and the number of set-aside rows with places in the page."""
 
     body: bytes
     set_aside: int
 
 
 def page_body(bodies: Sequence[bytes], cursor: str | None) -> PageBody:
-    """A page put together from documents that are JSON already. A cursor needs no escaping."""
+    """Joins the JSON of documents to a page, without set-aside rows. ``cursor`` needs no escaping."""
     items, set_aside = b",".join(bodies), 0
     if MARK in items:
         shown = [body for body in bodies if not body.startswith(MARK)]

@@ -1,4 +1,4 @@
-"""The SQL route of a read model: the same projection over the same columns, the same bytes."""
+"""The SQL route of a read model: the same bytes as from Redis, made from rows."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from diptych.read.sql.rows import SqlRows
 from diptych.sql.description import Row
 
 _ROWS_AT_ONCE = 25
-"""How many rows become documents before the event loop's turn is looked at."""
+"""Number of rows that become documents before the budget of the event loop's turn is checked again."""
 
 
 class SqlFallback:
-    """Answers from SQL: at once where ``source`` can, else at most so many at once as ``turns`` admits.
+    """Answers of a read model from SQL.
 
-    Losing Redis sends every query here: if they did not queue for ``turns``, they would take all connections from the
-    commands. Equal queries in the queue are executed once. One that has not been answered ``timeout_s`` after it came
-    into the queue fails with ``DatabaseBusyError``. ``pace`` is that of all queries.
+    A query is answered in the event loop where ``source`` can do so, else in the queue for ``turns``. Losing Redis
+    sends every query here: without the queue they would take all connections from the commands. Equal queries in the
+    queue are executed once. A query in the queue for more than ``timeout_s`` fails with ``DatabaseBusyError``.
+    ``turns`` and ``budget`` are shared by all read models.
     """
 
     def __init__(
@@ -34,45 +35,45 @@ class SqlFallback:
         compiled: CompiledReadModel,
         source: SqlRows,
         turns: asyncio.Semaphore,
-        pace: LoopBudget,
+        budget: LoopBudget,
         timeout_s: float,
     ) -> None:
         self._compiled = compiled
         self._source = source
-        self._pace = pace
+        self._budget = budget
         self._timeout_s = timeout_s
         self._documents: SingleFlight[bytes | None] = SingleFlight(turns)
         self._pages: SingleFlight[PageBody] = SingleFlight(turns)
 
     async def get(self, key: Any) -> bytes | None:
-        """The document with this key as JSON bytes; of a row that is set aside, what stands in its place."""
-        await self._pace.keep()
+        """Returns the document with this key as JSON, ``marked`` bytes for a set-aside row, None without a row."""
+        await self._budget.wait()
         rows = self._source.try_one(key)
         if rows is None:
-            async with self._patience():
-                return await self._documents.answer(key, partial(self._wait_for_one, key))
+            async with self._time_limit():
+                return await self._documents.run(key, partial(self._read_one, key))
         return self._document(rows[0]) if rows else None
 
     async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
-        """A page of a list as JSON bytes."""
-        await self._pace.keep()
+        """Returns a page of a list: at most ``limit`` documents, from the beginning or ``after`` a place."""
+        await self._budget.wait()
         rows = self._source.try_page(index.columns, after, limit + 1)
         if rows is not None:
             listed = await self._listed(rows, index)
             if len(listed) > limit or len(rows) <= limit:
                 return _page_of(listed, index, limit)
-        async with self._patience():
-            question = (index.name, after, limit)
-            return await self._pages.answer(question, partial(self._wait_for_page, index, after, limit))
+        async with self._time_limit():
+            key = (index.name, after, limit)
+            return await self._pages.run(key, partial(self._read_page, index, after, limit))
 
-    async def _wait_for_one(self, key: Any) -> bytes | None:
+    async def _read_one(self, key: Any) -> bytes | None:
         row = await self._source.one(key)
         return None if row is None else self._document(row)
 
-    async def _wait_for_page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
-        """Reads on past rows that SQL orders somewhere and Redis can't: they have no places in the list.
+    async def _read_page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
+        """Reads a page, and further than its rows where SQL orders rows without a place in Redis's list.
 
-        It comes to an end: each reading begins after the last one that has a place, or takes in twice as many.
+        The reading ends: each SELECT begins after the last row with a place, or is for twice as many rows.
         """
         listed: list[_Listed] = []
         at_once = limit + 1
@@ -88,10 +89,10 @@ class SqlFallback:
                 at_once *= 2
 
     async def _listed(self, rows: list[Row], index: ListIndex) -> list[_Listed]:
-        """Those of the rows that have places in the list."""
+        """Returns the rows with a place in the list, with their documents."""
         listed: list[_Listed] = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
-            await self._pace.keep()
+            await self._budget.wait()
             some = rows[start : start + _ROWS_AT_ONCE]
             listed += [
                 _Listed(row, self._document(row))
@@ -101,7 +102,7 @@ class SqlFallback:
         return listed
 
     def _document(self, row: Row) -> bytes:
-        """The document of a row, or what stands in its place."""
+        """Returns the row's document, or ``marked`` bytes if the row is set aside; the log is told of the latter."""
         compiled = self._compiled
         places = () if compiled.is_placed(row) else compiled.places(row)
         body = compiled.body(row, places)
@@ -110,7 +111,7 @@ class SqlFallback:
         return body
 
     @contextlib.asynccontextmanager
-    async def _patience(self) -> AsyncIterator[None]:
+    async def _time_limit(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
                 yield
@@ -121,14 +122,14 @@ class SqlFallback:
 
 
 class _Listed(NamedTuple):
-    """A row that has a place in a list, and its document."""
+    """A row with a place in a list, and its document."""
 
     row: Row
     body: bytes
 
 
 def _page_of(listed: list[_Listed], index: ListIndex, limit: int) -> PageBody:
-    """A page that begins with the first of these. Whether there is one more than it shows decides on the cursor."""
+    """Makes the page of the first ``limit`` rows, with a cursor if there are more rows."""
     shown = listed[:limit]
     cursor = index.cursor(index.sort_key(shown[-1].row)) if len(listed) > limit else None
     return page_body([row.body for row in shown], cursor)

@@ -1,4 +1,4 @@
-"""The SQL side of a read model: Core selects of just the columns that its documents and lists need."""
+"""The rows of a read model in SQL: Core selects of just the columns in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from diptych.errors import WiringError
-from diptych.read.compiled import JoinedField
+from diptych.read.declaration import JoinedField
+from diptych.read.lists.in_sql import PageSelects, parameters
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
 from diptych.sql.failures import translated_reading
@@ -19,10 +20,10 @@ from diptych.sql.view import View, view_of
 
 
 class SqlRows:
-    """Rows of one entity, with the ``columns`` that documents and lists need, looked up by ``key`` and in orders.
+    """The rows of an entity with the ``columns`` in use: by ``key``, in the order of lists, or all.
 
-    Each row has the values of ``joins`` too, under the names of their fields. ``entity_of`` gives the entity of a
-    mapped class. ``on_read`` is called with the names of the tables before a query is answered from them.
+    Each row has the values of ``joins`` too, under the names of their fields. ``entity_of`` returns the entity of a
+    mapped class. ``on_read`` is called with the names of the tables before the event loop answers a query from them.
     """
 
     def __init__(
@@ -50,34 +51,37 @@ class SqlRows:
         self._one = PreparedSelect(
             self._selected.where(self._key == sa.bindparam("key", type_=self._key.type))
         )
-        self._pages: dict[tuple[tuple[str, ...], bool], PreparedSelect] = {}
+        self._pages = PageSelects(entity, self._selected, database.reader.dialect)
 
     async def one(self, key: Any) -> Row | None:
-        """The row with this key."""
+        """Returns the row with this key; None if there is no such row."""
         if not self._entity.holds(self._key_name, key):
             return None
         rows = await self._fetch(self._one.select, {"key": key})
         return self._row(rows[0]) if rows else None
 
     def try_one(self, key: Any) -> list[Row] | None:
-        """What ``one`` finds, as a list; None where that would hold up the event loop: ``one`` is to be asked."""
+        """Returns a list with the row of this key, or without any; None if reading here would hold up the event loop.
+
+        After None, await ``one``.
+        """
         self._on_read(self._tables)
         if not self._entity.holds(self._key_name, key):
             return []
         return self._try(self._one, {"key": key})
 
-    async def page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row]:
-        """At most ``limit`` rows in the order of these columns, all greater than ``after`` in it."""
-        short = self._page(order, after is not None)
-        return [self._row(found) for found in await self._fetch(short.select, _place(after, limit))]
+    async def page(self, order: tuple[str, ...], after: Sequence[Any] | None, limit: int) -> list[Row]:
+        """Returns at most ``limit`` rows in the order of these columns, from the beginning or ``after`` a place."""
+        prepared = self._pages.select(order, after)
+        return [self._row(found) for found in await self._fetch(prepared.select, parameters(after, limit))]
 
-    def try_page(self, order: Sequence[str], after: Sequence[Any] | None, limit: int) -> list[Row] | None:
-        """What ``page`` finds; None where that would hold up the event loop: ``page`` is to be asked."""
+    def try_page(self, order: tuple[str, ...], after: Sequence[Any] | None, limit: int) -> list[Row] | None:
+        """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
         self._on_read(self._tables)
-        return self._try(self._page(order, after is not None), _place(after, limit))
+        return self._try(self._pages.select(order, after), parameters(after, limit))
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
-        """Every row, in batches; rows that change while it runs may be seen before or after the change."""
+        """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""
         selected = self._selected.add_columns(*self._primary_key)
         last: Sequence[Any] | None = None
         while True:
@@ -91,9 +95,9 @@ class SqlRows:
     async def rows_by(
         self, view: View, column: str, values: Sequence[Any], batch_size: int
     ) -> AsyncIterator[list[Row]]:
-        """The rows in this view whose ``column`` (of the read model's own entity) has one of these values.
+        """Yields the rows of this view with any of these values in ``column``, in non-empty batches.
 
-        In batches, none of them empty.
+        ``column`` is one of the read model's own entity.
         """
         wanted = [v for v in dict.fromkeys(values) if v is not None and self._entity.holds(column, v)]
         selected = self._selected.add_columns(*self._primary_key)
@@ -107,12 +111,12 @@ class SqlRows:
                 last, at_once = self._after(found, last, at_once)
 
     async def count(self) -> int:
-        """How many rows there are, about."""
+        """Returns the approximate number of rows."""
         found = await self._fetch(sa.select(sa.func.count()).select_from(self._entity.table))
         return int(found[0][0])
 
     def _batch(self, selected: sa.Select[Any], last: Sequence[Any] | None, batch_size: int) -> sa.Select[Any]:
-        """The next rows by the primary key."""
+        """Returns the SELECT of the next batch in the order of the primary key, after the key ``last``."""
         statement = selected.order_by(*self._primary_key).limit(batch_size)
         if last is None:
             return statement
@@ -122,9 +126,9 @@ class SqlRows:
     def _after(
         self, found: Sequence[Sequence[Any]], last: Sequence[Any] | None, at_once: int
     ) -> tuple[Sequence[Any] | None, int]:
-        """The primary key after which the next batch begins, and how many rows it has.
+        """Returns the primary key before the next batch, and the next batch's size.
 
-        Where none of this batch can be read, as many more are needed to get past them.
+        A batch without a readable key is followed by a batch of twice its size, to get past the unreadable rows.
         """
         for values in reversed(found):
             key = values[len(self._names) :]
@@ -132,23 +136,8 @@ class SqlRows:
                 return key, at_once
         return last, 2 * at_once
 
-    def _page(self, order: Sequence[str], goes_on: bool) -> PreparedSelect:
-        """Pages in this order: the first, or those that go on after a place. Made once, which takes its time."""
-        shape = (tuple(order), goes_on)
-        if shape not in self._pages:
-            self._pages[shape] = PreparedSelect(self._new_page(order, goes_on))
-        return self._pages[shape]
-
-    def _new_page(self, order: Sequence[str], goes_on: bool) -> sa.Select[Any]:
-        columns = [self._in_code_points(name) for name in order]
-        page = self._selected.order_by(*columns).limit(sa.bindparam("limit", type_=sa.Integer))
-        if not goes_on:
-            return page
-        place = (sa.bindparam(f"after_{i}", type_=self._entity.columns[n].type) for i, n in enumerate(order))
-        return page.where(sa.tuple_(*columns) > sa.tuple_(*map(self._enum_as_text, place)))
-
-    def _try(self, short: PreparedSelect, values: Mapping[str, Any]) -> list[Row] | None:
-        found = self._database.read_now(short, values)
+    def _try(self, prepared: PreparedSelect, values: Mapping[str, Any]) -> list[Row] | None:
+        found = self._database.read_now(prepared, values)
         return None if found is None else [self._row(values) for values in found]
 
     async def _fetch(
@@ -173,30 +162,12 @@ class SqlRows:
             return await fetched_carefully(view, statement)
 
     def _row(self, values: Sequence[Any]) -> Row:
-        """The first of these values by their names; a key for the next batch may follow."""
+        """Names the values of a row; the primary key, for the next batch, may follow at the end."""
         return dict(zip(self._names, values, strict=False))
 
     def _literals(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
         columns = (self._entity.columns[name] for name in names)
         return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]
-
-    def _in_code_points(self, name: str) -> sa.ColumnElement[Any]:
-        """The column as Redis orders it; named only where the database would do otherwise, to keep its index."""
-        column, dialect = self._entity.columns[name], self._database.reader.dialect
-        if self._entity.has_code_point_order(name, dialect) or not isinstance(column.type, sa.String):
-            return column
-        return self._enum_as_text(column).collate("C" if dialect.name == "postgresql" else "BINARY")
-
-    def _enum_as_text(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """An enum of PostgreSQL as its text, by which Redis orders it; the database would by their declaration."""
-        if isinstance(value.type, sa.Enum) and self._database.name == "postgresql":
-            return sa.cast(value, sa.Text)
-        return value
-
-
-def _place(after: Sequence[Any] | None, limit: int) -> dict[str, Any]:
-    """The parameters of a page."""
-    return {"limit": limit, **{f"after_{i}": value for i, value in enumerate(after or ())}}
 
 
 def _outer_joins(
@@ -205,21 +176,24 @@ def _outer_joins(
     entity: MappedEntity,
     joins: Sequence[JoinedField],
 ) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
-    """The tables joined, each once for each of the rows that is meant, and the columns of the values."""
+    """Returns the joined tables and the columns of the joined values.
+
+    A table is joined once for all fields from the same row, and again for another row of it.
+    """
     source: sa.FromClause = entity.table
     values: list[sa.ColumnElement[Any]] = []
     aliases: dict[tuple[str, type, str], sa.FromClause] = {}
     for join in joins:
         other = entity_of(join.entity.model)
-        meant = (join.local, other.model, join.remote)
-        if meant not in aliases:
-            aliases[meant] = other.table.alias()
-            remote = aliases[meant].c[other.columns[join.remote].key]
+        row = (join.local, other.model, join.remote)
+        if row not in aliases:
+            aliases[row] = other.table.alias()
+            remote = aliases[row].c[other.columns[join.remote].key]
             local = entity.columns[join.local]
             _check_comparable(local, other.columns[join.remote])
             on = remote == _with_collation_of(other.columns[join.remote], local, dialect)
-            source = source.outerjoin(aliases[meant], on)
-        values.append(aliases[meant].c[other.columns[join.value].key])
+            source = source.outerjoin(aliases[row], on)
+        values.append(aliases[row].c[other.columns[join.value].key])
     return source, values
 
 
@@ -234,9 +208,9 @@ def _check_comparable(local: sa.Column[Any], remote: sa.Column[Any]) -> None:
 def _with_collation_of(
     remote: sa.Column[Any], local: sa.Column[Any], dialect: sa.Dialect
 ) -> sa.ColumnElement[Any]:
-    """PostgreSQL refuses to compare texts of two collations; the remote one's keeps the index of ``remote``.
+    """Returns the local column in the remote column's collation, so the index of ``remote`` can be used.
 
-    SQLite takes the one of what stands on the left.
+    PostgreSQL refuses to compare texts of two collations. SQLite takes the collation of the left operand.
     """
     ours, theirs = (getattr(c.type.dialect_impl(dialect), "collation", None) for c in (local, remote))
     if dialect.name != "postgresql" or ours == theirs:

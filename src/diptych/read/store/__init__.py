@@ -1,1 +1,1 @@
-"""The Redis route of a read model: its keys and its scripts."""
+"""The Redis route of a read model: keys, scripts, reads and writes."""

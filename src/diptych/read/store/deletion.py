@@ -1,4 +1,4 @@
-"""The deletion of generations, in small steps: Redis answers nobody else while it deletes."""
+"""The deletion of generations in small steps: Redis answers nobody else meanwhile."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from diptych.redis.service import Link, RedisService
 
 
 async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
-    """Deletes the generations of a read model of a declaration that nobody keeps any more.
+    """Deletes the generations of a read model whose fingerprint nobody keeps any more.
 
-    Should somebody begin to keep it again meanwhile, that is with another generation, which is not touched. False,
-    and nothing is deleted, if there is a lease: then another database is kept there under the same namespace.
+    A keeper that begins to keep the same fingerprint meanwhile does so with another generation, which is not touched.
+    Returns False, and deletes nothing, if there is a lease: then another database is kept there under the same
+    namespace.
     """
     keys = Keys(fence)
     async with redis.commanding() as link:
@@ -30,7 +31,7 @@ async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
 
 
 async def delete_keys(link: Link, prefix: bytes, generations: Sequence[bytes]) -> None:
-    """Deletes what begins with these, in small steps, since Redis answers nobody else meanwhile."""
+    """Deletes all keys of these generations. ``prefix`` is the read model's, ``generations`` are prefixes of keys."""
     async for found in _found(link, prefix):
         doomed = [key for key in found if key.startswith(tuple(generations))]
         if doomed:
@@ -38,7 +39,7 @@ async def delete_keys(link: Link, prefix: bytes, generations: Sequence[bytes]) -
 
 
 async def _found(link: Link, prefix: bytes) -> AsyncIterator[list[bytes]]:
-    """The keys that begin with the prefix, some at a time."""
+    """Yields the keys of a read model, some at a time."""
     cursor = b"0"
     while True:
         cursor, keys = await link.call("SCAN", cursor, "MATCH", prefix + b":*", "COUNT", 1000)

@@ -1,23 +1,23 @@
-"""The names of the keys of one read model in Redis.
+"""The names of a read model's keys in Redis.
 
-All keys of a read model of one declaration carry one hash tag, ``{namespace:ReadModel:declaration}``, here ``m``:
+All keys of a read model with one fingerprint carry one hash tag, ``{namespace:ReadModel:fingerprint}``, here ``m``:
 
-- ``m:lease`` is ``<run id>:<replication id>:<generation>:<history>`` with an absolute expiry: whoever reads it from
-  the Redis it names, and has a database with that history, may trust that generation, as it is at that moment.
+- ``m:lease`` is ``<run id>:<replication id>:<generation>:<history>`` with an absolute expiry: a process that reads it
+  from the Redis named in it, and has a database with that history, may trust that generation, as it is at that
+  moment.
 - ``m:generations`` is a set of the generations that may have left keys.
 - ``m:<generation>:marker`` exists while the generation may be written: ``b<n>`` after the builder's script number n,
-  ``f<floor>`` once it is built, ``f<floor>:<pass>`` after a pass. What transactions below the floor have changed is
-  in.
-- ``m:<generation>:d:<key>`` is an 8-byte big-endian stamp, then the document's JSON bytes as they go out; a deleted
-  document leaves its stamp alone, a tombstone. The stamp is the change's log position; of a joined document, that of
-  the snapshot it was made from (``Snapshot.stamp``).
+  ``f<floor>`` once the generation is built, ``f<floor>:<pass>`` after a pass. All changes of transactions below the
+  floor are in.
+- ``m:<generation>:d:<key>`` is a stored document: an 8-byte big-endian stamp, then the document's JSON bytes as they
+  go out (``read/stored.py``); a deleted document leaves its stamp alone, a tombstone. The stamp is the change's log
+  position; of a joined document, that of the snapshot it was made from (``Snapshot.stamp``).
 - ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
 - ``m:<generation>:entries`` is a hash from a document's key to its list entries.
 - ``m:<generation>:recent`` is a sorted set of the positions of commands' changes that are in, the last thousand.
 - ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
   may go.
-- ``m:<generation>:aside`` is a sorted set of the documents in whose places something else is stored, since their rows
-  do not fit (``aside``).
+- ``m:<generation>:aside`` is a sorted set of the documents of set-aside rows (``read/set_aside.py``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from diptych.read.lists.index import ListIndex
 
 
 class Keys:
-    """The names of the keys of a read model of one declaration."""
+    """The names of the keys of a read model with a fingerprint."""
 
     def __init__(self, fence: FenceId) -> None:
         self.prefix = f"{{{fence.read_model}:{fence.fingerprint}}}".encode()
@@ -35,7 +35,7 @@ class Keys:
         self.generations = self.prefix + b":generations"
 
     def of(self, generation: bytes, rest: bytes) -> bytes:
-        """A key of this generation; with an empty ``rest``, what all its keys begin with."""
+        """Returns a key of this generation; with an empty ``rest``, the prefix of all its keys."""
         return self.prefix + b":" + generation + b":" + rest
 
     def marker(self, generation: bytes) -> bytes:

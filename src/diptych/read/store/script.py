@@ -1,4 +1,4 @@
-"""Scripts that run inside Redis, as they are called."""
+"""The call of a script inside Redis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diptych.redis.service import Link
 
 
 class Script:
-    """A script called by its hash, and sent whole when the server does not know it (it was restarted)."""
+    """A script called by its hash, and sent whole to a server without the hash (after a restart, say)."""
 
     def __init__(self, name: str, *, read_only: bool = False, common: bool = True) -> None:
         self._source = scripts.source(name, common=common)

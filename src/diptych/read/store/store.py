@@ -1,50 +1,36 @@
-"""One read model in Redis: the few operations on it."""
+"""The operations of keepers and commands on a read model in Redis."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from diptych.fence.contract import FenceId, Target
 from diptych.log.change import Change
 from diptych.read.compiled import CompiledReadModel
-from diptych.read.lists.index import ListIndex
 from diptych.read.store.deletion import delete_keys
 from diptych.read.store.keys import Keys
+from diptych.read.store.lease import lease_text
+from diptych.read.store.reads import Reads
 from diptych.read.store.script import Script
 from diptych.read.store.state import RedisState
-from diptych.read.store.writes import MAX_DOCUMENTS, STAMP_BYTES, Write, Writes, batches
-from diptych.redis.channel import Channel, Receiver, packed
+from diptych.read.store.writes import MAX_DOCUMENTS, Write, Writes, batches
+from diptych.read.stored import STAMP_BYTES, stamp_bytes
 from diptych.redis.identity import RedisIdentity
 from diptych.redis.service import Link, RedisService
 
 _PURGED_AT_ONCE = 1000
+"""Number of tombstones that one pass purges at most."""
 
 _RECENT = 64
-"""How many positions before its own a command is told of, whether their changes are in."""
-
-
-class Fetched(NamedTuple):
-    """What a page script found: the lease, the last entry if more follow, and the documents with their stamps."""
-
-    lease: bytes | None
-    last: bytes
-    documents: list[bytes | None]
-
-
-class FetchedAside(NamedTuple):
-    """The lease, how many rows are set aside, and some of them: their keys, with what is stored."""
-
-    lease: bytes | None
-    number: int
-    named: dict[bytes, bytes]
+"""Number of positions before its own of which a command is told if their changes are in."""
 
 
 class RedisStore:
-    """The operations on one read model in Redis. Each may raise ``RedisUnavailableError``.
+    """The operations on a read model in Redis; queries use ``reads``. Each may raise ``RedisUnavailableError``.
 
-    Those that write return ``OK``, or why they did not: ``ELSEWHERE`` (this is not the Redis that was meant),
+    Writing operations return ``OK``, or why nothing was written: ``ELSEWHERE`` (this is another incarnation),
     ``GONE`` (the generation is not there), ``FOREIGN`` (another database's lease is there), ``BEHIND`` (the data are
     older than the fence relies on), ``CLOSED`` or ``GAP`` (a builder's script out of turn).
     """
@@ -55,45 +41,14 @@ class RedisStore:
         self.id = FenceId(f"{redis.namespace}:{compiled.name}", compiled.fingerprint)
         self.writes = Writes(compiled)
         self._keys = Keys(self.id)
+        self.reads = Reads(self._keys)
         self._apply = Script("apply")
         self._missing = Script("missing", read_only=True)
         self._publish = Script("publish")
         self._begin = Script("begin")
         self._bury = Script("bury")
         self._drop = Script("drop")
-        self._page = Script("page", read_only=True, common=False)
-        self._look = Script("look", read_only=True, common=False)
-        self._list_aside = Script("aside", read_only=True, common=False)
-
-    # Queries
-
-    async def fetch_aside(self, channel: Channel, generation: bytes, most: int) -> FetchedAside:
-        """How many rows are set aside, ``most`` of them by name, and the lease with them."""
-        keys = [self._keys.lease, self._keys.set_aside(generation)]
-        lease, number, names, stored = await self._list_aside(channel, keys, [most])
-        own = len(self._keys.document(generation, b""))
-        named = {name[own:]: what for name, what in zip(names, stored, strict=True) if what}
-        return FetchedAside(lease, number, named)
-
-    def fetch(self, channel: Channel, generation: bytes, keys: Iterable[bytes], receiver: Receiver) -> None:
-        """Has ``receiver`` given the lease, then the stored documents (stamp and body) with these keys.
-
-        ★ In one command: a lease read before a document may be over, and the document old, when that is read.
-        """
-        prefix = self._keys.document(generation, b"")
-        names = [prefix + key for key in keys]
-        channel.send(packed(b"MGET", self._keys.lease, *names), receiver, length=1 + len(names))
-        channel.flush()  # those of this turn have been gathered already
-
-    async def fetch_page(
-        self, channel: Channel, generation: bytes, index: ListIndex, after: bytes | None, limit: int
-    ) -> Fetched:
-        """At most ``limit`` documents of a list whose places are greater than ``after``, and the lease with them."""
-        # Nothing sorts between a place and the place followed by 0xff: keys are UTF-8, which has no such byte.
-        start = b"-" if after is None else b"(" + after + b"\xff"
-        keys = [self._keys.lease, self._keys.index(generation, index)]
-        reply = await self._page(channel, keys, [self._keys.document(generation, b""), start, limit])
-        return Fetched(*reply)
+        self._inspect = Script("inspect", read_only=True, common=False)
 
     # Commands and passes
 
@@ -105,16 +60,17 @@ class RedisStore:
         floor: int | None = None,
         told: set[int] | None = None,
     ) -> str:
-        """Writes the documents that are newer than what is stored; afterwards the generation has this floor.
+        """Writes each document newer than the stored document; afterwards the generation has this floor.
 
-        Where these are commands' changes, ``told`` gets the positions of those that are in by then, by any process:
-        of these, and of others about as recent.
+        For commands' changes, ``told`` gets the positions of the changes that are in by then, by any process: of
+        these, and of others about as recent.
         """
         return await self._write(known, writes, None, floor, told)
 
     async def missing(self, known: Target, changes: Sequence[Change]) -> list[Change] | None:
-        """Those of these changes that are not in the generation yet; None if this is not the Redis that was meant, or
-        the generation is not there. A change needs no more of its rows than their keys.
+        """Returns the changes not in the generation yet; None if the incarnation or the generation is not there.
+
+        A change needs no more of its rows than their keys.
         """
         at = [(key, change) for change in changes for key in self._addresses(change)]
         found: set[int] = set()
@@ -124,7 +80,7 @@ class RedisStore:
             keys = [self._keys.marker(generation), *(self._keys.document(generation, key) for key, _ in part)]
             arguments: list[Any] = [*known.incarnation]
             for _, change in part:
-                arguments += [change.position.to_bytes(STAMP_BYTES, "big"), change.transaction]
+                arguments += [stamp_bytes(change.position), change.transaction]
             async with self._redis.commanding() as link:
                 reply = await self._missing(link, keys, arguments)
             if not isinstance(reply, list):
@@ -133,15 +89,15 @@ class RedisStore:
         return [change for change in changes if change.position in found]
 
     def _addresses(self, change: Change) -> set[bytes]:
-        """Under which keys the row was, before and after the change."""
+        """Returns the keys of the row's document before and after the change."""
         rows = (row for row in (change.before, change.after) if row is not None)
         return {self._compiled.key_of(row) for row in rows}
 
     async def inspect(self, generation: str) -> RedisState:
-        """The state of Redis and of this generation."""
+        """Returns the state of Redis and of this generation."""
         async with self._redis.commanding() as link:
             keys = [self._keys.marker(generation.encode()), self._keys.lease, self._keys.generations]
-            found = await self._look(link, keys, [])
+            found = await self._inspect(link, keys, [])
         seconds, micros, run_id, replication_id, role, policy, marker, lease, generations, used, limit = found
         return RedisState(
             incarnation=RedisIdentity(run_id.decode(), replication_id.decode()),
@@ -159,14 +115,14 @@ class RedisStore:
     async def publish(
         self, state: RedisState, history: str, lease_ms: int, floor: int, relied_on: int, number: int = 0
     ) -> str:
-        """Lets readers trust the generation that was looked at for so long from then on, and purges tombstones.
+        """Lets queries trust the generation of ``state`` for ``lease_ms`` from then on, and purges tombstones.
 
-        ``history`` is the database's, ``floor`` that of the pass, ``relied_on`` the one that the fence takes for
-        reached, ``number`` the pass's.
+        ``history`` is the database's, ``floor`` and ``number`` are the pass's, ``relied_on`` is the floor that the
+        fence takes for reached.
         """
         generation = state.generation.encode()
         keys = [self._keys.lease, self._keys.marker(generation), self._keys.tombstones(generation)]
-        lease, ends_ms = _lease_of(state.known, history), state.time_ms + lease_ms
+        lease, ends_ms = lease_text(state.known, history), state.time_ms + lease_ms
         # ★ The Redis whose clock was read: by another's the lease would end later than the promise, or never.
         arguments = [*state.incarnation, lease, ends_ms, floor, relied_on, number, _PURGED_AT_ONCE]
         async with self._redis.commanding() as link:
@@ -175,7 +131,7 @@ class RedisStore:
     # Builds
 
     async def begin(self, known: Target) -> str:
-        """Starts a generation: from now on it may be written."""
+        """Begins a generation, which may be written from now on."""
         keys = [self._keys.marker(known.generation.encode()), self._keys.generations]
         async with self._redis.commanding() as link:
             return await self._answer(self._begin, link, keys, [*known.incarnation, known.generation])
@@ -183,22 +139,24 @@ class RedisStore:
     async def backfill(
         self, known: Target, writes: Sequence[Write], number: int, *, floor: int | None = None
     ) -> str:
-        """A builder's script, in the order of their numbers from 1; the last one says the floor.
+        """Writes a part of a build. Parts are numbered from 1 and must come in order; the last has the floor.
 
-        The writes must be one of ``batches``.
+        ``writes`` must be a part as ``batches`` makes them.
         """
         return await self._write(known, writes, number, floor)
 
     async def drop(self, known: Target, history: str) -> str:
-        """Ends a generation of this history: it is neither read nor written from now on."""
+        """Ends a generation of this history, which is neither read nor written from now on."""
         keys = [self._keys.lease, self._keys.marker(known.generation.encode())]
         async with self._redis.commanding() as link:
-            return await self._answer(self._drop, link, keys, [*known.incarnation, _lease_of(known, history)])
+            return await self._answer(
+                self._drop, link, keys, [*known.incarnation, lease_text(known, history)]
+            )
 
     async def delete(self, incarnation: RedisIdentity, generations: Iterable[bytes]) -> str:
-        """Deletes these generations of this Redis, in small steps, since their memory is needed.
+        """Deletes these generations of this incarnation, in small steps.
 
-        Nothing is deleted on another Redis, nor if one of them is leased.
+        Nothing is deleted on another incarnation, nor if one of the generations is leased.
         """
         generations = list(set(generations))
         if not generations:
@@ -257,8 +215,13 @@ class RedisStore:
         arguments: list[Any] = [*known.incarnation, *header, len(self._compiled.lists)]
         for write in part:
             purge_at = "" if write.purge_at is None else write.purge_at
-            stamp = write.stamp.to_bytes(STAMP_BYTES, "big")
-            arguments += [stamp, write.transaction, purge_at, write.body or b"", *write.entries]
+            arguments += [
+                stamp_bytes(write.stamp),
+                write.transaction,
+                purge_at,
+                write.body or b"",
+                *write.entries,
+            ]
         async with self._redis.commanding() as link:
             await _leads_to(link, known.incarnation)
             return await self._apply(link, keys, arguments)
@@ -269,12 +232,8 @@ class RedisStore:
         return reply.decode()
 
 
-def _lease_of(known: Target, history: str) -> str:
-    return ":".join((*known.incarnation, known.generation, history))
-
-
 async def _leads_to(link: Link, incarnation: RedisIdentity) -> bool:
-    """Whether the connection leads to this Redis; looked at again if it did not."""
+    """Says if the connection leads to this incarnation; the server is asked again if not."""
     if link.server != incarnation:
-        await link.look_again()
+        await link.identify()
     return link.server == incarnation

@@ -1,4 +1,4 @@
-"""The documents that a change writes into a generation."""
+"""The documents written into a generation by a change."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from diptych.sql.description import Row
 
 MAX_DOCUMENTS = 1000
 MAX_BYTES = 1_000_000
-STAMP_BYTES = 8
-"""Bytes of the log position before each stored document."""
+"""Limits of one script: Redis answers nobody else while it runs."""
 
 
 class Write(NamedTuple):
     """A document to be written: its key, stamp, transaction, body (None: deleted) and entry in each list.
 
-    ``purge_at`` is the floor at which it may go if it is a tombstone; None if that is not known. ``is_second``: it is
-    of the same change as the write before it, and belongs into the same script.
+    ``purge_at`` is the floor at which a tombstone may go, None if not known. ``is_second`` marks the second write of
+    one change, which belongs into the same script as the first.
     """
 
     key: bytes
@@ -33,13 +32,13 @@ class Write(NamedTuple):
 
 
 class Writes:
-    """Makes the writes of one read model."""
+    """The writes of a read model, made from changes and rows."""
 
     def __init__(self, compiled: CompiledReadModel) -> None:
         self._compiled = compiled
 
     def writes_of(self, change: Change, purge_at: int | None = None) -> list[Write]:
-        """What a change does to this read model: the old address is given up before the new one is taken."""
+        """Returns the writes of a change: the old key is given up before the new key is taken."""
         writes: list[Write] = []
         before, after = change.before, change.after
         old = None if before is None else self._compiled.key_of(before)
@@ -52,9 +51,9 @@ class Writes:
         return writes
 
     def write_of(self, row: Row, stamp: int, transaction: int) -> Write:
-        """The document of a row, or what stands in its place if the row does not fit: its change is in either way.
+        """Returns the write of a row's document, or of the mark in its place if the row does not fit.
 
-        Stamp 0 gives way to everything that is stored already.
+        Stamp 0 gives way to everything stored already.
         """
         key, places = self._compiled.key_of(row), self._compiled.places(row)
         indexes = zip(self._compiled.lists, places, strict=True)
@@ -64,29 +63,29 @@ class Writes:
         return Write(key, stamp, transaction, body, entries)
 
     def tombstone(self, key: bytes, stamp: int, transaction: int, purge_at: int | None) -> Write:
-        """The end of a document."""
+        """Returns the write to delete a document."""
         return Write(key, stamp, transaction, None, (b"",) * len(self._compiled.lists), purge_at=purge_at)
 
     def joined_write(self, row: Row, snapshot: Snapshot) -> Write:
-        """The joined document of a row that this snapshot saw."""
-        return self.write_of(row, snapshot.stamp, _of(snapshot))
+        """Returns the write of the joined document of a row in this snapshot."""
+        return self.write_of(row, snapshot.stamp, _transaction_of(snapshot))
 
     def joined_tombstone(self, key: bytes, snapshot: Snapshot) -> Write:
-        """The end of a joined document that this snapshot did not see."""
-        return self.tombstone(key, snapshot.stamp, _of(snapshot), snapshot.xmax)
+        """Returns the write to delete a joined document without a row in this snapshot."""
+        return self.tombstone(key, snapshot.stamp, _transaction_of(snapshot), snapshot.xmax)
 
 
-def _of(snapshot: Snapshot) -> int:
-    """The transaction number that stands for a joined document.
+def _transaction_of(snapshot: Snapshot) -> int:
+    """Returns the transaction number of a joined document made from this snapshot.
 
-    It is refused once the floor has reached the snapshot's ``xmax``: a pass with a later snapshot has been here then,
-    and the tombstone that would refuse an older document may be gone.
+    Redis refuses the document once the floor has reached the snapshot's ``xmax``: a pass with a later snapshot has
+    been there then, and the tombstone that would refuse an older document may be gone.
     """
     return snapshot.xmax - 1
 
 
 def batches(writes: Sequence[Write]) -> list[list[Write]]:
-    """Parts that one script may take: Redis answers nobody else while it runs."""
+    """Divides writes into parts, each small enough for a single script."""
     batches: list[list[Write]] = []
     size = 0
     for write in writes:

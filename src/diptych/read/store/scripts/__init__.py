@@ -1,4 +1,4 @@
-"""The scripts that run inside Redis, one operation a file; ``common.lua`` is put before those that need it."""
+"""The scripts inside Redis, each operation in its file; ``common.lua`` holds the parts in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.resources import files
 
 
 def source(name: str, *, common: bool) -> str:
-    """The text of ``<name>.lua``, with the common part before it."""
+    """Returns the text of ``<name>.lua``, after ``common.lua`` if ``common``."""
     return (_text("common") if common else "") + _text(name)
 
 

@@ -1,16 +1,16 @@
--- Writes documents with their list entries into one generation of a read model, each only if it is newer.
+-- Writes documents with their list entries into a generation, each only if it is newer than the stored document.
 --
 -- KEYS: marker, entries (hash: document key -> its list entries), tombstones (sorted set: when they may go), aside
---       (sorted set: documents that are set aside), recent (sorted set: positions of commands' changes that are in),
---       n list indexes, then the document keys.
+--       (sorted set: documents of set-aside rows), recent (sorted set: positions of commands' changes that are in),
+--       n lists, then the document keys.
 -- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
---       afterwards ('' for the one it has), the position from which on to tell which of commands' changes are in ('' if
---       these are not commands' changes), n, then for each document: its stamp (8 bytes), its transaction, the floor at which it may go if it is a tombstone ('' if that is not known), its body ('' for a deleted one; with
---       a zero byte at its beginning for one that is set aside), and its n list entries ('' in a list that it has no
---       place in).
--- Returns OK (each document is written, or what is stored is as new), ELSEWHERE (another Redis), GONE (no such
--- generation here), CLOSED or GAP (a builder's script out of turn). For commands, in place of OK: the positions, in 8
--- bytes each, after the number 1.
+--       afterwards ('' for the present floor), the first position of commands' changes to be returned ('' if these
+--       are not commands' changes), n, then for each document: its stamp (8 bytes), its transaction, the floor at
+--       which a tombstone may go ('' if not known), its body ('' for a deleted document; beginning with a zero byte
+--       for a set-aside row), and its n list entries ('' in a list without a place for it).
+-- Returns OK (each document is written, or the stored document is as new), ELSEWHERE (another Redis), GONE (no such
+-- generation here), CLOSED or GAP (a builder's script out of turn). For commands, in place of OK: the number 1, then
+-- the positions of commands' changes that are in, 8 bytes each.
 
 local MOST_RECENT = 1024
 
@@ -51,8 +51,8 @@ local lists = tonumber(ARGV[6])
 local at = 7
 for k = 6 + lists, #KEYS do
   local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
-  -- What is below the floor is in already. Were it written, a late message could bring back a document that was
-  -- deleted since, once the tombstone that would refuse it has been purged.
+  -- Changes below the floor are in already. Were they written, a late message could bring back a document that was
+  -- deleted since, once the tombstone that would refuse the message has been purged.
   if number or tonumber(ARGV[at + 1]) >= floor then
     local stored = redis.call('GETRANGE', document, 0, 8)
     -- * Without the comparison a late or repeated message would put an older state over a newer one.
@@ -82,7 +82,7 @@ for k = 6 + lists, #KEYS do
         redis.call('HSET', KEYS[2], document, cmsgpack.pack(entries))
       end
     end
-    -- A pass knows when its tombstone may go; the command that wrote the same one did not.
+    -- A pass knows when its tombstone may go; the command that wrote the same tombstone did not.
     if body == '' and ARGV[at + 2] ~= '' and (is_set or stored == stamp) then
       redis.call('ZADD', KEYS[3], ARGV[at + 2], stamp .. document)
     end

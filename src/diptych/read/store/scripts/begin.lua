@@ -1,4 +1,4 @@
--- Starts a generation: from now on it may be written.
+-- Begins a generation, which may be written from now on.
 --
 -- KEYS: marker, generations. ARGV: run id, replication id, generation. Returns OK or ELSEWHERE.
 

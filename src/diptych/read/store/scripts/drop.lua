@@ -1,4 +1,4 @@
--- Ends a generation: it is neither read nor written from now on.
+-- Ends a generation, which is neither read nor written from now on.
 --
 -- KEYS: lease, marker. ARGV: run id, replication id, the lease's text. Returns OK or ELSEWHERE.
 

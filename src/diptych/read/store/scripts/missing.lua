@@ -1,8 +1,8 @@
--- Tells which of some changes of documents are not in a generation yet.
+-- Finds the changes that are not in a generation yet.
 --
 -- KEYS: marker, then the document keys. ARGV: run id, replication id, then for each document the stamp (8 bytes) and
 -- the transaction of a change.
--- Returns the numbers, from 1, of those that are missing; or ELSEWHERE (another Redis) or GONE (no such generation).
+-- Returns the numbers, from 1, of the missing changes; or ELSEWHERE (another Redis) or GONE (no such generation).
 
 if not is_here(ARGV[1], ARGV[2]) then
   return 'ELSEWHERE'

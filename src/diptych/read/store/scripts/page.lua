@@ -1,6 +1,6 @@
--- Reads a page of a list together with the lease, so that both are of one moment.
+-- Reads a page of a list together with the lease, so both are of one moment.
 --
--- KEYS: lease, list index. ARGV: prefix of the document keys, lower end (BYLEX), limit.
+-- KEYS: lease, list. ARGV: prefix of the document keys, lower end (BYLEX), limit.
 -- Returns the lease (false if none), the last entry of the page if more follow (else ''), and the documents.
 
 local byte, sub = string.byte, string.sub

@@ -1,16 +1,17 @@
 -- Ends a pass: raises the floor, purges tombstones, and lets readers trust the generation for a time.
 --
 -- KEYS: lease, marker, tombstones.
--- ARGV: run id, replication id, the lease's text, when it ends (milliseconds of this server's clock), the pass's floor,
---       the floor that the fence relies on, the number of the pass, and how many tombstones to purge at most.
--- Returns OK, ELSEWHERE, GONE, FOREIGN (another database's lease is there), or BEHIND (older data than the fence relies
--- on).
+-- ARGV: run id, replication id, the lease's text, the lease's end (milliseconds of this server's clock), the pass's
+--       floor, the floor that the fence relies on, the number of the pass, and the number of tombstones to purge at
+--       most.
+-- Returns OK, ELSEWHERE, GONE, FOREIGN (another database's lease is there), or BEHIND (older data than the fence
+-- relies on).
 
 if not is_here(ARGV[1], ARGV[2]) then
   return 'ELSEWHERE'
 end
 -- * Two databases under one namespace would serve each other's rows in turn. After a database was put elsewhere the
--- lease of its former history is of another one too: it runs out.
+-- lease of its former history is of another history too: that lease runs out.
 local _, history = leased_here(KEYS[1], ARGV[1], ARGV[2])
 if history and history ~= string.match(ARGV[3], '([^:]+)$') then
   return 'FOREIGN'
@@ -26,8 +27,8 @@ end
 marker = raised(marker, ARGV[5], ARGV[7])
 redis.call('SET', KEYS[2], marker)
 
--- A tombstone goes once every change that could still be on its way to this document is below the floor, where it is
--- refused without it: that is when the floor has reached the xmax of a snapshot that saw the deletion.
+-- A tombstone goes once every change that could still be on its way to this document is below the floor, where such
+-- changes are refused without a tombstone: when the floor has reached the xmax of a snapshot that saw the deletion.
 local reached = string.format('%.0f', floor_of(marker))
 local due = redis.call('ZRANGE', KEYS[3], '-inf', reached, 'BYSCORE', 'LIMIT', 0, ARGV[8])
 for _, tombstone in ipairs(due) do
@@ -39,7 +40,7 @@ for _, tombstone in ipairs(due) do
   redis.call('ZREM', KEYS[3], tombstone)
 end
 
--- Neither replicated nor written to the append-only file: what is restored from either has no right to the lease.
+-- Neither replicated nor written to the append-only file: data restored from either have no right to the lease.
 redis.set_repl(redis.REPL_NONE)
 if redis.call('GET', KEYS[1]) ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
   -- * An absolute time, counted from before the promise: a lease counted from now would outlast the promise by as

@@ -1,4 +1,4 @@
-"""Look-ups that are gathered: those of one turn go together, each is given its own, and no more go than are read."""
+"""Look-ups in batches: those of a turn go together, each gets its own value, and the number under way is bounded."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 
 from diptych.aio.batcher import Batch, Batcher
 
-MOST_IN_BATCH = 64
-MOST_BATCHES = 16
+MAX_KEYS = 64
+MAX_BATCHES = 16
 
 
 class Store:
-    """Keeps what it is sent until it is told to answer: each key with itself."""
+    """Keeps batches until ``answer``, which gives each key its text as value."""
 
     def __init__(self) -> None:
-        self.sent: list[Batch] = []
-        self.look_ups = Batcher(self.sent.append)
+        self.sent: list[Batch[int, str | None]] = []
+        self.look_ups = Batcher(self.sent.append, max_keys=MAX_KEYS, max_batches=MAX_BATCHES)
 
-    def ask(self, *numbers: int) -> list[asyncio.Future[bytes | None]]:
-        return [self.look_ups.get(b"%d" % number) for number in numbers]
+    def ask(self, *numbers: int) -> list[asyncio.Future[str | None]]:
+        return [self.look_ups.get(number) for number in numbers]
 
     def answer(self) -> None:
-        """All that has been sent up to now."""
+        """Ends all batches that have been sent up to now."""
         sent = list(self.sent)
         self.sent.clear()
         for batch in sent:
-            batch.found(batch.keys)
+            batch.resolve([str(key) for key in batch.keys])
 
 
 async def settled() -> None:
@@ -42,7 +42,7 @@ async def test_those_of_one_turn_go_together_and_each_is_given_its_own():
     await settled()
     assert [len(batch.keys) for batch in store.sent] == [10]
     store.answer()
-    assert await asyncio.gather(*asked) == [b"%d" % number for number in range(10)]
+    assert await asyncio.gather(*asked) == [str(number) for number in range(10)]
 
 
 async def test_who_is_cancelled_is_not_asked_for_and_takes_nothing_from_others():
@@ -50,10 +50,10 @@ async def test_who_is_cancelled_is_not_asked_for_and_takes_nothing_from_others()
     early, late, patient = store.ask(1, 2, 3)
     early.cancel()
     await settled()
-    assert store.sent[0].keys == [b"2", b"3"]
+    assert store.sent[0].keys == [2, 3]
     late.cancel()
     store.answer()
-    assert await patient == b"3"
+    assert await patient == "3"
 
 
 async def test_what_nobody_waits_for_is_not_sent():
@@ -64,15 +64,15 @@ async def test_what_nobody_waits_for_is_not_sent():
     assert store.sent == []
     store.ask(2)
     await settled()
-    assert store.sent[0].keys == [b"2"]
+    assert store.sent[0].keys == [2]
 
 
 async def test_what_is_under_way_is_bounded_and_the_rest_waits_for_its_turn():
     store = Store()
-    most = MOST_IN_BATCH * MOST_BATCHES
+    most = MAX_KEYS * MAX_BATCHES
     asked = store.ask(*range(3 * most))
     await settled()
-    assert [len(batch.keys) for batch in store.sent] == [MOST_IN_BATCH] * MOST_BATCHES
+    assert [len(batch.keys) for batch in store.sent] == [MAX_KEYS] * MAX_BATCHES
     for future in asked[most : 2 * most]:
         future.cancel()
     asked += store.ask(-1)  # while others wait already
@@ -80,8 +80,8 @@ async def test_what_is_under_way_is_bounded_and_the_rest_waits_for_its_turn():
         store.answer()
         await settled()
     assert all(future.done() for future in asked)
-    assert asked[-2].result() == b"%d" % (3 * most - 1)
-    assert asked[-1].result() == b"-1"
+    assert asked[-2].result() == str(3 * most - 1)
+    assert asked[-1].result() == "-1"
 
 
 async def test_what_can_not_be_told_at_once_is_waited_for():
@@ -89,20 +89,20 @@ async def test_what_can_not_be_told_at_once_is_waited_for():
     (asked,) = store.ask(1)
     await settled()
 
-    async def later() -> list[bytes | None]:
+    async def later() -> list[str | None]:
         await asyncio.sleep(0)
-        return [b"late"]
+        return ["late"]
 
     store.sent[0].resolve_later(later())
-    assert await asked == b"late"
+    assert await asked == "late"
 
 
 async def test_an_error_is_raised_for_all_and_leaves_room_for_others():
     store = Store()
-    asked = store.ask(*range(MOST_IN_BATCH * MOST_BATCHES + 1))
+    asked = store.ask(*range(MAX_KEYS * MAX_BATCHES + 1))
     await settled()
 
-    async def failing() -> list[bytes | None]:
+    async def failing() -> list[str | None]:
         raise OSError("away")
 
     for batch in list(store.sent):
@@ -113,7 +113,7 @@ async def test_an_error_is_raised_for_all_and_leaves_room_for_others():
     for future in asked[:-1]:
         with pytest.raises(OSError, match="away"):
             await future
-    assert await asked[-1] == b"%d" % (len(asked) - 1)
+    assert await asked[-1] == str(len(asked) - 1)
 
 
 async def test_no_request_lends_its_context_to_the_others():
@@ -123,8 +123,8 @@ async def test_no_request_lends_its_context_to_the_others():
     (asked,) = store.ask(1)
     await settled()
 
-    async def found() -> list[bytes | None]:
-        return [whose.get().encode()]
+    async def found() -> list[str | None]:
+        return [whose.get()]
 
     store.sent[0].resolve_later(found())
-    assert await asked == b"nobody's"
+    assert await asked == "nobody's"

@@ -1,4 +1,4 @@
-"""The pace of work in the event loop: so much in a turn, and the rest in turn."""
+"""The budget of work in the event loop: so much in a turn, and the rest in later turns."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class Loop:
 
 
 async def test_a_turn_with_time_left_takes_everything():
-    loop, pace = Loop(), LoopBudget(share_s=3600)
+    loop, budget = Loop(), LoopBudget(share_s=3600)
     async with loop.counted():
         before = loop.turn
         for _ in range(1000):
-            await pace.keep()
+            await budget.wait()
         assert loop.turn == before
 
 
 async def test_who_finds_no_time_left_comes_in_a_later_turn_in_the_order_of_asking():
-    loop, pace = Loop(), LoopBudget(share_s=0)
+    loop, budget = Loop(), LoopBudget(share_s=0)
     came: list[tuple[int, str]] = []
 
     async def work(name: str) -> None:
-        await pace.keep()
+        await budget.wait()
         came.append((loop.turn, name))
 
     async with loop.counted():
@@ -52,7 +52,7 @@ async def test_who_finds_no_time_left_comes_in_a_later_turn_in_the_order_of_aski
 
 
 async def test_others_have_their_turn_between_work_that_never_waits():
-    pace, others = LoopBudget(share_s=0), 0
+    budget, others = LoopBudget(share_s=0), 0
 
     async def other() -> None:
         nonlocal others
@@ -62,22 +62,22 @@ async def test_others_have_their_turn_between_work_that_never_waits():
 
     task = asyncio.create_task(other())
     for _ in range(10):
-        await pace.keep()
+        await budget.wait()
     assert others >= 9
     task.cancel()
 
 
 def test_it_goes_on_in_another_loop():
     """The first one ended in the midst of a turn."""
-    pace = LoopBudget(share_s=0)
+    budget = LoopBudget(share_s=0)
     loop = asyncio.new_event_loop()
 
     async def begin() -> None:
-        await pace.keep()
+        await budget.wait()
         loop.stop()
 
     task = loop.create_task(begin())
     loop.run_forever()
     assert task.done()
     loop.close()
-    asyncio.run(pace.keep())
+    asyncio.run(budget.wait())

@@ -1,4 +1,4 @@
-"""Shared executions: equal ones that wait are one, one that has been sent is joined by nobody."""
+"""Shared executions: equal calls in the queue are executed once, and nobody joins an execution that has begun."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Store:
 
     async def ask(self, question: str) -> asyncio.Task[str]:
         """Returns once the question waits, or has been sent."""
-        task = asyncio.create_task(self.shared.answer(question, lambda: self._execute(question)))
+        task = asyncio.create_task(self.shared.run(question, lambda: self._execute(question)))
         await settled()
         return task
 
@@ -123,7 +123,7 @@ async def test_who_asks_while_the_last_one_leaves_is_answered():
     leaving = await store.ask("a")
     leaving.cancel()
     # Comes after the one that leaves, and before the execution hears that it is cancelled.
-    asking = asyncio.create_task(store.shared.answer("a", lambda: store._execute("a")))
+    asking = asyncio.create_task(store.shared.run("a", lambda: store._execute("a")))
     await settled()
     await store.answer()
     await store.answer()
@@ -181,7 +181,7 @@ async def test_no_answer_is_older_than_its_question_whatever_is_cancelled_when(s
     async def ask() -> None:
         nonlocal answered
         known = version
-        found = await shared.answer(chance.choice("ab"), execute)
+        found = await shared.run(chance.choice("ab"), execute)
         assert found >= known
         answered += 1
 

@@ -1,4 +1,4 @@
--- What a keeper has to know before a pass, in one look.
+-- Reads what a keeper has to know before a pass, all of one moment.
 --
 -- KEYS: marker, lease, generations.
 -- Returns seconds and microseconds of the clock, run id, replication id, role, eviction policy, the marker and the

@@ -1,0 +1,58 @@
+"""The reads of queries in Redis.
+
+★ Each reads the lease in the same command as the documents: a lease read before a document may be over, and the
+document old, when the document is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from diptych.read.lists.in_redis import StoredPage, range_start
+from diptych.read.lists.index import ListIndex
+from diptych.read.store.keys import Keys
+from diptych.read.store.script import Script
+from diptych.redis.channel import Channel, Receiver, packed
+
+
+class StoredAside(NamedTuple):
+    """The reply of the script ``aside``: the lease, the number of set-aside rows, and some rows by their keys."""
+
+    lease: bytes | None
+    number: int
+    named: dict[bytes, bytes]
+
+
+class Reads:
+    """The reads of a read model in Redis, each of a generation."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._page = Script("page", read_only=True, common=False)
+        self._aside = Script("aside", read_only=True, common=False)
+
+    def documents(
+        self, channel: Channel, generation: bytes, keys: Iterable[bytes], receiver: Receiver
+    ) -> None:
+        """Sends a command for documents. ``receiver`` gets the lease, then each key's stored document or None."""
+        prefix = self._keys.document(generation, b"")
+        names = [prefix + key for key in keys]
+        channel.send(packed(b"MGET", self._keys.lease, *names), receiver, length=1 + len(names))
+        channel.flush()  # those of this turn have been gathered already
+
+    async def page(
+        self, channel: Channel, generation: bytes, index: ListIndex, after: bytes | None, limit: int
+    ) -> StoredPage:
+        """Reads at most ``limit`` documents of a list, from the beginning or behind the place ``after``."""
+        keys = [self._keys.lease, self._keys.index(generation, index)]
+        arguments = [self._keys.document(generation, b""), range_start(after), limit]
+        return StoredPage(*await self._page(channel, keys, arguments))
+
+    async def set_aside(self, channel: Channel, generation: bytes, most: int) -> StoredAside:
+        """Reads the number of set-aside rows, and at most ``most`` of the rows."""
+        keys = [self._keys.lease, self._keys.set_aside(generation)]
+        lease, number, names, stored = await self._aside(channel, keys, [most])
+        own = len(self._keys.document(generation, b""))
+        named = {name[own:]: what for name, what in zip(names, stored, strict=True) if what}
+        return StoredAside(lease, number, named)

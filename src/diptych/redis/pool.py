@@ -1,0 +1,83 @@
+"""The connections to Redis for everything but queries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from diptych.redis.channel import CLOSED, Channel, ChannelLostError
+
+
+class Pool:
+    """Channels, each lent to a single task at a time; a new channel is opened when none is idle.
+
+    ``open_one`` returns a new connection of redis-py, as for ``Connection``.
+    """
+
+    def __init__(self, open_one: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+        self._open_one = open_one
+        self._timeout_s = timeout_s
+        self._idle: list[Channel] = []
+        self._open: set[Channel] = set()
+        self._opening: set[asyncio.Task[Channel]] = set()
+        self._is_closed = False
+
+    async def take(self) -> Channel:
+        """Returns the idle channel given back last, or opens a new channel.
+
+        Raises ``ChannelLostError`` after ``close``, and exceptions of ``open_one``.
+        """
+        if self._is_closed:
+            raise ChannelLostError(CLOSED)
+        if self._idle:
+            return self._idle.pop()
+        # In a task of its own: redis-py opens by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation
+        # that comes in the moment in which it is done. Whoever cancelled would wait for a task that goes on.
+        opening = asyncio.get_running_loop().create_task(self._opened())
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._give_back_opened)
+            raise
+        if opening.cancelled():  # by `close`: the caller itself is not cancelled
+            raise ChannelLostError(CLOSED)
+        return opening.result()
+
+    def give_back(self, channel: Channel) -> None:
+        """Takes a lent channel back, or closes a busy channel: the next task would wait for the reply still owed."""
+        if channel.is_open and (self._is_closed or not channel.is_idle):
+            channel.close()
+        elif channel.is_open:
+            self._idle.append(channel)
+
+    def drop_idle(self) -> None:
+        """Closes the idle channels."""
+        for channel in list(self._idle):
+            channel.close()
+
+    async def close(self) -> None:
+        """Closes every channel for good, lent ones included. Safe to call twice."""
+        self._is_closed = True
+        for opening in list(self._opening):
+            opening.cancel()
+            await asyncio.wait([opening])
+        for channel in list(self._open):
+            channel.close()
+
+    async def _opened(self) -> Channel:
+        channel = Channel(await self._open_one(), self._timeout_s, self._lost)
+        self._open.add(channel)
+        return channel
+
+    def _give_back_opened(self, opening: asyncio.Task[Channel]) -> None:
+        """Keeps the channel of an opening whose caller was cancelled."""
+        if not opening.cancelled() and opening.exception() is None:
+            self.give_back(opening.result())
+
+    def _lost(self, channel: Channel, _error: Exception | None) -> None:
+        self._open.discard(channel)
+        if channel in self._idle:
+            self._idle.remove(channel)
