@@ -91,7 +91,7 @@ class ORMService:
         units, acknowledger, fence, database = self._units, self._acknowledger, self._fence, self._opened
         self._units = self._acknowledger = self._fence = self._opened = None
         if units is not None:
-            await units.close()
+            await units.settle()
         if acknowledger is not None:
             await acknowledger.close()
         if fence is not None:
@@ -288,7 +288,7 @@ class ORMService:
     async def finish(self) -> None:
         """Waits until everything that is being committed is committed and acknowledged."""
         if self._units is not None:
-            await self._units.close()
+            await self._units.settle()
 
     async def is_reachable(self) -> bool:
         """Whether SQL answers now, within two seconds; one that is only busy does."""
