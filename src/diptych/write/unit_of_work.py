@@ -1,4 +1,4 @@
-"""A command as one transaction: begun, handled, finished, committed and acknowledged; or rolled back."""
+"""A command as a transaction: begun, handled, finished, committed and acknowledged; or rolled back."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _current: ContextVar[UnitOfWork | None] = ContextVar("diptych_unit_of_work", def
 
 
 def current_unit_of_work(database: Database) -> UnitOfWork | None:
-    """Returns the unit of work over this database that the current task is inside of, or None."""
+    """Returns the unit of work of the current task over this database, or None."""
     unit = _current.get()
     while unit is not None and unit.database is not database:
         unit = unit.outer
@@ -62,7 +62,7 @@ def new_context(correlation_id: str | None = None, actor: str | None = None) -> 
 
 
 class UnitsOfWork:
-    """Runs pieces of work, each in a transaction of its own that is acknowledged after its commit."""
+    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit."""
 
     def __init__(self, database: Database, acknowledger: Acknowledger) -> None:
         self._database = database
@@ -174,7 +174,7 @@ class UnitsOfWork:
             await self._vouch(unit, error)
 
     async def _vouch(self, unit: UnitOfWork, error: BaseException) -> None:
-        """Holds an error back until queries see the changes of others that the error may rest on.
+        """Holds an error back until queries see the changes that the error may rest on.
 
         ★ "There is one of this name already" may be the work of a command that was killed before it brought its
         change to Redis: told at once, the next query would not find it.
@@ -199,7 +199,7 @@ class UnitsOfWork:
     async def _repeat(
         self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
     ) -> R:
-        """Makes the attempts after the first one."""
+        """Makes the attempts after the first."""
         attempts = stamina.retry_context(
             TransactionConflict,
             attempts=MAX_ATTEMPTS - 1,
@@ -220,7 +220,7 @@ class UnitsOfWork:
         raise AssertionError("unreachable: an attempt returns or raises")
 
     async def settle(self) -> None:
-        """Waits until the commands under way are over, and everything they committed is acknowledged.
+        """Waits until the commands under way are over, and their changes are acknowledged.
 
         A handler that does not come to its end within ``_PATIENCE_S`` is left to fail.
         """
@@ -233,13 +233,13 @@ class UnitsOfWork:
 
 
 def _log_unheard(task: asyncio.Task[None]) -> None:
-    """Logs a failure for which no caller waits any more."""
+    """Logs the failure of a command whose caller has gone."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a command whose caller had gone could not be concluded", exc_info=error)
 
 
 class UnitOfWork:
-    """An open transaction with the changes made in it. Statements of concurrent tasks take turns.
+    """An open transaction and its changes. Statements of concurrent tasks take turns.
 
     ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on,
     ``is_checked_late`` says whether a constraint of these is checked at the commit. ``outer`` is the unit of work
@@ -266,7 +266,7 @@ class UnitOfWork:
 
     @contextlib.asynccontextmanager
     async def statement(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
-        """Lends the connection to one task at a time. After an error inside, the unit of work can't commit."""
+        """Lends the connection to a single task at a time. After an error inside, the unit of work can't commit."""
         if self.database.is_in_process and time.perf_counter() - self._unbroken_since > _AT_ONCE_S:
             # A short statement on a database in this process waits for nothing: a handler with many of them would
             # hold up everything else in the event loop.
@@ -286,7 +286,7 @@ class UnitOfWork:
                 raise
 
     async def finish(self) -> None:
-        """Closes the unit of work after the statement that is running: a task left behind may have begun one.
+        """Closes the unit of work after the running statement, which a task left behind may have begun.
 
         Ending the transaction in the midst of it could keep a change without its row in the log. Raises
         ``UnitOfWorkError`` if a statement has failed.
@@ -296,7 +296,7 @@ class UnitOfWork:
             self._close()
 
     async def abandon(self) -> None:
-        """Closes the unit of work at once, and waits for the statement that is running."""
+        """Closes the unit of work at once, and waits for the running statement."""
         self._close()
         async with self._turn:
             pass
@@ -306,5 +306,5 @@ class UnitOfWork:
             raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
 
     def _close(self) -> None:
-        """Has every later statement refused: it is of a task that the handler left behind."""
+        """Has later statements refused: tasks that the handler left behind may try some."""
         self._unusable = self._unusable or "its command is over; do not leave tasks behind in a handler"
