@@ -174,7 +174,9 @@ def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
 async def _round_trip(app: Diptych) -> Perform:
     """Writes the document of one book, as it is, again and again. No command ever changes that book."""
     # Reached into the application for, which has no business to show it.
-    replica = app._run.keepers[BookReadModel].replica
+    redis = app._run.redis
+    assert redis is not None
+    replica = redis.keepers[BookReadModel].replica
     row = await replica.source.one(title(BOOKS - 1))
     assert row is not None
     write, stamps = replica.store.writes.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)

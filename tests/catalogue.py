@@ -15,6 +15,7 @@ from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych
 from diptych.fence.contract import Applied, FenceRow
 from diptych.hinge.keeper import Keeper
+from diptych.hinge.side import RedisSide
 from diptych.read.store.store import RedisStore
 
 PATIENCE_S = 20.0
@@ -115,9 +116,16 @@ async def agree(app: Diptych) -> None:
 # Interfering
 
 
+def redis_side_of(app: Diptych) -> RedisSide:
+    """The Redis side of an application that has one."""
+    side = app._run.redis
+    assert side is not None
+    return side
+
+
 def keeper_of(app: Diptych) -> Keeper:
     """The keeper of the application's first read model."""
-    return next(iter(app._run.keepers.values()))
+    return next(iter(redis_side_of(app).keepers.values()))
 
 
 def store_of(app: Diptych) -> RedisStore:
@@ -178,11 +186,11 @@ def fail_to_apply(app: Diptych) -> None:
     async def bring_in(*_: object) -> bool:
         return False
 
-    for keeper in app._run.keepers.values():
+    for keeper in redis_side_of(app).keepers.values():
         keeper.replica.apply = apply  # type: ignore[method-assign, assignment]
         keeper.replica.bring_in = bring_in  # type: ignore[method-assign, assignment]
 
 
 async def stop_keeper(app: Diptych) -> None:
     """Ends the keepers of this process as a crash would: no more passes, whatever they were doing."""
-    await asyncio.gather(*(keeper.stop() for keeper in app._run.keepers.values()))
+    await asyncio.gather(*(keeper.stop() for keeper in redis_side_of(app).keepers.values()))

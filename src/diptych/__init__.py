@@ -42,7 +42,7 @@ from diptych.sql.types import code_point_text
 from diptych.write.orm import ORMService
 
 if TYPE_CHECKING:
-    from diptych.redis.service import RedisService
+    from diptych.hinge.side import RedisService
 
 __all__ = [
     "AmbiguousLookupError",
@@ -94,9 +94,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Redis is an extra: the names of everything else must be there without it.
+    # Redis is an extra: every other name must be there without the package.
     if name == "RedisService":
-        from diptych.redis.service import RedisService
+        from diptych.hinge.side import RedisService
 
         return RedisService
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -350,7 +350,7 @@ async def test_those_that_are_cancelled_leave_everything_or_nothing(
             task.cancel()
         outcomes = await together.outcomes()
         assert outcomes[::2] == [None] * 3
-        await orm.finish()
+        await orm.units.settle()
         titles = set(await kept(orm))
         for number, outcome in enumerate(outcomes):
             assert outcome is None or isinstance(outcome, asyncio.CancelledError)

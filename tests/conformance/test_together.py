@@ -272,7 +272,7 @@ async def test_cut_off_anywhere_no_transaction_stays_open(orm: ORMService, steps
     command.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await command
-    await orm.finish()
+    await orm.units.settle()
     titles = [book.title for book in await orm.all(Book)]
     assert titles in (["warm"], ["warm", "T"])
     assert len(await log_of(orm)) == len(titles)

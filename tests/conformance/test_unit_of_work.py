@@ -368,7 +368,7 @@ async def test_a_command_that_is_cancelled_leaves_everything_or_nothing(orm: ORM
             await orm.database.writer.dispose()
         before = await logged(orm)
         (outcome,) = await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
-        await orm.finish()
+        await orm.units.settle()
         kept = [title for title in await titles(orm) if title in (first, second)]
         assert kept in ([], [first, second])
         assert await logged(orm) - before == len(kept)
@@ -518,9 +518,9 @@ async def test_a_server_that_is_away_is_told_and_found_again(own_postgres: Postg
                 await call
             assert not isinstance(caught.value, DatabaseBusyError)
             assert caught.value.retry_after_s >= 1
-        assert await orm.is_reachable() is False
+        assert (await orm.side.health()).state == "away"
         own_postgres.start()
-        assert await orm.is_reachable() is True
+        assert (await orm.side.health()).state == "up"
         await add(orm, "after")
         assert await titles(orm) == ["before", "after"]
 

@@ -30,6 +30,7 @@ from tests.catalogue import (
     eventually,
     fail_to_apply,
     fence_row,
+    keeper_of,
     sees,
     sees_in_redis,
     set_author,
@@ -692,7 +693,7 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
             return is_known
 
         units._commit_transaction = committing  # type: ignore[method-assign]
-        applied = Recorded(app._run.keepers and next(iter(app._run.keepers.values())).replica, "apply")
+        applied = Recorded(keeper_of(app).replica, "apply")
         await set_author(app, "Dune", "second")
         assert [arguments[1].generation for arguments, _ in applied.calls] == [former]
         await sees(app, "Dune", "second")

@@ -29,7 +29,6 @@ OPERATIONS: dict[str, Callable[[Diptych], Awaitable[Any]]] = {
     "orm.update": lambda app: app.orm.update(Book, "Dune", "title", author="Lem"),
     "orm.delete": lambda app: app.orm.delete(Book, "Dune", "title"),
     "orm.all": lambda app: app.orm.all(Book),
-    "orm.is_reachable": lambda app: app.orm.is_reachable(),
 }
 
 OF_ORM: dict[str, Callable[[ORMService], Awaitable[Any]]] = {

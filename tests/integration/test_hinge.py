@@ -29,6 +29,7 @@ from tests.catalogue import (
     fail_to_apply,
     fence_row,
     keeper_of,
+    redis_side_of,
     sees,
     sees_in_redis,
     set_author,
@@ -266,8 +267,7 @@ async def test_once_the_breaker_is_open_no_command_waits_behind_one_that_redis_l
     async with catalogue(sqlite_url, valkey.url) as app:
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(app, "Dune", "0")
-        replica, service = keeper_of(app).replica, app._run.redis
-        assert service is not None
+        replica, service = keeper_of(app).replica, redis_side_of(app).service
         hung = Held(replica.store, "apply")
         first = asyncio.create_task(set_author(app, "Dune", "1"))
         await hung.reached.wait()
@@ -639,7 +639,7 @@ async def test_a_command_cancelled_at_any_await_leaves_no_stale_read(sqlite_url,
         command.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await command
-        await app.orm.finish()
+        await app.orm.units.settle()
         book = await app.orm.get(Book, "Dune", "title")
         assert book is not None
         await sees(app, "Dune", book.author)
@@ -657,7 +657,7 @@ async def test_a_command_cancelled_on_its_way_to_redis_still_arrives(sqlite_url,
         with pytest.raises(asyncio.CancelledError):
             await command
         held.go_on.set()
-        await app.orm.finish()
+        await app.orm.units.settle()
         await sees(app, "Dune", "after")
 
 

@@ -14,7 +14,7 @@ from demo_app.messages import AddBook
 from diptych import Diptych
 from diptych.read.store.state import RedisState
 from tests.acceptance.faults.proxy import Link
-from tests.catalogue import answered_by, catalogue, eventually, sees_in_redis, store_of
+from tests.catalogue import answered_by, catalogue, eventually, redis_side_of, sees_in_redis, store_of
 from tests.servers import HOST, RedisServer, free_port
 
 LEASE_MS = 400
@@ -35,8 +35,7 @@ def _look_elsewhere(app: Diptych, link: Link, other: RedisServer, looks: Callabl
 
     ``looks`` is how many come before it, asked at each.
     """
-    store, redis_service = store_of(app), app._run.redis
-    assert redis_service is not None
+    store, redis_service = store_of(app), redis_side_of(app).service
     look = store.inspect
     has_been_there = False
 

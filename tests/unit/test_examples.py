@@ -34,7 +34,8 @@ PUBLIC = _public()
 
 def _examples(name: str) -> list[doctest.DocTest]:
     module: ModuleType | None = inspect.getmodule(PUBLIC[name])
-    tests = doctest.DocTestFinder(recurse=True).find(PUBLIC[name], name, module, globs={})
+    # Each in a module of its own: messages of one example are not to be missing a handler in the next one.
+    tests = doctest.DocTestFinder(recurse=True).find(PUBLIC[name], name, module, globs={"__name__": name})
     return [test for test in tests if test.examples]
 
 

@@ -1,4 +1,4 @@
-"""One command, one transaction: begun before its handler, committed after it, published to readers, or gone."""
+"""A command as a transaction: begun, handled, finished, committed and acknowledged; or rolled back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -27,90 +27,29 @@ R = TypeVar("R")
 
 _log = logging.getLogger("diptych.write")
 
-_LONG_S = 0.5
-_AT_ONCE_S = 0.002
-_PATIENCE_S = 15.0
-_POLL_S = 0.01
-
 MAX_ATTEMPTS = 10
-"""How often a command is run again that lost against concurrent ones (PostgreSQL's 40001 and 40P01)."""
+"""Highest number of runs of a command that loses against concurrent commands (PostgreSQL's 40001 and 40P01)."""
 
+_LONG_S = 0.5
+"""Duration from which a command that holds SQLite's only writer is logged, in seconds."""
 
-class UnitOfWork:
-    """An open transaction with the changes made in it. Statements of concurrent tasks take turns."""
+_AT_ONCE_S = 0.002
+"""Time for which a handler may execute statements in the event loop without a break, in seconds."""
 
-    def __init__(
-        self,
-        transaction: Transaction,
-        database: Database,
-        context: CommandContext,
-        outer: UnitOfWork | None = None,
-    ) -> None:
-        self.changes: list[Change] = []
-        self.touched: set[str] = set()
-        self.is_checked_late = False
-        self.context = context
-        self.database = database
-        self.outer = outer
-        self._transaction = transaction
-        self._turn = asyncio.Lock()
-        self._goes_on = time.perf_counter()
-        self._unusable: str | None = None
+_PATIENCE_S = 15.0
+"""Time that handlers under way have to come to their end at a stop, in seconds."""
 
-    @contextlib.asynccontextmanager
-    async def statement(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
-        """The connection, for one task at a time. An error inside it ends the unit of work: it can't commit."""
-        if self.database.is_in_process and time.perf_counter() - self._goes_on > _AT_ONCE_S:
-            # Where the database is in this process, a short statement waits for nothing: a handler with many of them
-            # would hold up everything else in the event loop.
-            await asyncio.sleep(0)
-            self._goes_on = time.perf_counter()
-        async with self._turn:
-            self.check_usable()
-            self.touched |= entity.related_tables
-            self.is_checked_late |= entity.is_checked_late
-            try:
-                with translated(self.database, entity):
-                    yield await self._transaction.connection()
-            except BaseException:
-                # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
-                # so that a handler that swallows the error can't commit half of its changes.
-                self._unusable = "one of its statements failed: let the error leave the handler"
-                raise
-
-    def check_usable(self) -> None:
-        if self._unusable is not None:
-            raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
-
-    def close(self) -> None:
-        """From here on tasks that the handler left behind are refused."""
-        self._unusable = self._unusable or "its command is over; do not leave tasks behind in a handler"
-
-    async def finish(self) -> None:
-        """Closes it once the statement that is running is done, which a task left behind may have begun.
-
-        Ending the transaction in the midst of it could keep a change without its row in the log. Raises
-        ``UnitOfWorkError`` if a statement has failed.
-        """
-        async with self._turn:
-            self.check_usable()
-            self.close()
-
-    async def abandon(self) -> None:
-        """Closes it at once, and waits for the statement that is running."""
-        self.close()
-        async with self._turn:
-            pass
-
+_POLL_S = 0.01
+"""Interval between looks at whether the handlers under way are over, in seconds."""
 
 _RESTS_ON_NOTHING = (TransactionConflict, UnavailableError)
-"""Errors that tell nothing of any row: of these the caller hears at once."""
+"""Errors that tell nothing of any row, and so are raised at once."""
 
 _current: ContextVar[UnitOfWork | None] = ContextVar("diptych_unit_of_work", default=None)
 
 
 def current_unit_of_work(database: Database) -> UnitOfWork | None:
-    """The unit of work over this database that this task is inside of; those over others are none of its own."""
+    """Returns the unit of work of the current task over this database, or None."""
     unit = _current.get()
     while unit is not None and unit.database is not database:
         unit = unit.outer
@@ -118,18 +57,12 @@ def current_unit_of_work(database: Database) -> UnitOfWork | None:
 
 
 def new_context(correlation_id: str | None = None, actor: str | None = None) -> CommandContext:
-    """A context with a fresh command id."""
+    """Returns a context with a fresh command id."""
     return CommandContext(command_id=str(uuid.uuid4()), correlation_id=correlation_id, actor=actor)
 
 
-def _log_unheard(task: asyncio.Task[None]) -> None:
-    """A failure that nobody waits for any more is at least told to the log."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("a command whose caller had gone could not be concluded", exc_info=error)
-
-
 class UnitsOfWork:
-    """Runs pieces of work, each in a transaction of its own, and waits at the end for those still committing."""
+    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit."""
 
     def __init__(self, database: Database, acknowledger: Acknowledger) -> None:
         self._database = database
@@ -142,11 +75,11 @@ class UnitsOfWork:
         context: CommandContext,
         kind: Hashable = None,
     ) -> R:
-        """Awaits ``work(unit)`` in a transaction and returns its result once that is committed and acknowledged.
+        """Awaits ``work(unit)`` in a transaction and returns the result after the commit and the acknowledgement.
 
-        Whatever ``work`` raises leaves nothing behind. Inside another unit of work it joins that one. It is run
-        again, from the start, if a concurrent transaction won; ``ConflictError`` after ``MAX_ATTEMPTS``. Work of the
-        same ``kind`` takes about the same time.
+        Any error that ``work`` raises leaves nothing behind. Inside another unit of work over this database ``work``
+        joins that. If a concurrent transaction won, ``work`` is run again from the start; raises ``ConflictError``
+        after ``MAX_ATTEMPTS``. Work of the same ``kind`` takes about the same time.
         """
         joined = current_unit_of_work(self._database)
         if joined is not None:
@@ -159,21 +92,114 @@ class UnitsOfWork:
         finally:
             self._acknowledger.commands -= 1
 
-    async def close(self) -> None:
-        """Waits until the commands that have begun are over, and all they committed is acknowledged.
+    async def _attempt(
+        self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
+    ) -> R:
+        """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
+        transaction = await self._begin(kind)
+        unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
+        token = _current.set(unit)
+        began = time.monotonic()
+        try:
+            result = await work(unit)
+            await unit.finish()
+        except BaseException as error:
+            await self._conclude(self._abandon(transaction, unit, error))
+            raise
+        finally:
+            _current.reset(token)
+        self._record(context, kind, time.monotonic() - began)
+        await self._conclude(self._commit(transaction, unit))
+        return result
 
-        A handler that does not come to its end within ``_PATIENCE_S`` is left to fail.
+    async def _begin(self, kind: Hashable) -> Transaction:
+        await self._acknowledger.prepare()
+        with translated(self._database):
+            return await self._database.transactions.begin(kind)
+
+    def _record(self, context: CommandContext, kind: Hashable, worked_s: float) -> None:
+        self._database.transactions.record_duration(kind, worked_s)
+        # On SQLite nothing else is written meanwhile, by any process, the keepers' promises included.
+        if worked_s > _LONG_S and self._database.has_one_writer:
+            _log.warning(
+                "command %s held SQLite's only writer for %.1f s: do what takes long before it, or after it",
+                *(context.command_id, worked_s),
+            )
+
+    async def _commit(self, transaction: Transaction, unit: UnitOfWork) -> None:
+        """Commits, and returns when queries see the changes."""
+        ending = self._acknowledger.ending(unit.changes, unit.touched, is_checked_late=unit.is_checked_late)
+        try:
+            if await self._commit_transaction(transaction):
+                ending.end()
+                return
+        except BaseException as error:
+            self._acknowledger.failed(ending)
+            await self._vouch(unit, error)
+            raise
+        if unit.touched:
+            await self._acknowledger.acknowledge(ending)
+
+    async def _commit_transaction(self, transaction: Transaction) -> bool:
+        """Commits. Returns True if no read model had a lease after the commit: there is nothing to wait for."""
+        try:
+            with translated(self._database):
+                leased = FENCE_STATEMENTS[self._database.name].leased if self._may_look_at_once else None
+                return await transaction.commit(then_find=leased)
+        except DatabaseUnavailableError as error:
+            raise DatabaseUnavailableError(
+                "the connection to the SQL database broke during the commit: the change may be there or not"
+            ) from error
+
+    @property
+    def _may_look_at_once(self) -> bool:
+        """True if a look at the fence, made with the commit, can take the place of an acknowledgement.
+
+        ★ Not on a database that is not known to be adopted: its leases may be of another clock.
         """
-        deadline = time.monotonic() + _PATIENCE_S
-        while self._acknowledger.commands and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
-            await asyncio.sleep(_POLL_S)
-        while self._concluding:
-            await asyncio.gather(*self._concluding, return_exceptions=True)
-        await self._database.transactions.settle()
+        return self._acknowledger.is_idle and self._database.is_adopted
+
+    async def _abandon(self, transaction: Transaction, unit: UnitOfWork, error: BaseException) -> None:
+        """Rolls back, and returns when the handler's error may be raised.
+
+        Raises ``TransactionConflict`` if the error may rest on changes that were not committed in the end.
+        """
+        await unit.abandon()
+        has_come_true = await transaction.roll_back(has_seen=bool(unit.touched))
+        if isinstance(error, Exception):
+            if not has_come_true:
+                raise TransactionConflict(
+                    "it rested on changes that were not committed in the end"
+                ) from error
+            await self._vouch(unit, error)
+
+    async def _vouch(self, unit: UnitOfWork, error: BaseException) -> None:
+        """Holds an error back until queries see the changes that the error may rest on.
+
+        ★ "There is one of this name already" may be the work of a command that was killed before it brought its
+        change to Redis: told at once, the next query would not find it.
+        """
+        if unit.touched and isinstance(error, Exception) and not isinstance(error, _RESTS_ON_NOTHING):
+            await self._acknowledger.acknowledge(self._acknowledger.ending((), unit.touched))
+
+    async def _conclude(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Runs the ending as a task to its end, even if the caller is cancelled meanwhile (its client went away).
+
+        A commit that is cut off before its publication would leave readers with the state before it.
+        """
+        task = asyncio.get_running_loop().create_task(ending)
+        self._concluding.add(task)
+        task.add_done_callback(self._concluding.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_unheard)
+            raise
 
     async def _repeat(
         self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
     ) -> R:
+        """Makes the attempts after the first."""
         attempts = stamina.retry_context(
             TransactionConflict,
             attempts=MAX_ATTEMPTS - 1,
@@ -193,103 +219,92 @@ class UnitsOfWork:
             ) from error
         raise AssertionError("unreachable: an attempt returns or raises")
 
-    async def _attempt(
-        self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
-    ) -> R:
-        transaction = await self._begin(kind)
-        unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
-        token = _current.set(unit)
-        began = time.monotonic()
-        try:
-            result = await work(unit)
-            await unit.finish()
-        except BaseException as error:
-            await self._conclude(self._abandon(transaction, unit, error))
-            raise
-        finally:
-            _current.reset(token)
-        worked_s = time.monotonic() - began
-        self._database.transactions.record_duration(kind, worked_s)
-        if self._database.has_one_writer:
-            _warn_if_long(context, worked_s)
-        await self._conclude(self._commit(transaction, unit))
-        return result
+    async def settle(self) -> None:
+        """Waits until the commands under way are over, and their changes are acknowledged.
 
-    async def _begin(self, kind: Hashable) -> Transaction:
-        await self._acknowledger.prepare()
-        with translated(self._database):
-            return await self._database.transactions.begin(kind)
-
-    async def _conclude(self, ending: Any) -> None:
-        """Runs the ending to its end, even if the caller is cancelled meanwhile (its client went away).
-
-        A commit that is cut off before its publication would leave readers with the state before it.
+        A handler that does not come to its end within ``_PATIENCE_S`` is left to fail.
         """
-        task = asyncio.get_running_loop().create_task(ending)
-        self._concluding.add(task)
-        task.add_done_callback(self._concluding.discard)
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_unheard)
-            raise
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._acknowledger.commands and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(_POLL_S)
+        while self._concluding:
+            await asyncio.gather(*self._concluding, return_exceptions=True)
+        await self._database.transactions.settle()
 
-    async def _abandon(self, transaction: Transaction, unit: UnitOfWork, error: BaseException) -> None:
-        await unit.abandon()
-        has_come_true = await transaction.roll_back(has_seen=bool(unit.touched))
-        if isinstance(error, Exception):
-            if not has_come_true:
-                raise TransactionConflict(
-                    "it rested on changes that were not committed in the end"
-                ) from error
-            await self._vouch(unit, error)
 
-    async def _commit(self, transaction: Transaction, unit: UnitOfWork) -> None:
-        ending = self._acknowledger.ending(unit.changes, unit.touched, is_checked_late=unit.is_checked_late)
-        try:
-            if await self._commit_transaction(transaction):
-                ending.end()
-                return
-        except BaseException as error:
-            self._acknowledger.failed(ending)
-            await self._vouch(unit, error)
-            raise
-        if unit.touched:
-            await self._acknowledger.acknowledge(ending)
+def _log_unheard(task: asyncio.Task[None]) -> None:
+    """Logs the failure of a command whose caller has gone."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a command whose caller had gone could not be concluded", exc_info=error)
 
-    async def _vouch(self, unit: UnitOfWork, error: BaseException) -> None:
-        """Holds an error back until queries see what it rests on.
 
-        ★ "There is one of this name already" may be the work of a command that was killed before it brought its
-        change to Redis: told at once, the next query would not find it.
+class UnitOfWork:
+    """An open transaction and its changes. Statements of concurrent tasks take turns.
+
+    ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on,
+    ``is_checked_late`` says whether a constraint of these is checked at the commit. ``outer`` is the unit of work
+    over another database that this was begun in.
+    """
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        database: Database,
+        context: CommandContext,
+        outer: UnitOfWork | None = None,
+    ) -> None:
+        self.changes: list[Change] = []
+        self.touched: set[str] = set()
+        self.is_checked_late = False
+        self.context = context
+        self.database = database
+        self.outer = outer
+        self._transaction = transaction
+        self._turn = asyncio.Lock()
+        self._unbroken_since = time.perf_counter()
+        self._unusable: str | None = None
+
+    @contextlib.asynccontextmanager
+    async def statement(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
+        """Lends the connection to a single task at a time. After an error inside, the unit of work can't commit."""
+        if self.database.is_in_process and time.perf_counter() - self._unbroken_since > _AT_ONCE_S:
+            # A short statement on a database in this process waits for nothing: a handler with many of them would
+            # hold up everything else in the event loop.
+            await asyncio.sleep(0)
+            self._unbroken_since = time.perf_counter()
+        async with self._turn:
+            self._check_usable()
+            self.touched |= entity.related_tables
+            self.is_checked_late |= entity.is_checked_late
+            try:
+                with translated(self.database, entity):
+                    yield await self._transaction.connection()
+            except BaseException:
+                # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
+                # so that a handler that swallows the error can't commit half of its changes.
+                self._unusable = "one of its statements failed: let the error leave the handler"
+                raise
+
+    async def finish(self) -> None:
+        """Closes the unit of work after the running statement, which a task left behind may have begun.
+
+        Ending the transaction in the midst of it could keep a change without its row in the log. Raises
+        ``UnitOfWorkError`` if a statement has failed.
         """
-        if unit.touched and isinstance(error, Exception) and not isinstance(error, _RESTS_ON_NOTHING):
-            await self._acknowledger.acknowledge(self._acknowledger.ending((), unit.touched))
+        async with self._turn:
+            self._check_usable()
+            self._close()
 
-    @property
-    def _may_look_at_once(self) -> bool:
-        """Whether a look at the fence, made with the commit, can take the place of an acknowledgement.
+    async def abandon(self) -> None:
+        """Closes the unit of work at once, and waits for the running statement."""
+        self._close()
+        async with self._turn:
+            pass
 
-        ★ Not on a database that is not known to be adopted: its leases may be of another clock.
-        """
-        return self._acknowledger.is_idle and self._database.is_adopted
+    def _check_usable(self) -> None:
+        if self._unusable is not None:
+            raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
 
-    async def _commit_transaction(self, transaction: Transaction) -> bool:
-        """Whether it is known already that nobody can be answered without it."""
-        try:
-            with translated(self._database):
-                leased = FENCE_STATEMENTS[self._database.name].leased if self._may_look_at_once else None
-                return await transaction.commit(then_find=leased)
-        except DatabaseUnavailableError as error:
-            raise DatabaseUnavailableError(
-                "the connection to the SQL database broke during the commit: the change may be there or not"
-            ) from error
-
-
-def _warn_if_long(context: CommandContext, worked_s: float) -> None:
-    """On SQLite nothing else is written meanwhile, by any process, the keepers' promises included."""
-    if worked_s > _LONG_S:
-        _log.warning(
-            "command %s held SQLite's only writer for %.1f s: do what takes long before it, or after it",
-            *(context.command_id, worked_s),
-        )
+    def _close(self) -> None:
+        """Has later statements refused: tasks that the handler left behind may try some."""
+        self._unusable = self._unusable or "its command is over; do not leave tasks behind in a handler"

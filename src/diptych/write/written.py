@@ -1,6 +1,6 @@
-"""What is written in place of the values that a caller gives, where the mapping asks for more than its columns do.
+"""Values to write: a caller's, completed and changed as the mapping asks.
 
-Validators and listeners of attributes, defaults of dataclasses, and versions (``version_id_col``).
+Mappings ask by validators and listeners of attributes, defaults of dataclasses, and versions (``version_id_col``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diptych.write.statements import ColumnValues, RowValues
 
 
 def values_of_new(entity: MappedEntity, fields: Mapping[str, Any]) -> ColumnValues:
-    """What a new row is made of.
+    """Returns the values of a new row, made of the fields given by a caller.
 
     Raises ``WiringError``, ``UnknownColumnError``, ``InvalidValueError``.
     """
@@ -36,7 +36,7 @@ def values_of_new(entity: MappedEntity, fields: Mapping[str, Any]) -> ColumnValu
 
 
 class GivenChange(NamedTuple):
-    """What a caller gives to change a row: values, and the version that he has read, if he says which."""
+    """A caller's change of a row: the values, and the version read by the caller, if told."""
 
     entity: MappedEntity
     values: ColumnValues
@@ -45,7 +45,7 @@ class GivenChange(NamedTuple):
     is_listened_to: bool
 
     def of(self, before: RowValues) -> ColumnValues:
-        """What the change of this row writes; nothing if there is nothing to change.
+        """Returns the values to write into this row, empty if there is nothing to change.
 
         Raises ``StaleVersionError`` if the row has another version by now, ``InvalidValueError``.
         """
@@ -63,20 +63,20 @@ class GivenChange(NamedTuple):
 
 
 class ReadVersion(NamedTuple):
-    """The version of a row that a caller has read."""
+    """The version of a row as a caller has read the row."""
 
     entity: MappedEntity
     name: str
     value: Any
 
     def check(self, row: RowValues) -> None:
-        """Raises ``StaleVersionError`` if the row has another one."""
+        """Raises ``StaleVersionError`` if the row has a different version."""
         if row[self.name] != self.value:
             raise StaleVersionError(self.entity.name, self.name, self.value, row[self.name])
 
 
 def given_change(entity: MappedEntity, fields: Mapping[str, Any]) -> GivenChange:
-    """The fields in their columns' types.
+    """Returns the change asked for by these fields, with values in their columns' types.
 
     Raises ``WiringError``, ``UnknownColumnError``, ``InvalidValueError``.
     """
@@ -89,7 +89,7 @@ def given_change(entity: MappedEntity, fields: Mapping[str, Any]) -> GivenChange
 
 
 def given_deletion(entity: MappedEntity, fields: Mapping[str, Any]) -> ReadVersion | None:
-    """The version that the caller has read, the one field that a deletion may be given.
+    """Returns the version read by the caller, if told: a deletion may be given no other field.
 
     Raises ``WiringError``, ``UnknownColumnError``, ``InvalidValueError``.
     """
@@ -104,7 +104,7 @@ def given_deletion(entity: MappedEntity, fields: Mapping[str, Any]) -> ReadVersi
 
 
 class _Version(NamedTuple):
-    """The attribute of ``version_id_col``, and what makes the next value of the last; False: the database does."""
+    """The attribute of ``version_id_col``, and the function from a version to the next; False: the database does."""
 
     name: str
     generator: Any
@@ -127,7 +127,7 @@ def _read_version(
 
 
 def _made_by_dataclass(entity: MappedEntity, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With what a ``default_factory`` gives; any other default of a dataclass is one of the column, too."""
+    """Adds the values of ``default_factory``; any other default of a dataclass is a default of the column, too."""
     if not dataclasses.is_dataclass(entity.model):
         return fields
     made = {
@@ -141,16 +141,16 @@ def _made_by_dataclass(entity: MappedEntity, fields: Mapping[str, Any]) -> Mappi
 
 
 def _has_listeners(entity: MappedEntity, fields: Mapping[str, Any]) -> bool:
-    """Whether somebody listens to the setting of one of these attributes, as validators do."""
+    """Returns True if setting any of these attributes calls a listener; validators are listeners."""
     manager = entity.mapper.class_manager
     return any(manager[name].impl.dispatch.set for name in fields if name in entity.columns)
 
 
 def _as_set(entity: MappedEntity, before: RowValues | None, values: ColumnValues) -> dict[str, Any]:
-    """What attributes hold after these have been set on an instance, one after the other.
+    """Sets these attributes on an instance, in turn, and returns the values of all attributes that were set.
 
-    It is the ORM's own machinery that calls validators and listeners, so they are called as ever; what they set
-    beside is among the values. A ``ValueError`` of theirs is the field's fault.
+    SQLAlchemy's own machinery calls validators and listeners, as it does for any instance; attributes that these set
+    are among the values. A ``ValueError`` of a listener is a fault of the field.
     """
     new = entity.mapper.class_manager.new_instance
     instance = new() if before is None else entity.instance(before)

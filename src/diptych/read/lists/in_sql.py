@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from diptych.sql.entity import MappedEntity
-from diptych.sql.prepared import PreparedSelect
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.statements.prepared import PreparedSelect
 
 
 class PageSelects:

@@ -1,0 +1,118 @@
+"""The Redis side of an application, composed: connections, a keeper of each read model, and the hinge over all.
+
+The package ``redis`` is an extra. Everything that needs it is reached through this module, which the rest imports
+only when an application uses Redis; the import raises ``MissingExtraError`` where the package is not installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from diptych.config.settings import Settings
+from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.fence import Fence
+from diptych.health import ReadModelHealth, RedisHealth, SetAsideRow
+from diptych.hinge.hinge import Hinge
+from diptych.hinge.keeper import Keeper
+from diptych.hinge.replica import Replica
+from diptych.read.panel import ReadPanel
+from diptych.read.store.source import RedisSource
+from diptych.read.store.store import RedisStore
+from diptych.redis.service import RedisService
+
+__all__ = ["RedisService", "RedisSide"]
+
+
+class RedisSide:
+    """The read models of an application in Redis, kept true to SQL.
+
+    Raises ``ConfigurationError`` for a malformed ``REDIS_URL``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        panels: Sequence[ReadPanel],
+        fence: Fence,
+        acknowledger: Acknowledger,
+    ) -> None:
+        self._fence = fence
+        self._acknowledger = acknowledger
+        self.service = _service(url, settings)
+        self.keepers = {
+            panel.model: _keeper(settings, panel, self.service, fence, acknowledger) for panel in panels
+        }
+        self._hinge = Hinge(self.service, fence, list(self.keepers.values()))
+
+    async def start(self) -> None:
+        """Connects to Redis, and begins to bring the read models up.
+
+        Raises ``RedisUnavailableError`` if Redis is critical and away.
+        """
+        await self.service.start()
+        await self._fence.listen()
+        self._acknowledger.read_side = self._hinge
+        self._hinge.start()
+
+    async def stop(self) -> None:
+        """Ends the background tasks and closes every connection. Safe to call twice, and before ``start``."""
+        try:
+            await self._hinge.stop()
+        finally:
+            await self.service.close()
+
+    def source(self, model: type) -> RedisSource:
+        """Returns the route to this read model's answers over Redis."""
+        return self.keepers[model].source
+
+    async def look(self) -> None:
+        """Brings ``health`` and ``health_of`` up to date."""
+        await asyncio.gather(*(keeper.check() for keeper in self.keepers.values()))
+
+    def health(self) -> RedisHealth:
+        """Returns the state of Redis."""
+        if self.service.available:
+            return RedisHealth("up")
+        return RedisHealth("refused" if self.service.refused else "away", self.service.problem)
+
+    def health_of(self, model: type) -> ReadModelHealth:
+        """Returns the state of a read model."""
+        keeper = self.keepers[model]
+        status, progress, set_aside = keeper.status, keeper.status.progress, keeper.set_aside
+        table = keeper.replica.compiled.entity.table
+        return ReadModelHealth(
+            served_by="redis" if status.fresh else "sql",
+            detail=None if status.fresh else status.reason,
+            since=status.since,
+            progress=None if progress is None else str(progress),
+            time_left_s=None if progress is None else progress.time_left_s,
+            set_aside=None if set_aside is None else set_aside.number,
+            set_aside_rows=tuple(SetAsideRow(table, *row) for row in set_aside.rows) if set_aside else (),
+        )
+
+
+def _service(url: str, settings: Settings) -> RedisService:
+    return RedisService(
+        url,
+        critical=settings.redis_critical,
+        namespace=settings.redis_namespace,
+        query_timeout_ms=round(settings.redis_query_timeout_s * 1000),
+        command_timeout_ms=round(settings.redis_command_timeout_s * 1000),
+    )
+
+
+def _keeper(
+    settings: Settings, panel: ReadPanel, redis: RedisService, fence: Fence, acknowledger: Acknowledger
+) -> Keeper:
+    store = RedisStore(panel.compiled, redis)
+    batch_size = settings.rebuild_batch_size
+    return Keeper(
+        Replica(panel.compiled, panel.rows, store, redis, fence, batch_size=batch_size),
+        redis,
+        fence,
+        acknowledger,
+        lease_s=settings.lease_s,
+        probe_interval_s=settings.redis_probe_interval_s,
+    )

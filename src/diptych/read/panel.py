@@ -1,0 +1,100 @@
+"""The read side of an application, composed: each read model's declaration compiled, and its route over SQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from typing import Any, NamedTuple
+
+from diptych.aio.loop_budget import LoopBudget
+from diptych.config.settings import Settings
+from diptych.errors import WiringError
+from diptych.read.checks import joined_models
+from diptych.read.compiled import CompiledReadModel
+from diptych.read.model import ReadModel
+from diptych.read.sql.fallback import SqlFallback
+from diptych.read.sql.rows import SqlRows
+from diptych.sql.database import Database
+from diptych.sql.failures import translated
+from diptych.sql.mapped.registry import EntityRegistry
+
+ReadModelClass = type[ReadModel[Any]]
+
+
+class ReadPanel(NamedTuple):
+    """A read model without Redis: the class, its declaration compiled, its rows in SQL, and answers from these."""
+
+    model: ReadModelClass
+    compiled: CompiledReadModel
+    rows: SqlRows
+    fallback: SqlFallback
+
+
+async def open_panels(
+    models: Sequence[ReadModelClass],
+    database: Database,
+    entities: EntityRegistry,
+    settings: Settings,
+    on_read: Callable[[Set[str]], None],
+) -> list[ReadPanel]:
+    """Checks the declarations against the database, and returns a panel for each.
+
+    ``on_read`` is called with the names of the tables before a query is answered from SQL. Queries of all panels
+    share the connections and the event loop fairly. Raises ``WiringError``, ``DatabaseUnavailableError``.
+    """
+    _check_names(models)
+    await _look_at_tables(dict.fromkeys(_mapped_classes(models)), database, entities)
+    turns, pace = asyncio.Semaphore(settings.sql_query_concurrency), LoopBudget()
+    timeout_s = settings.database_timeout_s
+    dialect = database.reader.dialect
+
+    def panel(model: ReadModelClass) -> ReadPanel:
+        entity = entities.of(_key_of(model).class_)
+        joined = {joined: entities.of(joined).describe(dialect) for joined in joined_models(model)}
+        compiled = CompiledReadModel(model, entity.describe(dialect), joined)
+        rows = SqlRows(
+            database,
+            entities.of,
+            entity,
+            compiled.key,
+            compiled.columns,
+            compiled.joins,
+            on_read=on_read,
+        )
+        return ReadPanel(model, compiled, rows, SqlFallback(compiled, rows, turns, pace, timeout_s))
+
+    return [panel(model) for model in models]
+
+
+async def _look_at_tables(models: Iterable[type], database: Database, entities: EntityRegistry) -> None:
+    """Reads the columns that the database has for these mapped classes."""
+    with translated(database):
+        async with database.reader.connect() as connection:
+            for model in models:
+                await entities.of(model).look_at_table(connection)
+
+
+def _mapped_classes(models: Iterable[ReadModelClass]) -> Iterator[type]:
+    """Yields the mapped classes whose rows the documents are made from."""
+    for model in models:
+        yield _key_of(model).class_
+        yield from joined_models(model)
+
+
+def _key_of(model: ReadModelClass) -> Any:
+    attribute = getattr(model, "key", None)
+    if attribute is None or not hasattr(attribute, "class_"):
+        raise WiringError([f"{model.__name__}: `key` must be a mapped attribute, such as Book.title"])
+    return attribute
+
+
+def _check_names(models: Iterable[type]) -> None:
+    counts = Counter(model.__name__ for model in models)
+    problems = [
+        f"{count} read models are named {name}: rename all but one, or they would share their keys in Redis"
+        for name, count in counts.items()
+        if count > 1
+    ]
+    if problems:
+        raise WiringError(problems)

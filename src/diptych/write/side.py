@@ -1,0 +1,133 @@
+"""The write side of an application, opened and composed: the database, and the parts that commands need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Set
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import Mapper, registry
+
+from diptych.aio.home_loop import HomeLoop
+from diptych.config.settings import Settings
+from diptych.errors import DatabaseBusyError, UnavailableError, WiringError
+from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.adoption import adopt
+from diptych.fence.fence import Fence
+from diptych.health import SqlHealth
+from diptych.sql.database import Database
+from diptych.sql.failures import translated, translated_reading
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.mapped.registry import EntityRegistry
+from diptych.sql.open import open_database
+from diptych.sql.schema import prepare_schema
+from diptych.write.unit_of_work import UnitsOfWork, current_unit_of_work
+
+_PATIENCE_S = 2.0
+"""Time that SQL has to answer before ``health`` calls the database away, in seconds."""
+
+
+async def open_write_side(address: str, settings: Settings, models: type | None = None) -> WriteSide:
+    """Opens the database, creates the missing tables, and returns the write side over the database.
+
+    ``address`` is a URL or the path of an SQLite file, ``models`` a declarative base whose tables are created too.
+    Raises ``ConfigurationError``, ``WiringError``, ``SchemaVersionError``, ``DatabaseUnavailableError``.
+    """
+    database = open_database(address, settings)
+    metadata = None if models is None else _metadata_of(models)
+    try:
+        with translated(database):
+            await prepare_schema(database, metadata)
+            await adopt(database)
+    except BaseException:
+        await database.close()
+        raise
+    return WriteSide(database, settings, metadata)
+
+
+class WriteSide:
+    """An open database and the parts that commands need over it; made by ``open_write_side``.
+
+    ``home`` is the event loop in which the database was opened, and the only one in which the parts may be used.
+    """
+
+    def __init__(self, database: Database, settings: Settings, metadata: sa.MetaData | None) -> None:
+        self.home = HomeLoop("ORMService")
+        self.database = database
+        self.entities = EntityRegistry()
+        self.entities.opened(database.name)
+        self.fence = Fence(database, self.entities.by_table)
+        self.acknowledger = Acknowledger(self.fence, settings.database_timeout_s)
+        self.units = UnitsOfWork(database, self.acknowledger)
+        self._prepared = set() if metadata is None else {metadata}
+
+    async def close(self) -> None:
+        """Finishes the commands under way, and closes every connection."""
+        await self.units.settle()
+        await self.acknowledger.close()
+        await self.fence.close()
+        await self.database.close()
+
+    async def ensure_table(self, entity: MappedEntity) -> None:
+        """Creates the missing tables of the model's base at its first use, unless ``open_write_side`` has.
+
+        Raises ``WiringError`` inside a command.
+        """
+        metadata = entity.table.metadata
+        if metadata in self._prepared:
+            return
+        if current_unit_of_work(self.database) is not None:
+            raise WiringError(
+                [f"{entity.name} is unknown to the application: its base is not the one in Diptych(models=…)"]
+            )
+        with translated(self.database):
+            await prepare_schema(self.database, metadata)
+        self._prepared.add(metadata)
+
+    @contextlib.asynccontextmanager
+    async def reading(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
+        """Lends a connection to read rows of this entity with, outside of a command."""
+        await self.ensure_table(entity)
+        with translated_reading(self.database, entity):
+            async with self.database.reader.connect() as connection:
+                yield connection
+
+    def note_read(self, tables: Set[str]) -> None:
+        """Notes that the command of this task, if there is one, has read rows of these ``tables``."""
+        unit = current_unit_of_work(self.database)
+        if unit is not None:
+            unit.touched |= tables
+
+    def warn_of_refusals(self, models: type) -> None:
+        """Logs which writes of the mapped classes of this base are refused, because of their mappings."""
+        self.entities.warn_of_all(_mappers_of(models))
+
+    async def health(self) -> SqlHealth:
+        """Returns the present state of SQL: "up" if SQL answers within two seconds, or is only busy."""
+        try:
+            with translated(self.database):
+                async with asyncio.timeout(_PATIENCE_S), self.database.reader.connect() as connection:
+                    await connection.execute(sa.select(1))
+        except DatabaseBusyError:
+            pass
+        except UnavailableError:
+            return SqlHealth("away", self.database.name)
+        return SqlHealth("up", self.database.name)
+
+
+def _metadata_of(models: type) -> sa.MetaData:
+    metadata = getattr(models, "metadata", None)
+    if not isinstance(metadata, sa.MetaData):
+        raise WiringError(
+            [f"models={models!r} is not a declarative base: pass the class your models derive from"]
+        )
+    return metadata
+
+
+def _mappers_of(models: type) -> list[Mapper[Any]]:
+    found = getattr(models, "registry", None)
+    mappers = found.mappers if isinstance(found, registry) else ()
+    return sorted(mappers, key=lambda mapper: str(mapper.class_.__name__))
