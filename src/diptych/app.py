@@ -147,7 +147,9 @@ class Diptych:
             if read_model not in self._read_models:
                 raise WiringError([f"{read_model!r} is not one of the application's read models"])
             raise ConfigurationError("REDIS_URL", "is not set: SQL answers, and there is nothing to rebuild")
-        return (await keeper.rebuild(tell)).done
+        from diptych.hinge.planned import PlannedRebuild
+
+        return (await PlannedRebuild(keeper, tell).run()).done
 
     async def health(self) -> Health:
         """The state of SQL, of Redis and of each read model, as it is now."""
