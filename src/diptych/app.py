@@ -169,7 +169,7 @@ class Diptych:
             raise WiringError([f"{read_model!r} is not one of the application's read models"])
         if redis is None:
             raise ConfigurationError("REDIS_URL", "is not set: SQL answers, and there is nothing to rebuild")
-        return (await redis.keepers[read_model].rebuild(tell)).done
+        return (await redis.rebuild(read_model, tell)).done
 
     async def health(self) -> Health:
         """Returns the present state of SQL, of Redis and of each read model."""

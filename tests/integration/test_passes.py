@@ -39,7 +39,7 @@ class _WhileItReads:
 
     def __init__(self, app: Diptych, change: Callable[[int], Awaitable[Any]]) -> None:
         self.count = 0
-        self._fence, self._change = keeper_of(app).replica._fence, change
+        self._fence, self._change = app.orm.fence, change
         self._read = self._fence.changes
         self._fence.changes = self._changes  # type: ignore[method-assign]
 

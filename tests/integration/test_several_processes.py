@@ -19,8 +19,8 @@ from demo_app.models.book import Book as CatalogueBook
 from demo_app.models.book_read_model import BookDocument
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
 from diptych.fence.contract import FenceId
-from diptych.hinge import requests as requests_module
-from diptych.hinge.builder import Builder
+from diptych.hinge import pass_requests
+from diptych.hinge.replica import Replica
 from tests.catalogue import (
     Held,
     Recorded,
@@ -151,7 +151,7 @@ async def test_passes_that_other_processes_ask_for_keep_their_distance(postgres_
         await asyncio.gather(*(write(f"{number}") for number in range(8)))
         passes = (await fence_row(one)).passes_started - before
         # Of two keepers one makes them; however slow the machine, not more than this.
-        assert passes <= (time.monotonic() - began) / requests_module.APART_S + 2
+        assert passes <= (time.monotonic() - began) / pass_requests.APART_S + 2
         assert passes < 64
 
 
@@ -187,14 +187,14 @@ async def test_a_number_that_no_pass_has_yet_is_not_waited_for_for_ever(postgres
 async def test_who_commits_while_the_first_build_ends_does_not_wait_for_the_next_regular_pass(
     sqlite_url, valkey, monkeypatch
 ):
-    reached, go_on, publish = asyncio.Event(), asyncio.Event(), Builder.publish
+    reached, go_on, publish = asyncio.Event(), asyncio.Event(), Replica.publish
 
-    async def publishing(*arguments: Any) -> None:
+    async def publishing(*arguments: Any, **named: Any) -> None:
         reached.set()
         await go_on.wait()
-        await publish(*arguments)
+        await publish(*arguments, **named)
 
-    monkeypatch.setattr(Builder, "publish", publishing)
+    monkeypatch.setattr(Replica, "publish", publishing)
     async with catalogue(sqlite_url) as before:
         await before.execute(AddBook("Dune", "0"))
     async with catalogue(sqlite_url, valkey.url, lease_ms=60_000) as app:

@@ -1,22 +1,22 @@
-"""A read model built anew from SQL as a generation of its own, while commands go on changing rows."""
+"""Builds of a read model from SQL as a generation of its own, while commands go on changing rows: step 12."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator
-
-import msgspec
 
 from diptych.errors import RebuildFailedError, UnavailableError
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
-from diptych.hinge.at_work import AtWork
 from diptych.hinge.clocks import MARGIN
-from diptych.hinge.replica import Refused, Replica, accepted
+from diptych.hinge.refused import accepted
+from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
+from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
 from diptych.log.snapshot import NOTHING, Snapshot
 from diptych.read.store.state import RedisState
 from diptych.read.store.writes import batches
@@ -25,15 +25,20 @@ from diptych.sql.description import Row
 _log = logging.getLogger("diptych.hinge")
 
 _LITTLE = 500
-"""How many changes may be left for after the promise."""
+"""Number of changes that may be left to be read after the promise."""
 
 _ROUNDS = 20
+"""Greatest number of readings of the log before the promise, if each finds more than a little."""
+
 _DOCUMENT_OVERHEAD = 200
 """Bytes that a document takes in Redis beside its own: key, object, expiry table; about as much for each list."""
 
 
 class Builder:
-    """Builds one read model; used again for every build of it."""
+    """The builder of one read model, used again for every build.
+
+    ``switching`` is True while a planned rebuild puts its generation in the place of the serving one.
+    """
 
     def __init__(self, replica: Replica, fence: Fence, rows: Acknowledger, lease_s: float) -> None:
         self._replica = replica
@@ -41,46 +46,43 @@ class Builder:
         self._fence = fence
         self._rows = rows
         self._lease_s = lease_s
-        self._at_work = AtWork(fence, lease_s)
+        self._claim_s = CLAIM_LEASES * lease_s
         self.switching = False
 
-    async def build(
-        self, row: FenceRow, state: RedisState, generation: str, progress: Progress
-    ) -> FenceRow | None:
-        """In the place of a generation that is lost. None if another process was faster.
+    async def build(self, row: FenceRow, state: RedisState, progress: Progress) -> bool:
+        """Builds a generation in the place of a lost one.
 
-        ★ ``generation`` is fresh random bits: a name used twice would let old messages into the new generation.
+        Returns False if another process was faster. Raises ``Refused``, ``RedisUnavailableError``,
+        ``DatabaseUnavailableError``.
         """
-        moved = await self._fence.move(row, state.incarnation, generation, building_s=self._at_work.seconds)
+        generation = _new_name()
+        moved = await self._fence.move(row, state.incarnation, generation, building_s=self._claim_s)
         if moved is None:
-            return None
+            return False
         self._rows.on_row_changed(moved)
-        async with self._at_work.on(moved, is_said=True):
-            # Those of the look, before the fence moved: of those listed later one may be another builder's, published
-            # since.
+        async with WorkClaim(self._fence, moved, self._claim_s, is_made=True):
+            # The generations of the look, before the fence moved: of those listed later one may be another builder's,
+            # published since.
             await accepted(self._store.delete(state.incarnation, state.generations))
             cursor = moved.cursor or NOTHING
             await self._fill(Target(moved.incarnation, generation), cursor, progress)
-            return await self._finish(moved, cursor)
+            is_built = await self._finish(moved, cursor)
+        if is_built:
+            progress.finish()
+        return is_built
 
-    async def rebuild(
-        self, row: FenceRow, state: RedisState, generation: str, progress: Progress
-    ) -> FenceRow:
-        """Beside a generation that goes on serving, then in its place.
+    async def rebuild(self, row: FenceRow, state: RedisState, progress: Progress) -> None:
+        """Builds a generation beside one that goes on serving, then puts it in its place.
 
-        Raises ``RebuildFailedError`` if another process has replaced that one meanwhile.
+        Raises ``RebuildFailedError`` if another process has replaced the serving generation meanwhile, and the errors
+        of ``build``.
         """
         await self._check_memory(state)
+        generation = _new_name()
         known = Target(state.incarnation, generation)
-        beside = await self._fence.begin_rebuild(row, generation, building_s=self._at_work.seconds)
+        beside = await self._fence.begin_rebuild(row, generation, building_s=self._claim_s)
         try:
-            async with self._at_work.on(beside, is_said=True):
-                cursor = beside.cursor or NOTHING
-                await self._fill(known, cursor, progress)
-                for _ in range(_ROUNDS):
-                    cursor, count = await self._replica.replay_log(beside, cursor, floor=True)
-                    if count <= _LITTLE:
-                        break
+            cursor = await self._build_beside(beside, known, progress)
             # Generations of builders that died are among these. None of them can be published after the switch.
             former = (await self._replica.inspect(beside)).generations - {generation.encode()}
             self.switching = True
@@ -88,66 +90,73 @@ class Builder:
         except BaseException:
             self.switching = False
             with contextlib.suppress(UnavailableError):
-                # First: what has no row can't be published any more, and is swept if it is not deleted now.
+                # The row first: a generation without a row can't be published any more, and is swept if it is not
+                # deleted now.
                 await self._fence.end_rebuild(beside)
                 await self._store.delete(known.incarnation, [generation.encode()])
             raise
         try:
-            async with self._at_work.on(moved, is_said=True):
-                built = await self._finish(moved, cursor)
+            async with WorkClaim(self._fence, moved, self._claim_s, is_made=True):
+                is_built = await self._finish(moved, cursor)
         finally:
             self.switching = False
-        if built is None:
+        if not is_built:
             raise RebuildFailedError(f"{self._replica.name}: another process has replaced the new generation")
         await self._store.delete(known.incarnation, former)
-        return built
+        progress.finish()
 
-    async def publish(self, promised: FenceRow, state: RedisState, snapshot: Snapshot) -> None:
-        """Step 10. Raises ``Refused``, also if what was looked at is not what was promised."""
-        if state.known != Target(promised.incarnation, promised.generation):
-            raise Refused("ELSEWHERE")
-        relied_on = promised.cursor.xmin if promised.cursor is not None else 0
-        # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
-        lease_ms, number = int(self._lease_s * 1000), promised.passes_started
-        outcome = await self._store.publish(
-            state, promised.history, lease_ms, snapshot.xmin, relied_on, number
-        )
-        if outcome != "OK":
-            raise Refused(outcome)
+    # Filling
+
+    async def _build_beside(self, beside: FenceRow, known: Target, progress: Progress) -> Snapshot:
+        """Fills the generation and catches up with the log. Returns the cursor that it has reached."""
+        async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
+            cursor = beside.cursor or NOTHING
+            await self._fill(known, cursor, progress)
+            return await self._catch_up(beside, cursor, floor=True)
 
     async def _fill(self, known: Target, cursor: Snapshot, progress: Progress) -> None:
-        """Writes every row at stamp 0, which gives way to everything that commands and passes have applied.
+        """Writes every row at stamp 0, which gives way to all changes by commands and passes.
 
-        The floor is the cursor's: with that of a later snapshot a deletion could be taken for one that is in
+        The floor is the cursor's: with the floor of a later snapshot a deletion could be taken for one that is in
         already, while the change that it followed is not.
-
-        ★ The cursor is in the fence before the first row is read: from then on the log is kept for it. What retention
-        that was under way forgets none the less was committed before, so it is in the rows.
         """
         await accepted(self._store.begin(known))
         _log.info("%s: rebuilding, about %d rows", self._replica.name, progress.total)
+        # ★ The cursor is in the fence before the first row is read: from then on the log is kept for it. A change
+        # that retention, under way at that moment, forgets none the less was committed before: it is in the rows.
         number = 0
-        async for rows in _ahead(self._replica.source.scan(self._replica.batch_size)):
+        async for rows in _read_ahead(self._replica.source.scan(self._replica.batch_size)):
             for part in batches([self._store.writes.write_of(row, 0, 0) for row in rows]):
                 number += 1
                 await accepted(self._store.backfill(known, part, number))
             progress.add(len(rows))
         await accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
 
+    async def _catch_up(self, row: FenceRow, cursor: Snapshot, *, floor: bool = False) -> Snapshot:
+        """Replays the log until little is left for after the promise. Returns the cursor that it has reached."""
+        for _ in range(_ROUNDS):
+            cursor, count = await self._replica.replay_log(row, cursor, floor=floor)
+            if count <= _LITTLE:
+                break
+        return cursor
+
+    # Switching and finishing
+
     async def _switch(self, row: FenceRow, beside: FenceRow, cursor: Snapshot) -> FenceRow:
-        if not await self._fence.keep_building(beside, self._at_work.seconds):
+        """Ends the serving generation in Redis, and names the new one in its fence row, which is returned."""
+        if not await self._fence.keep_building(beside, self._claim_s):
             raise RebuildFailedError(
                 f"{self._replica.name}: the rebuild stood still for so long that it was given up: the change log may "
                 "have lost what it still had to read. Start it again"
             )
-        # First, so that nobody trusts the old generation, and no pass renews its lease, once the fence has moved. If
-        # this process dies in between, the next pass finds the data lost.
+        # First, so that no query trusts the old generation, and no pass renews its lease, once the fence has moved.
+        # If this process dies in between, the next pass finds the data lost.
         await accepted(self._store.drop(Target(row.incarnation, row.generation), row.history))
         moved = await self._fence.move(
             row,
             beside.incarnation,
             beside.generation,
-            building_s=self._at_work.seconds,
+            building_s=self._claim_s,
             cursor=cursor,
         )
         if moved is None:
@@ -157,25 +166,23 @@ class Builder:
         self._rows.on_row_changed(moved)
         return moved
 
-    async def _finish(self, moved: FenceRow, cursor: Snapshot) -> FenceRow | None:
-        """Promises, brings in what was changed since the cursor, and lets readers in."""
-        for _ in range(_ROUNDS):
-            cursor, count = await self._replica.replay_log(moved, cursor)
-            if count <= _LITTLE:
-                break
+    async def _finish(self, moved: FenceRow, cursor: Snapshot) -> bool:
+        """Catches up, promises, replays the rest, sets ``ready`` and publishes.
+
+        Returns False if another process has replaced the generation.
+        """
+        cursor = await self._catch_up(moved, cursor)
         state = await self._replica.inspect(moved)
         promised = await self._fence.promise(moved, self._lease_s * MARGIN, None, at_work=True)
         if promised is None:
-            return None
-        # ★ What was committed while the rows were being read: they may have been read before it.
+            return False
+        # ★ Changes that were committed while the rows were being read: the rows may have been read before them.
         cursor, _ = await self._replica.replay_log(promised, cursor, floor=True)
         if not await self._fence.complete(promised, cursor, ready=True):
-            return None
-        await self.publish(promised, state, cursor)
+            return False
+        await self._replica.publish(promised, state, cursor, lease_s=self._lease_s)
         self._rows.on_pass_completed()
-        return msgspec.structs.replace(
-            promised, ready=True, cursor=cursor, passes_completed=promised.passes_started
-        )
+        return True
 
     async def _check_memory(self, state: RedisState) -> None:
         """Raises ``RebuildFailedError`` if Redis has not the room for a second generation."""
@@ -196,8 +203,13 @@ class Builder:
             )
 
 
-async def _ahead(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]]:
-    """The same batches; the next one is being read from SQL while the last one is being written to Redis."""
+def _new_name() -> str:
+    # ★ Random bits: a name used twice would let old messages into the new generation.
+    return secrets.token_hex(8)
+
+
+async def _read_ahead(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]]:
+    """Yields the same batches, with the next being read from SQL while the last is being written to Redis."""
     loop = asyncio.get_running_loop()
     reading = loop.create_task(_next(batches))
     try:

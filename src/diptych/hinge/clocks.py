@@ -1,4 +1,4 @@
-"""Whether the clocks of SQL and Redis go evenly: a lease is promised by one and ends by the other."""
+"""Comparison of the clocks of SQL and Redis: a lease is promised by SQL's clock and ends by the clock of Redis."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable
 
 _RATE = 0.1
-"""By how much the two may differ in speed."""
+"""Greatest difference in speed between the two clocks, as a share."""
 
 MARGIN = 1 + _RATE
-"""How much longer a promise is than its lease, which makes up for that."""
+"""Length of a promise in leases: the surplus makes up for clocks of different speeds."""
 
 
 class Clocks:
-    """Compares both clocks with this process's monotonic one, from pass to pass.
+    """The clocks of SQL and Redis, compared with this process's monotonic clock from pass to pass.
 
-    ``tolerance_s`` is what a clock may be off beside that. It is no proof: a step that is made up for before the next
-    pass is not seen.
+    ``tolerance_s`` is the deviation of a clock, beside its speed, that counts as no step. This is no proof: a step
+    that is made up for before the next pass is not seen.
     """
 
     def __init__(self, tolerance_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -24,13 +24,14 @@ class Clocks:
         self._monotonic = monotonic
         self._begun = monotonic()
         self._last: tuple[float, float, dict[str, float]] | None = None
+        self._steady_from = 0.0
 
     def begin(self) -> None:
-        """The clocks are read from here on; when exactly is not known."""
+        """Notes that the clocks are read at moments from here on, up to the call of ``stepped``."""
         self._begun = self._monotonic()
 
     def stepped(self, redis_s: float, sql_s: float) -> str | None:
-        """Takes the readings since ``begin``. Says so if one of the clocks has stepped since those before."""
+        """Takes the readings since ``begin``, and describes a step since the readings before; None without a step."""
         begun, ended, read = self._begun, self._monotonic(), {"Redis": redis_s, "SQL": sql_s}
         last, self._last = self._last, (begun, ended, read)
         if last is None:
@@ -45,3 +46,12 @@ class Clocks:
             ):
                 return f"the clock of {name} has stepped by {passed - longest:+.1f} s"
         return None
+
+    def distrust(self, for_s: float) -> None:
+        """Has the clocks count as unsteady for so many seconds."""
+        self._steady_from = self._monotonic() + for_s
+
+    @property
+    def unsteady_s(self) -> float:
+        """Seconds until the clocks count as steady again; 0 if they do."""
+        return max(0.0, self._steady_from - self._monotonic())

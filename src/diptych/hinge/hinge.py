@@ -1,14 +1,13 @@
-"""The hinge of one process: the keepers of its read models, and what commands and health ask of them."""
+"""The hinge of one process: the keepers of its read models, as commands and the application use them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from diptych.fence.contract import Applied, Entry, FenceId, Target
 from diptych.fence.fence import Fence
 from diptych.hinge.keeper import Keeper
-from diptych.hinge.status import Progress
 from diptych.hinge.sweeper import Sweeper
 from diptych.log.change import Change
 from diptych.log.snapshot import Snapshot
@@ -16,7 +15,7 @@ from diptych.redis.service import RedisService
 
 
 class Hinge:
-    """Keeps the read models of one process true to SQL. Implements ``ReadSide``."""
+    """The keepers and the sweeper of one process, which keep its read models true to SQL. Implements ``ReadSide``."""
 
     def __init__(self, redis: RedisService, fence: Fence, keepers: Sequence[Keeper]) -> None:
         self._redis = redis
@@ -31,22 +30,24 @@ class Hinge:
         self._sweeper.start()
 
     async def stop(self) -> None:
-        """Ends it. Safe to call twice."""
+        """Stops keepers and sweeper. Safe to call twice."""
         await asyncio.gather(self._sweeper.stop(), *(keeper.stop() for keeper in self._keepers.values()))
 
     def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
+        """Begins to write committed changes into the generations ``known``, as ``ReadSide.apply`` has it."""
         applying = {}
         for fence, keeper in self._keepers.items():
             replica = keeper.replica
             own = [change for change in changes if change.entity.table == replica.compiled.entity.table]
-            # Joined documents are left to passes: see Replica.
+            # Joined documents are left to passes: see JoinedDocuments.
             if own and not replica.compiled.is_joined and fence in known and known[fence].generation:
                 applying[fence] = replica.apply(own, known[fence])
         return applying
 
     def can_look(self, fence: FenceId) -> bool:
+        """Returns if changes can be looked for in the documents of this read model now."""
         keeper = self._keepers.get(fence)
         # Joined documents are stamped with snapshots: a position says nothing of them.
         return keeper is not None and not keeper.replica.compiled.is_joined and self._redis.available
@@ -54,15 +55,13 @@ class Hinge:
     async def bring_in(
         self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> bool:
+        """Makes sure of the presence of other processes' changes in a generation, as ``ReadSide.bring_in`` has it."""
         return await self._keepers[fence].replica.bring_in(known, entries, snapshot)
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
+        """Asks the keepers for passes later than the numbered ones. Returns the read models that can have one now."""
         own = self._keepers.keys() & after.keys()
         return [fence for fence in own if self._keepers[fence].ask(after[fence])]
-
-    async def rebuild(self, fence: FenceId, tell: Callable[[Progress], None] | None) -> Progress:
-        """Builds one read model anew beside the one that serves."""
-        return await self._keepers[fence].rebuild(tell)
 
     def _asked(self, fence: FenceId, after: int) -> None:
         keeper = self._keepers.get(fence)

@@ -1,16 +1,18 @@
-"""One read model of this process in Redis: how the changes of the log, or of a command, get into a generation."""
+"""A read model in Redis, written from SQL: changes of commands, the log that passes replay, and the lease."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
-from diptych.errors import DiptychError, RedisUnavailableError, UnavailableError
+from diptych.errors import RedisUnavailableError, UnavailableError
 from diptych.fence.contract import Applied, Entry, FenceRow, Target
 from diptych.fence.fence import Fence
+from diptych.hinge.refused import Refused, accepted
+from diptych.hinge.replay import LogReplay
 from diptych.log.change import Change, LogPart
 from diptych.log.snapshot import Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
@@ -19,38 +21,18 @@ from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
 from diptych.read.store.writes import MAX_DOCUMENTS, Write
 from diptych.redis.service import RedisService
-from diptych.sql.description import Row
-from diptych.sql.view import View
 
 _log = logging.getLogger("diptych.hinge")
 
-_LOG_ROWS = 2000
-"""How many rows of the log a pass reads at a time."""
-
 _MOST_APPLIED = 16_384
-"""Number of positions that are remembered of changes which commands' scripts told to be in."""
+"""Number of positions that are remembered, of changes that scripts of commands reported to be in."""
 
 _PAUSES_S = (0.002, 0.008)
-"""For so long a change of another process that is not in Redis yet may be on its way."""
-
-
-class Refused(DiptychError):
-    """Redis is not, or not any more, what a pass or a builder writes to. ``outcome`` is what the script said."""
-
-    def __init__(self, outcome: str) -> None:
-        super().__init__(f"Redis refused: {outcome}")
-        self.outcome = outcome
-
-
-async def accepted(writing: Awaitable[str]) -> None:
-    """Awaits a script. Raises ``Refused`` for any outcome but ``OK``."""
-    outcome = await writing
-    if outcome != "OK":
-        raise Refused(outcome)
+"""Pauses in seconds before each further look for a change of another process that is not in Redis yet."""
 
 
 class Replica:
-    """A read model's documents in Redis, written from SQL."""
+    """One read model's documents in Redis, written from SQL."""
 
     def __init__(
         self,
@@ -70,33 +52,34 @@ class Replica:
         self.batch_size = batch_size
         self._fence = fence
         self._redis = redis
-        self._queue: deque[_Entry] = deque()
+        self._replay = LogReplay(compiled, source, store, fence, self._applied_in, batch_size=batch_size)
+        self._queue: deque[_Queued] = deque()
         self._applying: asyncio.Task[None] | None = None
         self._applied_to: Target | None = None
         self._applied: set[int] = set()
 
-    # Commands
+    # Changes of this process's commands
 
     def apply(self, changes: Sequence[Change], known: Target) -> asyncio.Future[Applied]:
-        """Begins to write a command's committed changes.
+        """Begins to write a command's committed changes into a generation.
 
-        What the future tells is as ``ReadSide.apply`` has it. Of the commands that come while a script is on its way,
-        all share the next one.
+        The future's result is described at ``ReadSide.apply``. All commands that come while a script is on its way
+        share the next script.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Applied] = loop.create_future()
         if not self._redis.available:
-            # Not queued: behind one that Redis has left without an answer it would wait as long as that.
+            # Not queued: behind a script that Redis has left without an answer this would wait as long as that.
             done.set_result(None)
             return done
         try:
             writes = [write for change in changes for write in self.store.writes.writes_of(change)]
         except Exception:
-            # Not a row that does not fit, which is set aside. What is committed is not to fail here, whatever it is.
+            # Not a row that does not fit, which is set aside. A committed change must not fail here, whatever it is.
             _log.exception("%s: changes could not be made into documents; a pass will bring them", self.name)
             done.set_result(None)
             return done
-        self._queue.append(_Entry(known, writes, done))
+        self._queue.append(_Queued(known, writes, done))
         if self._applying is None or self._applying.done():
             self._applying = loop.create_task(self._apply_queued())
         return done
@@ -105,11 +88,11 @@ class Replica:
         while self._queue:
             known = self._queue[0].known
             writes: list[Write] = []
-            entries: list[_Entry] = []
+            shared: list[_Queued] = []
             while self._queue and self._queue[0].known == known and len(writes) < MAX_DOCUMENTS:
-                entry = self._queue.popleft()
-                writes += entry.writes
-                entries.append(entry)
+                queued = self._queue.popleft()
+                writes += queued.writes
+                shared.append(queued)
             applied: Applied = None
             try:
                 if self._redis.available:
@@ -122,12 +105,12 @@ class Replica:
             except Exception:
                 _log.exception("%s: changes could not be applied; a pass will bring them", self.name)
             finally:
-                for entry in entries:
-                    if not entry.done.done():
-                        entry.done.set_result(applied)
+                for queued in shared:
+                    if not queued.done.done():
+                        queued.done.set_result(applied)
 
     def _note_applied(self, known: Target, positions: set[int]) -> None:
-        """Takes note of changes that are in this generation, so that no pass writes them again."""
+        """Notes changes that are in a generation, so that no pass writes them again."""
         if self._applied_to != known or len(self._applied) > _MOST_APPLIED:
             self._applied_to, self._applied = known, set()
         self._applied |= positions
@@ -135,26 +118,29 @@ class Replica:
     def _applied_in(self, known: Target) -> Collection[int]:
         return self._applied if self._applied_to == known else ()
 
-    # What commands rest on
+    # Changes of other processes, on which commands of this process rest
 
     async def bring_in(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
-        """Sees to it that these changes, which ``snapshot`` saw, are in the generation. Returns whether they are.
+        """Makes sure of the presence of ``entries`` in a generation, and returns if all are there.
 
-        They are other processes' and most likely on their way. What does not come was left by one that was killed or
-        is cut off: it is written as a pass would. ★ The fence row that names the generation has a cursor that did not
-        see them: so they were committed after it, and none goes over what a builder has read of a later change.
+        The entries are changes of other processes, which ``snapshot`` saw, and are most likely on their way. A change
+        that does not come was left by a process that was killed or is cut off, and is written as a pass would.
+        ★ The fence row that names the generation has a cursor that did not see the entries: so they were committed
+        after it, and none goes over a later change that a builder has read.
         """
         try:
             if all(entry.key for entry in entries):
                 changes = self._fence.identified(entries)
             else:
-                changes = await self._fence.logged(entries)  # own ones, which have not come
+                changes = await self._fence.logged(entries)  # own changes, which have not come
                 if len(changes) < len(entries):
                     return False
-            missing = await self._awaited(known, changes)
+            missing = await self._await_arrival(known, changes)
             if missing:
                 positions = {change.position for change in missing}
-                return await self._bring(known, [e for e in entries if e.position in positions], snapshot)
+                return await self._write_logged(
+                    known, [entry for entry in entries if entry.position in positions], snapshot
+                )
         except (Refused, UnavailableError, KeyError):
             return False
         except Exception:
@@ -162,8 +148,8 @@ class Replica:
             return False
         return missing is not None
 
-    async def _awaited(self, known: Target, changes: list[Change]) -> list[Change] | None:
-        """Those that have not come after some milliseconds; None if this generation is not there."""
+    async def _await_arrival(self, known: Target, changes: list[Change]) -> list[Change] | None:
+        """Returns the changes that have not come after some milliseconds; None if the generation is not there."""
         missing = await self.store.missing(known, changes)
         for pause_s in _PAUSES_S:
             if not missing:
@@ -172,15 +158,16 @@ class Replica:
             missing = await self.store.missing(known, missing)
         return missing
 
-    async def _bring(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+    async def _write_logged(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+        """Writes these changes as the log has them, and returns if they are in then."""
         changes = await self._fence.logged(entries)
         if len(changes) < len(entries):
             return False  # the log has forgotten some
         part = LogPart(snapshot, changes, more=False)
-        if all(map(self._is_readable, changes)):
-            return await self.store.apply(known, await self._writes_of(part, None)) == "OK"
+        if self._replay.is_readable(changes):
+            return await self.store.apply(known, await self._replay.writes_of(part, None)) == "OK"
         async with self._fence.view() as view:
-            writes = await self._writes_of(part, view)
+            writes = await self._replay.writes_of(part, view)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
         ended = {write.key for write in writes if write.body is None}
         has_moved = any(
@@ -188,10 +175,13 @@ class Replica:
         )
         return not has_moved and await self.store.apply(known, writes) == "OK"
 
-    # Passes
+    # Passes and builds
 
     async def inspect(self, row: FenceRow) -> RedisState:
-        """The state of the row's generation, in the Redis it is in. Raises ``Refused`` if that is another now."""
+        """Returns the state of the row's generation, and of the Redis that holds it.
+
+        Raises ``Refused`` if this is another Redis than the row's.
+        """
         state = await self.store.inspect(row.generation)
         if state.incarnation != row.incarnation:
             raise Refused("ELSEWHERE")
@@ -200,135 +190,38 @@ class Replica:
     async def replay_log(
         self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
     ) -> tuple[Snapshot, int]:
-        """Brings every change that ``cursor`` did not see into the row's generation.
+        """Writes every change that ``cursor`` did not see into the row's generation.
 
-        Returns the snapshot up to which they are in, and how many there were. With ``floor`` the generation's floor
-        is raised to it. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
+        Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
+        is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
         """
         known = Target(row.incarnation, row.generation)
-        if self.compiled.is_joined:
-            snapshot, count = await self._carry_in_a_view(known, cursor)
-        else:
-            snapshot, count = await self._carry(known, cursor, None)
+        snapshot, count = await self._replay.into(known, cursor)
         if floor:
             await accepted(self.store.apply(known, [], floor=snapshot.xmin))
         return snapshot, count
 
-    async def _carry_in_a_view(self, known: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
-        # ★ Rows are read in the snapshot in which the log was read. Read later, a row may have been deleted, been
-        # joined to another one or been given another address by a change that this reading of the log does not
-        # hold: its document would be missing, or show a joined row as it was, after the change of that was
-        # acknowledged. To read the log once more for these is a race that a steady load wins.
-        async with self._fence.view() as view:
-            return await self._carry(known, cursor, view)
-
-    async def _carry(self, known: Target, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
-        """Without a ``view`` for as long as the log tells all."""
-        count, part = 0, None
-        while part is None or part.more:
-            tables, skip = self.compiled.tables, self._applied_in(known)
-            part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
-            if part.snapshot.xmax < cursor.xmax:
-                # SQL was put back to a state from before the one that Redis was brought to.
-                raise Refused("AHEAD")
-            count += len(part.changes) + part.skipped
-            if view is None and not all(map(self._is_readable, part.changes)):
-                return await self._carry_in_a_view(known, cursor)
-            if view is not None and self.compiled.is_joined:
-                await self._write_joined(known, part, view)
-            elif part.changes:
-                await accepted(self.store.apply(known, await self._writes_of(part, view)))
-        return part.snapshot, count
-
-    async def _writes_of(self, part: LogPart, view: View | None) -> list[Write]:
-        """What these changes write. Without a ``view`` all of them are readable."""
-        unreadable = [change for change in part.changes if not self._is_readable(change)]
-        rows = await self._read_again(unreadable, view) if view is not None else {}
-        writes = []
-        for change in part.changes:
-            if not self._is_readable(change):
-                writes += self._writes_from(change, rows, part.snapshot)
-            else:
-                try:
-                    writes += self.store.writes.writes_of(change, part.snapshot.xmax)
-                except KeyError:
-                    # Its personal data are blanked, or another version of the application has other columns.
-                    raise Refused("UNREADABLE") from None
-        return writes
-
-    def _is_readable(self, change: Change) -> bool:
-        return change.after is None or self.compiled.readable(change.after)
-
-    async def _read_again(self, changes: Sequence[Change], view: View) -> dict[bytes, Any]:
-        """The rows of changes whose image in the log does not have every column: another version wrote it.
-
-        They are as the log's snapshot holds them, which is no older than the change.
-        """
-        keys = [change.image.get(self.compiled.key) for change in changes]
-        if any(key is None for key in keys):
-            raise Refused("UNREADABLE")
-        return {self.compiled.key_of(row): row for row in await self._rows_at(keys, view)}
-
-    async def _rows_at(self, keys: Sequence[Any], view: View) -> list[Row]:
-        found = self.source.rows_by(view, self.compiled.key, keys, self.batch_size)
-        return [row async for rows in found for row in rows]
-
-    def _writes_from(self, change: Change, rows: dict[bytes, Any], snapshot: Snapshot) -> list[Write]:
-        stamp, transaction = change.position, change.transaction
-        key = key_bytes(change.image[self.compiled.key])
-        writes = []
-        if change.before is not None and self.compiled.key_of(change.before) != key:
-            old = self.compiled.key_of(change.before)
-            writes.append(self.store.writes.tombstone(old, stamp, transaction, snapshot.xmax))
-        if key in rows:
-            writes.append(self.store.writes.write_of(rows[key], stamp, transaction))
-        else:
-            writes.append(self.store.writes.tombstone(key, stamp, transaction, snapshot.xmax))
-        return writes
-
-    async def _write_joined(self, known: Target, part: LogPart, view: View) -> None:
-        """Makes the documents anew that these changes touch, each as the log's snapshot sees it.
-
-        Commands never do: two of them could each write a document that lacks the other's change.
-        """
-        keys: dict[bytes, Any] = {}
-        others: dict[str, dict[Any, None]] = {}
-        for change in part.changes:
-            try:
-                keys |= self._addresses(change)
-                touched = self.compiled.touched(change)
-            except KeyError:
-                raise Refused("UNREADABLE") from None
-            for column, values in touched:
-                others.setdefault(column, {}).update(dict.fromkeys(values))
-        for at in range(0, len(keys), self.batch_size):
-            await self._write_joined_at(known, list(keys.items())[at : at + self.batch_size], part, view)
-        for column, altered in others.items():
-            async for rows in self.source.rows_by(view, column, list(altered), self.batch_size):
-                await accepted(
-                    self.store.apply(
-                        known, [self.store.writes.joined_write(row, part.snapshot) for row in rows]
-                    )
-                )
-
-    def _addresses(self, change: Change) -> dict[bytes, Any]:
-        """The keys of an own row, before and after its change. Raises ``KeyError`` if one is not in the log."""
-        if change.entity.table != self.compiled.entity.table:
-            return {}
-        keys = [row[self.compiled.key] for row in (change.before, change.after) if row is not None]
-        return {key_bytes(key): key for key in keys}
-
-    async def _write_joined_at(
-        self, known: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
+    async def publish(
+        self, promised: FenceRow, state: RedisState, snapshot: Snapshot, *, lease_s: float
     ) -> None:
-        rows = await self._rows_at([value for _, value in keys], view)
-        writes = [self.store.writes.joined_write(row, part.snapshot) for row in rows]
-        missing = dict(keys).keys() - {write.key for write in writes}
-        writes += [self.store.writes.joined_tombstone(key, part.snapshot) for key in missing]
-        await accepted(self.store.apply(known, writes))
+        """Publishes the lease, and raises the floor to ``snapshot``: step 10 of the protocol.
+
+        ``state`` is the look from before the promise. Raises ``Refused``, also if the look was at another generation
+        than the promised one.
+        """
+        if state.known != Target(promised.incarnation, promised.generation):
+            raise Refused("ELSEWHERE")
+        relied_on = promised.cursor.xmin if promised.cursor is not None else 0
+        # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
+        lease_ms, number = int(lease_s * 1000), promised.passes_started
+        await accepted(
+            self.store.publish(state, promised.history, lease_ms, snapshot.xmin, relied_on, number)
+        )
 
 
-class _Entry(NamedTuple):
+class _Queued(NamedTuple):
+    """Changes of a command that wait for a script."""
+
     known: Target
     writes: list[Write]
     done: asyncio.Future[Applied]

@@ -7,7 +7,7 @@ only when an application uses Redis; the import raises ``MissingExtraError`` whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from diptych.config.settings import Settings
 from diptych.fence.acknowledge import Acknowledger
@@ -15,7 +15,9 @@ from diptych.fence.fence import Fence
 from diptych.health import ReadModelHealth, RedisHealth, SetAsideRow
 from diptych.hinge.hinge import Hinge
 from diptych.hinge.keeper import Keeper
+from diptych.hinge.planned import PlannedRebuild
 from diptych.hinge.replica import Replica
+from diptych.hinge.status import Progress
 from diptych.read.panel import ReadPanel
 from diptych.read.store.source import RedisSource
 from diptych.read.store.store import RedisStore
@@ -66,6 +68,10 @@ class RedisSide:
     def source(self, model: type) -> RedisSource:
         """Returns the route to this read model's answers over Redis."""
         return self.keepers[model].source
+
+    async def rebuild(self, model: type, tell: Callable[[Progress], None] | None = None) -> Progress:
+        """Builds a read model anew beside the generation that serves. ``Diptych.rebuild`` says what is raised."""
+        return await PlannedRebuild(self.keepers[model], tell).run()
 
     async def look(self) -> None:
         """Brings ``health`` and ``health_of`` up to date."""

@@ -1,4 +1,4 @@
-"""Which store answers the queries of one read model, since when, and why it is SQL: for health and the log."""
+"""The status of one read model, for health and the log: the store that answers, since when, and why that is SQL."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import logging
 import time
 from collections.abc import Callable
 
+from diptych.fence.contract import FenceRow
+from diptych.read.store.state import RedisState
 from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
 
 _PROGRESS_S = 2.0
+"""Interval between two messages to the log about a rebuild, in seconds."""
 
 REASONS = {
     "starting": "the read model has not been looked at yet",
@@ -26,11 +29,15 @@ REASONS = {
     "redis-refused": "Redis can't be used as it is set up, or refuses what it is asked",
     "sql-away": "SQL does not answer, so no lease can be renewed",
 }
-"""What each reason means, as the log tells it."""
+"""Reasons for answers from SQL, with their texts in the log."""
 
 
 class Status:
-    """Told by queries and by the keeper; asked by health, and by answers from SQL for their ``Cache-Status``."""
+    """The store that answers queries, as queries and the keeper report it.
+
+    Read by health, and by answers from SQL for their ``Cache-Status``. ``wake`` has the keeper look at once.
+    ``progress`` is the rebuild under way, ``broken_generation`` a generation whose data proved to be wrong.
+    """
 
     def __init__(self, name: str, redis: RedisService, wake: Callable[[], None]) -> None:
         self.name = name
@@ -43,42 +50,49 @@ class Status:
 
     @property
     def reason(self) -> str:
-        """Why SQL answers: what the keeper has found, or that this query was not answered in time."""
+        """Reason for answers from SQL: the keeper's finding, or that a query was not answered in time."""
         if not self._redis.available:
             return "redis-refused" if self._redis.refused else "redis-away"
         return self._reason or ("redis-away" if self._redis.fails else "no-lease")
 
     @property
     def since(self) -> datetime.datetime:
-        """Since when the store that answers now has answered, or the reason for SQL has been this one."""
+        """Time since which the same store has answered, or SQL for the same reason."""
         return self._since if self._redis.available else max(self._since, self._redis.since)
 
     @property
     def fresh(self) -> bool:
-        """Whether Redis answers."""
+        """True if Redis answers."""
         return self._reason is None and self._redis.available
 
+    # Reports of queries
+
     def answered_by_redis(self) -> None:
+        """Redis answers from now on."""
         if self._reason is not None:
             self._reason, self._since, self.progress = None, _now(), None
             _log.info("%s: Redis answers", self.name)
 
     def answered_by_sql(self, reason: str) -> None:
-        # What the keeper has found says more than that there is no lease. It is woken once: what it has to wait for
-        # does not come sooner for being asked by every query.
+        """SQL has answered a query, for this reason."""
+        # The keeper's finding says more than that there is no lease. The keeper is woken once: a remedy that it has
+        # to wait for does not come sooner for being asked for by every query.
         if self._reason is None:
             self.sql(reason)
             self._wake()
 
     def broken(self, generation: str, problem: str) -> None:
+        """The data of this generation proved to be wrong, although it was leased."""
         if self.broken_generation != generation:
             _log.error("%s: %s; it is built anew", self.name, problem)
         self.broken_generation = generation
         self.answered_by_sql("lost")
         self._wake()
 
+    # Findings of the keeper
+
     def unknown(self) -> None:
-        """Redis was away: which store will answer then is known when somebody has looked."""
+        """Redis was away: the store that will answer is known once the keeper has looked."""
         self._reason = self._reason or "no-lease"
 
     def sql(self, reason: str) -> None:
@@ -89,9 +103,25 @@ class Status:
             _log.log(level, "%s: SQL answers: %s", self.name, REASONS[reason])
             self._reason, self._since = reason, _now()
 
+    def is_broken(self, row: FenceRow) -> bool:
+        """Returns if the data of the row's generation proved to be wrong."""
+        return self.broken_generation == row.generation
+
+    def problem_of(self, row: FenceRow, state: RedisState) -> str | None:
+        """Returns the reason for which the generation in Redis can't be served; None if it can."""
+        if state.leased is not None and state.leased.is_of_another(row.history):
+            return "other-database"
+        if not row.ready:
+            return "rebuilding"
+        if row.incarnation != state.incarnation:
+            return "other-server"
+        if state.floor is None or row.cursor is None or self.is_broken(row):
+            return "lost"
+        return None
+
 
 class Progress:
-    """How far a rebuild is, told to the log from time to time. ``total`` is about."""
+    """The progress of a rebuild, written to the log from time to time. ``total`` is an estimate."""
 
     def __init__(self, name: str, total: int, tell: Callable[[Progress], None] | None = None) -> None:
         self.done = 0
@@ -102,18 +132,18 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """Time taken so far, in seconds."""
         return time.monotonic() - self._started
 
     @property
     def time_left_s(self) -> float | None:
-        """How long it will take, if the rest goes as fast; None before there is anything to judge by."""
+        """Time left in seconds, if the rest goes as fast; None before the first documents are written."""
         if self.done == 0:
             return None
         return self.seconds * max(0, self.total - self.done) / self.done
 
     def add(self, count: int) -> None:
-        """So many documents more are written."""
+        """Adds so many written documents."""
         self.done += count
         self.total = max(self.total, self.done)
         if self._tell is not None:
@@ -121,6 +151,10 @@ class Progress:
         if time.monotonic() - self._told >= _PROGRESS_S:
             self._told = time.monotonic()
             _log.info("%s: rebuilding, %s", self._name, self)
+
+    def finish(self) -> None:
+        """Tells the log that the rebuild is done."""
+        _log.info("%s: rebuilt, %d documents in %.1f s", self._name, self.done, self.seconds)
 
     def __str__(self) -> str:
         left = self.time_left_s

@@ -1,4 +1,4 @@
-"""What nobody uses any more in Redis and in the fence, found and deleted now and then by every process."""
+"""The sweeper of one process: deletes leftovers in Redis and in the fence, at its start and then regularly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DAY_S = 86_400.0
 
 
 class Sweeper:
-    """Sweeps the read models of one process's application, from ``start`` to ``stop``. Ages are by SQL's clock."""
+    """The sweeper of an application's read models in this process. Ages are by SQL's clock."""
 
     def __init__(self, redis: RedisService, fence: Fence, replicas: Sequence[Replica]) -> None:
         self._redis = redis
@@ -32,15 +32,16 @@ class Sweeper:
         self._looper = Looper("sweeper", self._sweep, _INTERVAL_S)
 
     def start(self) -> None:
+        """Sweeps now, and every ten minutes from now on."""
         self._looper.start()
 
     async def stop(self) -> None:
-        """Safe to call twice."""
+        """Ends the sweeping. Safe to call twice."""
         await self._looper.stop()
 
     async def _sweep(self) -> None:
         with contextlib.suppress(UnavailableError):
-            self._redis.check_available()  # who looks whether it is back is the keepers
+            self._redis.check_available()  # the keepers look whether it is back
             for row in await self._fence.rows():
                 if self._is_abandoned(row):
                     await self._remove(row)
@@ -48,35 +49,37 @@ class Sweeper:
                 await self._sweep_generations(replica)
 
     def _is_abandoned(self, row: FenceRow) -> bool:
-        """Whether nobody has kept it for long, as far as that is for this process to tell.
+        """Returns if no process has kept the row for long, as far as this process can tell.
 
-        A declaration that this application has another one of, or a rebuild beside: for an hour. A read model that it
-        does not have: for a day, since it may be another application's, or its class be renamed and back tomorrow.
+        Long is an hour for another declaration of a read model of this application, and for the row of a planned
+        rebuild. It is a day for a read model that the application does not have: it may be another application's, or
+        its class be renamed and back tomorrow.
         """
         kept_until = max(row.lease_until, row.building_until)
-        # One that was registered a moment ago has never been kept, and there is nothing to delete.
+        # A row that was registered a moment ago has never been kept, and there is nothing to delete.
         if row.id in self._replicas or kept_until == 0 or not self._is_of_this_namespace(row):
             return False
         is_known = row.id.read_model in self._names or row.id != row.id.served
         return row.now > kept_until + (_HOUR_S if is_known else _DAY_S)
 
     def _is_of_this_namespace(self, row: FenceRow) -> bool:
-        """Keys of another one may be in another Redis, and would be left there without the row that tells of them."""
+        """Returns if the row is of this application's namespace.
+
+        Keys of another namespace may be in another Redis, and would be left there without the row that tells of them.
+        """
         return row.id.read_model.rpartition(":")[0] == self._redis.namespace
 
     async def _remove(self, row: FenceRow) -> None:
-        """The keys first: while Redis is away the row stays, which tells of them."""
+        """Removes a row and its keys, the keys first: while Redis is away the row stays, which tells of them."""
         if row.id != row.id.served:
-            await self._fence.forget(row)  # without it the rebuild is refused, and its keys are nobody's
+            await self._fence.forget(row)  # without it the rebuild is refused, and its keys have no row
         elif await delete_abandoned(self._redis, row.id) and await self._fence.forget(row):
             _log.info("%s: the documents that nobody has kept for long are deleted", row.id.read_model)
 
     async def _sweep_generations(self, replica: Replica) -> None:
-        """Deletes the generations that no row of the fence names: a rebuild or a switch was cut off.
-
-        ★ Redis is looked at before SQL: a builder names its generation in the fence before it writes a key of it. So
-        one that is there already, and is not named afterwards, is one that nobody can publish any more.
-        """
+        """Deletes the generations without a row in the fence, of rebuilds and switches that were cut off."""
+        # ★ Redis is looked at before SQL: a builder names its generation in the fence before it writes a key of it.
+        # So a generation that is there already, and is not named afterwards, can't be published any more.
         state = await replica.store.inspect("")
         named = _named(replica, await self._fence.rows())
         is_another_databases = state.leased is not None and state.leased.generation not in named

@@ -20,7 +20,7 @@ POINTS = {
     "apply": "diptych.read.store.store.RedisStore.apply",
     "fill": "diptych.hinge.builder.Builder._fill",
     "publish": "diptych.read.store.store.RedisStore.publish",
-    "recompute": "diptych.hinge.replica.Replica._write_joined",
+    "recompute": "diptych.hinge.joined.JoinedDocuments.write",
 }
 
 Announce = Callable[[str], None]

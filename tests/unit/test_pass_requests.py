@@ -7,15 +7,15 @@ import itertools
 
 import pytest
 
-from diptych.hinge import requests as requests_module
-from diptych.hinge.requests import Requests
+from diptych.hinge import pass_requests
+from diptych.hinge.pass_requests import PassRequests
 from tests.catalogue import eventually
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(requests_module, "SOON_S", 0.005)
-    monkeypatch.setattr(requests_module, "APART_S", 0.05)
+    monkeypatch.setattr(pass_requests, "SOON_S", 0.005)
+    monkeypatch.setattr(pass_requests, "APART_S", 0.05)
 
 
 async def until(served: list[int], last: int) -> None:
@@ -27,9 +27,9 @@ async def until(served: list[int], last: int) -> None:
 
 async def test_those_that_come_within_a_moment_are_passed_on_together():
     served: list[int] = []
-    requests = Requests(served.append)
+    requests = PassRequests(served.append)
     for _ in range(10):
-        requests.add(7, leads=True)
+        requests.add_delayed(7, leads=True)
     await until(served, 7)
     await asyncio.sleep(0.2)
     assert served == [7]
@@ -37,9 +37,9 @@ async def test_those_that_come_within_a_moment_are_passed_on_together():
 
 async def test_one_that_waits_is_not_put_off_by_later_ones_and_of_them_the_last_follows():
     served: list[int] = []
-    requests = Requests(served.append)
+    requests = PassRequests(served.append)
     for number in (3, 4, 6, 5):
-        requests.add(number, leads=True)
+        requests.add_delayed(number, leads=True)
     await until(served, 6)
     assert served == [3, 6]
 
@@ -53,9 +53,9 @@ async def test_they_are_passed_on_apart():
         served.append(after)
         times.append(loop.time())
 
-    requests = Requests(serve)
+    requests = PassRequests(serve)
     for number in range(40):
-        requests.add(number, leads=True)
+        requests.add_delayed(number, leads=True)
         await asyncio.sleep(0.005)
     await until(served, 39)
     assert all(later - earlier >= 0.049 for earlier, later in itertools.pairwise(times))
@@ -64,20 +64,20 @@ async def test_they_are_passed_on_apart():
 
 async def test_a_keeper_that_leads_comes_before_one_that_does_not():
     served: list[int] = []
-    requests = [Requests(served.append) for _ in range(2)]
-    requests[0].add(1, leads=False)
-    requests[1].add(2, leads=True)
+    requests = [PassRequests(served.append) for _ in range(2)]
+    requests[0].add_delayed(1, leads=False)
+    requests[1].add_delayed(2, leads=True)
     await until(served, 1)
     assert served == [2, 1]
 
 
 async def test_nothing_is_passed_on_after_the_end_until_somebody_asks_again():
     served: list[int] = []
-    requests = Requests(served.append)
-    requests.add(1, leads=True)
+    requests = PassRequests(served.append)
+    requests.add_delayed(1, leads=True)
     requests.stop()
     requests.stop()
     await asyncio.sleep(0.05)
     assert served == []
-    requests.add(2, leads=True)
+    requests.add_delayed(2, leads=True)
     await until(served, 2)

@@ -1,0 +1,211 @@
+"""One pass of a keeper over a read model: steps 8 to 11 of the protocol."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import random
+import time
+from typing import NamedTuple
+
+import msgspec
+
+from diptych.fence.contract import FenceRow
+from diptych.fence.fence import Fence
+from diptych.hinge.clocks import MARGIN, Clocks
+from diptych.hinge.pass_requests import PassRequests
+from diptych.hinge.refused import Refused
+from diptych.hinge.replica import Replica
+from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
+from diptych.log.snapshot import NOTHING
+from diptych.read.store.state import RedisState
+
+_log = logging.getLogger("diptych.hinge")
+
+_INTERVAL = 0.25
+"""Interval between two passes, in leases."""
+
+_IDLE_INTERVAL = 2 / 3
+"""Interval between two passes while nothing changes, in leases."""
+
+DUE = MARGIN - _INTERVAL
+"""Rest of a promise, in leases, from which on a pass is due."""
+
+_NOTED_S = 60.0
+"""Interval after which a pass is noted in the fence although nothing changes, in seconds."""
+
+
+class Role(enum.Enum):
+    """The part of a keeper in the passes over its read model."""
+
+    FOLLOWING = enum.auto()
+    """The passes are made by another keeper, or by none yet. The fence row is read anew at each look."""
+
+    LEADING = enum.auto()
+    """The keeper's own pass is the last one that it knows of. Its fence row is at hand, until the next is due."""
+
+    UNSURE = enum.auto()
+    """As ``FOLLOWING``, after a promise of the keeper's own that was not followed by a completed pass: the log is
+    replayed before the next promise."""
+
+
+class LastPass(NamedTuple):
+    """The pass by which a keeper leads.
+
+    ``row`` is the fence row that it left. ``is_quiet`` if it found neither a change nor a request. ``noted_at`` is
+    the time at which a pass was last noted in the fence, ``due_at`` that of the next pass, by ``time.monotonic``.
+    """
+
+    row: FenceRow
+    is_quiet: bool
+    noted_at: float
+    due_at: float
+
+
+class PassResult(NamedTuple):
+    """The result of a pass: its record, or None if it was not completed, and the pause before the next look."""
+
+    completed: LastPass | None
+    pause_s: float
+
+
+class Pass:
+    """One pass: promise, catch up with the log, publish the lease, complete.
+
+    Begins with the fence row and the look at Redis (step 7) that it is made for, the keeper's ``role`` and, of one
+    that leads, its last pass. ``role`` is the keeper's role after the pass, as far as the pass has got.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        fence: Fence,
+        requests: PassRequests,
+        clocks: Clocks,
+        lease_s: float,
+        *,
+        row: FenceRow,
+        state: RedisState,
+        role: Role,
+        last: LastPass | None,
+    ) -> None:
+        self._replica = replica
+        self._fence = fence
+        self._requests = requests
+        self._clocks = clocks
+        self._lease_s = lease_s
+        self._row = row
+        self._state = state
+        self.role: Role = Role.FOLLOWING if role is Role.LEADING else role
+        self._last = last
+        self._has_lapsed = row.now > row.lease_until
+        self._cursor = row.cursor or NOTHING
+        self._count = 0
+        self._is_asked = False
+
+    async def make(self) -> PassResult:
+        """Makes the pass. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``."""
+        if self._clocks.unsteady_s > 0:
+            return PassResult(None, self._clocks.unsteady_s)
+        claim_s = CLAIM_LEASES * self._lease_s
+        if self._has_lapsed:
+            # The first keeper brings in what has gathered, perhaps for hours; the others wait for its pass.
+            claimed = await self._fence.claim(self._row, claim_s)
+            if claimed is None:
+                return self._overtaken()
+            self._row = claimed
+        async with WorkClaim(self._fence, self._row, claim_s, is_made=self._has_lapsed) as claim:
+            if self._has_lapsed or self.role is Role.UNSURE:
+                await self._replay_before_promise()
+            promised = await self._promise(claim)
+            if promised is None:
+                return self._overtaken()
+            if self._have_clocks_stepped(promised):
+                return PassResult(None, self._clocks.unsteady_s)
+            await self._catch_up(promised)
+            await self._publish(promised)
+            return await self._complete(promised)
+
+    async def _replay_before_promise(self) -> None:
+        """Finds out if Redis takes what there is: commands would wait for a promise that can't be kept.
+
+        This does not stand in for the replay after the promise.
+        """
+        # The floor is written, so that a Redis that refuses writes is found out even if there was no change.
+        self._cursor, self._count = await self._replica.replay_log(self._row, self._cursor, floor=True)
+        self._state = await self._replica.inspect(self._row)
+
+    async def _promise(self, claim: WorkClaim) -> FenceRow | None:
+        """Step 8. Returns the fence row with the promise; None if another keeper was faster, or the generation has
+        been replaced.
+        """
+        # ★ The promise is committed before the log is read: a command that commits after that reading finds the
+        # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
+        self._is_asked, asked_after = self._requests.are_open(self._row), self._requests.latest
+        due_s = None if self._is_asked else DUE * self._lease_s
+        promised = await self._fence.promise(self._row, self._lease_s * MARGIN, due_s, at_work=claim.is_made)
+        if promised is None:
+            return None
+        self.role = Role.UNSURE
+        if asked_after >= promised.passes_started:
+            # No process can have seen this pass before it was promised: the number is of a row that is no more. Left
+            # as it is, it would be asked for without end.
+            self._requests.latest = promised.passes_started
+        return promised
+
+    def _have_clocks_stepped(self, promised: FenceRow) -> bool:
+        problem = self._clocks.stepped(self._state.time_ms / 1000, promised.now)
+        if problem is None:
+            return False
+        _log.warning("%s: %s; the lease is not renewed for a while", self._replica.name, problem)
+        self._clocks.distrust(self._lease_s * MARGIN)
+        return True
+
+    async def _catch_up(self, promised: FenceRow) -> None:
+        """Step 9."""
+        if promised.passes_started <= self._state.passed:
+            # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
+            raise Refused("AHEAD")
+        self._cursor, count = await self._replica.replay_log(promised, self._cursor)
+        self._count += count
+
+    async def _publish(self, promised: FenceRow) -> None:
+        """Step 10."""
+        await self._replica.publish(promised, self._state, self._cursor, lease_s=self._lease_s)
+
+    async def _complete(self, promised: FenceRow) -> PassResult:
+        """Step 11, which is left out while nothing changes.
+
+        A command that waits for this pass has changed something since the last one began, or has asked. When neither
+        of the two passes found any change, there is nothing to note: the next pass that matters will. (A command that
+        changed nothing, in a process that can't ask, waits for the end of the lease.) But from time to time the pass
+        is noted all the same: the log is kept from the fence's cursor on.
+        """
+        is_quiet = self._count == 0 and not (self._is_asked or self._requests.are_open(promised))
+        is_idle = is_quiet and self._last is not None and self._last.is_quiet
+        noted_at = 0.0 if self._last is None else self._last.noted_at
+        passes_completed = promised.passes_completed
+        if not is_idle or time.monotonic() > noted_at + _NOTED_S:
+            if not await self._fence.complete(promised, self._cursor):
+                return PassResult(None, self._lease_s * _INTERVAL)
+            noted_at, passes_completed = time.monotonic(), promised.passes_started
+        self.role = Role.LEADING
+        row = msgspec.structs.replace(promised, cursor=self._cursor, passes_completed=passes_completed)
+        pause_s = self._lease_s * (_IDLE_INTERVAL if is_idle else _INTERVAL)
+        last = LastPass(row, is_quiet, noted_at, due_at=time.monotonic() + pause_s)
+        return PassResult(last, self._requests.pause_before(row, pause_s))
+
+    def _overtaken(self) -> PassResult:
+        """Returns the result of a pass that another keeper was faster with, or whose generation has been replaced.
+
+        The other keeper's pass serves the requests: unless this keeper's row is from its own last pass, so that the
+        other pass may have begun before they were made. (A request after a keeper has read the row has woken it.)
+        """
+        if self._is_asked and self._last is not None:
+            return PassResult(None, 0.0)
+        return PassResult(None, spread(self._lease_s, 0.02, 0.1))
+
+
+def spread(lease_s: float, least: float, most: float) -> float:
+    """Returns a random part of a lease, in seconds, so that the keepers of several processes do not act at once."""
+    return lease_s * random.uniform(least, most)  # noqa: S311

@@ -1,0 +1,27 @@
+"""Refusals by Redis of writes by passes and builders."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from diptych.errors import DiptychError
+
+
+class Refused(DiptychError):
+    """A refused script: Redis is not, or no longer, in the state in which a pass or a builder writes.
+
+    ``outcome`` is the script's answer, such as ``GONE`` (see ``RedisStore``), or the keeper's own finding: ``AHEAD``
+    (Redis was brought to a later state of SQL than there is now) or ``UNREADABLE`` (an entry of the log lacks the
+    columns of a document).
+    """
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(f"Redis refused: {outcome}")
+        self.outcome = outcome
+
+
+async def accepted(writing: Awaitable[str]) -> None:
+    """Awaits a script. Raises ``Refused`` for any outcome but ``OK``."""
+    outcome = await writing
+    if outcome != "OK":
+        raise Refused(outcome)

@@ -1,0 +1,133 @@
+"""Replay of the change log into a generation: step 9 of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from diptych.fence.contract import Target
+from diptych.fence.fence import Fence
+from diptych.hinge.joined import JoinedDocuments
+from diptych.hinge.refused import Refused, accepted
+from diptych.log.change import Change, LogPart
+from diptych.log.snapshot import Snapshot
+from diptych.read.compiled import CompiledReadModel, key_bytes
+from diptych.read.sql.rows import SqlRows
+from diptych.read.store.store import RedisStore
+from diptych.read.store.writes import Write
+from diptych.sql.description import Row
+from diptych.sql.view import View
+
+_LOG_ROWS = 2000
+"""Number of entries of the log that are read at a time."""
+
+
+class LogReplay:
+    """Replays the log for one read model: reads the changes after a cursor, and writes what they make of documents.
+
+    ``applied_in`` returns the positions of changes that a generation is known to hold, which are passed over.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledReadModel,
+        source: SqlRows,
+        store: RedisStore,
+        fence: Fence,
+        applied_in: Callable[[Target], Collection[int]],
+        *,
+        batch_size: int,
+    ) -> None:
+        self._compiled = compiled
+        self._source = source
+        self._store = store
+        self._fence = fence
+        self._applied_in = applied_in
+        self._batch_size = batch_size
+        self._joined = JoinedDocuments(compiled, source, store, batch_size=batch_size)
+
+    async def into(self, known: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
+        """Writes every change that ``cursor`` did not see into a generation.
+
+        Returns the snapshot up to which the changes are in, and their number. Raises ``Refused``,
+        ``RedisUnavailableError``, ``DatabaseUnavailableError``.
+        """
+        if self._compiled.is_joined:
+            return await self._replay_in_a_view(known, cursor)
+        return await self._replay(known, cursor, None)
+
+    async def _replay_in_a_view(self, known: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
+        # ★ Rows are read in the snapshot in which the log was read. Read later, a row may have been deleted, been
+        # joined to another one or been given another address by a change that this reading of the log does not
+        # hold: its document would be missing, or show a joined row as it was, after the change of that row was
+        # acknowledged. To read the log once more for such rows is a race that a steady load wins.
+        async with self._fence.view() as view:
+            return await self._replay(known, cursor, view)
+
+    async def _replay(self, known: Target, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
+        """Replays part by part. Without a ``view``, a change that needs rows from SQL has it begin anew in a view."""
+        count, part = 0, None
+        while part is None or part.more:
+            tables, skip = self._compiled.tables, self._applied_in(known)
+            part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
+            if part.snapshot.xmax < cursor.xmax:
+                # SQL was put back to a state from before the state that Redis was brought to.
+                raise Refused("AHEAD")
+            count += len(part.changes) + part.skipped
+            if view is None and not self.is_readable(part.changes):
+                return await self._replay_in_a_view(known, cursor)
+            if view is not None and self._compiled.is_joined:
+                await self._joined.write(known, part, view)
+            elif part.changes:
+                await accepted(self._store.apply(known, await self.writes_of(part, view)))
+        return part.snapshot, count
+
+    # What changes write
+
+    def is_readable(self, changes: Sequence[Change]) -> bool:
+        """Returns if the images of these changes have every column of the documents.
+
+        Images by another version of the application may lack some; the rows are read from SQL then.
+        """
+        return all(map(self._has_all, changes))
+
+    async def writes_of(self, part: LogPart, view: View | None) -> list[Write]:
+        """Returns the writes of these changes. Without a ``view`` the images of all must be readable."""
+        unreadable = [change for change in part.changes if not self._has_all(change)]
+        rows = await self._read_rows(unreadable, view) if view is not None else {}
+        writes = []
+        for change in part.changes:
+            if not self._has_all(change):
+                writes += self._writes_from(change, rows, part.snapshot)
+                continue
+            try:
+                writes += self._store.writes.writes_of(change, part.snapshot.xmax)
+            except KeyError:
+                # Its personal data are blanked, or another version of the application has other columns.
+                raise Refused("UNREADABLE") from None
+        return writes
+
+    def _has_all(self, change: Change) -> bool:
+        return change.after is None or self._compiled.readable(change.after)
+
+    async def _read_rows(self, changes: Sequence[Change], view: View) -> Mapping[bytes, Row]:
+        """Returns the changed rows by their keys, as the log's snapshot holds them: no older than the changes."""
+        keys = [change.image.get(self._compiled.key) for change in changes]
+        if any(key is None for key in keys):
+            raise Refused("UNREADABLE")
+        found = self._source.rows_by(view, self._compiled.key, keys, self._batch_size)
+        return {self._compiled.key_of(row): row async for rows in found for row in rows}
+
+    def _writes_from(self, change: Change, rows: Mapping[bytes, Any], snapshot: Snapshot) -> list[Write]:
+        """Returns the writes of a change whose row was read from SQL, and is not in ``rows`` if there is none."""
+        stamp, transaction = change.position, change.transaction
+        key = key_bytes(change.image[self._compiled.key])
+        writes = []
+        if change.before is not None and self._compiled.key_of(change.before) != key:
+            old = self._compiled.key_of(change.before)
+            writes.append(self._store.writes.tombstone(old, stamp, transaction, snapshot.xmax))
+        if key in rows:
+            writes.append(self._store.writes.write_of(rows[key], stamp, transaction))
+        else:
+            writes.append(self._store.writes.tombstone(key, stamp, transaction, snapshot.xmax))
+        return writes
