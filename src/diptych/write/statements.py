@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
 from diptych.sql.description import Unreadable
-from diptych.sql.execute import change_row, execute, fetch_few
+from diptych.sql.execute import execute, fetch_few
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.statements.prepared import PreparedInsert, PreparedSelect
 from diptych.sql.unreadable import fetched_carefully, is_of_a_value
@@ -81,7 +81,7 @@ def check_readable(
             raise UnreadableRowError(entity.full_name, key, name, value.reason)
 
 
-def insertion(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInsert, dict[str, Any]]:
+def insert_statement(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInsert, dict[str, Any]]:
     """Returns the statement adding a row, and its parameters.
 
     The statement returns the row as the database holds it: with its defaults and conversions.
@@ -92,23 +92,18 @@ def insertion(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInser
     return _insert(entity), _stored(values)
 
 
-async def update_row(
-    connection: AsyncConnection, entity: MappedEntity, row: RowValues, values: ColumnValues
-) -> RowValues:
-    """Changes this row and returns its new state in the database."""
+def update_statement(
+    entity: MappedEntity, row: RowValues, values: ColumnValues
+) -> tuple[sa.Executable, dict[str, Any]]:
+    """Returns the statement changing this row, and its parameters. The statement returns the row after the change."""
     identity = identity_of(entity, row)
-    statement = _update(entity, condition_of(identity))
-    changed = await change_row(connection, statement, _stored(values) | named(identity), entity.table.name)
-    return entity.row(changed.one())
+    return _update(entity, condition_of(identity)), _stored(values) | named(identity)
 
 
-async def delete_row(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> None:
-    """Deletes this row."""
+def delete_statement(entity: MappedEntity, row: RowValues) -> tuple[sa.Executable, dict[str, Any]]:
+    """Returns the statement deleting this row, and its parameters."""
     identity = identity_of(entity, row)
-    statement = _delete(entity, condition_of(identity))
-    deleted = await change_row(connection, statement, named(identity), entity.table.name)
-    if deleted.rowcount != 1:  # a trigger has kept the row
-        raise NoResultFound("No row was found when one was required")
+    return _delete(entity, condition_of(identity)), named(identity)
 
 
 async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues:
