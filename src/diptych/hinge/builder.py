@@ -35,7 +35,7 @@ _DOCUMENT_OVERHEAD = 200
 
 
 class Builder:
-    """The builder of one read model, used again for every build.
+    """The builder of a read model, used again for every build.
 
     ``switching`` is True while a planned rebuild puts its generation in the place of the serving one.
     """
@@ -50,7 +50,7 @@ class Builder:
         self.switching = False
 
     async def build(self, row: FenceRow, state: RedisState, progress: Progress) -> bool:
-        """Builds a generation in the place of a lost one.
+        """Builds a generation in the place of a lost generation.
 
         Returns False if another process was faster. Raises ``Refused``, ``RedisUnavailableError``,
         ``DatabaseUnavailableError``.
@@ -72,7 +72,7 @@ class Builder:
         return is_built
 
     async def rebuild(self, row: FenceRow, state: RedisState, progress: Progress) -> None:
-        """Builds a generation beside one that goes on serving, then puts it in its place.
+        """Builds a generation beside the serving generation, then puts the new one in its place.
 
         Raises ``RebuildFailedError`` if another process has replaced the serving generation meanwhile, and the errors
         of ``build``.
@@ -108,14 +108,14 @@ class Builder:
     # Filling
 
     async def _build_beside(self, beside: FenceRow, known: Target, progress: Progress) -> Snapshot:
-        """Fills the generation and catches up with the log. Returns the cursor that it has reached."""
+        """Fills the generation and catches up with the log. Returns the cursor that is reached."""
         async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
             cursor = beside.cursor or NOTHING
             await self._fill(known, cursor, progress)
             return await self._catch_up(beside, cursor, floor=True)
 
     async def _fill(self, known: Target, cursor: Snapshot, progress: Progress) -> None:
-        """Writes every row at stamp 0, which gives way to all changes by commands and passes.
+        """Writes every row at stamp 0, so that all changes by commands and passes go over it.
 
         The floor is the cursor's: with the floor of a later snapshot a deletion could be taken for one that is in
         already, while the change that it followed is not.
@@ -133,7 +133,7 @@ class Builder:
         await accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
 
     async def _catch_up(self, row: FenceRow, cursor: Snapshot, *, floor: bool = False) -> Snapshot:
-        """Replays the log until little is left for after the promise. Returns the cursor that it has reached."""
+        """Replays the log until little is left for after the promise. Returns the cursor that is reached."""
         for _ in range(_ROUNDS):
             cursor, count = await self._replica.replay_log(row, cursor, floor=floor)
             if count <= _LITTLE:
@@ -143,7 +143,7 @@ class Builder:
     # Switching and finishing
 
     async def _switch(self, row: FenceRow, beside: FenceRow, cursor: Snapshot) -> FenceRow:
-        """Ends the serving generation in Redis, and names the new one in its fence row, which is returned."""
+        """Ends the serving generation in Redis and names the new generation in the fence. Returns the fence row."""
         if not await self._fence.keep_building(beside, self._claim_s):
             raise RebuildFailedError(
                 f"{self._replica.name}: the rebuild stood still for so long that it was given up: the change log may "

@@ -27,7 +27,7 @@ class Clocks:
         self._steady_from = 0.0
 
     def begin(self) -> None:
-        """Notes that the clocks are read at moments from here on, up to the call of ``stepped``."""
+        """Notes the start of the readings: the clocks are read between now and the call of ``stepped``."""
         self._begun = self._monotonic()
 
     def stepped(self, redis_s: float, sql_s: float) -> str | None:
@@ -53,5 +53,5 @@ class Clocks:
 
     @property
     def unsteady_s(self) -> float:
-        """Seconds until the clocks count as steady again; 0 if they do."""
+        """Seconds until the clocks count as steady again; 0 if steady."""
         return max(0.0, self._steady_from - self._monotonic())

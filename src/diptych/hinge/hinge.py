@@ -1,4 +1,4 @@
-"""The hinge of one process: the keepers of its read models, as commands and the application use them."""
+"""The hinge of a process: the keepers of its read models, for commands and the application."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diptych.redis.service import RedisService
 
 
 class Hinge:
-    """The keepers and the sweeper of one process, which keep its read models true to SQL. Implements ``ReadSide``."""
+    """The keepers and the sweeper of a process, which keep its read models true to SQL. Implements ``ReadSide``."""
 
     def __init__(self, redis: RedisService, fence: Fence, keepers: Sequence[Keeper]) -> None:
         self._redis = redis
@@ -36,7 +36,7 @@ class Hinge:
     def apply(
         self, changes: Sequence[Change], known: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
-        """Begins to write committed changes into the generations ``known``, as ``ReadSide.apply`` has it."""
+        """Begins to write committed changes into the generations ``known``; see ``ReadSide.apply``."""
         applying = {}
         for fence, keeper in self._keepers.items():
             replica = keeper.replica
@@ -47,7 +47,7 @@ class Hinge:
         return applying
 
     def can_look(self, fence: FenceId) -> bool:
-        """Returns if changes can be looked for in the documents of this read model now."""
+        """Returns True if changes can be looked for in the documents of this read model now."""
         keeper = self._keepers.get(fence)
         # Joined documents are stamped with snapshots: a position says nothing of them.
         return keeper is not None and not keeper.replica.compiled.is_joined and self._redis.available
@@ -55,7 +55,7 @@ class Hinge:
     async def bring_in(
         self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> bool:
-        """Makes sure of the presence of other processes' changes in a generation, as ``ReadSide.bring_in`` has it."""
+        """Makes sure of the presence of other processes' changes in a generation; see ``ReadSide.bring_in``."""
         return await self._keepers[fence].replica.bring_in(known, entries, snapshot)
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:

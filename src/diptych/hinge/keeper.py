@@ -1,8 +1,8 @@
-"""The keeper of one read model: makes the passes that renew its lease, and has it built anew when its data are lost.
+"""The keeper of a read model: makes the passes and so renews the lease, and has lost data built anew.
 
 A pass brings to Redis what commands have not (a process was killed, or cut off), and then lets queries trust Redis
-for one more lease. One process makes the passes for the whole deployment; the others look now and then if it still
-does. The steps are those of docs/concepts/hinge.md.
+for one more lease. One process makes the passes for the whole deployment; the others look now and then whether it
+still does. The steps are those of docs/concepts/hinge.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LONGEST_PAUSE_S = 10.0
 
 
 class Keeper:
-    """The keeper of one read model in this process, from ``start`` to ``stop``.
+    """The keeper of a read model in this process, from ``start`` to ``stop``.
 
     ``status`` tells which store answers, ``source`` is the read model as queries see it, and ``set_aside`` the rows
     that do not fit, as of the last ``check`` (None: not known).
@@ -78,7 +78,7 @@ class Keeper:
         self._pause_s = _FIRST_PAUSE_S
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        redis.on_away.append(self.wake)  # from now on the keeper has to probe if Redis is back
+        redis.on_away.append(self.wake)  # from now on the keeper has to probe whether Redis is back
 
     async def check(self) -> None:
         """Brings ``status`` and ``set_aside`` up to date with the finding of a query at this moment."""
@@ -106,7 +106,7 @@ class Keeper:
         self._woken.set()
 
     def ask(self, after: int) -> bool:
-        """Asks for a pass that begins after pass number ``after``, for a command that waits.
+        """Asks for a pass to begin after pass number ``after``, on behalf of a waiting command.
 
         Returns True if this keeper can make a pass now. If not, it makes one as soon as it can, unless another keeper
         has by then.
@@ -118,11 +118,11 @@ class Keeper:
         return True
 
     def asked_by_another(self, after: int) -> None:
-        """Asks for the same on behalf of another process, in a moment and together with its other requests."""
+        """Asks for a pass on behalf of another process, in a moment and together with its other requests."""
         self._requests.add_delayed(after, leads=self._role is Role.LEADING)
 
     async def read_row(self) -> FenceRow:
-        """Returns the fence row of the read model, which is added if there is none."""
+        """Returns the fence row of the read model, added now if there is none."""
         row = (await self._rows.rows()).get(self.replica.id)
         if row is None:
             await self._fence.register(self.replica.id, self.replica.compiled.tables)
@@ -151,7 +151,7 @@ class Keeper:
                     await self._woken.wait()
 
     async def _turn(self) -> float:
-        """Looks, and does what is due. Returns the pause before the next look, in seconds."""
+        """Looks, and does the work that is due. Returns the pause before the next look, in seconds."""
         if self.builder.switching:
             return self.lease_s / 20
         if not self.redis.available:
@@ -168,7 +168,7 @@ class Keeper:
         return pause_s
 
     def _pause_after(self, error: Refused | UnavailableError) -> float:
-        """Notes why a turn has failed, and returns the pause before the next one."""
+        """Notes why a turn has failed, and returns the pause before the next turn."""
         match error:
             case Refused(outcome=outcome):
                 if self.status.reason != "rebuilding":
@@ -210,7 +210,7 @@ class Keeper:
         return max(0.0, self._until_next_look(row))
 
     def _has_to_take_over(self, row: FenceRow) -> bool:
-        """Returns if this keeper, which has not made the last pass, has to make one now.
+        """Returns True if this keeper has to make a pass now, although the last pass was not its own.
 
         Work that another keeper is at is left to that one while it lives: each would read and write the same backlog
         again.
@@ -224,7 +224,7 @@ class Keeper:
         return not (row.ready and left_s > _LATE * self.lease_s)
 
     def _until_next_look(self, row: FenceRow) -> float:
-        """Returns the pause of a keeper that follows: if the passes cease, the first to look takes over in time."""
+        """Returns the pause of a following keeper: if the passes cease, the first to look takes over in time."""
         if self._requests.are_open(row) or row.building_until > row.now:
             # Another keeper is at work: it may be done at any time, or die.
             return spread(self.lease_s, 0.1, 0.2)
@@ -232,10 +232,10 @@ class Keeper:
         return late_in_s + spread(self.lease_s, 0, 0.25)
 
     async def _look(self, row: FenceRow) -> RedisState:
-        """Step 7."""
+        """Step 7. Raises ``RedisUnavailableError`` if this Redis may not be used any more."""
         state = await self.replica.store.inspect(row.generation)
         if not state.is_master or not _keeps_all(state.policy):
-            await self.redis.check_server()  # which refuses it, and says why
+            await self.redis.check_server()  # raises, and says why
         return state
 
     async def _pass(self, row: FenceRow, state: RedisState, last: LastPass | None) -> float:
@@ -246,10 +246,10 @@ class Keeper:
             self._requests,
             self._clocks,
             self.lease_s,
-            row=row,
-            state=state,
-            role=self._role,
-            last=last,
+            row,
+            state,
+            self._role,
+            last,
         )
         try:
             completed, pause_s = await this.make()
@@ -266,7 +266,7 @@ class Keeper:
         return pause_s
 
     def _trust(self, row: FenceRow, state: RedisState) -> None:
-        """Notes if the lease that another process keeps is there for the queries of this one."""
+        """Notes which store answers: Redis, if the lease kept by another process is there."""
         if state.leased is not None and state.leased.generation == row.generation.encode():
             self._serve()
         else:
@@ -280,14 +280,15 @@ class Keeper:
     # Lost data, step 12
 
     async def _mend(self, row: FenceRow, state: RedisState, problem: str) -> float:
-        """Builds the read model anew, as soon as no query may trust the old one and no other keeper is at work."""
+        """Builds the read model anew, as soon as no query may trust the old data and no other keeper is at work."""
         self.resign()
         if problem == "other-database":
-            # Nothing of it is touched. If it is this database's of before it was put elsewhere, it runs out.
+            # The other database's data and lease are left alone. If both are this database's own, from before it was
+            # put elsewhere, the lease runs out.
             self.status.sql(problem if row.now > row.lease_until else "lost")
             return self.lease_s / 4
         if self.status.is_broken(row) and row.incarnation == state.incarnation:
-            # No query is to trust it any more.
+            # No query is to trust the generation any more.
             await self.replica.store.drop(Target(row.incarnation, row.generation), row.history)
         wait_s = max(row.lease_until, row.building_until) - row.now
         if wait_s > 0:
@@ -297,7 +298,7 @@ class Keeper:
         if not await self._build(row, state):
             return spread(self.lease_s, 0.02, 0.1)
         self._serve()
-        return 0.0  # commands that came while it was built may wait for a pass: the next turn sees to it
+        return 0.0  # commands that came during the build may wait for a pass: the next turn sees to that
 
     async def _build(self, row: FenceRow, state: RedisState) -> bool:
         self.status.sql("rebuilding")

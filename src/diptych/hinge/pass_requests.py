@@ -21,7 +21,7 @@ passes.
 
 
 class PassRequests:
-    """Requests of commands for a pass later than a numbered one.
+    """Requests of commands for a pass later than a numbered pass.
 
     ``latest`` is the highest number asked for. Requests of this process count at once, with ``add``. Requests of
     other processes wait for their turn, with ``add_delayed``; ``serve`` is then called with the number.
@@ -35,11 +35,11 @@ class PassRequests:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, after: int) -> None:
-        """Adds a request for a pass that begins after pass number ``after``."""
+        """Adds a request for a pass to begin after pass number ``after``."""
         self.latest = max(self.latest, after)
 
     def are_open(self, row: FenceRow) -> bool:
-        """Returns whether a request is left over by the last pass that has ended, as far as ``row`` knows."""
+        """Returns True if the last pass to have ended, as far as ``row`` knows, has left a request unserved."""
         return row.passes_completed <= self.latest
 
     def pause_before(self, row: FenceRow, pause_s: float) -> float:
@@ -50,7 +50,7 @@ class PassRequests:
         return 0.0 if self.are_open(row) else max(0.0, pause_s)
 
     def add_delayed(self, after: int, *, leads: bool) -> None:
-        """Adds a request of another process, to be served in a moment.
+        """Adds a request of a different process, to be served in a moment.
 
         A keeper that ``leads`` serves first; the other keepers find then that its pass has been made.
         """
@@ -65,7 +65,7 @@ class PassRequests:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._serve_delayed, after, leads)
 
     def stop(self) -> None:
-        """Forgets the requests that wait for their turn. Safe to call twice."""
+        """Forgets the delayed requests. Safe to call twice."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._next = None, -1

@@ -1,4 +1,4 @@
-"""One pass of a keeper over a read model: steps 8 to 11 of the protocol."""
+"""A pass of a keeper over a read model: steps 8 to 11 of the protocol."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Role(enum.Enum):
 
 
 class LastPass(NamedTuple):
-    """The pass by which a keeper leads.
+    """The record of a leading keeper's last pass.
 
-    ``row`` is the fence row that it left. ``is_quiet`` if it found neither a change nor a request. ``noted_at`` is
-    the time at which a pass was last noted in the fence, ``due_at`` that of the next pass, by ``time.monotonic``.
+    ``row`` is the fence row that the pass left. ``is_quiet`` if it found neither a change nor a request. ``noted_at``
+    is the time at which a pass was last noted in the fence, ``due_at`` that of the next pass, by ``time.monotonic``.
     """
 
     row: FenceRow
@@ -63,17 +63,17 @@ class LastPass(NamedTuple):
 
 
 class PassResult(NamedTuple):
-    """The result of a pass: its record, or None if it was not completed, and the pause before the next look."""
+    """The result of a pass: its record (None: not completed), and the pause in seconds before the next look."""
 
     completed: LastPass | None
     pause_s: float
 
 
 class Pass:
-    """One pass: promise, catch up with the log, publish the lease, complete.
+    """A pass: promise, catch up with the log, publish the lease, complete.
 
-    Begins with the fence row and the look at Redis (step 7) that it is made for, the keeper's ``role`` and, of one
-    that leads, its last pass. ``role`` is the keeper's role after the pass, as far as the pass has got.
+    Made from the fence row, the look at Redis (step 7), the keeper's role and, if the keeper leads, its last pass.
+    The attribute ``role`` is the keeper's role after the pass, as far as the pass has got.
     """
 
     def __init__(
@@ -83,7 +83,6 @@ class Pass:
         requests: PassRequests,
         clocks: Clocks,
         lease_s: float,
-        *,
         row: FenceRow,
         state: RedisState,
         role: Role,
@@ -127,7 +126,7 @@ class Pass:
             return await self._complete(promised)
 
     async def _replay_before_promise(self) -> None:
-        """Finds out if Redis takes what there is: commands would wait for a promise that can't be kept.
+        """Finds out whether Redis takes writes: commands would wait for a promise that can't be kept.
 
         This does not stand in for the replay after the promise.
         """
@@ -136,9 +135,7 @@ class Pass:
         self._state = await self._replica.inspect(self._row)
 
     async def _promise(self, claim: WorkClaim) -> FenceRow | None:
-        """Step 8. Returns the fence row with the promise; None if another keeper was faster, or the generation has
-        been replaced.
-        """
+        """Step 8. Returns the fence row with the promise; None if overtaken (see ``_overtaken``)."""
         # ★ The promise is committed before the log is read: a command that commits after that reading finds the
         # promise when it reads the fence, and waits. Made later, the lease would outlast what the command knows of.
         self._is_asked, asked_after = self._requests.are_open(self._row), self._requests.latest
@@ -162,7 +159,7 @@ class Pass:
         return True
 
     async def _catch_up(self, promised: FenceRow) -> None:
-        """Step 9."""
+        """Step 9. Raises ``Refused`` if Redis was brought to a later state of SQL than there is now."""
         if promised.passes_started <= self._state.passed:
             # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
             raise Refused("AHEAD")
@@ -170,11 +167,11 @@ class Pass:
         self._count += count
 
     async def _publish(self, promised: FenceRow) -> None:
-        """Step 10."""
+        """Step 10: the lease, from which on queries trust Redis."""
         await self._replica.publish(promised, self._state, self._cursor, lease_s=self._lease_s)
 
     async def _complete(self, promised: FenceRow) -> PassResult:
-        """Step 11, which is left out while nothing changes.
+        """Step 11, left out while nothing changes.
 
         A command that waits for this pass has changed something since the last one began, or has asked. When neither
         of the two passes found any change, there is nothing to note: the next pass that matters will. (A command that
@@ -196,7 +193,7 @@ class Pass:
         return PassResult(last, self._requests.pause_before(row, pause_s))
 
     def _overtaken(self) -> PassResult:
-        """Returns the result of a pass that another keeper was faster with, or whose generation has been replaced.
+        """Returns the result if a different keeper was faster, or the generation has been replaced.
 
         The other keeper's pass serves the requests: unless this keeper's row is from its own last pass, so that the
         other pass may have begun before they were made. (A request after a keeper has read the row has woken it.)
@@ -207,5 +204,5 @@ class Pass:
 
 
 def spread(lease_s: float, least: float, most: float) -> float:
-    """Returns a random part of a lease, in seconds, so that the keepers of several processes do not act at once."""
+    """Returns a random part of a lease, in seconds: the keepers of several processes must not act at once."""
     return lease_s * random.uniform(least, most)  # noqa: S311

@@ -1,4 +1,4 @@
-"""A planned rebuild, as ``Diptych.rebuild`` has it: at once if the read model serves, else by the keepers."""
+"""A planned rebuild, by ``Diptych.rebuild``: at once if the read model serves, else by the keepers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diptych.read.store.state import RedisState
 
 
 class PlannedRebuild:
-    """A rebuild of one read model beside its generation that serves.
+    """A rebuild of a read model beside its serving generation.
 
     While none serves, the keepers are about to build the read model, or one of them is at it; this waits for them. A
     build that was under way before may have read rows before they were changed: it is waited for, and is not enough.

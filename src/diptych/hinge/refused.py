@@ -8,7 +8,7 @@ from diptych.errors import DiptychError
 
 
 class Refused(DiptychError):
-    """A refused script: Redis is not, or no longer, in the state in which a pass or a builder writes.
+    """A refusal: Redis is not, or no longer, in the state for a pass or a builder to write to.
 
     ``outcome`` is the script's answer, such as ``GONE`` (see ``RedisStore``), or the keeper's own finding: ``AHEAD``
     (Redis was brought to a later state of SQL than there is now) or ``UNREADABLE`` (an entry of the log lacks the

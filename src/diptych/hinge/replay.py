@@ -23,7 +23,7 @@ _LOG_ROWS = 2000
 
 
 class LogReplay:
-    """Replays the log for one read model: reads the changes after a cursor, and writes what they make of documents.
+    """The replay of the log for a read model: reads changes after a cursor, and writes the changed documents.
 
     ``applied_in`` returns the positions of changes that a generation is known to hold, which are passed over.
     """
@@ -47,7 +47,7 @@ class LogReplay:
         self._joined = JoinedDocuments(compiled, source, store, batch_size=batch_size)
 
     async def into(self, known: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
-        """Writes every change that ``cursor`` did not see into a generation.
+        """Writes every change after ``cursor`` into a generation.
 
         Returns the snapshot up to which the changes are in, and their number. Raises ``Refused``,
         ``RedisUnavailableError``, ``DatabaseUnavailableError``.
@@ -65,7 +65,7 @@ class LogReplay:
             return await self._replay(known, cursor, view)
 
     async def _replay(self, known: Target, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
-        """Replays part by part. Without a ``view``, a change that needs rows from SQL has it begin anew in a view."""
+        """Replays part by part. Without a ``view``, a change that needs rows from SQL has all begin anew."""
         count, part = 0, None
         while part is None or part.more:
             tables, skip = self._compiled.tables, self._applied_in(known)
@@ -85,7 +85,7 @@ class LogReplay:
     # What changes write
 
     def is_readable(self, changes: Sequence[Change]) -> bool:
-        """Returns if the images of these changes have every column of the documents.
+        """Returns True if the images of these changes have every column of the documents.
 
         Images by another version of the application may lack some; the rows are read from SQL then.
         """
@@ -119,7 +119,7 @@ class LogReplay:
         return {self._compiled.key_of(row): row async for rows in found for row in rows}
 
     def _writes_from(self, change: Change, rows: Mapping[bytes, Any], snapshot: Snapshot) -> list[Write]:
-        """Returns the writes of a change whose row was read from SQL, and is not in ``rows`` if there is none."""
+        """Returns the writes of a change with its row from SQL, and a tombstone if ``rows`` lacks the row."""
         stamp, transaction = change.position, change.transaction
         key = key_bytes(change.image[self._compiled.key])
         writes = []

@@ -1,4 +1,4 @@
-"""A read model in Redis, written from SQL: changes of commands, the log that passes replay, and the lease."""
+"""A read model in Redis, written from SQL: changes of commands, the log as passes replay it, and the lease."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PAUSES_S = (0.002, 0.008)
 
 
 class Replica:
-    """One read model's documents in Redis, written from SQL."""
+    """A read model's documents in Redis, written from SQL."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Replica:
     # Changes of other processes, on which commands of this process rest
 
     async def bring_in(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
-        """Makes sure of the presence of ``entries`` in a generation, and returns if all are there.
+        """Makes sure of the presence of ``entries`` in a generation, and returns True if all are there.
 
         The entries are changes of other processes, which ``snapshot`` saw, and are most likely on their way. A change
         that does not come was left by a process that was killed or is cut off, and is written as a pass would.
@@ -149,7 +149,7 @@ class Replica:
         return missing is not None
 
     async def _await_arrival(self, known: Target, changes: list[Change]) -> list[Change] | None:
-        """Returns the changes that have not come after some milliseconds; None if the generation is not there."""
+        """Returns the changes still missing after some milliseconds; None if the generation is not there."""
         missing = await self.store.missing(known, changes)
         for pause_s in _PAUSES_S:
             if not missing:
@@ -159,7 +159,7 @@ class Replica:
         return missing
 
     async def _write_logged(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
-        """Writes these changes as the log has them, and returns if they are in then."""
+        """Writes these changes from the log, and returns True if all are in the generation then."""
         changes = await self._fence.logged(entries)
         if len(changes) < len(entries):
             return False  # the log has forgotten some
@@ -178,7 +178,7 @@ class Replica:
     # Passes and builds
 
     async def inspect(self, row: FenceRow) -> RedisState:
-        """Returns the state of the row's generation, and of the Redis that holds it.
+        """Returns the state of Redis and of the row's generation.
 
         Raises ``Refused`` if this is another Redis than the row's.
         """
@@ -190,7 +190,7 @@ class Replica:
     async def replay_log(
         self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
     ) -> tuple[Snapshot, int]:
-        """Writes every change that ``cursor`` did not see into the row's generation.
+        """Writes every change after ``cursor`` into the row's generation.
 
         Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
         is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
@@ -220,7 +220,7 @@ class Replica:
 
 
 class _Queued(NamedTuple):
-    """Changes of a command that wait for a script."""
+    """Changes of a command, waiting for a script."""
 
     known: Target
     writes: list[Write]

@@ -1,4 +1,4 @@
-"""The status of one read model, for health and the log: the store that answers, since when, and why that is SQL."""
+"""The status of a read model, for health and the log: which store answers, since when, and why SQL does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REASONS = {
 
 
 class Status:
-    """The store that answers queries, as queries and the keeper report it.
+    """The store answering the queries of a read model, as queries and the keeper report.
 
     Read by health, and by answers from SQL for their ``Cache-Status``. ``wake`` has the keeper look at once.
     ``progress`` is the rebuild under way, ``broken_generation`` a generation whose data proved to be wrong.
@@ -50,14 +50,14 @@ class Status:
 
     @property
     def reason(self) -> str:
-        """Reason for answers from SQL: the keeper's finding, or that a query was not answered in time."""
+        """Reason for answers from SQL: the keeper's finding, or a query without an answer in time."""
         if not self._redis.available:
             return "redis-refused" if self._redis.refused else "redis-away"
         return self._reason or ("redis-away" if self._redis.fails else "no-lease")
 
     @property
     def since(self) -> datetime.datetime:
-        """Time since which the same store has answered, or SQL for the same reason."""
+        """Time of the last change of the answering store, or of the reason for SQL."""
         return self._since if self._redis.available else max(self._since, self._redis.since)
 
     @property
@@ -82,7 +82,7 @@ class Status:
             self._wake()
 
     def broken(self, generation: str, problem: str) -> None:
-        """The data of this generation proved to be wrong, although it was leased."""
+        """The data of this generation proved to be wrong, although leased."""
         if self.broken_generation != generation:
             _log.error("%s: %s; it is built anew", self.name, problem)
         self.broken_generation = generation
@@ -92,7 +92,7 @@ class Status:
     # Findings of the keeper
 
     def unknown(self) -> None:
-        """Redis was away: the store that will answer is known once the keeper has looked."""
+        """Redis was away: the answering store is known once the keeper has looked."""
         self._reason = self._reason or "no-lease"
 
     def sql(self, reason: str) -> None:
@@ -104,11 +104,11 @@ class Status:
             self._reason, self._since = reason, _now()
 
     def is_broken(self, row: FenceRow) -> bool:
-        """Returns if the data of the row's generation proved to be wrong."""
+        """Returns True if the data of the row's generation proved to be wrong."""
         return self.broken_generation == row.generation
 
     def problem_of(self, row: FenceRow, state: RedisState) -> str | None:
-        """Returns the reason for which the generation in Redis can't be served; None if it can."""
+        """Returns the reason for not serving the generation in Redis; None without a problem."""
         if state.leased is not None and state.leased.is_of_another(row.history):
             return "other-database"
         if not row.ready:
@@ -153,7 +153,7 @@ class Progress:
             _log.info("%s: rebuilding, %s", self._name, self)
 
     def finish(self) -> None:
-        """Tells the log that the rebuild is done."""
+        """Tells the log of the end of the rebuild."""
         _log.info("%s: rebuilt, %d documents in %.1f s", self._name, self.done, self.seconds)
 
     def __str__(self) -> str:

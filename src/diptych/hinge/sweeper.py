@@ -1,4 +1,4 @@
-"""The sweeper of one process: deletes leftovers in Redis and in the fence, at its start and then regularly."""
+"""The sweeper of a process: deletes leftovers in Redis and in the fence, at its start and then regularly."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Sweeper:
                 await self._sweep_generations(replica)
 
     def _is_abandoned(self, row: FenceRow) -> bool:
-        """Returns if no process has kept the row for long, as far as this process can tell.
+        """Returns True if no process has kept the row for long, as far as this process can tell.
 
         Long is an hour for another declaration of a read model of this application, and for the row of a planned
         rebuild. It is a day for a read model that the application does not have: it may be another application's, or
@@ -63,21 +63,21 @@ class Sweeper:
         return row.now > kept_until + (_HOUR_S if is_known else _DAY_S)
 
     def _is_of_this_namespace(self, row: FenceRow) -> bool:
-        """Returns if the row is of this application's namespace.
+        """Returns True if the row is of this application's namespace.
 
         Keys of another namespace may be in another Redis, and would be left there without the row that tells of them.
         """
         return row.id.read_model.rpartition(":")[0] == self._redis.namespace
 
     async def _remove(self, row: FenceRow) -> None:
-        """Removes a row and its keys, the keys first: while Redis is away the row stays, which tells of them."""
+        """Removes a row and its keys, the keys first: while Redis is away the row stays, as a record of the keys."""
         if row.id != row.id.served:
             await self._fence.forget(row)  # without it the rebuild is refused, and its keys have no row
         elif await delete_abandoned(self._redis, row.id) and await self._fence.forget(row):
             _log.info("%s: the documents that nobody has kept for long are deleted", row.id.read_model)
 
     async def _sweep_generations(self, replica: Replica) -> None:
-        """Deletes the generations without a row in the fence, of rebuilds and switches that were cut off."""
+        """Deletes the generations without a row in the fence, left by interrupted rebuilds and switches."""
         # ★ Redis is looked at before SQL: a builder names its generation in the fence before it writes a key of it.
         # So a generation that is there already, and is not named afterwards, can't be published any more.
         state = await replica.store.inspect("")

@@ -1,4 +1,4 @@
-"""Claims on long work on a read model, made in the fence, so that other processes leave the work to this one."""
+"""Claims on long work on a read model, made in the fence: other processes leave the work to the claimant."""
 
 from __future__ import annotations
 
