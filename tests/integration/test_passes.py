@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from demo_app.messages import AddBook, DeleteBook
 from demo_app.models.book import Book
 from diptych import ConfigService, Diptych
+from diptych.errors import RedisUnavailableError
 from diptych.write.unit_of_work import new_context
 from tests.catalogue import (
     Held,
@@ -161,6 +162,42 @@ async def test_a_pass_writes_no_document_again_that_a_command_of_its_process_has
         await pass_over_it()
         assert written[1:] == [(b"Dune", False)]
         await sees_in_redis(app, "Dune", "z")
+
+
+async def test_after_a_promise_without_a_completed_pass_the_log_is_replayed_before_the_next_promise(
+    sqlite_url, valkey
+):
+    """Commands would wait for that promise too, if Redis still refused what there is."""
+    async with catalogue(sqlite_url, valkey.url, lease_ms=2000) as app:
+        await app.execute(AddBook("Dune", "x"))
+        await sees_in_redis(app, "Dune", "x")
+        replica, fence, steps = keeper_of(app).replica, app.orm.fence, []
+        publish, promise, replay_log = replica.publish, fence.promise, replica.replay_log
+
+        async def publishing(*arguments: Any, **named: Any) -> None:
+            steps.append("publish")
+            if steps.count("publish") == 1:
+                raise RedisUnavailableError("away for a moment")
+            await publish(*arguments, **named)
+
+        async def promising(*arguments: Any, **named: Any) -> Any:
+            steps.append("promise")
+            return await promise(*arguments, **named)
+
+        async def replaying(*arguments: Any, **named: Any) -> Any:
+            steps.append("replay with floor" if named.get("floor") else "replay")
+            return await replay_log(*arguments, **named)
+
+        replica.publish = publishing  # type: ignore[method-assign]
+        fence.promise = promising  # type: ignore[method-assign]
+        replica.replay_log = replaying  # type: ignore[method-assign]
+
+        async def has_published_twice_again() -> bool:
+            return steps.count("publish") >= 3
+
+        await eventually(has_published_twice_again, "a pass after the one that failed, and another")
+        one_pass = ["promise", "replay", "publish"]
+        assert steps[steps.index("promise") :][:10] == [*one_pass, "replay with floor", *one_pass, *one_pass]
 
 
 # A backlog: much was written by a process without Redis, and takes longer than a lease to be carried

@@ -48,3 +48,14 @@ def test_a_reading_that_took_long_may_be_of_any_moment_of_it():
         time = Time()
         time.read(1.0, 0.0, 0.0)
         assert time.read(1.0, redis, sql, took=5.0) is None
+
+
+def test_clocks_that_are_distrusted_are_steady_again_after_that_time():
+    time = Time()
+    assert time.clocks.unsteady_s == 0
+    time.clocks.distrust(2.0)
+    assert time.clocks.unsteady_s == 2.0
+    time.now += 1.5
+    assert time.clocks.unsteady_s == 0.5
+    time.now += 1.0
+    assert time.clocks.unsteady_s == 0

@@ -7,8 +7,10 @@ import itertools
 
 import pytest
 
+from diptych.fence.contract import FenceId, FenceRow
 from diptych.hinge import pass_requests
 from diptych.hinge.pass_requests import PassRequests
+from diptych.redis.identity import RedisIdentity
 from tests.catalogue import eventually
 
 
@@ -81,3 +83,21 @@ async def test_nothing_is_passed_on_after_the_end_until_somebody_asks_again():
     assert served == []
     requests.add_delayed(2, leads=True)
     await until(served, 2)
+
+
+def row_after(passes: int) -> FenceRow:
+    ids = FenceId("d:Books", "1"), frozenset[str](), RedisIdentity("r", "i")
+    return FenceRow(*ids, "g", True, 0.0, 0.0, None, passes, passes, "h", 0.0)
+
+
+async def test_a_request_is_open_until_a_later_pass_has_ended_and_leaves_no_pause_until_then():
+    requests = PassRequests(lambda _after: None)
+    assert not requests.are_open(row_after(0))
+    requests.add(5)
+    requests.add(3)
+    for passes in (4, 5):
+        assert requests.are_open(row_after(passes))
+        assert requests.pause_before(row_after(passes), 1.0) == 0.0
+    assert not requests.are_open(row_after(6))
+    assert requests.pause_before(row_after(6), 1.0) == 1.0
+    assert requests.pause_before(row_after(6), -1.0) == 0.0
