@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -19,7 +19,7 @@ from diptych.sql.mapped.entity import MappedEntity
 from diptych.write import changes
 from diptych.write.side import WriteSide, open_write_side
 from diptych.write.statements import Lookup, rows_after
-from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, current_unit_of_work, new_context
+from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, Work, current_unit_of_work, new_context
 from diptych.write.written import given_change, given_deletion, values_of_new
 
 M = TypeVar("M")
@@ -237,7 +237,7 @@ class ORMService:
                 return
             last = rows[-1]
 
-    async def _write(self, entity: MappedEntity, kind: str, work: Callable[[UnitOfWork], Awaitable[R]]) -> R:
+    async def _write(self, entity: MappedEntity, kind: str, work: Work[R]) -> R:
         """Runs the work in the command of this task, else as a unit of work of its own."""
         side = self._here
         await side.ensure_table(entity)

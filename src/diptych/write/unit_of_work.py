@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import stamina
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +24,7 @@ from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.transactions import Transaction
 
 R = TypeVar("R")
+Work: TypeAlias = Callable[["UnitOfWork"], Awaitable[R]]
 
 _log = logging.getLogger("diptych.write")
 
@@ -69,12 +70,7 @@ class UnitsOfWork:
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
 
-    async def run(
-        self,
-        work: Callable[[UnitOfWork], Awaitable[R]],
-        context: CommandContext,
-        kind: Hashable = None,
-    ) -> R:
+    async def run(self, work: Work[R], context: CommandContext, kind: Hashable = None) -> R:
         """Awaits ``work(unit)`` in a transaction and returns the result after the commit and the acknowledgement.
 
         Any error that ``work`` raises leaves nothing behind. Inside another unit of work over this database ``work``
@@ -92,9 +88,7 @@ class UnitsOfWork:
         finally:
             self._acknowledger.commands -= 1
 
-    async def _attempt(
-        self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
-    ) -> R:
+    async def _attempt(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
         transaction = await self._begin(kind)
         unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
@@ -166,12 +160,9 @@ class UnitsOfWork:
         """
         await unit.abandon()
         has_come_true = await transaction.roll_back(has_seen=bool(unit.touched))
-        if isinstance(error, Exception):
-            if not has_come_true:
-                raise TransactionConflict(
-                    "it rested on changes that were not committed in the end"
-                ) from error
-            await self._vouch(unit, error)
+        if not has_come_true and isinstance(error, Exception):
+            raise TransactionConflict("it rested on changes that were not committed in the end") from error
+        await self._vouch(unit, error)
 
     async def _vouch(self, unit: UnitOfWork, error: BaseException) -> None:
         """Holds an error back until queries see the changes that the error may rest on.
@@ -196,9 +187,7 @@ class UnitsOfWork:
             task.add_done_callback(_log_unheard)
             raise
 
-    async def _repeat(
-        self, work: Callable[[UnitOfWork], Awaitable[R]], context: CommandContext, kind: Hashable
-    ) -> R:
+    async def _repeat(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
         """Makes the attempts after the first."""
         attempts = stamina.retry_context(
             TransactionConflict,
