@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from diptych.sql.mapped.comparison import enum_as_text
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.statements.prepared import PreparedSelect
 
@@ -32,29 +33,14 @@ class PageSelects:
         return self._made(order, after is not None)
 
     def _make(self, order: tuple[str, ...], goes_on: bool) -> PreparedSelect:
-        columns = [self._in_code_points(name) for name in order]
+        columns = [self._entity.in_code_points(name, self._dialect) for name in order]
         page = self._selected.order_by(*columns).limit(sa.bindparam("limit", type_=sa.Integer))
         if goes_on:
             types = (self._entity.columns[name].type for name in order)
             place = (sa.bindparam(f"after_{i}", type_=kind) for i, kind in enumerate(types))
-            page = page.where(sa.tuple_(*columns) > sa.tuple_(*map(self._enum_as_text, place)))
+            texts = (enum_as_text(value, self._dialect) for value in place)
+            page = page.where(sa.tuple_(*columns) > sa.tuple_(*texts))
         return PreparedSelect(page)
-
-    def _in_code_points(self, name: str) -> sa.ColumnElement[Any]:
-        """Returns the column in code point order.
-
-        The order is named only where the column's own differs: without a name the column's index can be used.
-        """
-        column = self._entity.columns[name]
-        if self._entity.has_code_point_order(name, self._dialect) or not isinstance(column.type, sa.String):
-            return column
-        return self._enum_as_text(column).collate("C" if self._dialect.name == "postgresql" else "BINARY")
-
-    def _enum_as_text(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Casts an enum of PostgreSQL to its text; the database would order by the enum's declaration."""
-        if isinstance(value.type, sa.Enum) and self._dialect.name == "postgresql":
-            return sa.cast(value, sa.Text)
-        return value
 
 
 def parameters(after: Sequence[Any] | None, limit: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from diptych.read.lists.in_sql import PageSelects, parameters
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
 from diptych.sql.failures import translated_reading
+from diptych.sql.mapped.comparison import collated_like
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.statements.prepared import PreparedSelect
 from diptych.sql.unreadable import fetched_carefully, is_of_a_value
@@ -191,7 +192,7 @@ def _outer_joins(
             remote = aliases[row].c[other.columns[join.remote].key]
             local = entity.columns[join.local]
             _check_comparable(local, other.columns[join.remote])
-            on = remote == _with_collation_of(other.columns[join.remote], local, dialect)
+            on = remote == collated_like(local, other.columns[join.remote], dialect)
             source = source.outerjoin(aliases[row], on)
         values.append(aliases[row].c[other.columns[join.value].key])
     return source, values
@@ -203,16 +204,3 @@ def _check_comparable(local: sa.Column[Any], remote: sa.Column[Any]) -> None:
         raise WiringError(
             [f"{local} and {remote} can't be joined: PostgreSQL compares an enum only with itself"]
         )
-
-
-def _with_collation_of(
-    remote: sa.Column[Any], local: sa.Column[Any], dialect: sa.Dialect
-) -> sa.ColumnElement[Any]:
-    """Returns the local column in the remote column's collation, so the index of ``remote`` can be used.
-
-    PostgreSQL refuses to compare texts of two collations. SQLite takes the collation of the left operand.
-    """
-    ours, theirs = (getattr(c.type.dialect_impl(dialect), "collation", None) for c in (local, remote))
-    if dialect.name != "postgresql" or ours == theirs:
-        return local
-    return local.collate(theirs or "default")

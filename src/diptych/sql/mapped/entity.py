@@ -15,7 +15,7 @@ from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringE
 from diptych.sql.description import Column, Entity
 from diptych.sql.mapped.column_types import python_type_of, stored_texts
 from diptych.sql.mapped.column_values import ColumnValues
-from diptych.sql.mapped.comparison import difference, has_code_point_order, in_code_points
+from diptych.sql.mapped.comparison import difference, in_code_points
 from diptych.sql.mapped.real_columns import RealColumn, real_columns
 from diptych.sql.mapped.refusals import is_fetched
 from diptych.sql.mapped.unique import in_unique, primary_key_of, unique_alone
@@ -57,11 +57,6 @@ class MappedEntity:
         """Reads the table's real columns from the database, for ``describe`` and the order of lists."""
         self._real = await real_columns(connection, self.table)
         self._described.clear()
-
-    def has_code_point_order(self, name: str, dialect: sa.Dialect) -> bool:
-        """Returns whether the database orders this column by code point by itself."""
-        column = self.columns[name]
-        return has_code_point_order(column, dialect, self._real.get(column.name))
 
     def in_code_points(self, name: str, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
         """Returns the column ordered as in Redis. An unchanged column keeps the use of its index."""
