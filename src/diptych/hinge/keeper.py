@@ -2,7 +2,8 @@
 
 A pass brings to Redis what commands have not (a process was killed, or cut off), and then lets queries trust Redis
 for one more lease. One process makes the passes for the whole deployment; the others look now and then whether it
-still does. The steps are those of docs/concepts/hinge.md.
+still does. The steps are those of docs/concepts/hinge.md; a ★ marks a rule of the protocol, with what would go wrong
+without the rule.
 """
 
 from __future__ import annotations
