@@ -7,13 +7,13 @@ SECONDS ?= 600
 
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip --disable-pip-version-check install -qq --require-hashes
+INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --require-hashes
 SELF = $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
 
-.PHONY: help setup demo test check bench model faults lock clean
+.PHONY: help setup demo test test-sqlalchemy20 check bench model faults lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.setup ## prepare the environment, test servers included
 
@@ -24,7 +24,16 @@ demo: $(VENV)/.demo ## serve the books catalogue on port 8000 (or PORT)
 # process, which begins sooner. Without bytecode every process that a test starts would compile diptych again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.setup ## run every test, in WORKERS (2) processes; ARGS="-k title" chooses
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder)
+	$(BIN)/python -m pytest $(or $(ARGS),$(IN_PARALLEL))
+
+IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# The environment has SQLAlchemy 2.1; a folder with 2.0 alone comes before it on the path of Python.
+test-sqlalchemy20: export PYTHONDONTWRITEBYTECODE =
+test-sqlalchemy20: $(VENV)/.setup $(VENV)-sqlalchemy20/.setup ## run tests/conformance with SQLAlchemy 2.0
+	PYTHONPATH=$(CURDIR)/$(VENV)-sqlalchemy20 $(BIN)/python -c \
+		'from sqlalchemy import __version__ as v; print("SQLAlchemy", v); assert v.startswith("2.0.")'
+	PYTHONPATH=$(CURDIR)/$(VENV)-sqlalchemy20 $(BIN)/python -m pytest tests/conformance $(or $(ARGS),$(IN_PARALLEL))
 
 check: $(VENV)/.setup ## lint, formatting, types, directions of imports
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
@@ -40,12 +49,14 @@ faults: $(VENV)/.setup ## break real processes and servers for SECONDS and check
 	$(BIN)/python -m tests.acceptance.faults --seconds $(SECONDS) $(ARGS)
 
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --all-extras pyproject.toml
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+PROJECT := --all-extras pyproject.toml
 
 lock: .venv-lock/bin/uv ## resolve the lock files anew; ARGS="--upgrade" takes newer releases
-	$(LOCK) $(ARGS) --group build --output-file requirements/run.lock
-	$(LOCK) $(ARGS) --group dev --constraint requirements/run.lock --output-file requirements/dev.lock
-	$(LOCK) $(ARGS) --group bench --constraint requirements/run.lock --output-file requirements/bench.lock
+	$(LOCK) $(ARGS) $(PROJECT) --group build --output-file requirements/run.lock
+	$(LOCK) $(ARGS) $(PROJECT) --group dev --constraint requirements/run.lock --output-file requirements/dev.lock
+	$(LOCK) $(ARGS) $(PROJECT) --group bench --constraint requirements/run.lock --output-file requirements/bench.lock
+	echo 'SQLAlchemy>=2.0.43,<2.1' | $(LOCK) $(ARGS) --no-deps - --output-file requirements/sqlalchemy20.lock
 
 clean: ## remove the environments and the caches
 	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
@@ -73,7 +84,12 @@ $(VENV)/.setup: requirements/dev.lock pyproject.toml | $(VENV)/.made
 	$(SELF)
 	@touch $(VENV)/.demo $@
 
-# Of its own: the servers of the tests would find uvloop in it, and run otherwise than where it was never made.
+$(VENV)-sqlalchemy20/.setup: requirements/sqlalchemy20.lock | $(VENV)/.setup
+	rm -rf $(@D)
+	$(INSTALL) --no-deps --target $(@D) --requirement requirements/sqlalchemy20.lock
+	@touch $@
+
+# An environment of its own: the peers that diptych is measured beside are no part of what is tested and checked.
 $(VENV)-bench/.setup: BIN = $(VENV)-bench/bin
 $(VENV)-bench/.setup: requirements/bench.lock pyproject.toml | $(VENV)-bench/.made
 	$(INSTALL) --requirement requirements/bench.lock

@@ -47,7 +47,8 @@ APPLICATION = """
             await send({"type": "lifespan.shutdown.complete"})
             return
         facts = {name: value for name, value in os.environ.items() if name.startswith("DIPTYCH_")}
-        body = json.dumps(facts | {"pid": os.getpid(), "collects_after": gc.get_threshold()[0]}).encode()
+        facts |= {"pid": os.getpid(), "collects_after": gc.get_threshold()[0]}
+        body = json.dumps(facts | {"loop": type(asyncio.get_running_loop()).__module__}).encode()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
@@ -216,6 +217,22 @@ def test_ctrl_c_stops_the_workers_and_then_their_valkey():
         assert "Error" not in written
 
 
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop(request: pytest.FixtureRequest, here: Path) -> str:
+    """The package of the event loop that workers get: uvloop, or asyncio where uvloop is not installed."""
+    if request.param == "asyncio":
+        (here / "uvloop.py").write_text("raise ImportError")
+    name: str = request.param
+    return name
+
+
+def test_workers_run_on_uvloop_where_it_is_installed(loop: str):
+    with running() as served:
+        assert served.ask()["loop"].partition(".")[0] == loop
+        assert served.end() == (0, "stopped in good order\n")
+
+
+@pytest.mark.usefixtures("loop")
 def test_a_signal_that_comes_while_the_loop_of_a_worker_pauses_is_not_missed(here: Path):
     with running(command=[*DIPTYCH, "run", "tiny:signalled", "--factory", "--port", "0"]) as served:
         assert eventually(lambda: len(list(here.glob("imported-by-*"))) == 2)  # it ended, and has a successor

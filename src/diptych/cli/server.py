@@ -149,8 +149,8 @@ def _granian(serving: Serving, address: tuple[str, int], access_log: bool) -> Ab
         from granian.log import LogLevels
     except ModuleNotFoundError as error:
         raise MissingExtraError("serving", "cli", error.name or "granian") from None
-    # The event loop is uvloop where it is installed; threads and backpressure are left to Granian, as its
-    # documentation advises for ASGI.
+    # Granian's default loop is uvloop where that is installed, else asyncio's. Threads and backpressure are left to
+    # Granian, as its documentation advises for ASGI.
     return Granian(
         serving.target,
         address=address[0],

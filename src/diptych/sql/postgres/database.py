@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from diptych.config.settings import Settings
 from diptych.sql.database import Database, Rows, Step, Values, run_steps
+from diptych.sql.postgres.connecting import connect
 from diptych.sql.postgres.raw_statements import DedicatedReader
 from diptych.sql.postgres.transactions import PostgresTransactions
 from diptych.sql.prepared import PreparedSelect
@@ -85,6 +86,7 @@ class PostgresDatabase(Database):
         self._identity = self._adopted = ""
         self.lease_s = settings.lease_s
         for engine in (self.writer, self.reader, self.keeper):
+            sa.event.listen(engine.sync_engine, "do_connect", connect)
             sa.event.listen(engine.sync_engine, "connect", self._identify)
             sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
 
