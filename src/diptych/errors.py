@@ -1,4 +1,4 @@
-"""Every error that diptych raises on purpose, as one tree. It knows nothing of HTTP.
+"""The tree of all errors raised by diptych on purpose. Errors know nothing of HTTP.
 
 DiptychError
 ├── ConfigurationError            a setting is missing, malformed or contradicts another
@@ -32,11 +32,11 @@ from typing import NamedTuple
 
 
 class DiptychError(Exception):
-    """The base of all errors that diptych raises on purpose."""
+    """The base of all errors raised by diptych on purpose."""
 
 
 class ConfigurationError(DiptychError):
-    """A setting is missing, malformed or contradicts another. ``key`` names it."""
+    """A setting is missing, malformed or at odds with the others. ``key`` is its name."""
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"{key}: {problem}")
@@ -45,7 +45,7 @@ class ConfigurationError(DiptychError):
 
 
 class MissingExtraError(ConfigurationError):
-    """A feature was asked for whose packages are not installed; ``extra`` is what to install."""
+    """A feature was asked for whose packages are not installed; ``extra`` names the extra to install."""
 
     def __init__(self, key: str, extra: str, missing: str) -> None:
         super().__init__(
@@ -67,9 +67,9 @@ class NotStartedError(DiptychError):
 
 
 class DifferentLoopError(NotStartedError):
-    """Something was used in another event loop than the one it was started in; nothing was done.
+    """Something was used outside the event loop of its start; nothing was done.
 
-    ``is_closed`` tells whether that one is closed by now.
+    ``is_closed`` tells whether the loop of the start is closed by now.
     """
 
     def __init__(self, what: str, *, is_closed: bool) -> None:
@@ -83,7 +83,7 @@ class DifferentLoopError(NotStartedError):
 
 
 class SchemaVersionError(DiptychError):
-    """The framework's tables were upgraded by a newer diptych than this one. ``found`` is their version."""
+    """The framework's tables were upgraded by a newer diptych. ``found`` is their version."""
 
     def __init__(self, found: str) -> None:
         super().__init__(
@@ -94,14 +94,19 @@ class SchemaVersionError(DiptychError):
 
 
 class Fault(NamedTuple):
-    """One faulty field: its name (a dotted path inside nested structs) and what is wrong with it."""
+    """A faulty field: its name (a dotted path inside nested structs) and the fault in words.
+
+    >>> from diptych import Fault
+    >>> Fault("changes.title", "is missing").field
+    'changes.title'
+    """
 
     field: str
     detail: str
 
 
 class InvalidMessage(DiptychError, ValueError):
-    """A command or query has faulty fields. ``faults`` holds every one of them, not only the first."""
+    """A command or query has faulty fields. ``faults`` holds every fault, not only the first."""
 
     def __init__(self, message: str, faults: Iterable[Fault]) -> None:
         self.message = message
@@ -110,7 +115,7 @@ class InvalidMessage(DiptychError, ValueError):
 
 
 class UnknownColumnError(DiptychError, ValueError):
-    """``names`` are not mapped columns of ``model``; ``columns`` lists those that are."""
+    """``names`` are not mapped columns of ``model``; ``columns`` lists its mapped columns."""
 
     def __init__(self, model: str, names: Sequence[str], columns: Sequence[str]) -> None:
         shown = ", ".join(repr(n) for n in names)
@@ -121,7 +126,7 @@ class UnknownColumnError(DiptychError, ValueError):
 
 
 class InvalidValueError(DiptychError, ValueError):
-    """Values do not fit the columns they are meant for. ``faults`` names every such column."""
+    """Values do not fit their columns. ``faults`` names every such column."""
 
     def __init__(self, model: str, faults: Iterable[Fault]) -> None:
         self.model = model
@@ -130,7 +135,7 @@ class InvalidValueError(DiptychError, ValueError):
 
 
 class AmbiguousLookupError(DiptychError):
-    """Several rows of ``model`` match where one was meant; nothing was changed."""
+    """Several rows of ``model`` match where a single row was meant; nothing was changed."""
 
     def __init__(self, model: str, column: str) -> None:
         super().__init__(
@@ -142,7 +147,7 @@ class AmbiguousLookupError(DiptychError):
 
 
 class ConstraintError(DiptychError):
-    """The database refused a change of ``model``; ``columns`` are those of the constraint, if it told."""
+    """The database refused a change of ``model``; ``columns`` are the constraint's, if known."""
 
     def __init__(self, model: str, columns: Sequence[str], problem: str) -> None:
         super().__init__(f"{model}: {problem}")
@@ -151,7 +156,7 @@ class ConstraintError(DiptychError):
 
 
 class DuplicateError(ConstraintError):
-    """Another row of ``model`` already has this value in the unique ``columns``."""
+    """The value in the unique ``columns`` is taken by a different row of ``model``."""
 
     def __init__(self, model: str, columns: Sequence[str]) -> None:
         names = ", ".join(columns) or "a unique column"
@@ -159,9 +164,9 @@ class DuplicateError(ConstraintError):
 
 
 class StaleVersionError(ConstraintError):
-    """A row of ``model`` has another version than the caller has read; nothing was changed.
+    """A row of ``model`` was changed since the caller read its version; nothing was changed.
 
-    ``read`` is the version that he gave, ``found`` the row's.
+    ``read`` is the version given by the caller, ``found`` the row's.
     """
 
     def __init__(self, model: str, column: str, read: object, found: object) -> None:
@@ -176,13 +181,13 @@ class StaleVersionError(ConstraintError):
 
 
 class UnitOfWorkError(DiptychError):
-    """A unit of work was used after its end, or after one of its statements had failed."""
+    """A unit of work was used after its end, or after the failure of a statement in it."""
 
 
 class UnreadableRowError(DiptychError):
     """A row is there, but can't be shown: its ``field`` ("" for all together) does not fit; ``reason`` says how.
 
-    ``key`` is the one that was asked for. The row's next change, or its deletion, ends it by itself.
+    ``key`` is the key that was asked for. The error ends by itself with the row's next change, or its deletion.
     """
 
     def __init__(self, table: str, key: object, field: str, reason: str) -> None:
@@ -197,7 +202,7 @@ class UnreadableRowError(DiptychError):
 
 
 class UnavailableError(DiptychError):
-    """What was asked cannot be done now; ``retry_after_s`` says in how many seconds to try again."""
+    """A request cannot be served now; ``retry_after_s`` says in how many seconds to try again."""
 
     def __init__(self, problem: str, retry_after_s: int = 1) -> None:
         super().__init__(problem)
@@ -221,8 +226,8 @@ class RedisUnavailableError(UnavailableError):
 
 
 class RedisRefusedError(RedisUnavailableError):
-    """Redis answers but must not be used as it is set up: too old, a replica, or an evicting policy."""
+    """Redis answers, but its set-up forbids its use: too old, a replica, or an evicting policy."""
 
 
 class RebuildFailedError(DiptychError):
-    """A read model could not be rebuilt; the one there is goes on serving."""
+    """A read model could not be rebuilt; its present documents go on serving."""

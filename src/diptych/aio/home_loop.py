@@ -1,4 +1,4 @@
-"""The event loop that something was opened in, and the refusal to be used from another one."""
+"""The event loop of an opened object, and the refusal to work in any other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from diptych.errors import DifferentLoopError
 
 
 class HomeLoop:
-    """The event loop that runs now. What is opened in it has its locks, connections and tasks there.
+    """The event loop in which an object was opened, and where its locks, connections and tasks are.
 
-    In another loop a future of this one never wakes anybody: whoever awaited it there would wait for ever. ``what``
-    is opened, as the error is to name it.
+    A future of this loop never wakes a task of another loop, which would wait for ever. ``what`` names the opened
+    object in the error. The loop is the one that runs when the ``HomeLoop`` is made.
     """
 
     __slots__ = ("_loop", "_what")
@@ -21,6 +21,6 @@ class HomeLoop:
         self._loop = asyncio.get_running_loop()
 
     def check(self) -> None:
-        """Raises ``DifferentLoopError`` unless this loop is the one that runs now."""
+        """Raises ``DifferentLoopError`` unless this loop is running now."""
         if asyncio.get_running_loop() is not self._loop:
             raise DifferentLoopError(self._what, is_closed=self._loop.is_closed())

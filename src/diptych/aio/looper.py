@@ -1,4 +1,4 @@
-"""A step repeated in the background: one contract of start and stop for everything that runs beside requests."""
+"""A step repeated in the background, with the contract of start and stop for all work beside requests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 _log = logging.getLogger("diptych")
 
 _PATIENCE_S = 0.1
+"""Time between two attempts to cancel a step, in seconds."""
 
 
 class Looper:
-    """Awaits ``step`` every ``interval_s`` seconds, and at once when woken, until it is stopped.
+    """A task that awaits ``step`` every ``interval_s`` seconds, and at once when woken, until it is stopped.
 
-    ``stop`` returns when the step is over, is safe to call twice and before ``start``. A step that raises is
-    logged and tried again at its next turn.
+    ``stop`` returns when the step is over, and is safe to call twice and before ``start``. An exception of the step
+    is logged, and the step is tried again at its next turn.
     """
 
     def __init__(self, name: str, step: Callable[[], Awaitable[None]], interval_s: float) -> None:
@@ -33,13 +34,13 @@ class Looper:
     async def stop(self) -> None:
         task, self._task = self._task, None
         while task is not None and not task.done():
-            # Again and again: what the step awaits may swallow a cancellation (`asyncio.wait_for` does before
-            # Python 3.12, when what it waits for is done in the same moment).
+            # Again and again: a coroutine that the step awaits may swallow a cancellation (`asyncio.wait_for` does
+            # before Python 3.12, when its own coroutine is done in the same moment).
             task.cancel()
             await asyncio.wait([task], timeout=_PATIENCE_S)
 
     def wake(self) -> None:
-        """Has the step run now instead of at the end of the interval."""
+        """Makes the step run now instead of at the end of the interval."""
         self._woken.set()
 
     async def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""One queue for what takes turns, with those first who hold up everybody else while they wait."""
+"""A lock with two queues, for tasks that hold up all others while they wait and for the rest."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import AsyncIterator
 
 
 class PriorityLock:
-    """Lets one in at a time: in the order of asking, but those who ask to be ``first`` before all others.
+    """A lock whose turns go to waiting tasks in the order of asking, ``first`` tasks before the rest.
 
-    A turn that does not come within ``timeout_s`` is given up with ``TimeoutError``.
+    A task gives up with ``TimeoutError`` if its turn does not come within ``timeout_s`` seconds.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._taken = False  # while it is not, nobody waits
+        self._taken = False  # while the lock is free, both queues are empty
         self._first: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
 
     @property
     def is_wanted_first(self) -> bool:
-        """Whether somebody who asked to be ``first`` waits."""
+        """True while a ``first`` task waits."""
         return bool(self._first)
 
     @contextlib.asynccontextmanager
     async def take(self, first: bool = False) -> AsyncIterator[None]:
-        """Waits for the turn, which lasts as long as the block. Raises ``TimeoutError``."""
+        """Waits for the turn and holds the lock during the block. Raises ``TimeoutError``."""
         if self._taken:
             await self._wait(self._first if first else self._others)
         self._taken = True
@@ -44,7 +44,7 @@ class PriorityLock:
                 await turn
         except BaseException:
             if turn.done() and not turn.cancelled():
-                self._pass_on()  # it came in the moment in which the wait was given up
+                self._pass_on()  # the turn came in the moment in which the task gave up
             elif turn in queue:
                 queue.remove(turn)
             raise

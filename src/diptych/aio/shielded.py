@@ -1,4 +1,4 @@
-"""Work that may not be cut off in the middle."""
+"""Work protected from the cancellation of its caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits ``work`` even if the caller is cancelled meanwhile; then that is raised."""
+    """Awaits ``work`` to its end and returns its result, even if the caller is cancelled meanwhile.
+
+    Raises the cancellation afterwards; a result or an error of ``work`` is then dropped.
+    """
     task = asyncio.get_running_loop().create_task(work)
     try:
         return await asyncio.shield(task)
@@ -20,5 +23,5 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # nobody hears of it, and asyncio need not tell
+            task.exception()  # the caller has gone: asyncio need not report that the error was never retrieved
         raise

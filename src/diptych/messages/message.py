@@ -1,7 +1,7 @@
-"""Commands, queries and events: frozen structs whose fields are checked, every one of them.
+"""Commands, queries and events: frozen structs whose fields are all checked.
 
-A message is checked when it is constructed in code and when it is built from outside data, by the same rules:
-the annotations (``msgspec.Meta`` bounds included) and ``Rule`` functions inside ``Annotated``.
+A message is checked at its construction in code and when built from outside data, by the same rules: the annotations
+(``msgspec.Meta`` bounds included) and ``Rule`` functions inside ``Annotated``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Message(msgspec.Struct, frozen=True):
-    """The base of what is sent through the bus. Constructing a faulty one raises ``InvalidMessage``."""
+    """The base of all messages. The construction of a faulty message raises ``InvalidMessage``.
+
+    >>> from diptych import InvalidMessage, Message
+    >>> class Greeting(Message, frozen=True):
+    ...     name: str
+    >>> try:
+    ...     Greeting(name=5)
+    ... except InvalidMessage as error:
+    ...     print(error)
+    Greeting: name must be text
+    """
 
     def __post_init__(self) -> None:
         canonical, faults = check_fields(self)
@@ -33,29 +43,62 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Command(Message, Generic[R], frozen=True):
-    """Asks for a change. ``R`` is what ``await app.execute(command)`` returns."""
+    """The base of commands, which ask for a change. ``R`` is the type of the result of ``execute``.
+
+    >>> from diptych import Command
+    >>> class AddBook(Command[int], frozen=True):
+    ...     title: str
+    >>> AddBook(title="Emma")
+    AddBook(title='Emma')
+    """
 
 
 class Query(Message, Generic[R], frozen=True):
-    """Asks for an answer and changes nothing. ``R`` is what ``await app.ask(query)`` returns."""
+    """The base of queries, which ask for an answer and change nothing. ``R`` is the type of the result of ``ask``.
+
+    >>> from diptych import Document, Query
+    >>> class GetBook(Query[Document], frozen=True):
+    ...     title: str
+    >>> GetBook(title="Emma")
+    GetBook(title='Emma')
+    """
 
 
 class Event(Message, frozen=True):
-    """Tells of a change that has happened."""
+    """The base of events, which tell of a change in the past.
+
+    >>> from diptych import Event
+    >>> class BookAdded(Event, frozen=True):
+    ...     title: str
+    >>> BookAdded(title="Emma")
+    BookAdded(title='Emma')
+    """
 
 
 def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool = False) -> S:
-    """Makes a struct from outside data, such as decoded JSON, and reports every faulty field at once.
+    """Makes a struct from outside data, such as decoded JSON, and reports all faulty fields at once.
 
     With ``text`` the values are strings of a form or a query string and are converted to the fields' types:
     numbers are written as in JSON, truth values ``true``, ``false``, ``1`` or ``0``, and only None is null.
     Raises ``InvalidMessage`` whose faults name unknown, missing and wrong fields; a field of a nested struct is
     named by its path, ``changes.title``, an item of a list by its number, ``tags.0``. Of unknown fields, which
     the sender can make up without end, the first 20 are named and the rest counted, in a fault without a name.
+
+    >>> from diptych import Command, InvalidMessage, build
+    >>> class AddBook(Command[int], frozen=True):
+    ...     title: str
+    ...     year: int
+    >>> build(AddBook, {"title": "Emma", "year": "1815"}, text=True)
+    AddBook(title='Emma', year=1815)
+    >>> try:
+    ...     build(AddBook, {"year": "x", "pages": 9})
+    ... except InvalidMessage as error:
+    ...     print([(fault.field, fault.detail) for fault in error.faults])
+    [('pages', 'is not a known field'), ('title', 'is missing'), ('year', 'must be a whole number')]
     """
     checks_itself = getattr(message_type, "__post_init__", None) is Message.__post_init__
     if checks_itself and not text and fits(message_type, fields):
-        return message_type(**fields)  # by the same rules
+        return message_type(**fields)  # its construction checks by the same rules
     values, faults = check_mapping(message_type, fields, text=text)
     if faults:
         raise InvalidMessage(message_type.__name__, bounded(faults))

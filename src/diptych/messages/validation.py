@@ -1,7 +1,6 @@
-"""The fields of structs, checked one by one, so that every fault is found and not only the first.
+"""The check of a struct's fields, each by itself, so that all faults are found and not only the first.
 
-``messages`` is built on it: a plan says how values of a type are checked, whether they come from code, from JSON or
-from text.
+A plan says how values of a type are checked; the values may come from code, from JSON or from text.
 """
 
 from __future__ import annotations
@@ -36,11 +35,27 @@ _NAME_LENGTH = 100
 
 
 class Rule:
-    """A check that types can't express: ``Annotated[str, Rule(not_blank)]``.
+    """A check beyond the types, for ``Annotated``: ``Annotated[str, Rule(not_blank)]``.
 
-    ``check`` takes a value of the annotated type and returns it, or an equal one in its canonical form (checking
-    that form again must give the same); for a faulty value it raises ``ValueError("must …")``, which is
-    reported behind the field's name. It is not called for ``None`` and ``UNSET``.
+    ``check`` takes a value of the annotated type and returns the value, or an equal value in canonical form (a check
+    of the canonical form must return the same). For a faulty value ``check`` raises ``ValueError("must …")``, which
+    is reported behind the field's name. ``None`` and ``UNSET`` are not checked.
+
+    >>> from typing import Annotated
+    >>> from diptych import Command, InvalidMessage, Rule
+    >>> def not_blank(text: str) -> str:
+    ...     if not text.strip():
+    ...         raise ValueError("must not be blank")
+    ...     return text.strip()
+    >>> class AddBook(Command[int], frozen=True):
+    ...     title: Annotated[str, Rule(not_blank)]
+    >>> AddBook(title=" Emma ").title
+    'Emma'
+    >>> try:
+    ...     AddBook(title=" ")
+    ... except InvalidMessage as error:
+    ...     print(error)
+    AddBook: title must not be blank
     """
 
     __slots__ = ("check",)
@@ -50,16 +65,18 @@ class Rule:
 
 
 class _Plan(NamedTuple):
-    """How values of one type are checked. ``struct``: the one that objects become; ``item``: of a list or dict."""
+    """The plan for checking the values of a type."""
 
     type: Any
     rules: tuple[Rule, ...]
     struct: type[msgspec.Struct] | None
+    """The struct that an object is converted to, if there is just one in the type."""
     item: _Plan | None
+    """The plan for the items of a list, or for the values of a dict."""
     is_deep: bool
-    """Whether msgspec alone can't check it: there are rules inside, or structs that may be constructed in code."""
+    """True if msgspec alone can't check a value: there are rules inside, or structs that code may construct."""
     scalars: frozenset[type]
-    """What a value that came as text may be meant as."""
+    """The scalar types that a text can be read as."""
 
 
 class _Field(NamedTuple):
@@ -90,7 +107,7 @@ def _plan(hint: Any) -> _Plan:
     return _Plan(
         type=hint,
         rules=rules,
-        struct=structs[0] if len(structs) == 1 else None,  # of several, msgspec finds the one that is tagged
+        struct=structs[0] if len(structs) == 1 else None,  # among several, msgspec chooses by their tags
         item=item,
         is_deep=bool(rules or structs or (item is not None and item.is_deep)),
         scalars=frozenset(kind for member in _alternatives(hint) for kind in _scalars_of(member)),
@@ -98,7 +115,7 @@ def _plan(hint: Any) -> _Plan:
 
 
 def fits(struct: type[msgspec.Struct], fields: Mapping[str, Any]) -> bool:
-    """Whether none is unknown and none is missing."""
+    """Returns whether no field is unknown and no required field is missing."""
     plan = _fields_of(struct)
     found = [field.name in fields for field in plan]
     return sum(found) == len(fields) and all(
@@ -109,7 +126,7 @@ def fits(struct: type[msgspec.Struct], fields: Mapping[str, Any]) -> bool:
 def check_mapping(
     struct: type[msgspec.Struct], fields: Mapping[str, Any], *, text: bool
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """The values for a struct from outside data, and what is wrong with them."""
+    """Returns the values of outside data for a struct, and their faults."""
     plan = _fields_of(struct)
     known = {field.name for field in plan}
     faults = [Fault(_printable(name), _UNKNOWN) for name in fields if name not in known]
@@ -124,13 +141,13 @@ def check_mapping(
 
 
 def check_fields(struct: msgspec.Struct) -> tuple[dict[str, Any], list[Fault]]:
-    """The fields of a struct whose canonical value is another object, and what is wrong with any."""
+    """Returns the canonical values that are new objects, by field, and the faults of all fields."""
     canonical: dict[str, Any] = {}
     faults: list[Fault] = []
     for field in _fields_of(type(struct)):
         value = getattr(struct, field.name)
         if field.plan.type is str and type(value) is str and value.isascii():
-            continue  # as most are: there is nothing that could be wrong
+            continue  # as most values are: nothing can be wrong with it
         checked, found = _check_field(field, value, text=False)
         faults += found
         if checked is not value:
@@ -147,7 +164,7 @@ def _check_field(field: _Field, value: Any, *, text: bool) -> tuple[Any, list[Fa
 
 
 def _check(plan: _Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
-    """The value in its canonical form, and what is wrong with it; a fault of the value itself has no path."""
+    """Returns the value in its canonical form, and its faults; a fault of the value itself has no path."""
     try:
         if plan.is_deep or text:
             value, faults = _check_parts(plan, value, text=text)
@@ -218,21 +235,22 @@ _READINGS: Mapping[type, tuple[re.Pattern[str], Callable[[str], Any]]] = {
 
 
 def _read_text(plan: _Plan, text: str) -> Any:
-    """What JSON would have in place of this text of a form. (msgspec reads texts by itself, but takes "null" for
-    null, "1e2" and "5.0" for whole numbers and "nan" for a number.)
+    """Returns the value that JSON would have in place of the text of a form.
+
+    (msgspec reads texts by itself, but takes "null" for null, "1e2" and "5.0" for whole numbers, "nan" for a number.)
     """
     if str in plan.scalars:
         return text
     for kind, (pattern, read) in _READINGS.items():
         if kind in plan.scalars and pattern.fullmatch(text):
             return read(text)
-    if Decimal in plan.scalars:  # what it takes besides: "nan", "1_000", " 5"
+    if Decimal in plan.scalars:  # which takes "nan", "1_000" and " 5" besides
         raise ValueError("must be a number")
     return text
 
 
 def _check_unicode(value: Any) -> None:
-    """Raises for a lone surrogate, which would fail later, in the middle of an SQL statement."""
+    """Raises UnicodeEncodeError for a lone surrogate: an SQL statement would fail for it later."""
     if isinstance(value, str):
         if not value.isascii():
             value.encode()
@@ -245,7 +263,7 @@ def _under(name: str, faults: list[Fault]) -> list[Fault]:
 
 
 def bounded(faults: list[Fault]) -> list[Fault]:
-    """These faults, of which those of unknown fields are only counted after the first few."""
+    """Returns the faults, with unknown fields only counted after the first 20."""
     unknown = [fault for fault in faults if fault.detail == _UNKNOWN]
     more = len(unknown) - _UNKNOWN_NAMED
     if more <= 0:
@@ -256,7 +274,7 @@ def bounded(faults: list[Fault]) -> list[Fault]:
 
 
 def _printable(name: str) -> str:
-    """A name that came from outside, fit for a log or an answer, and not so long that it fills them."""
+    """Returns a name from outside, escaped and cut to 100 characters, fit for a log or an answer."""
     shown = name[: _NAME_LENGTH + 1].encode(errors="backslashreplace").decode()
     return shown if len(shown) <= _NAME_LENGTH else shown[: _NAME_LENGTH - 1] + "…"
 
@@ -272,7 +290,7 @@ def _rules_in(hint: Any) -> Iterator[Rule]:
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
-    """The types that a value may have, without what annotates them."""
+    """Yields the alternatives of a union, or the type itself, without annotations."""
     hint = _unnamed(hint)
     if get_origin(hint) is Annotated:
         yield from _alternatives(hint.__origin__)
@@ -284,14 +302,14 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 
 def _unnamed(hint: Any) -> Any:
-    """What a `NewType` or a `type` alias stands for; other types are themselves."""
+    """Returns the type behind a `NewType` or a `type` alias; any other type unchanged."""
     while (meant := getattr(hint, "__supertype__", getattr(hint, "__value__", None))) is not None:
         hint = meant
     return hint
 
 
 def _scalars_of(hint: Any) -> Iterator[type]:
-    """The types of the values that this type has, if they are scalars."""
+    """Yields the types of a type's values: of the members, for an enumeration or a literal."""
     if get_origin(hint) is Literal:
         yield from map(type, get_args(hint))
     elif isinstance(hint, type):
@@ -299,7 +317,7 @@ def _scalars_of(hint: Any) -> Iterator[type]:
 
 
 def _item_types(hint: Any) -> Iterator[Any]:
-    """What a list or a dict of this type holds; nothing for other types."""
+    """Yields the type of the items of a list or of the values of a dict; nothing for other types."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (list, Sequence) or (origin is tuple and arguments[1:] == (...,)):
         yield arguments[0]

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words that a person filling in a form understands."""
+"""Words for faulty values, for a person who fills in a form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PHRASES = (
 
 
 def worded(error: msgspec.ValidationError) -> str:
-    """Rewords a message of msgspec ("Expected `int` >= 0") as what the value must be ("must be at least 0")."""
+    """Rewords a message of msgspec as a demand: "Expected `int` >= 0" becomes "must be at least 0"."""
     text = re.sub(r" - at `[^`]*`$", "", str(error))
     if found := re.fullmatch(r"Expected `(\w+)` of length (>=|<=) (\d+)", text):
         return _length(_UNITS.get(found[1], "item"), found[2], int(found[3]))
