@@ -34,7 +34,7 @@ from diptych.errors import (
 )
 from diptych.health import Health
 from diptych.messages.message import Command, Event, Message, Query, build
-from diptych.messages.validation import Rule
+from diptych.messages.plans import Rule
 from diptych.read.answers import Document, Page, PageOf, Served
 from diptych.read.declaration import by, join
 from diptych.read.model import ReadModel

@@ -19,8 +19,9 @@ from diptych.fence.statements import followers
 from diptych.health import Health, ReadModelHealth, RedisHealth, SetAsideRow, SqlHealth
 from diptych.log.change import CommandContext
 from diptych.log.retention import Retention
-from diptych.messages.handlers import Bus, Handler, by_type
+from diptych.messages.handlers import Bus, Handler
 from diptych.messages.message import Command, Query
+from diptych.messages.services import by_type
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel

@@ -1,6 +1,6 @@
-"""Who handles what: the registry of handlers, checked once at start, and nothing between a message and its handler.
+"""The registry of handlers, checked once at start. Nothing stands between a message and its handler.
 
-A handler is a public ``async def`` method of a plain class whose one parameter is annotated with a command or a
+A handler is a public ``async def`` method of a plain class whose only parameter is annotated with a command or a
 query. The class gets its services through its constructor, by the types of the parameters.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin
 
 from diptych.errors import WiringError
+from diptych.messages.annotations import hints_of, members_of, shown
 from diptych.messages.message import Command, Message, Query
+from diptych.messages.services import construct
 
 Handler = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -28,10 +29,11 @@ class _Method(NamedTuple):
 
 
 class Bus:
-    """Built once from handler classes and the services their constructors ask for; never changes afterwards.
+    """The handlers of an application by the types of their messages, fixed at construction.
 
-    ``services`` maps types to instances; a parameter is given the instance of its very type, else the only one
-    that is an instance of it. Raises ``WiringError`` that lists every fault with its remedy.
+    ``services`` maps types to instances, for the constructors of the handler classes: a parameter is given the
+    instance of its very type, else the only service that is an instance of its type. Raises ``WiringError`` that
+    lists every fault with its remedy.
     """
 
     __slots__ = ("_handlers",)
@@ -42,7 +44,7 @@ class Bus:
         methods = [method for owner in handler_classes for method in _methods(owner, problems)]
         problems += _duplicates(methods)
         problems += _unhandled(handler_classes, methods)
-        instances = {owner: _construct(owner, services, problems) for owner in handler_classes}
+        instances = {owner: construct(owner, services, problems) for owner in handler_classes}
         if problems:
             raise WiringError(problems)
         self._handlers: dict[type, Handler] = {
@@ -50,28 +52,15 @@ class Bus:
         }
 
     def handler_of(self, message_type: type) -> Handler:
-        """The handler bound to this type at start. Raises ``WiringError`` for a type that has none."""
+        """Returns the handler of a type of messages. Raises ``WiringError`` for a type without a handler."""
         try:
             return self._handlers[message_type]
         except KeyError:
             raise WiringError([_no_handler(message_type)]) from None
 
     def queries(self) -> dict[type, Handler]:
-        """The handlers of queries alone, by the types of these."""
+        """Returns the handlers of queries alone, by the types of the queries."""
         return {kind: handler for kind, handler in self._handlers.items() if issubclass(kind, Query)}
-
-
-def by_type(services: Sequence[object]) -> dict[type, object | None]:
-    """The services by their types, as ``Bus`` takes them. Raises ``WiringError`` if two are of one type."""
-    counts = Counter(map(type, services))
-    problems = [
-        f"{count} services are of the type {kind.__name__}: keep one, or give each a class of its own"
-        for kind, count in counts.items()
-        if count > 1
-    ]
-    if problems:
-        raise WiringError(problems)
-    return {type(service): service for service in services}
 
 
 def _methods(owner: type, problems: list[str]) -> Iterator[_Method]:
@@ -79,7 +68,7 @@ def _methods(owner: type, problems: list[str]) -> Iterator[_Method]:
         if name.startswith("_"):
             continue
         where = f"{owner.__name__}.{name}"
-        hints = _hints(function, where, problems)
+        hints = hints_of(function, where, problems)
         hints = {p: hint for p, hint in hints.items() if p == "return" or _messages_in(hint)}
         messages = [message for p, hint in hints.items() if p != "return" for message in _messages_in(hint)]
         if not messages:
@@ -93,7 +82,7 @@ def _methods(owner: type, problems: list[str]) -> Iterator[_Method]:
 
 
 def _is_function(member: object) -> bool:
-    return inspect.isfunction(member) or inspect.ismethod(member)  # the latter is what a class method is
+    return inspect.isfunction(member) or inspect.ismethod(member)  # a class method is the latter
 
 
 def _not_a_method(method: _Method) -> str | None:
@@ -117,7 +106,7 @@ def _fault_of(method: _Method, function: Callable[..., Any], hints: dict[str, An
         return f"{method} can't be given its message by position: write {_right(method)}"
     if not _is_message(hints[parameter.name]):
         return (
-            f"{method} takes {_shown(hints[parameter.name])}: a handler takes one kind of message, so write a "
+            f"{method} takes {shown(hints[parameter.name])}: a handler takes one kind of message, so write a "
             "method for each"
         )
     if not inspect.iscoroutinefunction(function):
@@ -125,8 +114,8 @@ def _fault_of(method: _Method, function: Callable[..., Any], hints: dict[str, An
     promised, returned = _result_of(method.message), hints.get("return", Any)
     if Any not in (promised, returned) and promised != returned:
         return (
-            f"{method} returns {_shown(returned)}, but {method.message.__name__} promises "
-            f"{_shown(promised)}: make them the same"
+            f"{method} returns {shown(returned)}, but {method.message.__name__} promises "
+            f"{shown(promised)}: make them the same"
         )
     return None
 
@@ -142,83 +131,14 @@ def _duplicates(methods: Iterable[_Method]) -> Iterator[str]:
 
 
 def _unhandled(handler_classes: Sequence[type], methods: Sequence[_Method]) -> Iterator[str]:
-    """Messages defined beside the handlers, or beside messages that are handled, with no handler of their own."""
+    """Yields the problem of each message without a handler that is defined beside handlers or handled messages."""
     scopes = {_scope(cls) for cls in (*handler_classes, *(method.message for method in methods))}
-    # By name: where a function defines messages (a factory of applications), those of its earlier calls live on.
+    # By name: where a function defines messages (a factory of applications), the classes of earlier calls live on.
     handled = {(method.message.__module__, method.message.__qualname__) for method in methods}
     concrete = {(cls.__module__, cls.__qualname__): cls for cls in (*_concrete(Command), *_concrete(Query))}
     for name, message in sorted(concrete.items()):
         if name not in handled and _scope(message) in scopes:
             yield _no_handler(message)
-
-
-def _construct(owner: type, services: Mapping[type, object | None], problems: list[str]) -> object | None:
-    arguments: dict[str, object] = {}
-    faults: list[str] = []
-    constructor = getattr(owner, "__init__")  # noqa: B009 - mypy finds the plain access unsound
-    hints = _hints(constructor, owner.__name__, faults) if constructor is not object.__init__ else {}
-    parameters = {} if faults else inspect.signature(owner).parameters
-    for name, parameter in parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        wanted = hints.get(name)
-        found = _provided(wanted, services)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            faults.append(f"{owner.__name__}.__init__ takes {name} by position alone: leave out the `/`")
-        elif len(found) == 1:
-            arguments[name] = found[0]
-        elif found or (parameter.default is parameter.empty and type(None) not in get_args(wanted)):
-            faults.append(_cannot_provide(owner, name, wanted, len(found), services))
-        elif parameter.default is parameter.empty:
-            arguments[name] = None
-    problems += faults
-    return None if faults else owner(**arguments)
-
-
-def _provided(wanted: Any, services: Mapping[type, object | None]) -> list[object]:
-    for kind in _members(wanted):
-        if services.get(kind) is not None:
-            return [services[kind]]
-        found = [s for s in services.values() if isinstance(kind, type) and _is_instance(s, kind)]
-        if found:
-            return found
-    return []
-
-
-def _cannot_provide(
-    owner: type, name: str, wanted: Any, count: int, services: Mapping[type, object | None]
-) -> str:
-    if wanted is None:
-        return (
-            f"{owner.__name__}.__init__ does not say the type of its parameter {name!r}: annotate "
-            "it with the service it needs"
-        )
-    if count > 1:
-        return (
-            f"{owner.__name__} asks for {name}: {_shown(wanted)}, and {count} services fit: "
-            "annotate it with the class of the one it needs"
-        )
-    if wanted in services:
-        return (
-            f"{owner.__name__} asks for {name}: {_shown(wanted)}, which is not set up here: "
-            f"set REDIS_URL, or annotate it `{_shown(wanted)} | None`"
-        )
-    known = ", ".join(sorted(kind.__name__ for kind in services))
-    return (
-        f"{owner.__name__} asks for {name}: {_shown(wanted)}, which nothing provides: "
-        "pass an instance in Diptych(services=[…]), or list the read model in read_models "
-        f"(there are: {known})"
-    )
-
-
-def _hints(function: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    try:
-        return get_type_hints(function)
-    except NameError as error:
-        problems.append(
-            f"{where} has an annotation that can't be resolved ({error}): import the name at run time"
-        )
-        return {}
 
 
 def _concrete(base: type[Message]) -> Iterator[type[Message]]:
@@ -229,7 +149,7 @@ def _concrete(base: type[Message]) -> Iterator[type[Message]]:
 
 
 def _is_base(message: type[Message]) -> bool:
-    """Whether it is there for its subclasses alone, and none of it will be sent."""
+    """Returns whether a message is there for its subclasses alone, and will never be sent itself."""
     if not message.__subclasses__():
         return False
     bases = [base for base in message.__mro__[1:] if issubclass(base, Message)]
@@ -249,25 +169,12 @@ def _scope(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__.rpartition(".")[0]
 
 
-def _members(wanted: Any) -> tuple[Any, ...]:
-    if get_origin(wanted) in (Union, types.UnionType):
-        return tuple(member for member in get_args(wanted) if member is not type(None))
-    return (wanted,)
-
-
 def _messages_in(hint: Any) -> list[type[Message]]:
-    return [member for member in _members(hint) if _is_message(member)]
+    return [member for member in members_of(hint) if _is_message(member)]
 
 
 def _is_message(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Command | Query)
-
-
-def _is_instance(service: object | None, kind: type) -> bool:
-    try:
-        return kind is not object and isinstance(service, kind)
-    except TypeError:  # a Protocol that can't be checked at run time
-        return False
 
 
 def _no_class(handler: object) -> str:
@@ -289,7 +196,3 @@ def _no_handler(message: type) -> str:
 def _right(method: _Method) -> str:
     kind = "query" if issubclass(method.message, Query) else "command"
     return f"`async def {method.name}(self, {kind}: {method.message.__name__})`"
-
-
-def _shown(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar, dataclass_transform
 import msgspec
 
 from diptych.errors import InvalidMessage
-from diptych.messages.validation import Rule, bounded, check_fields, check_mapping, fits
+from diptych.messages.plans import Rule
+from diptych.messages.validation import bounded, check_fields, check_mapping, fits
 
 __all__ = ["Command", "Event", "Message", "Query", "Rule", "build"]
 

@@ -1,32 +1,21 @@
 """The check of a struct's fields, each by itself, so that all faults are found and not only the first.
 
-A plan says how values of a type are checked; the values may come from code, from JSON or from text.
+The values may come from code, from JSON or from text.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 import re
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import cache
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from diptych.errors import Fault
+from diptych.messages.plans import Field, Plan, fields_of
 from diptych.messages.wording import worded
 
 _UNKNOWN = "is not a known field"
@@ -34,89 +23,9 @@ _UNKNOWN_NAMED = 20
 _NAME_LENGTH = 100
 
 
-class Rule:
-    """A check beyond the types, for ``Annotated``: ``Annotated[str, Rule(not_blank)]``.
-
-    ``check`` takes a value of the annotated type and returns the value, or an equal value in canonical form (a check
-    of the canonical form must return the same). For a faulty value ``check`` raises ``ValueError("must …")``, which
-    is reported behind the field's name. ``None`` and ``UNSET`` are not checked.
-
-    >>> from typing import Annotated
-    >>> from diptych import Command, InvalidMessage, Rule
-    >>> def not_blank(text: str) -> str:
-    ...     if not text.strip():
-    ...         raise ValueError("must not be blank")
-    ...     return text.strip()
-    >>> class AddBook(Command[int], frozen=True):
-    ...     title: Annotated[str, Rule(not_blank)]
-    >>> AddBook(title=" Emma ").title
-    'Emma'
-    >>> try:
-    ...     AddBook(title=" ")
-    ... except InvalidMessage as error:
-    ...     print(error)
-    AddBook: title must not be blank
-    """
-
-    __slots__ = ("check",)
-
-    def __init__(self, check: Callable[[Any], Any]) -> None:
-        self.check = check
-
-
-class _Plan(NamedTuple):
-    """The plan for checking the values of a type."""
-
-    type: Any
-    rules: tuple[Rule, ...]
-    struct: type[msgspec.Struct] | None
-    """The struct that an object is converted to, if there is just one in the type."""
-    item: _Plan | None
-    """The plan for the items of a list, or for the values of a dict."""
-    is_deep: bool
-    """True if msgspec alone can't check a value: there are rules inside, or structs that code may construct."""
-    scalars: frozenset[type]
-    """The scalar types that a text can be read as."""
-
-
-class _Field(NamedTuple):
-    name: str
-    plan: _Plan
-    required: bool
-    allows_unset: bool
-
-
-@cache
-def _fields_of(struct: type[msgspec.Struct]) -> tuple[_Field, ...]:
-    hints = get_type_hints(struct, include_extras=True)
-    return tuple(
-        _Field(
-            name=field.name,
-            plan=_plan(hints[field.name]),
-            required=field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT,
-            allows_unset=_allows_unset(hints[field.name]),
-        )
-        for field in msgspec.structs.fields(struct)
-    )
-
-
-def _plan(hint: Any) -> _Plan:
-    rules = tuple(_rules_in(hint))
-    structs = [member for member in _alternatives(hint) if _is_struct(member)]
-    item = next((_plan(kind) for member in _alternatives(hint) for kind in _item_types(member)), None)
-    return _Plan(
-        type=hint,
-        rules=rules,
-        struct=structs[0] if len(structs) == 1 else None,  # among several, msgspec chooses by their tags
-        item=item,
-        is_deep=bool(rules or structs or (item is not None and item.is_deep)),
-        scalars=frozenset(kind for member in _alternatives(hint) for kind in _scalars_of(member)),
-    )
-
-
 def fits(struct: type[msgspec.Struct], fields: Mapping[str, Any]) -> bool:
     """Returns whether no field is unknown and no required field is missing."""
-    plan = _fields_of(struct)
+    plan = fields_of(struct)
     found = [field.name in fields for field in plan]
     return sum(found) == len(fields) and all(
         is_there or not field.required for is_there, field in zip(found, plan, strict=True)
@@ -127,7 +36,7 @@ def check_mapping(
     struct: type[msgspec.Struct], fields: Mapping[str, Any], *, text: bool
 ) -> tuple[dict[str, Any], list[Fault]]:
     """Returns the values of outside data for a struct, and their faults."""
-    plan = _fields_of(struct)
+    plan = fields_of(struct)
     known = {field.name for field in plan}
     faults = [Fault(_printable(name), _UNKNOWN) for name in fields if name not in known]
     values: dict[str, Any] = {}
@@ -144,7 +53,7 @@ def check_fields(struct: msgspec.Struct) -> tuple[dict[str, Any], list[Fault]]:
     """Returns the canonical values that are new objects, by field, and the faults of all fields."""
     canonical: dict[str, Any] = {}
     faults: list[Fault] = []
-    for field in _fields_of(type(struct)):
+    for field in fields_of(type(struct)):
         value = getattr(struct, field.name)
         if field.plan.type is str and type(value) is str and value.isascii():
             continue  # as most values are: nothing can be wrong with it
@@ -155,7 +64,7 @@ def check_fields(struct: msgspec.Struct) -> tuple[dict[str, Any], list[Fault]]:
     return canonical, faults
 
 
-def _check_field(field: _Field, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
+def _check_field(field: Field, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
     if value is UNSET:
         # Only a field that allows UNSET can hold it; outside data can't express it.
         return value, [] if field.allows_unset else [Fault(field.name, "is missing")]
@@ -163,7 +72,7 @@ def _check_field(field: _Field, value: Any, *, text: bool) -> tuple[Any, list[Fa
     return checked, _under(field.name, faults)
 
 
-def _check(plan: _Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
+def _check(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
     """Returns the value in its canonical form, and its faults; a fault of the value itself has no path."""
     try:
         if plan.is_deep or text:
@@ -188,7 +97,7 @@ def _check(plan: _Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
     return checked, []
 
 
-def _check_parts(plan: _Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
+def _check_parts(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
     if text and isinstance(value, str):
         return _read_text(plan, value), []
     if plan.struct is not None and isinstance(value, Mapping):
@@ -200,7 +109,7 @@ def _check_parts(plan: _Plan, value: Any, *, text: bool) -> tuple[Any, list[Faul
     return _check_items(plan, value, text=text)
 
 
-def _check_items(plan: _Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
+def _check_items(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
     if plan.item is None or not isinstance(value, list | tuple | Mapping):
         return value, []
     checked: dict[Any, Any] = {}
@@ -234,7 +143,7 @@ _READINGS: Mapping[type, tuple[re.Pattern[str], Callable[[str], Any]]] = {
 }
 
 
-def _read_text(plan: _Plan, text: str) -> Any:
+def _read_text(plan: Plan, text: str) -> Any:
     """Returns the value that JSON would have in place of the text of a form.
 
     (msgspec reads texts by itself, but takes "null" for null, "1e2" and "5.0" for whole numbers, "nan" for a number.)
@@ -277,57 +186,3 @@ def _printable(name: str) -> str:
     """Returns a name from outside, escaped and cut to 100 characters, fit for a log or an answer."""
     shown = name[: _NAME_LENGTH + 1].encode(errors="backslashreplace").decode()
     return shown if len(shown) <= _NAME_LENGTH else shown[: _NAME_LENGTH - 1] + "…"
-
-
-def _rules_in(hint: Any) -> Iterator[Rule]:
-    hint = _unnamed(hint)
-    if get_origin(hint) is Annotated:
-        yield from (extra for extra in hint.__metadata__ if isinstance(extra, Rule))
-        yield from _rules_in(hint.__origin__)
-    elif get_origin(hint) in (Union, types.UnionType):
-        for member in get_args(hint):
-            yield from _rules_in(member)
-
-
-def _alternatives(hint: Any) -> Iterator[Any]:
-    """Yields the alternatives of a union, or the type itself, without annotations."""
-    hint = _unnamed(hint)
-    if get_origin(hint) is Annotated:
-        yield from _alternatives(hint.__origin__)
-    elif get_origin(hint) in (Union, types.UnionType):
-        for member in get_args(hint):
-            yield from _alternatives(member)
-    else:
-        yield hint
-
-
-def _unnamed(hint: Any) -> Any:
-    """Returns the type behind a `NewType` or a `type` alias; any other type unchanged."""
-    while (meant := getattr(hint, "__supertype__", getattr(hint, "__value__", None))) is not None:
-        hint = meant
-    return hint
-
-
-def _scalars_of(hint: Any) -> Iterator[type]:
-    """Yields the types of a type's values: of the members, for an enumeration or a literal."""
-    if get_origin(hint) is Literal:
-        yield from map(type, get_args(hint))
-    elif isinstance(hint, type):
-        yield from (type(member.value) for member in hint) if issubclass(hint, enum.Enum) else (hint,)
-
-
-def _item_types(hint: Any) -> Iterator[Any]:
-    """Yields the type of the items of a list or of the values of a dict; nothing for other types."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (list, Sequence) or (origin is tuple and arguments[1:] == (...,)):
-        yield arguments[0]
-    elif origin in (dict, Mapping):
-        yield arguments[1]
-
-
-def _is_struct(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
-
-
-def _allows_unset(hint: Any) -> bool:
-    return any(member is msgspec.UnsetType for member in _alternatives(hint))

@@ -1,0 +1,151 @@
+"""Plans for checking the fields of structs, made from their annotations.
+
+A plan says how the values of a type are checked; ``Rule`` is a check beyond the types.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+
+class Rule:
+    """A check beyond the types, for ``Annotated``: ``Annotated[str, Rule(not_blank)]``.
+
+    ``check`` takes a value of the annotated type and returns the value, or an equal value in canonical form (a check
+    of the canonical form must return the same). For a faulty value ``check`` raises ``ValueError("must …")``, which
+    is reported behind the field's name. ``None`` and ``UNSET`` are not checked.
+
+    >>> from typing import Annotated
+    >>> from diptych import Command, InvalidMessage, Rule
+    >>> def not_blank(text: str) -> str:
+    ...     if not text.strip():
+    ...         raise ValueError("must not be blank")
+    ...     return text.strip()
+    >>> class AddBook(Command[int], frozen=True):
+    ...     title: Annotated[str, Rule(not_blank)]
+    >>> AddBook(title=" Emma ").title
+    'Emma'
+    >>> try:
+    ...     AddBook(title=" ")
+    ... except InvalidMessage as error:
+    ...     print(error)
+    AddBook: title must not be blank
+    """
+
+    __slots__ = ("check",)
+
+    def __init__(self, check: Callable[[Any], Any]) -> None:
+        self.check = check
+
+
+class Plan(NamedTuple):
+    """The plan for checking the values of a type."""
+
+    type: Any
+    rules: tuple[Rule, ...]
+    struct: type[msgspec.Struct] | None
+    """The struct that an object is converted to, if there is just one in the type."""
+    item: Plan | None
+    """The plan for the items of a list, or for the values of a dict."""
+    is_deep: bool
+    """True if msgspec alone can't check a value: there are rules inside, or structs that code may construct."""
+    scalars: frozenset[type]
+    """The scalar types that a text can be read as."""
+
+
+class Field(NamedTuple):
+    """A field of a struct, and the plan for its values."""
+
+    name: str
+    plan: Plan
+    required: bool
+    allows_unset: bool
+
+
+@cache
+def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
+    """Returns the fields of a struct, in their order."""
+    hints = get_type_hints(struct, include_extras=True)
+    return tuple(
+        Field(
+            name=field.name,
+            plan=_plan(hints[field.name]),
+            required=field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT,
+            allows_unset=_allows_unset(hints[field.name]),
+        )
+        for field in msgspec.structs.fields(struct)
+    )
+
+
+def _plan(hint: Any) -> Plan:
+    rules = tuple(_rules_in(hint))
+    structs = [member for member in _alternatives(hint) if _is_struct(member)]
+    item = next((_plan(kind) for member in _alternatives(hint) for kind in _item_types(member)), None)
+    return Plan(
+        type=hint,
+        rules=rules,
+        struct=structs[0] if len(structs) == 1 else None,  # among several, msgspec chooses by their tags
+        item=item,
+        is_deep=bool(rules or structs or (item is not None and item.is_deep)),
+        scalars=frozenset(kind for member in _alternatives(hint) for kind in _scalars_of(member)),
+    )
+
+
+def _rules_in(hint: Any) -> Iterator[Rule]:
+    hint = _unnamed(hint)
+    if get_origin(hint) is Annotated:
+        yield from (extra for extra in hint.__metadata__ if isinstance(extra, Rule))
+        yield from _rules_in(hint.__origin__)
+    elif get_origin(hint) in (Union, types.UnionType):
+        for member in get_args(hint):
+            yield from _rules_in(member)
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """Yields the alternatives of a union, or the type itself, without annotations."""
+    hint = _unnamed(hint)
+    if get_origin(hint) is Annotated:
+        yield from _alternatives(hint.__origin__)
+    elif get_origin(hint) in (Union, types.UnionType):
+        for member in get_args(hint):
+            yield from _alternatives(member)
+    else:
+        yield hint
+
+
+def _unnamed(hint: Any) -> Any:
+    """Returns the type behind a `NewType` or a `type` alias; any other type unchanged."""
+    while (meant := getattr(hint, "__supertype__", getattr(hint, "__value__", None))) is not None:
+        hint = meant
+    return hint
+
+
+def _scalars_of(hint: Any) -> Iterator[type]:
+    """Yields the types of a type's values: of the members, for an enumeration or a literal."""
+    if get_origin(hint) is Literal:
+        yield from map(type, get_args(hint))
+    elif isinstance(hint, type):
+        yield from (type(member.value) for member in hint) if issubclass(hint, enum.Enum) else (hint,)
+
+
+def _item_types(hint: Any) -> Iterator[Any]:
+    """Yields the type of the items of a list or of the values of a dict; nothing for other types."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (list, Sequence) or (origin is tuple and arguments[1:] == (...,)):
+        yield arguments[0]
+    elif origin in (dict, Mapping):
+        yield arguments[1]
+
+
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def _allows_unset(hint: Any) -> bool:
+    return any(member is msgspec.UnsetType for member in _alternatives(hint))
