@@ -1,6 +1,6 @@
-"""Runs a Valkey until its own standard input ends, which is when the process that started it has gone.
+"""A guard process that runs a Valkey until standard input ends: until the process at the pipe's other end has gone.
 
-Run as a program of its own, by its path and with nothing but the standard library. The end of a pipe comes
+The guard is run as a program, by its path and with nothing but the standard library. The end of a pipe comes
 however the other process ends, SIGKILL included, and on every Unix; a handler in that process would not.
 """
 
@@ -18,7 +18,7 @@ _STOP_TIMEOUT_S = 5
 
 
 def _die_with_guard() -> None:
-    # Should this guard itself be killed, nobody would be left to stop the Valkey. Linux can do it.
+    # If the guard itself is killed, no process is left to stop the Valkey. Linux can do it.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""The address to listen at: found free before anything is started, and awaited afterwards."""
+"""The address to listen at: tried before anything is started, and awaited afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diptych.errors import DiptychError
 
 
 class CannotServeError(DiptychError):
-    """Serving cannot begin, or ended by itself; ``exit_code`` is what the process ends with."""
+    """Serving cannot begin, or ended by itself; ``exit_code`` is for the process."""
 
     def __init__(self, problem: str, exit_code: int = 1) -> None:
         super().__init__(problem)
@@ -19,9 +19,9 @@ class CannotServeError(DiptychError):
 
 
 def free_address(host: str, port: int) -> tuple[str, int]:
-    """Returns the address to listen at, with a number for port 0; CannotServeError if it is not free.
+    """Returns the address to listen at, with a free port for port 0. Raises CannotServeError if the port is taken.
 
-    The server lets its workers share a port, and would share it with another server as well.
+    The server lets its workers share a port, and would share the port with another server as well.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -46,7 +46,7 @@ def _worded(error: OSError, host: str, port: int) -> str:
 
 
 def url_of(host: str, port: int) -> str:
-    """Returns the URL at which this machine reaches a server that listens there."""
+    """Returns the URL at which this machine reaches a server of this address."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (only named here)
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 

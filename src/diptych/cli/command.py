@@ -1,4 +1,4 @@
-"""The command ``diptych``, to which each file of this room adds one command."""
+"""The command ``diptych`` and its commands."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ _MOST_PIECES = 127  # what every release takes; older ones count them in seven b
 
 
 def valkey_environment() -> dict[str, str]:
-    """The environment for a Valkey of the wheel: this process's, with more room in the C library's allocator.
+    """Returns the environment for a Valkey of the wheel: this process's, with more room in the C library's allocator.
 
-    Valkey as it is usually built allocates by jemalloc, the wheel's by the C library. That keeps at hand a few freed
-    pieces of a size (seven in most releases), and looks for more among all that are free: with a million documents, a
-    page of fifty took Valkey half as long again as with a thousand. How many it keeps is left alone if it is set
-    already; where the C library is another one, nobody reads it.
+    Valkey is usually built with jemalloc; the wheel's allocates by the C library. The C library keeps a few freed
+    pieces of each size at hand (seven in most releases), and searches all free pieces for more: with a million
+    documents, a page of fifty took Valkey half as long again as with a thousand. A number of pieces that is set
+    already is left alone; C libraries other than glibc ignore the variable.
     """
     tunables = os.environ.get(_TUNABLES, "")
     if _PIECES_OF_A_SIZE not in tunables:
@@ -53,15 +53,15 @@ class EmbeddedValkeyError(DiptychError):
 
 
 def embedded_available() -> bool:
-    """Whether the server of ``diptych[embedded]`` is installed."""
+    """Returns whether the server of ``diptych[embedded]`` is installed."""
     return _find_binary() is not None
 
 
 class EmbeddedValkey:
-    """A Valkey that keeps nothing on disk, as a context manager; ``url`` is where it listens.
+    """A Valkey without anything on disk, as a context manager; ``url`` is its address.
 
-    It listens at a socket in a directory that only this user can enter, and at no port, so that it needs no
-    password. It ends with the block, and also when this process is killed.
+    The Valkey listens at a socket in a directory that only this user can enter, and at no port, so that no password
+    is needed. It ends with the block, and also when this process is killed.
     """
 
     def __init__(self) -> None:

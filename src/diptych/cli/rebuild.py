@@ -1,4 +1,4 @@
-"""``diptych rebuild``: has a read model built anew from SQL while an application serves it."""
+"""The command ``diptych rebuild``: builds a read model anew from SQL while an application serves."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from diptych.read.model import ReadModel
 
 _LINE_S = 2.0
+"""Time between two lines about the progress, in seconds."""
 
 Tell = Callable[["Progress"], None]
 
@@ -53,7 +54,7 @@ def rebuild(read_model: str, app: str, factory: bool) -> None:
     Ends with 0 when it is done, 1 if it cannot be done (Redis or SQL is away, Redis has not the memory, another
     rebuild was faster), and 2 if what was asked for is wrong (no such read model, no REDIS_URL).
     """
-    # What the stores log is said again by the error that ends this, and better. An application's own logging stays.
+    # The error that ends this command says better what the stores log. An application's own logging stays.
     logging.getLogger("diptych").addHandler(logging.NullHandler())
     try:
         add_current_directory()
@@ -104,7 +105,7 @@ async def _rebuild(diptych: Diptych, model: type[ReadModel[Any]], tell: Tell) ->
 
 
 class _StoppedError(Exception):
-    """The user, or the system, has had enough of it."""
+    """A rebuild ended by a signal of the user or of the system."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -113,7 +114,7 @@ class _StoppedError(Exception):
 
 @contextlib.contextmanager
 def _shown(name: str) -> Iterator[Tell]:
-    """What is to be told of the progress: a bar on a terminal, else a line now and then."""
+    """Yields the function for showing the progress: by a bar on a terminal, else by a line now and then."""
     console = Console()
     if not console.is_terminal:
         yield _Lines(name)
@@ -134,7 +135,7 @@ def _shown(name: str) -> Iterator[Tell]:
 
 
 class _Lines:
-    """A line at the beginning, and one every two seconds."""
+    """Progress in lines: a line at the beginning, and a line every two seconds."""
 
     def __init__(self, name: str) -> None:
         self._name = name

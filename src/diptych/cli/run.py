@@ -1,4 +1,4 @@
-"""``diptych run``: serves an application."""
+"""The command ``diptych run``: serves an application."""
 
 from __future__ import annotations
 

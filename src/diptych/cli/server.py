@@ -1,4 +1,4 @@
-"""Serving an application: the parent's part, from checking what was asked for to the clean stop."""
+"""Serving an application: the parent's part, from the check of the request to the clean stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Serving(NamedTuple):
-    """What is being served: the target, its URL, the workers, and Redis as asked for (passwords masked)."""
+    """Facts about a server: its target and URL, the number of workers, and the Redis asked for (passwords masked)."""
 
     target: str
     url: str
@@ -35,7 +35,7 @@ class Serving(NamedTuple):
 
 
 def print_serving(serving: Serving) -> None:
-    """Says on standard output what is served, where, and how to stop it."""
+    """Prints the target and its URL, and how to stop the server."""
     details = [f"{serving.workers} worker{'s' if serving.workers > 1 else ''}"]
     if serving.redis is not None:
         details.append({"embedded": "embedded Valkey", "none": "no Redis"}.get(serving.redis, serving.redis))
@@ -56,14 +56,14 @@ def serve(
 ) -> None:
     """Serves the ASGI application ``target`` ("module:attribute") until SIGINT or SIGTERM, then returns.
 
-    ``redis`` is "embedded" (a Valkey of our own), "none", a URL, or None: what the settings say. The workers
-    find it as DIPTYCH_REDIS_URL, and their number as DIPTYCH_WORKERS; without ``workers`` the settings say it.
-    ``port`` 0 takes any free one. ``prepare`` is called once what was asked for is found right and the port
-    free, ``announce`` in a thread when the first worker is ready. Call this from the main thread, and from
+    ``redis`` is "embedded" (a Valkey of our own), "none", a URL, or None, for the setting REDIS_URL. The workers
+    find the Redis as DIPTYCH_REDIS_URL, and their number as DIPTYCH_WORKERS; ``workers`` None takes the setting
+    WORKERS. ``port`` 0 takes any free port. ``prepare`` is called when target and settings are checked and the port
+    is free, ``announce`` in a thread when the first worker is ready. Call ``serve`` from the main thread, and from
     below ``if __name__ == "__main__"``, because a spawned worker imports the main module again.
 
-    If it cannot serve it says why on standard error and raises SystemExit: with 2 if what was asked for is
-    wrong (target, setting), with 1 for all else (the port is in use, the application fails to start).
+    If the application cannot be served, the reason goes to standard error, and SystemExit is raised: with 2 for a
+    wrong target or setting, with 1 for all else (the port is in use, the application fails to start).
     """
     try:
         with _stopping_on_signals():
@@ -88,7 +88,7 @@ def _exit_code(error: DiptychError) -> int:
 
 
 class _Run:
-    """One run of the server: it ends when it is told to, or when the first worker reports a failure."""
+    """A run of the server, until a signal stops the run or the first worker reports a failure."""
 
     def __init__(self, serving: Serving, announce: Callable[[Serving], None]) -> None:
         self._serving = serving
@@ -107,7 +107,7 @@ class _Run:
                 self._failure = self._failure or CannotServeError(
                     f"the workers of {self._serving.target} kept ending by themselves: see above"
                 )
-            except RuntimeError as error:  # another program was faster: its first line says so
+            except RuntimeError as error:  # another program took the port: the first line says so
                 problem = str(error).partition("\n")[0]
                 raise CannotServeError(f"cannot listen at {self._serving.url}: {problem}") from error
         if self._failure is not None:
@@ -129,7 +129,7 @@ class _Run:
 
 
 def _stop(server: AbstractServer[Any]) -> None:
-    """Has the server stop its workers in good order; kills those that have not ended in time."""
+    """Makes the server stop its workers in good order; kills the workers still there after the time-out."""
 
     def kill() -> None:
         for worker in list(server.wrks):
@@ -184,7 +184,7 @@ _LOGGING: dict[str, Any] = {
 
 @contextmanager
 def _redis(choice: str | None) -> Iterator[dict[str, str]]:
-    """Yields the variables that tell the workers of the Redis that was chosen."""
+    """Yields the environment variables for the workers about the chosen Redis."""
     if choice is None:
         yield {}
     elif choice == "embedded":
@@ -198,7 +198,7 @@ def _redis(choice: str | None) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _workers(number: int | None) -> Iterator[int]:
-    """Yields how many there are to be, having told them. The settings are read with the Redis that was chosen."""
+    """Yields the number of workers, with the environment telling them. The settings include the chosen Redis."""
     number = number or ConfigService().settings.workers
     with _environment({"DIPTYCH_WORKERS": str(number)}):
         yield number
@@ -227,7 +227,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[None]:
-    """Until the server handles them, SIGINT and SIGTERM unwind the stack, so that nothing stays behind."""
+    """Makes SIGINT and SIGTERM unwind the stack until the server handles them, so that nothing stays behind."""
 
     def stop(*_: object) -> NoReturn:
         raise SystemExit(0)
@@ -242,10 +242,10 @@ def _stopping_on_signals() -> Iterator[None]:
 
 @contextmanager
 def _waiting_for_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """One thread waits for SIGINT and SIGTERM and calls ``stop``; they are blocked everywhere else.
+    """Starts a thread that waits for SIGINT and SIGTERM and calls ``stop``; blocks both signals everywhere else.
 
-    So a worker is born with them blocked. With the server's handlers it would, until it has its own, swallow
-    a SIGTERM, and the server would wait for it.
+    So a worker is born with both blocked. With the server's handlers, a worker without handlers of its own yet would
+    swallow a SIGTERM, and the server would wait for that worker.
     """
     signals = {signal.SIGINT, signal.SIGTERM}
     ended = False

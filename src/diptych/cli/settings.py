@@ -1,4 +1,4 @@
-"""``diptych settings``: shows every setting, its value and where that comes from."""
+"""The command ``diptych settings``: shows every setting, its value and the layer of the value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The target of a command, ``module:attribute``: checked without importing it, and loaded."""
+"""The target of a command, ``module:attribute``: its check, without an import, and its loading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TargetError(DiptychError):
-    """What was asked for by its name is not there, or is something else."""
+    """A named module, attribute or read model is not there, or is of the wrong kind."""
 
 
 def add_current_directory() -> None:
@@ -43,13 +43,13 @@ def check_target(target: str) -> None:
         try:
             path = list(spec.submodule_search_locations or ())
         except KeyError:
-            return  # a package without __init__.py, inside another: only importing it tells more
+            return  # a package without __init__.py, inside a package: only its import tells more
 
 
 def load_target(target: str, factory: bool) -> Any:
-    """Imports and returns the application; with ``factory`` it is what the attribute returns.
+    """Imports and returns the application: the attribute, or the result of the attribute with ``factory``.
 
-    Raises TargetError if there is no such attribute or it is no application, and whatever the import raises.
+    Raises TargetError if there is no such attribute or no application in it, and any error of the import.
     """
     found = _imported(target)
     if factory:
@@ -62,10 +62,10 @@ def load_target(target: str, factory: bool) -> Any:
 
 
 def load_diptych(target: str, factory: bool) -> Diptych:
-    """Imports and returns the ``Diptych``: the attribute, what it returns, or that of an application of ``asgi_app``.
+    """Imports and returns the ``Diptych``: the attribute, its result, or the Diptych of an ``asgi_app`` application.
 
     With ``factory`` the attribute is called; a function without parameters is called anyway. Raises TargetError if
-    there is no such attribute or no Diptych in it, and whatever the import raises.
+    there is no such attribute or no Diptych in it, and any error of the import.
     """
     from diptych.app import Diptych
 
@@ -112,7 +112,7 @@ def _not_found(name: str, parent: str) -> str:
 def _called(found: Any, target: str) -> Any:
     try:
         inspect.signature(found).bind()
-    except TypeError:  # it is nothing to call, or needs arguments
+    except TypeError:  # the value is no function, or one that needs arguments
         raise TargetError(
             f'"{target}" cannot be called: leave --factory out if it is the application'
         ) from None

@@ -1,4 +1,4 @@
-"""What runs in a worker: it loads the application, and tells the parent how its start went."""
+"""The worker's part of serving: loading the application, and reporting its start to the parent."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 STOP_TIMEOUT_S = 20
+"""Time for a worker to stop in good order, in seconds."""
 _UNDER_WAY = 10_000  # objects: some hundred requests
 _LONGEST_TEXT = 3500  # bytes; below 4096 a pipe never mixes what several workers write
 
 
 def start_worker(target: str, factory: bool, pipe: Connection) -> Watched:
-    """Prepares this worker process and returns its application; ends the process if that cannot be loaded."""
+    """Prepares this worker process and returns its application; ends the process if the loading fails."""
     reports = Reports(pipe)
     serving = threading.Event()
     if _is_process():
@@ -44,19 +45,19 @@ def start_worker(target: str, factory: bool, pipe: Connection) -> Watched:
 
 
 class Reports:
-    """The worker's end of the pipe to the parent, which heeds the first report of all its workers."""
+    """The worker's end of the pipe to the parent. The parent heeds the first report of all workers only."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
     def started(self) -> None:
-        """Says that the application is ready."""
+        """Reports the application as ready."""
         self._send(0, "")
 
     def failed(self, error: BaseException, message: str = "") -> NoReturn:
-        """Says why this worker cannot start, and ends it; the code is 2 if what was asked for is wrong."""
+        """Reports why this worker cannot start, and ends the process: with 2 for a wrong target or setting, or 1."""
         code = 2 if isinstance(error, ConfigurationError | TargetError) else 1
-        # The parent stops a run that never started. Ending before it does would only be taken for a crash.
+        # The parent stops a run that never started. A worker that ended before would be taken for a crash.
         if _is_process():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._send(code, explain(error, message))
@@ -68,7 +69,7 @@ class Reports:
 
 
 class Watched:
-    """An ASGI application whose start is reported, by ``serving`` too; all else goes straight to ``app``."""
+    """An ASGI application whose start is reported, by ``serving`` too; requests go straight to ``app``."""
 
     def __init__(self, app: Any, reports: Reports, serving: threading.Event) -> None:
         self._app = app
@@ -117,12 +118,12 @@ class Watched:
 
 
 def _spare_the_collector() -> None:
-    """What has been loaded stays for good. The garbage collector would look through all of it again and again, and
-    each time nobody would be answered for some 50 ms.
+    """Takes the loaded objects out of the garbage collector's sight, and makes collections rarer.
 
-    It also looks whenever there are so many objects more than the last time, 700 (2,000 from Python 3.13 on): a few
-    dozen requests that are under way at once have as many, and are no garbage. An application that has it look less
-    often already, or never, is left alone.
+    Loaded objects stay for good. The collector would look through all of them again and again, and each time no
+    request would be answered for some 50 ms. It also runs whenever there are 700 objects more (2,000 from Python 3.13
+    on) than the last time: a few dozen requests under way at once have as many, and are no garbage. An application
+    that has set a higher threshold already, or none, is left alone.
     """
     gc.collect()
     gc.freeze()
@@ -137,8 +138,8 @@ def _is_process() -> bool:
 
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    # A worker is born with SIGINT and SIGTERM blocked: the handlers that it inherits would swallow them. They
-    # are blocked again until the loop of the server, whose handlers come next, runs and hears them.
+    # A worker is born with SIGINT and SIGTERM blocked: the inherited handlers would swallow them. Both are blocked
+    # again until the loop of the server, whose handlers come next, runs and hears them.
     if not _is_process():
         yield
         return
@@ -150,14 +151,14 @@ def _ending_on_sigterm() -> Iterator[None]:
 
 def _hear_sigterm_only() -> None:
     # Ctrl+C reaches every process of a terminal, and the parent then stops its workers with SIGTERM. The
-    # server's worker hangs if it gets both while it starts.
+    # server's worker hangs if both come while it starts.
     asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
     signal.signal(signal.SIGINT, lambda *_: None)
-    # What the application starts would inherit the blocked signals, and could not be stopped.
+    # Processes started by the application would inherit the blocked signals, and could not be stopped.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
-_TURNS_TO_PAUSE = 10  # more than a loop takes to end after the task that it was run for; uvloop takes three
+_TURNS_TO_PAUSE = 10  # more turns than a loop takes to end after the task it was run for; uvloop takes three
 
 
 async def _repeat_missed_signal(starting: set[asyncio.Task[Any]], serving: threading.Event) -> None:
@@ -172,7 +173,7 @@ async def _repeat_missed_signal(starting: set[asyncio.Task[Any]], serving: threa
     signal.signal(signal.SIGTERM, note)
     if starting:
         await asyncio.wait(starting)
-    for _ in range(_TURNS_TO_PAUSE):  # those that are left are taken after the pause
+    for _ in range(_TURNS_TO_PAUSE):  # the last of these turns come after the pause
         await asyncio.sleep(0)
     serving.set()
     if came:
@@ -191,9 +192,9 @@ def _end_with_parent(serving: threading.Event) -> None:
 
 
 def explain(error: BaseException, message: str = "") -> str:
-    """Errors of diptych speak for themselves; others come with their traceback, from the application on.
+    """Returns an error as text: an error of diptych without, any other with its traceback, from the application on.
 
-    ``message`` is what the application itself said of the error.
+    ``message`` is the application's own text about the error, in place of the traceback.
     """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
