@@ -1,4 +1,4 @@
-"""The command ``diptych`` and ``serve()``, as real processes that serve a tiny application."""
+"""The command ``diptych`` and ``serve()``, as real processes serving a tiny application."""
 
 from __future__ import annotations
 
@@ -113,20 +113,20 @@ class Running(NamedTuple):
     url: str
 
     def ask(self) -> dict[str, Any]:
-        """The facts that the application answers with."""
+        """Returns the facts in the application's answer."""
         with urllib.request.urlopen(self.url, timeout=10) as response:  # noqa: S310
             found: dict[str, Any] = json.load(response)
         return found
 
     def pid(self) -> int | None:
-        """The worker that answers; None if there is none, or it is in the middle of its end."""
+        """Returns the worker's process id; None if no worker answers, or the worker is about to end."""
         try:
             return int(self.ask()["pid"])
         except OSError:
             return None
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Sends a signal and returns the exit code, and what was written since the announcement."""
+        """Sends a signal and returns the exit code and the output since the announcement."""
         self.process.send_signal(number)
         rest = self.process.communicate(timeout=30)[0]
         return self.process.returncode, rest
@@ -160,7 +160,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    """Whether it holds within ten seconds: of processes that are not ours there is no event to wait for."""
+    """Returns whether a condition holds within ten seconds: foreign processes have no event to wait for."""
     deadline = time.monotonic() + 10
     while not holds():
         if time.monotonic() > deadline:
@@ -219,7 +219,7 @@ def test_ctrl_c_stops_the_workers_and_then_their_valkey():
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def loop(request: pytest.FixtureRequest, here: Path) -> str:
-    """The package of the event loop that workers get: uvloop, or asyncio where uvloop is not installed."""
+    """The package of the workers' event loop: uvloop, or asyncio where uvloop is not installed."""
     if request.param == "asyncio":
         (here / "uvloop.py").write_text("raise ImportError")
     name: str = request.param
@@ -485,7 +485,7 @@ def test_without_its_wheel_the_embedded_valkey_names_the_extra(monkeypatch: pyte
 
 
 class Shelf:
-    """A catalogue that is being served, its database, and the command run beside it with the same settings."""
+    """A catalogue being served, its database, and a command run beside the server with the same settings."""
 
     def __init__(self, server: CatalogueServer, books: Catalogue, valkey: RedisServer) -> None:
         self.server = server
@@ -494,7 +494,7 @@ class Shelf:
         self.redis = redis.Redis.from_url(valkey.url)
 
     def change(self, *statements: str) -> None:
-        """By raw SQL, of which nobody is told."""
+        """Changes rows by raw SQL, past diptych."""
         with closing(sqlite3.connect(self.server.database.removeprefix("sqlite:///"))) as database:
             for statement in statements:
                 database.execute(statement)
@@ -507,13 +507,13 @@ class Shelf:
         )
 
     def author(self) -> str:
-        """Of Dune, which is to come from Redis."""
+        """Returns the author of Dune, which is to come from Redis."""
         answer = self.books.get("/books/Dune")
         assert answer.headers["cache-status"] == FROM_REDIS
         return str(answer.json()["author"])
 
     def generations(self) -> int:
-        """How many there are, the new one of a rebuild included."""
+        """Returns the number of generations, the new generation of a rebuild included."""
         (key,) = self.redis.keys("*:generations")
         return self.redis.scard(key)
 
@@ -539,7 +539,7 @@ APP = ("--app", "demo_app.app:app")
 
 @pytest.fixture
 def shelf(valkey: RedisServer) -> Iterator[Shelf]:
-    """With one book, Dune by A in Redis, but by B in SQL."""
+    """A catalogue of a single book: Dune, by A in Redis but by B in SQL."""
     with CatalogueServer(redis=valkey.url) as server, Catalogue(server) as books:
         books.add("Dune", "A")
         server.await_cache_status(FROM_REDIS)

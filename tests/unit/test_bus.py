@@ -90,7 +90,7 @@ class Shop:
             return -1
 
         async def refill(self, count: int) -> None:
-            """Public, but no handler: it takes no message."""
+            """Public, but no handler: takes no message."""
 
 
 async def test_messages_reach_the_methods_that_are_annotated_with_them():
@@ -152,7 +152,7 @@ async def test_a_decorated_handler_is_found():
 
 
 class Module:
-    """Its one handler hands out what its constructor was given."""
+    """A module whose handlers hand out the arguments of their constructors."""
 
     class Show(Query[Any]):
         pass
@@ -269,7 +269,7 @@ def test_a_parameter_by_position_alone_is_refused():
 
 
 def test_two_services_of_one_type_are_refused():
-    """The second would take the place of the first, which nobody could ask for."""
+    """The second would take the place of the first, and no constructor could ask for the first."""
     clock, pigeon = Clock(), Pigeon()
     assert by_type([clock, pigeon]) == {Clock: clock, Pigeon: pigeon}
     with pytest.raises(
@@ -381,7 +381,7 @@ def test_a_message_that_is_only_a_base_of_others_needs_no_handler():
 
 
 class Bases:
-    """Messages that have fields and subclasses at once: any of them may be sent, save for those that say no."""
+    """Messages that have fields and subclasses at once may be sent, except for messages that say no."""
 
     class Change(Command[int]):
         amount: int
@@ -424,7 +424,7 @@ def test_a_message_with_fields_of_its_own_needs_a_handler_though_others_derive_f
 
 
 async def test_a_function_that_makes_applications_may_be_called_again():
-    """The messages of its earlier calls, which live on for a while, are not taken for forgotten ones."""
+    """Messages of earlier calls live on for a while, and are not taken for forgotten messages."""
 
     def make() -> tuple[Bus, type[Command[int]]]:
         class Buy(Command[int]):
@@ -489,7 +489,7 @@ class Faulty:
             return 1
 
         async def two(self, command: Faulty.Two):
-            """Says nothing of its result, which is not to be held against it."""
+            """Says nothing of its result, and may do so."""
 
     class Nothing:
         async def one(self, command: Faulty.One) -> None: ...
@@ -565,7 +565,7 @@ class Shapes:
             return 1
 
     class Helpers:
-        """Nothing of this is a handler, or looks like one."""
+        """Methods none of which is a handler, or looks like a handler."""
 
         @staticmethod
         def _checked(command: Shapes.One) -> int:

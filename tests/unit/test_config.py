@@ -1,4 +1,4 @@
-"""ConfigService: layers, types, faults, own settings, and secrets that never show."""
+"""ConfigService: layers, types, faults, own settings, and hidden secrets."""
 
 import os
 import traceback
@@ -227,7 +227,7 @@ FAULTS: list[tuple[str, object, str]] = [
 
 
 def origins(key: str, value: object) -> Iterator[tuple[str, str]]:
-    """The layers in which ``value`` can be written at all, and how errors name them."""
+    """Returns the layers in which ``value`` can be written, each with its name in errors."""
     yield "argument", f"argument {key}"
     if isinstance(value, str) and value:
         yield "environment", f"environment variable DIPTYCH_{key}"

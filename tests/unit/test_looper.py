@@ -1,4 +1,4 @@
-"""The one contract of start and stop for what runs in the background."""
+"""The contract of start and stop for background work."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_stop_is_safe_before_start_and_twice_and_ends_the_step():
 
 
 async def test_stop_ends_a_step_that_swallows_a_cancellation():
-    """Some libraries do; the loop must not go on for ever, with `stop` waiting for it."""
+    """Some libraries swallow a cancellation; `stop` must not wait for ever then."""
     swallowed = asyncio.Event()
 
     async def step() -> None:

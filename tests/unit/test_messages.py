@@ -1,4 +1,4 @@
-"""Messages: every faulty field is reported, whether a message is constructed in code or built from outside data."""
+"""Messages: every faulty field is reported, at construction in code and on building from outside data."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ TEXTS: list[tuple[Any, str, object]] = [
 
 
 def _name(value: object) -> str:
-    """Without addresses, which are others in each process that runs tests."""
+    """Returns a text without addresses, since each test process has other addresses."""
     return re.sub(r" at 0x\w+", "", str(value))
 
 
@@ -558,7 +558,7 @@ def test_code_and_outside_data_are_judged_alike(fields: dict[str, Any]):
 
 
 class Due(Command[None]):
-    """Looks at its fields itself, too."""
+    """A message that looks at its fields itself, too."""
 
     day: datetime.date
     year: int
