@@ -44,7 +44,7 @@ def fence_over(orm: ORMService, *models: type) -> Fence:
 
 
 @pytest.fixture
-def fence(orm: ORMService) -> Fence:
+async def fence(orm: ORMService) -> Fence:
     return fence_over(orm)
 
 
