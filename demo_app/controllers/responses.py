@@ -1,4 +1,4 @@
-"""The kinds of responses that the controllers share."""
+"""The kinds of responses, for all controllers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def json_answer(
 
 
 def query_answer(request: WebRequest, found: Found) -> Response[bytes]:
-    """Returns the JSON of a query; 304 without it if the client has the same bytes."""
+    """Returns the JSON of a query, or 304 if the client has the same bytes."""
     answer = answer_query(request.scope, found)
     return json_answer(answer.body, answer.status, answer.text_headers())
 
@@ -41,12 +41,12 @@ def html_answer(page: str, status_code: int = 200, headers: Mapping[str, str] | 
 
 
 def see_other(request: WebRequest, path: str, kind: FlashKind, title: str) -> Redirect:
-    """Redirects from a form to the page at `path`, which will say what happened to the book `title`."""
+    """Redirects from a form to the page at `path`, with a message for the page about the book `title`."""
     return Redirect(path, status_code=303, cookies=[Flash(kind, title).cookie(request.scope["scheme"])])
 
 
 def no_such_book(title: str, found: Found | None = None) -> NotFound:
-    """Returns the error for a title that no book has; `found` tells which store said so."""
+    """Returns the error for the title of no book; `found` names the store in the headers."""
     shown = title if len(title) <= 80 else f"{title[:80]}…"
     error = NotFound(f"there is no book “{shown}”")
     if found is not None:

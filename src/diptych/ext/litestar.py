@@ -103,7 +103,7 @@ class DiptychPlugin(InitPlugin):
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Adds lifespan, dependency, exception handler and middleware. Litestar calls this."""
-        # First, so that the application's own lifespans find it running.
+        # The first lifespan, so that the application's own lifespans find `diptych` running.
         app_config.lifespan.insert(0, self._run)
         app_config.dependencies["diptych"] = Provide(self._provide, sync_to_thread=False)
         app_config.exception_handlers.setdefault(Exception, self._answer)
@@ -151,7 +151,7 @@ class _Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if PATH_PARAMS in scope:
-            if scope[PATH_PARAMS] is None:  # a route that takes any path at all took it
+            if scope[PATH_PARAMS] is None:  # no route matched, but the site has a route for any path
                 raise scope.get(PATH_ERROR, NotFound())
             scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
         if QUERY_ERROR in scope:
@@ -173,7 +173,7 @@ def _is_litestars_own(handler: Any) -> bool:
 
 
 def _methods_at(scope: Scope) -> set[str]:
-    """Returns the methods of all routes of a path, however they call their parameters: Litestar joins such routes."""
+    """Returns the methods of all routes of a path, under any names of parameters: Litestar joins such routes."""
     shape = _shape(scope["path_template"])
     routes = [route for route in scope["litestar_app"].routes if isinstance(route, HTTPRoute)]
     return {str(method) for route in routes if _shape(route.path_format) == shape for method in route.methods}

@@ -25,7 +25,7 @@ bodies included. A look-up hashes the body, so for a long body remembering saves
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """An HTTP response: its status, its headers as ASGI has them (names in lower case), and its body.
+    """An HTTP response: its status, its headers in ASGI's form (names in lower case), and its body.
 
     >>> from diptych.http import Answer
     >>> answer = Answer(200, [(b"content-type", b"application/json")], b"{}")
@@ -76,7 +76,7 @@ def answer_query(scope: RequestScope, found: Document[Any] | Page[Any] | None) -
 
 
 def answer_found(scope: RequestScope, found: Any, added: Headers, is_conditional: bool = True) -> Answer:
-    """Returns the answer with ``found``, a `Document` or a `Page` that has a body; 304 if the client has that body.
+    """Returns the answer with ``found``, a `Document` or a `Page` with a body; 304 if the client has that body.
 
     ``added`` are further headers. ``is_conditional`` may be False for a request without `If-None-Match`.
     """
@@ -97,7 +97,7 @@ def answer_problem(problem: Problem, added: Headers) -> Answer:
 
 
 def added_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Returns the ``headers`` without names of `QUERY_HEADERS`: the others can be added to every answer."""
+    """Returns the ``headers`` without the names in `QUERY_HEADERS`, to be added to answers."""
     present = {name for name, _ in _OF_QUERIES}
     return [pair for pair in headers if pair[0] not in present]
 

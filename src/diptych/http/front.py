@@ -92,7 +92,7 @@ class Front:
             self._routes = RouteTable([*hot, *((template, None) for template in others)])
         except ValueError as error:
             raise WiringError([str(error)]) from error
-        # Queries are frozen, and the same for the same path: a path that is asked again and again is read once.
+        # Equal paths have equal queries, which are frozen: a path that is asked again and again is read once.
         self._remembered_query = functools.lru_cache(maxsize=_ENTRIES)(self._query_for)
         self._headers = added_headers(headers)
 

@@ -126,5 +126,5 @@ class RouteTable(Generic[R]):
 
 
 def _is_plain(segment: str) -> bool:
-    """Returns True for a segment that is safe in a joined path: without a slash, and no step upwards."""
+    """Returns True for a segment with no danger in a joined path: without a slash, and no step upwards."""
     return segment not in ("", ".", "..") and "/" not in segment and "\\" not in segment
