@@ -1,1 +1,1 @@
-"""The books catalogue: what an application on diptych looks like. It uses diptych's public names only."""
+"""The books catalogue: a sample application on diptych, with diptych's public names only."""

@@ -1,6 +1,6 @@
-"""`python -m demo_app` serves the catalogue with what a demonstration needs: sample books, and a Redis.
+"""`python -m demo_app` serves the catalogue as a demonstration: with sample books, and with a Redis.
 
-It is `diptych run demo_app.app:app` with other defaults; the settings of diptych apply to both.
+The command is `diptych run demo_app.app:app` with other defaults; the settings of diptych apply to both.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ DATABASE = "books.db"
 
 
 class Stores(NamedTuple):
-    """The stores in use, as people are told of them."""
+    """The stores in use, in words for the announcement."""
 
     sql: str
     redis: str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the demonstration until it is stopped."""
+    """Runs the demonstration until Ctrl+C or a signal ends the server."""
     options = _parser().parse_args(arguments)
     try:
         config = _configure(options.database)
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m demo_app", description="Serves the books catalogue, a demonstration of diptych."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
-    # A default that is text is read like an argument, so a faulty PORT is reported like a faulty --port.
+    # argparse reads a default that is text like an argument, so a faulty PORT is reported like a faulty --port.
     port = os.environ.get("PORT") or "8000"
     parser.add_argument("--port", type=_port, default=port, help="port to listen at (PORT, else 8000)")
     parser.add_argument("--workers", type=_positive, help="processes that serve (the setting WORKERS)")
@@ -91,7 +91,10 @@ _positive.__name__ = "number"
 
 
 def _configure(database: str | None) -> ConfigService:
-    """The settings, as far as they are known before a Redis is; the workers will find them in the environment."""
+    """Returns the settings, as far as known before the choice of a Redis.
+
+    The database is put into the environment, where the workers find it.
+    """
     if database is None and _is_default(_settings(), "DATABASE_URL"):
         database = DATABASE
     if database is not None:
@@ -100,12 +103,12 @@ def _configure(database: str | None) -> ConfigService:
 
 
 def _settings(**values: Any) -> ConfigService:
-    # Whether a critical Redis is there is not to be asked before --redis and its default are applied.
+    # A critical Redis must not be looked for before --redis and its default are applied.
     return ConfigService(REDIS_CRITICAL=False, **values)
 
 
 def _default_redis(config: ConfigService) -> str | None:
-    """What --redis is if it is not given; None leaves it to the settings."""
+    """Returns the default of --redis; None leaves the choice to the settings."""
     if not _is_default(config, "REDIS_URL"):
         return None
     return "embedded" if embedded_available() else "none"
@@ -117,7 +120,7 @@ def _is_default(config: ConfigService, name: str) -> bool:
 
 def _add_samples() -> None:
     async def add() -> None:
-        # Through SQL alone: whichever Redis there is will be filled from it when the server starts.
+        # SQL alone is written: when the server starts, it fills its Redis from SQL.
         async with create_catalogue(_settings(REDIS_URL=None)) as catalogue:
             await add_samples(catalogue)
 

@@ -1,4 +1,4 @@
-"""The catalogue and its pages put together. `app` is what a server runs: `diptych run demo_app.app:app`."""
+"""The catalogue and its pages put together. A server runs `app`: `diptych run demo_app.app:app`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STATIC = Path(__file__).parent / "static"
 
 
 class BooksController(QueriesBooksController, CommandsBooksController):
-    """Both under /books: Litestar refuses two controllers that share a path, as /books/action/add is shared."""
+    """Queries and commands under /books: Litestar refuses two controllers with a path in common."""
 
 
 def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[None]]:
-    """The catalogue as an ASGI application. Nothing is opened before its lifespan starts."""
+    """Returns the catalogue as an ASGI application. Nothing is opened before its lifespan starts."""
     static = create_static_files_router(
         "/static", [STATIC], cache_control=CacheControlHeader(max_age=3600, public=True)
     )
@@ -42,7 +42,7 @@ def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[N
 
 @get("/", status_code=302)
 async def home() -> Redirect:
-    """The catalogue is at /books."""
+    """Redirects to the catalogue."""
     return Redirect("/books", status_code=302)
 
 

@@ -1,4 +1,4 @@
-"""The catalogue without its pages: what can be told and asked."""
+"""The catalogue without its pages: handlers and read model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diptych import ConfigService, Diptych
 
 
 def create_catalogue(config: ConfigService | None = None) -> Diptych:
-    """Puts it together; without `config` it is set up by the settings."""
+    """Returns the catalogue, not yet started; `config` defaults to the settings of the environment."""
     return Diptych(
         config,
         models=Base,

@@ -1,4 +1,4 @@
-"""Saying what happened on the page after a form: a small cookie that lives until it is shown, once."""
+"""A message on the page after a form, in a small cookie: shown once, then deleted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from litestar.datastructures import Cookie
 
 FlashKind = Literal["added", "changed", "deleted"]
 
-# Base64 of 200 characters of four bytes, and the longest kind; what is longer is not ours.
+# Base64 of 200 characters of four bytes, and the longest kind; a longer cookie is not ours.
 _MAX_LENGTH = 1100
 _MAX_AGE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Flash:
-    """What happened to the book `title`.
+    """A message about the book `title`.
 
     The cookie comes back from outside, so it is only trusted to choose a sentence and to fill in a title,
     which is escaped like any other text.
@@ -32,7 +32,7 @@ class Flash:
     title: str
 
     def cookie(self, scheme: str) -> Cookie:
-        """The cookie that carries this to the next page; `scheme` is the one of the request."""
+        """Returns the cookie with this message for the next page; `scheme` is the request's."""
         return Cookie(
             key=self.COOKIE,
             path=self.PATH,
@@ -45,7 +45,7 @@ class Flash:
 
     @classmethod
     def of(cls, cookies: Mapping[str, str]) -> Flash | None:
-        """What the cookies of a request say happened; None if nothing, or nothing that we could have said."""
+        """Returns the message in the cookies of a request; None without a message, or with a forged message."""
         kind, _, encoded = cookies.get(cls.COOKIE, "")[:_MAX_LENGTH].partition(".")
         if kind not in get_args(FlashKind):
             return None

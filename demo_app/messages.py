@@ -1,4 +1,4 @@
-"""What the catalogue can be told and asked."""
+"""Commands and queries of the catalogue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diptych import Command, Document, Page, Query
 
 
 class AddBook(Command[int]):
-    """Adds a book; the result is its id."""
+    """Adds a book. The result is the id of the book."""
 
     title: Title
     author: Author
@@ -22,7 +22,7 @@ class AddBook(Command[int]):
 
 
 class BookChanges(Struct, frozen=True):
-    """The fields of a book to be changed; those left out stay as they are."""
+    """New values for fields of a book; fields left out stay as before."""
 
     title: Title | UnsetType = UNSET
     author: Author | UnsetType = UNSET
@@ -32,26 +32,26 @@ class BookChanges(Struct, frozen=True):
 
 
 class EditBook(Command[BookDocument | None]):
-    """Changes the book of this title; the result is the book as it is now, None if there is none."""
+    """Changes the book of this title. The result is the changed book; None without such a book."""
 
     title: str
     changes: BookChanges
 
 
 class DeleteBook(Command[bool]):
-    """Deletes the book of this title; the result says whether there was one."""
+    """Deletes the book of this title. The result is True if there was such a book."""
 
     title: str
 
 
 class GetBook(Query[Document[BookDocument]]):
-    """The book of this title."""
+    """Asks for the book of this title."""
 
     title: str
 
 
 class ListBooks(Query[Page[BookDocument]]):
-    """A page of the catalogue, by title."""
+    """Asks for a page of the catalogue, by title."""
 
     limit: int = 50
     after: str | None = None

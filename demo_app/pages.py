@@ -1,4 +1,4 @@
-"""HTML: the templates, and the page that shows a problem."""
+"""HTML: the templates, and the page of a problem."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ __all__ = ["book_path", "render", "render_problem"]
 
 
 def book_path(title: str) -> str:
-    """Where the book of this title is, whatever characters it has."""
+    """Returns the path of the book of this title, for any characters in the title."""
     return f"/books/{encode_segment(title)}"
 
 
 def page_path(after: str | None, limit: int) -> str:
-    """Where the page of the list after this cursor is."""
+    """Returns the path of the list's page after this page cursor."""
     parameters = {"limit": "" if limit == 50 else str(limit), "after": after or ""}
     query = urlencode({name: value for name, value in parameters.items() if value})
     return f"/books?{query}" if query else "/books"
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of `template`. Every value is escaped."""
+    """Returns the page of `template`. Every value is escaped."""
     return _environment.get_template(template).render({"served": None, "flash": None, **values})
 
 
 def render_problem(problem: Problem, request: Request[Any, Any, Any]) -> str:
-    """The page that shows a problem to a person."""
+    """Returns the page of a problem, for people."""
     return render("problem.html", problem=problem, retry_after=problem.headers.get("Retry-After"))
 
 
 def _sentence(text: str) -> str:
-    """Problems speak in clauses; people read sentences."""
+    """Returns a problem's clause as a sentence."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
 
 

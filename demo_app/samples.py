@@ -1,4 +1,4 @@
-"""Sample books: classics in the public domain, each with the day of its first publication where that is known.
+"""Sample books: classics in the public domain, each with the day of its first publication where known.
 
 The day is that of the first instalment where a book came out in instalments.
 """
@@ -26,7 +26,7 @@ async def add_samples(catalogue: Diptych) -> int:
 
 
 def sample_books() -> Iterator[AddBook]:
-    """The commands that add them."""
+    """Returns a command for each sample book."""
     with _FILE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             yield build(AddBook, {name: value or None for name, value in row.items()}, text=True)

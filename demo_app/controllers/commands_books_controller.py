@@ -1,4 +1,4 @@
-"""Commands: what the catalogue can be told. Each is one transaction, told in JSON or by a form."""
+"""Commands of the catalogue under /books, in JSON or by a form. Each is a single transaction."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class CommandsBooksController(Controller):
 
     @patch("/{title:str}/edit")
     async def edit_book(self, title: FromPath[str], request: WebRequest, diptych: Catalogue) -> Response[Any]:
-        """Changes the fields that are sent: 200 with the book, or 303 to its page."""
+        """Changes the fields in the request: 200 with the book, or 303 to its page."""
         return await _edit(title, request, diptych)
 
     @post("/{title:str}/edit")
     async def edit_book_by_form(
         self, title: FromPath[str], request: WebRequest, diptych: Catalogue
     ) -> Response[Any]:
-        """The same with `_method=PATCH`, for HTML forms, which know no PATCH."""
+        """Does the same for `_method=PATCH`, since HTML forms know no PATCH."""
         return await _edit(title, request, diptych, "PATCH")
 
     @delete("/{title:str}/delete", status_code=200)
@@ -74,12 +74,12 @@ class CommandsBooksController(Controller):
     async def delete_book_by_form(
         self, title: FromPath[str], request: WebRequest, diptych: Catalogue
     ) -> Response[Any]:
-        """The same with `_method=DELETE`."""
+        """Does the same for `_method=DELETE`."""
         return await _delete(title, request, diptych, "DELETE")
 
 
 class _NoFields(msgspec.Struct):
-    """What a deletion takes."""
+    """The fields of a deletion."""
 
 
 async def _edit(
@@ -116,7 +116,7 @@ async def _fields(request: WebRequest, diptych: Catalogue) -> Fields:
 
 
 def _meant(fields: Fields, method: str | None) -> Fields:
-    """The fields of a POST that means `method` and has to say so; with None, of a request that needn't."""
+    """Returns the fields without `_method`, which has to name `method`; with None, all fields."""
     if method is None:
         return fields
     meant, others = method_override(fields, allowed=(method,))
@@ -134,7 +134,7 @@ def _built(kind: type[S], fields: Fields) -> S:
 def _form_again(
     error: Exception, request: WebRequest, fields: Fields, template: str, **values: object
 ) -> Response[str]:
-    """The form with what was typed in it and what is wrong with that; the error itself for other clients."""
+    """Returns the form with the typed values and their faults to a browser. Raises the error for other clients."""
     if not (fields.is_form and prefers_html(request.scope)):
         raise error
     problem = problem_for(error)

@@ -1,4 +1,4 @@
-"""What a load balancer, or a person who looks for a fault, asks."""
+"""The state of the stores, for load balancers and for people in search of a fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from demo_app.controllers.responses import Catalogue
 
 @get("/health")
 async def health(diptych: Catalogue) -> Response[bytes]:
-    """The state of SQL, Redis and the read model; 503 if SQL is away."""
+    """Answers with the state of SQL, Redis and the read model; 503 if SQL is away."""
     state = await diptych.health()
     headers = {"Cache-Control": "no-store"}
     if state.status != "ok":

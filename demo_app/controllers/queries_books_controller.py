@@ -1,4 +1,4 @@
-"""Queries: what can be asked of the catalogue under /books. Nothing here changes anything."""
+"""Queries of the catalogue under /books. Nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from demo_app.controllers.responses import (
     json_answer,
     no_such_book,
     query_answer,
-    query_headers,
 )
 from demo_app.flash import Flash
 from demo_app.forms.book_form import BookForm
@@ -24,9 +23,9 @@ from demo_app.messages import AddBook, GetBook, ListBooks
 from demo_app.models.book_read_model import BookDocument
 from demo_app.pages import render
 from diptych import Document, Fault, InvalidMessage, build
-from diptych.http import prefers_html
+from diptych.http import QUERY_HEADERS, answer_headers, prefers_html
 
-# What POST /books/action/add takes: null where a field has no default.
+# The fields of POST /books/action/add with their defaults: null where a field has none.
 _NEW_BOOK = msgspec.json.encode(
     {f.name: None if f.required else f.default for f in msgspec.structs.fields(AddBook)}
 )
@@ -39,53 +38,50 @@ class QueriesBooksController(Controller):
 
     @get()
     async def list_books(self, request: WebRequest, diptych: Catalogue) -> Response[Any]:
-        """A page of the catalogue, by title."""
+        """Answers with a page of the catalogue, by title."""
         query = build(ListBooks, _parameters(request), text=True)
         page = await diptych.ask(query)
-        headers = query_headers(page)
         if not prefers_html(request.scope):
             return query_answer(request, page)
         flash = Flash.of(request.cookies)
         found = page.decode()
         shown = {"books": found.items, "next": found.next, "set_aside": page.set_aside}
         html = render("list.html", **shown, query=query, served=page.served, flash=flash)
-        return _shown_once(html_answer(html, headers=headers), flash)
+        return _shown_once(html_answer(html, headers=answer_headers(page)), flash)
 
     @get("/{title:str}")
     async def get_book(self, title: FromPath[str], request: WebRequest, diptych: Catalogue) -> Response[Any]:
-        """One book."""
+        """Answers with a book."""
         document = await diptych.ask(GetBook(title=title))
         book = _found(title, document)
-        headers = query_headers(document)
         if not prefers_html(request.scope):
             return query_answer(request, document)
         flash = Flash.of(request.cookies)
         html = render("book.html", book=book, served=document.served, flash=flash)
-        return _shown_once(html_answer(html, headers=headers), flash)
+        return _shown_once(html_answer(html, headers=answer_headers(document)), flash)
 
     @get("/{title:str}/edit")
     async def show_edit_form(
         self, title: FromPath[str], request: WebRequest, diptych: Catalogue
     ) -> Response[Any]:
-        """The form that edits a book; in JSON, the book that it would show."""
+        """Answers with the form to edit a book; in JSON, with the book."""
         document = await diptych.ask(GetBook(title=title))
         book = _found(title, document)
-        headers = query_headers(document)
         if not prefers_html(request.scope):
             return query_answer(request, document)
         html = render("edit.html", title=title, form=BookForm.of(book), served=document.served)
-        return html_answer(html, headers=headers)
+        return html_answer(html, headers=answer_headers(document))
 
     @get("/action/add")
     async def show_add_form(self, request: WebRequest) -> Response[Any]:
-        """The form that adds a book; in JSON, the fields it has and what they start with."""
+        """Answers with the form to add a book; in JSON, with its fields and their first values."""
         if not prefers_html(request.scope):
-            return json_answer(_NEW_BOOK, headers=query_headers())
-        return html_answer(render("add.html", form=BookForm.blank()), headers=query_headers())
+            return json_answer(_NEW_BOOK, headers=QUERY_HEADERS)
+        return html_answer(render("add.html", form=BookForm.blank()), headers=QUERY_HEADERS)
 
 
 def _parameters(request: WebRequest) -> dict[str, str]:
-    """The query string. Raises `InvalidMessage` for a parameter sent twice: which of them was meant?"""
+    """Returns the query string's parameters. Raises `InvalidMessage` for a parameter that is repeated."""
     pairs = list(request.query_params.multi_items())
     counted = Counter(name for name, _ in pairs)
     repeated = [Fault(name, "was sent more than once") for name, count in counted.items() if count > 1]

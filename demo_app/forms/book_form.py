@@ -1,4 +1,4 @@
-"""What the form of a book shows: its fields, what is typed in them, and what is wrong with it."""
+"""The form of a book: its fields, the typed values, and their faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diptych.http import Problem
 
 
 class FieldSpec(NamedTuple):
-    """How a field of a book is asked for. `start` is what a new form holds in it."""
+    """The input of a field of a book: its label, its hint, and its value in a new form, `start`."""
 
     name: str
     label: str
@@ -21,9 +21,9 @@ class FieldSpec(NamedTuple):
     prose: bool = False
 
 
-# All of them are text fields: a browser drops what it can't read from a date or number field ("31 February")
-# and sends nothing, which would be taken for an empty field, and it would not show it again either. They have
-# no maxlength, since browsers count emoji as two.
+# All inputs are text fields: from a date or number field a browser drops a text that it can't read ("31 February")
+# and sends nothing, as for an empty field, and the text could not be shown again. There is no maxlength, since
+# browsers count emoji as two.
 SPECS = (
     FieldSpec(
         "title", "Title", "Up to 200 characters. No two books have the same.", required=True, prose=True
@@ -41,7 +41,7 @@ _NAMES = frozenset(spec.name for spec in SPECS)
 
 
 class Field(NamedTuple):
-    """A field as shown: `value` is what is typed in it, `errors` what is wrong with that."""
+    """A field as shown, with the typed `value` and the `errors` in the value."""
 
     spec: FieldSpec
     value: str
@@ -49,13 +49,13 @@ class Field(NamedTuple):
 
     @property
     def described_by(self) -> str:
-        """The ids of the error and the hint, for screen readers."""
+        """Ids of the error and the hint, for screen readers."""
         parts = ((self.errors, "error"), (self.spec.hint, "hint"))
         return " ".join(f"{self.spec.name}-{part}" for given, part in parts if given)
 
 
 class BookForm(NamedTuple):
-    """The form; `problem` says why it was refused, `others` what is wrong besides the fields."""
+    """A form; `problem` is the reason of a refusal, `others` are the faults outside of the fields."""
 
     fields: tuple[Field, ...]
     problem: Problem | None = None
@@ -63,17 +63,17 @@ class BookForm(NamedTuple):
 
     @classmethod
     def blank(cls) -> BookForm:
-        """For a new book."""
+        """Returns the form for a new book."""
         return cls(tuple(Field(spec, spec.start) for spec in SPECS))
 
     @classmethod
     def of(cls, book: BookDocument) -> BookForm:
-        """For a book that is there."""
+        """Returns the form with the values of a book."""
         return cls(tuple(Field(spec, _typed(getattr(book, spec.name))) for spec in SPECS))
 
     @classmethod
     def refused(cls, typed: Mapping[str, Any], problem: Problem) -> BookForm:
-        """The form again as it was typed, every fault beside its field."""
+        """Returns the form again with the typed values, every fault beside its field."""
         fields = tuple(
             Field(spec, _typed(typed.get(spec.name)), tuple(_faults(problem, spec, typed))) for spec in SPECS
         )
@@ -87,5 +87,5 @@ def _typed(value: object) -> str:
 
 def _faults(problem: Problem, spec: FieldSpec, typed: Mapping[str, Any]) -> list[str]:
     details = [error.detail for error in problem.errors if error.field == spec.name]
-    # An empty field is null, of which the message says what it is not; a person has just left it empty.
+    # An empty field is sent as null, and the message speaks of null; a person has just left the field empty.
     return ["must not be empty"] if details and typed.get(spec.name) is None else details

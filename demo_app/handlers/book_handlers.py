@@ -1,4 +1,4 @@
-"""Who does what the catalogue is told and asked."""
+"""Handlers of the catalogue's commands and queries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diptych import Document, ORMService, Page
 
 
 class BookCommandHandler:
-    """Changes books in SQL. Each method is one transaction."""
+    """Changes books in SQL. Each method is a transaction."""
 
     def __init__(self, orm_service: ORMService) -> None:
         self.orm_service = orm_service

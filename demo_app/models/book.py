@@ -1,4 +1,4 @@
-"""The table of books, and what the fields of a book may hold."""
+"""The table of books, and the rules for the fields of a book."""
 
 from __future__ import annotations
 

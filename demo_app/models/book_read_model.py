@@ -1,4 +1,4 @@
-"""The catalogue as readers see it."""
+"""The read model of the catalogue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diptych import ReadModel, by
 
 
 class BookDocument(Struct, frozen=True):
-    """A book as it goes out."""
+    """A book in answers, as JSON."""
 
     id: int
     title: str
@@ -22,7 +22,7 @@ class BookDocument(Struct, frozen=True):
 
 
 class BookReadModel(ReadModel[Book]):
-    """One document a book, found by its title."""
+    """A document for each book, found by title."""
 
     key = Book.title
     document = BookDocument

@@ -1,7 +1,7 @@
-"""What is known of the request in whose course a command runs, for the rooms that know nothing of HTTP.
+"""The request in whose course a command runs, for the rooms without knowledge of HTTP.
 
-`diptych.http.RequestContext` sets it, the composition root reads it: the change log's correlation id and the
-application's actor hook come from here.
+`diptych.http.RequestContext` sets the request's scope and the composition root reads it, for the change log's
+correlation id and the application's `actor`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 __all__ = ["correlation_id", "request_scope"]
 
 request_scope: ContextVar[Mapping[str, Any] | None] = ContextVar("diptych_request_scope", default=None)
-"""The ASGI scope of the request being served; None outside of any."""
+"""The ASGI scope of the request that is being served; None outside of requests."""
 
-# Printable and short, since it is written to logs and to a column as it came.
+# The id is printable and short, since it is written to logs and to a column as it came.
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: later versions may add fields after the flags.
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 def correlation_id(scope: Mapping[str, Any] | None) -> str | None:
-    """The id under which the caller follows this request through its systems, or None.
+    """Returns the caller's own id of this request, known throughout the caller's systems; None without an id.
 
-    It is `X-Request-Id` if that is 1 to 128 visible ASCII characters, else the trace id of a valid W3C
+    The id is `X-Request-Id` if that is 1 to 128 visible ASCII characters, else the trace id of a valid W3C
     `traceparent`. A malformed header is ignored: it is no reason to refuse the request.
     """
     if scope is None:

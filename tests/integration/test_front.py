@@ -137,7 +137,7 @@ async def _fill(front: Front, store: str) -> None:
 
 
 def _paths() -> st.SearchStrategy[bytes]:
-    """Of books that there are or not, in the one canonical form and in others; and of everything else."""
+    """Returns paths of books that there are or not, encoded in several ways, and other paths."""
     title = st.sampled_from(TITLES) | st.text(max_size=5)
     encoded = title.map(lambda text: quote(text, safe="", errors="replace"))
     loose = title.map(lambda text: quote(text, safe="/'+=!$&%", errors="replace"))
@@ -195,14 +195,15 @@ def test_it_answers_as_the_framework_does(
 
 
 @pytest.mark.parametrize("title", TITLES)
-def test_the_canonical_path_of_a_book_does_not_reach_the_framework(
-    asked: tuple[asyncio.Runner, Asked], title: str
-):
+def test_the_path_of_a_book_does_not_reach_the_framework(asked: tuple[asyncio.Runner, Asked], title: str):
     runner, app = asked
     before = app.went_on
     answer = runner.run(ask(app.front, "GET", b"/books/" + quote(title, safe="").encode()))
     assert (answer.status, app.went_on) == (200, before)
     assert f"the author of {title}".encode() in answer.body
+    otherwise = "".join(f"%{octet:02x}" for octet in title.encode())
+    assert runner.run(ask(app.front, "GET", f"/books/{otherwise}".encode())) == answer
+    assert app.went_on == before
     same = runner.run(
         ask(
             app.front,
@@ -348,6 +349,8 @@ async def test_queries_may_be_mounted_in_another_framework(sqlite_url):
                 answer = await client.get(f"/api/books{path}")
                 assert answer.status_code == status
                 assert answer.headers["content-type"] == "application/problem+json"
+            absent = await client.get("/api/books/none")
+            assert absent.headers["cache-status"] == "diptych; fwd=bypass; detail=no-redis"
             assert (await client.get("/api/books/AC%2fDC")).status_code == 200
             refused = await client.post("/api/books/AC%2FDC")
             assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")

@@ -1,1 +1,1 @@
-"""Rooms for web frameworks, each thin over `diptych.http`; each needs the extra of its name."""
+"""Rooms for web frameworks, each a thin layer over `diptych.http`; each needs the extra of its name."""

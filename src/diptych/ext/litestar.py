@@ -1,10 +1,10 @@
-"""Litestar: the plugin that brings a `Diptych` into an application, and the wrapping that serves it.
+"""Litestar: a plugin for applications with a `Diptych`, and the ASGI application for the server.
 
     books = Diptych(config, models=Base, handlers=[...], read_models=[...])
     site = Litestar([...], plugins=[DiptychPlugin(books)], openapi_config=None)
-    app = asgi_app(site)              # this is what the server runs
+    app = asgi_app(site)              # the server runs this
 
-Three things of Litestar's own to know of:
+Three peculiarities of Litestar:
 
 - Set `openapi_config=None`, or its pages appear under `/schema`, with scripts from elsewhere that the content
   security policy stops.
@@ -14,7 +14,7 @@ Three things of Litestar's own to know of:
   too.
 
 Behind `asgi_app` a request's `scope["path"]`, and so `request.url.path`, has text parameters in the form
-`=AC%2FDC`; handlers see them decoded. For what was sent look at `raw_path`.
+`=AC%2FDC`; handlers see them decoded. The path as it was sent is in `raw_path`.
 """
 
 from __future__ import annotations
@@ -62,21 +62,36 @@ if TYPE_CHECKING:
 __all__ = ["DiptychPlugin", "RenderProblem", "asgi_app"]
 
 RenderProblem = Callable[[Problem, Request[Any, Any, Any]], str]
-"""Makes the HTML page that shows a problem to a person. It returns text, not a response, so that a fault in
-it is found before the answer has begun; the problem is then sent as JSON."""
+"""A function that makes the HTML page of a problem. It returns text, not a response, so that its failure shows before
+the answer has begun; the problem is then sent as JSON."""
 
 _log = logging.getLogger("diptych.http")
 
 
 class DiptychPlugin(InitPlugin):
-    """Starts and stops `diptych` with the application, and gives it to handlers as `diptych`.
+    """Starts and stops `diptych` with the application, and hands `diptych` to handlers.
 
-    They ask for it by `diptych: NamedDependency[Diptych]` (`litestar.di`).
+    A handler asks for `diptych` by a parameter `diptych: NamedDependency[Diptych]` (`litestar.di`).
 
     Every exception is answered: by `render_problem` where the client prefers HTML, else as problem details
     (an application's own `exception_handlers` come first). Path parameters arrive decoded. Unsafe requests
     that a browser sends on behalf of another site are refused with 403, unless `same_site` is False. OPTIONS
-    names every method of its path, also where several handlers or controllers share it.
+    names every method of its path, also where several handlers or controllers share the path.
+
+    >>> from diptych import Diptych
+    >>> from diptych.ext.litestar import DiptychPlugin
+    >>> from litestar import Litestar, get
+    >>> from litestar.di import NamedDependency
+    >>> from litestar.testing import TestClient
+    >>> from sqlalchemy.orm import DeclarativeBase
+    >>> class Base(DeclarativeBase): ...
+    >>> @get("/state")
+    ... async def state(diptych: NamedDependency[Diptych]) -> dict[str, str]:
+    ...     return {"state": (await diptych.health()).status}
+    >>> plugin = DiptychPlugin(Diptych(models=Base, handlers=[]))
+    >>> with TestClient(Litestar([state], plugins=[plugin], openapi_config=None)) as client:
+    ...     print(client.get("/state").json(), client.get("/nothing").json()["title"])
+    {'state': 'ok'} Not Found
     """
 
     def __init__(
@@ -87,8 +102,8 @@ class DiptychPlugin(InitPlugin):
         self._same_site = same_site
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Called by Litestar."""
-        # First, so that the application's own lifespans find it running.
+        """Adds lifespan, dependency, exception handler and middleware. Litestar calls this."""
+        # The first lifespan, so that the application's own lifespans find `diptych` running.
         app_config.lifespan.insert(0, self._run)
         app_config.dependencies["diptych"] = Provide(self._provide, sync_to_thread=False)
         app_config.exception_handlers.setdefault(Exception, self._answer)
@@ -124,8 +139,11 @@ class DiptychPlugin(InitPlugin):
 
 
 class _Guard:
-    """Runs between routing and handler: puts the decoded path parameters in place of Litestar's, and the
-    methods of the path into Litestar's answers to OPTIONS."""
+    """Middleware between routing and handler.
+
+    It puts the decoded path parameters in place of Litestar's, raises errors of the path and of hot queries, refuses
+    requests of other sites, and puts all methods of the path into Litestar's answers to OPTIONS.
+    """
 
     def __init__(self, app: ASGIApp, same_site: bool) -> None:
         self._app = app
@@ -133,7 +151,7 @@ class _Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if PATH_PARAMS in scope:
-            if scope[PATH_PARAMS] is None:  # a route that takes any path at all took it
+            if scope[PATH_PARAMS] is None:  # no route matched, but the site has a route for any path
                 raise scope.get(PATH_ERROR, NotFound())
             scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
         if QUERY_ERROR in scope:
@@ -146,13 +164,16 @@ class _Guard:
 
 
 def _is_litestars_own(handler: Any) -> bool:
-    """Whether Litestar made this handler of OPTIONS. It names the methods that were there when it was made, and
-    stays when the route is merged with later ones of the same path."""
+    """Returns True for Litestar's own handler of OPTIONS.
+
+    Such a handler names the methods that the path had at its making, and stays when the route is merged with later
+    routes of the same path.
+    """
     return getattr(getattr(handler, "fn", None), "__module__", None) == HTTPRoute.__module__
 
 
 def _methods_at(scope: Scope) -> set[str]:
-    """The methods of all routes that Litestar takes for one, whatever they call their parameters."""
+    """Returns the methods of all routes of a path, under any names of parameters: Litestar joins such routes."""
     shape = _shape(scope["path_template"])
     routes = [route for route in scope["litestar_app"].routes if isinstance(route, HTTPRoute)]
     return {str(method) for route in routes if _shape(route.path_format) == shape for method in route.methods}
@@ -175,7 +196,7 @@ def _allowing(methods: Iterable[str], send: Send) -> Send:
 
 
 class _Served(RequestContext):
-    """The outermost wrapper. `diptych` is that of the plugin, by which `diptych rebuild` finds it."""
+    """The outermost wrapper. Its attribute `diptych` is the plugin's, for `diptych rebuild` to find."""
 
     def __init__(self, app: ASGIApp, diptych: Diptych | None) -> None:
         super().__init__(app)
@@ -188,14 +209,34 @@ def asgi_app(
     hot: Mapping[str, type[Query[Any]]] | None = None,
     security_headers: Mapping[str, str | None] | None = None,
 ) -> ASGIApp:
-    """`site` as it is to be served: routed on the raw path, HEAD wherever GET is, with security headers.
+    """Returns `site` as the ASGI application to serve: routed on the raw path, with HEAD and security headers.
 
-    Its routes must be complete, as their templates are read here, once. `hot` names the queries that are answered
-    in JSON before Litestar sees them, `{"/books/{title}": GetBook}` (see `diptych.http.Front`: nothing that Litestar
-    has around its routes sees them either); the site has to have these routes too. `security_headers` changes
-    single headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. Lifespan events pass through. The
-    attribute `diptych` of what is returned is the plugin's `Diptych`, None without the plugin. Raises
-    `WiringError` for hot queries without the plugin, or that can't be answered.
+    The site's routes must be complete, as their templates are read here, once. `hot` names the queries that are
+    answered in JSON before Litestar sees them, `{"/books/{title}": GetBook}` (see `diptych.http.Front`: Litestar's
+    guards, middleware and hooks do not see them either); the site has to have these routes too. `security_headers`
+    changes single headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. HEAD works wherever GET
+    does. Lifespan events pass through. The application's attribute `diptych` is the plugin's `Diptych`, None without
+    the plugin. Raises `WiringError` for hot queries without the plugin, or that can't be answered.
+
+    >>> import asyncio
+    >>> import httpx
+    >>> from diptych import Diptych
+    >>> from diptych.ext.litestar import DiptychPlugin, asgi_app
+    >>> from litestar import Litestar, get
+    >>> from litestar.params import FromPath
+    >>> from sqlalchemy.orm import DeclarativeBase
+    >>> class Base(DeclarativeBase): ...
+    >>> @get("/books/{title:str}")
+    ... async def book(title: FromPath[str]) -> dict[str, str]:
+    ...     return {"title": title}
+    >>> plugin = DiptychPlugin(Diptych(models=Base, handlers=[]))
+    >>> app = asgi_app(Litestar([book], plugins=[plugin], openapi_config=None))
+    >>> async def main():
+    ...     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://books") as client:
+    ...         answer = await client.get("/books/AC%2FDC")
+    ...         print(answer.json(), answer.headers["x-content-type-options"])
+    >>> asyncio.run(main())
+    {'title': 'AC/DC'} nosniff
     """
     patterns = list(_patterns(site))
     secured = SecurityHeaders(HeadAsGet(RawPath(cast(ASGIApp, site), patterns)), security_headers)
@@ -235,7 +276,7 @@ def _patterns(site: Litestar) -> Iterator[str]:
 
 
 def _problem_for(error: Exception) -> Problem:
-    """Litestar's own exceptions in our words: theirs tell how it is built, and differ between its releases."""
+    """Puts Litestar's own exceptions in our words: Litestar's show its inner structure, and differ by release."""
     match error:
         case HttpError():
             return problem_for(error)

@@ -1,5 +1,6 @@
-"""HTTP without a framework: pure ASGI helpers that the rooms under `diptych.ext` put together."""
+"""HTTP without a framework: pure ASGI helpers, put together by the rooms under `diptych.ext`."""
 
+from diptych.http.answers import Answer, answer_query
 from diptych.http.bodies import parse_json, read_body, read_fields
 from diptych.http.caching import QUERY_HEADERS, answer_headers, cache_status, etag, is_unchanged
 from diptych.http.errors import (
@@ -25,6 +26,7 @@ __all__ = [
     "PROBLEM_JSON",
     "QUERY_HEADERS",
     "SECURITY_HEADERS",
+    "Answer",
     "BadRequest",
     "ClientDisconnected",
     "CrossSite",
@@ -42,6 +44,7 @@ __all__ = [
     "SecurityHeaders",
     "UnsupportedMediaType",
     "answer_headers",
+    "answer_query",
     "cache_status",
     "check_same_site",
     "encode_segment",

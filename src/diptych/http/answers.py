@@ -1,77 +1,132 @@
-"""Answers to queries and problems as ASGI messages: bytes that are stored already are sent as they are."""
+"""Answers to queries over HTTP: status, headers and body. Stored bytes are sent unchanged."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
-from diptych.http.asgi import Message, Scope
+import msgspec
+
+from diptych.http.asgi import Message, RequestScope
 from diptych.http.caching import QUERY_HEADERS, SET_ASIDE, cache_status, etag, is_unchanged
-from diptych.http.problems import PROBLEM_JSON, Problem
-from diptych.read.answers import Served
+from diptych.http.errors import NotFound
+from diptych.http.problems import PROBLEM_JSON, Problem, problem_for
+from diptych.read.answers import Document, Page, Served
 
-__all__ = ["Answers", "Headers"]
+__all__ = ["Answer", "Headers", "added_headers", "answer_found", "answer_problem", "answer_query", "messages"]
 
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
 
-_KEPT = 8192
-_LONGEST_KEPT = 1000
-"""The headers of how many bodies are kept, and how long those may be, in bytes: 15 MB at most, bodies included. To
-find them takes a hash of the body, too; of a long one that saves nothing."""
+_ENTRIES = 8192
+_LONGEST = 1000
+"""Number of bodies whose headers are remembered, and the greatest length of such a body in bytes: at most 15 MB, the
+bodies included. A look-up hashes the body, so for a long body remembering saves nothing."""
 
 
-class _Made(NamedTuple):
-    """The headers of a body: all of them, those that its absence has too, and the tag that is among both."""
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """An HTTP response: its status, its headers in ASGI's form (names in lower case), and its body.
 
-    whole: Headers
+    >>> from diptych.http import Answer
+    >>> answer = Answer(200, [(b"content-type", b"application/json")], b"{}")
+    >>> answer.text_headers()
+    {'content-type': 'application/json'}
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def text_headers(self) -> dict[str, str]:
+        """Returns the headers as text by name, for the response classes of frameworks."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
+
+
+class _HeadersOfBody(NamedTuple):
+    """The headers of a body: sent with the body, sent without (status 304), and the value of `ETag` in both."""
+
+    with_body: Headers
     without_body: Headers
     tag: str
 
 
-_QUERY_HEADERS: Headers = [(name.lower().encode(), value.encode()) for name, value in QUERY_HEADERS.items()]
+def answer_query(scope: RequestScope, found: Document[Any] | Page[Any] | None) -> Answer:
+    """Returns the JSON answer to the request ``scope`` from ``found``, the result of its query.
+
+    The status is 200; 304, without a body, if the request's `If-None-Match` names the body's `ETag`; 404 with problem
+    details if ``found`` is None or a `Document` without a body. The headers of a 200 are `Content-Type`,
+    `Content-Length`, `ETag`, `Cache-Status`, `Vary`, `Cache-Control` and, for a page that leaves rows out,
+    `Diptych-Set-Aside`.
+
+    >>> from diptych import Document, Served
+    >>> from diptych.http import answer_query
+    >>> scope = {"type": "http", "method": "GET", "headers": []}
+    >>> answer = answer_query(scope, Document(b'{"id":1}', Served("redis"), dict))
+    >>> answer.status, answer.body
+    (200, b'{"id":1}')
+    >>> answer.text_headers()["cache-status"]
+    'diptych; hit'
+    >>> answer_query(scope, Document(None, Served("sql", "no-redis"), dict)).status
+    404
+    """
+    if getattr(found, "body", None) is not None:
+        return answer_found(scope, found, [])
+    served = getattr(found, "served", None)
+    return answer_problem(problem_for(NotFound()), [] if served is None else [_cache_status(served)])
 
 
-class Answers:
-    """Makes the two messages of each answer to a query: its start and its body. ``headers`` are on all of them."""
+def answer_found(scope: RequestScope, found: Any, added: Headers, is_conditional: bool = True) -> Answer:
+    """Returns the answer with ``found``, a `Document` or a `Page` with a body; 304 if the client has that body.
 
-    def __init__(self, headers: Headers = ()) -> None:
-        present = {name for name, _ in _QUERY_HEADERS}
-        self._headers = [*_QUERY_HEADERS, *(pair for pair in headers if pair[0] not in present)]
-        # The same bytes have the same headers: of documents that are asked again and again they are made once.
-        self._kept = functools.lru_cache(maxsize=_KEPT)(self._made)
-
-    def found(
-        self, body: bytes, served: Served, scope: Scope, is_conditional: bool = True, set_aside: int = 0
-    ) -> tuple[Message, Message]:
-        """The JSON of a document or a page, or 304 if the client has just that.
-
-        Whether it has is not looked for if the request is not ``is_conditional``: it has no `If-None-Match`.
-        ``set_aside`` is how many rows the page leaves out.
-        """
-        is_short = len(body) <= _LONGEST_KEPT
-        made = (self._kept if is_short else self._made)(body, served, set_aside)
-        if is_conditional and is_unchanged(scope, made.tag):
-            return _answer(304, made.without_body, b"")
-        return _answer(200, made.whole, body)
-
-    def problem(self, problem: Problem) -> tuple[Message, Message]:
-        """A problem as JSON."""
-        body = problem.json()
-        own = {**problem.headers, "Content-Type": PROBLEM_JSON, "Content-Length": str(len(body))}
-        pairs = ((name.lower().encode(), value.encode("latin-1")) for name, value in own.items())
-        return _answer(problem.status, [*self._headers, *pairs], body)
-
-    def _made(self, body: bytes, served: Served, set_aside: int) -> _Made:
-        tag, status = etag(body), cache_status(served)
-        always = ((b"etag", tag.encode()), (b"cache-status", status.encode()), *self._headers)
-        if set_aside:
-            always = ((SET_ASIDE.lower().encode(), b"%d" % set_aside), *always)
-        of_body = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-        return _Made((*of_body, *always), always, tag)
+    ``added`` are further headers. ``is_conditional`` may be False for a request without `If-None-Match`.
+    """
+    body = found.body
+    headers_of = _remembered_headers if len(body) <= _LONGEST else _headers_of
+    headers = headers_of(body, found.served, getattr(found, "set_aside", 0))
+    # Each answer has a list of its own, since wrappers around an application may add to it.
+    if is_conditional and is_unchanged(scope, headers.tag):
+        return Answer(304, headers.without_body + added, b"")
+    return Answer(200, headers.with_body + added, body)
 
 
-def _answer(status: int, headers: Headers, body: bytes) -> tuple[Message, Message]:
-    # A list of its own: what is around an application may add to it.
-    start = {"type": "http.response.start", "status": status, "headers": list(headers)}
-    return start, {"type": "http.response.body", "body": body}
+def answer_problem(problem: Problem, added: Headers) -> Answer:
+    """Returns the answer with ``problem`` as JSON; ``added`` are further headers."""
+    body = problem.json()
+    own = {**problem.headers, "Content-Type": PROBLEM_JSON, "Content-Length": str(len(body))}
+    return Answer(problem.status, [*_OF_QUERIES, *added, *_encoded(own)], body)
+
+
+def added_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Returns the ``headers`` without the names in `QUERY_HEADERS`, to be added to answers."""
+    present = {name for name, _ in _OF_QUERIES}
+    return [pair for pair in headers if pair[0] not in present]
+
+
+def messages(answer: Answer) -> tuple[Message, Message]:
+    """Returns the two ASGI messages of ``answer``: its start and its body."""
+    start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+    return start, {"type": "http.response.body", "body": answer.body}
+
+
+def _encoded(headers: Mapping[str, str]) -> Headers:
+    return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+_OF_QUERIES = _encoded(QUERY_HEADERS)
+
+
+def _headers_of(body: bytes, served: Served, set_aside: int) -> _HeadersOfBody:
+    tag = etag(body)
+    always = [(b"etag", tag.encode()), _cache_status(served), *_OF_QUERIES]
+    if set_aside:
+        always.insert(0, (SET_ASIDE.lower().encode(), b"%d" % set_aside))
+    of_body = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    return _HeadersOfBody(of_body + always, always, tag)
+
+
+# Equal bodies from the same store have equal headers, so nothing that is remembered can be stale.
+_remembered_headers = functools.lru_cache(maxsize=_ENTRIES)(_headers_of)
+
+
+def _cache_status(served: Served) -> tuple[bytes, bytes]:
+    return b"cache-status", cache_status(served).encode()

@@ -1,4 +1,4 @@
-"""Reading a request's body: never more than allowed, and only the media types that are understood."""
+"""Reading a request's body: never more than allowed, and only in known media types."""
 
 from __future__ import annotations
 
@@ -21,12 +21,22 @@ FORM = "application/x-www-form-urlencoded"
 async def read_fields(
     scope: RequestScope, receive: RequestReceive, max_bytes: int, *, keep_repeated: bool = False
 ) -> Fields:
-    """The fields of a JSON object or a form. No body and no `Content-Type` at all is no fields.
+    """Reads the fields of a JSON object or a form; none for a request without a body and a `Content-Type`.
 
-    Raises `UnsupportedMediaType` (before anything is read), `PayloadTooLarge`, `BadRequest` for what is
-    malformed, and `InvalidMessage` for JSON that is well-formed but not an object, and for form fields sent
-    more than once. With `keep_repeated` their first values are kept, to be shown in the form again, and the
-    caller has to refuse them by the faults in `Fields.repeated`.
+    With `keep_repeated`, of form fields that were sent more than once the first values are kept, to be shown in the
+    form again, and the caller has to refuse them by the faults in `Fields.repeated`.
+
+    Raises `UnsupportedMediaType` (before anything is read), `PayloadTooLarge` for more than `max_bytes` bytes,
+    `BadRequest` for a malformed body, and `InvalidMessage` for JSON that is well-formed but not an object, and for
+    form fields that were sent more than once.
+
+    >>> import asyncio
+    >>> from diptych.http import read_fields
+    >>> async def receive():
+    ...     return {"type": "http.request", "body": b'{"title": "Dune"}'}
+    >>> scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    >>> asyncio.run(read_fields(scope, receive, max_bytes=1000))
+    Fields(values={'title': 'Dune'}, is_form=False, repeated=())
     """
     media_type = _media_type(scope)
     body = await read_body(scope, receive, max_bytes)
@@ -50,11 +60,19 @@ def _form_fields(body: bytes, keep_repeated: bool) -> Fields:
 
 
 async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int) -> bytes:
-    """The whole body, of at most `max_bytes` bytes.
+    """Reads the whole body, of at most `max_bytes` bytes.
 
-    Raises `PayloadTooLarge` as soon as it is known, by `Content-Length` before anything is read, else after
-    the first chunk too many; and `ClientDisconnected` if the client went away, so that half a body is never
-    taken for a whole one.
+    Raises `PayloadTooLarge` as early as possible: by `Content-Length` before anything is read, else after the first
+    chunk too many. Raises `ClientDisconnected` if the client went away, so that half a body is never taken for a
+    whole body, and `BadRequest` for a `Content-Length` that is no number.
+
+    >>> import asyncio
+    >>> from diptych.http import read_body
+    >>> chunks = [{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.request", "body": b"c"}]
+    >>> async def receive():
+    ...     return chunks.pop(0)
+    >>> asyncio.run(read_body({"type": "http", "headers": []}, receive, max_bytes=3))
+    b'abc'
     """
     for declared in header_values(scope, b"content-length"):
         if not (declared.isascii() and declared.isdigit()):
@@ -78,15 +96,19 @@ async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int
 
 
 def parse_json(body: bytes) -> Any:
-    """The value of a JSON text, read strictly.
+    """Returns the value of a JSON text, read strictly.
 
-    Raises `BadRequest` for what is malformed, not UTF-8, nested too deeply, has half a surrogate pair or a
-    number out of range, and for an object with the same name twice: readers disagree which of the two counts.
+    Raises `BadRequest` for JSON that is malformed, not UTF-8 or nested too deeply, that has half a surrogate pair or
+    a number out of range, and for an object with the same name twice: readers disagree which of the two counts.
+
+    >>> from diptych.http import parse_json
+    >>> parse_json(b'{"title": "Dune", "isbn": null}')
+    {'title': 'Dune', 'isbn': None}
     """
     try:
         value = msgspec.json.decode(body)
-        # msgspec is strict, but of two equal names it keeps the last without a word; this reading finds them. There
-        # are none if there is a colon for each name that is left.
+        # msgspec is strict, but of two equal names it keeps the last without a word; the second reading finds them.
+        # There are no equal names if each name that is left has a colon, and there are no more colons.
         if not isinstance(value, dict) or body.count(b":") != len(value):
             json.loads(body.decode("utf-8"), object_pairs_hook=_refuse_repeated)
     except RecursionError as error:
@@ -109,7 +131,7 @@ def _reason(error: ValueError) -> str:
 
 
 def _media_type(scope: RequestScope) -> str | None:
-    """`JSON` or `FORM`; None if the request names no type."""
+    """Returns `JSON` or `FORM`; None if the request names no type. Raises `UnsupportedMediaType`."""
     codings = list_elements(",".join(header_values(scope, b"content-encoding")).lower())
     if any(coding != "identity" for coding in codings):
         raise UnsupportedMediaType("a compressed body is not read here", (JSON, FORM))

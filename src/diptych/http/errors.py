@@ -1,15 +1,15 @@
-"""The refusals that only HTTP knows of, as one tree.
+"""Errors of HTTP: refusals of requests, as a tree of classes.
 
     HttpError
     ├── BadRequest                400  cannot be understood
-    │   └── ClientDisconnected    400  the client went away while it was sending; nobody sees the answer
-    ├── CrossSite                 403  a browser sent it on behalf of another site
+    │   └── ClientDisconnected    400  the client went away while sending; nobody sees the answer
+    ├── CrossSite                 403  sent by a browser on behalf of another site's page
     ├── NotFound                  404
     ├── MethodNotAllowed          405  carries ``allow``
     ├── PayloadTooLarge           413  carries ``max_bytes``
     └── UnsupportedMediaType      415  carries ``accepted``
 
-What they say is shown to the client.
+Their texts are shown to the client.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ class HttpError(DiptychError):
 
 
 class BadRequest(HttpError):
-    """The request cannot be understood: malformed JSON, a path that is not UTF-8, and the like."""
+    """The request cannot be understood: malformed JSON, a path with bytes other than UTF-8, and the like."""
 
     status = 400
 
 
 class ClientDisconnected(BadRequest):
-    """The client went away before its whole body was here; what came of it must not be acted upon."""
+    """The client went away before its whole body was here; the received part must not be acted upon."""
 
     def __init__(self) -> None:
         super().__init__("the client disconnected before the whole body was sent")
 
 
 class CrossSite(HttpError):
-    """A browser sent an unsafe request on behalf of another site's page."""
+    """A browser sent an unsafe request on behalf of a page of some other site."""
 
     status = 403
 
@@ -75,7 +75,7 @@ class NotFound(HttpError):
 
 
 class MethodNotAllowed(HttpError):
-    """The path exists but not for this method; ``allow`` names the methods it has."""
+    """The path exists but not for this method; ``allow`` names the methods of the path."""
 
     status = 405
 
@@ -95,8 +95,7 @@ class PayloadTooLarge(HttpError):
 
 
 class UnsupportedMediaType(HttpError):
-    """The body is of a type, charset or coding that is not read here; ``accepted`` names the types that
-    are."""
+    """The body has an unknown type, charset or coding; ``accepted`` names the accepted types."""
 
     status = 415
 
@@ -106,6 +105,6 @@ class UnsupportedMediaType(HttpError):
 
 
 def allow_header(methods: Iterable[str]) -> str:
-    """The value of an `Allow` header for these methods, HEAD beside GET, as `HeadAsGet` serves it."""
+    """Returns the value of an `Allow` header for these methods, with HEAD beside GET, as served by `HeadAsGet`."""
     named = set(methods)
     return ", ".join(sorted(named | {"HEAD"} if "GET" in named else named))

@@ -1,4 +1,4 @@
-"""The fields of a request, whatever form its body has."""
+"""The fields of a request: the same for JSON and for forms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ class Fields(NamedTuple):
     """The fields of a request's body.
 
     `values` come as JSON has them, or, where `is_form`, as text and None (`build(…, text=fields.is_form)`).
-    `repeated` is empty unless it was asked for: a fault for every field that a form has more than once.
+    `repeated` has a fault for every field that a form has more than once, if `read_fields` was told to keep them;
+    otherwise it is empty.
+
+    >>> from diptych.http import Fields
+    >>> fields = Fields({"title": "Dune", "isbn": None}, is_form=True)
+    >>> fields.values["title"], fields.repeated
+    ('Dune', ())
     """
 
     values: dict[str, Any]

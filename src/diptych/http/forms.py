@@ -1,34 +1,37 @@
-"""What browsers' forms need: strict decoding, methods that HTML has not, and protection from other sites."""
+"""Browsers' forms: strict decoding, methods unknown to HTML, and protection from other sites."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.asgi import RequestScope, header_values
 from diptych.http.errors import BadRequest, CrossSite
 from diptych.http.fields import Fields
+from diptych.http.paths import decode_percent
 
 __all__ = ["METHOD_FIELD", "check_same_site", "method_override", "parse_form"]
 
 METHOD_FIELD = "_method"
-"""The form field that names the method which is meant."""
+"""The form field that names the method of the request, where HTML knows only POST."""
 
-_MALFORMED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_form(body: bytes, max_fields: int = 200) -> dict[str, str | None]:
-    """The fields of an `application/x-www-form-urlencoded` body; one without a value is None.
+    """Returns the fields of an `application/x-www-form-urlencoded` body; a field without a value is None.
 
-    Empty parts (`a=1&&b=2`) are no fields, but they count. Raises `BadRequest` for what is not UTF-8, a "%"
-    without two hex digits and more than `max_fields` parts, and `InvalidMessage` with a fault for every field
+    Empty parts (`a=1&&b=2`) are no fields, but they count. Raises `BadRequest` for a body that is not UTF-8, for a
+    "%" without two hex digits and for more than `max_fields` parts, and `InvalidMessage` with a fault for every field
     that was sent more than once (which of them was meant?).
+
+    >>> from diptych.http import parse_form
+    >>> parse_form(b"title=AC%2FDC&isbn=")
+    {'title': 'AC/DC', 'isbn': None}
     """
     values, repeated = parse_repeated(body, max_fields)
     if repeated:
@@ -37,11 +40,14 @@ def parse_form(body: bytes, max_fields: int = 200) -> dict[str, str | None]:
 
 
 def parse_repeated(body: bytes, max_fields: int = 200) -> tuple[dict[str, str | None], tuple[Fault, ...]]:
-    """The same for whoever answers fields sent more than once: their first values, and the faults."""
+    """Returns the fields, of repeated fields the first values, and a fault for every repeated field.
+
+    Otherwise like `parse_form`.
+    """
     if body.count(b"&") >= max_fields:
         raise BadRequest(f"the form has more than {max_fields} fields")
-    parts = (part.partition(b"=") for part in body.split(b"&") if part)
-    pairs = [(_decode(name), _decode(value)) for name, _, value in parts]
+    parts = (part.replace(b"+", b" ").partition(b"=") for part in body.split(b"&") if part)
+    pairs = [(decode_percent(name, "form"), decode_percent(value, "form")) for name, _, value in parts]
     counted = Counter(name for name, _ in pairs)
     repeated = (Fault(name, "was sent more than once") for name, count in counted.items() if count > 1)
     values: dict[str, str | None] = {}
@@ -50,22 +56,18 @@ def parse_repeated(body: bytes, max_fields: int = 200) -> tuple[dict[str, str | 
     return values, tuple(repeated)
 
 
-def _decode(part: bytes) -> str:
-    if _MALFORMED.search(part):
-        raise BadRequest('the form has a "%" that is not followed by two hexadecimal digits')
-    try:
-        return unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest("the form is not UTF-8") from error
-
-
 def method_override(
     fields: Fields, allowed: Collection[str] = ("PATCH", "DELETE")
 ) -> tuple[str | None, Fields]:
-    """The method a form means by its `_method` field (None without one), and the fields without it.
+    """Returns the method in a form's field `_method` (None without the field), and the other fields.
 
     Only a form can override: in JSON `_method` is a field like any other, and so unknown to the command.
     Raises `InvalidMessage` for a method that is not in `allowed`.
+
+    >>> from diptych.http import Fields, method_override
+    >>> method, others = method_override(Fields({"_method": "PATCH", "title": "Dune"}, is_form=True))
+    >>> method, others.values
+    ('PATCH', {'title': 'Dune'})
     """
     if not fields.is_form or METHOD_FIELD not in fields.values:
         return None, fields
@@ -77,12 +79,19 @@ def method_override(
 
 
 def check_same_site(scope: RequestScope) -> None:
-    """Raises `CrossSite` if a browser sent this unsafe request on behalf of another site's page.
+    """Raises `CrossSite` if a browser sent this unsafe request on behalf of a page of some other site.
 
-    `Sec-Fetch-Site` decides where the browser sends it (over TLS and to localhost); `same-site` is refused
+    `Sec-Fetch-Site` decides where the browser sends this header (over TLS and to localhost); `same-site` is refused
     too, as a neighbouring subdomain is not us. Else a page's `Origin` must name the `Host` that was asked;
     the scheme is not compared, because a proxy that ends TLS hides it. A client with neither header is no
     browser and is served.
+
+    >>> from diptych.http import check_same_site
+    >>> check_same_site({"method": "POST", "headers": [(b"sec-fetch-site", b"same-origin")]})
+    >>> check_same_site({"method": "POST", "headers": [(b"sec-fetch-site", b"cross-site")]})
+    Traceback (most recent call last):
+    ...
+    diptych.http.errors.CrossSite: this request was sent from another site's page; send it from a page of this site
     """
     if scope["method"] in _SAFE_METHODS:
         return

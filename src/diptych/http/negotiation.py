@@ -1,4 +1,4 @@
-"""Which representation a client prefers, after RFC 9110, section 12.5.1."""
+"""The representation preferred by a client, after RFC 9110, section 12.5.1."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ _QVALUE = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
 def prefers_html(scope: RequestScope) -> bool:
-    """Whether HTML is liked strictly better than JSON: so by every browser's page loads, and not by `*/*`.
+    """Returns True if `Accept` likes HTML strictly better than JSON: every browser's page loads do, `*/*` does not.
 
     The most specific range that names a type decides its weight. Other parameters than `q` are not compared,
-    and a range that is malformed is skipped.
+    and a malformed range is skipped.
+
+    >>> from diptych.http import prefers_html
+    >>> prefers_html({"headers": [(b"accept", b"text/html,*/*;q=0.8")]})
+    True
+    >>> prefers_html({"headers": []})
+    False
     """
     weights = _weights(",".join(header_values(scope, b"accept")))
     return max(_weight(weights, kind) for kind in _HTML) > max(_weight(weights, kind) for kind in _JSON)

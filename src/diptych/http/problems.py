@@ -33,8 +33,12 @@ _log = logging.getLogger("diptych.http")
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """One faulty field: its name (a dotted path), where it is in the body (a JSON pointer), and what is
-    wrong."""
+    """A faulty field: its name (a dotted path), its place in the body (a JSON pointer), and the fault in words.
+
+    >>> from diptych.http import FieldError
+    >>> FieldError("author.name", "#/author/name", "must not be empty").pointer
+    '#/author/name'
+    """
 
     field: str
     pointer: str
@@ -42,10 +46,14 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """A problem document. `type` is a stable URN, or `about:blank` where the status says it all.
+    """A problem document. `type` is a stable URN, or `about:blank` where the status is enough.
 
-    `errors` names every faulty field; `columns` those whose value is already taken. `headers` are those of
+    `errors` names every faulty field, `columns` the columns whose value is already taken. `headers` are headers of
     the response and no part of the document.
+
+    >>> from diptych.http import Problem
+    >>> Problem(title="Not Found", status=404).json()
+    b'{"type":"about:blank","title":"Not Found","status":404}'
     """
 
     type: str = "about:blank"
@@ -57,19 +65,25 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
 
     def json(self) -> bytes:
-        """The document, of media type `application/problem+json`; empty members are left out."""
+        """Returns the document, of media type `application/problem+json`; empty members are left out."""
         members = msgspec.structs.asdict(self)
         del members["headers"]
         return msgspec.json.encode({name: value for name, value in members.items() if value})
 
 
 def problem_for(error: Exception) -> Problem:
-    """What the client is told of `error`.
+    """Returns the problem document for a client whose request ended with `error`.
 
     Faulty fields are 422, a taken value and any other refused constraint 409 (the request is sound, the state
-    of the data is against it), what is unavailable 503 with `Retry-After`. A row that can't be shown is 500, and
-    no error of the request's: it is logged where it is first met, not at each request. Anything unforeseen is 500:
+    of the data is against it), an unavailable store 503 with `Retry-After`. A row that can't be shown is 500, and
+    no error of the request's: it is logged where it is first met, not at each request. Any unforeseen error is 500:
     it is logged with its traceback, and the client sees nothing of it. Database texts never reach the client.
+
+    >>> from diptych import Fault, InvalidMessage
+    >>> from diptych.http import problem_for
+    >>> problem = problem_for(InvalidMessage("AddBook", [Fault("title", "is missing")]))
+    >>> problem.status, problem.errors
+    (422, (FieldError(field='title', pointer='#/title', detail='is missing'),))
     """
     match error:
         case HttpError():
@@ -99,7 +113,7 @@ def problem_for(error: Exception) -> Problem:
 
 
 def status_problem(status: int, detail: str | None = None, headers: dict[str, str] | None = None) -> Problem:
-    """A problem whose meaning is that of its HTTP status."""
+    """Returns a problem with the meaning of its HTTP status, and no other."""
     try:
         title = HTTPStatus(status).phrase
     except ValueError:  # a status of the application's own
@@ -108,7 +122,7 @@ def status_problem(status: int, detail: str | None = None, headers: dict[str, st
 
 
 def invalid_fields(faults: Iterable[Fault]) -> Problem:
-    """The 422 that names every one of `faults`."""
+    """Returns the problem of status 422 with all `faults`."""
     errors = _field_errors(faults)
     count = "one field is" if len(errors) == 1 else f"{len(errors)} fields are"
     return Problem(
@@ -177,6 +191,6 @@ def _field_errors(faults: Iterable[Fault]) -> tuple[FieldError, ...]:
 
 
 def _pointer(field: str) -> str:
-    """The JSON pointer (RFC 6901, as a URI fragment) of a dotted path; "#" is the whole document."""
+    """Returns the JSON pointer (RFC 6901, as a URI fragment) of a dotted path; "#" is the whole document."""
     steps = field.split(".") if field else []
     return "#" + "".join("/" + quote(step.replace("~", "~0").replace("/", "~1"), safe="~") for step in steps)

@@ -1,22 +1,24 @@
-"""Queries as an application of their own, to be mounted in one of any ASGI framework."""
+"""Queries as an application of their own, to be mounted in an application of any ASGI framework."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import Fault, InvalidMessage
-from diptych.http.answers import Answers
+from diptych.http.answers import answer_problem, answer_query, messages
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound
-from diptych.http.front import QUERY_ERROR, Front, ranks
-from diptych.http.paths import Segment, path_below, sent_path, split_path, template_segments
+from diptych.http.front import QUERY_ERROR, Front
+from diptych.http.paths import path_segments, sent_path
 from diptych.http.problems import problem_for
+from diptych.http.query_routes import QueryRoute, query_routes
+from diptych.http.routes import RouteTable
 from diptych.http.wrappers import HeadAsGet
 from diptych.messages.message import Query, build
 
@@ -24,27 +26,43 @@ __all__ = ["query_app"]
 
 
 def query_app(diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> ASGIApp:
-    """The read model as an ASGI application: `app.mount("/api", query_app(books, {"/books/{title}": GetBook}))`.
+    """Returns the read model as an ASGI application, to be mounted: `app.mount("/api", query_app(books, {…}))`.
 
     `routes` are those of a `Front`, below the mount. GET and HEAD are answered in JSON, with `ETag` and
-    `Cache-Status`; everything that is wrong as problem details: 404, 405, 422 for faulty parameters, 503. Raises
+    `Cache-Status`, and all faults with problem details: 404, 405, 422 for faulty parameters, 503. Raises
     `WiringError` for a route that can't be answered.
+
+    >>> import asyncio
+    >>> import httpx
+    >>> from diptych import Diptych, Document, Query, Served
+    >>> from diptych.http import query_app
+    >>> from sqlalchemy.orm import DeclarativeBase
+    >>> class Base(DeclarativeBase): ...
+    >>> class GetBook(Query[Document[dict]]):
+    ...     title: str
+    >>> class Handler:
+    ...     async def get(self, query: GetBook) -> Document[dict]:
+    ...         return Document(b'{"title":"%s"}' % query.title.encode(), Served("redis"), dict)
+    >>> async def main():
+    ...     async with Diptych(models=Base, handlers=[Handler]) as books:
+    ...         transport = httpx.ASGITransport(query_app(books, {"/books/{title}": GetBook}))
+    ...         async with httpx.AsyncClient(transport=transport, base_url="http://books") as client:
+    ...             for path in ("/books/Dune", "/books"):
+    ...                 answer = await client.get(path)
+    ...                 print(answer.status_code, answer.headers["content-type"])
+    >>> asyncio.run(main())
+    200 application/json
+    404 application/problem+json
     """
     return HeadAsGet(Front(diptych, routes, _Queries(diptych, routes)))
 
 
 class _Queries:
-    """Answers what a `Front` hands on: paths in any form, parameters of any kind, and all that is wrong."""
+    """Answers the requests handed on by a `Front`: parameters in any form, and all faults."""
 
     def __init__(self, diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> None:
         self._diptych = diptych
-        self._answers = Answers()
-        parts = {template: template.partition("?") for template in routes}
-        # The most exact one first, as `Front` chooses.
-        self._routes = [
-            (list(template_segments(path)), set(filter(None, parameters.split("&"))), routes[template])
-            for template, (path, _, parameters) in sorted(parts.items(), key=lambda item: ranks(item[1][0]))
-        ]
+        self._routes = RouteTable(query_routes(routes), takes=re.compile("-?[0-9]{1,18}").fullmatch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,58 +71,39 @@ class _Queries:
         try:
             if QUERY_ERROR in scope:
                 raise scope[QUERY_ERROR]
-            found = await self._diptych.ask(self._query_of(scope))
-            body = getattr(found, "body", None)
-            if body is None:
-                raise NotFound()
+            answer = answer_query(scope, await self._diptych.ask(self._query_of(scope)))
         except Exception as error:
-            answer = self._answers.problem(problem_for(error))
-        else:
-            answer = self._answers.found(body, found.served, scope, set_aside=getattr(found, "set_aside", 0))
+            answer = answer_problem(problem_for(error), [])
         finally:
             request_scope.reset(token)
-        for message in answer:
+        for message in messages(answer):
             await send(message)
 
     def _query_of(self, scope: Scope) -> Query[Any]:
-        """Raises what is to be answered if it is none."""
-        path = path_below(scope.get("root_path", ""), sent_path(scope))
-        segments = split_path(path) if path is not None else []
-        for template, parameters, query in self._routes:
-            fields = _fields(template, segments)
-            if fields is not None:
-                if scope["method"] != "GET":
-                    raise MethodNotAllowed(["GET"])
-                found = _parameters(scope["query_string"], parameters, query)
-                return build(query, fields | found, text=True)
-        raise NotFound()
+        """Returns the query of a request. Raises the error to answer with for any other request."""
+        segments = path_segments(sent_path(scope), scope.get("root_path", ""))
+        routes = () if segments is None else self._routes.match(segments)
+        if segments is None or not routes:
+            raise NotFound()
+        if scope["method"] != "GET":
+            raise MethodNotAllowed(["GET"])
+        route = routes[0]
+        fields = {name: segments[at] for at, name in route.in_path}
+        return build(route.query, fields | _parameters(scope["query_string"], route), text=True)
 
 
-def _fields(template: Sequence[Segment], segments: Sequence[str]) -> dict[str, str] | None:
-    """The parameters in a path of this template; None if it is not one."""
-    fields: dict[str, str] = {}
-    if len(template) != len(segments):
-        return None
-    for segment, text in zip(template, segments, strict=True):
-        if segment.kind == "fixed" and segment.text != text:
-            return None
-        if segment.kind == "typed" and not re.fullmatch("-?[0-9]{1,18}", text):
-            return None
-        if segment.name:
-            fields[segment.name] = text
-    return fields if all(segments) else None
-
-
-def _parameters(query_string: bytes, allowed: set[str], query: type) -> dict[str, str]:
+def _parameters(query_string: bytes, route: QueryRoute) -> dict[str, str]:
+    """Returns the parameters of the query string. Raises `BadRequest`, and `InvalidMessage` for unknown and repeated
+    ones."""
     try:
         pairs = parse_qsl(
             query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
         )
     except ValueError as error:
         raise BadRequest("the query string is not UTF-8, or has more than 100 fields") from error
-    counts = Counter(name for name, _ in pairs)
+    allowed, counts = route.in_query_string, Counter(name for name, _ in pairs)
     faults = [Fault(name[:100], "is not a known field") for name in counts if name not in allowed]
     faults += [Fault(name, "was sent more than once") for name in allowed if counts[name] > 1]
     if faults:
-        raise InvalidMessage(query.__name__, faults[:20])
+        raise InvalidMessage(route.query.__name__, faults[:20])
     return dict(pairs)

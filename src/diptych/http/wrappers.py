@@ -23,11 +23,11 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-"""What `SecurityHeaders` sets if nothing else is said. No HSTS: that is for whoever ends TLS to decide."""
+"""The headers set by `SecurityHeaders` by default. No HSTS: the server that ends TLS has to decide that."""
 
 
-# They say what a page may do, and where it may be shown; a browser heeds none of them on data, which `nosniff`
-# keeps from being taken for a page. On an answer of a hundred bytes they would be most of it.
+# These headers say what a page may do, and where it may be shown. A browser heeds none of them on data, and `nosniff`
+# keeps data from being taken for a page. They would be most of an answer of a hundred bytes.
 _OF_PAGES = frozenset(
     {
         "content-security-policy",
@@ -40,11 +40,21 @@ _OF_PAGES = frozenset(
 
 
 class SecurityHeaders:
-    """Adds the usual security headers to every response, each only where the application did not set it.
+    """Adds the usual security headers to every response, except where the application has set them.
 
-    Those that concern pages alone are left out of JSON, and of 304. `changes` alters the defaults: a name with
+    Headers that concern pages alone are left out of JSON, and of 304. `changes` alters the defaults: a name with
     another value, which is then on every response, or with None to leave that header out. `of_data` are the headers
     that are added to JSON, names in lower case.
+
+    >>> import asyncio
+    >>> from diptych.http import SecurityHeaders
+    >>> async def site(scope, receive, send):
+    ...     await send({"type": "http.response.start", "status": 200, "headers": []})
+    >>> async def send(message):
+    ...     print(dict(message["headers"])[b"x-frame-options"])
+    >>> app = SecurityHeaders(site, {"X-Frame-Options": "SAMEORIGIN"})
+    >>> asyncio.run(app({"type": "http", "method": "GET"}, None, send))
+    b'SAMEORIGIN'
     """
 
     def __init__(self, app: ASGIApp, changes: Mapping[str, str | None] | None = None) -> None:
@@ -82,9 +92,21 @@ def _pairs(headers: Mapping[str, str | None]) -> list[tuple[bytes, bytes]]:
 
 
 class HeadAsGet:
-    """Runs HEAD as GET and drops the body, so that HEAD works wherever GET does, with the headers GET has.
+    """Runs HEAD as GET and drops the body: HEAD works wherever GET does, with the same headers.
 
     `Allow` headers are amended to say so.
+
+    >>> import asyncio
+    >>> from diptych.http import HeadAsGet
+    >>> async def site(scope, receive, send):
+    ...     await send({"type": "http.response.body", "body": scope["method"].encode()})
+    >>> async def send(message):
+    ...     print(message["body"])
+    >>> app = HeadAsGet(site)
+    >>> for method in ("GET", "HEAD"):
+    ...     asyncio.run(app({"type": "http", "method": method}, None, send))
+    b'GET'
+    b''
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -117,7 +139,18 @@ def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 
 class RequestContext:
-    """Makes the request's scope known to what runs in its course: `diptych.context.request_scope`."""
+    """Sets `diptych.context.request_scope` to the request's scope while the application answers the request.
+
+    The change log takes its correlation id from there, and an application's `actor` is called with this scope.
+
+    >>> import asyncio
+    >>> from diptych.http import RequestContext
+    >>> from diptych.context import request_scope
+    >>> async def site(scope, receive, send):
+    ...     print(request_scope.get()["path"])
+    >>> asyncio.run(RequestContext(site)({"type": "http", "path": "/books"}, None, None))
+    /books
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal
 
 import pytest
 
+from diptych import Served
 from diptych.http import QUERY_HEADERS, cache_status, etag, is_unchanged
-
-
-class Served(NamedTuple):
-    store: str
-    reason: str | None
 
 
 @pytest.mark.parametrize(
@@ -34,7 +30,7 @@ class Served(NamedTuple):
         ("sql", "something-new", "diptych; fwd=miss; detail=something-new"),
     ],
 )
-def test_the_store_is_named(store: str, reason: str | None, value: str) -> None:
+def test_the_store_is_named(store: Literal["redis", "sql"], reason: str | None, value: str) -> None:
     assert cache_status(Served(store, reason)) == value
 
 
