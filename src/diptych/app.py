@@ -311,7 +311,7 @@ def _keepers(
             Replica(panel.compiled, panel.source, store, redis, orm.fence, batch_size=batch_size),
             redis,
             orm.fence,
-            orm.acknowledger,
+            orm.acknowledger.rows,
             lease_s=config.get("LEASE_MS") / 1000,
             probe_interval_s=config.get("REDIS_PROBE_INTERVAL_MS") / 1000,
         )

@@ -74,6 +74,13 @@ async def row_of(orm: ORMService, fence: FenceId = ID) -> FenceRow:
     return rows[fence]
 
 
+async def snapshot_of(orm: ORMService) -> Snapshot:
+    """Returns the snapshot of this moment."""
+    async with orm.database.reader.connect() as connection:
+        text = await connection.scalar(sa.select(DIALECTS[orm.database.name].snapshot))
+    return Snapshot.parse(text)
+
+
 def same(row: FenceRow, other: FenceRow) -> bool:
     """But for the time when they were read."""
     return msgspec.structs.replace(row, now=0) == msgspec.structs.replace(other, now=0)
@@ -365,9 +372,9 @@ async def test_a_move_begins_a_generation_with_the_cursor_of_its_moment(orm: ORM
     for title in "TU":
         await orm.create(Book, title=title, author="A")
     row = await stored(orm, cursor="900:900:", cursor_stamp=Snapshot(900, 900).stamp)
-    before = await fence.snapshot()
+    before = await snapshot_of(orm)
     moved = await fence.move(row, OTHER_REDIS, "g 2", building_s=5)
-    after = await fence.snapshot()
+    after = await snapshot_of(orm)
     assert moved is not None
     assert same(moved, await row_of(orm))
     assert moved.cursor is not None
@@ -445,9 +452,9 @@ async def test_a_planned_move_is_off_when_anything_else_has_changed(
 
 async def test_the_row_of_a_rebuild_has_a_cursor_and_promises_nothing(orm: ORMService, fence: Fence):
     row = await stored(orm, lease_until=60)
-    before = await fence.snapshot()
+    before = await snapshot_of(orm)
     beside = await fence.begin_rebuild(row, "h", building_s=5)
-    after = await fence.snapshot()
+    after = await snapshot_of(orm)
     assert beside.id != row.id
     assert beside.id.served == row.id == row.id.served
     assert (beside.generation, beside.ready, beside.lease_until) == ("h", False, 0)
@@ -564,7 +571,7 @@ class open_transaction:  # noqa: N801
 
 
 async def test_a_pass_reads_what_its_cursor_has_not_seen_and_only_once(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     assert await read(fence, cursor) == ([], cursor)
     await orm.create(Book, title="T", author="A")
     await orm.create(Book, title="U", author="A")
@@ -573,11 +580,11 @@ async def test_a_pass_reads_what_its_cursor_has_not_seen_and_only_once(orm: ORMS
     await orm.create(Book, title="V", author="A")
     titles, cursor = await read(fence, cursor)
     assert titles == ["V"]
-    assert await read(fence, cursor) == ([], await fence.snapshot())
+    assert await read(fence, cursor) == ([], await snapshot_of(orm))
 
 
 async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     made: list[Change] = []
 
     async def work(unit: Any) -> None:
@@ -737,7 +744,7 @@ async def test_positions_and_transactions_are_those_of_the_log(orm: ORMService):
 
 
 async def test_only_the_tables_asked_for_are_read(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     await orm.create(Book, title="T", author="A")
     await orm.create(Line, order_number="a", position=1, product="P")
     assert (await read(fence, cursor))[0] == ["T"]
@@ -748,13 +755,13 @@ async def test_only_the_tables_asked_for_are_read(orm: ORMService, fence: Fence)
 async def test_a_table_that_this_process_does_not_know_is_refused(orm: ORMService):
     """Were its changes left out, the cursor would go past them."""
     fence = fence_over(orm, Line)
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     with pytest.raises(WiringError, match="no mapped class of this process has the table books"):
         await fence.changes(["books", "order_lines"], cursor, 1)
 
 
 async def test_a_part_is_followed_by_the_rest_of_the_same_snapshot(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     for title in "abcde":
         await orm.create(Book, title=title, author="A")
     part = await fence.changes(TABLES, cursor, 2)
@@ -773,7 +780,7 @@ async def test_a_part_is_followed_by_the_rest_of_the_same_snapshot(orm: ORMServi
 
 
 async def test_a_part_that_is_exactly_full_has_no_more(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     for title in "ab":
         await orm.create(Book, title=title, author="A")
     assert not (await fence.changes(TABLES, cursor, 2)).more
@@ -785,10 +792,10 @@ async def test_a_log_whose_last_rows_are_deleted_does_not_turn_the_snapshot_back
 ):
     for title in "ab":
         await orm.create(Book, title=title, author="A")
-    before = await fence.snapshot()
+    before = await snapshot_of(orm)
     async with orm.database.writer.begin() as connection:
         await connection.execute(sa.text("DELETE FROM diptych_log"))
-    after = await fence.snapshot()
+    after = await snapshot_of(orm)
     assert after.stamp >= before.stamp
     assert (await fence.changes(TABLES, before, 9)).snapshot.stamp >= before.stamp
     await orm.create(Book, title="c", author="A")
@@ -801,7 +808,7 @@ async def rewrite(orm: ORMService, assignments: str, **values: Any) -> None:
 
 
 async def test_of_a_blanked_row_the_kind_is_left(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     await orm.create(Book, title="T", author="A")
     await orm.update(Book, 1, title="U")
     await orm.delete(Book, 1)
@@ -815,7 +822,7 @@ async def test_an_image_of_another_version_of_the_application_is_read_as_far_as_
     orm: ORMService, fence: Fence
 ):
     """A column that is not there, one that is not known, and one of another type."""
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     await orm.create(Book, title="T", author="A")
     image = '{"id": 1, "title": "T", "new": 5, "stock_quantity": "many", "published_date": null}'
     await rewrite(orm, "image = :image", image=image)
@@ -828,7 +835,7 @@ async def test_sequence_order_against_commit_order(postgres_url: str):
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         early = await Opened(orm, "early").changed()
         await orm.create(Book, title="late", author="A")
         titles, cursor = await read(fence, cursor)
@@ -845,7 +852,7 @@ async def test_a_part_that_follows_has_nothing_that_its_snapshot_did_not_see(pos
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         async with open_transaction(orm):
             await orm.create(Book, title="a", author="A")
             opened = await Opened(orm, "open").changed()
@@ -864,7 +871,7 @@ async def test_a_following_part_repeats_nothing_that_the_cursor_has_seen(postgre
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         opened = await Opened(orm, "x1", "x2").changed()
         for title in "ab":
             await orm.create(Book, title=title, author="A")
@@ -882,7 +889,7 @@ async def test_a_foreign_transaction_that_is_open_for_long_has_nothing_read_twic
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         async with open_transaction(orm) as foreign:
             for number in range(5):
                 await orm.create(Book, title=str(number), author="A")
@@ -896,7 +903,7 @@ async def test_a_foreign_transaction_that_is_open_for_long_has_nothing_read_twic
 async def test_consecutive_passes_read_everything_once_while_others_write(
     orm: ORMService, fence: Fence, limit: int
 ):
-    chance, cursor = random.Random(1), await fence.snapshot()
+    chance, cursor = random.Random(1), await snapshot_of(orm)
     seen: list[int] = []
 
     async def write(writer: int) -> None:
@@ -985,7 +992,7 @@ async def test_a_pass_on_postgresql_reads_only_the_end_of_the_log(postgres_url: 
         fence, statements = fence_over(orm), LOG_STATEMENTS["postgresql"]
         async with open_transaction(orm), open_transaction(orm):
             await orm.create(Book, title="T", author="A")
-            cursor = await fence.snapshot()
+            cursor = await snapshot_of(orm)
             assert len(cursor.running) >= 2
             values: dict[str, Any] = {"p_tables": TABLES, "p_limit": 2, **numbers(cursor)}
             for title in (None, *"abc"):  # an empty tail first
@@ -997,7 +1004,7 @@ async def test_a_pass_on_postgresql_reads_only_the_end_of_the_log(postgres_url: 
                 assert "diptych_log_pkey" not in found
                 assert buffers(found) < 60, found
             last = (await fence.changes(TABLES, cursor, 1)).changes[0].position
-            following = values | {"p_last": last, "p_snapshot": str(await fence.snapshot())}
+            following = values | {"p_last": last, "p_snapshot": str(await snapshot_of(orm))}
             found = await plan(orm, statements.following, **following)
             assert "Seq Scan on diptych_log" not in found
             assert buffers(found) < 60, found
@@ -1138,7 +1145,7 @@ async def test_a_promoted_server_is_another_database_at_once():
             server.stop()
             for call in (
                 fence.rows(),
-                fence.snapshot(),
+                fence.changes([], NOTHING, 1),
                 fence.ask(ID, 1),
                 fence.register(ID, []),
             ):

@@ -17,8 +17,9 @@ from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
 from diptych.fence import passes as passes_module
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.arrivals import Ending
 from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, Sight, Target
+from diptych.fence.ending import Ending
+from diptych.fence.rows import FenceRows
 from diptych.log.change import Change
 from diptych.log.snapshot import Snapshot
 from diptych.redis.identity import RedisIdentity
@@ -126,10 +127,10 @@ class FakeReadSide:
         self.on_apply: Callable[[], None] | None = None
 
     def apply(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Target]
+        self, changes: Sequence[Change], targets: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         positions = frozenset(change.position for change in changes) | self.tells
-        return {fence: asyncio.ensure_future(self._apply(positions)) for fence in known}
+        return {fence: asyncio.ensure_future(self._apply(positions)) for fence in targets}
 
     async def _apply(self, positions: frozenset[int]) -> Applied:
         await asyncio.sleep(0)
@@ -141,7 +142,7 @@ class FakeReadSide:
         return self.looks
 
     async def bring_in(
-        self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> bool:
         self.brought.append([entry.position for entry in entries])
         await self.bringing.wait()
@@ -155,7 +156,7 @@ class FakeReadSide:
 def acknowledging(
     fence: FakeFence, read_side: FakeReadSide | None = None, patience_s: float = 5.0
 ) -> Acknowledger:
-    acknowledger = Acknowledger(fence, patience_s)  # type: ignore[arg-type]
+    acknowledger = Acknowledger(fence, FenceRows(fence), patience_s)  # type: ignore[arg-type]
     acknowledger.read_side = read_side
     return acknowledger
 
@@ -278,7 +279,7 @@ async def test_the_fence_is_read_after_the_commit_never_joined_to_a_read_that_wa
     acknowledger = acknowledging(fence, FakeReadSide(applies=False))
     await acknowledger.prepare()
     fence.answering.clear()
-    sent = asyncio.create_task(acknowledger.rows())
+    sent = asyncio.create_task(acknowledger.rows.rows())
     while fence.reads < 2:  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0)
     fence.change(lease_until=100.0)
@@ -304,9 +305,9 @@ async def test_nobody_is_left_waiting_when_the_reader_is_cut_off():
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     fence.answering.clear()
-    first = asyncio.create_task(acknowledger.rows())
+    first = asyncio.create_task(acknowledger.rows.rows())
     await eventually(lambda: _has_read(fence), "the fence is being read")
-    second = asyncio.create_task(acknowledger.rows())
+    second = asyncio.create_task(acknowledger.rows.rows())
     await asyncio.sleep(0)
     await acknowledger.close()
     for waiting in (first, second):
@@ -519,7 +520,7 @@ async def test_a_list_that_is_not_all_in_is_listed_again():
     """★ All of it, not only what its own commands have waited for."""
     fence, _, acknowledger = left_behind(brings=True)
     await (await acknowledged(acknowledger, CHANGE))  # the rest of the list is after it, and is nowhere
-    await acknowledger.rows()
+    await acknowledger.rows.rows()
     assert fence.since[-1] == ROW.cursor
 
 
@@ -671,7 +672,7 @@ async def test_the_memory_of_own_changes_does_not_grow():
         fence.log = [entry_of(change)]
         fence.change(cursor=Snapshot(number - 1, number - 1))
         await (await acknowledged(acknowledger, change))
-    assert len(acknowledger._own._by_position) < 10
+    assert len(acknowledger.rows.tracker.own._by_position) < 10
 
 
 # With real stores
@@ -688,7 +689,9 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
 
         async def committing(transaction: Any) -> bool:
             is_known = await commit(transaction)
-            acknowledger.on_row_changed(msgspec.structs.replace(await fence_row(app), generation="later"))
+            acknowledger.rows.on_row_changed(
+                msgspec.structs.replace(await fence_row(app), generation="later")
+            )
             return is_known
 
         units._commit_transaction = committing  # type: ignore[method-assign]

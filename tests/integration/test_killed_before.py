@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, ListBooks
 from demo_app.models.book import Book
 from diptych import Diptych, DuplicateError
-from diptych.fence.arrivals import Ending
+from diptych.fence.ending import Ending
 from diptych.write.unit_of_work import new_context
 from tests.catalogue import Held, Recorded, answered_by, catalogue, fence_row, keeper_of, sees, sees_in_redis
 from tests.integration.test_joined_processes import Item, ListCards, Owner, _shows, _shows_in_redis, cards
@@ -48,7 +48,7 @@ async def _killed(app: Diptych, work: Awaitable[Any], *, applied: bool = False) 
     async def never(ending: Ending) -> None:
         if applied:
             assert app.orm.acknowledger.read_side is not None
-            applying = app.orm.acknowledger.read_side.apply(ending.changes, ending.known)
+            applying = app.orm.acknowledger.read_side.apply(ending.changes, ending.targets)
             assert all(await asyncio.gather(*applying.values()))
         waiting.set()
         await asyncio.Event().wait()

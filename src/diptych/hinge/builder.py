@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from diptych.errors import RebuildFailedError, UnavailableError
-from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
+from diptych.fence.rows import FenceRows
 from diptych.hinge.at_work import AtWork
 from diptych.hinge.clocks import MARGIN
 from diptych.hinge.replica import Refused, Replica, accepted
@@ -35,7 +35,7 @@ _DOCUMENT_OVERHEAD = 200
 class Builder:
     """Builds one read model; used again for every build of it."""
 
-    def __init__(self, replica: Replica, fence: Fence, rows: Acknowledger, lease_s: float) -> None:
+    def __init__(self, replica: Replica, fence: Fence, rows: FenceRows, lease_s: float) -> None:
         self._replica = replica
         self._store = replica.store
         self._fence = fence

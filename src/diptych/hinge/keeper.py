@@ -24,9 +24,9 @@ from diptych.errors import (
     RedisUnavailableError,
     UnavailableError,
 )
-from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
+from diptych.fence.rows import FenceRows
 from diptych.hinge.at_work import AtWork, Signs
 from diptych.hinge.builder import Builder
 from diptych.hinge.clocks import MARGIN, Clocks
@@ -66,7 +66,7 @@ class Keeper:
         replica: Replica,
         redis: RedisService,
         fence: Fence,
-        rows: Acknowledger,
+        rows: FenceRows,
         *,
         lease_s: float,
         probe_interval_s: float,

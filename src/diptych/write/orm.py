@@ -19,6 +19,7 @@ from diptych.errors import DatabaseBusyError, NotStartedError, UnavailableError,
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.adoption import adopt
 from diptych.fence.fence import Fence
+from diptych.fence.rows import FenceRows
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
@@ -82,7 +83,8 @@ class ORMService:
         self._opened, self._home = opened, home
         self._entities.opened(opened.name)
         self._fence = Fence(opened, self._entities.by_table)
-        self._acknowledger = Acknowledger(self._fence, self._config.get("DATABASE_TIMEOUT_MS") / 1000)
+        patience_s = self._config.get("DATABASE_TIMEOUT_MS") / 1000
+        self._acknowledger = Acknowledger(self._fence, FenceRows(self._fence), patience_s)
         self._units = UnitsOfWork(opened, self._acknowledger)
 
     async def close(self) -> None:
