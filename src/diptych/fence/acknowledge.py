@@ -1,7 +1,7 @@
-"""The acknowledgement of a command: its result is returned once every query sees what the result rests on.
+"""The acknowledgement of a command: its result is returned once every query sees the changes that it rests on.
 
-A result rests on the command's own changes, and on every change that was committed before it and that the command
-may have built on: the process that made such a change may have been killed before it brought the change to Redis.
+A command rests on its own changes, and on every change that was committed before and that the command may have built
+on: the process of such a change may have been killed before the change was brought to Redis.
 The rules are steps 5 and 6 of docs/concepts/hinge.md. They hold for every process that changes rows through
 ``ORMService``, whether or not it knows Redis, a read model, or a read model's version: for a fence row that the
 process can't serve itself, a command waits for a pass.
@@ -28,7 +28,7 @@ _PATIENCE_S = 0.25
 
 
 class Acknowledger:
-    """Holds committed commands back until queries see what they rest on.
+    """Holds each committed command back until queries see the changes that the command rests on.
 
     ``patience_s`` is the time that SQL has to answer, in seconds.
     """
@@ -61,7 +61,7 @@ class Acknowledger:
 
     @property
     def is_idle(self) -> bool:
-        """Whether commands probably need not wait: no read model had a lease when the fence was last read.
+        """True if no read model had a lease when the fence was last read: commands probably need not wait.
 
         A look at the fence can take the place of ``acknowledge`` then, if there is still no lease after the commit.
         """
@@ -69,14 +69,14 @@ class Acknowledger:
         return self.read_side is None and rows is not None and not any(row.is_leased for row in rows.values())
 
     async def prepare(self) -> None:
-        """Reads the fence, unless this process has read it before. Raises ``DatabaseUnavailableError``."""
+        """Reads the fence, unless this process has done so before. Raises ``DatabaseUnavailableError``."""
         if self.rows.latest is None:
             await self.rows.rows()
 
     def ending(
         self, changes: Sequence[Change], touched: Collection[str], *, is_checked_late: bool = False
     ) -> Ending:
-        """Returns the end of a command that has made these changes, and may rest on rows of the tables ``touched``.
+        """Returns the end of a command with these changes, which may rest on rows of the tables ``touched``.
 
         ``is_checked_late`` if the command may rest on later changes than its last: a constraint is checked at its
         commit.
@@ -92,7 +92,7 @@ class Acknowledger:
         return ending
 
     def failed(self, ending: Ending) -> None:
-        """Takes note that the commit has failed, or has an unknown outcome.
+        """Takes note of a commit without success, or with an unknown outcome.
 
         Changes that are committed none the less are taken for another process's.
         """
@@ -100,9 +100,9 @@ class Acknowledger:
         self._tracker.own.drop(ending)
 
     async def acknowledge(self, ending: Ending) -> None:
-        """Returns when every query that starts from now on sees what the committed command rests on, or later states.
+        """Returns when every query from now on sees the changes that the command rests on, or later states.
 
-        Raises ``DatabaseUnavailableError`` if SQL does not tell in time whether queries do.
+        Raises ``DatabaseUnavailableError`` if SQL does not answer in time.
         """
         try:
             read_side = self.read_side
@@ -138,7 +138,7 @@ class Acknowledger:
         return seen
 
     async def _is_in(self, row: FenceRow, seen: NotedSight, ending: Ending) -> bool:
-        """Returns whether all changes that the command may rest on are in the generation of this fence row."""
+        """Returns whether every change that the command may rest on is in the generation of this fence row."""
         listed = seen.lists.get(row.id)
         if listed is None:
             return not await self._may_lack(row, ending)
@@ -147,7 +147,7 @@ class Acknowledger:
         deadline = time.monotonic() + _PATIENCE_S
         own = ending.applying.get(row.id)
         if own is not None and not own.done():
-            # First, and mostly the last to come: what was committed before it is in the same script, or before.
+            # Own changes first, since they mostly come last: earlier ones are in the same script, or one before.
             await asyncio.wait([own], timeout=_PATIENCE_S)
         listed.arrivals.hear(ending.heard(row.id, listed.arrivals.target))
         has_brought = False

@@ -1,4 +1,4 @@
-"""Adoption of a database that was put elsewhere: its log begins anew, and no generation in Redis counts any more.
+"""Adoption of a database put elsewhere: its log begins anew, and no generation in Redis counts any more.
 
 So too if SQL's clock is not the clock that its times are of. A process that finds this out, at its start or when the
 fence is read, adopts the database before anything that the fence says is relied on.
@@ -29,7 +29,7 @@ _LEASES = 1.2
 
 
 async def adopt(database: Database, *, put_back: str | None = None) -> None:
-    """Makes this database the database that its log is of, unless it is.
+    """Adopts the database, unless its log is of this very database.
 
     ``put_back`` is the name of a history that was seen to have gone back to an earlier state: that history ends in
     any case. Raises ``DatabaseUnavailableError``.
@@ -66,7 +66,7 @@ async def _changes(
 
 
 async def _lock(connection: AsyncConnection) -> None:
-    """Waits for transactions that have written to the log to end, and keeps new ones from the log until the commit.
+    """Waits for open transactions with rows in the log to end, and keeps new transactions from the log.
 
     ★ Else a transaction could later commit a row at a position below the first one: no pass would ever read that row.
     """
@@ -95,7 +95,7 @@ async def _last_position(connection: AsyncConnection) -> int:
 
 
 async def _draw_positions_after(connection: AsyncConnection, last: int) -> None:
-    """Moves the sequence of positions forward: rows that were copied one by one have left it behind."""
+    """Moves the sequence of positions forward: copied rows have not drawn their positions from the sequence."""
     for statement in _SEQUENCE[connection.dialect.name]:
         await connection.execute(statement, {"last": last, "log": LOG.name})
 
@@ -131,8 +131,9 @@ async def _end_promises(connection: AsyncConnection, database: Database) -> None
 
 
 async def _end_generations(connection: AsyncConnection, last: int) -> None:
-    """Ends every generation. ★ With it ends every cursor, and every row that a process has in mind: all are of the
-    former history.
+    """Ends every generation.
+
+    ★ So ends every cursor, and every row that a process has in mind: these are of the former history.
     """
     none = {"generation": "", "ready": False, "cursor": None, "cursor_stamp": 0}
     ended = await connection.execute(sa.update(FENCE).where(FENCE.c.generation != "").values(none))

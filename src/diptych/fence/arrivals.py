@@ -1,4 +1,4 @@
-"""Committed changes that are in one generation of a read model, as far as this process knows."""
+"""Committed changes in a single generation of a read model, as far as this process knows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_HEARD = 4096
 
 
 class Arrivals:
-    """Changes that are in one generation of one read model: all that ``seen`` saw, and single ones since.
+    """Changes in a single generation of a read model: all changes seen by ``seen``, and single changes since.
 
     ★ Within a generation, a change that is in stays in: documents give way to later changes alone, and a tombstone
     goes when the floor has passed it.
@@ -36,7 +36,7 @@ class Arrivals:
         self._lists: deque[Listed] = deque()
 
     def on_sight(self, sight: Sight, row: FenceRow) -> Listed:
-        """Takes note of a sight that holds the fence row ``row``. Returns the read model's changes listed in it."""
+        """Takes note of a sight with the fence row ``row``. Returns the sight's changes of the read model."""
         self.advance(row)
         listed = Listed(sight, row, self)
         if listed.is_whole and len(self._lists) < _MOST_LISTS:
@@ -68,7 +68,7 @@ class Arrivals:
         return task is not None and _is_true(task)
 
     def hear(self, positions: frozenset[int]) -> None:
-        """Takes note of positions that Redis has told to be in."""
+        """Takes note of positions told by Redis to be in."""
         if positions is not self._latest:
             self._latest = positions
             if len(self._heard) > _MOST_HEARD:
@@ -85,12 +85,12 @@ class Arrivals:
         return pending
 
     def are_brought(self, entries: Sequence[Entry], task: asyncio.Task[bool]) -> None:
-        """Takes note of a task that brings these changes in. The task's result is whether they are in."""
+        """Takes note of a task to bring these changes in. The task's result is whether all are in."""
         self._brought.update((entry.position, (entry, task)) for entry in entries)
 
 
 class Listed:
-    """Changes of one read model that a sight lists, and that are not known to be in.
+    """Changes of a read model, listed by a sight and not known to be in.
 
     ``is_whole`` is False if changes may be missing from the list: the sight began at a later snapshot than all that
     is known to be in, or found more changes than a sight lists.
@@ -107,13 +107,13 @@ class Listed:
         ]
 
     def left(self) -> list[Entry]:
-        """Returns the changes that are still not known to be in."""
+        """Returns the changes still not known to be in."""
         if self._left:
             self._left = [entry for entry in self._left if not self.arrivals.has(entry)]
         return self._left
 
     def left_of(self, ending: Ending) -> list[Entry]:
-        """Returns those of them that this command may rest on."""
+        """Returns the changes still not known to be in, as far as this command may rest on them."""
         left = self.left()
         return [entry for entry in left if ending.may_rest_on(entry)] if left else left
 

@@ -1,4 +1,4 @@
-"""Conversions between what SQL stores and the fence's types: fence rows, log entries, parameters of statements."""
+"""Conversions between the columns of SQL and the fence's types: fence rows, log entries, parameters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fence_row_of(row: Values | RowMapping) -> FenceRow:
 
 
 def new_row(fence: FenceId, tables: Collection[str]) -> dict[str, Any]:
-    """Returns the columns of a fence row with no generation, and with a lease that is over."""
+    """Returns the columns of a fence row with no generation and a lease in the past."""
     zeros = ("lease_until", "building_until", "cursor_stamp", "passes_started", "passes_completed")
     return {
         "read_model": fence.read_model,
@@ -56,7 +56,7 @@ def new_row(fence: FenceId, tables: Collection[str]) -> dict[str, Any]:
 
 
 def key_values(row: FenceRow) -> dict[str, Any]:
-    """Returns the parameters that name a row and its generation."""
+    """Returns the parameters for the names of a row and of its generation."""
     return {
         "p_read_model": row.id.read_model,
         "p_declaration": row.id.fingerprint,

@@ -1,4 +1,4 @@
-"""The contract of the fence: rows, sights, and the read models of a process as the end of a command uses them."""
+"""The contract of the fence: rows, sights, and the read models in Redis as commands use them."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class FenceId(NamedTuple):
     fingerprint: str
 
     def beside(self, generation: str) -> FenceId:
-        """Returns the id of the row in which a planned rebuild of this read model has its cursor."""
+        """Returns the id of the row with the cursor of a planned rebuild of this read model."""
         return FenceId(self.read_model, f"{self.fingerprint}{_BESIDE}{generation}")
 
     @property
     def served(self) -> FenceId:
-        """The id of the row that queries go by. For a planned rebuild: the row whose place the rebuild is to take."""
+        """The id of the row for queries. For a planned rebuild: the row whose place the rebuild is to take."""
         return FenceId(self.read_model, self.fingerprint.partition(_BESIDE)[0])
 
 
 class Target(NamedTuple):
-    """The incarnation and the generation that a change is written to."""
+    """The incarnation and the generation to write a change to."""
 
     incarnation: RedisIdentity
     generation: str
 
 
 class FenceRow(msgspec.Struct, frozen=True):
-    """A row of ``diptych_fence``, as it was when it was read: the state of one read model in Redis, by SQL.
+    """A row of ``diptych_fence`` at the time of reading: the state of a read model in Redis, by SQL.
 
     Times are seconds of SQL's clock; ``now`` is that clock at the time of reading. ``generation`` is "" before the
     first build. ``tables`` are the tables whose rows the documents are made from. ``history`` is the name of the
@@ -61,7 +61,7 @@ class FenceRow(msgspec.Struct, frozen=True):
 
     @property
     def is_leased(self) -> bool:
-        """Whether queries may trust the generation, at the time of reading."""
+        """True if queries could trust the generation at the time of reading."""
         return self.now <= self.lease_until
 
     @property
@@ -75,7 +75,7 @@ Rows: TypeAlias = Mapping[FenceId, FenceRow]
 
 
 class Entry(NamedTuple):
-    """A committed change as the end of a command sees it in the log.
+    """A committed change in the log, as seen by the end of a command.
 
     ``old_key`` and ``key`` are the identifying columns of the row before and after the change, as the log's JSON.
     ``key`` is empty in an entry that was not read from the log.
@@ -90,7 +90,7 @@ class Entry(NamedTuple):
 
 
 class Sight(msgspec.Struct, frozen=True):
-    """A read of one moment: every fence row, and the changes in the log that an earlier snapshot did not see.
+    """A read of a single moment: every fence row, and the changes in the log since an earlier snapshot.
 
     ``since`` is that earlier snapshot, ``snapshot`` the snapshot of the read. ``more`` if there were too many entries
     to list them all.
@@ -109,7 +109,7 @@ any process, that are in the generation by then: the changes that were written, 
 
 
 class ReadSide(Protocol):
-    """The read models of this process in Redis, as the end of a command uses them."""
+    """The read models of this process in Redis, for the ends of commands."""
 
     def apply(
         self, changes: Sequence[Change], targets: Mapping[FenceId, Target]
@@ -125,9 +125,9 @@ class ReadSide(Protocol):
     def bring_in(
         self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> Coroutine[Any, Any, bool]:
-        """Brings these changes by other processes, which ``snapshot`` saw, into this target, unless they are in.
+        """Brings changes by other processes, seen by ``snapshot``, into this target, unless all are in.
 
-        Returns whether they are in by then; False too if that can't be told. Does not raise.
+        Returns whether all are in by then; False too if that can't be told. Does not raise.
         """
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:

@@ -14,7 +14,7 @@ from diptych.log.snapshot import Snapshot
 
 
 class Ending:
-    """A command that commits, or has failed after reading rows.
+    """A command at its commit, or after a failure.
 
     ``touched`` are the tables whose rows the command may rest on, ``targets`` the generations known before its
     commit. The command may rest on every change up to the position ``last``; on all changes, if ``last`` is None.
@@ -40,7 +40,7 @@ class Ending:
         self.is_over = False
 
     def may_rest_on(self, entry: Entry) -> bool:
-        """Returns whether the command may have made this change, or may have built on it.
+        """Returns whether the command may rest on this change; every change of its own counts.
 
         ★ On PostgreSQL a command sees the changes that were committed before it began. Of later changes it notices no
         more than a unique index shows: that a value is free again, when the command takes a value.
@@ -56,29 +56,29 @@ class Ending:
 
     @functools.cached_property
     def _taking(self) -> frozenset[str]:
-        """Tables in which the command has given a row a unique value."""
+        """Tables in which the command gives a row a unique value."""
         return frozenset(c.entity.table for c in self.changes if _takes(c))
 
     def begin(self, applying: Mapping[FenceId, asyncio.Future[Applied]]) -> None:
-        """Takes note that the changes are committed, and are on their way to Redis."""
+        """Takes note of the commit: the changes are on their way to Redis."""
         self.applying = applying
         self.begun.set_result(None)
 
     def end(self) -> None:
-        """Takes note that the command is acknowledged, or has failed. Safe to call twice."""
+        """Takes note of the acknowledgement or the failure of the command. Safe to call twice."""
         self.is_over = True
         if not self.begun.done():
             self.begun.set_result(None)
 
     def pending(self, fence: FenceId, target: Target) -> asyncio.Future[Any] | None:
-        """Returns the future that decides whether the changes are in this target; None if that is decided."""
+        """Returns the future to wait for until the changes are known to be in this target, or not; None if known."""
         if not self.begun.done():
             return self.begun
         applied = self.applying.get(fence) if self.targets.get(fence) == target else None
         return applied if applied is not None and not applied.done() else None
 
     def heard(self, fence: FenceId, target: Target) -> frozenset[int]:
-        """Returns the positions that Redis told to be in this target when the changes were applied to it.
+        """Returns the positions told by Redis to be in this target when the changes were applied.
 
         ★ A change counts as in only if it was applied, and ★ only in the incarnation and generation that it was
         applied to: any other generation was filled from SQL, perhaps before the commit.
@@ -119,7 +119,7 @@ class OwnChanges:
         self._in_order: deque[Ending] = deque()
 
     def add(self, ending: Ending) -> None:
-        """Adds a command before its commit: other commands may see the commit before this process hears of it."""
+        """Adds a command. To be called before the commit, which others may see before this process hears of it."""
         for change in ending.changes:
             self._by_position[change.position] = ending
             self.entries.setdefault(change.transaction, []).append(_entry_of(change))
@@ -127,7 +127,7 @@ class OwnChanges:
             self._in_order.append(ending)
 
     def get(self, position: int) -> Ending | None:
-        """Returns the command that made the change at this position; None for a change by another process."""
+        """Returns the command of the change at this position; None for a change by another process."""
         return self._by_position.get(position)
 
     def drop(self, ending: Ending) -> None:
@@ -138,7 +138,7 @@ class OwnChanges:
                 self.entries.pop(change.transaction, None)
 
     def forget(self, since: Snapshot) -> None:
-        """Forgets finished commands whose changes ``since`` sees: no later sight lists them."""
+        """Forgets finished commands whose changes ``since`` sees: later sights list no such change."""
         while self._in_order:
             ending = self._in_order[0]
             if not (ending.is_over and since.sees(ending.changes[-1].transaction)):

@@ -43,7 +43,7 @@ _NONE_OWN: Mapping[int, Sequence[Entry]] = MappingProxyType({})
 
 
 class Fence(LogReader):
-    """The fence and the change log of one database, for keepers, builders and the ends of commands.
+    """The fence and the change log of a database, for keepers, builders and the ends of commands.
 
     The hinge's connections are its own, and on SQLite its writes go first: a keeper that waited behind commands and
     queries would lose its lease under load. Every method that uses SQL raises ``DatabaseUnavailableError``.
@@ -67,7 +67,7 @@ class Fence(LogReader):
         return list((await self.sight(EVERYTHING)).rows.values())
 
     async def sight(self, since: Snapshot, own: Mapping[int, Sequence[Entry]] = _NONE_OWN) -> Sight:
-        """Returns every fence row, and the changes in the log that ``since`` did not see, as of the same moment.
+        """Returns every fence row, and the changes in the log since ``since``, as of the same moment.
 
         ``own`` are the caller's own entries by transaction number. Where all changes are among them, they are not
         read from the log.
@@ -114,7 +114,7 @@ class Fence(LogReader):
     async def _verified(
         self, found: Sequence[Values | RowMapping], remembered: Passes
     ) -> list[FenceRow] | None:
-        """Returns these rows, if they are of the database that is connected to. If not, adopts that database.
+        """Returns these rows, if their history is of the connected database. If not, adopts the database.
 
         ★ Rows of another database are handed out to nobody: their generations hold what was read there, and their
         times are of its clock.
@@ -153,7 +153,7 @@ class Fence(LogReader):
         return await self._change((self._statements.promise_if_none_began, values))
 
     async def complete(self, row: FenceRow, cursor: Snapshot, *, ready: bool = False) -> bool:
-        """Ends the pass of the row that ``promise`` returned: ``passes_completed`` and ``cursor`` go forward.
+        """Ends the pass of a row returned by ``promise``: ``passes_completed`` and ``cursor`` go forward.
 
         With ``ready`` the generation may be read from now on. Returns False if incarnation or generation is another.
         """
@@ -168,7 +168,7 @@ class Fence(LogReader):
         return await self._write((self._statements.complete, values)) is not None
 
     async def claim(self, row: FenceRow, building_s: float) -> FenceRow | None:
-        """Says, for ``building_s`` seconds, that a keeper brings changes into a generation whose lease is over.
+        """Claims, for ``building_s`` seconds, a generation whose lease is over: the caller brings the log into it.
 
         Returns None if another keeper was faster, has promised something, or the generation is another.
         """
@@ -176,7 +176,7 @@ class Fence(LogReader):
         return await self._change((self._statements.claim, values))
 
     async def keep_building(self, row: FenceRow, building_s: float) -> bool:
-        """Says, for ``building_s`` seconds more, that the caller is at work.
+        """Says that the caller will be at work for ``building_s`` seconds more.
 
         Returns False if the generation is another.
         """
@@ -184,11 +184,11 @@ class Fence(LogReader):
         return await self._write((self._statements.keep_building, values)) is not None
 
     async def register(self, fence: FenceId, tables: Collection[str]) -> None:
-        """Adds the row if it is not there, with no generation and a lease that is over."""
+        """Adds a row with no generation and a lease in the past, unless the row is there."""
         await self._write((self._statements.register, new_row(fence, tables)))
 
     async def forget(self, row: FenceRow) -> bool:
-        """Removes the row of a read model that no process keeps any more. Returns False if its lease was renewed."""
+        """Removes the row of a read model without a keeper. Returns False if its lease was renewed."""
         values = {**key_values(row), "p_lease_until": row.lease_until}
         return await self._write((self._statements.forget, values)) is not None
 
@@ -242,17 +242,17 @@ class Fence(LogReader):
         return found
 
     async def end_rebuild(self, row: FenceRow) -> None:
-        """Removes the row of a planned rebuild, which can't take the place of the serving generation any more."""
+        """Removes the row of a planned rebuild: its generation can't take the place of the serving one any more."""
         await self._write((self._statements.end_rebuild, key_values(row)))
 
     # Requests for passes
 
     async def ask(self, fence: FenceId, after: int) -> None:
-        """Asks keepers of other processes for a pass that begins after pass ``after``. The request may get lost."""
+        """Asks keepers of other processes for a pass later than pass ``after``. The request may get lost."""
         await self._notifications.send(fence, after)
 
     def on_asked(self, callback: Callable[[FenceId, int], None]) -> None:
-        """Has ``callback`` called, in the event loop, with the arguments of ``ask`` in another process."""
+        """Has ``callback`` called, in the event loop, with the arguments of each ``ask`` by other processes."""
         self._notifications.callbacks.append(callback)
 
     async def listen(self) -> None:
@@ -287,7 +287,7 @@ def _snapshot_of(told: str | int) -> Snapshot:
 def _own_entries(
     since: Snapshot, snapshot: Snapshot, own: Mapping[int, Sequence[Entry]]
 ) -> Sequence[Entry] | None:
-    """Returns the changes that ``snapshot`` saw and ``since`` did not, if all are ``own``; else None."""
+    """Returns the changes of ``snapshot`` since ``since``, if all are ``own``; else None."""
     transactions = snapshot.seen_since(since, MOST_ENTRIES)
     if transactions is None or not all(number in own for number in transactions):
         return None

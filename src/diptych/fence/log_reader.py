@@ -1,4 +1,4 @@
-"""The change log as passes and the ends of commands read it."""
+"""Reading of the change log by passes and by the ends of commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diptych.sql.view import View, view_of
 
 
 class LogReader:
-    """Reads the change log of one database, on the connections of the hinge.
+    """Reads the change log of a database, on the connections of the hinge.
 
     ``entity_of`` returns the mapped class of a table, by the table's name; None for a table without one. Methods that
     read raise ``DatabaseUnavailableError``; methods that return changes ``WiringError`` for such a table.
@@ -35,7 +35,7 @@ class LogReader:
         self._log = LOG_STATEMENTS[database.name]
 
     def view(self) -> contextlib.AbstractAsyncContextManager[View]:
-        """Opens a view of the moment of its first statement. To be left soon: it holds PostgreSQL's VACUUM back."""
+        """Opens a view of the moment of its first statement. To be left soon: an open view holds VACUUM back."""
         return view_of(self._database)
 
     async def changes(
@@ -48,7 +48,7 @@ class LogReader:
         *,
         skip: Container[int] = (),
     ) -> LogPart:
-        """Returns the changes of these tables that ``cursor`` did not see, at most ``limit``, with their snapshot.
+        """Returns the changes of these tables since ``cursor``, at most ``limit``, with their snapshot.
 
         With the ``part`` before: the changes after it, of the same snapshot. With a ``view``: the snapshot is that of
         the view. Changes at the positions ``skip`` are left out, unless a row has left its address.
@@ -87,7 +87,7 @@ class LogReader:
         return self._decoded(list(logged), self._entities({entry.table or "" for entry in entries}))
 
     async def logged(self, entries: Sequence[Entry]) -> list[Change]:
-        """Returns these changes whole, in the order of positions, without changes that the log has forgotten."""
+        """Returns these changes whole, in the order of positions, without changes forgotten by the log."""
         entities = self._entities({entry.table or "" for entry in entries})
         positions = {"p_positions": [entry.position for entry in entries]}
         async with self._reading() as connection:
@@ -136,7 +136,7 @@ class LogReader:
 
 
 def _change_of(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Dialect) -> Change:
-    """Returns the change in a row of the log. Of a row that retention has blanked, kind and position are left."""
+    """Returns the change in a row of the log. Of a row blanked by retention, kind and position are left."""
     key = _image(entity, row["old_key"] or "{}")
     image = _image(entity, row["image"] or "{}")
     before, after = {
@@ -151,7 +151,7 @@ def _image(entity: MappedEntity, text: str) -> dict[str, Any]:
 
 
 def _ends_an_address(row: Values | RowMapping) -> bool:
-    """Returns whether a row of the log may tell of a row that has left its address."""
+    """Returns whether the change may have moved its row away from an address."""
     return bool(row["kind"] == "deleted" or (row["kind"] != "created" and row["old_key"] != row["key"]))
 
 

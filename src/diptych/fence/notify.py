@@ -47,7 +47,7 @@ class PassNotifications:
         self._warned = False
 
     async def send(self, fence: FenceId, after: int) -> None:
-        """Asks for a pass that begins after pass ``after``. Raises ``DatabaseUnavailableError``."""
+        """Asks for a pass later than pass ``after``. Raises ``DatabaseUnavailableError``."""
         if self._database.name == "postgresql":
             with translated(self._database):
                 async with self._database.keeper.connect() as connection:

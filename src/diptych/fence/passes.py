@@ -1,4 +1,4 @@
-"""Commands that wait for a pass of a keeper, or for the end of a lease: step 6 of docs/concepts/hinge.md."""
+"""The wait of commands for a pass of a keeper, or for the end of a lease: step 6 of docs/concepts/hinge.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ASK_AGAIN_S = 1.0
 
 
 class Passes:
-    """Waits for passes, and asks keepers for them. ``patience_s`` is the time that SQL has to answer, in seconds."""
+    """Asks keepers for passes, and waits for these. ``patience_s`` is the time for SQL to answer, in seconds."""
 
     def __init__(self, fence: Fence, rows: FenceRows, patience_s: float) -> None:
         self._fence = fence
@@ -34,9 +34,9 @@ class Passes:
         self._asking: set[asyncio.Task[None]] = set()
 
     async def wait(self, rows: Sequence[FenceRow], read_side: ReadSide | None) -> None:
-        """Returns when each of these leases is over, or a pass that started later than its row was read is completed.
+        """Returns when each of these leases is over, or a pass started later than its row was read is completed.
 
-        Keepers of this process, which ``read_side`` asks, are preferred to others. Raises
+        Keepers of this process, asked through ``read_side``, are preferred to other processes' keepers. Raises
         ``DatabaseUnavailableError`` if SQL is away for too long.
         """
         waiter = _Waiter(rows)
@@ -77,7 +77,7 @@ class Passes:
             self._asked.pop(fence, None)
 
     async def _poll(self) -> None:
-        """Reads the fence for all waiting commands of the process, which hold no connection to SQL meanwhile."""
+        """Reads the fence for all waiting commands: the commands themselves hold no connection to SQL meanwhile."""
         answered = time.monotonic()
         while self._waiters:
             try:
@@ -104,7 +104,7 @@ class Passes:
 
 
 class _Waiter:
-    """A command that waits for passes over some read models, or for the end of their leases."""
+    """A command's wait for passes over some read models, or for the end of their leases."""
 
     def __init__(self, rows: Sequence[FenceRow]) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

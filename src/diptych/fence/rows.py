@@ -1,4 +1,4 @@
-"""The fence as this process knows it: the latest rows, the targets of changes, and reads shared by all callers."""
+"""The fence as known to this process: the latest rows, the targets of changes, and shared reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_KNOWN = "SQL went away before it was known whether queries see what this com
 
 
 class FenceRows:
-    """Fence rows as this process last saw them, and shared reads of the fence.
+    """The latest fence rows known to this process, and shared reads of the fence.
 
     ``latest`` is None before the first read. ``targets`` are the generations of these rows. ``tracker`` takes note of
     every read. ``commands`` is the number of commands under way. ``pass_completed`` is set when a keeper of this
@@ -56,7 +56,7 @@ class FenceRows:
         return await answer
 
     async def sight_within(self, patience_s: float) -> NotedSight:
-        """Returns what ``sight`` does; reads again for ``patience_s`` seconds while SQL is away."""
+        """Returns the same as ``sight``. While SQL is away, tries again for ``patience_s`` seconds."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
@@ -67,15 +67,15 @@ class FenceRows:
                 await asyncio.sleep(_RETRY_S)
 
     def on_row_changed(self, row: FenceRow) -> None:
-        """Takes note of a fence row that a keeper of this process has changed."""
+        """Takes note of a fence row changed by a keeper of this process."""
         self._note({**(self.latest or {}), row.id: row})
 
     def on_pass_completed(self) -> None:
-        """Takes note that a keeper of this process has completed a pass: commands that wait for it look at once."""
+        """Takes note of a pass completed by a keeper of this process: waiting commands look at once."""
         self.pass_completed.set()
 
     async def close(self) -> None:
-        """Ends the reading. Callers that wait for a read fail."""
+        """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
         if self._reader is not None and not self._reader.done():
             self._reader.cancel()
             await asyncio.wait([self._reader])

@@ -1,4 +1,4 @@
-"""SQL statements of the fence. Each statement is complete: its conditions say when it may change anything."""
+"""SQL statements of the fence. The conditions of a statement are complete: nothing is checked outside."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _is_as_ready = _row.ready == sa.bindparam("p_ready", type_=sa.Boolean)
 
 
 class FenceStatements:
-    """Statements over ``diptych_fence`` for one dialect. Names of parameters begin with ``p_``.
+    """Statements over ``diptych_fence`` for a single dialect. Names of parameters begin with ``p_``.
 
-    A statement that returns a row gives it as ``rows`` does: with the history, the database and SQL's clock.
+    A row that a statement returns has the columns of ``rows``, with the history, the database and SQL's clock.
     """
 
     def __init__(self, dialect: Dialect, insert: Any, log: LogStatements) -> None:
@@ -212,7 +212,7 @@ class FenceStatements:
 
 
 def _whole_row(dialect: Dialect) -> tuple[Value, ...]:
-    """Returns the columns of a fence row, then the history and the database that it is of, and SQL's clock."""
+    """Returns the columns of a fence row, the name and the database of the history, and SQL's clock."""
     history = sa.select(HISTORY.c.name).scalar_subquery().label("history")
     of_database = sa.select(HISTORY.c.database).scalar_subquery().label("of_database")
     return (*FENCE.columns, history, of_database, dialect.now.label("now"))

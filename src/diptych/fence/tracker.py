@@ -1,4 +1,4 @@
-"""Committed changes that are in Redis, as far as this process knows, for every read model of the fence."""
+"""Committed changes in Redis, as far as this process knows, for every read model of the fence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from diptych.log.snapshot import EVERYTHING, Snapshot
 
 
 class NotedSight(NamedTuple):
-    """Fence rows of a sight, and the changes listed in it of each read model whose documents can be looked at."""
+    """The fence rows of a sight, and its changes by read models, for read models whose documents can be looked at."""
 
     rows: Rows
     lists: Mapping[FenceId, Listed]
 
 
 class ChangeTracker:
-    """Tracks which committed changes are in Redis. Sights tell of changes, scripts and cursors of arrivals.
+    """Tracks the arrival of committed changes in Redis. Sights tell of changes, scripts and cursors of arrivals.
 
     ``read_side`` are the read models of this process in Redis, None where there are none. ``own`` are the changes by
     commands of this process.
@@ -32,7 +32,7 @@ class ChangeTracker:
         self._xmax = 0
 
     def since(self, rows: Rows) -> Snapshot:
-        """Returns the snapshot from which the next sight has to list changes: all before are in every read model."""
+        """Returns the snapshot to list changes from in the next sight: earlier changes are in every read model."""
         since = EVERYTHING
         for row in rows.values():
             arrivals = self._arrivals.get(row.id)

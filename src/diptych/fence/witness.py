@@ -1,4 +1,4 @@
-"""Detection of an SQL database that was put back to an earlier state under a running process."""
+"""Detection of an SQL database put back to an earlier state under a running process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Witness:
         return dict(self._passes)
 
     def on_rows_read(self, rows: Iterable[FenceRow]) -> None:
-        """Takes note of rows that were read."""
+        """Takes note of rows."""
         for row in rows:
             history, generation, passes = self._passes.get(row.id, ("", "", 0))
             if (history, generation) == (row.history, row.generation):
@@ -38,7 +38,7 @@ class Witness:
 
     @staticmethod
     def put_back(rows: Iterable[FenceRow], remembered: Passes) -> str | None:
-        """Returns the name of the history that has gone back to an earlier state; None if none has."""
+        """Returns the name of a history gone back to an earlier state; None if none has."""
         for row in rows:
             history, generation, passes = remembered.get(row.id, ("", "", 0))
             is_same = (history, generation) == (row.history, row.generation)
