@@ -1,4 +1,4 @@
-"""The fence on both databases: who may do what when, and which changes a pass reads from the log."""
+"""The fence on both databases: the conditions of each statement, and the changes a pass reads from the log."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fence(orm: ORMService) -> Fence:
 
 
 async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceRow:
-    """Makes a row with these columns; times are seconds from now. Returns it as it is read."""
+    """Makes a row with these columns; times are seconds from now. Returns the row as read."""
     values: dict[str, Any] = {"tables": '["books"]', "database": "", "generation": "g", "ready": True}
     values |= {"run_id": REDIS.run_id, "replication_id": REDIS.replication_id, "cursor_stamp": 0}
     values |= dict.fromkeys(("passes_started", "passes_completed"), 5)
@@ -65,7 +65,7 @@ async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceR
 
 
 def named(fence: FenceId) -> dict[str, str]:
-    """Returns the columns that name a row."""
+    """Returns the key of a row as columns."""
     return {"read_model": fence.read_model, "declaration": fence.fingerprint}
 
 
@@ -82,7 +82,7 @@ async def snapshot_of(orm: ORMService) -> Snapshot:
 
 
 def same(row: FenceRow, other: FenceRow) -> bool:
-    """But for the time when they were read."""
+    """Returns whether two rows are equal, but for the time of reading."""
     return msgspec.structs.replace(row, now=0) == msgspec.structs.replace(other, now=0)
 
 
@@ -208,7 +208,7 @@ async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: Fence):
 
 
 async def test_who_is_at_work_is_left_alone_until_it_gives_no_sign_any_more(orm: ORMService, fence: Fence):
-    """What it brings in would be read and written by all the others as well."""
+    """Else every keeper would read and write the same backlog."""
     row = await stored(orm)
     claimed = await fence.claim(row, 5)
     assert claimed is not None
@@ -241,7 +241,7 @@ async def test_work_is_claimed_only_while_nobody_promises_or_is_at_it(
 async def raced(
     orm: ORMService, calls: Collection[Callable[[Fence], Awaitable[Any]]], between: Any = None
 ) -> list[Any]:
-    """What the calls return that all have to wait for a writer, each over connections of its own.
+    """Returns the results of calls, each over connections of its own, after all had to wait for a writer.
 
     ``between`` is a statement of that writer.
     """
@@ -525,14 +525,14 @@ async def test_a_row_that_is_kept_is_not_forgotten(orm: ORMService, fence: Fence
 async def read(
     fence: Fence, cursor: Snapshot, tables: Collection[str] = TABLES
 ) -> tuple[list[Any], Snapshot]:
-    """The titles of the changes that the cursor has not seen, and the next cursor."""
+    """Returns the titles of the changes since the cursor, and the next cursor."""
     part = await fence.changes(tables, cursor, 1000)
     assert not part.more
     return [change.image.get("title") for change in part.changes], part.snapshot
 
 
 class Opened:
-    """A command that is kept open after its changes."""
+    """A command kept open after its changes."""
 
     def __init__(self, orm: ORMService, *titles: str) -> None:
         self._orm, self._titles = orm, titles
@@ -555,7 +555,7 @@ class Opened:
 
 
 class open_transaction:  # noqa: N801
-    """A transaction of somebody else that has written, and is not over."""
+    """A foreign transaction with changes, still open."""
 
     def __init__(self, orm: ORMService) -> None:
         self._connection = orm.database.writer.connect()
@@ -635,7 +635,7 @@ async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_ad
 async def test_a_sight_lists_the_changes_of_others_and_takes_ones_own_for_granted(
     orm: ORMService, fence: Fence
 ):
-    """Again and again, in either of the two ways in which it is read."""
+    """Again and again, in either of the two ways of reading."""
     await stored(orm)
     since = (await fence.sight(EVERYTHING)).snapshot
     for number in range(3):
@@ -681,7 +681,7 @@ async def test_a_sight_lists_what_was_open_at_the_time_of_the_one_before(postgre
 
 
 async def test_a_sight_that_could_not_read_all_says_so_whatever_of_it_is_left_out(postgres_url: str):
-    """★ What is committed between its two statements is left out, and may have taken the place of what is not."""
+    """★ Entries committed between the two statements are left out, and may have taken the place of seen entries."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm, Book)
@@ -753,7 +753,7 @@ async def test_only_the_tables_asked_for_are_read(orm: ORMService, fence: Fence)
 
 
 async def test_a_table_that_this_process_does_not_know_is_refused(orm: ORMService):
-    """Were its changes left out, the cursor would go past them."""
+    """Were its changes left out, the cursor would go past the changes."""
     fence = fence_over(orm, Line)
     cursor = await snapshot_of(orm)
     with pytest.raises(WiringError, match="no mapped class of this process has the table books"):
@@ -821,7 +821,7 @@ async def test_of_a_blanked_row_the_kind_is_left(orm: ORMService, fence: Fence):
 async def test_an_image_of_another_version_of_the_application_is_read_as_far_as_it_goes(
     orm: ORMService, fence: Fence
 ):
-    """A column that is not there, one that is not known, and one of another type."""
+    """A missing column, an unknown column, and a column of a different type."""
     cursor = await snapshot_of(orm)
     await orm.create(Book, title="T", author="A")
     image = '{"id": 1, "title": "T", "new": 5, "stock_quantity": "many", "published_date": null}'
@@ -831,7 +831,7 @@ async def test_an_image_of_another_version_of_the_application_is_read_as_far_as_
 
 
 async def test_sequence_order_against_commit_order(postgres_url: str):
-    """A change with a lower position that is committed later is read by the later pass."""
+    """A change with a lower position, committed later, is read by the later pass."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
@@ -848,7 +848,7 @@ async def test_sequence_order_against_commit_order(postgres_url: str):
 
 
 async def test_a_part_that_follows_has_nothing_that_its_snapshot_did_not_see(postgres_url: str):
-    """Not even with a higher position, and a lower transaction number than what it saw."""
+    """Not even a change with a higher position, and a lower transaction number, than a seen change."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
@@ -885,7 +885,7 @@ async def test_a_following_part_repeats_nothing_that_the_cursor_has_seen(postgre
 
 
 async def test_a_foreign_transaction_that_is_open_for_long_has_nothing_read_twice(postgres_url: str):
-    """It holds back the `xmin` of every snapshot."""
+    """Such a transaction holds back the `xmin` of every snapshot."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
@@ -1011,7 +1011,7 @@ async def test_a_pass_on_postgresql_reads_only_the_end_of_the_log(postgres_url: 
 
 
 def buffers(found: str) -> int:
-    """Pages that the whole plan touched; the first node's count has those below it."""
+    """Returns the number of pages touched by the whole plan: the first node's count includes the nodes below."""
     line = next(line for line in found.splitlines() if "Buffers:" in line)
     return sum(int(word.partition("=")[2]) for word in line.split() if word.startswith(("hit=", "read=")))
 
@@ -1130,13 +1130,13 @@ async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
 
 
 class Standby(PostgresServer):
-    """One that may be a standby, too."""
+    """A server with or without the signal of a standby."""
 
     ready_line = "database system is ready to accept"
 
 
 async def test_a_promoted_server_is_another_database_at_once():
-    """And one that is away is an error."""
+    """And a server away is an error."""
     with Standby() as server:
         name = server.create_database()
         async with ORMService(config(server.url_of(name))) as orm:
@@ -1163,7 +1163,7 @@ async def test_a_promoted_server_is_another_database_at_once():
 
 
 class Ear:
-    """What a process hears."""
+    """The requests heard by a process."""
 
     def __init__(self, fence: Fence) -> None:
         self.heard: asyncio.Queue[tuple[FenceId, int]] = asyncio.Queue()
