@@ -40,8 +40,8 @@ from demo_app.models.book import Book
 from demo_app.models.book_read_model import BookReadModel
 from diptych import Diptych
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.arrivals import Ending
 from diptych.fence.contract import FenceId, Target
+from diptych.fence.ending import Ending
 from diptych.log.change import Change
 from diptych.write.unit_of_work import UnitsOfWork, new_context
 from tests.servers import PostgresServer, RedisServer
@@ -82,13 +82,13 @@ class Silent(Acknowledger):
         return False
 
     @property
-    def known(self) -> Mapping[FenceId, Target]:
+    def targets(self) -> Mapping[FenceId, Target]:
         return {}
 
     def ending(
         self, changes: Sequence[Change], touched: Collection[str], *, is_checked_late: bool = False
     ) -> Ending:
-        return Ending(changes, touched, self.known)
+        return Ending(changes, touched, self.targets)
 
     async def acknowledge(self, ending: Ending) -> None:
         ending.end()
@@ -98,12 +98,12 @@ class Unfenced(Silent):
     """Applies to Redis and does not ask whether it may acknowledge. For measuring only."""
 
     @property
-    def known(self) -> Mapping[FenceId, Target]:
-        return self.whole.known
+    def targets(self) -> Mapping[FenceId, Target]:
+        return self.whole.rows.targets
 
     async def acknowledge(self, ending: Ending) -> None:
         assert self.whole.read_side is not None
-        ending.begin(self.whole.read_side.apply(ending.changes, ending.known))
+        ending.begin(self.whole.read_side.apply(ending.changes, ending.targets))
         assert all([await done for done in ending.applying.values()])
         ending.end()
 
@@ -182,7 +182,7 @@ async def _round_trip(app: Diptych) -> Perform:
     write, stamps = replica.store.writes.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
 
     async def perform(_number: int) -> None:
-        known = app.orm.acknowledger.known[replica.id]
+        known = app.orm.acknowledger.rows.targets[replica.id]
         assert await replica.store.apply(known, [write._replace(stamp=next(stamps))]) == "OK"
 
     return perform

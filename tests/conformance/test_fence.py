@@ -1,4 +1,4 @@
-"""The fence on both databases: who may do what when, and which changes a pass reads from the log."""
+"""The fence on both databases: the conditions of each statement, and the changes a pass reads from the log."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def fence(orm: ORMService) -> Fence:
 
 
 async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceRow:
-    """Makes a row with these columns; times are seconds from now. Returns it as it is read."""
+    """Makes a row with these columns; times are seconds from now. Returns the row as read."""
     values: dict[str, Any] = {"tables": '["books"]', "database": "", "generation": "g", "ready": True}
     values |= {"run_id": REDIS.run_id, "replication_id": REDIS.replication_id, "cursor_stamp": 0}
     values |= dict.fromkeys(("passes_started", "passes_completed"), 5)
@@ -65,7 +65,7 @@ async def stored(orm: ORMService, fence: FenceId = ID, **columns: Any) -> FenceR
 
 
 def named(fence: FenceId) -> dict[str, str]:
-    """Returns the columns that name a row."""
+    """Returns the key of a row as columns."""
     return {"read_model": fence.read_model, "declaration": fence.fingerprint}
 
 
@@ -74,8 +74,15 @@ async def row_of(orm: ORMService, fence: FenceId = ID) -> FenceRow:
     return rows[fence]
 
 
+async def snapshot_of(orm: ORMService) -> Snapshot:
+    """Returns the snapshot of this moment."""
+    async with orm.database.reader.connect() as connection:
+        text = await connection.scalar(sa.select(EXPRESSIONS[orm.database.name].snapshot))
+    return Snapshot.parse(text)
+
+
 def same(row: FenceRow, other: FenceRow) -> bool:
-    """But for the time when they were read."""
+    """Returns whether two rows are equal, but for the time of reading."""
     return msgspec.structs.replace(row, now=0) == msgspec.structs.replace(other, now=0)
 
 
@@ -201,7 +208,7 @@ async def test_a_promise_is_of_one_row_alone(orm: ORMService, fence: Fence):
 
 
 async def test_who_is_at_work_is_left_alone_until_it_gives_no_sign_any_more(orm: ORMService, fence: Fence):
-    """What it brings in would be read and written by all the others as well."""
+    """Else every keeper would read and write the same backlog."""
     row = await stored(orm)
     claimed = await fence.claim(row, 5)
     assert claimed is not None
@@ -234,7 +241,7 @@ async def test_work_is_claimed_only_while_nobody_promises_or_is_at_it(
 async def raced(
     orm: ORMService, calls: Collection[Callable[[Fence], Awaitable[Any]]], between: Any = None
 ) -> list[Any]:
-    """What the calls return that all have to wait for a writer, each over connections of its own.
+    """Returns the results of calls, each over connections of its own, after all had to wait for a writer.
 
     ``between`` is a statement of that writer.
     """
@@ -365,9 +372,9 @@ async def test_a_move_begins_a_generation_with_the_cursor_of_its_moment(orm: ORM
     for title in "TU":
         await orm.create(Book, title=title, author="A")
     row = await stored(orm, cursor="900:900:", cursor_stamp=Snapshot(900, 900).stamp)
-    before = await fence.snapshot()
+    before = await snapshot_of(orm)
     moved = await fence.move(row, OTHER_REDIS, "g 2", building_s=5)
-    after = await fence.snapshot()
+    after = await snapshot_of(orm)
     assert moved is not None
     assert same(moved, await row_of(orm))
     assert moved.cursor is not None
@@ -445,9 +452,9 @@ async def test_a_planned_move_is_off_when_anything_else_has_changed(
 
 async def test_the_row_of_a_rebuild_has_a_cursor_and_promises_nothing(orm: ORMService, fence: Fence):
     row = await stored(orm, lease_until=60)
-    before = await fence.snapshot()
+    before = await snapshot_of(orm)
     beside = await fence.begin_rebuild(row, "h", building_s=5)
-    after = await fence.snapshot()
+    after = await snapshot_of(orm)
     assert beside.id != row.id
     assert beside.id.served == row.id == row.id.served
     assert (beside.generation, beside.ready, beside.lease_until) == ("h", False, 0)
@@ -518,14 +525,14 @@ async def test_a_row_that_is_kept_is_not_forgotten(orm: ORMService, fence: Fence
 async def read(
     fence: Fence, cursor: Snapshot, tables: Collection[str] = TABLES
 ) -> tuple[list[Any], Snapshot]:
-    """The titles of the changes that the cursor has not seen, and the next cursor."""
+    """Returns the titles of the changes since the cursor, and the next cursor."""
     part = await fence.changes(tables, cursor, 1000)
     assert not part.more
     return [change.image.get("title") for change in part.changes], part.snapshot
 
 
 class Opened:
-    """A command that is kept open after its changes."""
+    """A command kept open after its changes."""
 
     def __init__(self, orm: ORMService, *titles: str) -> None:
         self._orm, self._titles = orm, titles
@@ -548,7 +555,7 @@ class Opened:
 
 
 class open_transaction:  # noqa: N801
-    """A transaction of somebody else that has written, and is not over."""
+    """A foreign transaction with changes, still open."""
 
     def __init__(self, orm: ORMService) -> None:
         self._connection = orm.database.writer.connect()
@@ -564,7 +571,7 @@ class open_transaction:  # noqa: N801
 
 
 async def test_a_pass_reads_what_its_cursor_has_not_seen_and_only_once(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     assert await read(fence, cursor) == ([], cursor)
     await orm.create(Book, title="T", author="A")
     await orm.create(Book, title="U", author="A")
@@ -573,11 +580,11 @@ async def test_a_pass_reads_what_its_cursor_has_not_seen_and_only_once(orm: ORMS
     await orm.create(Book, title="V", author="A")
     titles, cursor = await read(fence, cursor)
     assert titles == ["V"]
-    assert await read(fence, cursor) == ([], await fence.snapshot())
+    assert await read(fence, cursor) == ([], await snapshot_of(orm))
 
 
 async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     made: list[Change] = []
 
     async def work(unit: Any) -> None:
@@ -628,7 +635,7 @@ async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_ad
 async def test_a_sight_lists_the_changes_of_others_and_takes_ones_own_for_granted(
     orm: ORMService, fence: Fence
 ):
-    """Again and again, in either of the two ways in which it is read."""
+    """Again and again, in either of the two ways of reading."""
     await stored(orm)
     since = (await fence.sight(EVERYTHING)).snapshot
     for number in range(3):
@@ -674,7 +681,7 @@ async def test_a_sight_lists_what_was_open_at_the_time_of_the_one_before(postgre
 
 
 async def test_a_sight_that_could_not_read_all_says_so_whatever_of_it_is_left_out(postgres_url: str):
-    """★ What is committed between its two statements is left out, and may have taken the place of what is not."""
+    """★ Entries committed between the two statements are left out, and may have taken the place of seen entries."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm, Book)
@@ -737,7 +744,7 @@ async def test_positions_and_transactions_are_those_of_the_log(orm: ORMService):
 
 
 async def test_only_the_tables_asked_for_are_read(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     await orm.create(Book, title="T", author="A")
     await orm.create(Line, order_number="a", position=1, product="P")
     assert (await read(fence, cursor))[0] == ["T"]
@@ -746,15 +753,15 @@ async def test_only_the_tables_asked_for_are_read(orm: ORMService, fence: Fence)
 
 
 async def test_a_table_that_this_process_does_not_know_is_refused(orm: ORMService):
-    """Were its changes left out, the cursor would go past them."""
+    """Were its changes left out, the cursor would go past the changes."""
     fence = fence_over(orm, Line)
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     with pytest.raises(WiringError, match="no mapped class of this process has the table books"):
         await fence.changes(["books", "order_lines"], cursor, 1)
 
 
 async def test_a_part_is_followed_by_the_rest_of_the_same_snapshot(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     for title in "abcde":
         await orm.create(Book, title=title, author="A")
     part = await fence.changes(TABLES, cursor, 2)
@@ -773,7 +780,7 @@ async def test_a_part_is_followed_by_the_rest_of_the_same_snapshot(orm: ORMServi
 
 
 async def test_a_part_that_is_exactly_full_has_no_more(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     for title in "ab":
         await orm.create(Book, title=title, author="A")
     assert not (await fence.changes(TABLES, cursor, 2)).more
@@ -785,10 +792,10 @@ async def test_a_log_whose_last_rows_are_deleted_does_not_turn_the_snapshot_back
 ):
     for title in "ab":
         await orm.create(Book, title=title, author="A")
-    before = await fence.snapshot()
+    before = await snapshot_of(orm)
     async with orm.database.writer.begin() as connection:
         await connection.execute(sa.text("DELETE FROM diptych_log"))
-    after = await fence.snapshot()
+    after = await snapshot_of(orm)
     assert after.stamp >= before.stamp
     assert (await fence.changes(TABLES, before, 9)).snapshot.stamp >= before.stamp
     await orm.create(Book, title="c", author="A")
@@ -801,7 +808,7 @@ async def rewrite(orm: ORMService, assignments: str, **values: Any) -> None:
 
 
 async def test_of_a_blanked_row_the_kind_is_left(orm: ORMService, fence: Fence):
-    cursor = await fence.snapshot()
+    cursor = await snapshot_of(orm)
     await orm.create(Book, title="T", author="A")
     await orm.update(Book, 1, title="U")
     await orm.delete(Book, 1)
@@ -814,8 +821,8 @@ async def test_of_a_blanked_row_the_kind_is_left(orm: ORMService, fence: Fence):
 async def test_an_image_of_another_version_of_the_application_is_read_as_far_as_it_goes(
     orm: ORMService, fence: Fence
 ):
-    """A column that is not there, one that is not known, and one of another type."""
-    cursor = await fence.snapshot()
+    """A missing column, an unknown column, and a column of a different type."""
+    cursor = await snapshot_of(orm)
     await orm.create(Book, title="T", author="A")
     image = '{"id": 1, "title": "T", "new": 5, "stock_quantity": "many", "published_date": null}'
     await rewrite(orm, "image = :image", image=image)
@@ -824,11 +831,11 @@ async def test_an_image_of_another_version_of_the_application_is_read_as_far_as_
 
 
 async def test_sequence_order_against_commit_order(postgres_url: str):
-    """A change with a lower position that is committed later is read by the later pass."""
+    """A change with a lower position, committed later, is read by the later pass."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         early = await Opened(orm, "early").changed()
         await orm.create(Book, title="late", author="A")
         titles, cursor = await read(fence, cursor)
@@ -841,11 +848,11 @@ async def test_sequence_order_against_commit_order(postgres_url: str):
 
 
 async def test_a_part_that_follows_has_nothing_that_its_snapshot_did_not_see(postgres_url: str):
-    """Not even with a higher position, and a lower transaction number than what it saw."""
+    """Not even a change with a higher position, and a lower transaction number, than a seen change."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         async with open_transaction(orm):
             await orm.create(Book, title="a", author="A")
             opened = await Opened(orm, "open").changed()
@@ -864,7 +871,7 @@ async def test_a_following_part_repeats_nothing_that_the_cursor_has_seen(postgre
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         opened = await Opened(orm, "x1", "x2").changed()
         for title in "ab":
             await orm.create(Book, title=title, author="A")
@@ -878,11 +885,11 @@ async def test_a_following_part_repeats_nothing_that_the_cursor_has_seen(postgre
 
 
 async def test_a_foreign_transaction_that_is_open_for_long_has_nothing_read_twice(postgres_url: str):
-    """It holds back the `xmin` of every snapshot."""
+    """Such a transaction holds back the `xmin` of every snapshot."""
     async with ORMService(config(postgres_url)) as orm:
         await orm.init(models=Base)
         fence = fence_over(orm)
-        cursor = await fence.snapshot()
+        cursor = await snapshot_of(orm)
         async with open_transaction(orm) as foreign:
             for number in range(5):
                 await orm.create(Book, title=str(number), author="A")
@@ -896,7 +903,7 @@ async def test_a_foreign_transaction_that_is_open_for_long_has_nothing_read_twic
 async def test_consecutive_passes_read_everything_once_while_others_write(
     orm: ORMService, fence: Fence, limit: int
 ):
-    chance, cursor = random.Random(1), await fence.snapshot()
+    chance, cursor = random.Random(1), await snapshot_of(orm)
     seen: list[int] = []
 
     async def write(writer: int) -> None:
@@ -985,7 +992,7 @@ async def test_a_pass_on_postgresql_reads_only_the_end_of_the_log(postgres_url: 
         fence, statements = fence_over(orm), LOG_STATEMENTS["postgresql"]
         async with open_transaction(orm), open_transaction(orm):
             await orm.create(Book, title="T", author="A")
-            cursor = await fence.snapshot()
+            cursor = await snapshot_of(orm)
             assert len(cursor.running) >= 2
             values: dict[str, Any] = {"p_tables": TABLES, "p_limit": 2, **numbers(cursor)}
             for title in (None, *"abc"):  # an empty tail first
@@ -997,14 +1004,14 @@ async def test_a_pass_on_postgresql_reads_only_the_end_of_the_log(postgres_url: 
                 assert "diptych_log_pkey" not in found
                 assert buffers(found) < 60, found
             last = (await fence.changes(TABLES, cursor, 1)).changes[0].position
-            following = values | {"p_last": last, "p_snapshot": str(await fence.snapshot())}
+            following = values | {"p_last": last, "p_snapshot": str(await snapshot_of(orm))}
             found = await plan(orm, statements.following, **following)
             assert "Seq Scan on diptych_log" not in found
             assert buffers(found) < 60, found
 
 
 def buffers(found: str) -> int:
-    """Pages that the whole plan touched; the first node's count has those below it."""
+    """Returns the number of pages touched by the whole plan: the first node's count includes the nodes below."""
     line = next(line for line in found.splitlines() if "Buffers:" in line)
     return sum(int(word.partition("=")[2]) for word in line.split() if word.startswith(("hit=", "read=")))
 
@@ -1123,13 +1130,13 @@ async def test_a_user_who_may_not_know_it_all_is_told_the_rest(
 
 
 class Standby(PostgresServer):
-    """One that may be a standby, too."""
+    """A server with or without the signal of a standby."""
 
     ready_line = "database system is ready to accept"
 
 
 async def test_a_promoted_server_is_another_database_at_once():
-    """And one that is away is an error."""
+    """And a server away is an error."""
     with Standby() as server:
         name = server.create_database()
         async with ORMService(config(server.url_of(name))) as orm:
@@ -1138,7 +1145,7 @@ async def test_a_promoted_server_is_another_database_at_once():
             server.stop()
             for call in (
                 fence.rows(),
-                fence.snapshot(),
+                fence.changes([], NOTHING, 1),
                 fence.ask(ID, 1),
                 fence.register(ID, []),
             ):
@@ -1156,7 +1163,7 @@ async def test_a_promoted_server_is_another_database_at_once():
 
 
 class Ear:
-    """What a process hears."""
+    """The requests heard by a process."""
 
     def __init__(self, fence: Fence) -> None:
         self.heard: asyncio.Queue[tuple[FenceId, int]] = asyncio.Queue()

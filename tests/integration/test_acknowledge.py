@@ -1,6 +1,6 @@
-"""The acknowledgement: a command is held back until no query can be answered without it, and no longer.
+"""The acknowledgement: a command is held back until every query is answered with its changes, and no longer.
 
-The rules are tried on a fence that the tests change as they like; the last ones run them with real stores.
+The rules are tried on a fence that the tests change as they like; the last tests run with real stores.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
 from diptych.fence import passes as passes_module
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.arrivals import Ending
 from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, Sight, Target
+from diptych.fence.ending import Ending
+from diptych.fence.rows import FenceRows
 from diptych.log.change import Change
 from diptych.log.snapshot import Snapshot
 from diptych.redis.identity import RedisIdentity
@@ -63,7 +64,7 @@ LATER = Change(CHANGE.entity, None, {"id": 3}, 3, 3)
 
 
 class FakeFence:
-    """A fence in memory. ``reading`` runs after each read has been sent, before it answers."""
+    """A fence in memory. A read that has been sent answers once ``answering`` is set."""
 
     def __init__(self, *rows: FenceRow) -> None:
         self.table = {row.id: row for row in rows}
@@ -110,7 +111,7 @@ class FakeFence:
 
 
 class FakeReadSide:
-    """Applies to what it is told, or not; and brings in what others left, or not."""
+    """A read side whose scripts succeed or fail as the test says."""
 
     def __init__(
         self, applies: bool = True, keeps: bool = False, brings: bool = False, looks: bool = True
@@ -127,10 +128,10 @@ class FakeReadSide:
         self.on_apply: Callable[[], None] | None = None
 
     def apply(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Target]
+        self, changes: Sequence[Change], targets: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         positions = frozenset(change.position for change in changes) | self.tells
-        return {fence: asyncio.ensure_future(self._apply(positions)) for fence in known}
+        return {fence: asyncio.ensure_future(self._apply(positions)) for fence in targets}
 
     async def _apply(self, positions: frozenset[int]) -> Applied:
         await asyncio.sleep(0)
@@ -142,7 +143,7 @@ class FakeReadSide:
         return self.looks
 
     async def bring_in(
-        self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> bool:
         self.brought.append([entry.position for entry in entries])
         await self.bringing.wait()
@@ -156,20 +157,20 @@ class FakeReadSide:
 def acknowledging(
     fence: FakeFence, read_side: FakeReadSide | None = None, patience_s: float = 5.0
 ) -> Acknowledger:
-    acknowledger = Acknowledger(fence, patience_s)  # type: ignore[arg-type]
+    acknowledger = Acknowledger(fence, FenceRows(fence), patience_s)  # type: ignore[arg-type]
     acknowledger.read_side = read_side
     return acknowledger
 
 
 async def begun(acknowledger: Acknowledger, *changes: Change) -> asyncio.Task[None]:
-    """An acknowledgement under way, with what was known before it."""
+    """Begins an acknowledgement, with the targets known before."""
     await acknowledger.prepare()
     ending = acknowledger.ending(changes or (CHANGE,), {"books"})
     return asyncio.create_task(acknowledger.acknowledge(ending))
 
 
 async def is_held(task: asyncio.Task[None]) -> bool:
-    """Whether it is still not acknowledged after the fence was read some times more."""
+    """Returns whether the command still waits after the fence was read some times more."""
     await asyncio.wait([task], timeout=0.2)
     return not task.done()
 
@@ -192,7 +193,7 @@ async def test_what_was_not_applied_waits_for_a_pass_that_starts_later(side):
 
 
 async def test_a_pass_that_was_under_way_does_not_count():
-    """★ It may have read the log before the commit."""
+    """★ Such a pass may have read the log before the commit."""
     fence = FakeFence(msgspec.structs.replace(ROW, passes_started=6))
     task = await begun(acknowledging(fence, FakeReadSide(applies=False)))
     fence.change(passes_completed=6)
@@ -216,7 +217,7 @@ async def test_who_waits_goes_on_when_the_lease_that_was_promised_then_is_over()
 
 
 async def test_who_waits_while_the_database_is_put_elsewhere_waits_by_its_clock():
-    """★ By that clock the lease that was promised before may seem to be over."""
+    """★ By the new clock the lease promised before may seem to be over."""
     fence = FakeFence(ROW)
     task = await begun(acknowledging(fence, FakeReadSide(applies=False)))
     assert await is_held(task)
@@ -260,7 +261,7 @@ async def test_only_read_models_made_from_the_changed_tables_are_waited_for():
 
 
 async def test_every_declaration_of_a_read_model_is_waited_for():
-    """Of the one that this process has it was applied; of the other it knows nothing."""
+    """The change was applied to this process's declaration; of the other declaration the process knows nothing."""
     old = msgspec.structs.replace(ROW, id=FenceId("test:Books", "0"), generation="other")
     fence, side = FakeFence(ROW), FakeReadSide()
     acknowledger = acknowledging(fence, side)
@@ -274,12 +275,12 @@ async def test_every_declaration_of_a_read_model_is_waited_for():
 
 
 async def test_the_fence_is_read_after_the_commit_never_joined_to_a_read_that_was_sent_before():
-    """★ The one that was sent may not see the lease that was promised meanwhile."""
+    """★ The read sent before may not see the lease promised meanwhile."""
     fence = FakeFence(msgspec.structs.replace(ROW, lease_until=0.0))
     acknowledger = acknowledging(fence, FakeReadSide(applies=False))
     await acknowledger.prepare()
     fence.answering.clear()
-    sent = asyncio.create_task(acknowledger.rows())
+    sent = asyncio.create_task(acknowledger.rows.rows())
     while fence.reads < 2:  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0)
     fence.change(lease_until=100.0)
@@ -305,9 +306,9 @@ async def test_nobody_is_left_waiting_when_the_reader_is_cut_off():
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     fence.answering.clear()
-    first = asyncio.create_task(acknowledger.rows())
+    first = asyncio.create_task(acknowledger.rows.rows())
     await eventually(lambda: _has_read(fence), "the fence is being read")
-    second = asyncio.create_task(acknowledger.rows())
+    second = asyncio.create_task(acknowledger.rows.rows())
     await asyncio.sleep(0)
     await acknowledger.close()
     for waiting in (first, second):
@@ -343,7 +344,7 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
 
 
 async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
-    """Who comes before it begins is served by it too; who comes later asks for the next one."""
+    """A command before the pass begins is served by the pass too; a later command asks for the next pass."""
     monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
@@ -462,7 +463,7 @@ async def acknowledged(acknowledger: Acknowledger, *changes: Change) -> asyncio.
 
 
 def left_behind(**options: Any) -> tuple[FakeFence, FakeReadSide, Acknowledger]:
-    """Another process has left ``LEFT``, and this one's command is ``LATER``, or ``CHANGE`` before it."""
+    """A killed process has left ``LEFT``; this process's command is ``LATER``, or the earlier ``CHANGE``."""
     fence, side = FakeFence(ROW), FakeReadSide(**options)
     fence.log = [OWN, LEFT, entry_of(LATER)]
     return fence, side, acknowledging(fence, side)
@@ -517,10 +518,10 @@ async def test_what_is_known_to_be_in_is_neither_listed_nor_brought_again():
 
 
 async def test_a_list_that_is_not_all_in_is_listed_again():
-    """★ All of it, not only what its own commands have waited for."""
+    """★ The whole list, not only the changes waited for by the process's own commands."""
     fence, _, acknowledger = left_behind(brings=True)
     await (await acknowledged(acknowledger, CHANGE))  # the rest of the list is after it, and is nowhere
-    await acknowledger.rows()
+    await acknowledger.rows.rows()
     assert fence.since[-1] == ROW.cursor
 
 
@@ -558,7 +559,7 @@ async def test_when_sql_was_put_back_nothing_is_known_to_be_in():
 
 
 async def test_a_command_of_this_process_that_commits_meanwhile_is_waited_for_and_not_brought_in():
-    """Its commit was seen before this process heard of it."""
+    """Its commit was seen before this process heard of success."""
     fence, side, acknowledger = left_behind(brings=True)
     fence.change(cursor=Snapshot(2, 2))
     await acknowledger.prepare()
@@ -598,7 +599,7 @@ async def test_a_read_model_that_cannot_be_looked_at_is_waited_for_only_if_it_ma
 
 @pytest.mark.parametrize("changes", [(), (CHANGE,)])
 async def test_under_a_lease_without_a_generation_everybody_waits(changes):
-    """★ The database was put elsewhere: what is still trusted is of another history, which this log does not tell."""
+    """★ The database was put elsewhere: the generation still trusted is of a former history, unknown to this log."""
     fence, _, acknowledger = left_behind(brings=True)
     fence.log = []
     fence.change(generation="", ready=False, cursor=None)
@@ -610,7 +611,7 @@ async def test_under_a_lease_without_a_generation_everybody_waits(changes):
 
 
 async def test_what_redis_tells_to_be_in_is_not_looked_for():
-    """Others' changes that came before the command's own: the script that brings this one in tells of them."""
+    """Earlier changes by other processes: the script of the command's own change tells that these are in."""
     _, side, acknowledger = left_behind(brings=False)
     side.tells = frozenset({OWN.position, LEFT.position})
     await (await acknowledged(acknowledger, LATER))
@@ -634,7 +635,7 @@ KEEPS = Change(
     ],
 )
 async def test_of_what_was_committed_after_it_began_a_command_rests_on_freed_keys_alone(change, left, waits):
-    """★ PostgreSQL's snapshot hides the rest from it; a unique index looks at what is committed."""
+    """★ PostgreSQL's snapshot hides the rest; a unique index looks at committed rows."""
     fence, _, acknowledger = left_behind(brings=False)
     fence.log = [left, entry_of(change)]
     fence.change(cursor=Snapshot(1, 1))
@@ -672,14 +673,14 @@ async def test_the_memory_of_own_changes_does_not_grow():
         fence.log = [entry_of(change)]
         fence.change(cursor=Snapshot(number - 1, number - 1))
         await (await acknowledged(acknowledger, change))
-    assert len(acknowledger._own._by_position) < 10
+    assert len(acknowledger.rows.tracker.own._by_position) < 10
 
 
 # With real stores
 
 
 async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
-    """★ Applied to a generation that began after the commit, it might go over a later change that this holds."""
+    """★ Applied to a generation begun after the commit, a change might go over a later change there."""
     async with catalogue(sqlite_url, valkey.url) as app:
         await app.execute(AddBook("Dune", "first"))
         await sees_in_redis(app, "Dune", "first")
@@ -689,7 +690,9 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
 
         async def committing(transaction: Any) -> bool:
             is_known = await commit(transaction)
-            acknowledger.on_row_changed(msgspec.structs.replace(await fence_row(app), generation="later"))
+            acknowledger.rows.on_row_changed(
+                msgspec.structs.replace(await fence_row(app), generation="later")
+            )
             return is_known
 
         units._commit_transaction = committing  # type: ignore[method-assign]

@@ -274,7 +274,7 @@ async def test_once_the_breaker_is_open_no_command_waits_behind_one_that_redis_l
         await stop_keeper(app)  # which would close the breaker again
         service.failed(ConnectionError("away"))
         assert not service.available
-        assert replica.apply([], app.orm.acknowledger.known[replica.id]).result() is None
+        assert replica.apply([], app.orm.acknowledger.rows.targets[replica.id]).result() is None
         hung.go_on.set()
         await first
 
@@ -391,7 +391,7 @@ async def test_while_sql_puts_the_lease_at_risk_of_another_redis_nothing_is_writ
         await sees_in_redis(app, "Dune", "x")
         await stop_keeper(app)
         row, store = await fence_row(app), store_of(app)
-        known = app.orm.acknowledger.known[row.id]
+        known = app.orm.acknowledger.rows.targets[row.id]
         look = await store.inspect(row.generation)
         for wrong in (
             known._replace(incarnation=known.incarnation._replace(run_id="0" * 40)),
@@ -408,7 +408,7 @@ async def test_while_sql_puts_the_lease_at_risk_of_another_redis_nothing_is_writ
         )
         gone = look._replace(generation="none")
         assert (
-            await store.apply(gone.known, []) == await store.publish(gone, row.history, 1000, 1, 1) == "GONE"
+            await store.apply(gone.target, []) == await store.publish(gone, row.history, 1000, 1, 1) == "GONE"
         )
         assert (await author_of(app, "Dune")) == ("redis", "x")
 
@@ -419,7 +419,7 @@ async def test_what_a_builder_sends_late_or_out_of_turn_is_refused(sqlite_url, v
         await app.execute(AddBook("Dune", "x"))
         await sees_in_redis(app, "Dune", "x")
         store, row = store_of(app), await fence_row(app)
-        known = app.orm.acknowledger.known[row.id]._replace(generation="another")
+        known = app.orm.acknowledger.rows.targets[row.id]._replace(generation="another")
         book = _book("Emma", "x")
         writes = [store.writes.write_of(book, 0, 0)]
         assert await store.backfill(known, writes, 1) == "GONE"
@@ -475,7 +475,7 @@ async def test_positions_are_compared_as_numbers(sqlite_url, valkey):
     async with catalogue(sqlite_url, valkey.url, lease_ms=30_000) as app:
         await answered_by(app, "redis")
         await stop_keeper(app)
-        store, known = store_of(app), next(iter(app.orm.acknowledger.known.values()))
+        store, known = store_of(app), next(iter(app.orm.acknowledger.rows.targets.values()))
         book = _book("Dune", "")
         stamps = [
             1,
@@ -508,7 +508,7 @@ async def test_a_document_of_the_same_stamp_as_a_tombstone_leaves_it_and_is_take
         await answered_by(app, "redis")
         await stop_keeper(app)
         store, row = store_of(app), await fence_row(app)
-        known = app.orm.acknowledger.known[row.id]
+        known = app.orm.acknowledger.rows.targets[row.id]
         document, transaction = _book("Emma", "x"), 1 << 40  # above the floor: the stamps have to do it
         assert (
             await store.apply(known, [store.writes.tombstone(b"Emma", 1 << 40, transaction, transaction)])

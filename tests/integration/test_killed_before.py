@@ -1,6 +1,6 @@
-"""A command whose process was killed between its commit and Redis, and another one that builds on what it did.
+"""A command whose process was killed between its commit and Redis, and a later command on top of its changes.
 
-The killed command was never acknowledged; the one after it is, and it vouches for what it found in SQL.
+The killed command was never acknowledged; the later command is, and vouches for the rows that it found in SQL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, ListBooks
 from demo_app.models.book import Book
 from diptych import Diptych, DuplicateError
-from diptych.fence.arrivals import Ending
+from diptych.fence.ending import Ending
 from diptych.write.unit_of_work import new_context
 from tests.catalogue import Held, Recorded, answered_by, catalogue, fence_row, keeper_of, sees, sees_in_redis
 from tests.integration.test_joined_processes import Item, ListCards, Owner, _shows, _shows_in_redis, cards
@@ -31,7 +31,7 @@ LONG_MS = 60_000
 async def _two(
     make: Callable[..., Diptych], database_url: str, redis_url: str
 ) -> AsyncIterator[tuple[Diptych, Diptych]]:
-    """Two processes that are answered from Redis. A command that came before could wait for the end of the lease."""
+    """Two processes answered from Redis. Before, a command could have to wait for the end of the lease."""
     async with (
         make(database_url, redis_url, lease_ms=LONG_MS) as one,
         make(database_url, redis_url, lease_ms=LONG_MS) as two,
@@ -42,13 +42,13 @@ async def _two(
 
 
 async def _killed(app: Diptych, work: Awaitable[Any], *, applied: bool = False) -> None:
-    """Has a command committed and no more, unless ``applied``: nothing reaches Redis, nobody hears of it."""
+    """Has a command committed and no more, unless ``applied``: nothing reaches Redis, no caller hears of success."""
     waiting = asyncio.Event()
 
     async def never(ending: Ending) -> None:
         if applied:
             assert app.orm.acknowledger.read_side is not None
-            applying = app.orm.acknowledger.read_side.apply(ending.changes, ending.known)
+            applying = app.orm.acknowledger.read_side.apply(ending.changes, ending.targets)
             assert all(await asyncio.gather(*applying.values()))
         waiting.set()
         await asyncio.Event().wait()
@@ -94,7 +94,7 @@ Then = Callable[[Diptych, int], Awaitable[Any]]
 async def test_a_row_whose_new_address_is_not_in_redis_yet(
     database_url: str, valkey: Any, then: Then, left: list[str]
 ) -> None:
-    """The later change is written at the new address; the document at the old one must not outlive it."""
+    """The later change is written at the new address; the document at the old address must not outlive the change."""
     async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
@@ -108,7 +108,7 @@ async def test_a_row_whose_new_address_is_not_in_redis_yet(
 async def test_the_address_that_a_killed_rename_has_freed_is_taken_by_a_new_row(
     database_url: str, valkey: Any
 ) -> None:
-    """The row that had it was acknowledged long ago: it must be somewhere."""
+    """The row at the address before was acknowledged long ago: its document must be somewhere."""
     async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "first"))
         await sees_in_redis(two, "a", "first")
@@ -121,7 +121,7 @@ async def test_the_address_that_a_killed_rename_has_freed_is_taken_by_a_new_row(
 async def test_an_address_that_another_command_of_the_process_frees_while_one_runs(
     postgres_url: str, valkey: Any
 ) -> None:
-    """★ Its snapshot does not see the rename, the unique index does: so it rests on it, whoever made it."""
+    """★ The command's snapshot does not see the rename, the unique index does: so the command rests on the rename."""
     async with catalogue(postgres_url, valkey.url, lease_ms=LONG_MS) as app:
         await answered_by(app, "redis")
         await app.execute(AddBook("a", "x"))
@@ -157,7 +157,7 @@ async def test_the_address_that_a_killed_rename_has_freed_is_taken_by_another_re
 
 
 async def test_an_answer_that_rests_on_what_a_killed_command_did(database_url: str, valkey: Any) -> None:
-    """It reads a row, and writes another one, of no read model: its answer tells of the first."""
+    """The command reads a row, and writes a row of no read model: its answer tells of the first."""
 
     async def retried() -> str:
         async def work(_unit: Any) -> str:
@@ -180,7 +180,7 @@ async def test_an_answer_that_rests_on_what_a_killed_command_did(database_url: s
 
 
 async def test_an_error_that_rests_on_what_a_killed_command_did(database_url: str, valkey: Any) -> None:
-    """Who hears that there is a book of this title finds it; who hears that there is none does not."""
+    """After an error about a book there, queries find the book; after an error about a missing book, none."""
     async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
@@ -201,7 +201,7 @@ async def test_an_error_that_rests_on_what_a_killed_command_did(database_url: st
 
 @pytest.mark.parametrize("last", ["deleted", "updated"])
 async def test_scripts_that_come_late_in_the_wrong_order(database_url: str, valkey: Any, last: str) -> None:
-    """A killed rename, a slow update at the new address, and a later change of the same row by another process.
+    """A killed rename, a slow update at the new address, and a later change of the same row by a third process.
 
     The slow update is refused as older: that must not be taken for the whole story, while the old address still
     shows the row.
@@ -231,7 +231,7 @@ async def test_scripts_that_come_late_in_the_wrong_order(database_url: str, valk
 async def test_a_row_that_moves_there_and_back_and_is_deleted_does_not_come_back(
     database_url: str, valkey: Any
 ) -> None:
-    """The script of the first move comes last; its second, which ends the document there, never came."""
+    """The script of the first move comes last; the script of the second move, back, never came."""
     async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
@@ -250,7 +250,7 @@ async def test_a_row_that_moves_there_and_back_and_is_deleted_does_not_come_back
 
 
 async def test_what_is_brought_in_once_is_not_looked_at_again(database_url: str, valkey: Any) -> None:
-    """A killed command costs one of those who come after it some milliseconds, and no pass."""
+    """A killed command costs a single later command some milliseconds, and no pass."""
     async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
@@ -274,7 +274,7 @@ async def test_a_command_that_finds_nothing_to_do_vouches_for_what_it_found(data
 
 
 async def test_a_row_that_gets_another_address_during_a_pass_is_not_missing_after_it(database_url, valkey):
-    """The pass reads rows as they were when it read of their changes: it does not look for one that is elsewhere."""
+    """A pass reads rows in the snapshot of the log: a row that has moved since is still at its old address."""
     async with _two(cards, database_url, valkey.url) as (one, two):
         await one.orm.create(Owner, id=1, name="Ann")
         await one.orm.create(Item, code="a", owner_id=1)

@@ -133,10 +133,10 @@ async def test_a_pass_writes_no_document_again_that_a_command_of_its_process_has
         written: list[tuple[bytes, bool]] = []
         apply = store.apply
 
-        async def recording(known: Any, writes: Any, **named: Any) -> str:
+        async def recording(target: Any, writes: Any, **named: Any) -> str:
             if named.get("told") is None:
                 written.extend((write.key, write.body is None) for write in writes)
-            return await apply(known, writes, **named)
+            return await apply(target, writes, **named)
 
         store.apply = recording  # type: ignore[method-assign]
 

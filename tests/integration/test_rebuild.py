@@ -173,7 +173,7 @@ async def test_the_clean_up_of_one_build_spares_the_generation_of_a_later_one(sq
     async with catalogue(sqlite_url, valkey.url, lease_ms=30_000) as app:
         await sees_in_redis(app, "0003", "old")
         store = store_of(app)
-        known = next(iter(app.orm.acknowledger.known.values()))
+        known = next(iter(app.orm.acknowledger.rows.targets.values()))
         await store.begin(known._replace(generation="former"))
         await store.backfill(known._replace(generation="former"), [], 1, floor=1)
         await store.delete(known.incarnation, [b"former"])

@@ -433,4 +433,4 @@ async def test_a_fence_row_of_a_read_model_nobody_knows_here_still_counts(sqlite
 
 
 def keeper_incarnation(app: Diptych) -> Any:
-    return next(iter(app.orm.acknowledger.known.values())).incarnation
+    return next(iter(app.orm.acknowledger.rows.targets.values())).incarnation

@@ -107,9 +107,9 @@ async def test_a_lease_never_ends_by_the_clock_of_another_server(
                 store = store_of(app)
                 begin = store.begin
 
-                async def beginning(known: Any) -> str:
-                    builds.append(known.generation)
-                    return await begin(known)
+                async def beginning(target: Any) -> str:
+                    builds.append(target.generation)
+                    return await begin(target)
 
                 store.begin = beginning  # type: ignore[method-assign]
                 _look_elsewhere(app, link, ahead, lambda: 1 - len(builds))

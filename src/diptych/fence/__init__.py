@@ -1,1 +1,1 @@
-"""The fence: what SQL knows of each read model in Redis, and how a command waits for it."""
+"""The fence: a row of SQL for each read model in Redis, and the commands waiting for passes."""

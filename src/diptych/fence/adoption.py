@@ -1,7 +1,7 @@
-"""A database that was put elsewhere is adopted: its log begins anew, and nothing in Redis is vouched for any more.
+"""Adoption of a database put elsewhere: its log begins anew, and no generation in Redis counts any more.
 
-The same where SQL's clock is another one than that its times are of. Whoever finds it out adopts the database, at its
-start or when it reads the fence, before it goes by anything that the fence says.
+So too if SQL's clock is not the clock that its times are of. A process that finds this out, at its start or when the
+fence is read, adopts the database before anything that the fence says is relied on.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from diptych.sql.failures import translated
 _log = logging.getLogger("diptych.write")
 
 _LEASES = 1.2
-"""For how many leases somebody may still trust what was published before: a promise is for 1.1 of them."""
+"""Time in leases for which queries may still trust a lease that was published before: a promise is for 1.1 leases."""
 
 
 async def adopt(database: Database, *, put_back: str | None = None) -> None:
-    """Makes this database the one that its log is of, if it is not.
+    """Adopts the database, unless its log is of this very database.
 
-    ``put_back`` is the name of a history that was seen to have gone back to an earlier state: it ends in any case.
+    ``put_back`` is the name of a history that was seen to have gone back to an earlier state: that history ends in
+    any case. Raises ``DatabaseUnavailableError``.
     """
     async with database.turn_to_write(first=True):
         with translated(database):
@@ -42,7 +43,9 @@ async def _adopt(database: Database, put_back: str | None) -> None:
     async with database.begin() as connection:
         values, ends = await _changes(connection, database, put_back)
         if values or ends:
-            await _lock(connection)
+            # ★ Open transactions with rows in the log end first: else a transaction could later commit a row at a
+            # position below the first one, and no pass would ever read that row.
+            await database.lock_writes(connection, LOG.name)
             # Another process may have been faster.
             values, ends = await _changes(connection, database, put_back)
             await _change(connection, database, values, ends=ends)
@@ -52,7 +55,7 @@ async def _adopt(database: Database, put_back: str | None) -> None:
 async def _changes(
     connection: AsyncConnection, database: Database, put_back: str | None
 ) -> tuple[dict[str, Any], bool]:
-    """What the database's row is to hold from now on, as far as it differs; and whether its history ends."""
+    """Returns the new values in the row of ``diptych_history``, and whether the history ends."""
     row, identity = (await connection.execute(sa.select(HISTORY))).mappings().one(), database.identity
     is_same = (
         row["database"] != "" and is_same_database(row["database"], identity) and row["name"] != put_back
@@ -62,15 +65,6 @@ async def _changes(
         "clock": database.clock_text(row["clock"]),
     }
     return {name: value for name, value in values.items() if value != row[name]}, not is_same
-
-
-async def _lock(connection: AsyncConnection) -> None:
-    """Waits for those who have written to the log and not committed yet, and keeps others from it until the end.
-
-    ★ Else one of them could commit later a row at a position below the first one: no pass would ever read it.
-    """
-    if connection.dialect.name == "postgresql":  # SQLite has one writer, and this is it
-        await connection.execute(sa.text("LOCK TABLE diptych_log IN SHARE ROW EXCLUSIVE MODE"))
 
 
 async def _change(
@@ -94,7 +88,7 @@ async def _last_position(connection: AsyncConnection) -> int:
 
 
 async def _draw_positions_after(connection: AsyncConnection, last: int) -> None:
-    """Rows that were copied one by one have left the sequence where it was."""
+    """Moves the sequence of positions forward: copied rows have not drawn their positions from the sequence."""
     for statement in _SEQUENCE[connection.dialect.name]:
         await connection.execute(statement, {"last": last, "log": LOG.name})
 
@@ -118,10 +112,10 @@ _SEQUENCE: Mapping[str, tuple[sa.TextClause, ...]] = {
 
 
 async def _end_promises(connection: AsyncConnection, database: Database) -> None:
-    """Has commands wait, once, for as long as somebody may go by a lease of before.
+    """Has commands wait, once, for as long as queries may go by a lease of before.
 
-    ★ By the clock that counts from now on. What was promised by another one, of the former host or of the time before
-    the machine was started again, may look over although its lease stands.
+    ★ By the clock that counts from now on. A promise by another clock, of the former host or of the time before the
+    machine was started again, may look over although its lease stands.
     """
     until = EXPRESSIONS[database.name].now + database.lease_s * _LEASES
     promised = sa.update(FENCE).where(FENCE.c.lease_until > 0)
@@ -130,7 +124,10 @@ async def _end_promises(connection: AsyncConnection, database: Database) -> None
 
 
 async def _end_generations(connection: AsyncConnection, last: int) -> None:
-    """★ With them ends every cursor and row that a process has in mind: they are of the former history."""
+    """Ends every generation.
+
+    ★ So ends every cursor, and every row that a process has in mind: these are of the former history.
+    """
     none = {"generation": "", "ready": False, "cursor": None, "cursor_stamp": 0}
     ended = await connection.execute(sa.update(FENCE).where(FENCE.c.generation != "").values(none))
     if ended.rowcount:

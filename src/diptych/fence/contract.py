@@ -1,4 +1,4 @@
-"""The fence rows, and what commands ask of the read models of their process."""
+"""The contract of the fence: rows, sights, and the read models in Redis as commands use them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,34 @@ _BESIDE = ":"
 
 
 class FenceId(NamedTuple):
-    """A read model of one declaration: ``namespace:Name``, and a hash of what it declares."""
+    """The key of a fence row: a read model, as ``namespace:Name``, and the fingerprint of its declaration."""
 
     read_model: str
     fingerprint: str
 
     def beside(self, generation: str) -> FenceId:
-        """The id of the row of a planned rebuild, which has its cursor in the fence like everybody who has one."""
+        """Returns the id of the row with the cursor of a planned rebuild of this read model."""
         return FenceId(self.read_model, f"{self.fingerprint}{_BESIDE}{generation}")
 
     @property
     def served(self) -> FenceId:
-        """The id of the row that queries go by: of a planned rebuild's, the one whose place it is to take."""
+        """The id of the row for queries. For a planned rebuild: the row whose place the rebuild is to take."""
         return FenceId(self.read_model, self.fingerprint.partition(_BESIDE)[0])
 
 
-class FenceRow(msgspec.Struct, frozen=True):
-    """What SQL says of one read model in Redis: a row of ``diptych_fence``, as it was when it was read.
+class Target(NamedTuple):
+    """The incarnation and the generation to write a change to."""
 
-    Times are seconds of SQL's clock, ``now`` is that clock when the row was read. ``generation`` is "" before the
-    first build. ``tables`` are those whose rows the documents are made from. ``history`` is the name of the history
-    that the database has: another one once it was put elsewhere, or back to an earlier state.
+    incarnation: RedisIdentity
+    generation: str
+
+
+class FenceRow(msgspec.Struct, frozen=True):
+    """A row of ``diptych_fence`` at the time of reading: the state of a read model in Redis, by SQL.
+
+    Times are seconds of SQL's clock; ``now`` is that clock at the time of reading. ``generation`` is "" before the
+    first build. ``tables`` are the tables whose rows the documents are made from. ``history`` is the name of the
+    database's history: another name once the database was put elsewhere, or back to an earlier state.
     """
 
     id: FenceId
@@ -52,12 +59,26 @@ class FenceRow(msgspec.Struct, frozen=True):
     history: str
     now: float
 
+    @property
+    def is_leased(self) -> bool:
+        """True if queries could trust the generation at the time of reading."""
+        return self.now <= self.lease_until
+
+    @property
+    def target(self) -> Target:
+        """The target of changes."""
+        return Target(self.incarnation, self.generation)
+
+
+Rows: TypeAlias = Mapping[FenceId, FenceRow]
+"""Fence rows by their ids."""
+
 
 class Entry(NamedTuple):
-    """A committed change as the end of a command sees it in the log: which row it was of, before and after it.
+    """A committed change in the log, as seen by the end of a command.
 
-    ``old_key`` and ``key`` are the columns by which the row is known, as the log's JSON has them; ``key`` is empty in
-    one that was not read from the log.
+    ``old_key`` and ``key`` are the identifying columns of the row before and after the change, as the log's JSON.
+    ``key`` is empty in an entry that was not read from the log.
     """
 
     position: int
@@ -69,54 +90,48 @@ class Entry(NamedTuple):
 
 
 class Sight(msgspec.Struct, frozen=True):
-    """What one statement saw: every fence row, and the changes in the log that a snapshot before did not see.
+    """A read of a single moment: every fence row, and the changes in the log since an earlier snapshot.
 
-    ``since`` is that one, ``snapshot`` the statement's own. ``more`` if there were too many entries to give them all.
+    ``since`` is that earlier snapshot, ``snapshot`` the snapshot of the read. ``more`` if there were too many entries
+    to list them all.
     """
 
-    rows: Mapping[FenceId, FenceRow]
+    rows: Rows
     since: Snapshot
     snapshot: Snapshot
     entries: Sequence[Entry]
     more: bool = False
 
 
-class Target(NamedTuple):
-    """Which generation of which Redis a change is to be applied to, as known before the change's commit."""
-
-    incarnation: RedisIdentity
-    generation: str
-
-
 Applied: TypeAlias = frozenset[int] | None
-"""What comes of changes that are written into a generation: None if they could not be; else the positions of
-commands' changes, by any process, that are in it by then: these, and others about as recent."""
+"""The outcome of writing changes into a generation: None if that failed. Else the positions of commands' changes, by
+any process, that are in the generation by then: the changes that were written, and others about as recent."""
 
 
 class ReadSide(Protocol):
-    """The read models of this process in Redis, as the end of a command sees them."""
+    """The read models of this process in Redis, for the ends of commands."""
 
     def apply(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Target]
+        self, changes: Sequence[Change], targets: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         """Begins to write committed changes into these generations.
 
-        Returns, for each that they are written to, a future that tells whether all of them are in it. None raises.
+        Returns a future for each generation that is written to, with the outcome. No future raises.
         """
 
     def can_look(self, fence: FenceId) -> bool:
-        """Whether changes can be looked for in this read model's documents now."""
+        """Returns whether changes can be looked for in this read model's documents now."""
 
     def bring_in(
-        self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> Coroutine[Any, Any, bool]:
-        """Sees to it that these changes of others, which ``snapshot`` saw, are in this generation.
+        """Brings changes by other processes, seen by ``snapshot``, into this target, unless all are in.
 
-        Returns whether they are; False too if that can't be told. It does not raise.
+        Returns whether all are in by then; False too if that can't be told. Does not raise.
         """
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
         """Has this process's keepers make a pass over each of these read models, later than the pass named.
 
-        Returns those they can do it for.
+        Returns the read models whose keepers can make one now.
         """

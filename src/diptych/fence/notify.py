@@ -1,4 +1,4 @@
-"""How processes ask each other's keepers for a pass: PostgreSQL's NOTIFY. On SQLite nobody is asked."""
+"""Requests for passes between processes, by PostgreSQL's NOTIFY. On SQLite no process is asked."""
 
 from __future__ import annotations
 
@@ -20,49 +20,52 @@ from diptych.sql.failures import translated
 _log = logging.getLogger("diptych.write")
 
 CHANNEL = "diptych"
+"""Channel of NOTIFY."""
 
 _RETRY_S = 1.0
 _PROBE_S = 15.0
+"""Interval between two statements on the listening connection, in seconds."""
 
 _Request = tuple[str, str, int, str]
-"""Read model, declaration, the number of the last pass that began too early, and who asks."""
+"""Read model, fingerprint, number of the last pass that began too early, and sender."""
 
 _NOTIFY = sa.select(sa.func.pg_notify(CHANNEL, sa.bindparam("payload", type_=sa.Text)))
 
 
 class PassNotifications:
-    """Sends what this process asks, and has ``callbacks`` called with what the others ask.
+    """Sends requests of this process, and calls ``callbacks`` for requests of other processes.
 
-    A request may get lost, when the connection breaks: it costs a part of a lease. On SQLite all get lost.
+    A request may get lost when the connection breaks: that costs a part of a lease. On SQLite all get lost.
     """
 
     def __init__(self, database: Database) -> None:
         self.callbacks: list[Callable[[FenceId, int], None]] = []
         self._database = database
-        self._sender = uuid.uuid4().hex  # by which it knows its own requests, which come back to it
+        self._sender = uuid.uuid4().hex  # by which the process knows its own requests, which come back
         self._tried = asyncio.Event()
         self._looper = Looper("requests for passes", self._listen, _RETRY_S)
         self._warned = False
 
     async def send(self, fence: FenceId, after: int) -> None:
-        """A pass is waited for that begins after pass ``after``. Raises ``DatabaseUnavailableError``."""
-        if self._database.name == "postgresql":
+        """Asks for a pass later than pass ``after``. Raises ``DatabaseUnavailableError``."""
+        if self._database.can_notify:
             with translated(self._database):
                 async with self._database.keeper.connect() as connection:
                     payload = msgspec.json.encode((*fence, after, self._sender)).decode()
                     await connection.execute(_NOTIFY, {"payload": payload})
 
     async def start(self) -> None:
-        """Listens in the background; returns when it does, or when the database can't be reached now."""
-        if self._database.name == "postgresql":
+        """Begins to listen in the background. Returns once requests are heard, or when SQL can't be reached now."""
+        if self._database.can_notify:
             self._looper.start()
             await self._tried.wait()
 
     async def stop(self) -> None:
+        """Stops listening. Safe to call twice."""
         await self._looper.stop()
 
     async def _listen(self) -> None:
-        """Until the connection breaks, after which the looper has it begin anew."""
+        """Listens until the connection breaks. The looper calls again then."""
         try:
             with translated(self._database):
                 await self._hear()
@@ -86,16 +89,16 @@ class PassNotifications:
                     # A connection that was cut without a word is only noticed when it is used.
                     await connection.execute(sa.select(1))
             finally:
-                await connection.invalidate()  # not one for statements any more
+                await connection.invalidate()  # listening, it is of no use to statements any more
 
     def _heard(self, _connection: object, _process: int, _channel: str, payload: object) -> None:
         try:
-            read_model, declaration, after, sender = msgspec.json.decode(str(payload), type=_Request)
+            read_model, fingerprint, after, sender = msgspec.json.decode(str(payload), type=_Request)
         except msgspec.MsgspecError:
-            return  # of somebody else, who uses the same channel
+            return  # another application uses the same channel
         if sender != self._sender:
             for callback in self.callbacks:
-                callback(FenceId(read_model, declaration), after)
+                callback(FenceId(read_model, fingerprint), after)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

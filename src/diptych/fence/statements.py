@@ -1,11 +1,10 @@
-"""The statements of the fence: each is one, and says itself under which conditions it does anything."""
+"""SQL statements of the fence. The conditions of a statement are complete: nothing is checked outside."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from diptych.log.expressions import EXPRESSIONS, Expressions, Value, seconds, text, whole
 from diptych.log.followers import Followers
@@ -16,9 +15,9 @@ from diptych.log.table import METADATA
 FENCE = sa.Table(
     "diptych_fence",
     METADATA,
-    # The table is made and upgraded by the migrations; here are the columns that statements name.
+    # The migrations make and upgrade the table. Here are the columns that statements name.
     sa.Column("read_model", sa.Text, primary_key=True),
-    sa.Column("declaration", sa.Text, primary_key=True),
+    sa.Column("declaration", sa.Text, primary_key=True),  # the fingerprint
     sa.Column("tables", sa.Text, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("replication_id", sa.Text, nullable=False),
@@ -34,150 +33,197 @@ FENCE = sa.Table(
 )
 
 _row = FENCE.c
-
-
-def _whole_row(dialect: Expressions) -> tuple[Value, ...]:
-    """What a fence row is read with: the history that it is of, and SQL's clock."""
-    history = sa.select(HISTORY.c.name).scalar_subquery().label("history")
-    of_database = sa.select(HISTORY.c.database).scalar_subquery().label("of_database")
-    return (*FENCE.columns, history, of_database, dialect.now.label("now"))
+_is_named = sa.and_(_row.read_model == text("p_read_model"), _row.declaration == text("p_declaration"))
+_is_of_generation = _row.generation == text("p_generation")
+_is_of_incarnation = sa.and_(_row.run_id == text("p_run_id"), _row.replication_id == text("p_replication_id"))
+_is_as_ready = _row.ready == sa.bindparam("p_ready", type_=sa.Boolean)
 
 
 class FenceStatements:
-    """The statements over ``diptych_fence`` of one database; the names of parameters begin with ``p_``."""
+    """Statements over ``diptych_fence`` for a single dialect. Names of parameters begin with ``p_``.
 
-    rows: sa.Select[Any]
-    """Every fence row, with the snapshot of the statement."""
+    A row that a statement returns has the columns of ``rows``, with the history, the database and SQL's clock.
+    """
 
-    sight: sa.Select[Any] | None
-    """The same with the log's entries, where a second statement is expensive."""
+    def __init__(self, dialect: Expressions, log: LogStatements) -> None:
+        self._dialect = dialect
+        self._insert = dialect.insert
+        self._now = now = dialect.now
+        self._is_lapsed = now > _row.lease_until
+        self._nobody_builds = _row.building_until < now
+        self._building_until = now + seconds("p_building_s")
+        self._whole_row = _whole_row(dialect)
 
-    def __init__(self, dialect: Expressions, insert: Any, log: LogStatements) -> None:
-        the_row = sa.and_(_row.read_model == text("p_read_model"), _row.declaration == text("p_declaration"))
-        generation = _row.generation == text("p_generation")
-        incarnation = sa.and_(
-            _row.run_id == text("p_run_id"), _row.replication_id == text("p_replication_id")
-        )
-        ready = _row.ready == sa.bindparam("p_ready", type_=sa.Boolean)
-        nobody_builds = _row.building_until < dialect.now
-        lapsed = dialect.now > _row.lease_until
-        until = dialect.now + seconds("p_building_s")
-        row = _whole_row(dialect)
+        self.rows = self._rows()
+        """Every fence row, with the snapshot of the statement."""
+        self.sight = self._sight(log)
+        """``rows`` with the log's entries as one text; None where a second statement costs nothing."""
+        self.leased = sa.select(_row.generation).where(sa.not_(self._is_lapsed))
+        self.register = self._insert(FENCE).on_conflict_do_nothing()
 
-        # ★ Fence and snapshot are of one statement: a lease that was promised, or a change that was committed,
-        # between two statements would be missed.
-        self.rows = sa.select(*row, dialect.told.label("snapshot"))
-        self.sight = None
-        if log.entries_as_text is not None:
-            is_first = sa.func.row_number().over() == sa.literal_column("1")
-            entries = sa.case((is_first, log.entries_as_text), else_=sa.null())
-            self.sight = self.rows.add_columns(entries.label("entries"))
-        self.leased = sa.select(_row.generation).where(sa.not_(lapsed))
-        self.register = insert(FENCE).on_conflict_do_nothing()
-        self.snapshot = sa.select(dialect.snapshot)
+        self.promise_if_due = self._promise().where(_row.lease_until < now + seconds("p_due_s"))
+        self.promise_if_none_began = self._promise().where(_row.passes_started == whole("p_passes_started"))
+        self.complete = self._complete()
+        self.claim = self._claim()
+        self.keep_building = self._keep_building()
 
-        promise = (
+        self.move_when_lapsed = self._move_when_lapsed()
+        self.move_as_planned = self._move_as_planned()
+        self.begin_rebuild = self._begin_rebuild()
+        self.end_rebuild = sa.delete(FENCE).where(_is_named)
+        # Not a row that was closed as abandoned: it has no generation.
+        self.use_rebuild = sa.delete(FENCE).where(_is_named, _is_of_generation).returning(_row.generation)
+
+        self.forget = self._forget()
+        self.close_abandoned = self._close_abandoned()
+
+    # Rows
+
+    def _rows(self) -> sa.Select[Any]:
+        # ★ Fence and snapshot are of one statement. Between two statements a lease could be promised, or a change be
+        # committed, and be missed.
+        return sa.select(*self._whole_row, self._dialect.told.label("snapshot"))
+
+    def _sight(self, log: LogStatements) -> sa.Select[Any] | None:
+        if log.entries_as_text is None:
+            return None
+        is_first = sa.func.row_number().over() == sa.literal_column("1")
+        entries = sa.case((is_first, log.entries_as_text), else_=sa.null())
+        return self.rows.add_columns(entries.label("entries"))
+
+    # Passes
+
+    def _promise(self) -> Any:
+        until = self._now + seconds("p_lease_s")
+        return (
             sa.update(FENCE)
-            .where(the_row, incarnation, generation, ready)
-            .where(sa.or_(sa.bindparam("p_at_work", type_=sa.Boolean), nobody_builds))
+            .where(_is_named, _is_of_incarnation, _is_of_generation, _is_as_ready)
+            .where(sa.or_(sa.bindparam("p_at_work", type_=sa.Boolean), self._nobody_builds))
             .values(
-                lease_until=dialect.greatest(_row.lease_until, dialect.now + seconds("p_lease_s")),
+                lease_until=self._dialect.greatest(_row.lease_until, until),
                 passes_started=_row.passes_started + 1,
             )
-            .returning(*row)
+            .returning(*self._whole_row)
         )
-        self.promise_if_due = promise.where(_row.lease_until < dialect.now + seconds("p_due_s"))
-        self.promise_if_none_began = promise.where(_row.passes_started == whole("p_passes_started"))
 
-        stamp = whole("p_cursor_stamp")
-        ahead = stamp > _row.cursor_stamp
-        self.complete = (
+    def _complete(self) -> Any:
+        completed, stamp = whole("p_passes_completed"), whole("p_cursor_stamp")
+        is_ready = sa.bindparam("p_is_ready", type_=sa.Boolean)
+        is_ahead = stamp > _row.cursor_stamp
+        return (
             sa.update(FENCE)
-            .where(the_row, incarnation, generation)
+            .where(_is_named, _is_of_incarnation, _is_of_generation)
             .values(
-                # ★ Neither ever goes back, since passes may overlap: the one that ends last may be the one that
-                # read the log first, and changes between the two would be thought of as carried.
-                passes_completed=dialect.greatest(_row.passes_completed, whole("p_passes_completed")),
-                cursor=sa.case((ahead, text("p_cursor")), else_=_row.cursor),
-                cursor_stamp=sa.case((ahead, stamp), else_=_row.cursor_stamp),
-                ready=sa.or_(_row.ready, sa.bindparam("p_is_ready", type_=sa.Boolean)),
-                building_until=sa.case(
-                    (sa.bindparam("p_is_ready", type_=sa.Boolean), sa.literal(0.0)), else_=_row.building_until
-                ),
+                # ★ Number and cursor never go back. Passes may overlap, and the pass that ends last may be the one
+                # that read the log first: changes between the two readings would be taken for carried.
+                passes_completed=self._dialect.greatest(_row.passes_completed, completed),
+                cursor=sa.case((is_ahead, text("p_cursor")), else_=_row.cursor),
+                cursor_stamp=sa.case((is_ahead, stamp), else_=_row.cursor_stamp),
+                ready=sa.or_(_row.ready, is_ready),
+                building_until=sa.case((is_ready, sa.literal(0.0)), else_=_row.building_until),
             )
             .returning(_row.generation)
         )
 
-        move = sa.update(FENCE).values(
+    def _claim(self) -> Any:
+        return (
+            sa.update(FENCE)
+            .where(_is_named, _is_of_incarnation, _is_of_generation, _is_as_ready)
+            .where(self._is_lapsed, self._nobody_builds)
+            .values(building_until=self._building_until)
+            .returning(*self._whole_row)
+        )
+
+    def _keep_building(self) -> Any:
+        return (
+            sa.update(FENCE)
+            .where(_is_named, _is_of_generation)
+            .values(building_until=self._building_until)
+            .returning(_row.generation)
+        )
+
+    # Generations
+
+    def _move(self) -> sa.Update:
+        return sa.update(FENCE).values(
             run_id=text("p_new_run_id"),
             replication_id=text("p_new_replication_id"),
             generation=text("p_new_generation"),
             ready=sa.false(),
-            building_until=until,
+            building_until=self._building_until,
         )
-        self.move_when_lapsed = (
-            move.where(the_row, generation, nobody_builds)
-            # ★ While the lease stands, queries are answered from the old generation, and commands that were not
-            # applied to it would be acknowledged because they were applied to the new one.
-            .where(lapsed)
-            .values(cursor=dialect.snapshot, cursor_stamp=dialect.stamp)
-            .returning(*row)
+
+    def _move_when_lapsed(self) -> Any:
+        return (
+            self._move()
+            .where(_is_named, _is_of_generation, self._nobody_builds)
+            # ★ While the lease stands, queries are answered from the old generation. Commands that were applied to
+            # the new generation alone would be acknowledged.
+            .where(self._is_lapsed)
+            .values(cursor=self._dialect.snapshot, cursor_stamp=self._dialect.stamp)
+            .returning(*self._whole_row)
         )
-        self.move_as_planned = (
-            # A keeper that carries much may be at it: its pass finds the old marker gone.
-            move.where(the_row, generation, incarnation, ready)
-            .values(cursor=text("p_cursor"), cursor_stamp=stamp)
-            .returning(*row)
+
+    def _move_as_planned(self) -> Any:
+        return (
+            # A keeper that carries a lot may be at work. Its pass finds the old marker gone.
+            self._move()
+            .where(_is_named, _is_of_generation, _is_of_incarnation, _is_as_ready)
+            .values(cursor=text("p_cursor"), cursor_stamp=whole("p_cursor_stamp"))
+            .returning(*self._whole_row)
         )
-        self.begin_rebuild = (
-            insert(FENCE)
+
+    def _begin_rebuild(self) -> Any:
+        given = ("read_model", "declaration", "tables", "run_id", "replication_id", "generation")
+        zeros = ("lease_until", "passes_started", "passes_completed")
+        return (
+            self._insert(FENCE)
             .values(
-                **{name: text(f"p_{name}") for name in ("read_model", "declaration", "tables", "run_id")},
-                **{name: text(f"p_{name}") for name in ("replication_id", "generation")},
+                **{name: text(f"p_{name}") for name in given},
                 database="",
-                **dict.fromkeys(("lease_until", "passes_started", "passes_completed"), sa.literal(0)),
+                **dict.fromkeys(zeros, sa.literal(0)),
                 ready=sa.false(),
-                building_until=until,
-                cursor=dialect.snapshot,
-                cursor_stamp=dialect.stamp,
+                building_until=self._building_until,
+                cursor=self._dialect.snapshot,
+                cursor_stamp=self._dialect.stamp,
             )
-            .returning(*row)
+            .returning(*self._whole_row)
         )
-        self.end_rebuild = sa.delete(FENCE).where(the_row)
-        # Not if it was closed as abandoned: it has no generation then.
-        self.use_rebuild = sa.delete(FENCE).where(the_row, generation).returning(_row.generation)
-        self.keep_building = (
-            sa.update(FENCE)
-            .where(the_row, generation)
-            .values(building_until=until)
-            .returning(_row.generation)
-        )
-        self.claim = (
-            sa.update(FENCE)
-            .where(the_row, incarnation, generation, ready, lapsed, nobody_builds)
-            .values(building_until=until)
-            .returning(*row)
-        )
-        self.forget = (
+
+    # Rows without a keeper
+
+    def _forget(self) -> Any:
+        return (
             sa.delete(FENCE)
-            .where(the_row, generation, lapsed, nobody_builds)
+            .where(_is_named, _is_of_generation, self._is_lapsed, self._nobody_builds)
             .where(_row.lease_until == seconds("p_lease_until"))
             .returning(_row.generation)
         )
-        self.close_abandoned = (
+
+    def _close_abandoned(self) -> sa.Update:
+        latest = self._dialect.greatest(_row.lease_until, _row.building_until)
+        return (
             sa.update(FENCE)
-            .where(dialect.now > dialect.greatest(_row.lease_until, _row.building_until) + seconds("p_age_s"))
+            .where(self._now > latest + seconds("p_age_s"))
             .where(_row.generation != "")
             .values(generation="", ready=sa.false(), cursor=None, cursor_stamp=0)
         )
 
 
+def _whole_row(dialect: Expressions) -> tuple[Value, ...]:
+    """Returns the columns of a fence row, the name and the database of the history, and SQL's clock."""
+    history = sa.select(HISTORY.c.name).scalar_subquery().label("history")
+    of_database = sa.select(HISTORY.c.database).scalar_subquery().label("of_database")
+    return (*FENCE.columns, history, of_database, dialect.now.label("now"))
+
+
 FENCE_STATEMENTS = {
-    "postgresql": FenceStatements(EXPRESSIONS["postgresql"], postgresql.insert, LOG_STATEMENTS["postgresql"]),
-    "sqlite": FenceStatements(EXPRESSIONS["sqlite"], sqlite.insert, LOG_STATEMENTS["sqlite"]),
+    "postgresql": FenceStatements(EXPRESSIONS["postgresql"], LOG_STATEMENTS["postgresql"]),
+    "sqlite": FenceStatements(EXPRESSIONS["sqlite"], LOG_STATEMENTS["sqlite"]),
 }
+"""The statements of each database, by the name of its dialect."""
 
 
 def followers(database: str) -> Followers:
-    """The fence rows as followers of the change log. ``database`` is the name of the dialect."""
+    """Returns the fence rows as followers of the change log. ``database`` is the name of the dialect."""
     return Followers(_row.cursor, _row.cursor_stamp, FENCE_STATEMENTS[database].close_abandoned)

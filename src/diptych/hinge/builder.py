@@ -9,9 +9,9 @@ import secrets
 from collections.abc import AsyncIterator
 
 from diptych.errors import RebuildFailedError, UnavailableError
-from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
+from diptych.fence.rows import FenceRows
 from diptych.hinge.clocks import MARGIN
 from diptych.hinge.refused import accepted
 from diptych.hinge.replica import Replica
@@ -40,7 +40,7 @@ class Builder:
     ``switching`` is True while a planned rebuild puts its generation in the place of the serving one.
     """
 
-    def __init__(self, replica: Replica, fence: Fence, rows: Acknowledger, lease_s: float) -> None:
+    def __init__(self, replica: Replica, fence: Fence, rows: FenceRows, lease_s: float) -> None:
         self._replica = replica
         self._store = replica.store
         self._fence = fence
@@ -79,10 +79,10 @@ class Builder:
         """
         await self._check_memory(state)
         generation = _new_name()
-        known = Target(state.incarnation, generation)
+        target = Target(state.incarnation, generation)
         beside = await self._fence.begin_rebuild(row, generation, building_s=self._claim_s)
         try:
-            cursor = await self._build_beside(beside, known, progress)
+            cursor = await self._build_beside(beside, target, progress)
             # Generations of builders that died are among these. None of them can be published after the switch.
             former = (await self._replica.inspect(beside)).generations - {generation.encode()}
             self.switching = True
@@ -93,7 +93,7 @@ class Builder:
                 # The row first: a generation without a row can't be published any more, and is swept if it is not
                 # deleted now.
                 await self._fence.end_rebuild(beside)
-                await self._store.delete(known.incarnation, [generation.encode()])
+                await self._store.delete(target.incarnation, [generation.encode()])
             raise
         try:
             async with WorkClaim(self._fence, moved, self._claim_s, is_made=True):
@@ -102,25 +102,25 @@ class Builder:
             self.switching = False
         if not is_built:
             raise RebuildFailedError(f"{self._replica.name}: another process has replaced the new generation")
-        await self._store.delete(known.incarnation, former)
+        await self._store.delete(target.incarnation, former)
         progress.finish()
 
     # Filling
 
-    async def _build_beside(self, beside: FenceRow, known: Target, progress: Progress) -> Snapshot:
+    async def _build_beside(self, beside: FenceRow, target: Target, progress: Progress) -> Snapshot:
         """Fills the generation and catches up with the log. Returns the cursor that is reached."""
         async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
             cursor = beside.cursor or NOTHING
-            await self._fill(known, cursor, progress)
+            await self._fill(target, cursor, progress)
             return await self._catch_up(beside, cursor, floor=True)
 
-    async def _fill(self, known: Target, cursor: Snapshot, progress: Progress) -> None:
+    async def _fill(self, target: Target, cursor: Snapshot, progress: Progress) -> None:
         """Writes every row at stamp 0, so that all changes by commands and passes go over it.
 
         The floor is the cursor's: with the floor of a later snapshot a deletion could be taken for one that is in
         already, while the change that it followed is not.
         """
-        await accepted(self._store.begin(known))
+        await accepted(self._store.begin(target))
         _log.info("%s: rebuilding, about %d rows", self._replica.name, progress.total)
         # ★ The cursor is in the fence before the first row is read: from then on the log is kept for it. A change
         # that retention, under way at that moment, forgets none the less was committed before: it is in the rows.
@@ -128,9 +128,9 @@ class Builder:
         async for rows in _read_ahead(self._replica.source.scan(self._replica.batch_size)):
             for part in batches([self._store.writes.write_of(row, 0, 0) for row in rows]):
                 number += 1
-                await accepted(self._store.backfill(known, part, number))
+                await accepted(self._store.backfill(target, part, number))
             progress.add(len(rows))
-        await accepted(self._store.backfill(known, [], number + 1, floor=cursor.xmin))
+        await accepted(self._store.backfill(target, [], number + 1, floor=cursor.xmin))
 
     async def _catch_up(self, row: FenceRow, cursor: Snapshot, *, floor: bool = False) -> Snapshot:
         """Replays the log until little is left for after the promise. Returns the cursor that is reached."""

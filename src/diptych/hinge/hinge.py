@@ -34,16 +34,16 @@ class Hinge:
         await asyncio.gather(self._sweeper.stop(), *(keeper.stop() for keeper in self._keepers.values()))
 
     def apply(
-        self, changes: Sequence[Change], known: Mapping[FenceId, Target]
+        self, changes: Sequence[Change], target: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
-        """Begins to write committed changes into the generations ``known``; see ``ReadSide.apply``."""
+        """Begins to write committed changes into the generations ``target``; see ``ReadSide.apply``."""
         applying = {}
         for fence, keeper in self._keepers.items():
             replica = keeper.replica
             own = [change for change in changes if change.entity.table == replica.compiled.entity.table]
             # Joined documents are left to passes: see JoinedDocuments.
-            if own and not replica.compiled.is_joined and fence in known and known[fence].generation:
-                applying[fence] = replica.apply(own, known[fence])
+            if own and not replica.compiled.is_joined and fence in target and target[fence].generation:
+                applying[fence] = replica.apply(own, target[fence])
         return applying
 
     def can_look(self, fence: FenceId) -> bool:
@@ -53,10 +53,10 @@ class Hinge:
         return keeper is not None and not keeper.replica.compiled.is_joined and self._redis.available
 
     async def bring_in(
-        self, fence: FenceId, known: Target, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
     ) -> bool:
         """Makes sure of the presence of other processes' changes in a generation; see ``ReadSide.bring_in``."""
-        return await self._keepers[fence].replica.bring_in(known, entries, snapshot)
+        return await self._keepers[fence].replica.bring_in(target, entries, snapshot)
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
         """Asks the keepers for passes later than the numbered ones. Returns the read models that can have one now."""

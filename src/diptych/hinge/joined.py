@@ -28,7 +28,7 @@ class JoinedDocuments:
         self._store = store
         self._batch_size = batch_size
 
-    async def write(self, known: Target, part: LogPart, view: View) -> None:
+    async def write(self, target: Target, part: LogPart, view: View) -> None:
         """Writes every document touched by the changes of ``part``, each as the log's snapshot sees its rows."""
         keys: dict[bytes, Any] = {}
         others: dict[str, dict[Any, None]] = {}
@@ -41,11 +41,11 @@ class JoinedDocuments:
             for column, values in touched:
                 others.setdefault(column, {}).update(dict.fromkeys(values))
         for at in range(0, len(keys), self._batch_size):
-            await self._write_at(known, list(keys.items())[at : at + self._batch_size], part, view)
+            await self._write_at(target, list(keys.items())[at : at + self._batch_size], part, view)
         for column, altered in others.items():
             async for rows in self._source.rows_by(view, column, list(altered), self._batch_size):
                 writes = [self._store.writes.joined_write(row, part.snapshot) for row in rows]
-                await accepted(self._store.apply(known, writes))
+                await accepted(self._store.apply(target, writes))
 
     def _addresses(self, change: Change) -> dict[bytes, Any]:
         """Returns the keys of a row of the read model's own table, before and after its change.
@@ -58,11 +58,11 @@ class JoinedDocuments:
         return {key_bytes(key): key for key in keys}
 
     async def _write_at(
-        self, known: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
+        self, target: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
     ) -> None:
         """Writes the documents at these keys, and a tombstone where the snapshot sees no row."""
         found = self._source.rows_by(view, self._compiled.key, [value for _, value in keys], self._batch_size)
         writes = [self._store.writes.joined_write(row, part.snapshot) async for rows in found for row in rows]
         missing = dict(keys).keys() - {write.key for write in writes}
         writes += [self._store.writes.joined_tombstone(key, part.snapshot) for key in missing]
-        await accepted(self._store.apply(known, writes))
+        await accepted(self._store.apply(target, writes))

@@ -14,9 +14,9 @@ import logging
 import time
 
 from diptych.errors import DatabaseUnavailableError, RedisUnavailableError, UnavailableError
-from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
+from diptych.fence.rows import FenceRows
 from diptych.hinge.builder import Builder
 from diptych.hinge.clocks import MARGIN, Clocks
 from diptych.hinge.pass_requests import PassRequests
@@ -57,7 +57,7 @@ class Keeper:
         replica: Replica,
         redis: RedisService,
         fence: Fence,
-        rows: Acknowledger,
+        rows: FenceRows,
         *,
         lease_s: float,
         probe_interval_s: float,

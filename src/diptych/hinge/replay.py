@@ -46,40 +46,40 @@ class LogReplay:
         self._batch_size = batch_size
         self._joined = JoinedDocuments(compiled, source, store, batch_size=batch_size)
 
-    async def into(self, known: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
+    async def into(self, target: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
         """Writes every change after ``cursor`` into a generation.
 
         Returns the snapshot up to which the changes are in, and their number. Raises ``Refused``,
         ``RedisUnavailableError``, ``DatabaseUnavailableError``.
         """
         if self._compiled.is_joined:
-            return await self._replay_in_a_view(known, cursor)
-        return await self._replay(known, cursor, None)
+            return await self._replay_in_a_view(target, cursor)
+        return await self._replay(target, cursor, None)
 
-    async def _replay_in_a_view(self, known: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
+    async def _replay_in_a_view(self, target: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
         # ★ Rows are read in the snapshot in which the log was read. Read later, a row may have been deleted, been
         # joined to another one or been given another address by a change that this reading of the log does not
         # hold: its document would be missing, or show a joined row as it was, after the change of that row was
         # acknowledged. To read the log once more for such rows is a race that a steady load wins.
         async with self._fence.view() as view:
-            return await self._replay(known, cursor, view)
+            return await self._replay(target, cursor, view)
 
-    async def _replay(self, known: Target, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
+    async def _replay(self, target: Target, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
         """Replays part by part. Without a ``view``, a change that needs rows from SQL has all begin anew."""
         count, part = 0, None
         while part is None or part.more:
-            tables, skip = self._compiled.tables, self._applied_in(known)
+            tables, skip = self._compiled.tables, self._applied_in(target)
             part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the state that Redis was brought to.
                 raise Refused("AHEAD")
             count += len(part.changes) + part.skipped
             if view is None and not self.is_readable(part.changes):
-                return await self._replay_in_a_view(known, cursor)
+                return await self._replay_in_a_view(target, cursor)
             if view is not None and self._compiled.is_joined:
-                await self._joined.write(known, part, view)
+                await self._joined.write(target, part, view)
             elif part.changes:
-                await accepted(self._store.apply(known, await self.writes_of(part, view)))
+                await accepted(self._store.apply(target, await self.writes_of(part, view)))
         return part.snapshot, count
 
     # What changes write

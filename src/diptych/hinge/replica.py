@@ -60,7 +60,7 @@ class Replica:
 
     # Changes of this process's commands
 
-    def apply(self, changes: Sequence[Change], known: Target) -> asyncio.Future[Applied]:
+    def apply(self, changes: Sequence[Change], target: Target) -> asyncio.Future[Applied]:
         """Begins to write a command's committed changes into a generation.
 
         The future's result is described at ``ReadSide.apply``. All commands that come while a script is on its way
@@ -79,17 +79,17 @@ class Replica:
             _log.exception("%s: changes could not be made into documents; a pass will bring them", self.name)
             done.set_result(None)
             return done
-        self._queue.append(_Queued(known, writes, done))
+        self._queue.append(_Queued(target, writes, done))
         if self._applying is None or self._applying.done():
             self._applying = loop.create_task(self._apply_queued())
         return done
 
     async def _apply_queued(self) -> None:
         while self._queue:
-            known = self._queue[0].known
+            target = self._queue[0].target
             writes: list[Write] = []
             shared: list[_Queued] = []
-            while self._queue and self._queue[0].known == known and len(writes) < MAX_DOCUMENTS:
+            while self._queue and self._queue[0].target == target and len(writes) < MAX_DOCUMENTS:
                 queued = self._queue.popleft()
                 writes += queued.writes
                 shared.append(queued)
@@ -97,9 +97,9 @@ class Replica:
             try:
                 if self._redis.available:
                     told = {write.stamp for write in writes}
-                    if await self.store.apply(known, writes, told=told) == "OK":
+                    if await self.store.apply(target, writes, told=told) == "OK":
                         applied = frozenset(told)
-                        self._note_applied(known, told)
+                        self._note_applied(target, told)
             except RedisUnavailableError:
                 pass
             except Exception:
@@ -109,18 +109,18 @@ class Replica:
                     if not queued.done.done():
                         queued.done.set_result(applied)
 
-    def _note_applied(self, known: Target, positions: set[int]) -> None:
+    def _note_applied(self, target: Target, positions: set[int]) -> None:
         """Notes changes that are in a generation, so that no pass writes them again."""
-        if self._applied_to != known or len(self._applied) > _MOST_APPLIED:
-            self._applied_to, self._applied = known, set()
+        if self._applied_to != target or len(self._applied) > _MOST_APPLIED:
+            self._applied_to, self._applied = target, set()
         self._applied |= positions
 
-    def _applied_in(self, known: Target) -> Collection[int]:
-        return self._applied if self._applied_to == known else ()
+    def _applied_in(self, target: Target) -> Collection[int]:
+        return self._applied if self._applied_to == target else ()
 
     # Changes of other processes, on which commands of this process rest
 
-    async def bring_in(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+    async def bring_in(self, target: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
         """Makes sure of the presence of ``entries`` in a generation, and returns True if all are there.
 
         The entries are changes of other processes, which ``snapshot`` saw, and are most likely on their way. A change
@@ -135,11 +135,11 @@ class Replica:
                 changes = await self._fence.logged(entries)  # own changes, which have not come
                 if len(changes) < len(entries):
                     return False
-            missing = await self._await_arrival(known, changes)
+            missing = await self._await_arrival(target, changes)
             if missing:
                 positions = {change.position for change in missing}
                 return await self._write_logged(
-                    known, [entry for entry in entries if entry.position in positions], snapshot
+                    target, [entry for entry in entries if entry.position in positions], snapshot
                 )
         except (Refused, UnavailableError, KeyError):
             return False
@@ -148,24 +148,24 @@ class Replica:
             return False
         return missing is not None
 
-    async def _await_arrival(self, known: Target, changes: list[Change]) -> list[Change] | None:
+    async def _await_arrival(self, target: Target, changes: list[Change]) -> list[Change] | None:
         """Returns the changes still missing after some milliseconds; None if the generation is not there."""
-        missing = await self.store.missing(known, changes)
+        missing = await self.store.missing(target, changes)
         for pause_s in _PAUSES_S:
             if not missing:
                 break
             await asyncio.sleep(pause_s)
-            missing = await self.store.missing(known, missing)
+            missing = await self.store.missing(target, missing)
         return missing
 
-    async def _write_logged(self, known: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+    async def _write_logged(self, target: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
         """Writes these changes from the log, and returns True if all are in the generation then."""
         changes = await self._fence.logged(entries)
         if len(changes) < len(entries):
             return False  # the log has forgotten some
         part = LogPart(snapshot, changes, more=False)
         if self._replay.is_readable(changes):
-            return await self.store.apply(known, await self._replay.writes_of(part, None)) == "OK"
+            return await self.store.apply(target, await self._replay.writes_of(part, None)) == "OK"
         async with self._fence.view() as view:
             writes = await self._replay.writes_of(part, view)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
@@ -173,7 +173,7 @@ class Replica:
         has_moved = any(
             key_bytes(c.after[self.compiled.key]) in ended for c in changes if c.after is not None
         )
-        return not has_moved and await self.store.apply(known, writes) == "OK"
+        return not has_moved and await self.store.apply(target, writes) == "OK"
 
     # Passes and builds
 
@@ -195,10 +195,10 @@ class Replica:
         Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
         is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
         """
-        known = Target(row.incarnation, row.generation)
-        snapshot, count = await self._replay.into(known, cursor)
+        target = Target(row.incarnation, row.generation)
+        snapshot, count = await self._replay.into(target, cursor)
         if floor:
-            await accepted(self.store.apply(known, [], floor=snapshot.xmin))
+            await accepted(self.store.apply(target, [], floor=snapshot.xmin))
         return snapshot, count
 
     async def publish(
@@ -209,7 +209,7 @@ class Replica:
         ``state`` is the look from before the promise. Raises ``Refused``, also if the look was at another generation
         than the promised one.
         """
-        if state.known != Target(promised.incarnation, promised.generation):
+        if state.target != Target(promised.incarnation, promised.generation):
             raise Refused("ELSEWHERE")
         relied_on = promised.cursor.xmin if promised.cursor is not None else 0
         # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
@@ -222,6 +222,6 @@ class Replica:
 class _Queued(NamedTuple):
     """Changes of a command, waiting for a script."""
 
-    known: Target
+    target: Target
     writes: list[Write]
     done: asyncio.Future[Applied]

@@ -118,7 +118,7 @@ def _keeper(
         Replica(panel.compiled, panel.rows, store, redis, fence, batch_size=batch_size),
         redis,
         fence,
-        acknowledger,
+        acknowledger.rows,
         lease_s=settings.lease_s,
         probe_interval_s=settings.redis_probe_interval_s,
     )

@@ -17,6 +17,7 @@ from diptych.errors import DatabaseBusyError, UnavailableError, WiringError
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.adoption import adopt
 from diptych.fence.fence import Fence
+from diptych.fence.rows import FenceRows
 from diptych.health import SqlHealth
 from diptych.sql.database import Database
 from diptych.sql.failures import translated, translated_reading
@@ -60,7 +61,7 @@ class WriteSide:
         self.entities = EntityRegistry()
         self.entities.opened(database.name)
         self.fence = Fence(database, self.entities.by_table)
-        self.acknowledger = Acknowledger(self.fence, settings.database_timeout_s)
+        self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         self.units = UnitsOfWork(database, self.acknowledger)
         self._prepared = set() if metadata is None else {metadata}
 

@@ -32,7 +32,7 @@ class RedisState(NamedTuple):
     maxmemory: int
 
     @property
-    def known(self) -> Target:
+    def target(self) -> Target:
         """The incarnation and generation of this state."""
         return Target(self.incarnation, self.generation)
 

@@ -54,7 +54,7 @@ class RedisStore:
 
     async def apply(
         self,
-        known: Target,
+        target: Target,
         writes: Sequence[Write],
         *,
         floor: int | None = None,
@@ -65,9 +65,9 @@ class RedisStore:
         For commands' changes, ``told`` gets the positions of the changes that are in by then, by any process: of
         these, and of others about as recent.
         """
-        return await self._write(known, writes, None, floor, told)
+        return await self._write(target, writes, None, floor, told)
 
-    async def missing(self, known: Target, changes: Sequence[Change]) -> list[Change] | None:
+    async def missing(self, target: Target, changes: Sequence[Change]) -> list[Change] | None:
         """Returns the changes not in the generation yet; None if the incarnation or the generation is not there.
 
         A change needs no more of its rows than their keys.
@@ -76,9 +76,9 @@ class RedisStore:
         found: set[int] = set()
         for start in range(0, len(at), MAX_DOCUMENTS):
             part = at[start : start + MAX_DOCUMENTS]
-            generation = known.generation.encode()
+            generation = target.generation.encode()
             keys = [self._keys.marker(generation), *(self._keys.document(generation, key) for key, _ in part)]
-            arguments: list[Any] = [*known.incarnation]
+            arguments: list[Any] = [*target.incarnation]
             for _, change in part:
                 arguments += [stamp_bytes(change.position), change.transaction]
             async with self._redis.commanding() as link:
@@ -122,7 +122,7 @@ class RedisStore:
         """
         generation = state.generation.encode()
         keys = [self._keys.lease, self._keys.marker(generation), self._keys.tombstones(generation)]
-        lease, ends_ms = lease_text(state.known, history), state.time_ms + lease_ms
+        lease, ends_ms = lease_text(state.target, history), state.time_ms + lease_ms
         # ★ The Redis whose clock was read: by another's the lease would end later than the promise, or never.
         arguments = [*state.incarnation, lease, ends_ms, floor, relied_on, number, _PURGED_AT_ONCE]
         async with self._redis.commanding() as link:
@@ -130,27 +130,27 @@ class RedisStore:
 
     # Builds
 
-    async def begin(self, known: Target) -> str:
+    async def begin(self, target: Target) -> str:
         """Begins a generation, which may be written from now on."""
-        keys = [self._keys.marker(known.generation.encode()), self._keys.generations]
+        keys = [self._keys.marker(target.generation.encode()), self._keys.generations]
         async with self._redis.commanding() as link:
-            return await self._answer(self._begin, link, keys, [*known.incarnation, known.generation])
+            return await self._answer(self._begin, link, keys, [*target.incarnation, target.generation])
 
     async def backfill(
-        self, known: Target, writes: Sequence[Write], number: int, *, floor: int | None = None
+        self, target: Target, writes: Sequence[Write], number: int, *, floor: int | None = None
     ) -> str:
         """Writes a part of a build. Parts are numbered from 1 and must come in order; the last has the floor.
 
         ``writes`` must be a part as ``batches`` makes them.
         """
-        return await self._write(known, writes, number, floor)
+        return await self._write(target, writes, number, floor)
 
-    async def drop(self, known: Target, history: str) -> str:
+    async def drop(self, target: Target, history: str) -> str:
         """Ends a generation of this history, which is neither read nor written from now on."""
-        keys = [self._keys.lease, self._keys.marker(known.generation.encode())]
+        keys = [self._keys.lease, self._keys.marker(target.generation.encode())]
         async with self._redis.commanding() as link:
             return await self._answer(
-                self._drop, link, keys, [*known.incarnation, lease_text(known, history)]
+                self._drop, link, keys, [*target.incarnation, lease_text(target, history)]
             )
 
     async def delete(self, incarnation: RedisIdentity, generations: Iterable[bytes]) -> str:
@@ -177,7 +177,7 @@ class RedisStore:
 
     async def _write(
         self,
-        known: Target,
+        target: Target,
         writes: Sequence[Write],
         number: int | None,
         floor: int | None,
@@ -187,7 +187,7 @@ class RedisStore:
         for part in parts:
             reached = floor if part is parts[-1] else None
             recent_from = None if told is None else max(0, min(w.stamp for w in part) - _RECENT)
-            reply = await self._write_part(known, part, number, reached, recent_from)
+            reply = await self._write_part(target, part, number, reached, recent_from)
             if told is not None and isinstance(reply, list):
                 told.update(struct.unpack(f">{len(reply[1]) // STAMP_BYTES}Q", reply[1]))
             elif reply != b"OK":
@@ -196,13 +196,13 @@ class RedisStore:
 
     async def _write_part(
         self,
-        known: Target,
+        target: Target,
         part: Sequence[Write],
         number: int | None,
         floor: int | None,
         recent_from: int | None,
     ) -> Any:
-        generation = known.generation.encode()
+        generation = target.generation.encode()
         keys = [
             self._keys.marker(generation),
             self._keys.entries(generation),
@@ -212,7 +212,7 @@ class RedisStore:
         keys += [self._keys.index(generation, index) for index in self._compiled.lists]
         keys += [self._keys.document(generation, write.key) for write in part]
         header = ("" if value is None else value for value in (number, floor, recent_from))
-        arguments: list[Any] = [*known.incarnation, *header, len(self._compiled.lists)]
+        arguments: list[Any] = [*target.incarnation, *header, len(self._compiled.lists)]
         for write in part:
             purge_at = "" if write.purge_at is None else write.purge_at
             arguments += [
@@ -223,7 +223,7 @@ class RedisStore:
                 *write.entries,
             ]
         async with self._redis.commanding() as link:
-            await _leads_to(link, known.incarnation)
+            await _leads_to(link, target.incarnation)
             return await self._apply(link, keys, arguments)
 
     @staticmethod

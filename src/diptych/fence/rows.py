@@ -1,0 +1,116 @@
+"""The fence as known to this process: the latest rows, the targets of changes, and shared reads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from diptych.errors import DatabaseUnavailableError
+from diptych.fence.contract import FenceId, FenceRow, Rows, Target
+from diptych.fence.fence import Fence
+from diptych.fence.tracker import ChangeTracker, NotedSight
+
+_GATHER_S = 0.000_05
+"""Minimum interval between two reads without a pause, in seconds, for each command under way. With many commands,
+which wait in line anyway, more of them share a read."""
+
+_RETRY_S = 0.05
+
+_Answer: TypeAlias = asyncio.Future[NotedSight]
+
+NOT_KNOWN = "SQL went away before it was known whether queries see what this command rests on"
+
+
+class FenceRows:
+    """The latest fence rows known to this process, and shared reads of the fence.
+
+    ``latest`` is None before the first read. ``targets`` are the generations of these rows. ``tracker`` takes note of
+    every read. ``commands`` is the number of commands under way. ``pass_completed`` is set when a keeper of this
+    process has completed a pass.
+    """
+
+    def __init__(self, fence: Fence) -> None:
+        self.latest: Rows | None = None
+        self.targets: Mapping[FenceId, Target] = {}
+        self.tracker = ChangeTracker()
+        self.commands = 0
+        self.pass_completed = asyncio.Event()
+        self._fence = fence
+        self._asking: list[_Answer] = []
+        self._reader: asyncio.Task[None] | None = None
+
+    async def rows(self) -> Rows:
+        """Returns the fence rows as of a moment after this call. Raises ``DatabaseUnavailableError``."""
+        return (await self.sight()).rows
+
+    async def sight(self) -> NotedSight:
+        """Returns the fence and the log as of a moment after this call. Raises ``DatabaseUnavailableError``."""
+        # ★ The caller shares the next read, never a read that has been sent: that may be older than the caller's
+        # commit.
+        answer: _Answer = asyncio.get_running_loop().create_future()
+        self._asking.append(answer)
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.get_running_loop().create_task(self._read_while_asked())
+        return await answer
+
+    async def sight_within(self, patience_s: float) -> NotedSight:
+        """Returns the same as ``sight``. While SQL is away, tries again for ``patience_s`` seconds."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return await self.sight()
+            except DatabaseUnavailableError as error:
+                if time.monotonic() > deadline:
+                    raise DatabaseUnavailableError(NOT_KNOWN) from error
+                await asyncio.sleep(_RETRY_S)
+
+    def on_row_changed(self, row: FenceRow) -> None:
+        """Takes note of a fence row changed by a keeper of this process."""
+        self._note({**(self.latest or {}), row.id: row})
+
+    def on_pass_completed(self) -> None:
+        """Takes note of a pass completed by a keeper of this process: waiting commands look at once."""
+        self.pass_completed.set()
+
+    async def close(self) -> None:
+        """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
+        if self._reader is not None and not self._reader.done():
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+
+    async def _read_while_asked(self) -> None:
+        answers: list[_Answer] = []
+        try:
+            while self._asking:
+                began = time.monotonic()
+                answers, self._asking = self._asking, []
+                await self._answer(answers)
+                if self._asking:
+                    await asyncio.sleep(began + _GATHER_S * self.commands - time.monotonic())
+        finally:
+            for answer in _awaited([*answers, *self._asking]):  # if this was cut off
+                answer.set_exception(DatabaseUnavailableError(NOT_KNOWN))
+
+    async def _answer(self, answers: Sequence[_Answer]) -> None:
+        try:
+            since = self.tracker.since(self.latest or {})
+            sight = await self._fence.sight(since, self.tracker.own.entries)
+            self._note(sight.rows)
+            noted = self.tracker.on_sight(sight)
+        except Exception as error:
+            for answer in _awaited(answers):
+                answer.set_exception(error)
+        else:
+            for answer in _awaited(answers):
+                answer.set_result(noted)
+
+    def _note(self, rows: Rows) -> None:
+        self.latest = rows
+        self.targets = {row.id: row.target for row in rows.values()}
+
+
+def _awaited(answers: Sequence[_Answer]) -> list[_Answer]:
+    """Returns the answers whose callers were not cancelled meanwhile."""
+    return [answer for answer in answers if not answer.done()]
