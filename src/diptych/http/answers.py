@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from diptych.http.asgi import Message, RequestScope
+from diptych.http.asgi import RequestScope
 from diptych.http.caching import QUERY_HEADERS, SET_ASIDE, cache_status, etag, is_unchanged
 from diptych.http.errors import NotFound
 from diptych.http.problems import PROBLEM_JSON, Problem, problem_for
 from diptych.read.answers import Document, Page, Served
 
-__all__ = ["Answer", "Headers", "added_headers", "answer_found", "answer_problem", "answer_query", "messages"]
+__all__ = ["Answer", "Headers", "added_headers", "answer_found", "answer_problem", "answer_query"]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -100,12 +100,6 @@ def added_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Returns the ``headers`` without the names in `QUERY_HEADERS`, to be added to answers."""
     present = {name for name, _ in _OF_QUERIES}
     return [pair for pair in headers if pair[0] not in present]
-
-
-def messages(answer: Answer) -> tuple[Message, Message]:
-    """Returns the two ASGI messages of ``answer``: its start and its body."""
-    start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
-    return start, {"type": "http.response.body", "body": answer.body}
 
 
 def _encoded(headers: Mapping[str, str]) -> Headers:

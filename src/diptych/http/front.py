@@ -16,7 +16,7 @@ from typing import Any
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import InvalidMessage, UnavailableError, WiringError
-from diptych.http.answers import Answer, added_headers, answer_found, answer_problem, messages
+from diptych.http.answers import Answer, added_headers, answer_found, answer_problem
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.errors import BadRequest
 from diptych.http.negotiation import prefers_html
@@ -121,9 +121,8 @@ class Front:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        start, body = messages(answer)
-        await send(start)
-        await send(body)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
     def _query_of(self, scope: Scope) -> Query[Any] | None:
         """Returns the query of a request; None for a request to hand on."""

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import Fault, InvalidMessage
-from diptych.http.answers import answer_problem, answer_query, messages
+from diptych.http.answers import answer_problem, answer_query
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound
 from diptych.http.front import QUERY_ERROR, Front
@@ -76,8 +76,8 @@ class _Queries:
             answer = answer_problem(problem_for(error), [])
         finally:
             request_scope.reset(token)
-        for message in messages(answer):
-            await send(message)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
     def _query_of(self, scope: Scope) -> Query[Any]:
         """Returns the query of a request. Raises the error to answer with for any other request."""

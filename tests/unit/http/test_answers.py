@@ -8,7 +8,7 @@ import pytest
 
 from diptych import Document, Page, Served
 from diptych.http import answer_query, etag
-from diptych.http.answers import added_headers, answer_found, messages
+from diptych.http.answers import added_headers, answer_found
 
 FROM_REDIS = Served("redis")
 FROM_SQL = Served("sql", "no-lease")
@@ -99,11 +99,3 @@ def test_headers_may_be_added_but_not_in_place_of_those_of_every_answer():
     answer = answer_found(SCOPE, document(b"{}"), added)
     assert (b"x-own", b"1") in answer.headers
     assert [value for name, value in answer.headers if name == b"vary"] == [b"Accept"]
-
-
-def test_an_answer_is_sent_by_two_messages():
-    answer = answer_query(SCOPE, document(b"{}"))
-    assert messages(answer) == (
-        {"type": "http.response.start", "status": 200, "headers": answer.headers},
-        {"type": "http.response.body", "body": b"{}"},
-    )
