@@ -65,7 +65,8 @@ class Page(msgspec.Struct, Generic[D], eq=False, gc=False):
     """The answer to a query for a page; ``body`` is ``{"items":[…],"next":…}`` in JSON as sent to clients.
 
     ``set_aside`` is the number of rows that have places in the page but are left out, since they do not fit their
-    documents: the page has fewer items than places by this number. ``get`` of such a row raises ``UnreadableRowError``.
+    documents: the page has fewer items than places by this number. ``get`` of such a row raises
+    ``UnreadableRowError``.
 
     >>> from msgspec import Struct
     >>> from diptych import Page, Served
