@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -35,7 +36,7 @@ PUBLIC = _public()
 def _examples(name: str) -> list[doctest.DocTest]:
     module: ModuleType | None = inspect.getmodule(PUBLIC[name])
     # Each in a module of its own: messages of one example are not to be missing a handler in the next one.
-    tests = doctest.DocTestFinder(recurse=True).find(PUBLIC[name], name, module, globs={"__name__": name})
+    tests = doctest.DocTestFinder(recurse=True).find(PUBLIC[name], name, module, globs={})
     return [test for test in tests if test.examples]
 
 
@@ -48,6 +49,12 @@ def test_the_examples_of_a_public_name_print_what_they_show(
         if variable.startswith("DIPTYCH_"):
             monkeypatch.delenv(variable)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    for test in _examples(name):
-        failed, _tried = runner.run(test)
+    tests = _examples(name)
+    assert tests, "its docstring has no example"
+    for test in tests:
+        # Of its own: a message of one example would have no handler in another, and frameworks look hints up there.
+        own = ModuleType(f"example of {test.name}")
+        monkeypatch.setitem(sys.modules, own.__name__, own)
+        test.globs = vars(own)
+        failed, _tried = runner.run(test, clear_globs=False)
         assert failed == 0, f"see the output above: {test.name}"
