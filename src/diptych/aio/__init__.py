@@ -1,1 +1,0 @@
-"""Tools for asyncio that know nothing of CQRS."""

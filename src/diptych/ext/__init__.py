@@ -1,1 +1,0 @@
-"""Rooms for web frameworks, each a thin layer over `diptych.http`; each needs the extra of its name."""

@@ -1,1 +1,0 @@
-"""The fence: a row of SQL for each read model in Redis, and the commands waiting for passes."""

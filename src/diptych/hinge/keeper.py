@@ -21,7 +21,7 @@ from diptych.hinge.builder import Builder
 from diptych.hinge.clocks import MARGIN, Clocks
 from diptych.hinge.pass_requests import PassRequests
 from diptych.hinge.passes import DUE, LastPass, Pass, Role, spread
-from diptych.hinge.refused import Refused
+from diptych.hinge.refused import REASONS, UNUSABLE, Refused
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress, Status
 from diptych.read.set_aside import SetAside
@@ -33,12 +33,6 @@ _log = logging.getLogger("diptych.hinge")
 
 _LATE = MARGIN - 0.75
 """Rest of a promise, in leases, below which the passes have ceased: a keeper takes over before the lease ends."""
-
-_REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database"}
-"""Reasons for answers from SQL after a refusal; of any other outcome: the data are lost."""
-
-_UNUSABLE = frozenset({"AHEAD", "UNREADABLE", "BEHIND"})
-"""Refusals of a pass after which its generation has to be built anew, although it is there."""
 
 _FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
@@ -173,7 +167,7 @@ class Keeper:
         match error:
             case Refused(outcome=outcome):
                 if self.status.reason != "rebuilding":
-                    self.status.sql(_REASONS.get(outcome, "lost"))
+                    self.status.sql(REASONS.get(outcome, "lost"))
                 _log.info("%s: Redis is not as it should be (%s)", self.replica.name, outcome)
             case RedisUnavailableError():
                 return min(self.probe_interval_s, self.lease_s / 4)
@@ -235,7 +229,7 @@ class Keeper:
     async def _look(self, row: FenceRow) -> RedisState:
         """Step 7. Raises ``RedisUnavailableError`` if this Redis may not be used any more."""
         state = await self.replica.store.inspect(row.generation)
-        if not state.is_master or not _keeps_all(state.policy):
+        if not state.is_usable:
             await self.redis.check_server()  # raises, and says why
         return state
 
@@ -255,7 +249,7 @@ class Keeper:
         try:
             completed, pause_s = await this.make()
         except Refused as refused:
-            if refused.outcome in _UNUSABLE:
+            if refused.outcome in UNUSABLE:
                 self.status.broken_generation = row.generation
             raise
         finally:
@@ -308,7 +302,3 @@ class Keeper:
             return await self.builder.build(row, state, progress)
         finally:
             self.status.progress = None
-
-
-def _keeps_all(policy: str) -> bool:
-    return policy == "noeviction" or policy.startswith("volatile-")

@@ -6,6 +6,12 @@ from collections.abc import Awaitable
 
 from diptych.errors import DiptychError
 
+REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database"}
+"""Reasons for answers from SQL after a refusal; of any other outcome: the data are lost."""
+
+UNUSABLE = frozenset({"AHEAD", "UNREADABLE", "BEHIND"})
+"""Refusals of a pass after which its generation has to be built anew, although it is there."""
+
 
 class Refused(DiptychError):
     """A refusal: Redis is not, or no longer, in the state for a pass or a builder to write to.

@@ -13,8 +13,7 @@ from diptych.http.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
-from diptych.http.fields import Fields
-from diptych.http.forms import check_same_site, method_override, parse_form
+from diptych.http.forms import Fields, check_same_site, method_override, parse_form
 from diptych.http.front import Front
 from diptych.http.negotiation import prefers_html
 from diptych.http.paths import RawPath, encode_segment

@@ -11,8 +11,7 @@ import msgspec
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.asgi import RequestReceive, RequestScope, header_values, list_elements
 from diptych.http.errors import BadRequest, ClientDisconnected, PayloadTooLarge, UnsupportedMediaType
-from diptych.http.fields import Fields
-from diptych.http.forms import parse_repeated
+from diptych.http.forms import Fields, parse_repeated
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.asgi import RequestScope, header_values
 from diptych.http.errors import BadRequest, CrossSite
-from diptych.http.fields import Fields
 from diptych.http.paths import decode_percent
 
-__all__ = ["METHOD_FIELD", "check_same_site", "method_override", "parse_form"]
+__all__ = ["METHOD_FIELD", "Fields", "check_same_site", "method_override", "parse_form"]
 
 METHOD_FIELD = "_method"
 """The form field that names the method of the request, where HTML knows only POST."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Fields(NamedTuple):
+    """The fields of a request's body.
+
+    `values` come as JSON has them, or, where `is_form`, as text and None (`build(…, text=fields.is_form)`).
+    `repeated` has a fault for every field that a form has more than once, if `read_fields` was told to keep them;
+    otherwise it is empty.
+
+    >>> from diptych.http import Fields
+    >>> fields = Fields({"title": "Dune", "isbn": None}, is_form=True)
+    >>> fields.values["title"], fields.repeated
+    ('Dune', ())
+    """
+
+    values: dict[str, Any]
+    is_form: bool
+    repeated: tuple[Fault, ...] = ()
 
 
 def parse_form(body: bytes, max_fields: int = 200) -> dict[str, str | None]:

@@ -1,1 +1,0 @@
-"""Commands, queries and events: their types, their validation and their handlers."""

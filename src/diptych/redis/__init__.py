@@ -1,1 +1,0 @@
-"""The connections to Redis, and its identity."""

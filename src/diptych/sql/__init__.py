@@ -1,1 +1,0 @@
-"""The SQL database: connections, statements, transactions, mapped classes and errors."""

@@ -1,1 +1,0 @@
-"""The SQL route of a read model."""

@@ -1,1 +1,0 @@
-"""The Redis route of a read model: keys, scripts, reads and writes."""

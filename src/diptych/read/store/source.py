@@ -13,8 +13,8 @@ from diptych.read.lists.in_redis import StoredPage
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageBody
 from diptych.read.set_aside import SetAside, SetAsideRow, misfit_of, shown_key
-from diptych.read.store.lease import Lease
 from diptych.read.store.reads import StoredAside
+from diptych.read.store.state import Lease
 from diptych.read.store.store import RedisStore
 from diptych.read.stored import bodies_of, body_of
 from diptych.redis.channel import Channel

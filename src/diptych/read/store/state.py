@@ -1,11 +1,10 @@
-"""The state of Redis before a pass."""
+"""The state of Redis before a pass, and the lease in it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from diptych.fence.contract import Target
-from diptych.read.store.lease import Lease
 from diptych.redis.identity import RedisIdentity
 
 
@@ -37,6 +36,11 @@ class RedisState(NamedTuple):
         return Target(self.incarnation, self.generation)
 
     @property
+    def is_usable(self) -> bool:
+        """True if the server is a master and evicts no key without an expiry."""
+        return self.is_master and (self.policy == "noeviction" or self.policy.startswith("volatile-"))
+
+    @property
     def leased(self) -> Lease | None:
         """The lease in force; None without one.
 
@@ -55,3 +59,27 @@ class RedisState(NamedTuple):
     def passed(self) -> int:
         """The number of the latest pass over this generation, 0 before the first."""
         return int(self.marker.partition(":")[2] or 0)
+
+
+class Lease(NamedTuple):
+    """The permission to read a generation of an incarnation of Redis, given by a database with this history."""
+
+    incarnation: RedisIdentity
+    generation: bytes
+    history: bytes
+
+    @classmethod
+    def parse(cls, text: bytes) -> Lease:
+        """Returns the lease of a text; a foreign text gives a lease of no incarnation, generation or history."""
+        run_id, replication_id, generation, history = [*text.split(b":"), b"", b"", b""][:4]
+        server = RedisIdentity(run_id.decode("latin-1"), replication_id.decode("latin-1"))
+        return cls(server, generation, history)
+
+    def is_of_another(self, history: str) -> bool:
+        """Says if the lease is of a different history: a different database's, or this database's before a move."""
+        return bool(self.history) and self.history != history.encode()
+
+
+def lease_text(target: Target, history: str) -> str:
+    """Returns the text of a lease: ``<run id>:<replication id>:<generation>:<history>``."""
+    return ":".join((*target.incarnation, target.generation, history))

@@ -11,10 +11,9 @@ from diptych.log.change import Change
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.store.deletion import delete_keys
 from diptych.read.store.keys import Keys
-from diptych.read.store.lease import lease_text
 from diptych.read.store.reads import Reads
 from diptych.read.store.script import Script
-from diptych.read.store.state import RedisState
+from diptych.read.store.state import RedisState, lease_text
 from diptych.read.store.writes import MAX_DOCUMENTS, Write, Writes, batches
 from diptych.read.stored import STAMP_BYTES, stamp_bytes
 from diptych.redis.identity import RedisIdentity

@@ -1,1 +1,0 @@
-"""PostgreSQL: its connections and its transactions."""

@@ -1,1 +1,0 @@
-"""SQLite: its connections, its locks and its clock."""
