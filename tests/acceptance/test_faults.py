@@ -317,7 +317,7 @@ async def test_sqlite_with_two_processes_and_kill_9(shared):
 async def test_commands_that_build_on_one_that_was_never_answered(shared, name):
     """They take the address that it has freed, find it done already, or are refused because of it."""
     result = await shared.holds(_case(name))
-    assert {write.outcome for write in result.history.writes.values() if write.on_row_changed} >= {
+    assert {write.outcome for write in result.history.writes.values() if write.saw} >= {
         "done",
         "failed",
     }
