@@ -14,7 +14,7 @@ from msgspec import inspect
 
 _LAYOUT = 2
 """Number of the layout of keys, documents, list entries and page cursors; to be raised with every change of their
-bytes. tests/unit/test_ordering.py holds the bytes of the present layout.
+bytes. tests/unit/read/test_ordering.py holds the bytes of the present layout.
 """
 
 

@@ -538,8 +538,8 @@ def test_unions_count_in_any_order():
 
 PROGRAM = """
 import sys
-sys.path.insert(0, "tests/unit")
-import test_projection as t
+sys.path.insert(0, "tests/unit/read")
+import test_compiled as t
 documents = [
     {"frozenset": t.with_fields(("blurb", frozenset[str], frozenset("abcdefgh")))["document"]},
     {"factory": t.with_fields(("title", str, t.field(default_factory=lambda: "x")))["document"]},

@@ -9,7 +9,7 @@ import pytest
 from diptych.config.service import SETTINGS, ConfigService, Setting
 from diptych.config.settings import Settings
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "settings.md").read_text("utf-8")
 
 
 def documented() -> dict[str, list[str]]:
