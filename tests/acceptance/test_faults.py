@@ -1,7 +1,7 @@
 """Acknowledged means visible, whatever dies, stops, is cut off or comes late: real processes, real servers.
 
-The faults are those of tests/faults.py. In every test two processes read and write without a pause, every operation is
-recorded, and the checker looks at all of it afterwards.
+The faults are those of tests/faults.py. In every test two processes read and write without a pause, every operation
+is recorded, and the checker looks at all of it afterwards.
 """
 
 from __future__ import annotations
