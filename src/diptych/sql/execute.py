@@ -18,6 +18,7 @@ from diptych.aio.shielded import shielded
 from diptych.sql.postgres.driver import fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under
 from diptych.sql.statements.prepared import PreparedInsert, PreparedSelect
+from diptych.sql.view import View
 
 Values = Mapping[str, Any]
 
@@ -79,6 +80,15 @@ async def execute(
     # Cut off in the midst of the statement, SQLAlchemy would close the connection, and undo the changes of other
     # commands in the same transaction.
     return await shielded(connection.execute(statement, values))
+
+
+class CommandView(View):
+    """The connection of a unit of work as a view: each statement sees the changes before it."""
+
+    async def fetch(self, statement: sa.Select[Any], values: Values | None = None) -> Sequence[sa.Row[Any]]:
+        """Returns the rows of a statement."""
+        rows: Sequence[sa.Row[Any]] = (await execute(self._connection, statement, values)).all()
+        return rows
 
 
 def takes_raw_statements(connection: AsyncConnection) -> bool:

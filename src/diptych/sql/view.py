@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from diptych.sql.database import Database
-from diptych.sql.execute import execute
 from diptych.sql.failures import translated_reading
 
 
@@ -24,7 +23,7 @@ class View:
         self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
     ) -> Sequence[sa.Row[Any]]:
         """Returns the rows of a statement."""
-        rows: Sequence[sa.Row[Any]] = (await execute(self._connection, statement, values)).all()
+        rows: Sequence[sa.Row[Any]] = (await self._connection.execute(statement, values)).all()
         return rows
 
 

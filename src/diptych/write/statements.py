@@ -12,11 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
 from diptych.sql.description import Unreadable
-from diptych.sql.execute import execute, fetch_few
+from diptych.sql.execute import CommandView, execute, fetch_few
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.statements.prepared import PreparedInsert, PreparedSelect
 from diptych.sql.unreadable import fetched_carefully, is_of_a_value
-from diptych.sql.view import View
 
 RowValues = dict[str, Any]
 """The values of a row by attribute name."""
@@ -57,7 +56,7 @@ class Lookup:
         except Exception as error:
             if not is_of_a_value(error):
                 raise
-            rows = await fetched_carefully(View(connection), select.select, values)
+            rows = await fetched_carefully(CommandView(connection), select.select, values)
             if not lock:
                 for row in rows:
                     self.check_readable(self.entity.row(row))
@@ -129,7 +128,7 @@ async def rows_after(
     except Exception as error:
         if not is_of_a_value(error):
             raise
-    for row in map(entity.row, await fetched_carefully(View(connection), statement)):
+    for row in map(entity.row, await fetched_carefully(CommandView(connection), statement)):
         names = [row[name] for name in entity.primary_key]
         check_readable(entity, names[0] if len(names) == 1 else tuple(names), row)
     # The rows were mended meanwhile.
