@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from diptych import DatabaseBusyError, ORMService
+from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService
 from diptych.fence.contract import FenceId, FenceRow
 from diptych.sql.postgres.database import PostgresDatabase
 from tests.conformance.conftest import config
@@ -114,3 +116,32 @@ async def test_an_error_at_the_row_of_the_log_is_told_as_ever_and_leaves_nothing
         await holder.execute(sa.text("ROLLBACK"))
     assert await orm.all(Book) == []
     await orm.create(Book, title="T", author="A")
+
+
+@pytest.mark.parametrize("way", ["prepare", "fetch"])
+async def test_a_statement_on_a_session_that_the_server_is_ending_tells_that_sql_is_away(
+    orm: ORMService, monkeypatch: pytest.MonkeyPatch, way: str
+):
+    """Between the server's last words and the end of the connection, asyncpg has an error of its own."""
+    await orm.create(Book, title="before", author="A")
+
+    async def refused(*_arguments: Any, **_named: Any) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, way, refused)
+        with pytest.raises(DatabaseUnavailableError):
+            await (orm.create(Book, title="meanwhile", author="A") if way == "fetch" else orm.all(Book))
+    await orm.create(Book, title="after", author="A")
+    assert [book.title for book in await orm.all(Book)] == ["before", "after"]
+
+
+async def test_a_new_connection_that_the_server_ends_at_once_tells_that_sql_is_away(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    async def refused(*_arguments: Any, **_named: Any) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", refused)
+    with pytest.raises(DatabaseUnavailableError):
+        await ORMService(config(postgres_url)).init(models=Base)

@@ -13,11 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from diptych.config.settings import Settings
 from diptych.sql.database import Database, Rows, Step, Values, run_steps
-from diptych.sql.postgres.connecting import connect
+from diptych.sql.postgres.connecting import connect, refuse_broken
 from diptych.sql.postgres.dedicated_reader import DedicatedReader
 from diptych.sql.postgres.transactions import PostgresTransactions
 from diptych.sql.statements.prepared import PreparedSelect
 from diptych.sql.transactions import Transactions
+
+_LOST_CLASSES = ("08", "57", "53", "58")
+"""Classes of SQLSTATE after which the connection, or the server, is lost."""
 
 _SCHEMA_LOCK = 0x64697074  # "dipt"
 """Number of the advisory lock held while the tables are prepared."""
@@ -95,6 +98,7 @@ class PostgresDatabase(Database):
         sa.event.listen(engine.sync_engine, "do_connect", connect)
         sa.event.listen(engine.sync_engine, "connect", self._identify)
         sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
+        sa.event.listen(engine.sync_engine, "handle_error", refuse_broken)
         return engine
 
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
@@ -179,7 +183,7 @@ class PostgresDatabase(Database):
         return _class(error) in ("28", "3D")
 
     def is_lost(self, error: DBAPIError) -> bool:
-        return error.connection_invalidated or _class(error) in ("08", "57", "53", "58")
+        return error.connection_invalidated or _class(error) in _LOST_CLASSES
 
 
 async def _identity_of(driver: Any) -> str:
@@ -187,12 +191,14 @@ async def _identity_of(driver: Any) -> str:
 
 
 async def _answer(driver: Any, question: str) -> str:
-    from asyncpg import PostgresError
+    from asyncpg import InterfaceError, InternalClientError, PostgresError
 
     try:
         return str(await driver.fetchval(question))
+    except (InterfaceError, InternalClientError) as error:
+        raise OSError(str(error)) from error
     except PostgresError as error:
-        if driver.is_closed():
+        if driver.is_closed() or str(error.sqlstate)[:2] in _LOST_CLASSES:
             raise OSError(str(error)) from error
         return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych.sql.postgres.connecting import is_of_broken_connection
 from diptych.sql.statements.raw import RawStatement
 
 
@@ -36,7 +37,8 @@ def engine_errors(driver: Any) -> Iterator[None]:
     except Exception as error:
         is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
         kind = IntegrityError if is_constraint else DBAPIError
-        raise kind(None, None, error, connection_invalidated=driver.is_closed()) from error
+        is_broken = driver.is_closed() or is_of_broken_connection(error)
+        raise kind(None, None, error, connection_invalidated=is_broken) from error
 
 
 def driver_of(connection: AsyncConnection) -> Any:
