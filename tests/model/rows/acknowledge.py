@@ -77,11 +77,12 @@ def _help(state: State, config: Config, n: int, command: Command, missing: list[
     assert select is not None
     name = state.fence.generation if "help-generation" in config.off else select.generation
     writes = redis.writes_of(state.log, missing, config.off)
-    if config.read_again:
+    entries = [state.log[p - 1] for p in missing]
+    if config.read_again or not all(entry.image for entry in entries):
         there = sql.history(state.log, state.order, config.addresses)[-1]
-        if any(state.log[p - 1].new and not there[state.log[p - 1].new - 1] for p in missing):
+        if any(entry.new and not there[entry.new - 1] for entry in entries):
             return
-        writes = tuple(write._replace(shown=there[write.address - 1]) for write in writes)
+        writes = redis.writes_of(state.log, missing, config.off, there, config.read_again)
     if "help-stamps" in config.off:
         writes = tuple(write._replace(stamp=missing[-1]) for write in writes)
     message = Message("help", name, writes, select.snapshot.xmax)
@@ -124,9 +125,4 @@ def _answer(state: State, config: Config, n: int, command: Command) -> State:
         index = state.order.index(entry.transaction) + 1
         for address in {entry.old, entry.new} - {0}:
             bars[address - 1] = max(bars[address - 1], index)
-    states = sql.history(state.log, state.order, config.addresses)
-    for at, bar in enumerate(bars):
-        while 1 < bar < len(states) and states[bar - 1][at] == states[bar][at]:
-            bar -= 1  # the same is allowed
-        bars[at] = bar
-    return state._replace(bars=tuple(bars))
+    return state._replace(bars=sql.bars_at(state, bars))

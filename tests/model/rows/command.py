@@ -6,7 +6,7 @@ from tests.model.rows import redis, sql
 from tests.model.rows.acknowledge import judge, wait
 from tests.model.rows.config import Change, Config
 from tests.model.rows.parts import finish, know, send_late, with_command
-from tests.model.rows.state import NOBODY, Command, Entry, Message, Select, State, Step
+from tests.model.rows.state import NOBODY, Command, Entry, Message, Select, State, Step, Write
 from tests.model.sql import sees, snapshot_of, stamp
 from tests.model.state import ABORTED, COMMITTED, RUNNING
 
@@ -56,8 +56,10 @@ def _change(state: State, config: Config, n: int, command: Command) -> Iterator[
     to = {"update": here, "spoil": here, "delete": 0}.get(change.kind, change.address)
     if sql.is_held(state, command.transaction, change.row, to):
         return
+    if change.other and sql.is_held(state, command.transaction, change.other, here):
+        return
     is_seen = not last or last.transaction == command.transaction or sees(command.snapshot, last.transaction)
-    if not is_seen and change.kind != "try":
+    if not is_seen and change.kind != "try" and config.programs[n].writer != "foreign":
         after = finish(_rolled_back(state, n, command, command), config, n)
         yield "finds its row changed since its snapshot", after
         return
@@ -73,16 +75,23 @@ def _change(state: State, config: Config, n: int, command: Command) -> Iterator[
             f"finds {taken or change.row} at {to}" if to else "finds nothing",
         )
         return
-    yield _changed(state, n, command, change, Entry(0, change.row, here, to, change.kind != "spoil"))
+    image = config.programs[n].writer == "orm"
+    entries = [Entry(0, change.row, here, to, change.kind != "spoil", image)]
+    if change.kind == "oust":
+        other = sql.last_of(state, change.other, command.transaction)
+        assert other is not None
+        entries.insert(0, Entry(0, change.other, other.new, here, image=False))
+    yield _changed(state, n, command, change, entries)
 
 
-def _changed(state: State, n: int, command: Command, change: Change, entry: Entry) -> Step:
+def _changed(state: State, n: int, command: Command, change: Change, entries: list[Entry]) -> Step:
     transactions = state.transactions if command.transaction else (*state.transactions, RUNNING)
     transaction = command.transaction or len(transactions)
-    log = (*state.log, entry._replace(transaction=transaction))
+    log = (*state.log, *(entry._replace(transaction=transaction) for entry in entries))
+    entry = entries[-1]
     # A uniqueness check looks at what is committed now; other statements see the transaction's snapshot.
     looked = len(state.order) if change.address else command.looked
-    positions = (*command.positions, len(log))
+    positions = (*command.positions, *range(len(state.log) + 1, len(log) + 1))
     after = command._replace(
         transaction=transaction, positions=positions, done=command.done + 1, looked=looked
     )
@@ -128,6 +137,8 @@ def _commit(state: State, config: Config, n: int, command: Command) -> Step:
     if "select-after-commit" in config.off:
         command = _selected(state, config, n, command)
     state = state._replace(transactions=tuple(ends), order=order)
+    if config.programs[n].writer == "foreign":
+        return f"commits transaction {command.transaction}", finish(state, config, n)
     state = with_command(state, n, command._replace(at="ended"))
     for m in config.together:
         if state.commands[m].at == "ready":
@@ -145,7 +156,7 @@ def _apply(state: State, config: Config, n: int, command: Command) -> Iterator[S
         return
     yield "cannot reach Redis", with_command(state, n, command._replace(apply="failed"))
     generation = state.fence.generation if "known-before" in config.off else command.generation
-    message = Message("apply", generation, redis.writes_of(state.log, own, config.off))
+    message = Message("apply", generation, _own_writes(state, config, n, own))
     after, accepted = redis.execute(state, message, config.off)
     if accepted:
         after = know(after, process, [(generation, position) for position in own])
@@ -154,6 +165,25 @@ def _apply(state: State, config: Config, n: int, command: Command) -> Iterator[S
         late = send_late(state, message)
         label = "gives up on its apply, which is still on its way"
         yield label, with_command(late, n, command._replace(apply="failed"))
+
+
+def _own_writes(state: State, config: Config, n: int, own: list[int]) -> tuple[Write, ...]:
+    """The writes of a command's own entries; of a session's, the rows as its transaction saw them before its commit.
+
+    What its transaction saw at the addresses that its entries name is made of these entries alone: nobody else takes
+    such an address, or changes such a row, before the commit.
+    """
+    if config.programs[n].writer == "orm":
+        return redis.writes_of(state.log, own, config.off)
+    if "session-by-address" in config.off:
+        return redis.writes_by_row(state.log, own)
+    there = sql.history(state.log, state.order, config.addresses)[-1]
+    if "session-before-commit" not in config.off:
+        mine = tuple(
+            state.log[p - 1] if p in own else Entry(0, 0, 0, 0) for p in range(1, len(state.log) + 1)
+        )
+        there = sql.history(mine, (state.log[own[0] - 1].transaction,), config.addresses)[-1]
+    return redis.writes_of(state.log, own, config.off, there)
 
 
 def _select(state: State, config: Config, n: int, command: Command) -> Step:

@@ -24,18 +24,26 @@ class Change(NamedTuple):
     """One statement of a command, and its row of the log.
 
     `note` writes a row of no document. `try` creates in a savepoint: if the address is taken, the command goes on.
+    `oust` moves a row, and a trigger of the application moves the row `other` to where the first one was: the entry
+    of the inner statement comes first.
     """
 
     kind: str
     row: int = 0
     address: int = 0
+    other: int = 0
 
 
 class Program(NamedTuple):
-    """What a command does, and in which process. Without changes it only reads."""
+    """What a command does, and in which process. Without changes it only reads.
+
+    The entries of a `session` are written by triggers; it reads its rows before its commit. Those of a `foreign`
+    writer are too, and nobody waits for them.
+    """
 
     process: int
     changes: tuple[Change, ...]
+    writer: str = "orm"
 
 
 class Config(NamedTuple):

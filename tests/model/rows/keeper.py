@@ -37,7 +37,7 @@ def put(state: State, n: int, keeper: Keeper) -> State:
 def _next(state: State, config: Config, n: int, keeper: Keeper) -> Iterator[Step]:
     match keeper.at:
         case "look":
-            yield from _look(state, n)
+            yield from _look(state, config, n)
         case "read":
             yield _read(state, config, n, keeper)
         case "read again":
@@ -57,13 +57,15 @@ def _next(state: State, config: Config, n: int, keeper: Keeper) -> Iterator[Step
             yield _switch(state, config, n, keeper)
 
 
-def _look(state: State, n: int) -> Iterator[Step]:
+def _look(state: State, config: Config, n: int) -> Iterator[Step]:
     """It looks and promises: one step, since nothing that it reads counts before."""
     fence = state.fence
     if not fence.ready or redis.find(state, fence.generation) is None:
         return
     if state.budget.passes:
-        keeper = Keeper("read", fence.generation, number=fence.started + 1)
+        keeper = Keeper(
+            "read", fence.generation, number=fence.started + 1, committed=_committed(state, config)
+        )
         budget = state.budget._replace(passes=state.budget.passes - 1)
         promised = state._replace(fence=fence._replace(started=fence.started + 1), budget=budget)
         yield f"promises pass {keeper.number}", put(promised, n, keeper)
@@ -76,6 +78,11 @@ def _look(state: State, n: int) -> Iterator[Step]:
         keeper = Keeper("register", name, True, fence.generation, snapshot_of(state.transactions))
         budget = state.budget._replace(plans=state.budget.plans - 1)
         yield f"plans generation {name}", put(state._replace(budget=budget), n, keeper)
+
+
+def _committed(state: State, config: Config) -> int:
+    """How many transactions are committed, where it matters: for foreign writers."""
+    return len(state.order) if any(program.writer == "foreign" for program in config.programs) else 0
 
 
 def _register(state: State, config: Config, n: int, keeper: Keeper) -> Step:
@@ -95,7 +102,7 @@ def _read(state: State, config: Config, n: int, keeper: Keeper) -> Step:
     positions = sql.unseen(state, state.fence.cursor)
     keeper = keeper._replace(snapshot=snapshot_of(state.transactions), positions=positions)
     label = f"reads positions {list(positions)} of the log"
-    if config.read_again and positions:
+    if positions and (config.read_again or not all(state.log[p - 1].image for p in positions)):
         keeper = keeper._replace(at="read again")
         if "one-snapshot" in config.off:
             return label, put(state, n, keeper)
@@ -109,10 +116,10 @@ def _read(state: State, config: Config, n: int, keeper: Keeper) -> Step:
 def _read_again(state: State, config: Config, keeper: Keeper) -> tuple[Message, ...]:
     """Images that lack a column: who is at the addresses that they name now, stamped as the last of them."""
     there = sql.history(state.log, state.order, config.addresses)[-1]
-    writes = redis.writes_of(state.log, keeper.positions, config.off)
+    writes = redis.writes_of(state.log, keeper.positions, config.off, there, config.read_again)
     if "one-stamp" in config.off:
         writes = tuple(write._replace(stamp=keeper.positions[-1]) for write in writes)
-    return _scripts(tuple(w._replace(shown=there[w.address - 1]) for w in writes), keeper, config)
+    return _scripts(writes, keeper, config)
 
 
 def _scripts(writes: tuple[Write, ...], keeper: Keeper, config: Config) -> tuple[Message, ...]:
@@ -152,8 +159,10 @@ def _publish(state: State, config: Config, n: int, keeper: Keeper) -> Step:
     published = redis.put(state, generation._replace(floor=floor, documents=documents))
     if not keeper.number:
         return "raises the floor", put(published, n, IDLE)
-    after = IDLE if keeper.building else keeper._replace(at="complete")
-    return "publishes", put(published._replace(lease=keeper.generation), n, after)
+    after = IDLE if keeper.building else keeper._replace(at="complete", committed=0)
+    committed = _committed(state, config) if "t0-before-read" in config.off else keeper.committed
+    bars = sql.bars_at(state, [max(bar, committed) for bar in state.bars])
+    return "publishes", put(published._replace(lease=keeper.generation, bars=bars), n, after)
 
 
 def _complete(state: State, n: int, keeper: Keeper) -> Step:
@@ -194,5 +203,5 @@ def _switch(state: State, config: Config, n: int, keeper: Keeper) -> Step:
     )
     moved = state._replace(generations=kept, lease=0, fence=fence, rebuild=None)
     return f"switches to generation {keeper.generation}", put(
-        moved, n, keeper._replace(at="read", number=fence.started)
+        moved, n, keeper._replace(at="read", number=fence.started, committed=_committed(state, config))
     )

@@ -5,8 +5,17 @@ from collections.abc import Iterable
 from tests.model.rows.state import Document, Entry, Generation, Message, Shown, State, Write
 
 
-def writes_of(log: tuple[Entry, ...], positions: Iterable[int], off: frozenset[str]) -> tuple[Write, ...]:
-    """What entries, taken in their order, set at each address that they name: one write for each."""
+def writes_of(
+    log: tuple[Entry, ...],
+    positions: Iterable[int],
+    off: frozenset[str],
+    there: tuple[Shown | None, ...] = (),
+    again: bool = False,
+) -> tuple[Write, ...]:
+    """What entries, taken in their order, set at each address that they name: one write for each.
+
+    `there` are the rows that were read again, for entries without an image, or for all of them with `again`.
+    """
     writes: dict[int, Write] = {}
     for position in positions:
         entry = log[position - 1]
@@ -15,9 +24,25 @@ def writes_of(log: tuple[Entry, ...], positions: Iterable[int], off: frozenset[s
         for address in (entry.old, entry.new):
             if address:
                 shown = Shown(entry.row, position, entry.fits) if address == entry.new else None
+                if there and (again or not entry.image) and not ("read-both" in off and address == entry.old):
+                    shown = there[address - 1]
                 writes[address] = Write(address, position, entry.transaction, shown)
         if "former-address" in off and entry.new:
             writes.pop(entry.old if entry.old != entry.new else 0, None)
+    return tuple(writes.values())
+
+
+def writes_by_row(log: tuple[Entry, ...], positions: Iterable[int]) -> tuple[Write, ...]:
+    """A dropped rule: the last entry of each row, at each address at which the row was and is."""
+    last = {log[position - 1].row: position for position in positions}
+    writes: dict[int, Write] = {}
+    for position in positions:
+        entry = log[position - 1]
+        stamp, end = last[entry.row], log[last[entry.row] - 1].new
+        for address in {entry.old, entry.new} - {0}:
+            shown = Shown(entry.row, stamp, entry.fits) if address == end else None
+            if address not in writes or writes[address].stamp < stamp:
+                writes[address] = Write(address, stamp, entry.transaction, shown)
     return tuple(writes.values())
 
 

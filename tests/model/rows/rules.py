@@ -12,6 +12,14 @@ def _by(process: int, *changes: Change) -> Program:
     return Program(process, changes)
 
 
+def _session(process: int, *changes: Change) -> Program:
+    return Program(process, changes, "session")
+
+
+def _foreign(process: int, *changes: Change) -> Program:
+    return Program(process, changes, "foreign")
+
+
 UPDATE, MOVE, DELETE, SPOIL = (
     Change("update", R),
     Change("move", R, 2),
@@ -20,6 +28,10 @@ UPDATE, MOVE, DELETE, SPOIL = (
 )
 UPDATE_Q, NOTE = Change("update", Q), Change("note")
 TWO_ROWS = ((R, 1), (Q, 2))
+# R goes from 1 to 3, and a trigger moves Q from 2 to 1: the trigger's entry comes first.
+OUST = Change("oust", R, 3, Q)
+# R and Q change places by way of 3, in one transaction.
+SWAP = (Change("move", R, 3), Change("move", Q, 1), Change("move", R, 2))
 # The change of position 3 is open while those of 2 and 4, the latter of another row, are committed.
 OPEN_BETWEEN = Config(
     (_by(0, UPDATE), _by(1, UPDATE), _by(2, UPDATE_Q)),
@@ -190,6 +202,29 @@ RULES: dict[str, Rule[Config]] = {
     ),
 }
 
+RULES |= {
+    "t0-before-read": Rule(
+        "7, 10 ★",
+        "a lease is counted from before the log is read: a foreign change is visible a lease after its commit",
+        Config((_foreign(0, UPDATE),), passes=1),
+    ),
+    "read-both": Rule(
+        "9 ★",
+        "rows of entries without an image are read again at the old address as well as at the new one",
+        Config((_foreign(0, OUST),), rows=TWO_ROWS, addresses=3, passes=1),
+    ),
+    "session-by-address": Rule(
+        "4 ★",
+        "a session's entries are folded by address, not by row",
+        Config((_session(0, *SWAP),), rows=TWO_ROWS, addresses=3),
+    ),
+    "session-before-commit": Rule(
+        "3 ★",
+        "a session's rows are read in its transaction, before the commit",
+        Config((_session(0, UPDATE), _session(1, MOVE)), lists=True),
+    ),
+}
+
 # Dropped alone these are not caught: other rules cover for them within the bounds explored.
 COVERED: dict[str, tuple[str, Config]] = {
     "cursor-after-row": (
@@ -217,6 +252,14 @@ SOUND: dict[str, Config] = {
     ),
     "a planned rebuild": Config((_by(0, MOVE), _by(1, Change("create", Q, 1))), plans=1),
     "carried before the promise": Config((_by(0, MOVE),), early=1, passes=1, late=1),
+    "a foreign move, two passes, a late script": Config((_foreign(0, MOVE),), passes=2, keepers=2, late=1),
+    "a command builds on a foreign change": Config((_foreign(0, MOVE), _by(1, UPDATE)), passes=1, late=1),
+    "a session swaps keys beside a foreign deletion": Config(
+        (_session(0, *SWAP), _foreign(1, DELETE)), rows=TWO_ROWS, addresses=3, passes=1
+    ),
+    "a trigger's entry comes before that of its statement": Config(
+        (_session(0, OUST), _foreign(1, UPDATE_Q)), rows=TWO_ROWS, addresses=3, passes=1
+    ),
 }
 
 LARGER: dict[str, Config] = {
@@ -244,12 +287,24 @@ _ONE = (
 
 
 def triples(seed: int) -> Iterator[tuple[str, Config]]:
-    """Every three of them in two processes, a script of which may come late; in an order drawn from the seed."""
+    """Every three of them in two processes, a script of which may come late; in an order drawn from the seed.
+
+    Drawn from the seed is also who writes: `ORMService`, a session, or a foreign writer, beside whom there is a pass.
+    """
     chosen = [three for three in itertools.combinations_with_replacement(_ONE, 3) if any(three)]
-    random.Random(seed).shuffle(chosen)
+    draw = random.Random(seed)
+    draw.shuffle(chosen)
     for three in chosen:
-        programs = tuple(_by(min(n, 1), *changes) for n, changes in enumerate(three))
-        name = "; ".join(
-            " and ".join(change.kind + str(change[1:]) for change in one) or "reads" for one in three
+        writers = [
+            draw.choice(("orm", "orm", "session", "foreign")) if changes else "orm" for changes in three
+        ]
+        programs = tuple(
+            Program(2 if writer == "foreign" else min(n, 1), changes, writer)
+            for n, (changes, writer) in enumerate(zip(three, writers, strict=True))
         )
-        yield name, Config(programs, rows=TWO_ROWS, addresses=3, late=1)
+        name = "; ".join(
+            f"{writer}: " + (" and ".join(change.kind + str(change[1:]) for change in one) or "reads")
+            for one, writer in zip(three, writers, strict=True)
+        )
+        passes = 1 if "foreign" in writers else 0
+        yield name, Config(programs, rows=TWO_ROWS, addresses=3, late=1, passes=passes)

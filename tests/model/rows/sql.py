@@ -67,3 +67,13 @@ def unseen(state: State, cursor: Snapshot) -> tuple[int, ...]:
         and is_committed(state, entry)
         and not sees(cursor, entry.transaction)
     )
+
+
+def bars_at(state: State, bars: list[int]) -> tuple[int, ...]:
+    """The oldest states that are the same, at each address, as those of `bars`: they may be shown as well."""
+    states = history(state.log, state.order, len(bars))
+    lowest = list(bars)
+    for at in range(len(bars)):
+        while 1 < lowest[at] < len(states) and states[lowest[at] - 1][at] == states[lowest[at]][at]:
+            lowest[at] -= 1
+    return tuple(lowest)

@@ -12,13 +12,17 @@ NOBODY = 0
 
 
 class Entry(NamedTuple):
-    """A row of the log: which row was at which address before and after. Its position is its place in the log."""
+    """A row of the log: which row was at which address before and after. Its position is its place in the log.
+
+    An entry that a trigger has written has no `image`: it says which row has changed, not what is in the row.
+    """
 
     transaction: int
     row: int
     old: int
     new: int
     fits: bool = True
+    image: bool = True
 
 
 class Shown(NamedTuple):
@@ -117,7 +121,10 @@ class Process(NamedTuple):
 
 
 class Keeper(NamedTuple):
-    """A keeper in a pass, or at a planned rebuild."""
+    """A keeper in a pass, or at a planned rebuild.
+
+    `committed`: how many transactions were committed at t0, from which the lease is counted.
+    """
 
     at: str = "look"
     generation: int = 0
@@ -126,6 +133,7 @@ class Keeper(NamedTuple):
     snapshot: Snapshot = Snapshot(0, 0, ())
     positions: tuple[int, ...] = ()
     todo: tuple[Message, ...] = ()
+    committed: int = 0
 
 
 class Budget(NamedTuple):
