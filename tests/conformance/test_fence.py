@@ -20,11 +20,9 @@ from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService, Wir
 from diptych.fence.contract import Entry, FenceId, FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.statements import FENCE
-from diptych.log.change import Change
-from diptych.log.expressions import EXPRESSIONS
+from diptych.log.change import EVERYTHING, NOTHING, Change, Snapshot
 from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
-from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
-from diptych.log.table import LOG
+from diptych.log.table import EXPRESSIONS, LOG
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.write.unit_of_work import new_context

@@ -20,8 +20,7 @@ from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, Sight, Target
 from diptych.fence.ending import Ending
 from diptych.fence.rows import FenceRows
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log.change import Change, Snapshot
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.description import Entity
 from tests.catalogue import (

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.engine import RowMapping
 
 from diptych.fence.contract import Entry, FenceId, FenceRow
-from diptych.log.snapshot import Snapshot
+from diptych.log.change import Snapshot
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.database import Values
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log.change import Change, Snapshot
 from diptych.redis.identity import RedisIdentity
 
 _BESIDE = ":"

@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from diptych.fence.contract import Applied, Entry, FenceId, Target
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log.change import Change, Snapshot
 
 
 class Ending:

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.engine import RowMapping
 
 from diptych.errors import DatabaseUnavailableError
-from diptych.fence.adoption import adopt
+from diptych.fence.adoption import PassesSeen, Witness, adopt, is_same_database
 from diptych.fence.columns import (
     entries_from_json,
     entry_of,
@@ -24,10 +24,8 @@ from diptych.fence.contract import Entry, FenceId, FenceRow, Sight
 from diptych.fence.log_reader import LogReader
 from diptych.fence.notify import PassNotifications
 from diptych.fence.statements import FENCE_STATEMENTS
-from diptych.fence.witness import Passes, Witness
-from diptych.log.history import is_same_database
+from diptych.log.change import EVERYTHING, NOTHING, Snapshot
 from diptych.log.reading import MOST_ENTRIES
-from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.database import Database, Step, Values
 from diptych.sql.failures import translated_reading
@@ -112,7 +110,7 @@ class Fence(LogReader):
         return [dict(zip(select.names, row, strict=True)) for row in found]
 
     async def _verified(
-        self, found: Sequence[Values | RowMapping], remembered: Passes
+        self, found: Sequence[Values | RowMapping], remembered: PassesSeen
     ) -> list[FenceRow] | None:
         """Returns these rows, if their history is of the connected database. If not, adopts the database.
 

@@ -13,9 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import WiringError
 from diptych.fence.contract import Entry, FenceRow
-from diptych.log.change import Change, LogPart
+from diptych.log.change import EVERYTHING, Change, LogPart, Snapshot
 from diptych.log.reading import LOG_STATEMENTS
-from diptych.log.snapshot import EVERYTHING, Snapshot
 from diptych.sql.database import Database, Values
 from diptych.sql.failures import translated_reading
 from diptych.sql.mapped.entity import MappedEntity

@@ -6,11 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from diptych.log.expressions import EXPRESSIONS, Expressions, Value, seconds, text, whole
-from diptych.log.followers import Followers
-from diptych.log.history import HISTORY
 from diptych.log.reading import LOG_STATEMENTS, LogStatements
-from diptych.log.table import METADATA
+from diptych.log.retention import Followers
+from diptych.log.table import EXPRESSIONS, HISTORY, METADATA, Expressions, Value, seconds, text, whole
 
 FENCE = sa.Table(
     "diptych_fence",

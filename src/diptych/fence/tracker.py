@@ -8,7 +8,7 @@ from typing import NamedTuple
 from diptych.fence.arrivals import Arrivals, Listed
 from diptych.fence.contract import FenceId, FenceRow, ReadSide, Rows, Sight
 from diptych.fence.ending import OwnChanges
-from diptych.log.snapshot import EVERYTHING, Snapshot
+from diptych.log.change import EVERYTHING, Snapshot
 
 
 class NotedSight(NamedTuple):

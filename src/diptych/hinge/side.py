@@ -19,8 +19,7 @@ from diptych.hinge.planned import PlannedRebuild
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
 from diptych.hinge.sweeper import Sweeper
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log.change import Change, Snapshot
 from diptych.read.panel import ReadPanel
 from diptych.read.store.source import RedisSource
 from diptych.read.store.store import RedisStore

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log.append import append
 from diptych.log.change import Change, CommandContext
+from diptych.log.table import append
 from diptych.sql import execute
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.write import together

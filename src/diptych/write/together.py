@@ -1,8 +1,8 @@
 """A change of a row and its row of the change log in a single statement, on PostgreSQL.
 
 The log's row is made from a ``WITH`` that is the change: that saves a round trip to the server for each change. The
-server makes key and image of the row after the change; ``log.append`` makes the same from the returned row. This
-needs columns of direct types: see ``is_direct``.
+server makes key and image of the row after the change; ``append`` in ``log/table.py`` makes the same from the
+returned row. This needs columns of direct types: see ``is_direct``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.visitors import iterate
 
-from diptych.log import append as log
 from diptych.log.change import Change, CommandContext
-from diptych.log.expressions import EXPRESSIONS
-from diptych.log.table import LOG
+from diptych.log.table import append_in_statement, row_values
 from diptych.sql.execute import takes_raw_statements
 from diptych.sql.failures import TransactionConflict
 from diptych.sql.mapped.entity import MappedEntity
@@ -41,8 +39,6 @@ from diptych.write.statements import (
     parameters_of,
 )
 
-_EXPRESSIONS = EXPRESSIONS["postgresql"]
-
 _NOT_SUPPORTED = "0A000"
 
 _LONGEST_NAME = 63
@@ -59,7 +55,7 @@ async def insert(
 ) -> Change:
     """Adds a row. Raises the errors of an engine."""
     given = in_order(entity, _constants(entity, "default") | dict(values))
-    arguments = log.metadata_columns(entity, "created", None, context) | numbered(given)
+    arguments = row_values(entity, "created", None, None, context) | numbered(given)
     *row, position, number, snapshot = await _fetch_one(
         entity, _insertion(entity, tuple(given)), connection, arguments
     )
@@ -75,7 +71,7 @@ async def update(
 ) -> Change:
     """Changes this locked row. Raises the errors of an engine."""
     given = in_order(entity, _constants(entity, "onupdate") | dict(values))
-    arguments = log.metadata_columns(entity, "updated", before, context) | numbered(given)
+    arguments = row_values(entity, "updated", before, None, context) | numbered(given)
     arguments |= named(identity_of(entity, before))
     *row, position, number, snapshot = await _fetch_one(
         entity, _update(entity, tuple(given)), connection, arguments
@@ -87,8 +83,7 @@ async def delete(
     connection: AsyncConnection, entity: MappedEntity, before: RowValues, context: CommandContext
 ) -> Change:
     """Deletes this locked row. Raises the errors of an engine."""
-    arguments = log.metadata_columns(entity, "deleted", before, context) | log.image_columns(entity, before)
-    arguments |= named(identity_of(entity, before))
+    arguments = row_values(entity, "deleted", before, before, context) | named(identity_of(entity, before))
     logged = await _fetch_one(entity, _deletion(entity), connection, arguments)
     return Change(entity.describe(connection.dialect), before, None, *logged)
 
@@ -157,7 +152,7 @@ def _update(entity: MappedEntity, given: Columns) -> RawStatement:
 def _deletion(entity: MappedEntity) -> RawStatement:
     key = entity.columns[entity.primary_key[0]]
     deleted = sa.delete(entity.table).where(*_is_it(entity)).returning(key).cte("diptych_deleted")
-    return RawStatement(sa.select(*_logged(deleted, {}).c))
+    return RawStatement(sa.select(*append_in_statement(deleted, {}).c))
 
 
 def _with_log_row(entity: MappedEntity, change: Any) -> RawStatement:
@@ -166,7 +161,7 @@ def _with_log_row(entity: MappedEntity, change: Any) -> RawStatement:
     changed = change.returning(*returned).cte("diptych_changed")
     image = sa.select(*(_as_in_python(column) for column in changed.c)).cte("diptych_image")
     key = sa.select(*(image.c[name] for name in entity.identifying)).cte("diptych_key")
-    logged = _logged(image.join(key, sa.true()), {"image": _json(image), "key": _json(key)})
+    logged = append_in_statement(image.join(key, sa.true()), {"image": _json(image), "key": _json(key)})
     return RawStatement(sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true())))
 
 
@@ -183,20 +178,6 @@ def _as_in_python(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 def _day(text: str) -> sa.ColumnElement[Any]:
     return sa.cast(sa.literal(text, sa.Text), sa.Date)
-
-
-def _logged(changed: sa.FromClause, image_columns: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
-    """Returns the insert of the log's row for a changed row. Columns not in ``image_columns`` are parameters."""
-    values = {
-        name: image_columns.get(name, sa.bindparam(name, type_=LOG.c[name].type))
-        for name in log.BOUND_COLUMNS
-    }
-    values["recorded_at"] = _EXPRESSIONS.recorded_at
-    # ★ The position is drawn for a row returned by the change, so while that row is locked: the positions of one row
-    # are in the order of its commits.
-    rows = sa.select(*values.values()).select_from(changed)
-    appended = sa.insert(LOG).from_select(list(values), rows, include_defaults=False)
-    return appended.returning(*_EXPRESSIONS.appended).cte("diptych_logged")
 
 
 def _json(row: sa.CTE) -> sa.ColumnElement[str]:
