@@ -17,10 +17,10 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService, WiringError
-from diptych.fence.contract import Entry, FenceId, FenceRow
+from diptych.fence.contract import FenceId, FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.statements import FENCE
-from diptych.log.change import EVERYTHING, NOTHING, Change, Snapshot
+from diptych.log.change import EVERYTHING, NOTHING, Change, Entry, Snapshot
 from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.log.table import EXPRESSIONS, LOG
 from diptych.redis.identity import RedisIdentity

@@ -17,10 +17,10 @@ from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
 from diptych.fence import passes as passes_module
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, Sight, Target
+from diptych.fence.contract import Applied, FenceId, FenceRow, Sight, Target
 from diptych.fence.ending import Ending
 from diptych.fence.rows import FenceRows
-from diptych.log.change import Change, Snapshot
+from diptych.log.change import Change, Entry, Snapshot
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.description import Entity
 from tests.catalogue import (

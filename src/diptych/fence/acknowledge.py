@@ -15,13 +15,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 from diptych.errors import DatabaseUnavailableError
 from diptych.fence.arrivals import Listed
-from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, ReadSide
+from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide
 from diptych.fence.ending import Ending
 from diptych.fence.fence import Fence
 from diptych.fence.passes import Passes
 from diptych.fence.rows import FenceRows
 from diptych.fence.tracker import NotedSight
-from diptych.log.change import Change
+from diptych.log.change import Change, Entry
 
 _PATIENCE_S = 0.25
 """Time in seconds that a change on its way to Redis may take before the command asks for a pass."""

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from diptych.fence.contract import Entry, FenceId, FenceRow, Sight, Target
+from diptych.fence.contract import FenceId, FenceRow, Sight, Target
 from diptych.fence.ending import Ending, OwnChanges
-from diptych.log.change import NOTHING, Snapshot
+from diptych.log.change import NOTHING, Entry, Snapshot
 
 _MOST_LISTS = 64
 """Maximum number of remembered sights of which some changes are not in yet."""

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from diptych.fence.contract import Applied, Entry, FenceId, Target
-from diptych.log.change import Change, Snapshot
+from diptych.fence.contract import Applied, FenceId, Target
+from diptych.log.change import Change, Entry, Snapshot
 
 
 class Ending:

@@ -11,21 +11,18 @@ from sqlalchemy.engine import RowMapping
 
 from diptych.errors import DatabaseUnavailableError
 from diptych.fence.adoption import PassesSeen, Witness, adopt, is_same_database
-from diptych.fence.columns import (
-    entries_from_json,
-    entry_of,
+from diptych.fence.contract import FenceId, FenceRow, Sight
+from diptych.fence.notify import PassNotifications
+from diptych.fence.statements import (
+    FENCE_STATEMENTS,
     fence_row_of,
     incarnation_values,
     key_values,
     new_row,
     tables_as_json,
 )
-from diptych.fence.contract import Entry, FenceId, FenceRow, Sight
-from diptych.fence.log_reader import LogReader
-from diptych.fence.notify import PassNotifications
-from diptych.fence.statements import FENCE_STATEMENTS
-from diptych.log.change import EVERYTHING, NOTHING, Snapshot
-from diptych.log.reading import MOST_ENTRIES
+from diptych.log.change import EVERYTHING, NOTHING, Entry, Snapshot
+from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.database import Database, Step, Values
 from diptych.sql.failures import translated_reading
@@ -99,6 +96,17 @@ class Fence(LogReader):
             "the SQL database is another one again and again: do processes of two machines share its file, or does "
             "its address lead to two servers?"
         )
+
+    async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
+        """Returns whether the row's cursor lacks a change of the row's tables, up to this position."""
+        if row.cursor is None:
+            return True
+        values = {"p_tables": sorted(row.tables), "p_position": position or EVERYTHING.xmax}
+        async with self._reading() as connection:
+            found = await connection.execute(
+                self._log.unseen, {**values, **self._log.cursor_values(row.cursor)}
+            )
+            return found.first() is not None
 
     def _note_others(self, entries: Sequence[Entry], own: Mapping[int, Sequence[Entry]]) -> None:
         is_alone = all(entry.transaction in own for entry in entries)

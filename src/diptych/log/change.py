@@ -81,6 +81,21 @@ class Change(msgspec.Struct):
         return self.after if self.after is not None else self.before or {}
 
 
+class Entry(NamedTuple):
+    """A committed change in the log, as seen by the end of a command.
+
+    ``old_key`` and ``key`` are the identifying columns of the row before and after the change, as the log's JSON.
+    ``key`` is empty in an entry that was not read from the log.
+    """
+
+    position: int
+    transaction: int
+    table: str | None
+    kind: str
+    old_key: str | None
+    key: str
+
+
 class CommandContext(msgspec.Struct, frozen=True):
     """Command, request and actor of a change, as written to the change log."""
 
