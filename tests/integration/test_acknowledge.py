@@ -15,10 +15,10 @@ import pytest
 from demo_app.messages import AddBook
 from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
-from diptych.fence import passes as passes_module
+from diptych.fence import acknowledge as acknowledge_module
 from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.arrivals import Ending
 from diptych.fence.contract import Applied, FenceId, FenceRow, Sight, Target
-from diptych.fence.ending import Ending
 from diptych.fence.rows import FenceRows
 from diptych.log.change import Change, Entry, Snapshot
 from diptych.redis.identity import RedisIdentity
@@ -344,7 +344,7 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
 
 async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     """A command before the pass begins is served by the pass too; a later command asks for the next pass."""
-    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     tasks = [await begun(acknowledger) for _ in range(20)]
@@ -354,7 +354,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     late = [await begun(acknowledger) for _ in range(20)]
     assert await is_held(late[0])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6)]
-    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 0.0)
     late.append(await begun(acknowledger))
     assert await is_held(late[-1])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6), (BOOKS, 6)], "the last may have got lost"
@@ -366,7 +366,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
 
 
 async def test_a_request_that_did_not_get_away_is_made_again(monkeypatch):
-    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 60.0)
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     fence.asking = DatabaseUnavailableError("away")

@@ -80,13 +80,13 @@ class UnitsOfWork:
         joined = current_unit_of_work(self._database)
         if joined is not None:
             return await work(joined)
-        self._acknowledger.commands += 1
+        self._acknowledger.rows.commands += 1
         try:
             return await self._attempt(work, context, kind)
         except TransactionConflict:
             return await self._repeat(work, context, kind)
         finally:
-            self._acknowledger.commands -= 1
+            self._acknowledger.rows.commands -= 1
 
     async def _attempt(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
@@ -214,7 +214,7 @@ class UnitsOfWork:
         A handler that does not come to its end within ``_PATIENCE_S`` is left to fail.
         """
         deadline = time.monotonic() + _PATIENCE_S
-        while self._acknowledger.commands and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
+        while self._acknowledger.rows.commands and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(_POLL_S)
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)
