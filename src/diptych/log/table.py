@@ -208,8 +208,8 @@ _INSERTS = {database: _insert(expressions) for database, expressions in EXPRESSI
 
 async def append(
     connection: AsyncConnection, entity: MappedEntity, change: Change, context: CommandContext
-) -> None:
-    """Writes the log row of a change and sets the change's position, transaction and snapshot.
+) -> Change:
+    """Writes the log row of a change. Returns the change with its position, transaction and snapshot.
 
     To be called right after the change, in its transaction: the position is drawn while the row is locked, so
     the positions of one row are in the order of its commits.
@@ -217,6 +217,7 @@ async def append(
     values = row_values(entity, change.kind, change.before, change.image, context)
     row = await execute.insert(connection, _INSERTS[connection.dialect.name], values)
     change.position, change.transaction, change.snapshot = row
+    return change
 
 
 def append_in_statement(changed: sa.FromClause, made: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
