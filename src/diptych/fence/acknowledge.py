@@ -10,6 +10,7 @@ process can't serve itself, a command waits for a pass.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -115,7 +116,7 @@ class Acknowledger:
                 if row.is_leased and not await self._is_in(row, seen, ending)
             ]
             if waiting:
-                await self._passes.wait(waiting, self.read_side)
+                await self._passes.wait(waiting)
         finally:
             ending.end()
 
@@ -149,7 +150,7 @@ class Acknowledger:
         listed.arrivals.hear(ending.heard(row.id, listed.arrivals.target))
         has_brought = False
         while left := listed.left_of(ending):
-            pending = listed.pending(left)
+            pending = {known for entry in left if (known := listed.arrivals.pending(entry)) is not None}
             if not pending:
                 if has_brought or self.read_side is None:
                     return False
@@ -202,18 +203,18 @@ class Passes:
         self._asked: dict[FenceId, tuple[int, float]] = {}
         self._asking: set[asyncio.Task[None]] = set()
 
-    async def wait(self, rows: Sequence[FenceRow], read_side: ReadSide | None) -> None:
+    async def wait(self, rows: Sequence[FenceRow]) -> None:
         """Returns when each of these leases is over, or a pass started later than its row was read is completed.
 
-        Keepers of this process, asked through ``read_side``, are preferred to other processes' keepers. Raises
-        ``DatabaseUnavailableError`` if SQL is away for too long.
+        Keepers of this process are preferred to other processes' keepers. Raises ``DatabaseUnavailableError`` if SQL
+        is away for too long.
         """
         waiter = _Waiter(rows)
         self._waiters.add(waiter)
         if self._poller is None or self._poller.done():
             self._poller = asyncio.get_running_loop().create_task(self._poll())
         try:
-            self._ask({row.id: row.passes_started for row in rows}, read_side)
+            self._ask({row.id: row.passes_started for row in rows})
             await waiter.done
         finally:
             self._waiters.discard(waiter)
@@ -225,7 +226,8 @@ class Passes:
                 task.cancel()
                 await asyncio.wait([task])
 
-    def _ask(self, after: Mapping[FenceId, int], read_side: ReadSide | None) -> None:
+    def _ask(self, after: Mapping[FenceId, int]) -> None:
+        read_side = self._rows.tracker.read_side
         own = read_side.ask(after) if read_side is not None else ()
         now = time.monotonic()
         for fence in after.keys() - set(own):
@@ -261,15 +263,10 @@ class Passes:
                 answered = time.monotonic()
                 for waiter in self._waiters:
                     waiter.look_at(rows)
-            await self._pause()
-
-    async def _pause(self) -> None:
-        self._rows.pass_completed.clear()
-        try:
-            async with asyncio.timeout(_POLL_S):
-                await self._rows.pass_completed.wait()
-        except TimeoutError:
-            pass
+            self._rows.pass_completed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_S):
+                    await self._rows.pass_completed.wait()
 
 
 class _Waiter:

@@ -196,9 +196,10 @@ class Arrivals:
         if own is not None and (heard := own.heard(self._fence, self.target)):
             self.hear(heard)
             return True
-        task = self._bringing(entry)
-        is_over = task is not None and task.done() and not task.cancelled()
-        return task is not None and is_over and task.exception() is None and task.result()
+        _, task = self._brought.get(entry.position, (None, None))
+        if task is None or not task.done() or task.cancelled():
+            return False
+        return task.exception() is None and task.result()
 
     def hear(self, positions: frozenset[int]) -> None:
         """Takes note of positions told by Redis to be in."""
@@ -212,12 +213,8 @@ class Arrivals:
         """Returns the future to wait for until more is known of a change; None if nobody brings the change in."""
         own = self._own.get(entry.position)
         pending = None if own is None else own.pending(self._fence, self.target)
-        if pending is None and (task := self._bringing(entry)) is not None and not task.done():
-            return task
-        return pending
-
-    def _bringing(self, entry: Entry) -> asyncio.Task[bool] | None:
-        return self._brought[entry.position][1] if entry.position in self._brought else None
+        _, task = self._brought.get(entry.position, (None, None))
+        return task if pending is None and task is not None and not task.done() else pending
 
     def are_brought(self, entries: Sequence[Entry], task: asyncio.Task[bool]) -> None:
         """Takes note of a task to bring these changes in. The task's result is whether all are in."""
@@ -251,10 +248,6 @@ class Listed:
         """Returns the changes still not known to be in, as far as this command may rest on them."""
         left = self.left()
         return [entry for entry in left if ending.may_rest_on(entry)] if left else left
-
-    def pending(self, left: Sequence[Entry]) -> set[asyncio.Future[Any]]:
-        """Returns the futures to wait for until more is known of these changes."""
-        return {future for entry in left if (future := self.arrivals.pending(entry)) is not None}
 
 
 class NotedSight(NamedTuple):

@@ -37,7 +37,7 @@ _SIGHTS_WITH_OTHERS = 16
 _NONE_OWN: Mapping[int, Sequence[Entry]] = MappingProxyType({})
 
 
-class Fence(LogReader):
+class Fence(LogReader, PassNotifications):
     """The fence and the change log of a database, for keepers, builders and the ends of commands.
 
     The hinge's connections are its own, and on SQLite its writes go first: a keeper that waited behind commands and
@@ -45,14 +45,14 @@ class Fence(LogReader):
     """
 
     def __init__(self, database: Database, entity_of: Callable[[str], MappedEntity | None]) -> None:
-        super().__init__(database, entity_of)
+        LogReader.__init__(self, database, entity_of)
+        PassNotifications.__init__(self, database)
         self._statements = FENCE_STATEMENTS[database.name]
         self._rows = PreparedSelect(self._statements.rows)
         self._entries = PreparedSelect(self._log.entries)
         sight = self._statements.sight
         self._sight = None if sight is None else PreparedSelect(sight)
         self._expects_others = 0
-        self._notifications = PassNotifications(database)
         self._witness = Witness()
 
     # Reading
@@ -250,24 +250,6 @@ class Fence(LogReader):
     async def end_rebuild(self, row: FenceRow) -> None:
         """Removes the row of a planned rebuild: its generation can't take the place of the serving one any more."""
         await self._write((self._statements.end_rebuild, key_values(row)))
-
-    # Requests for passes
-
-    async def ask(self, fence: FenceId, after: int) -> None:
-        """Asks keepers of other processes for a pass later than pass ``after``. The request may get lost."""
-        await self._notifications.send(fence, after)
-
-    def on_asked(self, callback: Callable[[FenceId, int], None]) -> None:
-        """Has ``callback`` called, in the event loop, with the arguments of each ``ask`` by other processes."""
-        self._notifications.callbacks.append(callback)
-
-    async def listen(self) -> None:
-        """Begins to listen for requests. Returns once requests are heard, or the database can't be reached now."""
-        await self._notifications.start()
-
-    async def close(self) -> None:
-        """Stops listening. Safe to call twice, or before ``listen``."""
-        await self._notifications.stop()
 
     # Writing
 

@@ -18,7 +18,7 @@ from diptych.sql.database import Database
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.write import changes
 from diptych.write.side import WriteSide, open_write_side
-from diptych.write.statements import Lookup, rows_after
+from diptych.write.statements import Lookup, check_readable, rows_after
 from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, Work, current_unit_of_work, new_context
 from diptych.write.written import given_change, given_deletion, values_of_new
 
@@ -176,7 +176,7 @@ class ORMService:
                     return None
                 values = given.of(before)
                 # A value that can't be loaded can't be returned by the change either, unless that replaces it.
-                lookup.check_readable(before, but=values)
+                check_readable(entity, lookup.value, before, but=values)
                 if not values:
                     return before
                 change = await changes.update(connection, entity, before, values, unit.context)
@@ -200,15 +200,15 @@ class ORMService:
         """
         entity = self._here.entities.of(model)
         lookup = Lookup(entity, lookup_value, lookup_column)
-        read = given_deletion(entity, version)
+        given = given_deletion(entity, version)
 
         async def work(unit: UnitOfWork) -> bool:
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)
                 if before is None:
                     return False
-                if read is not None:
-                    read.check(before)
+                if given is not None:
+                    given.check(before)
                 unit.changes.append(await changes.delete(connection, entity, before, unit.context))
             return True
 
