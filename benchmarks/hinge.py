@@ -42,7 +42,7 @@ from diptych import Diptych
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.arrivals import Ending
 from diptych.fence.contract import FenceId, Target
-from diptych.log.change import Change
+from diptych.log import Change
 from diptych.write.unit_of_work import UnitsOfWork, new_context
 from tests.servers import PostgresServer, RedisServer
 

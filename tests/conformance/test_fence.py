@@ -20,7 +20,7 @@ from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService, Wir
 from diptych.fence.contract import FenceId, FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.statements import FENCE
-from diptych.log.change import EVERYTHING, NOTHING, Change, Entry, Snapshot
+from diptych.log import EVERYTHING, NOTHING, Change, Entry, Snapshot
 from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.log.table import EXPRESSIONS, LOG
 from diptych.redis.identity import RedisIdentity

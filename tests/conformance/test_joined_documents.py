@@ -32,7 +32,7 @@ from diptych import (
 )
 from diptych.aio.loop_budget import LoopBudget
 from diptych.fence.fence import Fence
-from diptych.log.change import NOTHING, Change, LogPart
+from diptych.log import NOTHING, Change, LogPart
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.fallback import SqlFallback

@@ -14,7 +14,7 @@ from diptych import Command, Diptych, DuplicateError, ORMService
 from diptych.context import request_scope
 from diptych.fence import statements as fence_statements
 from diptych.fence.statements import followers
-from diptych.log.change import Snapshot
+from diptych.log import Snapshot
 from diptych.log.retention import Retention
 from diptych.log.table import EXPRESSIONS
 from diptych.write.unit_of_work import new_context

@@ -20,7 +20,7 @@ from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.arrivals import Ending
 from diptych.fence.contract import Applied, FenceId, FenceRow, Sight, Target
 from diptych.fence.rows import FenceRows
-from diptych.log.change import Change, Entry, Snapshot
+from diptych.log import Change, Entry, Snapshot
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.description import Entity
 from tests.catalogue import (

@@ -20,7 +20,7 @@ from diptych.fence.arrivals import Ending, Listed, NotedSight
 from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide, Rows
 from diptych.fence.fence import Fence
 from diptych.fence.rows import NOT_KNOWN, FenceRows
-from diptych.log.change import Change, Entry
+from diptych.log import Change, Entry
 
 _log = logging.getLogger("diptych.write")
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide, Rows, Sight, Target
-from diptych.log.change import EVERYTHING, NOTHING, Change, Entry, Snapshot
+from diptych.log import EVERYTHING, NOTHING, Change, Entry, Snapshot
 
 _MOST_LISTS = 64
 """Maximum number of remembered sights of which some changes are not in yet."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from diptych.log.change import Change, Entry, Snapshot
+from diptych.log import Change, Entry, Snapshot
 from diptych.redis.identity import RedisIdentity
 
 _BESIDE = ":"

@@ -21,7 +21,7 @@ from diptych.fence.statements import (
     new_row,
     tables_as_json,
 )
-from diptych.log.change import EVERYTHING, NOTHING, Entry, Snapshot
+from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
 from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.database import Database, Step, Values

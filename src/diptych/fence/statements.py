@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from diptych.fence.contract import FenceId, FenceRow
-from diptych.log.change import Snapshot
+from diptych.log import Snapshot
 from diptych.log.reading import LOG_STATEMENTS, LogStatements
 from diptych.log.retention import Followers
 from diptych.log.table import EXPRESSIONS, HISTORY, METADATA, Expressions, Value, seconds, text, whole

@@ -13,7 +13,7 @@ from diptych.fence.contract import Applied, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.hinge.refused import Refused, accepted
 from diptych.hinge.replay import LogReplay
-from diptych.log.change import Change, Entry, LogPart, Snapshot
+from diptych.log import Change, Entry, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.state import RedisState

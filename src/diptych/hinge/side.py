@@ -19,7 +19,7 @@ from diptych.hinge.planned import PlannedRebuild
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
 from diptych.hinge.sweeper import Sweeper
-from diptych.log.change import Change, Entry, Snapshot
+from diptych.log import Change, Entry, Snapshot
 from diptych.read.panel import ReadPanel
 from diptych.read.store.source import RedisSource
 from diptych.read.store.store import RedisStore

@@ -12,7 +12,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import WiringError
-from diptych.log.change import Change, Entry, LogPart, Snapshot
+from diptych.log import Change, Entry, LogPart, Snapshot
 from diptych.log.table import EXPRESSIONS, LOG, OF_THIS_HISTORY, TRANSACTION, PostgresType, Value, text, whole
 from diptych.sql.database import Database, Values
 from diptych.sql.failures import translated_reading

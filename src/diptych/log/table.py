@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
-from diptych.log.change import Change, CommandContext
+from diptych.log import Change, CommandContext
 from diptych.sql import execute
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.sqlite.clock import NAME

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.visitors import iterate
 
-from diptych.log.change import Change, CommandContext
+from diptych.log import Change, CommandContext
 from diptych.log.table import append, append_in_statement, row_values
 from diptych.sql import execute
 from diptych.sql.failures import TransactionConflict

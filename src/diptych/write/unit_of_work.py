@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableError, UnitOfWorkError
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.statements import FENCE_STATEMENTS
-from diptych.log.change import Change, CommandContext
+from diptych.log import Change, CommandContext
 from diptych.sql.database import Database
 from diptych.sql.failures import TransactionConflict, translated
 from diptych.sql.mapped.entity import MappedEntity
