@@ -160,7 +160,7 @@ def _whole(app: Diptych) -> Perform:
 
 
 def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
-    units = UnitsOfWork(app.orm.database, kind(app.orm.acknowledger))
+    units = UnitsOfWork(app.orm.database, kind(app.orm.side.acknowledger))
     handler = BookCommandHandler(app.orm)
 
     async def perform(number: int) -> None:
@@ -181,7 +181,7 @@ async def _round_trip(app: Diptych) -> Perform:
     write, stamps = replica.store.writes.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
 
     async def perform(_number: int) -> None:
-        known = app.orm.acknowledger.rows.targets[replica.id]
+        known = app.orm.side.acknowledger.rows.targets[replica.id]
         assert await replica.store.apply(known, [write._replace(stamp=next(stamps))]) == "OK"
 
     return perform

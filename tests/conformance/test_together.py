@@ -97,7 +97,7 @@ async def test_which_tables_are_changed_like_this(orm: ORMService):
 
 
 def _possible(orm: ORMService, connection: Any, model: type) -> bool:
-    return changes.is_possible_together(connection, orm.entity(model))
+    return changes.is_possible_together(connection, orm.side.entities.of(model))
 
 
 async def test_the_engine_executes_none_of_it(orm: ORMService):
@@ -256,7 +256,7 @@ async def test_a_change_that_fails_leaves_nothing_of_its_command(orm: ORMService
         await orm.create(Book, title="T", author="B")
 
     with pytest.raises(DuplicateError) as refused:
-        await orm.units.run(work, new_context())
+        await orm.side.units.run(work, new_context())
     assert tuple(refused.value.columns) == ("title",)
     with pytest.raises(ConstraintError):
         await orm.create(Shelf, room="north", number=1, book_id=77)
@@ -272,7 +272,7 @@ async def test_cut_off_anywhere_no_transaction_stays_open(orm: ORMService, steps
     command.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await command
-    await orm.units.settle()
+    await orm.side.units.settle()
     titles = [book.title for book in await orm.all(Book)]
     assert titles in (["warm"], ["warm", "T"])
     assert len(await log_of(orm)) == len(titles)

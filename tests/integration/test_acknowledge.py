@@ -683,7 +683,7 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
     async with catalogue(sqlite_url, valkey.url) as app:
         await app.execute(AddBook("Dune", "first"))
         await sees_in_redis(app, "Dune", "first")
-        units, acknowledger = app.orm.units, app.orm.acknowledger
+        units, acknowledger = app.orm.side.units, app.orm.side.acknowledger
         former = (await fence_row(app)).generation
         commit = units._commit_transaction
 
@@ -736,6 +736,6 @@ async def test_who_writes_beside_an_application_is_acknowledged_only_once_that_s
 
 async def test_a_process_alone_without_redis_waits_for_nobody(database_url):
     async with catalogue(database_url) as app:
-        held = Recorded(app.orm.acknowledger._passes, "wait")
+        held = Recorded(app.orm.side.acknowledger._passes, "wait")
         await app.execute(AddBook("Dune", "x"))
         assert held.calls == []
