@@ -101,8 +101,8 @@ class Unfenced(Silent):
         return self.whole.rows.targets
 
     async def acknowledge(self, ending: Ending) -> None:
-        assert self.whole.read_side is not None
-        ending.begin(self.whole.read_side.apply(ending.changes, ending.targets))
+        assert self.whole.tracker.read_side is not None
+        ending.begin(self.whole.tracker.read_side.apply(ending.changes, ending.targets))
         assert all([await done for done in ending.applying.values()])
         ending.end()
 

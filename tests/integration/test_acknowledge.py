@@ -157,7 +157,7 @@ def acknowledging(
     fence: FakeFence, read_side: FakeReadSide | None = None, patience_s: float = 5.0
 ) -> Acknowledger:
     acknowledger = Acknowledger(fence, FenceRows(fence), patience_s)  # type: ignore[arg-type]
-    acknowledger.read_side = read_side
+    acknowledger.tracker.read_side = read_side
     return acknowledger
 
 

@@ -47,8 +47,8 @@ async def _killed(app: Diptych, work: Awaitable[Any], *, applied: bool = False) 
 
     async def never(ending: Ending) -> None:
         if applied:
-            assert app.orm.side.acknowledger.read_side is not None
-            applying = app.orm.side.acknowledger.read_side.apply(ending.changes, ending.targets)
+            assert app.orm.side.acknowledger.tracker.read_side is not None
+            applying = app.orm.side.acknowledger.tracker.read_side.apply(ending.changes, ending.targets)
             assert all(await asyncio.gather(*applying.values()))
         waiting.set()
         await asyncio.Event().wait()

@@ -67,7 +67,7 @@ def _renamed(database_url: str, redis_url: str, namespace: str = "diptych") -> D
 
 async def _sweep(app: Diptych) -> None:
     """What each process does when it starts, and now and then."""
-    await app.orm.side.acknowledger.read_side._sweeper._sweep()  # type: ignore[union-attr]
+    await app.orm.side.acknowledger.tracker.read_side._sweeper._sweep()  # type: ignore[union-attr]
 
 
 async def _age(app: Diptych, fence: FenceId, seconds: float) -> None:

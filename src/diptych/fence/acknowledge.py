@@ -37,25 +37,16 @@ _ASK_AGAIN_S = 1.0
 class Acknowledger:
     """Holds each committed command back until queries see the changes that the command rests on.
 
-    ``patience_s`` is the time that SQL has to answer, in seconds.
+    ``patience_s`` is the time that SQL has to answer, in seconds. ``tracker`` has the read models of this process.
     """
 
     def __init__(self, fence: Fence, rows: FenceRows, patience_s: float) -> None:
         self.rows = rows
         self._fence = fence
         self._patience_s = patience_s
-        self._tracker = rows.tracker
+        self.tracker = rows.tracker
         self._passes = Passes(fence, rows, patience_s)
         self._bringing: set[asyncio.Task[bool]] = set()
-
-    @property
-    def read_side(self) -> ReadSide | None:
-        """The read models of this process in Redis; None where there are none."""
-        return self._tracker.read_side
-
-    @read_side.setter
-    def read_side(self, read_side: ReadSide | None) -> None:
-        self._tracker.read_side = read_side
 
     @property
     def is_idle(self) -> bool:
@@ -64,7 +55,9 @@ class Acknowledger:
         A look at the fence can take the place of ``acknowledge`` then, if there is still no lease after the commit.
         """
         rows = self.rows.latest
-        return self.read_side is None and rows is not None and not any(row.is_leased for row in rows.values())
+        if self.tracker.read_side is not None or rows is None:
+            return False
+        return not any(row.is_leased for row in rows.values())
 
     async def prepare(self) -> None:
         """Reads the fence, unless this process has done so before. Raises ``DatabaseUnavailableError``."""
@@ -85,8 +78,8 @@ class Acknowledger:
         """
         last = changes[-1].position if changes and not is_checked_late else None
         ending = Ending(changes, touched, self.rows.targets, last)
-        if self.read_side is not None:
-            self._tracker.own.add(ending)
+        if self.tracker.read_side is not None:
+            self.tracker.own.add(ending)
         return ending
 
     def failed(self, ending: Ending) -> None:
@@ -95,7 +88,7 @@ class Acknowledger:
         Changes that are committed none the less are taken for another process's.
         """
         ending.end()
-        self._tracker.own.drop(ending)
+        self.tracker.own.drop(ending)
 
     async def acknowledge(self, ending: Ending) -> None:
         """Returns when every query from now on sees the changes that the command rests on, or later states.
@@ -103,7 +96,7 @@ class Acknowledger:
         Raises ``DatabaseUnavailableError`` if SQL does not answer in time.
         """
         try:
-            read_side = self.read_side
+            read_side = self.tracker.read_side
             applying: Mapping[FenceId, asyncio.Future[Applied]] = {}
             if read_side is not None and ending.targets and ending.changes:
                 applying = read_side.apply(ending.changes, ending.targets)
@@ -152,10 +145,10 @@ class Acknowledger:
         while left := listed.left_of(ending):
             pending = {known for entry in left if (known := listed.arrivals.pending(entry)) is not None}
             if not pending:
-                if has_brought or self.read_side is None:
+                if has_brought or self.tracker.read_side is None:
                     return False
                 has_brought = True
-                pending = {self._bring(self.read_side, row.id, listed, left)}
+                pending = {self._bring(self.tracker.read_side, row.id, listed, left)}
             if (left_s := deadline - time.monotonic()) <= 0:
                 return False
             await asyncio.wait(pending, timeout=left_s)
@@ -189,9 +182,9 @@ class Acknowledger:
 
 
 class Passes:
-    """The wait of commands for a pass of a keeper, or for the end of a lease: step 6 of docs/concepts/hinge.md.
+    """The wait of commands for a pass of a keeper, or for the end of a lease.
 
-    ``patience_s`` is the time for SQL to answer, in seconds.
+    ``patience_s`` is the time that SQL has to answer, in seconds.
     """
 
     def __init__(self, fence: Fence, rows: FenceRows, patience_s: float) -> None:

@@ -71,8 +71,10 @@ async def _change(
     connection: AsyncConnection, database: Database, values: dict[str, Any], *, ends: bool
 ) -> None:
     if ends:
-        last = await _last_position(connection)
-        await _draw_positions_after(connection, last)
+        last = (await connection.execute(sa.select(sa.func.max(LOG.c.position)))).scalar_one() or 0
+        # Copied rows have not drawn their positions from the sequence.
+        for statement in _AFTER_LAST[connection.dialect.name]:
+            await connection.execute(statement, {"last": last, "log": LOG.name})
         values |= {"name": secrets.token_hex(8), "first_position": last + 1}
     if values:
         await connection.execute(sa.update(HISTORY).values(values))
@@ -82,18 +84,7 @@ async def _change(
         await _end_generations(connection, last)
 
 
-async def _last_position(connection: AsyncConnection) -> int:
-    last: int | None = (await connection.execute(sa.select(sa.func.max(LOG.c.position)))).scalar_one()
-    return last or 0
-
-
-async def _draw_positions_after(connection: AsyncConnection, last: int) -> None:
-    """Moves the sequence of positions forward: copied rows have not drawn their positions from the sequence."""
-    for statement in _SEQUENCE[connection.dialect.name]:
-        await connection.execute(statement, {"last": last, "log": LOG.name})
-
-
-_SEQUENCE: Mapping[str, tuple[sa.TextClause, ...]] = {
+_AFTER_LAST: Mapping[str, tuple[sa.TextClause, ...]] = {
     "postgresql": (
         sa.text(
             "SELECT setval(sequence, CAST(:last AS bigint)) "
@@ -109,6 +100,7 @@ _SEQUENCE: Mapping[str, tuple[sa.TextClause, ...]] = {
         ),
     ),
 }
+"""Statements that move the sequence of positions forward to the last one."""
 
 
 async def _end_promises(connection: AsyncConnection, database: Database) -> None:

@@ -57,7 +57,7 @@ class RedisSide:
         """
         await self.service.start()
         await self._fence.listen()
-        self._acknowledger.read_side = self._hinge
+        self._acknowledger.tracker.read_side = self._hinge
         self._hinge.start()
 
     async def stop(self) -> None:

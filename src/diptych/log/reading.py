@@ -219,8 +219,15 @@ class LogReader:
     def identified(self, entries: Sequence[Entry]) -> list[Change]:
         """Returns these changes, of whose rows no more is known than the identifying columns."""
         logged = (
-            {"table_name": e.table, "kind": e.kind, "old_key": e.old_key, "image": e.key, **_numbered(e)}
-            for e in entries
+            {
+                "table_name": entry.table,
+                "kind": entry.kind,
+                "old_key": entry.old_key,
+                "image": entry.key,
+                "position": entry.position,
+                "number": entry.transaction,
+            }
+            for entry in entries
         )
         return self._decoded(list(logged), self._entities({entry.table or "" for entry in entries}))
 
@@ -281,7 +288,3 @@ def _image(entity: MappedEntity, text: str) -> dict[str, Any]:
 def _ends_an_address(row: Values | RowMapping) -> bool:
     """Returns whether the change may have moved its row away from an address."""
     return bool(row["kind"] == "deleted" or (row["kind"] != "created" and row["old_key"] != row["key"]))
-
-
-def _numbered(entry: Entry) -> dict[str, int]:
-    return {"position": entry.position, "number": entry.transaction}

@@ -132,7 +132,7 @@ def _postgresql() -> Expressions:
         now=now,
         snapshot=sa.cast(snapshot, sa.Text),
         told=sa.cast(snapshot, sa.Text),
-        stamp=_shifted(xmax) + 0xFFFF - sa.func.least(running, 0xFFFF),
+        stamp=xmax * 0x10000 + 0xFFFF - sa.func.least(running, 0xFFFF),
         greatest=sa.func.greatest,
         age=now - sa.cast(sa.extract("epoch", LOG.c.recorded_at), sa.Double),
         recorded_at=sa.func.clock_timestamp(),
@@ -156,7 +156,7 @@ def _sqlite() -> Expressions:
         now=now,
         snapshot=written + ":" + written + ":",
         told=number,
-        stamp=_shifted(number) + 0xFFFF,
+        stamp=number * 0x10000 + 0xFFFF,
         greatest=sa.func.max,
         age=now - sa.type_coerce((sa.func.julianday(LOG.c.recorded_at) - 2440587.5) * 86400.0, sa.Double),
         # As the type of the column writes a time.
@@ -165,10 +165,6 @@ def _sqlite() -> Expressions:
         appended=(LOG.c.position, LOG.c.position.label("number"), sa.null().label("snapshot")),
         insert=sqlite.insert,
     )
-
-
-def _shifted(number: Value) -> Value:
-    return number * 0x10000
 
 
 def text(name: str) -> sa.BindParameter[str]:

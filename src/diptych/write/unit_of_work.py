@@ -90,7 +90,9 @@ class UnitsOfWork:
 
     async def _attempt(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
-        transaction = await self._begin(kind)
+        await self._acknowledger.prepare()
+        with translated(self._database):
+            transaction = await self._database.transactions.begin(kind)
         unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
@@ -105,11 +107,6 @@ class UnitsOfWork:
         self._record(context, kind, time.monotonic() - began)
         await self._conclude(self._commit(transaction, unit))
         return result
-
-    async def _begin(self, kind: Hashable) -> Transaction:
-        await self._acknowledger.prepare()
-        with translated(self._database):
-            return await self._database.transactions.begin(kind)
 
     def _record(self, context: CommandContext, kind: Hashable, worked_s: float) -> None:
         self._database.transactions.record_duration(kind, worked_s)
