@@ -1,4 +1,4 @@
-"""Retention of the change log, for ever unless the settings say otherwise, and the followers that hold it back."""
+"""Retention of the change log, for ever unless the settings say otherwise, and the log's followers."""
 
 from __future__ import annotations
 

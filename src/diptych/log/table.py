@@ -1,4 +1,4 @@
-"""The change log in SQL: its tables, what each database calls its clock and snapshots, and the log's new rows.
+"""The change log in SQL: its tables, the clock and the snapshots of each database, and the log's new rows.
 
 The log has a row for each change, written in the change's own transaction and never altered. The only exception is
 made at the application's request: rows and personal data may be kept for a limited time.

@@ -118,7 +118,7 @@ async def _together(
     statement: RawStatement,
     arguments: Mapping[str, Any],
 ) -> Change:
-    """Makes a change of one row, which the statement returns but for a deletion. Raises the errors of an engine."""
+    """Changes a single row by this statement, which returns the row after the change. Raises an engine's errors."""
     try:
         rows = await fetch_raw(connection, statement, arguments)
     except DBAPIError as error:

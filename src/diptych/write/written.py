@@ -55,7 +55,7 @@ class Version(NamedTuple):
 
 
 class GivenChange(NamedTuple):
-    """A caller's change of a row: the values, and the version of a row that has one."""
+    """A caller's change of a row: the values, and the version if the mapping has versions."""
 
     entity: MappedEntity
     values: ColumnValues
@@ -91,7 +91,7 @@ def given_change(entity: MappedEntity, fields: Mapping[str, Any]) -> GivenChange
 
 
 def given_deletion(entity: MappedEntity, fields: Mapping[str, Any]) -> Version | None:
-    """Returns the version of a row that has one: a deletion may be given no other field.
+    """Returns the version if the mapping has versions: a deletion may be given no other field.
 
     Raises ``WiringError``, ``UnknownColumnError``, ``InvalidValueError``.
     """
