@@ -17,7 +17,7 @@ from diptych.hinge.refused import accepted
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
 from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
-from diptych.log.snapshot import NOTHING, Snapshot
+from diptych.log import NOTHING, Snapshot
 from diptych.read.store.state import RedisState
 from diptych.read.store.writes import batches
 from diptych.sql.description import Row

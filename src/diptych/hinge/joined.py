@@ -7,7 +7,7 @@ from typing import Any
 
 from diptych.fence.contract import Target
 from diptych.hinge.refused import Refused, accepted
-from diptych.log.change import Change, LogPart
+from diptych.log import Change, LogPart
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.store import RedisStore

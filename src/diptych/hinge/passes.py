@@ -17,7 +17,7 @@ from diptych.hinge.pass_requests import PassRequests
 from diptych.hinge.refused import Refused
 from diptych.hinge.replica import Replica
 from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
-from diptych.log.snapshot import NOTHING
+from diptych.log import NOTHING
 from diptych.read.store.state import RedisState
 
 _log = logging.getLogger("diptych.hinge")

@@ -9,8 +9,7 @@ from diptych.fence.contract import Target
 from diptych.fence.fence import Fence
 from diptych.hinge.joined import JoinedDocuments
 from diptych.hinge.refused import Refused, accepted
-from diptych.log.change import Change, LogPart
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.store import RedisStore

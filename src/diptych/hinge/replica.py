@@ -9,12 +9,11 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from diptych.errors import RedisUnavailableError, UnavailableError
-from diptych.fence.contract import Applied, Entry, FenceRow, Target
+from diptych.fence.contract import Applied, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.hinge.refused import Refused, accepted
 from diptych.hinge.replay import LogReplay
-from diptych.log.change import Change, LogPart
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, Entry, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.state import RedisState

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from diptych.config.settings import Settings
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.contract import Applied, Entry, FenceId, Target
+from diptych.fence.contract import Applied, FenceId, Target
 from diptych.fence.fence import Fence
 from diptych.health import ReadModelHealth, RedisHealth, SetAsideRow
 from diptych.hinge.keeper import Keeper
@@ -19,8 +19,7 @@ from diptych.hinge.planned import PlannedRebuild
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
 from diptych.hinge.sweeper import Sweeper
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, Entry, Snapshot
 from diptych.read.panel import ReadPanel
 from diptych.read.store.source import RedisSource
 from diptych.read.store.store import RedisStore
@@ -58,7 +57,7 @@ class RedisSide:
         """
         await self.service.start()
         await self._fence.listen()
-        self._acknowledger.read_side = self._hinge
+        self._acknowledger.tracker.read_side = self._hinge
         self._hinge.start()
 
     async def stop(self) -> None:
