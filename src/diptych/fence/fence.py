@@ -30,9 +30,9 @@ from diptych.log.reading import MOST_ENTRIES
 from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
 from diptych.redis.identity import RedisIdentity
 from diptych.sql.database import Database, Step, Values
+from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.statements.prepared import PreparedSelect
+from diptych.sql.statements import PreparedSelect
 
 _TRIES = 3
 

@@ -17,8 +17,8 @@ from diptych.log.change import Change, LogPart
 from diptych.log.reading import LOG_STATEMENTS
 from diptych.log.snapshot import EVERYTHING, Snapshot
 from diptych.sql.database import Database, Values
+from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.view import View, view_of
 
 

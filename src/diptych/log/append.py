@@ -14,8 +14,8 @@ from diptych.log.change import Change, CommandContext
 from diptych.log.expressions import EXPRESSIONS, Expressions
 from diptych.log.table import LOG
 from diptych.sql import execute
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.statements.prepared import PreparedInsert
+from diptych.sql.entity import MappedEntity
+from diptych.sql.statements import PreparedInsert
 
 IMAGE_FORMAT = 1
 """Format of ``image``, ``key`` and ``old_key``, written as ``version``."""

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from diptych.log.history import HISTORY
 from diptych.log.table import LOG, TRANSACTION
-from diptych.sql.sqlite.clock import NAME
+from diptych.sql.sqlite.machine import NAME
 
 Value = sa.ColumnElement[Any]
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.log.append import append
 from diptych.log.change import Change, CommandContext
 from diptych.sql import execute
-from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.entity import MappedEntity
 from diptych.write import together
 from diptych.write.statements import (
     ColumnValues,

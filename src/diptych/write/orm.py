@@ -15,7 +15,7 @@ from diptych.errors import NotStartedError
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.fence import Fence
 from diptych.sql.database import Database
-from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.entity import MappedEntity
 from diptych.write import changes
 from diptych.write.side import WriteSide, open_write_side
 from diptych.write.statements import Lookup, rows_after

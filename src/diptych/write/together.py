@@ -21,11 +21,11 @@ from diptych.log import append as log
 from diptych.log.change import Change, CommandContext
 from diptych.log.expressions import EXPRESSIONS
 from diptych.log.table import LOG
+from diptych.sql.entity import MappedEntity
 from diptych.sql.execute import takes_raw_statements
 from diptych.sql.failures import TransactionConflict
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.postgres.driver import fetch_raw
-from diptych.sql.statements.raw import RawStatement, bound, is_direct
+from diptych.sql.postgres_driver import fetch_raw
+from diptych.sql.statements import RawStatement, bound, is_direct
 from diptych.write.statements import (
     Columns,
     ColumnValues,
