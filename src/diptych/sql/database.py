@@ -73,7 +73,9 @@ class Database(abc.ABC):
     writer: AsyncEngine
     keeper: AsyncEngine
     lease_s: float
+
     _adopted = ""
+    """Identity at the last call of ``was_adopted``."""
 
     # Reading
 
@@ -93,7 +95,9 @@ class Database(abc.ABC):
         return rows
 
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
-        """Returns the rows of a statement, read on the hinge's connections."""
+        """Returns the rows of a statement, read on the hinge's connections, or without leaving the event loop."""
+        if (found := self.read_now(select, values)) is not None:
+            return found
         async with self.keeper.connect() as connection:
             rows: Rows = (await connection.execute(select.select, values)).all()
         return rows
@@ -183,7 +187,7 @@ class Database(abc.ABC):
 
     @property
     def is_adopted(self) -> bool:
-        """True if the identity is the same as at the last call of ``was_adopted``."""
+        """True if the change log was seen to be of this database."""
         try:
             return self.identity == self._adopted
         except OSError:

@@ -63,8 +63,7 @@ class PostgresDatabase(Database):
         name = url.query.get("application_name")
         self._url = url.difference_update_query(["application_name"])
         self._server_settings = {} if name is None else {"application_name": name}
-        self._timeout_s = settings.database_timeout_s
-        self._statement_timeout_s = settings.database_statement_timeout_s
+        self._settings = settings
         self._identity = ""
         self.lease_s = settings.lease_s
 
@@ -83,18 +82,18 @@ class PostgresDatabase(Database):
         self.dedicated = DedicatedReader(self.keeper)
 
     def _engine(
-        self, isolation_level: str, settings: Mapping[str, str], *, max_overflow: int = 0, **options: Any
+        self, isolation_level: str, on_server: Mapping[str, str], *, max_overflow: int = 0, **options: Any
     ) -> AsyncEngine:
         """Returns an engine whose connections have these settings of the server."""
         engine = create_async_engine(
             self._url,
             isolation_level=isolation_level,
             connect_args={
-                "timeout": self._timeout_s,
-                "command_timeout": self._statement_timeout_s,
-                "server_settings": {**self._server_settings, **settings},
+                "timeout": self._settings.database_timeout_s,
+                "command_timeout": self._settings.database_statement_timeout_s,
+                "server_settings": {**self._server_settings, **on_server},
             },
-            pool_timeout=self._timeout_s,
+            pool_timeout=self._settings.database_timeout_s,
             # The connection used last is used next, so that the server can close idle connections.
             pool_use_lifo=True,
             max_overflow=max_overflow,

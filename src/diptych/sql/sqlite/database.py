@@ -124,10 +124,6 @@ class SqliteDatabase(Database):
     def read_now(self, select: PreparedSelect, values: Values) -> Rows | None:
         return None if self.inline is None else self.inline.fetch(select, values)
 
-    async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
-        found = self.read_now(select, values)
-        return await super().read_for_hinge(select, values) if found is None else found
-
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
 
@@ -219,13 +215,11 @@ def _switch_to_wal(connection: Any, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            _pragmas(connection, "journal_mode=WAL")
+            return _pragmas(connection, "journal_mode=WAL")
         except sqlite3.OperationalError as error:
             if _code_of(error) not in BUSY or time.monotonic() >= deadline:
                 raise
-            await_only(asyncio.sleep(_POLL_S))
-        else:
-            return
+        await_only(asyncio.sleep(_POLL_S))
 
 
 def _release_lock(connection: Any, _record: object, _error: object) -> None:
