@@ -38,7 +38,7 @@ from diptych.messages.plans import Rule
 from diptych.read.answers import Document, Page, PageOf, Served
 from diptych.read.declaration import by, join
 from diptych.read.model import ReadModel
-from diptych.sql.types import code_point_text
+from diptych.sql.comparison import code_point_text
 from diptych.write.orm import ORMService
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import ConstraintError, DuplicateError, ORMService
-from diptych.sql.sqlite.schema import Schema
+from diptych.sql.sqlite.connection import Schema
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Defaults, Kinds, Shelf, Size
 

@@ -22,7 +22,7 @@ from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.sql.sqlite.inline_reads import InlineConnection
-from diptych.sql.statements.prepared import PreparedSelect
+from diptych.sql.statements import PreparedSelect
 from tests.catalogue import Held, Recorded
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Kinds, Size

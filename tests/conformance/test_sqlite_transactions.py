@@ -42,7 +42,7 @@ async def orm(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 async def seen_quick(orm: ORMService) -> None:
     for _ in range(8):
-        orm.database.transactions.record_duration(QUICK, 0.001)
+        orm.database.record_duration(QUICK, 0.001)
 
 
 def adding(orm: ORMService, title: str) -> Work:
@@ -278,7 +278,7 @@ async def test_those_that_are_over_do_not_wait_for_one_that_may_take_long(orm: O
 
 
 async def test_a_kind_that_was_slow_once_has_to_prove_itself_again(orm: ORMService):
-    orm.database.transactions.record_duration(QUICK, 100)
+    orm.database.record_duration(QUICK, 100)
     async with Together(orm) as together:
         for number in range(3):
             together.run(adding(orm, str(number)))

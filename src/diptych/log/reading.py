@@ -15,8 +15,8 @@ from diptych.errors import WiringError
 from diptych.log import Change, Entry, LogPart, Snapshot
 from diptych.log.table import EXPRESSIONS, LOG, OF_THIS_HISTORY, TRANSACTION, PostgresType, Value, text, whole
 from diptych.sql.database import Database, Values
+from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.mapped.entity import MappedEntity
 from diptych.sql.view import View, view_of
 
 _LOGGED = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.key, LOG.c.image)

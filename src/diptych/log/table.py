@@ -25,9 +25,9 @@ from sqlalchemy.types import UserDefinedType
 
 from diptych.log import Change, CommandContext
 from diptych.sql import execute
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.sqlite.clock import NAME
-from diptych.sql.statements.prepared import PreparedInsert
+from diptych.sql.entity import MappedEntity
+from diptych.sql.sqlite.machine import NAME
+from diptych.sql.statements import PreparedInsert
 
 Value = sa.ColumnElement[Any]
 

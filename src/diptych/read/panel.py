@@ -16,8 +16,8 @@ from diptych.read.model import ReadModel
 from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.database import Database
+from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
-from diptych.sql.mapped.registry import EntityRegistry
 
 ReadModelClass = type[ReadModel[Any]]
 

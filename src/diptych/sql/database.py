@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import abc
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
@@ -14,24 +13,48 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
-from diptych.sql.statements.prepared import PreparedSelect
-from diptych.sql.transactions import Transactions
-
-LOST_ERRORS: Sequence[type[BaseException]] = (OSError, asyncio.TimeoutError)
-"""Errors of drivers, beside ``DBAPIError``, when the database can't be reached."""
+from diptych.sql.statements import PreparedSelect
 
 Values = Mapping[str, Any]
 Rows = Sequence[Sequence[Any]]
 Step = tuple[sa.Executable, Values]
 """A statement and its parameters."""
 
+Failure = Literal["busy", "conflict", "misfit", "refused", "lost"]
+"""Kinds of errors of the database.
+
+``busy``: other writers held the database for too long. ``conflict``: the transaction lost against a concurrent one
+and would succeed at another attempt. ``misfit``: a value does not fit the type of its column. ``refused``: the
+database refuses this user, or does not exist. ``lost``: the database can't be reached, or the connection broke.
+"""
+
+
+class Transaction(Protocol):
+    """An open transaction. ``commit`` and ``roll_back`` end the transaction and release its connection and locks."""
+
+    async def connection(self) -> AsyncConnection:
+        """Returns the connection for its statements."""
+
+    async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
+        """Commits durably. After an error nothing was changed, or the outcome is not known.
+
+        Returns True if the select ``then_find``, executed after the commit, found no row; False if it found a row or
+        was not executed.
+        """
+
+    async def roll_back(self, *, has_seen: bool = True) -> bool:
+        """Undoes the transaction, and returns whether everything read by it is committed.
+
+        ``has_seen`` says that it has read rows, so that its result may rest on them.
+        """
+
 
 class Database(abc.ABC):
     """An open database. ``SqliteDatabase`` and ``PostgresDatabase`` implement it; ``open_database`` makes one.
 
-    Queries read through ``reader``, units of work run in ``transactions``, which are over ``writer``. The hinge reads
-    through ``keeper``, whose connections are its own, so that no load holds it up. ``lease_s`` is the setting
-    ``LEASE_MS`` in seconds.
+    Queries read through ``reader``, units of work run in transactions over ``writer``. The hinge reads through
+    ``keeper``, whose connections are its own, so that no load holds it up. ``lease_s`` is the setting ``LEASE_MS`` in
+    seconds.
     """
 
     name: str
@@ -49,8 +72,10 @@ class Database(abc.ABC):
     reader: AsyncEngine
     writer: AsyncEngine
     keeper: AsyncEngine
-    transactions: Transactions
     lease_s: float
+
+    _adopted = ""
+    """Identity at the last call of ``was_adopted``."""
 
     # Reading
 
@@ -70,7 +95,9 @@ class Database(abc.ABC):
         return rows
 
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
-        """Returns the rows of a statement, read on the hinge's connections."""
+        """Returns the rows of a statement, read on the hinge's connections, or without leaving the event loop."""
+        if (found := self.read_now(select, values)) is not None:
+            return found
         async with self.keeper.connect() as connection:
             rows: Rows = (await connection.execute(select.select, values)).all()
         return rows
@@ -78,6 +105,18 @@ class Database(abc.ABC):
     @abc.abstractmethod
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         """Begins a read-only transaction, all of it in the snapshot of its first statement."""
+
+    # Units of work
+
+    @abc.abstractmethod
+    def begin_unit(self, kind: Hashable) -> Awaitable[Transaction]:
+        """Begins a transaction for a command of this ``kind``. Raises ``DatabaseBusyError``, errors of the driver."""
+
+    def record_duration(self, kind: Hashable, seconds: float) -> None:  # noqa: B027
+        """Notes how long a command of this kind worked in its transaction; None is no kind."""
+
+    async def settle(self) -> None:  # noqa: B027
+        """Waits until the transactions begun so far have released their connections."""
 
     # Writing
 
@@ -97,9 +136,11 @@ class Database(abc.ABC):
             async with connection.begin():
                 yield connection
 
-    @abc.abstractmethod
-    async def begin_read_committed(self, connection: AsyncConnection) -> None:
-        """Has each statement of the connection's next transaction see everything committed when it starts."""
+    async def begin_read_committed(self, connection: AsyncConnection) -> None:  # noqa: B027
+        """Has each statement of the connection's next transaction see everything committed when it starts.
+
+        Does nothing where there is a single writer.
+        """
 
     @abc.abstractmethod
     async def write_for_hinge(self, steps: Sequence[Step]) -> RowMapping | None:
@@ -109,23 +150,21 @@ class Database(abc.ABC):
         None and nothing is changed. Raises ``DatabaseBusyError``.
         """
 
-    @abc.abstractmethod
-    async def lock_schema(self, connection: AsyncConnection) -> None:
+    async def lock_schema(self, connection: AsyncConnection) -> None:  # noqa: B027
         """Waits until no other process prepares the tables, and keeps others out until the transaction ends.
 
         Does nothing where there is a single writer.
         """
 
-    @abc.abstractmethod
-    async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
+    async def lock_writes(self, connection: AsyncConnection, table: str) -> None:  # noqa: B027
         """Waits until nobody has uncommitted changes in the table, and keeps writers out until the transaction ends.
 
-        Does nothing where there is a single writer.
+        Does nothing where there is a single writer, whose transaction has the write lock.
         """
 
     async def close(self) -> None:
         """Closes every connection. Safe to call twice."""
-        await self.transactions.settle()
+        await self.settle()
         await self.reader.dispose()
         await self.writer.dispose()
         await self.keeper.dispose()
@@ -142,22 +181,25 @@ class Database(abc.ABC):
         """
 
     @property
-    @abc.abstractmethod
     def read_from(self) -> str:
         """Identity of the database at the last use of a connection."""
+        return self.identity
 
     @property
-    @abc.abstractmethod
     def is_adopted(self) -> bool:
-        """True if the identity is the same as at the last call of ``was_adopted``."""
+        """True if the change log was seen to be of this database."""
+        try:
+            return self.identity == self._adopted
+        except OSError:
+            return False
 
-    @abc.abstractmethod
     def was_adopted(self) -> None:
         """Notes that the change log was seen to be of this database."""
+        self._adopted = self.read_from
 
-    @abc.abstractmethod
     def clock_text(self, held: str) -> str:
         """Returns the description of the clock to be stored in the database: ``held``, if that is right."""
+        return held
 
     # Errors
 
@@ -166,24 +208,8 @@ class Database(abc.ABC):
         """Returns the columns (or the name) of a violated unique constraint; None for any other error."""
 
     @abc.abstractmethod
-    def is_busy(self, error: DBAPIError) -> bool:
-        """Returns whether other writers held the database for too long."""
-
-    @abc.abstractmethod
-    def is_conflict(self, error: DBAPIError) -> bool:
-        """Returns whether the transaction lost against a concurrent one and would succeed at another attempt."""
-
-    @abc.abstractmethod
-    def is_misfit(self, error: DBAPIError) -> bool:
-        """Returns whether a value does not fit the type of its column."""
-
-    @abc.abstractmethod
-    def is_refused(self, error: DBAPIError) -> bool:
-        """Returns whether the database refuses this user, or does not exist."""
-
-    @abc.abstractmethod
-    def is_lost(self, error: DBAPIError) -> bool:
-        """Returns whether the database can't be reached, or the connection broke."""
+    def failure_of(self, error: DBAPIError) -> Failure | None:
+        """Returns the kind of the error; None for any other."""
 
 
 async def run_steps(connection: AsyncConnection, steps: Sequence[Step]) -> RowMapping | None:

@@ -7,7 +7,7 @@ nothing to add; on PostgreSQL statements of direct types go to the driver.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -15,12 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.shielded import shielded
-from diptych.sql.postgres.driver import fetch_raw
+from diptych.sql.database import Values
+from diptych.sql.postgres_driver import fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under
-from diptych.sql.statements.prepared import PreparedInsert, PreparedSelect
+from diptych.sql.statements import PreparedInsert, PreparedSelect
 from diptych.sql.view import View
-
-Values = Mapping[str, Any]
 
 
 async def fetch_few(

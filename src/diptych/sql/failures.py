@@ -17,8 +17,8 @@ from diptych.errors import (
     Fault,
     InvalidValueError,
 )
-from diptych.sql.database import LOST_ERRORS, Database
-from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.database import Database
+from diptych.sql.entity import MappedEntity
 from diptych.sql.sqlite.types import Unstorable
 
 
@@ -47,7 +47,7 @@ def translated(database: Database, entity: MappedEntity | None = None) -> Iterat
             "every SQL connection was in use for longer than DATABASE_TIMEOUT_MS: "
             "raise DATABASE_POOL_SIZE, or shorten what holds them"
         ) from error
-    except tuple(LOST_ERRORS) as error:
+    except OSError as error:
         raise DatabaseUnavailableError("the SQL database can't be reached") from error
 
 
@@ -64,20 +64,21 @@ def translated_reading(database: Database, entity: MappedEntity | None = None) -
 
 
 def _translate(database: Database, error: DBAPIError, entity: MappedEntity | None) -> DiptychError | None:
-    if database.is_conflict(error):
+    failure = database.failure_of(error)
+    if failure == "conflict":
         return TransactionConflict("a concurrent transaction changed the same rows")
     if isinstance(error, IntegrityError):
         return _constraint(database, error, entity)
-    if database.is_busy(error):
+    if failure == "busy":
         return DatabaseBusyError("other writers held the SQL database for longer than DATABASE_TIMEOUT_MS")
-    if database.is_misfit(error):
+    if failure == "misfit":
         return _misfit(entity)
-    if database.is_refused(error):
+    if failure == "refused":
         return DatabaseUnavailableError(
             "the SQL database refused the connection, or the file is none: check the user, the password and the name "
             "of the database in DATABASE_URL"
         )
-    if database.is_lost(error):
+    if failure == "lost":
         return DatabaseUnavailableError("the SQL database can't be reached, or broke the connection")
     return None
 

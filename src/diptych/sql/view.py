@@ -1,15 +1,25 @@
-"""A moment of SQL, read by several statements: the log, and the rows of its changes."""
+"""A moment of SQL, read by several statements: the log, and the rows of its changes.
+
+A value in the rows may be refused by its column's type (an enum's former member, text that is no date), or by the
+driver (a date BC), which makes the whole statement fail. Only a statement that has failed like this is executed again
+by ``fetched_carefully``, which replaces each such value by ``Unreadable``: the usual way is not slowed.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+import functools
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.types import UserDefinedType
 
-from diptych.sql.database import Database
+from diptych.errors import DiptychError
+from diptych.sql.database import Database, Values
+from diptych.sql.description import Unreadable
 from diptych.sql.failures import translated_reading
 
 
@@ -19,9 +29,7 @@ class View:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def fetch(
-        self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
-    ) -> Sequence[sa.Row[Any]]:
+    async def fetch(self, statement: sa.Select[Any], values: Values | None = None) -> Sequence[sa.Row[Any]]:
         """Returns the rows of a statement."""
         rows: Sequence[sa.Row[Any]] = (await self._connection.execute(statement, values)).all()
         return rows
@@ -34,3 +42,82 @@ async def view_of(database: Database, engine: AsyncEngine | None = None) -> Asyn
         async with (engine or database.keeper).connect() as connection:
             await database.begin_snapshot(connection)
             yield View(connection)
+
+
+def is_of_a_value(error: Exception) -> bool:
+    """Returns whether this error is of a value in the rows of an executed statement, impossible to load."""
+    if isinstance(error, DBAPIError):
+        cause = error.orig
+        # Raised by sqlite3 for text that is not UTF-8: without a code, since the error is not SQLite's.
+        is_no_text = "Could not decode to UTF-8" in str(cause) and not hasattr(cause, "sqlite_errorcode")
+        return is_no_text or type(cause) in (ValueError, OverflowError)
+    return not isinstance(error, (SQLAlchemyError, DiptychError, OSError))
+
+
+async def fetched_carefully(
+    view: View, select: sa.Select[Any], values: Values | None = None
+) -> Sequence[Sequence[Any]]:
+    """Returns the rows of a statement, with ``Unreadable`` for each value impossible to load.
+
+    The order of the rows has to be complete: columns may be read one by one, all in the same view, and are put
+    together by the numbers of their rows.
+    """
+    only = functools.partial(select.with_only_columns, maintain_column_froms=True)
+    columns = [sa.type_coerce(column, _Guarded(column.type)) for column in select.selected_columns]
+    try:
+        return await view.fetch(only(*columns), values)
+    except Exception as error:
+        if not is_of_a_value(error):
+            raise
+    count = len(await view.fetch(only(sa.literal_column("1")), values))
+    read = [await _column(view, only(column), values, count) for column in columns]
+    return list(zip(*read, strict=True))
+
+
+async def _column(
+    view: View, select: sa.Select[Any], values: Values | None, count: int, start: int = 0
+) -> list[Any]:
+    """Returns the only column of ``count`` rows from number ``start`` on. Values at fault are found by halving."""
+    if count == 0:
+        return []
+    try:
+        return [row[0] for row in await view.fetch(select.limit(count).offset(start), values)]
+    except Exception as error:
+        if not is_of_a_value(error):
+            raise
+        if count == 1:
+            return [_unreadable(error)]
+    half = count // 2
+    first = await _column(view, select, values, half, start)
+    return first + await _column(view, select, values, count - half, start + half)
+
+
+class _Guarded(UserDefinedType[Any]):
+    """A column's type, except for loading ``Unreadable`` in place of raising an error."""
+
+    cache_ok = False
+
+    def __init__(self, guarded: sa.types.TypeEngine[Any]) -> None:
+        self.guarded = guarded
+
+    def column_expression(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        expression = self.guarded.column_expression(column)
+        return column if expression is None else expression
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        load = self.guarded.dialect_impl(dialect).result_processor(dialect, coltype)
+        if load is None:
+            return None
+
+        def load_if_possible(value: Any) -> Any:
+            try:
+                return load(value)
+            except Exception as error:
+                return _unreadable(error)
+
+        return load_if_possible
+
+
+def _unreadable(error: Exception) -> Unreadable:
+    # The text of the error may quote the value, which is neither for logs nor for clients.
+    return Unreadable(f"can't be loaded from its column ({type(error).__name__})")

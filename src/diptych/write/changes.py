@@ -21,10 +21,10 @@ from sqlalchemy.sql.visitors import iterate
 from diptych.log import Change, CommandContext
 from diptych.log.table import append, append_in_statement, row_values
 from diptych.sql import execute
+from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.postgres.driver import fetch_raw
-from diptych.sql.statements.raw import RawStatement, bound, is_direct
+from diptych.sql.postgres_driver import fetch_raw
+from diptych.sql.statements import RawStatement, bound, is_direct
 from diptych.write.statements import (
     Columns,
     ColumnValues,

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.config.service import ConfigService
 from diptych.errors import NotStartedError
 from diptych.sql.database import Database
-from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.entity import MappedEntity
 from diptych.write import changes
 from diptych.write.side import WriteSide, open_write_side
 from diptych.write.statements import Lookup, check_readable, rows_after

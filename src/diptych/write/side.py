@@ -19,11 +19,9 @@ from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.health import SqlHealth
 from diptych.sql.database import Database
+from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.mapped.registry import EntityRegistry
-from diptych.sql.open import open_database
-from diptych.sql.schema import prepare_schema
+from diptych.sql.open import open_database, prepare_schema
 from diptych.write.unit_of_work import UnitsOfWork, current_unit_of_work
 
 _PATIENCE_S = 2.0
@@ -57,8 +55,7 @@ class WriteSide:
     def __init__(self, database: Database, settings: Settings, metadata: sa.MetaData | None) -> None:
         self.home = HomeLoop("ORMService")
         self.database = database
-        self.entities = EntityRegistry()
-        self.entities.opened(database.name)
+        self.entities = EntityRegistry(database.name)
         self.fence = Fence(database, self.entities.by_table)
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         self.units = UnitsOfWork(database, self.acknowledger)

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
 from diptych.sql.description import Unreadable
+from diptych.sql.entity import MappedEntity
 from diptych.sql.execute import CommandView, execute, fetch_few
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.statements.prepared import PreparedInsert, PreparedSelect
-from diptych.sql.unreadable import fetched_carefully, is_of_a_value
+from diptych.sql.statements import PreparedInsert, PreparedSelect
+from diptych.sql.view import fetched_carefully, is_of_a_value
 
 RowValues = dict[str, Any]
 """The values of a row by attribute name."""

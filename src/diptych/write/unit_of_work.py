@@ -18,10 +18,9 @@ from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableE
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.statements import FENCE_STATEMENTS
 from diptych.log import Change, CommandContext
-from diptych.sql.database import Database
+from diptych.sql.database import Database, Transaction
+from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict, translated
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.transactions import Transaction
 
 R = TypeVar("R")
 Work: TypeAlias = Callable[["UnitOfWork"], Awaitable[R]]
@@ -92,7 +91,7 @@ class UnitsOfWork:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
         await self._acknowledger.prepare()
         with translated(self._database):
-            transaction = await self._database.transactions.begin(kind)
+            transaction = await self._database.begin_unit(kind)
         unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
@@ -109,7 +108,7 @@ class UnitsOfWork:
         return result
 
     def _record(self, context: CommandContext, kind: Hashable, worked_s: float) -> None:
-        self._database.transactions.record_duration(kind, worked_s)
+        self._database.record_duration(kind, worked_s)
         # On SQLite nothing else is written meanwhile, by any process, the keepers' promises included.
         if worked_s > _LONG_S and self._database.has_one_writer:
             _log.warning(
@@ -215,7 +214,7 @@ class UnitsOfWork:
             await asyncio.sleep(_POLL_S)
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)
-        await self._database.transactions.settle()
+        await self._database.settle()
 
 
 def _log_unheard(task: asyncio.Task[None]) -> None:

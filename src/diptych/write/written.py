@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from diptych.errors import Fault, InvalidValueError, StaleVersionError
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.mapped.refusals import check_write
+from diptych.sql.entity import MappedEntity
+from diptych.sql.refusals import check_write
 from diptych.write.statements import ColumnValues, RowValues
 
 

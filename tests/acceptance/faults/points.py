@@ -158,7 +158,7 @@ def _skip_identity() -> None:
 
 def _skip_clock() -> None:
     # Each process goes by its own clock.
-    from diptych.sql.sqlite.clock import MachineClock
+    from diptych.sql.sqlite.machine import MachineClock
 
     ahead_s = float(os.environ.get("FAKETIME", "0").rstrip("s"))
     now = MachineClock.now

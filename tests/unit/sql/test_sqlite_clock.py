@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diptych.sql.sqlite.clock import MachineClock
+from diptych.sql.sqlite.machine import MachineClock
 
 
 def clock(machine: str | None, wall: float, monotonic: float) -> MachineClock:

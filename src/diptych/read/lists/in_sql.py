@@ -11,9 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from diptych.sql.mapped.comparison import enum_as_text
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.statements.prepared import PreparedSelect
+from diptych.sql.comparison import enum_as_text
+from diptych.sql.entity import MappedEntity
+from diptych.sql.statements import PreparedSelect
 
 
 class PageSelects:

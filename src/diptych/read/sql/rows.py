@@ -10,14 +10,13 @@ import sqlalchemy as sa
 from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
 from diptych.read.lists.in_sql import PageSelects, parameters
+from diptych.sql.comparison import collated_like
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
+from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.mapped.comparison import collated_like
-from diptych.sql.mapped.entity import MappedEntity
-from diptych.sql.statements.prepared import PreparedSelect
-from diptych.sql.unreadable import fetched_carefully, is_of_a_value
-from diptych.sql.view import View, view_of
+from diptych.sql.statements import PreparedSelect
+from diptych.sql.view import View, fetched_carefully, is_of_a_value, view_of
 
 
 class SqlRows:

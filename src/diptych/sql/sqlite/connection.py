@@ -13,9 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -23,13 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from diptych.sql.sqlite.inline_reads import BUDGET_S
-from diptych.sql.sqlite.schema import Schema
+from diptych.sql.sqlite.inline_reads import BUDGET_S, CHECK_EVERY
 
 T = TypeVar("T")
-
-_CHECK_EVERY = 1_000
-"""Number of instructions of SQLite's machine between two checks of the clock."""
 
 
 class SqliteConnection:
@@ -42,7 +37,6 @@ class SqliteConnection:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._thread = _Thread()
         self._in_loop = False
-        self._deadline = 0.0
         self.schema = Schema()
         try:
             self._connection = self._call(connect)
@@ -94,8 +88,8 @@ class SqliteConnection:
     @contextlib.contextmanager
     def within_budget(self) -> Iterator[None]:
         """Inside the block, a long select is interrupted. (A change would be undone with its transaction.)"""
-        self._deadline = time.perf_counter() + BUDGET_S
-        self._connection.set_progress_handler(self._is_late, _CHECK_EVERY)
+        deadline = time.perf_counter() + BUDGET_S
+        self._connection.set_progress_handler(lambda: time.perf_counter() > deadline, CHECK_EVERY)
         try:
             yield
         finally:
@@ -133,9 +127,6 @@ class SqliteConnection:
             # SQLAlchemy takes the transaction for ended.
             self._connection.rollback()
             raise
-
-    def _is_late(self) -> bool:
-        return time.perf_counter() > self._deadline
 
     def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._in_loop:
@@ -208,11 +199,12 @@ class _Thread:
         done: asyncio.Future[T] = loop.create_future()
 
         def call() -> None:
+            outcome: tuple[Callable[[Any], None], Any]
             try:
-                settle = partial(_succeed, done, function(*arguments))
+                outcome = done.set_result, function(*arguments)
             except BaseException as error:
-                settle = partial(_fail, done, error)
-            loop.call_soon_threadsafe(settle)
+                outcome = done.set_exception, error
+            loop.call_soon_threadsafe(_settle, done, *outcome)
 
         self.put(call)
         return await done
@@ -232,14 +224,9 @@ class _Thread:
             del call  # and the objects that the call refers to, before the next call comes
 
 
-def _succeed(done: asyncio.Future[T], result: T) -> None:
+def _settle(done: asyncio.Future[T], settle: Callable[[Any], None], outcome: object) -> None:
     if not done.done():  # else the caller was cancelled
-        done.set_result(result)
-
-
-def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
-    if not done.done():
-        done.set_exception(error)
+        settle(outcome)
 
 
 @contextlib.contextmanager
@@ -257,3 +244,53 @@ def sqlite_under(connection: AsyncConnection) -> SqliteConnection | None:
     """Returns SQLite's writing connection under an engine's; None if there is any other."""
     driver = cast(sa.Connection, connection.sync_connection).connection.dbapi_connection
     return driver if isinstance(driver, SqliteConnection) else None
+
+
+_TRIGGERED = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'"
+_REFERENCED = """
+SELECT DISTINCT reference."table" FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS reference
+WHERE child.type = 'table'
+"""
+_SHARED_ENDS = """
+SELECT count(*) FROM sqlite_master WHERE sql LIKE '%DEFERRED%' OR sql LIKE '%ROLLBACK%'
+"""
+
+
+class Schema:
+    """The tables where changing a row may change many, and whether commands can share a transaction.
+
+    ``has_shared_ends``: a failure of one command could fail all commands in its transaction, because constraints are
+    checked at the commit (``DEFERRED``) or undo the whole transaction (``ON CONFLICT ROLLBACK``, ``RAISE(ROLLBACK,
+    …)``). Then transactions are not shared.
+    """
+
+    def __init__(self) -> None:
+        self.has_shared_ends = True
+        self._version: int | None = None
+        self._triggered: frozenset[str] = frozenset()
+        self._referenced: frozenset[str] = frozenset()
+
+    def refresh(self, connection: sqlite3.Connection) -> None:
+        """Reads the schema, unless unchanged since the last call."""
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        if version == self._version:
+            return
+        self._triggered = _names(connection, _TRIGGERED)
+        self._referenced = _names(connection, _REFERENCED)
+        (self.has_shared_ends,) = map(bool, connection.execute(_SHARED_ENDS).fetchone())
+        self._version = version
+
+    def is_quick(self, kind: Literal["insert", "change"], table: str) -> bool:
+        """Returns whether inserting (or changing or deleting) a row does nothing else besides.
+
+        Triggers may do anything. Where rows refer to the changed row by a foreign key, SQLite searches for them,
+        perhaps without an index, and may change them too.
+        """
+        name = table.lower()
+        if self._version is None or name in self._triggered:
+            return False
+        return kind == "insert" or name not in self._referenced
+
+
+def _names(connection: sqlite3.Connection, statement: str) -> frozenset[str]:
+    return frozenset(name.lower() for (name,) in connection.execute(statement))

@@ -8,7 +8,7 @@ import random
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,20 +22,27 @@ from diptych.aio.priority_lock import PriorityLock
 from diptych.aio.shielded import shielded
 from diptych.config.settings import Settings
 from diptych.errors import DatabaseBusyError
-from diptych.sql.database import Database, Rows, Step, Values, run_steps
-from diptych.sql.sqlite.clock import MachineClock, machine
+from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
 from diptych.sql.sqlite.connection import SqliteConnection
-from diptych.sql.sqlite.file import DatabaseFile
-from diptych.sql.sqlite.inline_reads import InlineConnection
+from diptych.sql.sqlite.inline_reads import BUSY, InlineConnection
+from diptych.sql.sqlite.machine import DatabaseFile, MachineClock, machine
 from diptych.sql.sqlite.transactions import SqliteTransactions, Undone
 from diptych.sql.sqlite.types import give_back_what_was_stored
-from diptych.sql.statements.prepared import PreparedSelect
-from diptych.sql.transactions import Transactions
+from diptych.sql.statements import PreparedSelect
 
 _POLL_S = 0.02
 """Interval between two attempts to switch a file to WAL, in seconds."""
 
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_FAILURES: Mapping[Failure, Sequence[int]] = {
+    "busy": BUSY,
+    "misfit": (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG),
+    "refused": (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
+    "lost": (
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL),
+        *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT),
+    ),
+}
+"""Primary result codes of SQLite by the kind of the error."""
 
 
 class SqliteDatabase(Database):
@@ -62,25 +69,22 @@ class SqliteDatabase(Database):
         # A further connection for each open view: a long pass over a read model must not hold up other passes.
         self.keeper = create_async_engine(url, pool_size=2, **options | {"max_overflow": -1})
         self.write_lock = PriorityLock(timeout_s)
-        self.transactions: Transactions = SqliteTransactions(self.writer, self.write_lock, timeout_s)
-        for engine in (self.writer, self.reader, self.keeper):
-            give_back_what_was_stored(engine.dialect)
+        self.transactions = SqliteTransactions(self.writer, self.write_lock, timeout_s)
         (file,), _ = self.reader.dialect.create_connect_args(url)
-        self._adopted = ""
         self.lease_s = settings.lease_s
         self._clock = MachineClock(machine())
         self._file = DatabaseFile()
         self.inline: InlineConnection | None = InlineConnection(
             file, self.reader.dialect, prepare=self._clock.register, identity=self._file.identity
         )
-        sa.event.listen(self.writer.sync_engine, "connect", self._prepare_writer)
-        sa.event.listen(self.reader.sync_engine, "connect", self._prepare_reader)
-        sa.event.listen(self.keeper.sync_engine, "connect", self._prepare_reader)
         # A transaction that reads first could not write if any other wrote meanwhile (SQLITE_BUSY at once, without
         # waiting): so every unit of work takes the write lock at its beginning.
         sa.event.listen(self.writer.sync_engine, "begin", self._begin_immediate)
         sa.event.listen(self.writer.sync_engine, "invalidate", _release_lock)
         for engine in (self.writer, self.reader, self.keeper):
+            give_back_what_was_stored(engine.dialect)
+            prepare = self._prepare_writer if engine is self.writer else self._prepare_reader
+            sa.event.listen(engine.sync_engine, "connect", prepare)
             sa.event.listen(engine.sync_engine, "connect", self._identify)
             sa.event.listen(engine.sync_engine, "checkout", self._refuse_replaced)
 
@@ -108,7 +112,7 @@ class SqliteDatabase(Database):
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 return
             except DBAPIError as error:
-                if _sqlite_code(error) not in _BUSY or time.monotonic() >= deadline:
+                if _code_of(error.orig) not in BUSY or time.monotonic() >= deadline:
                     raise
             # Short and irregular: a process that writes without a pause leaves only moments in between.
             await_only(asyncio.sleep(random.uniform(0.001, 0.004)))  # noqa: S311
@@ -120,15 +124,17 @@ class SqliteDatabase(Database):
     def read_now(self, select: PreparedSelect, values: Values) -> Rows | None:
         return None if self.inline is None else self.inline.fetch(select, values)
 
-    async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
-        found = self.read_now(select, values)
-        return await super().read_for_hinge(select, values) if found is None else found
-
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
 
-    async def begin_read_committed(self, connection: AsyncConnection) -> None:
-        """Does nothing: nobody else writes meanwhile."""
+    def begin_unit(self, kind: Hashable) -> Awaitable[Transaction]:
+        return self.transactions.begin(kind)
+
+    def record_duration(self, kind: Hashable, seconds: float) -> None:
+        self.transactions.record_duration(kind, seconds)
+
+    async def settle(self) -> None:
+        await self.transactions.settle()
 
     @contextlib.asynccontextmanager
     async def turn_to_write(self, *, first: bool = False) -> AsyncIterator[None]:
@@ -150,12 +156,6 @@ class SqliteDatabase(Database):
         async with self.writer.connect() as connection:
             return await run_steps(connection, steps)
 
-    async def lock_schema(self, connection: AsyncConnection) -> None:
-        """Does nothing: the transaction has the write lock."""
-
-    async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
-        """Does nothing: the transaction has the write lock."""
-
     async def close(self) -> None:
         if self.inline is not None:
             self.inline.close()
@@ -166,17 +166,8 @@ class SqliteDatabase(Database):
         return self._file.identity()
 
     @property
-    def is_adopted(self) -> bool:
-        with contextlib.suppress(OSError):
-            return self.identity == self._adopted
-        return False
-
-    @property
     def read_from(self) -> str:
         return self._file.last
-
-    def was_adopted(self) -> None:
-        self._adopted = self._file.last
 
     def clock_text(self, held: str) -> str:
         return self._clock.text(held)
@@ -195,24 +186,12 @@ class SqliteDatabase(Database):
         found = re.match(r"UNIQUE constraint failed: (.+)", str(error.orig))
         return [name.rpartition(".")[2] for name in found[1].split(", ")] if found else None
 
-    def is_busy(self, error: DBAPIError) -> bool:
-        return _sqlite_code(error) in _BUSY
-
-    def is_conflict(self, error: DBAPIError) -> bool:
-        return isinstance(error.orig, Undone)  # writers never run at the same time
-
-    def is_misfit(self, error: DBAPIError) -> bool:
-        return _sqlite_code(error) in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
-
-    def is_refused(self, error: DBAPIError) -> bool:
-        return _sqlite_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
-
-    def is_lost(self, error: DBAPIError) -> bool:
-        lost = (
-            *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL),
-            *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT),
-        )
-        return error.connection_invalidated or _sqlite_code(error) in lost
+    def failure_of(self, error: DBAPIError) -> Failure | None:
+        if isinstance(error.orig, Undone):  # writers never run at the same time
+            return "conflict"
+        code = _code_of(error.orig)
+        known = next((failure for failure, codes in _FAILURES.items() if code in codes), None)
+        return known or ("lost" if error.connection_invalidated else None)
 
 
 def _path_of(connection: Any) -> str:
@@ -236,13 +215,11 @@ def _switch_to_wal(connection: Any, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            _pragmas(connection, "journal_mode=WAL")
+            return _pragmas(connection, "journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            if _code_of(error) not in _BUSY or time.monotonic() >= deadline:
+            if _code_of(error) not in BUSY or time.monotonic() >= deadline:
                 raise
-            await_only(asyncio.sleep(_POLL_S))
-        else:
-            return
+        await_only(asyncio.sleep(_POLL_S))
 
 
 def _release_lock(connection: Any, _record: object, _error: object) -> None:
@@ -255,13 +232,9 @@ def _release_lock(connection: Any, _record: object, _error: object) -> None:
         connection.rollback()
 
 
-def _sqlite_code(error: DBAPIError) -> int | None:
-    return None if error.orig is None else _code_of(error.orig)
-
-
-def _code_of(error: BaseException) -> int | None:
+def _code_of(error: BaseException | None) -> int | None:
     """Returns the primary result code: the low byte of an extended code."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        code = getattr(error.__cause__, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
+    for raised in (error, getattr(error, "__cause__", None)):
+        if (code := getattr(raised, "sqlite_errorcode", None)) is not None:
+            return int(code) & 0xFF
+    return None

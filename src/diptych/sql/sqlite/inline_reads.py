@@ -10,18 +10,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from diptych.sql.statements.compiled import CompiledStatement
-from diptych.sql.statements.prepared import PreparedSelect
+from diptych.sql.statements import CompiledStatement, PreparedSelect
 
 BUDGET_S = 0.002
 """Longest time of the processor that a read may take from the event loop, in seconds. Altogether the read may last
 twice as long: the rest goes to the disk, or to other programs of a busy machine."""
 
-_CHECK_EVERY = 1_000
+CHECK_EVERY = 1_000
 """Number of instructions of SQLite's machine between two checks of the clocks: some 50 µs. A look-up needs 30."""
 
-_WAITS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-"""Result codes of a read that would have to wait for a lock."""
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""Primary result codes of a statement that has to wait for a lock."""
 
 
 class InlineConnection:
@@ -41,8 +40,8 @@ class InlineConnection:
         dialect: sa.Dialect,
         budget_s: float = BUDGET_S,
         *,
-        prepare: Callable[[sqlite3.Connection], None] | None = None,
-        identity: Callable[[], str] | None = None,
+        prepare: Callable[[sqlite3.Connection], None] = lambda _connection: None,
+        identity: Callable[[], str] = lambda: "",
     ) -> None:
         self._file = file
         self._dialect = dialect
@@ -65,7 +64,7 @@ class InlineConnection:
             if code == sqlite3.SQLITE_INTERRUPT:
                 if self._has_worked_enough():
                     short.mark_slow()
-            elif code not in _WAITS:
+            elif code not in BUSY:
                 self.close()  # the next read opens a new connection: this one may be broken
             return None
         except Exception:  # a column's type refused a value: raised again in the thread
@@ -83,7 +82,7 @@ class InlineConnection:
 
     def _read(self, compiled: CompiledStatement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         parameters = compiled.parameters(values)
-        if self._identity is not None and self._identity() != self._opened:
+        if self._identity() != self._opened:
             self.close()  # the file was replaced
         self._deadline = time.perf_counter() + 2 * self._budget_s
         self._work_until = None
@@ -101,11 +100,9 @@ class InlineConnection:
         # No time-out, for nothing may wait here, and no transactions begun by the driver.
         connection = sqlite3.connect(self._file, timeout=0, isolation_level=None)
         connection.execute("PRAGMA query_only=ON").close()
-        if self._prepare is not None:
-            self._prepare(connection)
-        if self._identity is not None:
-            self._opened = self._identity()
-        connection.set_progress_handler(self._is_late, _CHECK_EVERY)
+        self._prepare(connection)
+        self._opened = self._identity()
+        connection.set_progress_handler(self._is_late, CHECK_EVERY)
         self._connection = connection
         return connection
 

@@ -12,7 +12,7 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Hashable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -105,15 +105,15 @@ class SqliteTransactions:
     async def _share(self, first: _Member) -> None:
         """Runs a transaction of the first command, and of further commands able to join."""
         try:
-            opened = await self._open()
+            connection, sqlite = await self._open()
         except Exception as error:
             first.refuse(error)
             return
         members: list[_Member] = []
         try:
-            await self._let_in(opened, first, members)
+            await self._let_in(connection, sqlite, first, members)
             if any(member.stays for member in members):
-                await opened.connection.commit()
+                await connection.commit()
             outcome: BaseException | None = None
         except BaseException as raised:
             outcome = raised
@@ -123,11 +123,11 @@ class SqliteTransactions:
             # The connection is released first: no other connection writes, and the commands that are told their
             # outcome may take long. A broken connection has nothing to roll back, and its error is on its way.
             with contextlib.suppress(DBAPIError, OSError):
-                await opened.connection.close()
+                await connection.close()
             for member in members:
                 member.tell(outcome)
 
-    async def _open(self) -> _Opened:
+    async def _open(self) -> tuple[AsyncConnection, SqliteConnection]:
         connection = self._engine.connect()
         await connection.start()
         try:
@@ -137,46 +137,43 @@ class SqliteTransactions:
         except BaseException:
             await connection.close()
             raise
-        return _Opened(connection, sqlite)
+        return connection, sqlite
 
-    async def _let_in(self, opened: _Opened, first: _Member, members: list[_Member]) -> None:
+    async def _let_in(
+        self, connection: AsyncConnection, sqlite: SqliteConnection, first: _Member, members: list[_Member]
+    ) -> None:
         """Lets in the first command, then each further command able to join, and waits for the end of each."""
         member: _Member | None = first
         while member is not None:
             joins = member.has_joined = bool(members)
             if joins:
-                opened.sqlite.fetch_here("SAVEPOINT command")
-            if member.let_in(opened.connection):
+                sqlite.fetch_here("SAVEPOINT command")
+            if member.let_in(connection):
                 members.append(member)
                 await member.over
-            if not opened.sqlite.in_transaction:
+            if not sqlite.in_transaction:
                 raise OperationalError(None, None, Undone())
             if joins:
                 if not member.stays:
                     # In the thread, since there may be much to undo.
-                    await opened.connection.exec_driver_sql("ROLLBACK TO command")
+                    await connection.exec_driver_sql("ROLLBACK TO command")
                     # ★ Else it is told together with the commands before it: its error may rest on their changes, and
                     # a caller that got the error before their commit would not find these changes.
                     if not member.rests_on_others:
                         member.tell(None)
-                opened.sqlite.fetch_here("RELEASE command")
+                sqlite.fetch_here("RELEASE command")
             elif not member.stays:
                 return  # its changes are undone with the transaction
-            member = self._joining(opened, len(members))
+            member = self._joining(sqlite, len(members))
 
-    def _joining(self, opened: _Opened, number: int) -> _Member | None:
+    def _joining(self, sqlite: SqliteConnection, number: int) -> _Member | None:
         # Keepers go first: a keeper that waits holds up the commands of every process.
-        if number >= _MOST or self._write_lock.is_wanted_first or opened.sqlite.schema.has_shared_ends:
+        if number >= _MOST or self._write_lock.is_wanted_first or sqlite.schema.has_shared_ends:
             return None
         following = self._next()
         if following is None or self._quick_runs.get(following.kind, 0) < _QUICK_RUNS:
             return None
         return self._waiting.popleft()
-
-
-class _Opened(NamedTuple):
-    connection: AsyncConnection
-    sqlite: SqliteConnection
 
 
 class _Member:

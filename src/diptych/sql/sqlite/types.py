@@ -108,10 +108,8 @@ class _DateTime(sqlite.DATETIME):
     """Points in time, stored and given back in UTC: SQLite keeps no time zone."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
-        store: Processor = super().bind_processor(dialect)
+        store: Any = super().bind_processor(dialect)
         zoned = self.timezone
-        if store is None:
-            return None
 
         def checked(value: Any) -> Any:
             if isinstance(value, datetime.datetime):
@@ -122,8 +120,8 @@ class _DateTime(sqlite.DATETIME):
         return checked
 
     def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Processor:
-        load: Processor = super().result_processor(dialect, coltype)
-        return None if load is None else (lambda value: None if value is None else self._zoned(load(value)))
+        load: Any = super().result_processor(dialect, coltype)
+        return lambda value: None if value is None else self._zoned(load(value))
 
     def _zoned(self, value: datetime.datetime) -> datetime.datetime:
         """Applies an offset stored by some other program, as PostgreSQL does; without a zone, drops the offset."""
@@ -136,10 +134,8 @@ class _Time(sqlite.TIME):
     """Times of day: the offset is kept, while SQLAlchemy alone would drop it."""
 
     def bind_processor(self, dialect: sa.Dialect) -> Processor:
-        store: Processor = super().bind_processor(dialect)  # type: ignore[no-untyped-call]
+        store: Any = super().bind_processor(dialect)  # type: ignore[no-untyped-call]
         zoned = self.timezone
-        if store is None:
-            return None
 
         def checked(value: Any) -> Any:
             if not isinstance(value, datetime.time):
@@ -151,7 +147,7 @@ class _Time(sqlite.TIME):
 
     def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Processor:
         load: Processor = super().result_processor(dialect, coltype)  # type: ignore[no-untyped-call]
-        if not self.timezone or load is None:
+        if not self.timezone:
             return load
         return lambda value: None if value is None else datetime.time.fromisoformat(value)
 

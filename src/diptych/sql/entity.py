@@ -1,4 +1,4 @@
-"""Mapped classes, each read once: columns, conversion of values to them, and rows made into instances."""
+"""Mapped classes, each read once: columns, conversion of values to their types, and rows made into instances."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
+from diptych.sql.columns import ColumnValues, python_type_of, stored_texts
+from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns
 from diptych.sql.description import Column, Entity
-from diptych.sql.mapped.column_types import python_type_of, stored_texts
-from diptych.sql.mapped.column_values import ColumnValues
-from diptych.sql.mapped.comparison import difference, in_code_points
-from diptych.sql.mapped.real_columns import RealColumn, real_columns
-from diptych.sql.mapped.refusals import is_fetched
-from diptych.sql.mapped.unique import in_unique, primary_key_of, unique_alone
+from diptych.sql.refusals import is_fetched, warn_of_refusals
 
 
 class MappedEntity:
@@ -43,9 +40,9 @@ class MappedEntity:
         self.full_name = str(self.table.fullname)
         # In the table's order, in which rows are read and logged.
         self.columns = {names[column]: column for column in self.table.columns if column in names}
-        self.primary_key = tuple(names[column] for column in primary_key_of(mapper, self.table))
-        self.unique_columns = tuple(unique_alone(self.table, self.columns))
-        self.identifying = tuple(dict.fromkeys((*self.primary_key, *in_unique(self.table, names))))
+        self.primary_key = tuple(names[column] for column in _primary_key_of(mapper, self.table))
+        self.unique_columns = tuple(_unique_alone(self.table, self.columns))
+        self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self._described: dict[str, Entity] = {}
@@ -78,7 +75,7 @@ class MappedEntity:
         referring = {
             table.fullname
             for table in self.table.metadata.tables.values()
-            if any(_refers_to(key, self.table) for key in table.foreign_keys)
+            if self.full_name in map(_target_of, table.foreign_keys)
         }
         return frozenset({self.full_name, *referring, *map(_target_of, self.table.foreign_keys)})
 
@@ -208,5 +205,74 @@ def _target_of(key: sa.ForeignKey) -> str:
     return key.target_fullname.rpartition(".")[0]
 
 
-def _refers_to(key: sa.ForeignKey, table: sa.Table) -> bool:
-    return _target_of(key) == table.fullname
+_DIALECTS = ("postgresql", "sqlite")
+
+
+def _primary_key_of(mapper: Mapper[Any], table: sa.Table) -> Sequence[sa.Column[Any]]:
+    """Returns the primary key of the mapping.
+
+    That is the table's, in its order, unless the mapping names a different key: ``__mapper_args__ = {"primary_key":
+    …}``.
+    """
+    own = tuple(table.primary_key.columns)
+    return own if set(own) == set(mapper.primary_key) else mapper.primary_key  # type: ignore[return-value]
+
+
+def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:
+    """Yields attributes whose column alone can't hold a value twice.
+
+    Deferrable constraints and partial indexes don't count.
+    """
+    singles = {frozenset(table.primary_key.columns)}
+    for constraint in table.constraints:
+        if isinstance(constraint, sa.UniqueConstraint) and not constraint.deferrable:
+            singles.add(frozenset(constraint.columns))
+    for index in table.indexes:
+        if index.unique and not any(index.dialect_kwargs.get(f"{d}_where") is not None for d in _DIALECTS):
+            singles.add(frozenset(c for c in index.columns))
+    return (name for name, column in columns.items() if frozenset([column]) in singles)
+
+
+def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[str]:
+    """Yields attributes whose column takes part in any unique constraint or index."""
+    unique = [c for c in table.constraints if isinstance(c, sa.UniqueConstraint)]
+    taken = {column for constraint in unique for column in constraint.columns}
+    taken |= {column for index in table.indexes if index.unique for column in index.columns}
+    return (names[column] for column in table.columns if column in taken and column in names)
+
+
+class EntityRegistry:
+    """Finds the ``MappedEntity`` of a model, made at its first use, in the database of this name."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._entities: dict[type, MappedEntity] = {}
+        self._warned: set[Mapper[Any]] = set()
+
+    def of(self, model: type) -> MappedEntity:
+        """Returns the entity of a mapped class. Raises ``WiringError`` for any other class."""
+        entity = self._entities.get(model)
+        if entity is None:
+            mapper: object = sa.inspect(model, raiseerr=False)
+            if not isinstance(mapper, Mapper):
+                raise WiringError(
+                    [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
+                )
+            entity = self._entities[model] = MappedEntity(model, mapper, self._database)
+            self._warn_of(mapper)
+        return entity
+
+    def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
+        """Logs the refused writes, once for each mapper."""
+        configure_mappers()
+        for mapper in mappers:
+            self._warn_of(mapper)
+
+    def _warn_of(self, mapper: Mapper[Any]) -> None:
+        if mapper not in self._warned:
+            self._warned.add(mapper)
+            warn_of_refusals(mapper)
+
+    def by_table(self, name: str) -> MappedEntity | None:
+        """Returns the entity of a table, if the entity has been used so far."""
+        return next((entity for entity in self._entities.values() if entity.full_name == name), None)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, RowMapping
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.settings import Settings
-from diptych.sql.database import Database, Rows, Step, Values, run_steps
-from diptych.sql.postgres.connecting import connect, refuse_broken
-from diptych.sql.postgres.dedicated_reader import DedicatedReader
-from diptych.sql.postgres.transactions import PostgresTransactions
-from diptych.sql.statements.prepared import PreparedSelect
-from diptych.sql.transactions import Transactions
+from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
+from diptych.sql.postgres_driver import PooledTransaction, connect, driver_of, refuse_broken
+from diptych.sql.statements import PreparedSelect
 
-_LOST_CLASSES = ("08", "57", "53", "58")
-"""Classes of SQLSTATE after which the connection, or the server, is lost."""
+_FAILURES: Mapping[str, Failure] = {
+    **{"40001": "conflict", "40P01": "conflict"},
+    **{"55P03": "busy", "53300": "busy", "57014": "busy"},
+    **{"22": "misfit", "28": "refused", "3D": "refused"},
+    **{"08": "lost", "57": "lost", "53": "lost", "58": "lost"},
+}
+"""Kinds of errors by SQLSTATE, or by its class, which is the first two characters.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
 
 _SCHEMA_LOCK = 0x64697074  # "dipt"
 """Number of the advisory lock held while the tables are prepared."""
@@ -57,9 +63,8 @@ class PostgresDatabase(Database):
         name = url.query.get("application_name")
         self._url = url.difference_update_query(["application_name"])
         self._server_settings = {} if name is None else {"application_name": name}
-        self._timeout_s = settings.database_timeout_s
-        self._statement_timeout_s = settings.database_statement_timeout_s
-        self._identity = self._adopted = ""
+        self._settings = settings
+        self._identity = ""
         self.lease_s = settings.lease_s
 
         pool_size = settings.database_pool_size
@@ -75,21 +80,20 @@ class PostgresDatabase(Database):
         # view: a long pass over a read model must not hold up other passes.
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
         self.dedicated = DedicatedReader(self.keeper)
-        self.transactions: Transactions = PostgresTransactions(self.writer)
 
     def _engine(
-        self, isolation_level: str, settings: Mapping[str, str], *, max_overflow: int = 0, **options: Any
+        self, isolation_level: str, on_server: Mapping[str, str], *, max_overflow: int = 0, **options: Any
     ) -> AsyncEngine:
         """Returns an engine whose connections have these settings of the server."""
         engine = create_async_engine(
             self._url,
             isolation_level=isolation_level,
             connect_args={
-                "timeout": self._timeout_s,
-                "command_timeout": self._statement_timeout_s,
-                "server_settings": {**self._server_settings, **settings},
+                "timeout": self._settings.database_timeout_s,
+                "command_timeout": self._settings.database_statement_timeout_s,
+                "server_settings": {**self._server_settings, **on_server},
             },
-            pool_timeout=self._timeout_s,
+            pool_timeout=self._settings.database_timeout_s,
             # The connection used last is used next, so that the server can close idle connections.
             pool_use_lifo=True,
             max_overflow=max_overflow,
@@ -104,6 +108,11 @@ class PostgresDatabase(Database):
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
         found = await self.dedicated.fetch(select, values)
         return await super().read_for_hinge(select, values) if found is None else found
+
+    async def begin_unit(self, kind: Hashable) -> Transaction:
+        connection = self.writer.connect()
+        await connection.start()
+        return PooledTransaction(connection)
 
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -132,20 +141,6 @@ class PostgresDatabase(Database):
     def identity(self) -> str:
         return self._identity
 
-    @property
-    def is_adopted(self) -> bool:
-        return self.identity == self._adopted
-
-    @property
-    def read_from(self) -> str:
-        return self.identity
-
-    def was_adopted(self) -> None:
-        self._adopted = self.identity
-
-    def clock_text(self, held: str) -> str:
-        return held  # the server has a clock
-
     def _identify(self, connection: Any, record: Any) -> None:
         """Asks a new connection for the identity of its database. An open connection's can't change."""
         record.info["identity"] = identity = connection.run_async(_identity_of)
@@ -167,23 +162,12 @@ class PostgresDatabase(Database):
         found = re.match(r"Key \((.+?)\)=", next(filter(None, details), ""))
         return [name.strip('" ') for name in found[1].split(",")] if found else []
 
-    def is_busy(self, error: DBAPIError) -> bool:
-        return _sqlstate(error) in ("55P03", "53300", "57014")
-
-    def is_conflict(self, error: DBAPIError) -> bool:
-        # The error of that class is of an altered table; by now the driver has forgotten its statements.
-        return _sqlstate(error) in ("40001", "40P01") or (
-            type(error.orig).__name__ == "InvalidCachedStatementError"
-        )
-
-    def is_misfit(self, error: DBAPIError) -> bool:
-        return _class(error) == "22"
-
-    def is_refused(self, error: DBAPIError) -> bool:
-        return _class(error) in ("28", "3D")
-
-    def is_lost(self, error: DBAPIError) -> bool:
-        return error.connection_invalidated or _class(error) in _LOST_CLASSES
+    def failure_of(self, error: DBAPIError) -> Failure | None:
+        if type(error.orig).__name__ == "InvalidCachedStatementError":
+            return "conflict"  # a table was altered; by now the driver has forgotten its statements
+        state = _sqlstate(error) or ""
+        known = _FAILURES.get(state) or _FAILURES.get(state[:2])
+        return known or ("lost" if error.connection_invalidated else None)
 
 
 async def _identity_of(driver: Any) -> str:
@@ -198,7 +182,7 @@ async def _answer(driver: Any, question: str) -> str:
     except (InterfaceError, InternalClientError) as error:
         raise OSError(str(error)) from error
     except PostgresError as error:
-        if driver.is_closed() or str(error.sqlstate)[:2] in _LOST_CLASSES:
+        if driver.is_closed() or _FAILURES.get(str(error.sqlstate)[:2]) == "lost":
             raise OSError(str(error)) from error
         return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
 
@@ -207,9 +191,57 @@ def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
-def _class(error: DBAPIError) -> str:
-    """Returns the first two characters of the SQLSTATE.
+class DedicatedReader:
+    """A connection kept for short reads.
 
-    https://www.postgresql.org/docs/current/errcodes-appendix.html
+    A read that can't be made here, because the connection is busy or broken, is given up: ``fetch`` returns None, and
+    the caller reads through the engine, where a failure is raised.
     """
-    return (_sqlstate(error) or "")[:2]
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+        self._is_busy = self._is_expired = False
+
+    def expire(self) -> None:
+        """Has the next ``fetch`` open a new connection: the address leads to a different server by now."""
+        self._is_expired = True
+
+    async def fetch(
+        self, select: PreparedSelect, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]] | None:
+        """Returns the rows, of everything committed before this call; None if the engine has to be used."""
+        if self._is_busy:
+            return None
+        self._is_busy = True
+        try:
+            if self._is_expired:
+                self._is_expired = False
+                await self._drop()
+            if self._connection is None:
+                self._connection = await self._engine.connect()
+                # The statements are always the same, and short. By default the server would plan each execution
+                # anew, in more time than the execution takes: it overestimates their cost.
+                await driver_of(self._connection).execute("SET plan_cache_mode = force_generic_plan")
+            return await select.raw.fetch(driver_of(self._connection), values)
+        except Exception:
+            await self._drop()
+            return None
+        except BaseException:  # cancelled: the state of the connection is not known
+            await self._drop()
+            raise
+        finally:
+            self._is_busy = False
+
+    async def close(self) -> None:
+        """Closes the connection until the next ``fetch``. Safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await connection.invalidate()
+                await connection.close()

@@ -1,0 +1,161 @@
+"""PostgreSQL's driver, asyncpg, under an engine's connection, with errors as raised by an engine.
+
+Connections are opened alike under SQLAlchemy 2.0 and 2.1, and given up when they are broken. Transactions of units of
+work are begun and ended through the driver itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from diptych.errors import UnitOfWorkError
+from diptych.sql.statements import RawStatement, text_of
+
+
+async def fetch_raw(
+    connection: AsyncConnection, statement: RawStatement, values: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
+    """Returns the rows of a statement sent past the engine, in the connection's transaction.
+
+    Raises the errors of an engine.
+    """
+    driver = driver_of(connection)
+    fetching = statement.fetch(driver, values)
+    with engine_errors(driver):
+        return await fetching
+
+
+@contextlib.contextmanager
+def engine_errors(driver: Any) -> Iterator[None]:
+    """Inside the block, errors of the driver are raised in an engine's form."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
+        kind = IntegrityError if is_constraint else DBAPIError
+        is_broken = driver.is_closed() or is_of_broken_connection(error)
+        raise kind(None, None, error, connection_invalidated=is_broken) from error
+
+
+def driver_of(connection: AsyncConnection) -> Any:
+    """Returns asyncpg's connection under an engine's."""
+    return cast(sa.Connection, connection.sync_connection).connection.driver_connection
+
+
+def connect(dialect: Any, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """Opens a connection as the dialect does; a listener for the event ``do_connect`` of an engine.
+
+    Raises asyncpg's errors as the dialect's ``Error``, which the engine wraps in a ``DBAPIError``. SQLAlchemy 2.1
+    does so by itself; 2.0 lets asyncpg's own errors through while it connects.
+    """
+    import asyncpg
+
+    try:
+        return dialect.connect(*arguments, **options)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        adapted = dialect.dbapi.Error(str(error))
+        adapted.sqlstate = getattr(error, "sqlstate", None)
+        raise adapted from error
+
+
+def refuse_broken(context: ExceptionContext) -> None:
+    """Raises ``OSError`` for a statement on a broken connection; a listener for the event ``handle_error``.
+
+    A server that ends a session says so before it closes the connection. Between the two asyncpg refuses every
+    statement by an error of its own, which SQLAlchemy lets through as it is.
+    """
+    if is_of_broken_connection(context.original_exception):
+        raise OSError("PostgreSQL has ended the session") from context.original_exception
+
+
+def is_of_broken_connection(error: BaseException) -> bool:
+    """Returns whether asyncpg has refused a statement because the connection is between two states."""
+    return type(error).__name__ == "InternalClientError"
+
+
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+_COMMIT = "COMMIT"
+
+_NO_ROWS = "SELECT 0"
+"""Command tag of a select that found no row."""
+
+_ROLLED_BACK = "ROLLBACK"
+"""Command tag, without an error, of the commit of a failed transaction.
+
+No unit of work commits a failed transaction; the tag is checked all the same, where it can be seen.
+"""
+
+
+class PooledTransaction:
+    """A transaction at REPEATABLE READ on a connection of its own; ``BEGIN`` and ``COMMIT`` go past the engine."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        lent = cast(sa.Connection, connection.sync_connection).connection
+        self._driver: Any = lent.driver_connection
+        self._adapter: Any = lent.dbapi_connection  # SQLAlchemy's, with the interface of PEP 249
+        self._has_begun = False
+
+    async def connection(self) -> AsyncConnection:
+        # The transaction begins at its first statement: a handler may do other things before, and its now() is the
+        # time of its beginning.
+        if not self._has_begun:
+            self._has_begun = True  # a BEGIN that is cut off may have arrived
+            # The engine takes the connection for one without transactions: else it would begin a transaction, too.
+            self._adapter.autocommit = True
+            await self._say(_BEGIN)
+        return self._connection
+
+    async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
+        if not self._has_begun:
+            await self.roll_back()
+            return False
+        try:
+            said = await self._say(_COMMIT if then_find is None else _commit_and_find(then_find))
+        except BaseException:
+            await self.roll_back()
+            raise
+        self._has_begun = False
+        await self.roll_back()
+        if said == _ROLLED_BACK:
+            raise UnitOfWorkError(
+                "PostgreSQL has rolled the transaction back: one of its statements had failed"
+            )
+        return said == _NO_ROWS
+
+    async def roll_back(self, *, has_seen: bool = True) -> bool:
+        # A broken connection has nothing to roll back, and its error is on its way.
+        with contextlib.suppress(DBAPIError, OSError):
+            try:
+                if self._has_begun:
+                    await self._say("ROLLBACK")
+            except BaseException:
+                # The next user of the connection must not find this transaction.
+                await self._connection.invalidate()
+                raise
+            finally:
+                self._adapter.autocommit = False
+                await self._connection.close()
+        return True
+
+    async def _say(self, what: str) -> str:
+        with engine_errors(self._driver):
+            said: str = await self._driver.execute(what)
+        return said
+
+
+@functools.lru_cache(maxsize=16)
+def _commit_and_find(select: sa.Select[Any]) -> str:
+    # ★ In a statement after the commit, which has a snapshot of its own: the transaction's snapshot would not show a
+    # lease promised just before the commit.
+    return f"{_COMMIT}; {text_of(select)}"

@@ -1,0 +1,205 @@
+"""Statements executed again and again, each prepared once for the shortest way to the database.
+
+An engine makes a context, a cursor and a result for each execution, in several times the time of SQLite itself, and
+in more time than PostgreSQL's driver takes. Where the driver has all values of a type itself, an engine has nothing
+to add.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import StatementError
+from sqlalchemy.sql.visitors import iterate
+
+
+class CompiledStatement:
+    """The text of a statement, with the processors of its parameters and columns.
+
+    ``types`` are those of the columns in its rows; ``names`` the columns of an insert without values.
+    """
+
+    def __init__(
+        self,
+        statement: sa.Select[Any] | sa.Insert,
+        dialect: sa.Dialect,
+        types: Iterable[sa.types.TypeEngine[Any]],
+        names: Sequence[str] | None = None,
+    ) -> None:
+        compiled: Any = statement.compile(dialect=dialect, column_keys=names)
+        binds = [(name, compiled.binds[name]) for name in compiled.positiontup]
+        self.text = str(compiled)
+        self._stores = [
+            (name, bind.effective_value, bind.type.dialect_impl(dialect).bind_processor(dialect))
+            for name, bind in binds
+        ]
+        loads = [kind.dialect_impl(dialect).result_processor(dialect, None) for kind in types]
+        self._loads = [(i, load) for i, load in enumerate(loads) if load is not None]
+
+    def parameters(self, values: Mapping[str, Any]) -> list[Any]:
+        """Returns these values and the statement's constants in the order of the text, as SQLite stores them.
+
+        Raises ``StatementError``, as an engine does, if a column's type refuses a value.
+        """
+        found = ((values.get(name, own), store) for name, own, store in self._stores)
+        try:
+            return [value if store is None else store(value) for value, store in found]
+        except Exception as error:
+            raise StatementError(str(error), self.text, None, error) from error
+
+    def loaded(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Returns rows of the driver with an engine's values for their types."""
+        if not self._loads:
+            return rows
+        loaded = []
+        for row in rows:
+            values = list(row)
+            for i, load in self._loads:
+                values[i] = load(values[i])
+            loaded.append(values)
+        return loaded
+
+
+_DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
+
+
+class RawStatement:
+    """A statement whose parameters and columns are all of the driver's own types: see ``is_direct``.
+
+    ``names`` are the columns of an insert without values.
+    """
+
+    def __init__(self, statement: Any, names: Sequence[str] | None = None) -> None:
+        self._statement = statement
+        self._names = names
+
+    def fetch(self, driver: Any, values: Mapping[str, Any]) -> Awaitable[Sequence[Sequence[Any]]]:
+        """Executes the statement on asyncpg's connection; to be awaited for the rows. Raises asyncpg's errors."""
+        text, names, constants = self._compiled
+        arguments = [values[name] if name in values else constants[name] for name in names]
+        return cast("Awaitable[Sequence[Sequence[Any]]]", driver.fetch(text, *arguments))
+
+    @functools.cached_property
+    def _compiled(self) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        """The text, the names of its parameters in the order of the text, and the statement's own constants."""
+        compiled = self._statement.compile(dialect=_DIALECT, column_keys=self._names)
+        return str(compiled), compiled.positiontup or (), compiled.params
+
+
+def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
+    """Returns whether the driver gives and takes values of this type unchanged, and PostgreSQL's JSON equals ours.
+
+    So for whole numbers, text, truth values and days: of these the server can make an image for the change log.
+    """
+    there = column_type.dialect_impl(_DIALECT)
+    if isinstance(there, sa.Enum) or not type(there).__module__.startswith("sqlalchemy."):
+        return False
+    if isinstance(there, sa.Boolean):
+        return True  # the engine only checks that each value is a truth value
+    return (
+        isinstance(there, sa.Integer | sa.String | sa.Date)
+        and there.bind_processor(_DIALECT) is None
+        and there.result_processor(_DIALECT, None) is None
+    )
+
+
+def bound(column_type: sa.types.TypeEngine[Any], value: Any) -> Any:
+    """Returns a value of a direct type in an engine's form: 0 in a Boolean column, say, is False."""
+    process = column_type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+    return value if process is None else process(value)
+
+
+def text_of(statement: Any) -> str:
+    """Returns the text, as sent to the server, of a statement without parameters."""
+    return str(statement.compile(dialect=_DIALECT))
+
+
+_FIRST_PAUSE_S = 0.1
+"""First pause of a slow select outside of the event loop, in seconds; each further pause is twice as long."""
+
+_LONGEST_PAUSE_S = 10.0
+
+_FORGIVING = 100
+"""Number of fast executions that make up for a slow execution."""
+
+
+class PreparedSelect:
+    """A select expected to be short: few rows, found by an index. Compiled at its first use.
+
+    A select that turns out to be slow again and again is kept out of the event loop, each time for twice as long: a
+    missing index must not hold up the loop with every query. A slow execution among a hundred fast ones is forgiven.
+    """
+
+    def __init__(self, select: sa.Select[Any]) -> None:
+        self.select = select
+        self.names = [column["name"] for column in select.column_descriptions]
+        self._compiled: CompiledStatement | None = None
+        self._fast_runs = 0
+        self._pause_s = 0.0
+        self._resumes = 0.0
+
+    def may_run(self) -> bool:
+        """Returns whether the select may run in the event loop now."""
+        return time.perf_counter() >= self._resumes
+
+    def mark_fast(self) -> None:
+        """Notes an execution in the event loop ended within its budget."""
+        self._fast_runs += 1
+
+    def mark_slow(self) -> None:
+        """Notes an execution in the event loop interrupted because of its length."""
+        if self._fast_runs >= _FORGIVING:
+            self._pause_s = 0.0
+        self._fast_runs = 0
+        self._resumes = time.perf_counter() + self._pause_s
+        self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    def compiled(self, dialect: sa.Dialect) -> CompiledStatement:
+        """Returns the statement for SQLite's driver. The dialect has to be the same at each call."""
+        if self._compiled is None:
+            types = [column["type"] for column in self.select.column_descriptions]
+            self._compiled = CompiledStatement(self.select, dialect, types)
+        return self._compiled
+
+    @functools.cached_property
+    def raw(self) -> RawStatement:
+        """The statement for PostgreSQL's driver."""
+        return RawStatement(self.select)
+
+    @functools.cached_property
+    def is_direct(self) -> bool:
+        """True if PostgreSQL's driver itself has the types of all parameters and columns."""
+        types = [column["type"] for column in self.select.column_descriptions]
+        types += [part.type for part in iterate(self.select) if isinstance(part, sa.BindParameter)]
+        return all(map(is_direct, types))
+
+
+class PreparedInsert:
+    """An insert of a single row, returning columns.
+
+    ``names`` are the columns that get values, where the statement itself gives them none. ``inline`` lets SQLite's
+    driver execute the insert in the event loop, ``raw`` PostgreSQL's: allowed where an engine has nothing to add,
+    such as a default made by a function.
+    """
+
+    def __init__(
+        self, statement: Any, names: Sequence[str] | None = None, *, inline: bool = False, raw: bool = False
+    ) -> None:
+        self.statement = statement
+        self.table: str = statement.table.name
+        self.inline = inline
+        self.raw = RawStatement(statement, names) if raw else None
+        self._names = names
+        self._compiled: CompiledStatement | None = None
+
+    def compiled(self, dialect: sa.Dialect) -> CompiledStatement:
+        """Returns the statement for SQLite's driver. The dialect has to be the same at each call."""
+        if self._compiled is None:
+            types = [column.type for column in self.statement.exported_columns]
+            self._compiled = CompiledStatement(self.statement, dialect, types, self._names)
+        return self._compiled
