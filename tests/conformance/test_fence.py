@@ -25,7 +25,7 @@ from diptych.log.expressions import EXPRESSIONS
 from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
 from diptych.log.table import LOG
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config

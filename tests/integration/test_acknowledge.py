@@ -22,7 +22,7 @@ from diptych.fence.ending import Ending
 from diptych.fence.rows import FenceRows
 from diptych.log.change import Change
 from diptych.log.snapshot import Snapshot
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.description import Entity
 from tests.catalogue import (
     Held,

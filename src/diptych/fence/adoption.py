@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.aio.shielded import shielded
+from diptych.aio.tasks import shielded
 from diptych.fence.statements import FENCE
 from diptych.log.expressions import EXPRESSIONS
 from diptych.log.history import HISTORY, fuller, is_same_database

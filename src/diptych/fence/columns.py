@@ -10,7 +10,7 @@ from sqlalchemy.engine import RowMapping
 
 from diptych.fence.contract import Entry, FenceId, FenceRow
 from diptych.log.snapshot import Snapshot
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.database import Values
 
 entries_from_json = msgspec.json.Decoder(list[Entry]).decode

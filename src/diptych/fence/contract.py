@@ -10,7 +10,7 @@ import msgspec
 
 from diptych.log.change import Change
 from diptych.log.snapshot import Snapshot
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 
 _BESIDE = ":"
 

@@ -28,7 +28,7 @@ from diptych.fence.witness import Passes, Witness
 from diptych.log.history import is_same_database
 from diptych.log.reading import MOST_ENTRIES
 from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.database import Database, Step, Values
 from diptych.sql.failures import translated_reading
 from diptych.sql.mapped.entity import MappedEntity

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from diptych.aio.looper import Looper
+from diptych.aio.tasks import Looper
 from diptych.errors import UnavailableError
 from diptych.fence.contract import FenceId
 from diptych.sql.database import Database

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
+from diptych.aio.sharing import SerialBatcher
 from diptych.errors import DatabaseUnavailableError
 from diptych.fence.contract import FenceId, FenceRow, Rows, Target
 from diptych.fence.fence import Fence
@@ -17,8 +17,6 @@ _GATHER_S = 0.000_05
 which wait in line anyway, more of them share a read."""
 
 _RETRY_S = 0.05
-
-_Answer: TypeAlias = asyncio.Future[NotedSight]
 
 NOT_KNOWN = "SQL went away before it was known whether queries see what this command rests on"
 
@@ -38,8 +36,9 @@ class FenceRows:
         self.commands = 0
         self.pass_completed = asyncio.Event()
         self._fence = fence
-        self._asking: list[_Answer] = []
-        self._reader: asyncio.Task[None] | None = None
+        self._read_at = 0.0
+        # ★ A caller shares the next read, never a read that has been sent: it may be older than the caller's commit.
+        self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(self._read, self._gathering_s)
 
     async def rows(self) -> Rows:
         """Returns the fence rows as of a moment after this call. Raises ``DatabaseUnavailableError``."""
@@ -47,13 +46,7 @@ class FenceRows:
 
     async def sight(self) -> NotedSight:
         """Returns the fence and the log as of a moment after this call. Raises ``DatabaseUnavailableError``."""
-        # ★ The caller shares the next read, never a read that has been sent: that may be older than the caller's
-        # commit.
-        answer: _Answer = asyncio.get_running_loop().create_future()
-        self._asking.append(answer)
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.get_running_loop().create_task(self._read_while_asked())
-        return await answer
+        return await self._reads.get(None)
 
     async def sight_within(self, patience_s: float) -> NotedSight:
         """Returns the same as ``sight``. While SQL is away, tries again for ``patience_s`` seconds."""
@@ -76,41 +69,18 @@ class FenceRows:
 
     async def close(self) -> None:
         """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
-        if self._reader is not None and not self._reader.done():
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+        await self._reads.close(DatabaseUnavailableError(NOT_KNOWN))
 
-    async def _read_while_asked(self) -> None:
-        answers: list[_Answer] = []
-        try:
-            while self._asking:
-                began = time.monotonic()
-                answers, self._asking = self._asking, []
-                await self._answer(answers)
-                if self._asking:
-                    await asyncio.sleep(began + _GATHER_S * self.commands - time.monotonic())
-        finally:
-            for answer in _awaited([*answers, *self._asking]):  # if this was cut off
-                answer.set_exception(DatabaseUnavailableError(NOT_KNOWN))
+    async def _read(self, callers: Sequence[None]) -> Sequence[NotedSight]:
+        self._read_at = time.monotonic()
+        since = self.tracker.since(self.latest or {})
+        sight = await self._fence.sight(since, self.tracker.own.entries)
+        self._note(sight.rows)
+        return [self.tracker.on_sight(sight)] * len(callers)
 
-    async def _answer(self, answers: Sequence[_Answer]) -> None:
-        try:
-            since = self.tracker.since(self.latest or {})
-            sight = await self._fence.sight(since, self.tracker.own.entries)
-            self._note(sight.rows)
-            noted = self.tracker.on_sight(sight)
-        except Exception as error:
-            for answer in _awaited(answers):
-                answer.set_exception(error)
-        else:
-            for answer in _awaited(answers):
-                answer.set_result(noted)
+    def _gathering_s(self) -> float:
+        return self._read_at + _GATHER_S * self.commands - time.monotonic()
 
     def _note(self, rows: Rows) -> None:
         self.latest = rows
         self.targets = {row.id: row.target for row in rows.values()}
-
-
-def _awaited(answers: Sequence[_Answer]) -> list[_Answer]:
-    """Returns the answers whose callers were not cancelled meanwhile."""
-    return [answer for answer in answers if not answer.done()]

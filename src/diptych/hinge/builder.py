@@ -12,11 +12,10 @@ from diptych.errors import RebuildFailedError, UnavailableError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
-from diptych.hinge.clocks import MARGIN
+from diptych.hinge.leases import CLAIM_LEASES, MARGIN, WorkClaim
 from diptych.hinge.refused import accepted
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
-from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
 from diptych.log.snapshot import NOTHING, Snapshot
 from diptych.read.store.state import RedisState
 from diptych.read.store.writes import batches

@@ -18,7 +18,7 @@ from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.hinge.builder import Builder
-from diptych.hinge.clocks import MARGIN, Clocks
+from diptych.hinge.leases import MARGIN, Clocks
 from diptych.hinge.pass_requests import PassRequests
 from diptych.hinge.passes import DUE, LastPass, Pass, Role, spread
 from diptych.hinge.refused import REASONS, UNUSABLE, Refused

@@ -12,11 +12,10 @@ import msgspec
 
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
-from diptych.hinge.clocks import MARGIN, Clocks
+from diptych.hinge.leases import CLAIM_LEASES, MARGIN, Clocks, WorkClaim
 from diptych.hinge.pass_requests import PassRequests
 from diptych.hinge.refused import Refused
 from diptych.hinge.replica import Replica
-from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
 from diptych.log.snapshot import NOTHING
 from diptych.read.store.state import RedisState
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
+from diptych.aio.sharing import SerialBatcher
 from diptych.errors import RedisUnavailableError, UnavailableError
 from diptych.fence.contract import Applied, Entry, FenceRow, Target
 from diptych.fence.fence import Fence
@@ -19,7 +18,7 @@ from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
-from diptych.read.store.writes import MAX_DOCUMENTS, Write
+from diptych.read.store.writes import Write
 from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
@@ -53,8 +52,9 @@ class Replica:
         self._fence = fence
         self._redis = redis
         self._replay = LogReplay(compiled, source, store, fence, self._applied_in, batch_size=batch_size)
-        self._queue: deque[_Queued] = deque()
-        self._applying: asyncio.Task[None] | None = None
+        self._changes: SerialBatcher[tuple[Target, list[Write]], Applied] = SerialBatcher(
+            self._apply_together
+        )
         self._applied_to: Target | None = None
         self._applied: set[int] = set()
 
@@ -66,48 +66,38 @@ class Replica:
         The future's result is described at ``ReadSide.apply``. All commands that come while a script is on its way
         share the next script.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Applied] = loop.create_future()
-        if not self._redis.available:
-            # Not queued: behind a script that Redis has left without an answer this would wait as long as that.
-            done.set_result(None)
-            return done
-        try:
-            writes = [write for change in changes for write in self.store.writes.writes_of(change)]
-        except Exception:
-            # Not a row that does not fit, which is set aside. A committed change must not fail here, whatever it is.
-            _log.exception("%s: changes could not be made into documents; a pass will bring them", self.name)
-            done.set_result(None)
-            return done
-        self._queue.append(_Queued(target, writes, done))
-        if self._applying is None or self._applying.done():
-            self._applying = loop.create_task(self._apply_queued())
-        return done
-
-    async def _apply_queued(self) -> None:
-        while self._queue:
-            target = self._queue[0].target
-            writes: list[Write] = []
-            shared: list[_Queued] = []
-            while self._queue and self._queue[0].target == target and len(writes) < MAX_DOCUMENTS:
-                queued = self._queue.popleft()
-                writes += queued.writes
-                shared.append(queued)
-            applied: Applied = None
+        if self._redis.available:
             try:
-                if self._redis.available:
-                    told = {write.stamp for write in writes}
-                    if await self.store.apply(target, writes, told=told) == "OK":
-                        applied = frozenset(told)
-                        self._note_applied(target, told)
+                writes = [write for change in changes for write in self.store.writes.writes_of(change)]
+                return self._changes.get((target, writes))
+            except Exception:
+                # Not a row that does not fit, which is set aside. A committed change must not fail here, whatever it
+                # is.
+                _log.exception(
+                    "%s: changes could not be made into documents; a pass will bring them", self.name
+                )
+        # Not queued: behind a script that Redis has left without an answer this would wait as long as that.
+        failed: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        failed.set_result(None)
+        return failed
+
+    async def _apply_together(self, changes: Sequence[tuple[Target, list[Write]]]) -> Sequence[Applied]:
+        """Writes the documents of several commands, with a script for each target."""
+        by_target: dict[Target, list[Write]] = {}
+        for target, writes in changes:
+            by_target.setdefault(target, []).extend(writes)
+        applied: dict[Target, Applied] = dict.fromkeys(by_target)
+        for target, writes in by_target.items():
+            told = {write.stamp for write in writes}
+            try:
+                if self._redis.available and await self.store.apply(target, writes, told=told) == "OK":
+                    applied[target] = frozenset(told)
+                    self._note_applied(target, told)
             except RedisUnavailableError:
                 pass
             except Exception:
                 _log.exception("%s: changes could not be applied; a pass will bring them", self.name)
-            finally:
-                for queued in shared:
-                    if not queued.done.done():
-                        queued.done.set_result(applied)
+        return [applied[target] for target, _ in changes]
 
     def _note_applied(self, target: Target, positions: set[int]) -> None:
         """Notes changes that are in a generation, so that no pass writes them again."""
@@ -217,11 +207,3 @@ class Replica:
         await accepted(
             self.store.publish(state, promised.history, lease_ms, snapshot.xmin, relied_on, number)
         )
-
-
-class _Queued(NamedTuple):
-    """Changes of a command, waiting for a script."""
-
-    target: Target
-    writes: list[Write]
-    done: asyncio.Future[Applied]

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Sequence
 
-from diptych.aio.looper import Looper
+from diptych.aio.tasks import Looper
 from diptych.errors import UnavailableError
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence

@@ -7,7 +7,7 @@ import logging
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.aio.looper import Looper
+from diptych.aio.tasks import Looper
 from diptych.config.settings import Settings
 from diptych.log.expressions import EXPRESSIONS
 from diptych.log.followers import Followers, seen_by_all

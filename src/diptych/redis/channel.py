@@ -17,7 +17,7 @@ from hiredis import ProtocolError, Reader, pack_command
 from redis._parsers import BaseParser  # its table of errors; the package shows it nowhere else
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 
 _MOST_IN_FLIGHT = 1024
 """Number of requests that Redis is sent at most before it answers. Further ones wait in the channel, where a request

@@ -12,7 +12,7 @@ from typing import Any
 
 from diptych.config.urls import check_redis_url, mask
 from diptych.errors import ConfigurationError, MissingExtraError, RedisRefusedError, RedisUnavailableError
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 
 try:
     import redis.asyncio as redis_asyncio
@@ -21,10 +21,8 @@ try:
     from redis.backoff import NoBackoff
 
     from diptych.redis.channel import Channel, ChannelLostError
-    from diptych.redis.connection import Connection
-    from diptych.redis.pool import Pool
-    from diptych.redis.refusals import RefusedServerError, said_by, try_out
-    from diptych.redis.server_info import identity_in
+    from diptych.redis.connections import Connection, Pool
+    from diptych.redis.server import RefusedServerError, identity_in, said_by, try_out
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 

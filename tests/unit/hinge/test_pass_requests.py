@@ -10,7 +10,7 @@ import pytest
 from diptych.fence.contract import FenceId, FenceRow
 from diptych.hinge import pass_requests
 from diptych.hinge.pass_requests import PassRequests
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from tests.catalogue import eventually
 
 

@@ -16,7 +16,7 @@ from diptych.read.store.script import Script
 from diptych.read.store.state import RedisState, lease_text
 from diptych.read.store.writes import MAX_DOCUMENTS, Write, Writes, batches
 from diptych.read.stored import STAMP_BYTES, stamp_bytes
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.redis.service import Link, RedisService
 
 _PURGED_AT_ONCE = 1000

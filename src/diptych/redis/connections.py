@@ -1,12 +1,80 @@
-"""The connections to Redis for everything but queries."""
+"""The connections to Redis: one shared by all queries of a process, and a pool for everything else."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from diptych.redis.channel import CLOSED, Channel, ChannelLostError
+
+
+class Connection:
+    """A ``Channel``, opened when needed and kept open; everybody shares the opening under way.
+
+    ``open_one`` returns a new connection of redis-py after its handshake, with the server's identity. ``on_failed``
+    is called with the cause, once for each channel lost and each failure to open one.
+    """
+
+    def __init__(
+        self,
+        open_one: Callable[[], Awaitable[Any]],
+        timeout_s: float,
+        on_failed: Callable[[Exception], None],
+    ) -> None:
+        self.channel: Channel | None = None
+        self._open_one = open_one
+        self._timeout_s = timeout_s
+        self._on_failed = on_failed
+        self._opening: asyncio.Task[Channel | None] | None = None
+        self._problem = CLOSED
+        self._is_closed = False
+
+    async def opened(self) -> Channel:
+        """Returns the channel, opened if need be. Raises ``ChannelLostError`` if opening fails."""
+        if self.channel is None and not self._is_closed:
+            if self._opening is None:
+                # A context of its own: that of the request which happened to come first would be kept with it.
+                self._opening = asyncio.get_running_loop().create_task(
+                    self._open(), context=contextvars.Context()
+                )
+            # Waited for, not awaited: a cancelled caller must not take the opening from the others, nor may they be
+            # taken for cancelled when the opening is.
+            await asyncio.wait([self._opening])
+        if self.channel is None:
+            raise ChannelLostError(CLOSED if self._is_closed else self._problem)
+        return self.channel
+
+    def drop(self) -> None:
+        """Closes the channel: the next query opens a new channel. Safe to call twice."""
+        if self.channel is not None:
+            self.channel.close()
+
+    async def close(self) -> None:
+        """Closes the connection for good, including an opening under way. Safe to call twice."""
+        self._is_closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        self.drop()
+
+    async def _open(self) -> Channel | None:
+        try:
+            opened = await self._open_one()
+            self.channel = Channel(opened, self._timeout_s, self._lost)
+        except Exception as error:
+            self._problem = str(error) or type(error).__name__
+            self._on_failed(error)
+        finally:
+            self._opening = None
+        return self.channel
+
+    def _lost(self, channel: Channel, error: Exception | None) -> None:
+        if self.channel is channel:
+            self.channel = None
+        if error is not None:
+            self._on_failed(error)
 
 
 class Pool:
