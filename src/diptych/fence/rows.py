@@ -18,6 +18,9 @@ which wait in line anyway, more of them share a read."""
 
 _RETRY_S = 0.05
 
+_POLL_S = 0.05
+"""Interval between two reads of the fence while commands wait, in seconds. A pass of this process ends it early."""
+
 NOT_KNOWN = "SQL went away before it was known whether queries see what this command rests on"
 
 
@@ -25,8 +28,7 @@ class FenceRows:
     """The latest fence rows known to this process, and shared reads of the fence.
 
     ``latest`` is None before the first read. ``targets`` are the generations of these rows. ``tracker`` takes note of
-    every read. ``commands`` is the number of commands under way. ``pass_completed`` is set when a keeper of this
-    process has completed a pass.
+    every read. ``commands`` is the number of commands under way.
     """
 
     def __init__(self, fence: Fence) -> None:
@@ -34,8 +36,9 @@ class FenceRows:
         self.targets: Mapping[FenceId, Target] = {}
         self.tracker = ChangeTracker()
         self.commands = 0
-        self.pass_completed = asyncio.Event()
         self._fence = fence
+        self._pause_over = asyncio.Event()
+        self._pausing: asyncio.TimerHandle | None = None
         self._read_at = 0.0
         # ★ A caller shares the next read, never a read that has been sent: it may be older than the caller's commit.
         self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(self._read, self._gathering_s)
@@ -65,7 +68,17 @@ class FenceRows:
 
     def on_pass_completed(self) -> None:
         """Takes note of a pass completed by a keeper of this process: waiting commands look at once."""
-        self.pass_completed.set()
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+        self._pause_over.set()
+        self._pause_over.clear()
+
+    async def pause(self) -> None:
+        """Waits until the fence may have changed. All commands wait for the same moment, and share a read then."""
+        if self._pausing is None:
+            self._pausing = asyncio.get_running_loop().call_later(_POLL_S, self.on_pass_completed)
+        await self._pause_over.wait()
 
     async def close(self) -> None:
         """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
