@@ -13,7 +13,7 @@ from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.hinge.leases import CLAIM_LEASES, MARGIN, WorkClaim
-from diptych.hinge.refused import accepted
+from diptych.hinge.replay import accepted
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
 from diptych.log.snapshot import NOTHING, Snapshot

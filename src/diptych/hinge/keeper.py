@@ -8,20 +8,18 @@ without the rule.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
 
+from diptych.aio.tasks import Looper
 from diptych.errors import DatabaseUnavailableError, RedisUnavailableError, UnavailableError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.hinge.builder import Builder
 from diptych.hinge.leases import MARGIN, Clocks
-from diptych.hinge.pass_requests import PassRequests
-from diptych.hinge.passes import DUE, LastPass, Pass, Role, spread
-from diptych.hinge.refused import REASONS, UNUSABLE, Refused
+from diptych.hinge.passes import DUE, LastPass, Pass, PassRequests, Role, spread
+from diptych.hinge.replay import REASONS, UNUSABLE, Refused
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress, Status
 from diptych.read.set_aside import SetAside
@@ -71,8 +69,7 @@ class Keeper:
         self._requests = PassRequests(self.ask)
         self._clocks = Clocks(tolerance_s=lease_s * (MARGIN - 1))
         self._pause_s = _FIRST_PAUSE_S
-        self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._looper = Looper(f"keeper of {replica.name}", self._step, lease_s)
         redis.on_away.append(self.wake)  # from now on the keeper has to probe whether Redis is back
 
     async def check(self) -> None:
@@ -81,24 +78,19 @@ class Keeper:
 
     def start(self) -> None:
         """Begins to look after the read model."""
-        if self._task is None:
-            name = f"diptych keeper of {self.replica.name}"
-            self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+        self._looper.start()
 
     async def stop(self) -> None:
         """Ends the passes of this process. Safe to call twice.
 
         The lease runs out by itself, unless another process renews it.
         """
-        task, self._task = self._task, None
         self._requests.stop()
-        while task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=0.1)
+        await self._looper.stop()
 
     def wake(self) -> None:
         """Has the keeper look at once, instead of at its next turn."""
-        self._woken.set()
+        self._looper.wake()
 
     def ask(self, after: int) -> bool:
         """Asks for a pass to begin after pass number ``after``, on behalf of a waiting command.
@@ -130,20 +122,15 @@ class Keeper:
         if self._role is Role.LEADING:
             self._role = Role.FOLLOWING
 
-    # The loop
+    # A turn
 
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                pause_s = await self._turn()
-            except Exception:
-                _log.exception("%s: a pass failed", self.replica.name)
-                self.status.sql("failing")
-                pause_s = self._grown_pause()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._woken.wait()
+    async def _step(self) -> float:
+        try:
+            return await self._turn()
+        except Exception:
+            _log.exception("%s: a pass failed", self.replica.name)
+            self.status.sql("failing")
+            return self._grown_pause()
 
     async def _turn(self) -> float:
         """Looks, and does the work that is due. Returns the pause before the next look, in seconds."""

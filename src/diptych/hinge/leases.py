@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from diptych.aio.tasks import set_within
 from diptych.errors import UnavailableError
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
@@ -102,12 +103,7 @@ class WorkClaim:
             await asyncio.wait([self._renewing])
 
     async def _renew(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._claim_s / _RENEWALS):
-                    await self._over.wait()
-            if self._over.is_set():
-                return
+        while not await set_within(self._over, self._claim_s / _RENEWALS):
             self.is_made = True
             with contextlib.suppress(UnavailableError):
                 await self._fence.keep_building(self._row, self._claim_s)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from diptych.errors import DiptychError
 from diptych.fence.contract import Target
 from diptych.fence.fence import Fence
-from diptych.hinge.joined import JoinedDocuments
-from diptych.hinge.refused import Refused, accepted
 from diptych.log.change import Change, LogPart
 from diptych.log.snapshot import Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
@@ -20,6 +19,32 @@ from diptych.sql.view import View
 
 _LOG_ROWS = 2000
 """Number of entries of the log that are read at a time."""
+
+REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database"}
+"""Reasons for answers from SQL after a refusal; of any other outcome: the data are lost."""
+
+UNUSABLE = frozenset({"AHEAD", "UNREADABLE", "BEHIND"})
+"""Refusals of a pass after which its generation has to be built anew, although it is there."""
+
+
+class Refused(DiptychError):
+    """A refusal: Redis is not, or no longer, in the state for a pass or a builder to write to.
+
+    ``outcome`` is the script's answer, such as ``GONE`` (see ``RedisStore``), or the keeper's own finding: ``AHEAD``
+    (Redis was brought to a later state of SQL than there is now) or ``UNREADABLE`` (an entry of the log lacks the
+    columns of a document).
+    """
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(f"Redis refused: {outcome}")
+        self.outcome = outcome
+
+
+async def accepted(writing: Awaitable[str]) -> None:
+    """Awaits a script. Raises ``Refused`` for any outcome but ``OK``."""
+    outcome = await writing
+    if outcome != "OK":
+        raise Refused(outcome)
 
 
 class LogReplay:
@@ -44,7 +69,6 @@ class LogReplay:
         self._fence = fence
         self._applied_in = applied_in
         self._batch_size = batch_size
-        self._joined = JoinedDocuments(compiled, source, store, batch_size=batch_size)
 
     async def into(self, target: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
         """Writes every change after ``cursor`` into a generation.
@@ -77,7 +101,7 @@ class LogReplay:
             if view is None and not self.is_readable(part.changes):
                 return await self._replay_in_a_view(target, cursor)
             if view is not None and self._compiled.is_joined:
-                await self._joined.write(target, part, view)
+                await self.write_joined(target, part, view)
             elif part.changes:
                 await accepted(self._store.apply(target, await self.writes_of(part, view)))
         return part.snapshot, count
@@ -131,3 +155,48 @@ class LogReplay:
         else:
             writes.append(self._store.writes.tombstone(key, stamp, transaction, snapshot.xmax))
         return writes
+
+    # Joined documents
+
+    async def write_joined(self, target: Target, part: LogPart, view: View) -> None:
+        """Writes every document touched by the changes of ``part``, each as the log's snapshot sees its rows.
+
+        Passes alone write joined documents: two commands could each write a document that lacks the other command's
+        change.
+        """
+        keys: dict[bytes, Any] = {}
+        others: dict[str, dict[Any, None]] = {}
+        for change in part.changes:
+            try:
+                keys |= self._addresses(change)
+                touched = self._compiled.touched(change)
+            except KeyError:
+                raise Refused("UNREADABLE") from None
+            for column, values in touched:
+                others.setdefault(column, {}).update(dict.fromkeys(values))
+        for at in range(0, len(keys), self._batch_size):
+            await self._write_joined_at(target, list(keys.items())[at : at + self._batch_size], part, view)
+        for column, altered in others.items():
+            async for rows in self._source.rows_by(view, column, list(altered), self._batch_size):
+                writes = [self._store.writes.joined_write(row, part.snapshot) for row in rows]
+                await accepted(self._store.apply(target, writes))
+
+    def _addresses(self, change: Change) -> dict[bytes, Any]:
+        """Returns the keys of a row of the read model's own table, before and after its change.
+
+        Raises ``KeyError`` if the log lacks one of them.
+        """
+        if change.entity.table != self._compiled.entity.table:
+            return {}
+        keys = [row[self._compiled.key] for row in (change.before, change.after) if row is not None]
+        return {key_bytes(key): key for key in keys}
+
+    async def _write_joined_at(
+        self, target: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
+    ) -> None:
+        """Writes the documents at these keys, and a tombstone where the snapshot sees no row."""
+        found = self._source.rows_by(view, self._compiled.key, [value for _, value in keys], self._batch_size)
+        writes = [self._store.writes.joined_write(row, part.snapshot) async for rows in found for row in rows]
+        missing = dict(keys).keys() - {write.key for write in writes}
+        writes += [self._store.writes.joined_tombstone(key, part.snapshot) for key in missing]
+        await accepted(self._store.apply(target, writes))

@@ -10,8 +10,7 @@ from diptych.aio.sharing import SerialBatcher
 from diptych.errors import RedisUnavailableError, UnavailableError
 from diptych.fence.contract import Applied, Entry, FenceRow, Target
 from diptych.fence.fence import Fence
-from diptych.hinge.refused import Refused, accepted
-from diptych.hinge.replay import LogReplay
+from diptych.hinge.replay import LogReplay, Refused, accepted
 from diptych.log.change import Change, LogPart
 from diptych.log.snapshot import Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes

@@ -18,6 +18,7 @@ from redis._parsers import BaseParser  # its table of errors; the package shows 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from diptych.redis import RedisIdentity
+from diptych.redis.server import RefusedServerError, identity_in
 
 _MOST_IN_FLIGHT = 1024
 """Number of requests that Redis is sent at most before it answers. Further ones wait in the channel, where a request
@@ -64,16 +65,23 @@ class Channel(asyncio.Protocol):
 
     The channel is lost when Redis sends nothing for ``timeout_s`` while replies are missing: all its requests fail
     with ``ChannelLostError``, and ``on_lost`` is called with the channel and the cause (None: closed on purpose, or
-    while idle). An error that Redis answers (``ResponseError`` and its like) concerns one request.
+    while idle). An error that Redis answers (``ResponseError`` and its like) concerns one request. ``is_lent`` if the
+    channel has a single user at a time.
     """
 
     def __init__(
-        self, opened: Any, timeout_s: float, on_lost: Callable[[Channel, Exception | None], None]
+        self,
+        opened: Any,
+        timeout_s: float,
+        on_lost: Callable[[Channel, Exception | None], None],
+        *,
+        is_lent: bool,
     ) -> None:
         self.server: RedisIdentity = opened.diptych_server
         self._opened = opened
         self._timeout_s = timeout_s
         self._on_lost = on_lost
+        self._is_lent = is_lent
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(replyError=BaseParser.parse_error, notEnoughData=_NOT_ENOUGH)
         self._unsent: list[bytes] = []
@@ -97,21 +105,26 @@ class Channel(asyncio.Protocol):
         """Says if no reply is to come, not even for a cancelled request."""
         return not self._in_flight and not self._waiting
 
-    def request(
-        self, packed: bytes, length: int | None = None, *, at_once: bool = False
-    ) -> asyncio.Future[Any]:
-        """Sends a packed command with the others of this turn, or ``at_once``. Returns a future of the reply.
+    def call(self, *words: Any) -> asyncio.Future[Any]:
+        """Sends a command, with the others of this turn unless ``is_lent``. Returns a future of the reply.
 
-        A cancelled request keeps its place in the order of replies, and its reply is dropped. ``length`` is the
-        number of values the reply must have.
+        A cancelled request keeps its place in the order of replies, and its reply is dropped.
         """
         future = self._loop.create_future()
-        self.send(packed, future, length)
-        if at_once:
+        self.send(packed(*words), future)
+        if self._is_lent:
             self.flush()
         elif len(self._unsent) == 1:
             self._loop.call_soon(self.flush)
         return future
+
+    async def identify(self) -> None:
+        """Reads ``server`` anew. If the server is unfit by now, closes the channel; raises ``RefusedServerError``."""
+        try:
+            self.server = identity_in(await self.call("INFO"))
+        except RefusedServerError as refused:
+            self.close(refused)
+            raise
 
     def send(self, packed: bytes, receiver: Receiver, length: int | None = None) -> None:
         """Queues a packed command for the next ``flush``. ``receiver`` gets the reply of ``length`` values."""
@@ -121,10 +134,6 @@ class Channel(asyncio.Protocol):
             self._waiting.append((packed, (receiver, length)))
         else:
             self._put_in_flight(packed, (receiver, length))
-
-    def call(self, *words: Any, at_once: bool = False) -> asyncio.Future[Any]:
-        """Packs and sends a command as ``request`` does."""
-        return self.request(packed(*words), at_once=at_once)
 
     def flush(self) -> None:
         """Sends the queued commands now, without waiting for the rest of this turn."""

@@ -62,7 +62,7 @@ class Connection:
     async def _open(self) -> Channel | None:
         try:
             opened = await self._open_one()
-            self.channel = Channel(opened, self._timeout_s, self._lost)
+            self.channel = Channel(opened, self._timeout_s, self._lost, is_lent=False)
         except Exception as error:
             self._problem = str(error) or type(error).__name__
             self._on_failed(error)
@@ -136,7 +136,7 @@ class Pool:
             channel.close()
 
     async def _opened(self) -> Channel:
-        channel = Channel(await self._open_one(), self._timeout_s, self._lost)
+        channel = Channel(await self._open_one(), self._timeout_s, self._lost, is_lent=True)
         self._open.add(channel)
         return channel
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
 import logging
@@ -12,7 +11,6 @@ from typing import Any
 
 from diptych.config.urls import check_redis_url, mask
 from diptych.errors import ConfigurationError, MissingExtraError, RedisRefusedError, RedisUnavailableError
-from diptych.redis import RedisIdentity
 
 try:
     import redis.asyncio as redis_asyncio
@@ -30,30 +28,6 @@ _log = logging.getLogger("diptych.redis")
 
 _FAILURES_TO_OPEN = 3
 """Number of requests in a row without an answer that open the breaker."""
-
-
-class Link:
-    """A connection lent to a task, for everything but queries.
-
-    ``server`` is the Redis at the other end, as read when the connection was opened or by ``identify``.
-    """
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    @property
-    def server(self) -> RedisIdentity:
-        return self._channel.server
-
-    async def identify(self) -> None:
-        """Reads ``server`` anew. Raises ``RedisUnavailableError`` (in ``commanding``) if the server is unfit now."""
-        await _identify(self._channel)
-
-    def call(self, *words: Any) -> asyncio.Future[Any]:
-        """Sends a command at once. Returns a future of the reply."""
-        return self._channel.call(*words, at_once=True)
 
 
 class RedisService:
@@ -132,9 +106,9 @@ class RedisService:
             if not self.available:
                 self.queries.drop()
             self._commands.drop_idle()
-            async with self.commanding() as link:
-                await link.call("PING")
-                await try_out(link, self.namespace)
+            async with self.commanding() as channel:
+                await channel.call("PING")
+                await try_out(channel, self.namespace)
             if not self.available:
                 self.since = datetime.datetime.now(datetime.UTC)
             self.problem, self.refused = None, False
@@ -153,8 +127,8 @@ class RedisService:
 
     async def check_server(self) -> None:
         """Reads the server's ``INFO`` once more. Raises ``RedisUnavailableError`` for a server unfit by now."""
-        async with self.commanding() as link:
-            await link.identify()
+        async with self.commanding() as channel:
+            await channel.identify()
 
     @property
     def channel(self) -> Channel | None:
@@ -175,17 +149,17 @@ class RedisService:
     async def identify(self, channel: Channel) -> None:
         """Reads the identity of the server at the channel's other end anew."""
         try:
-            await _identify(channel)
+            await channel.identify()
         except RefusedServerError as refused:
             raise ChannelLostError(str(refused)) from refused
 
     @contextlib.asynccontextmanager
-    async def commanding(self) -> AsyncIterator[Link]:
+    async def commanding(self) -> AsyncIterator[Channel]:
         """Lends a connection for everything but queries. Inside, errors of Redis become ``RedisUnavailableError``."""
         try:
             channel = await self._commands.take()
             try:
-                yield Link(channel)
+                yield channel
             finally:
                 self._commands.give_back(channel)
         except (redis_errors.RedisError, OSError, TimeoutError) as error:
@@ -264,14 +238,6 @@ async def _opened_by(client: redis_asyncio.Redis) -> Any:
     connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     await connection.connect()
     return connection
-
-
-async def _identify(channel: Channel) -> None:
-    try:
-        channel.server = identity_in(await channel.call("INFO"))
-    except RefusedServerError as refused:
-        channel.close(refused)
-        raise
 
 
 def _is_timeout(error: Exception) -> bool:
