@@ -269,7 +269,7 @@ async def test_a_server_that_became_a_replica_is_refused_when_it_is_looked_at_ag
         with redis.Redis.from_url(server.url) as client:
             client.replicaof(HOST, free_port())
         with pytest.raises(exceptions.ConnectionError, match="it is a replica"):
-            await service.identify(channel)
+            await channel.identify()
         assert service.queries.channel is None
 
 

@@ -97,7 +97,13 @@ class WorkClaim:
     ) -> None:
         try:
             if kind is None or issubclass(kind, Exception):
-                await self._give_up()
+                # A renewal on its way comes first: after the end it would keep every process, this one too, from a
+                # pass.
+                self._over.set()
+                await asyncio.wait([self._renewing])
+                if self.is_made:
+                    with contextlib.suppress(UnavailableError):
+                        await self._fence.keep_building(self._row, 0.0)
         finally:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
@@ -107,11 +113,3 @@ class WorkClaim:
             self.is_made = True
             with contextlib.suppress(UnavailableError):
                 await self._fence.keep_building(self._row, self._claim_s)
-
-    async def _give_up(self) -> None:
-        # A renewal on its way comes first: after the end it would keep every process, this one too, from a pass.
-        self._over.set()
-        await asyncio.wait([self._renewing])
-        if self.is_made:
-            with contextlib.suppress(UnavailableError):
-                await self._fence.keep_building(self._row, 0.0)

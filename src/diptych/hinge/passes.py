@@ -189,7 +189,8 @@ class Pass:
             if self._have_clocks_stepped(promised):
                 return None, self._clocks.unsteady_s
             await self._catch_up(promised)
-            await self._publish(promised)
+            # Step 10: the lease, from which on queries trust Redis.
+            await self._replica.publish(promised, self._state, self._cursor, lease_s=self._lease_s)
             return await self._complete(promised)
 
     async def _replay_before_promise(self) -> None:
@@ -232,10 +233,6 @@ class Pass:
             raise Refused("AHEAD")
         self._cursor, count = await self._replica.replay_log(promised, self._cursor)
         self._count += count
-
-    async def _publish(self, promised: FenceRow) -> None:
-        """Step 10: the lease, from which on queries trust Redis."""
-        await self._replica.publish(promised, self._state, self._cursor, lease_s=self._lease_s)
 
     async def _complete(self, promised: FenceRow) -> PassResult:
         """Step 11, left out while nothing changes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from diptych.aio.sharing import SerialBatcher
 from diptych.errors import RedisUnavailableError, UnavailableError
@@ -22,14 +22,11 @@ from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
 
-_MOST_APPLIED = 16_384
-"""Number of positions that are remembered, of changes that scripts of commands reported to be in."""
-
 _PAUSES_S = (0.002, 0.008)
 """Pauses in seconds before each further look for a change of another process that is not in Redis yet."""
 
 
-class Replica:
+class Replica(LogReplay):
     """A read model's documents in Redis, written from SQL."""
 
     def __init__(
@@ -42,20 +39,13 @@ class Replica:
         *,
         batch_size: int,
     ) -> None:
+        super().__init__(compiled, source, store, fence, batch_size=batch_size)
         self.name = compiled.name
         self.id = store.id
-        self.store = store
-        self.source = source
-        self.compiled = compiled
-        self.batch_size = batch_size
-        self._fence = fence
         self._redis = redis
-        self._replay = LogReplay(compiled, source, store, fence, self._applied_in, batch_size=batch_size)
         self._changes: SerialBatcher[tuple[Target, list[Write]], Applied] = SerialBatcher(
             self._apply_together
         )
-        self._applied_to: Target | None = None
-        self._applied: set[int] = set()
 
     # Changes of this process's commands
 
@@ -91,21 +81,12 @@ class Replica:
             try:
                 if self._redis.available and await self.store.apply(target, writes, told=told) == "OK":
                     applied[target] = frozenset(told)
-                    self._note_applied(target, told)
+                    self.note_applied(target, told)
             except RedisUnavailableError:
                 pass
             except Exception:
                 _log.exception("%s: changes could not be applied; a pass will bring them", self.name)
         return [applied[target] for target, _ in changes]
-
-    def _note_applied(self, target: Target, positions: set[int]) -> None:
-        """Notes changes that are in a generation, so that no pass writes them again."""
-        if self._applied_to != target or len(self._applied) > _MOST_APPLIED:
-            self._applied_to, self._applied = target, set()
-        self._applied |= positions
-
-    def _applied_in(self, target: Target) -> Collection[int]:
-        return self._applied if self._applied_to == target else ()
 
     # Changes of other processes, on which commands of this process rest
 
@@ -153,10 +134,10 @@ class Replica:
         if len(changes) < len(entries):
             return False  # the log has forgotten some
         part = LogPart(snapshot, changes, more=False)
-        if self._replay.is_readable(changes):
-            return await self.store.apply(target, await self._replay.writes_of(part, None)) == "OK"
+        if self.is_readable(changes):
+            return await self.store.apply(target, await self.writes_of(part, None)) == "OK"
         async with self._fence.view() as view:
-            writes = await self._replay.writes_of(part, view)
+            writes = await self.writes_of(part, view)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
         ended = {write.key for write in writes if write.body is None}
         has_moved = any(
@@ -176,20 +157,6 @@ class Replica:
             raise Refused("ELSEWHERE")
         return state
 
-    async def replay_log(
-        self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
-    ) -> tuple[Snapshot, int]:
-        """Writes every change after ``cursor`` into the row's generation.
-
-        Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
-        is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
-        """
-        target = Target(row.incarnation, row.generation)
-        snapshot, count = await self._replay.into(target, cursor)
-        if floor:
-            await accepted(self.store.apply(target, [], floor=snapshot.xmin))
-        return snapshot, count
-
     async def publish(
         self, promised: FenceRow, state: RedisState, snapshot: Snapshot, *, lease_s: float
     ) -> None:
@@ -198,7 +165,7 @@ class Replica:
         ``state`` is the look from before the promise. Raises ``Refused``, also if the look was at another generation
         than the promised one.
         """
-        if state.target != Target(promised.incarnation, promised.generation):
+        if state.target != promised.target:
             raise Refused("ELSEWHERE")
         relied_on = promised.cursor.xmin if promised.cursor is not None else 0
         # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.

@@ -123,9 +123,17 @@ class RedisSide:
             query_timeout_ms=round(settings.redis_query_timeout_s * 1000),
             command_timeout_ms=round(settings.redis_command_timeout_s * 1000),
         )
-        self.keepers = {
-            panel.model: _keeper(settings, panel, self.service, fence, acknowledger) for panel in panels
-        }
+        self.keepers: dict[type, Keeper] = {}
+        for panel in panels:
+            store, batch_size = RedisStore(panel.compiled, self.service), settings.rebuild_batch_size
+            self.keepers[panel.model] = Keeper(
+                Replica(panel.compiled, panel.rows, store, self.service, fence, batch_size=batch_size),
+                self.service,
+                fence,
+                acknowledger.rows,
+                lease_s=settings.lease_s,
+                probe_interval_s=settings.redis_probe_interval_s,
+            )
         self._keeper_of = {keeper.replica.id: keeper for keeper in self.keepers.values()}
         self._sweeper = Sweeper(self.service, fence, [keeper.replica for keeper in self.keepers.values()])
         fence.on_asked(self._asked)
@@ -140,12 +148,14 @@ class RedisSide:
         self._acknowledger.read_side = self
         for keeper in self.keepers.values():
             keeper.start()
-        self._sweeper.start()
+        self._sweeper.looper.start()
 
     async def stop(self) -> None:
         """Ends the background tasks and closes every connection. Safe to call twice, and before ``start``."""
         try:
-            await asyncio.gather(self._sweeper.stop(), *(keeper.stop() for keeper in self.keepers.values()))
+            await asyncio.gather(
+                self._sweeper.looper.stop(), *(keeper.stop() for keeper in self.keepers.values())
+            )
         finally:
             await self.service.close()
 
@@ -218,18 +228,3 @@ class RedisSide:
         keeper = self._keeper_of.get(fence)
         if keeper is not None:
             keeper.asked_by_another(after)
-
-
-def _keeper(
-    settings: Settings, panel: ReadPanel, redis: RedisService, fence: Fence, acknowledger: Acknowledger
-) -> Keeper:
-    store = RedisStore(panel.compiled, redis)
-    batch_size = settings.rebuild_batch_size
-    return Keeper(
-        Replica(panel.compiled, panel.rows, store, redis, fence, batch_size=batch_size),
-        redis,
-        fence,
-        acknowledger.rows,
-        lease_s=settings.lease_s,
-        probe_interval_s=settings.redis_probe_interval_s,
-    )

@@ -45,6 +45,9 @@ class Receiver(Protocol):
 _Reply: TypeAlias = tuple[Receiver, int | None]
 """The recipient of a reply, and the number of values the reply must have (None: any)."""
 
+OnLost: TypeAlias = Callable[["Channel", Exception | None], None]
+"""Takes note of the end of a channel, and of its cause (None: closed on purpose, or while idle)."""
+
 _NOT_ENOUGH = object()
 CLOSED = "the connection to Redis is closed"
 """Text of the error of a request made after the end."""
@@ -73,7 +76,7 @@ class Channel(asyncio.Protocol):
         self,
         opened: Any,
         timeout_s: float,
-        on_lost: Callable[[Channel, Exception | None], None],
+        on_lost: OnLost,
         *,
         is_lent: bool,
     ) -> None:
@@ -133,7 +136,8 @@ class Channel(asyncio.Protocol):
         elif self._waiting or self._is_paused or len(self._in_flight) >= _MOST_IN_FLIGHT:
             self._waiting.append((packed, (receiver, length)))
         else:
-            self._put_in_flight(packed, (receiver, length))
+            self._unsent.append(packed)
+            self._in_flight.append((receiver, length))
 
     def flush(self) -> None:
         """Sends the queued commands now, without waiting for the rest of this turn."""
@@ -208,15 +212,12 @@ class Channel(asyncio.Protocol):
         else:
             receiver.set_result(reply)
 
-    def _put_in_flight(self, packed: bytes, reply: _Reply) -> None:
-        self._unsent.append(packed)
-        self._in_flight.append(reply)
-
     def _send_waiting(self) -> None:
         while self._waiting and not self._is_paused and len(self._in_flight) < _MOST_IN_FLIGHT:
             packed, reply = self._waiting.popleft()
             if not reply[0].done():
-                self._put_in_flight(packed, reply)
+                self._unsent.append(packed)
+                self._in_flight.append(reply)
         self.flush()
 
     def _check_silence(self) -> None:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TypeAlias
 
-from diptych.redis.channel import CLOSED, Channel, ChannelLostError
+from diptych.redis.channel import CLOSED, Channel, ChannelLostError, OnLost
+
+Opener: TypeAlias = Callable[[OnLost], Awaitable[Channel]]
+"""Opens a channel that calls the callback at its end."""
 
 
 class Connection:
     """A ``Channel``, opened when needed and kept open; everybody shares the opening under way.
 
-    ``open_one`` returns a new connection of redis-py after its handshake, with the server's identity. ``on_failed``
-    is called with the cause, once for each channel lost and each failure to open one.
+    ``open_one`` opens a channel. ``on_failed`` is called with the cause, once for each channel lost and each failure
+    to open one.
     """
 
-    def __init__(
-        self,
-        open_one: Callable[[], Awaitable[Any]],
-        timeout_s: float,
-        on_failed: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, open_one: Opener, on_failed: Callable[[Exception], None]) -> None:
         self.channel: Channel | None = None
         self._open_one = open_one
-        self._timeout_s = timeout_s
         self._on_failed = on_failed
         self._opening: asyncio.Task[Channel | None] | None = None
         self._problem = CLOSED
@@ -61,8 +58,7 @@ class Connection:
 
     async def _open(self) -> Channel | None:
         try:
-            opened = await self._open_one()
-            self.channel = Channel(opened, self._timeout_s, self._lost, is_lent=False)
+            self.channel = await self._open_one(self._lost)
         except Exception as error:
             self._problem = str(error) or type(error).__name__
             self._on_failed(error)
@@ -78,14 +74,10 @@ class Connection:
 
 
 class Pool:
-    """Channels, each lent to a single task at a time; a new channel is opened when none is idle.
+    """Channels, each lent to a single task at a time; ``open_one`` opens a new channel when none is idle."""
 
-    ``open_one`` returns a new connection of redis-py, as for ``Connection``.
-    """
-
-    def __init__(self, open_one: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+    def __init__(self, open_one: Opener) -> None:
         self._open_one = open_one
-        self._timeout_s = timeout_s
         self._idle: list[Channel] = []
         self._open: set[Channel] = set()
         self._opening: set[asyncio.Task[Channel]] = set()
@@ -136,7 +128,7 @@ class Pool:
             channel.close()
 
     async def _opened(self) -> Channel:
-        channel = Channel(await self._open_one(), self._timeout_s, self._lost, is_lent=True)
+        channel = await self._open_one(self._lost)
         self._open.add(channel)
         return channel
 

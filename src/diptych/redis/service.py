@@ -18,8 +18,8 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    from diptych.redis.channel import Channel, ChannelLostError
-    from diptych.redis.connections import Connection, Pool
+    from diptych.redis.channel import Channel, ChannelLostError, OnLost
+    from diptych.redis.connections import Connection, Opener, Pool
     from diptych.redis.server import RefusedServerError, identity_in, said_by, try_out
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
@@ -73,12 +73,9 @@ class RedisService:
         self._failures = 0
         self._told: str | None = None
         self.queries = Connection(
-            partial(_opened_by, self._client(url, query_timeout_ms / 1000)),
-            query_timeout_ms / 1000,
-            partial(self._failed, patient=False),
+            self._opener(url, query_timeout_ms / 1000, is_lent=False), partial(self._failed, patient=False)
         )
-        client = self._client(url, command_timeout_ms / 1000)
-        self._commands = Pool(partial(_opened_by, client), command_timeout_ms / 1000)
+        self._commands = Pool(self._opener(url, command_timeout_ms / 1000, is_lent=True))
 
     @property
     def available(self) -> bool:
@@ -143,15 +140,10 @@ class RedisService:
         """Takes note of a query without an answer. Raises the error itself unless Redis caused the error."""
         if not isinstance(error, redis_errors.RedisError | OSError | TimeoutError):
             raise error
-        if not isinstance(error, ChannelLostError):  # noted already, once for all requests
+        if not isinstance(
+            error, ChannelLostError | RefusedServerError
+        ):  # noted already, once for all requests
             self._failed(error, patient=False)
-
-    async def identify(self, channel: Channel) -> None:
-        """Reads the identity of the server at the channel's other end anew."""
-        try:
-            await channel.identify()
-        except RefusedServerError as refused:
-            raise ChannelLostError(str(refused)) from refused
 
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Channel]:
@@ -175,15 +167,12 @@ class RedisService:
 
     def _failed(self, error: Exception, *, patient: bool) -> None:
         # A command waits long for an answer: if none comes, the next ones had better not wait as long.
-        self._failures += _FAILURES_TO_OPEN if patient and _is_timeout(error) else 1
+        is_timeout = isinstance(error, TimeoutError | redis_errors.TimeoutError)
+        self._failures += _FAILURES_TO_OPEN if patient and is_timeout else 1
         said = said_by(error)
         self.refused = said is not None and not said.is_passing
         is_broken = said is not None or isinstance(error, redis_errors.ConnectionError | OSError)
-        if (
-            (is_broken and not _is_timeout(error))
-            or self._failures >= _FAILURES_TO_OPEN
-            or self.problem is not None
-        ):
+        if (is_broken and not is_timeout) or self._failures >= _FAILURES_TO_OPEN or self.problem is not None:
             self._open_breaker(said.text if said is not None else str(error) or type(error).__name__)
             # An outage has another text with each attempt, and is logged once all the same.
             self._tell("away" if said is None else said.text)
@@ -211,8 +200,8 @@ class RedisService:
         )
         return kind(f"Redis at {self.address} can't be used: {problem}")
 
-    def _client(self, url: str, timeout_s: float) -> redis_asyncio.Redis:
-        return redis_asyncio.Redis.from_url(
+    def _opener(self, url: str, timeout_s: float, *, is_lent: bool) -> Opener:
+        client = redis_asyncio.Redis.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=max(timeout_s, 0.2),
@@ -221,6 +210,13 @@ class RedisService:
             protocol=2,
             redis_connect_func=self._greet,
         )
+
+        async def open_one(on_lost: OnLost) -> Channel:
+            connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+            await connection.connect()
+            return Channel(connection, timeout_s, on_lost, is_lent=is_lent)
+
+        return open_one
 
     async def _greet(self, connection: Any) -> None:
         """Shakes hands on a new connection and reads the server's identity."""
@@ -232,13 +228,3 @@ class RedisService:
             # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
             await connection.disconnect(nowait=True)
             raise
-
-
-async def _opened_by(client: redis_asyncio.Redis) -> Any:
-    connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    await connection.connect()
-    return connection
-
-
-def _is_timeout(error: Exception) -> bool:
-    return isinstance(error, TimeoutError | redis_errors.TimeoutError)

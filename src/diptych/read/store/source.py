@@ -197,7 +197,7 @@ class RedisSource:
                     self._watch.answered_by_redis()
                     return generation, found
                 if doubt == _OTHER_SERVER and not has_identified:
-                    await redis.identify(channel)
+                    await channel.identify()
                     has_identified = True
                 elif doubt != _OTHER_GENERATION:
                     break
