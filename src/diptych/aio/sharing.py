@@ -1,4 +1,4 @@
-"""Work that callers share: calls gathered into batches, and equal calls that are executed once."""
+"""Shared work: calls gathered into batches, and single executions of equal calls."""
 
 from __future__ import annotations
 
@@ -60,45 +60,59 @@ class Batcher(Generic[K, V]):
 
 
 class SerialBatcher(Batcher[K, V]):
-    """A queue of calls, executed one batch after the other: all calls that come meanwhile are the next batch.
+    """A queue of calls whose batches are executed one after the other. A call joins the next batch, never one begun.
 
-    ``execute`` returns a value for each key of a batch. ``pause_s`` tells how long to wait before the next batch, if
-    calls for it have come already. All batches without a gap between them are executed in a single task.
+    ``execute`` returns a value for each key of a batch. ``pause_s`` returns the pause before the next batch, in
+    seconds, if calls for it have come already. Batches in a row share one task, where a ``Batcher`` sends in the turn
+    of the loop without a task. ``cut_off`` is raised to the callers that are left if the task is cancelled.
     """
 
     def __init__(
         self,
         execute: Callable[[Sequence[K]], Awaitable[Sequence[V]]],
         pause_s: Callable[[], float] | None = None,
+        *,
+        max_keys: int = sys.maxsize,
+        cut_off: Exception | None = None,
     ) -> None:
-        super().__init__(lambda _: None, max_keys=sys.maxsize, max_batches=1)
+        super().__init__(lambda _: None, max_keys=max_keys, max_batches=1)
         self._execute = execute
         self._pause_s = pause_s
+        self._cut_off = cut_off
         self._runner: asyncio.Task[None] | None = None
 
-    async def close(self, error: Exception) -> None:
-        """Ends the batch under way. Callers that still wait get ``error``."""
+    async def close(self) -> None:
+        """Ends the batch under way. Safe to call twice."""
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
-        for batch in [*self._under_way, Batch(self._queue, self._under_way.discard)]:
-            batch.fail(error)
+        self._fail_the_rest()
 
     def _begin(self) -> None:
         if self._runner is None or self._runner.done():
             self._runner = self._loop.create_task(self._run())
 
     async def _run(self) -> None:
-        while self._queue:
-            if calls := self._take():
-                batch = Batch(calls, self._under_way.discard)
-                self._under_way.add(batch)
-                try:
-                    batch.resolve(await self._execute(batch.keys))
-                except Exception as error:
-                    batch.fail(error)
-            if self._queue and self._pause_s is not None:
-                await asyncio.sleep(self._pause_s())
+        try:
+            while self._queue:
+                if calls := self._take():
+                    batch = Batch(calls, self._under_way.discard)
+                    self._under_way.add(batch)
+                    try:
+                        batch.resolve(await self._execute(batch.keys))
+                    except Exception as error:
+                        batch.fail(error)
+                if self._queue and self._pause_s is not None:
+                    await asyncio.sleep(self._pause_s())
+        finally:
+            self._fail_the_rest()  # there is a rest if this was cancelled
+
+    def _fail_the_rest(self) -> None:
+        rest = [*self._under_way, Batch(self._queue, self._under_way.discard)]
+        self._queue.clear()
+        if self._cut_off is not None:
+            for batch in rest:
+                batch.fail(self._cut_off)
 
 
 class Batch(Generic[K, V]):

@@ -41,7 +41,9 @@ class FenceRows:
         self._pausing: asyncio.TimerHandle | None = None
         self._read_at = 0.0
         # ★ A caller shares the next read, never a read that has been sent: it may be older than the caller's commit.
-        self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(self._read, self._gathering_s)
+        self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(
+            self._read, self._gathering_s, cut_off=DatabaseUnavailableError(NOT_KNOWN)
+        )
 
     async def rows(self) -> Rows:
         """Returns the fence rows as of a moment after this call. Raises ``DatabaseUnavailableError``."""
@@ -82,7 +84,7 @@ class FenceRows:
 
     async def close(self) -> None:
         """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
-        await self._reads.close(DatabaseUnavailableError(NOT_KNOWN))
+        await self._reads.close()
 
     async def _read(self, callers: Sequence[None]) -> Sequence[NotedSight]:
         self._read_at = time.monotonic()

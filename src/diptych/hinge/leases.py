@@ -1,4 +1,4 @@
-"""Times in leases: the clocks that a lease ends by, and claims on long work."""
+"""Leases and claims: the clocks of SQL and Redis compared, and claims on long work."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ class WorkClaim:
     With ``is_made`` the claim is in the fence already; otherwise the first renewal makes it, so that short work is
     never claimed. At the end of the block the claim is given up and other processes may begin at once, except if the
     block is cancelled: this process is being stopped then, and the claim lapses. Claims save work; no rule of the
-    protocol rests on them.
+    protocol rests on them. The renewing is no ``Looper``: the end waits for a renewal on its way, and does not cancel
+    it.
     """
 
     def __init__(self, fence: Fence, row: FenceRow, claim_s: float, *, is_made: bool) -> None:

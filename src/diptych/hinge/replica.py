@@ -17,7 +17,7 @@ from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
-from diptych.read.store.writes import Write
+from diptych.read.store.writes import MAX_DOCUMENTS, Write
 from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
@@ -44,7 +44,7 @@ class Replica(LogReplay):
         self.id = store.id
         self._redis = redis
         self._changes: SerialBatcher[tuple[Target, list[Write]], Applied] = SerialBatcher(
-            self._apply_together
+            self._apply_together, max_keys=MAX_DOCUMENTS
         )
 
     # Changes of this process's commands

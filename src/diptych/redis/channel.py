@@ -93,7 +93,7 @@ class Channel(asyncio.Protocol):
         self._heard = self._overdue = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._is_paused = False
-        self._error: ChannelLostError | None = None
+        self._error: ChannelLostError | None = None  # copied for each request: a raised exception grows
         # The StreamWriter stays where it is, in `opened`: collected, it would close the transport.
         self._transport: asyncio.Transport = opened._writer.transport
         self._transport.set_protocol(self)
@@ -132,7 +132,7 @@ class Channel(asyncio.Protocol):
     def send(self, packed: bytes, receiver: Receiver, length: int | None = None) -> None:
         """Queues a packed command for the next ``flush``. ``receiver`` gets the reply of ``length`` values."""
         if self._error is not None:
-            receiver.set_exception(_copy_of(self._error))
+            receiver.set_exception(ChannelLostError(*self._error.args))
         elif self._waiting or self._is_paused or len(self._in_flight) >= _MOST_IN_FLIGHT:
             self._waiting.append((packed, (receiver, length)))
         else:
@@ -162,7 +162,7 @@ class Channel(asyncio.Protocol):
         self._unsent.clear()
         for receiver, _ in [*self._in_flight, *(reply for _, reply in self._waiting)]:
             if not receiver.done():
-                receiver.set_exception(_copy_of(self._error))
+                receiver.set_exception(ChannelLostError(*self._error.args))
         self._in_flight.clear()
         self._waiting.clear()
         self._on_lost(self, error)
@@ -233,8 +233,3 @@ class Channel(asyncio.Protocol):
             self._watch = self._loop.call_later(_GRACE_S, self._check_silence)
         else:
             self.close(TimeoutError("Redis did not answer in time"))
-
-
-def _copy_of(error: ChannelLostError) -> ChannelLostError:
-    """Copies an error for a further request: a raised exception grows by its traceback."""
-    return ChannelLostError(*error.args)

@@ -1,4 +1,4 @@
-"""The connections to Redis: one shared by all queries of a process, and a pool for everything else."""
+"""Connections to Redis: a shared connection for queries, and a pool for everything else."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A Redis server that answers: its identity, its refusals with a remedy, and the faults of one not to be used."""
+"""The server at the other end: its identity, its refusals with a remedy, and faults for which it is not used."""
 
 from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -34,30 +34,26 @@ _PASSING = {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}
 """Codes of errors that end by themselves."""
 
 
-class Said(NamedTuple):
-    """The text of a refusal with its remedy. ``is_passing`` if the refusal will end by itself."""
-
-    text: str
-    is_passing: bool
-
-
 class RefusedServerError(RedisConnectionError):
     """Refusal of a server: Redis answers but must not be used."""
 
 
-def said_by(error: BaseException) -> Said | None:
-    """Returns the text of a server's error and its remedy; None for every other error, such as an outage."""
+def said_by(error: BaseException) -> tuple[str | None, bool]:
+    """Returns the text of a server's error with its remedy, and True if the refusal will end by itself.
+
+    The text is None for every other error, such as an outage.
+    """
     if isinstance(error, RefusedServerError):
-        return Said(str(error), is_passing=False)
+        return str(error), False
     if not isinstance(error, RedisError):
-        return None
+        return None, False
     # redis-py takes the code out of the errors that it knows, and leaves it in the others.
     code = error.status_code or str(error).partition(" ")[0]
     remedy = _REMEDIES.get(code)
     if remedy is None:
-        return None
+        return None, False
     words = str(error)
-    return Said(_told(words if words.startswith(code) else f"{code} {words}", remedy), code in _PASSING)
+    return _told(words if words.startswith(code) else f"{code} {words}", remedy), code in _PASSING
 
 
 def _told(words: str, remedy: str) -> str:

@@ -169,21 +169,18 @@ class RedisService:
         # A command waits long for an answer: if none comes, the next ones had better not wait as long.
         is_timeout = isinstance(error, TimeoutError | redis_errors.TimeoutError)
         self._failures += _FAILURES_TO_OPEN if patient and is_timeout else 1
-        said = said_by(error)
-        self.refused = said is not None and not said.is_passing
+        said, is_passing = said_by(error)
+        self.refused = said is not None and not is_passing
         is_broken = said is not None or isinstance(error, redis_errors.ConnectionError | OSError)
         if (is_broken and not is_timeout) or self._failures >= _FAILURES_TO_OPEN or self.problem is not None:
-            self._open_breaker(said.text if said is not None else str(error) or type(error).__name__)
+            was_available = self.available
+            self.problem = said or str(error) or type(error).__name__
+            if was_available:
+                self.since = datetime.datetime.now(datetime.UTC)
+                for callback in self.on_away:
+                    callback()
             # An outage has another text with each attempt, and is logged once all the same.
-            self._tell("away" if said is None else said.text)
-
-    def _open_breaker(self, problem: str) -> None:
-        was_available = self.problem is None
-        self.problem = problem
-        if was_available:
-            self.since = datetime.datetime.now(datetime.UTC)
-            for callback in self.on_away:
-                callback()
+            self._tell(said or "away")
 
     def _tell(self, what: str) -> None:
         """Logs the problem, unless the last line of the log was about the same."""
@@ -194,10 +191,8 @@ class RedisService:
 
     def _unavailable(self, error: Exception | None = None) -> RedisUnavailableError:
         kind = RedisRefusedError if self.refused else RedisUnavailableError
-        said = said_by(error) if error is not None else None
-        problem = self.problem or (
-            said.text if said else str(error) if error else "it did not answer in time"
-        )
+        said = said_by(error)[0] if error is not None else None
+        problem = self.problem or said or (str(error) if error else "it did not answer in time")
         return kind(f"Redis at {self.address} can't be used: {problem}")
 
     def _opener(self, url: str, timeout_s: float, *, is_lent: bool) -> Opener:

@@ -138,7 +138,9 @@ class Worker:
         self.executed: list[list[int]] = []
         self.pauses = 0
         self.going_on = asyncio.Event()
-        self.calls: SerialBatcher[int, str] = SerialBatcher(self.execute, self.pause_s)
+        self.calls: SerialBatcher[int, str] = SerialBatcher(
+            self.execute, self.pause_s, cut_off=EOFError("over")
+        )
 
     async def execute(self, keys: Sequence[int]) -> list[str]:
         self.executed.append(list(keys))
@@ -181,11 +183,24 @@ async def test_an_error_of_a_batch_is_raised_for_its_callers_alone():
 
 async def test_at_the_end_those_who_wait_get_the_error():
     worker = Worker()
-    await worker.calls.close(OSError("over"))
+    await worker.calls.close()
     waiting = [worker.calls.get(1)]
     await settled()
     waiting.append(worker.calls.get(2))
-    await worker.calls.close(OSError("over"))
+    await worker.calls.close()
     for future in waiting:
-        with pytest.raises(OSError, match="over"):
+        with pytest.raises(EOFError, match="over"):
             await future
+
+
+async def test_calls_after_a_batch_that_was_cut_off_are_executed():
+    worker = Worker()
+    cut_off = worker.calls.get(1)
+    await settled()
+    queued = worker.calls.get(2)
+    await worker.calls.close()
+    for future in (cut_off, queued):
+        with pytest.raises(EOFError, match="over"):
+            await future
+    worker.going_on.set()
+    assert await worker.calls.get(3) == "3"
