@@ -24,6 +24,8 @@ try:
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 
+__all__ = ["Channel", "RedisService"]
+
 _log = logging.getLogger("diptych.redis")
 
 _FAILURES_TO_OPEN = 3

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from diptych.fence.contract import FenceId
 from diptych.read.store.keys import Keys
-from diptych.redis.channel import Channel
-from diptych.redis.service import RedisService
+from diptych.redis.service import Channel, RedisService
 
 
 async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:

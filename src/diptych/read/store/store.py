@@ -17,8 +17,7 @@ from diptych.read.store.state import RedisState, lease_text
 from diptych.read.store.writes import MAX_DOCUMENTS, Write, Writes, batches
 from diptych.read.stored import STAMP_BYTES, stamp_bytes
 from diptych.redis import RedisIdentity
-from diptych.redis.channel import Channel
-from diptych.redis.service import RedisService
+from diptych.redis.service import Channel, RedisService
 
 _PURGED_AT_ONCE = 1000
 """Number of tombstones that one pass purges at most."""
