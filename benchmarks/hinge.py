@@ -40,9 +40,9 @@ from demo_app.models.book import Book
 from demo_app.models.book_read_model import BookReadModel
 from diptych import Diptych
 from diptych.fence.acknowledge import Acknowledger
+from diptych.fence.arrivals import Ending
 from diptych.fence.contract import FenceId, Target
-from diptych.fence.ending import Ending
-from diptych.log.change import Change
+from diptych.log import Change
 from diptych.write.unit_of_work import UnitsOfWork, new_context
 from tests.servers import PostgresServer, RedisServer
 
@@ -69,10 +69,9 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
 class Silent(Acknowledger):
     """Acknowledges at once: what is left of a command is its transaction. For measuring only."""
 
-    commands = 0
-
     def __init__(self, whole: Acknowledger) -> None:
         self.whole = whole
+        self.rows = whole.rows
 
     async def prepare(self) -> None:
         pass
@@ -102,8 +101,8 @@ class Unfenced(Silent):
         return self.whole.rows.targets
 
     async def acknowledge(self, ending: Ending) -> None:
-        assert self.whole.read_side is not None
-        ending.begin(self.whole.read_side.apply(ending.changes, ending.targets))
+        assert self.whole.tracker.read_side is not None
+        ending.begin(self.whole.tracker.read_side.apply(ending.changes, ending.targets))
         assert all([await done for done in ending.applying.values()])
         ending.end()
 
@@ -161,7 +160,7 @@ def _whole(app: Diptych) -> Perform:
 
 
 def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
-    units = UnitsOfWork(app.orm.database, kind(app.orm.acknowledger))
+    units = UnitsOfWork(app.orm.database, kind(app.orm.side.acknowledger))
     handler = BookCommandHandler(app.orm)
 
     async def perform(number: int) -> None:
@@ -182,7 +181,7 @@ async def _round_trip(app: Diptych) -> Perform:
     write, stamps = replica.store.writes.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
 
     async def perform(_number: int) -> None:
-        known = app.orm.acknowledger.rows.targets[replica.id]
+        known = app.orm.side.acknowledger.rows.targets[replica.id]
         assert await replica.store.apply(known, [write._replace(stamp=next(stamps))]) == "OK"
 
     return perform

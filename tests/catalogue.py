@@ -136,7 +136,7 @@ def store_of(app: Diptych) -> RedisStore:
 async def fence_row(app: Diptych) -> FenceRow:
     """What SQL says of the application's first read model."""
     own = keeper_of(app).replica.id
-    return next(row for row in await app.orm.fence.rows() if row.id == own)
+    return next(row for row in await app.orm.side.fence.rows() if row.id == own)
 
 
 class Held:

@@ -15,7 +15,7 @@ from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError, MissingExtraError, NotStartedError, WiringError
 from diptych.fence.statements import followers
 from diptych.health import NO_REDIS, SQL_ALONE, Health
-from diptych.log.change import CommandContext
+from diptych.log import CommandContext
 from diptych.log.retention import Retention
 from diptych.messages.handlers import Bus, Handler
 from diptych.messages.message import Command, Query

@@ -23,12 +23,12 @@ FENCE = FenceId("test:Books", "1")
 async def orm(postgres_url: str) -> AsyncIterator[ORMService]:
     async with ORMService(config(postgres_url)) as service:
         await service.init(models=Base)
-        await service.fence.register(FENCE, ["books"])
+        await service.side.fence.register(FENCE, ["books"])
         yield service
 
 
 async def row(orm: ORMService) -> FenceRow:
-    (found,) = await orm.fence.rows()
+    (found,) = await orm.side.fence.rows()
     return found
 
 

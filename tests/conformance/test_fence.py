@@ -17,14 +17,12 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService, WiringError
-from diptych.fence.contract import Entry, FenceId, FenceRow
+from diptych.fence.contract import FenceId, FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.statements import FENCE
-from diptych.log.change import Change
-from diptych.log.expressions import EXPRESSIONS
+from diptych.log import EVERYTHING, NOTHING, Change, Entry, Snapshot
 from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
-from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
-from diptych.log.table import LOG
+from diptych.log.table import EXPRESSIONS, LOG
 from diptych.redis import RedisIdentity
 from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.write.unit_of_work import new_context
@@ -39,7 +37,7 @@ TABLES = ["books"]
 
 
 def fence_over(orm: ORMService, *models: type) -> Fence:
-    entities = [orm.entity(model) for model in models or (Book, Shelf, Line)]
+    entities = [orm.side.entities.of(model) for model in models or (Book, Shelf, Line)]
     return Fence(orm.database, {entity.table.fullname: entity for entity in entities}.get)
 
 
@@ -537,7 +535,7 @@ class Opened:
     def __init__(self, orm: ORMService, *titles: str) -> None:
         self._orm, self._titles = orm, titles
         self._changed, self._go_on = asyncio.Event(), asyncio.Event()
-        self._task = asyncio.create_task(orm.units.run(self._work, new_context()))
+        self._task = asyncio.create_task(orm.side.units.run(self._work, new_context()))
 
     async def _work(self, _unit: object) -> None:
         for title in self._titles:
@@ -593,7 +591,7 @@ async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMServic
         await orm.delete(Book, 1)
         made.extend(unit.changes)
 
-    await orm.units.run(work, new_context())
+    await orm.side.units.run(work, new_context())
     part = await fence.changes(TABLES, cursor, 10)
     assert [change.kind for change in part.changes] == ["created", "updated", "deleted"]
     for change, original in zip(part.changes, made, strict=True):
@@ -622,7 +620,7 @@ async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_ad
         await orm.delete(Book, 1)
         made.extend(unit.changes)
 
-    await orm.units.run(work, new_context())
+    await orm.side.units.run(work, new_context())
     part = await fence.changes(TABLES, cursor, 10, skip={change.position for change in made})
     assert [change.position for change in part.changes] == [change.position for change in made[2:]]
     assert (part.skipped, part.last, part.more) == (2, made[-1].position, False)
@@ -646,7 +644,7 @@ async def test_a_sight_lists_the_changes_of_others_and_takes_ones_own_for_grante
             await orm.create(Book, title=f"mine too {number}", author="A")
             made.extend(unit.changes)
 
-        await orm.units.run(work, new_context())
+        await orm.side.units.run(work, new_context())
         own: dict[int, list[Entry]] = {}
         for change in made:
             entry = Entry(change.position, change.transaction, "books", change.kind, None, "")
@@ -732,7 +730,7 @@ async def test_positions_and_transactions_are_those_of_the_log(orm: ORMService):
             await orm.create(Book, title=title, author="A")
         made.extend(unit.changes)
 
-    await orm.units.run(work, new_context())
+    await orm.side.units.run(work, new_context())
     async with orm.database.reader.connect() as connection:
         log = (await connection.execute(sa.text('SELECT position, "transaction" FROM diptych_log'))).all()
     if orm.database.name == "sqlite":
@@ -918,7 +916,7 @@ async def test_consecutive_passes_read_everything_once_while_others_write(
                     raise RuntimeError
 
             with contextlib.suppress(RuntimeError):
-                await orm.units.run(work, new_context())
+                await orm.side.units.run(work, new_context())
 
     async def carry() -> Snapshot:
         part = await fence.changes(TABLES, cursor, limit)

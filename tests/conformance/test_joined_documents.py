@@ -32,8 +32,7 @@ from diptych import (
 )
 from diptych.aio.event_loop import LoopBudget
 from diptych.fence.fence import Fence
-from diptych.log.change import Change, LogPart
-from diptych.log.snapshot import NOTHING
+from diptych.log import NOTHING, Change, LogPart
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.fallback import SqlFallback
@@ -111,13 +110,13 @@ class Cards:
 
     def __init__(self, orm: ORMService) -> None:
         dialect = orm.database.reader.dialect
-        entity = orm.entity(Book)
-        joined = {model: orm.entity(model).describe(dialect) for model in joined_models(BookCards)}
+        entity = orm.side.entities.of(Book)
+        joined = {model: orm.side.entities.of(model).describe(dialect) for model in joined_models(BookCards)}
         self.orm = orm
         self.compiled = CompiledReadModel(BookCards, entity.describe(dialect), joined)
         self.rows = SqlRows(
             orm.database,
-            orm.entity,
+            orm.side.entities.of,
             entity,
             self.compiled.key,
             self.compiled.columns,
@@ -258,7 +257,7 @@ async def test_many_values_and_many_rows_of_one_value_come_in_batches(cards):
 async def test_a_view_holds_the_log_and_the_rows_of_one_moment_while_others_write(cards):
     """However many statements read it, and whatever is created, moved and deleted in between."""
     await add_people(cards.orm)
-    fence = Fence(cards.orm.database, {"books": cards.orm.entity(Book)}.get)
+    fence = Fence(cards.orm.database, {"books": cards.orm.side.entities.of(Book)}.get)
     writing = asyncio.gather(*(write_books(cards.orm, start) for start in (0, 100, 200)))
     snapshots = set()
     while not writing.done():
@@ -356,7 +355,7 @@ async def refill(orm: ORMService, people: dict[int, str], books: dict[str, tuple
 
 async def change_person(orm: ORMService, people: dict[int, str], number: int, moved: int) -> Change | None:
     """The change as it comes from the log: of the row before only what is unique."""
-    entity = orm.entity(Person).describe(orm.database.reader.dialect)
+    entity = orm.side.entities.of(Person).describe(orm.database.reader.dialect)
     after = {"id": number, "name": "New", "born": None, "notes": None}
     if number not in people:
         await orm.create(Person, id=number, name="New")
@@ -460,14 +459,14 @@ class LeafletCards(ReadModel[Leaflet]):
 async def test_an_enum_is_not_joined_to_a_text(cards):
     """PostgreSQL would fail on every query."""
     dialect = cards.orm.database.reader.dialect
-    leaflet, language = cards.orm.entity(Leaflet), cards.orm.entity(Language)
+    leaflet, language = cards.orm.side.entities.of(Leaflet), cards.orm.side.entities.of(Language)
     projection = CompiledReadModel(
         LeafletCards, leaflet.describe(dialect), {Language: language.describe(dialect)}
     )
     with pytest.raises(WiringError, match=r"leaflets\.language and languages\.code can't be joined"):
         SqlRows(
             cards.orm.database,
-            cards.orm.entity,
+            cards.orm.side.entities.of,
             leaflet,
             projection.key,
             projection.columns,

@@ -377,5 +377,11 @@ async def test_a_list_is_in_code_points_whatever_collation_the_database_has(post
     base, model = read_model_of(code_point_text())
     config = ConfigService(environ={}, database_url=postgres_url)
     async with Diptych(config, models=base, handlers=[], read_models=[model]) as app:
-        rows = SqlRows(app.orm.database, app.orm.entity, app.orm.entity(model.key.class_), "key", ["key"])
+        rows = SqlRows(
+            app.orm.database,
+            app.orm.side.entities.of,
+            app.orm.side.entities.of(model.key.class_),
+            "key",
+            ["key"],
+        )
         assert 'ORDER BY keyed.key COLLATE "C"' in str(rows._pages.select(("key",), None).select)

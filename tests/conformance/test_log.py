@@ -14,9 +14,9 @@ from diptych import Command, Diptych, DuplicateError, ORMService
 from diptych.context import request_scope
 from diptych.fence import statements as fence_statements
 from diptych.fence.statements import followers
-from diptych.log.expressions import EXPRESSIONS
+from diptych.log import Snapshot
 from diptych.log.retention import Retention
-from diptych.log.snapshot import Snapshot
+from diptych.log.table import EXPRESSIONS
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Kinds, Line, Shelf
@@ -234,7 +234,7 @@ async def test_positions_of_one_row_are_in_the_order_of_its_commits(orm: ORMServ
         assert book is not None
         await orm.update(Book, 1, stock_quantity=book.stock_quantity + 1)
 
-    await asyncio.gather(*(orm.units.run(increment, new_context()) for _ in range(12)))
+    await asyncio.gather(*(orm.side.units.run(increment, new_context()) for _ in range(12)))
     assert [row["image"]["stock_quantity"] for row in await log_of(orm)] == list(range(13))
 
 
@@ -263,7 +263,7 @@ async def aged(orm: ORMService) -> None:
         await orm.update(Book, 1, author="C")
         await orm.update(Book, 1, author="D")
 
-    await orm.units.run(work, new_context("correlation", "Ada"))
+    await orm.side.units.run(work, new_context("correlation", "Ada"))
     await age(orm, {1: 30, 2: 15, 3: 5})
 
 

@@ -212,7 +212,7 @@ def values_for(number: int) -> dict[str, Any]:
 
 async def logged_and_selected(orm: ORMService, model: type) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """For each row its last image, as decoded, and what a select gives."""
-    entity = orm.entity(model)
+    entity = orm.side.entities.of(model)
     async with orm.database.reader.connect() as connection:
         log = sa.text("SELECT image FROM diptych_log WHERE entity = :name ORDER BY position")
         images = [
@@ -232,7 +232,7 @@ async def test_an_image_gives_back_what_a_select_gives(orm: ORMService):
             await orm.update(Everything, created.id, **values_for(number + 1000))
     pairs = await logged_and_selected(orm, Everything)
     assert len(pairs) == 40
-    columns = set(orm.entity(Everything).columns)
+    columns = set(orm.side.entities.of(Everything).columns)
     for image, row in pairs:
         assert image.keys() == columns - NOT_LOGGED
         for name, value in image.items():
@@ -242,7 +242,7 @@ async def test_an_image_gives_back_what_a_select_gives(orm: ORMService):
 
 
 async def test_columns_say_whether_the_log_gives_them_back(orm: ORMService):
-    described = orm.entity(Everything).describe(orm.database.reader.dialect)
+    described = orm.side.entities.of(Everything).describe(orm.database.reader.dialect)
     assert described.table == "every_type"
     assert {name for name, column in described.columns.items() if not column.logged} == NOT_LOGGED
 
@@ -265,9 +265,9 @@ async def test_infinite_numbers_do_not_become_null(orm: ORMService):
 
 async def test_a_value_that_the_column_cannot_have_is_left_out(orm: ORMService):
     """Another version of the application has written it, or it is of a class that the application has changed."""
-    entity = orm.entity(Everything)
+    entity = orm.side.entities.of(Everything)
     assert entity.from_log({
         "whole": "many", "flag": 1, "day": "soon", "size": "huge", "text": 5, "data": "!", "name": "x",
         "unknown": 1, "backwards": "cba", "big": 1.5, "price": {}, "instant": "2024-01-01T00:00:00Z", "short": None,
     }) == {"instant": datetime.datetime(2024, 1, 1, tzinfo=UTC), "short": None}  # fmt: skip
-    assert orm.entity(Book).from_log({}) == {}
+    assert orm.side.entities.of(Book).from_log({}) == {}

@@ -331,7 +331,7 @@ async def test_a_unit_of_work_on_sqlite_begins_with_the_write_lock(sqlite_url: s
         sa.event.listen(
             orm.database.writer.sync_engine, "after_cursor_execute", lambda *call: statements.append(call[2])
         )
-        await orm.units.run(work, new_context())
+        await orm.side.units.run(work, new_context())
         assert statements[0] == "BEGIN IMMEDIATE"
         other.execute("BEGIN IMMEDIATE")
         other.close()

@@ -44,10 +44,12 @@ class Route:
     """The SQL route of the books, put together as the composition root does."""
 
     def __init__(self, orm: ORMService, turns: int = 5, timeout_s: float = 30) -> None:
-        entity = orm.entity(Book)
+        entity = orm.side.entities.of(Book)
         self.orm = orm
         self.compiled = CompiledReadModel(Books, entity.describe(orm.database.reader.dialect))
-        self.rows = SqlRows(orm.database, orm.entity, entity, self.compiled.key, self.compiled.columns)
+        self.rows = SqlRows(
+            orm.database, orm.side.entities.of, entity, self.compiled.key, self.compiled.columns
+        )
         self.turns = asyncio.Semaphore(turns)
         self.sql = SqlFallback(self.compiled, self.rows, self.turns, LoopBudget(), timeout_s)
 
@@ -126,8 +128,8 @@ async def test_a_column_of_each_kind_is_read_as_in_a_thread(on_sqlite: ORMServic
     }
     await on_sqlite.create(Kinds, id=1, **values)
     await on_sqlite.create(Kinds, id=2)
-    entity = on_sqlite.entity(Kinds)
-    rows = SqlRows(on_sqlite.database, on_sqlite.entity, entity, "id", list(entity.columns))
+    entity = on_sqlite.side.entities.of(Kinds)
+    rows = SqlRows(on_sqlite.database, on_sqlite.side.entities.of, entity, "id", list(entity.columns))
     for key in (1, 2, 3):
         one = await rows.one(key)
         assert rows.try_one(key) == ([] if one is None else [one])

@@ -72,7 +72,7 @@ class Together:
         await self._turn.__aexit__(None, None, None)
 
     def run(self, work: Work, kind: str = QUICK) -> asyncio.Task[Any]:
-        task = asyncio.create_task(self._orm.units.run(work, new_context(), kind))
+        task = asyncio.create_task(self._orm.side.units.run(work, new_context(), kind))
         self.tasks.append(task)
         return task
 
@@ -350,7 +350,7 @@ async def test_those_that_are_cancelled_leave_everything_or_nothing(
             task.cancel()
         outcomes = await together.outcomes()
         assert outcomes[::2] == [None] * 3
-        await orm.units.settle()
+        await orm.side.units.settle()
         titles = set(await kept(orm))
         for number, outcome in enumerate(outcomes):
             assert outcome is None or isinstance(outcome, asyncio.CancelledError)
@@ -470,7 +470,7 @@ async def test_only_what_is_known_to_be_short_runs_in_the_loop(sqlite_url: str):
                 for kind in ("insert", "change"):
                     found[f"{kind} {table}"] = sqlite.schema.is_quick(kind, table)
 
-        await orm.units.run(look, new_context())
+        await orm.side.units.run(look, new_context())
         return found
 
     async with ORMService(config(sqlite_url)) as orm:
@@ -505,7 +505,7 @@ async def test_a_handler_with_many_statements_leaves_the_loop_to_others_too(orm:
         return turns - before
 
     running = asyncio.create_task(others())
-    assert await orm.units.run(work, new_context()) > 10
+    assert await orm.side.units.run(work, new_context()) > 10
     running.cancel()
     assert len(await kept(orm)) == 500
 
@@ -531,7 +531,7 @@ async def test_a_select_that_takes_long_is_interrupted_and_run_in_the_thread(
         assert len(statements) == 1  # the one that was interrupted did not come to its end
         await orm.update(Book, 2, "stock_quantity", stock_quantity=3)
 
-    await orm.units.run(work, new_context())
+    await orm.side.units.run(work, new_context())
     found = await orm.get(Book, "searched", "title")
     assert found is not None
     assert found.stock_quantity == 3
@@ -540,7 +540,7 @@ async def test_a_select_that_takes_long_is_interrupted_and_run_in_the_thread(
 
 async def test_who_is_told_goes_on_before_the_next_transaction_begins(orm: ORMService, monkeypatch):
     """A process that is stopped when it brings a change to Redis must not keep the file locked."""
-    units = orm.units
+    units = orm.side.units
     locked: list[bool] = []
     connections: list[Any] = []
     commit = units._commit_transaction

@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConstraintError, DatabaseBusyError, DuplicateError, ORMService
 from diptych.sql.postgres.database import PostgresDatabase
-from diptych.write import together
+from diptych.write import changes
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Defaults, Kinds, Line, Shelf
@@ -97,7 +97,7 @@ async def test_which_tables_are_changed_like_this(orm: ORMService):
 
 
 def _possible(orm: ORMService, connection: Any, model: type) -> bool:
-    return together.is_possible(connection, orm.entity(model))
+    return changes.is_possible_together(connection, orm.side.entities.of(model))
 
 
 async def test_the_engine_executes_none_of_it(orm: ORMService):
@@ -125,7 +125,7 @@ async def test_rows_and_images_are_those_of_two_statements(orm, author, later, d
     for is_possible in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not is_possible:
-                patch.setattr(together, "is_possible", lambda *_: False)
+                patch.setattr(changes, "is_possible_together", lambda *_: False)
             title = f"{next(numbers)}"
             made = await orm.create(
                 Book, title=title, author=author, published_date=day, stock_quantity=stock
@@ -176,9 +176,9 @@ async def test_a_name_that_the_server_would_cut_is_logged_in_full(orm: ORMServic
 
 async def test_in_whichever_order_fields_are_named_there_is_one_statement(orm: ORMService):
     await orm.create(Book, title="T", author="A", isbn="1")
-    made = together._insertion.cache_info().misses
+    made = changes._insertion.cache_info().misses
     await orm.create(Book, isbn="2", author="A", title="U")
-    assert together._insertion.cache_info().misses == made
+    assert changes._insertion.cache_info().misses == made
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -187,7 +187,7 @@ async def test_a_trigger_that_keeps_a_row_in_is_an_error_and_nothing_is_logged(o
     await run(orm, "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     await run(orm, "CREATE TRIGGER keep BEFORE DELETE ON books FOR EACH ROW EXECUTE FUNCTION keep()")
     if not at_once:
-        monkeypatch.setattr(together, "is_possible", lambda *_: False)
+        monkeypatch.setattr(changes, "is_possible_together", lambda *_: False)
     with pytest.raises(NoResultFound):
         await orm.delete(Book, "T", "title")
     assert [row["kind"] for row in await log_of(orm)] == ["created"]
@@ -212,7 +212,7 @@ async def test_a_trigger_that_keeps_the_row_out_is_an_error_and_nothing_is_logge
     await run(orm, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     await run(orm, "CREATE TRIGGER refuse BEFORE INSERT ON books FOR EACH ROW EXECUTE FUNCTION refuse()")
     if not at_once:
-        monkeypatch.setattr(together, "is_possible", lambda *_: False)
+        monkeypatch.setattr(changes, "is_possible_together", lambda *_: False)
     with pytest.raises(NoResultFound):
         await orm.create(Book, title="T", author="A")
     assert await log_of(orm) == []
@@ -256,7 +256,7 @@ async def test_a_change_that_fails_leaves_nothing_of_its_command(orm: ORMService
         await orm.create(Book, title="T", author="B")
 
     with pytest.raises(DuplicateError) as refused:
-        await orm.units.run(work, new_context())
+        await orm.side.units.run(work, new_context())
     assert tuple(refused.value.columns) == ("title",)
     with pytest.raises(ConstraintError):
         await orm.create(Shelf, room="north", number=1, book_id=77)
@@ -272,7 +272,7 @@ async def test_cut_off_anywhere_no_transaction_stays_open(orm: ORMService, steps
     command.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await command
-    await orm.units.settle()
+    await orm.side.units.settle()
     titles = [book.title for book in await orm.all(Book)]
     assert titles in (["warm"], ["warm", "T"])
     assert len(await log_of(orm)) == len(titles)

@@ -36,7 +36,7 @@ class SomethingWrong(Exception):
 
 async def command(orm: ORMService, work: Callable[[], Awaitable[R]]) -> R:
     """Runs `work` as the handler of a command."""
-    return await orm.units.run(lambda _unit: work(), new_context())
+    return await orm.side.units.run(lambda _unit: work(), new_context())
 
 
 async def titles(orm: ORMService) -> list[str]:
@@ -368,7 +368,7 @@ async def test_a_command_that_is_cancelled_leaves_everything_or_nothing(orm: ORM
             await orm.database.writer.dispose()
         before = await logged(orm)
         (outcome,) = await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
-        await orm.units.settle()
+        await orm.side.units.settle()
         kept = [title for title in await titles(orm) if title in (first, second)]
         assert kept in ([], [first, second])
         assert await logged(orm) - before == len(kept)
@@ -395,7 +395,7 @@ async def test_closing_waits_for_what_is_being_committed(database_url: str):
     tasks = [asyncio.create_task(add(orm, str(i))) for i in range(5)]
     await asyncio.gather(*tasks)
     task = asyncio.create_task(add(orm, "last"))
-    while not orm.units._concluding and not task.done():  # noqa: ASYNC110 - there is no event for it
+    while not orm.side.units._concluding and not task.done():  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0)
     await orm.close()
     await task

@@ -15,13 +15,12 @@ import pytest
 from demo_app.messages import AddBook
 from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
-from diptych.fence import passes as passes_module
+from diptych.fence import acknowledge as acknowledge_module
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, Sight, Target
-from diptych.fence.ending import Ending
+from diptych.fence.arrivals import Ending
+from diptych.fence.contract import Applied, FenceId, FenceRow, Sight, Target
 from diptych.fence.rows import FenceRows
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, Entry, Snapshot
 from diptych.redis import RedisIdentity
 from diptych.sql.description import Entity
 from tests.catalogue import (
@@ -158,7 +157,7 @@ def acknowledging(
     fence: FakeFence, read_side: FakeReadSide | None = None, patience_s: float = 5.0
 ) -> Acknowledger:
     acknowledger = Acknowledger(fence, FenceRows(fence), patience_s)  # type: ignore[arg-type]
-    acknowledger.read_side = read_side
+    acknowledger.tracker.read_side = read_side
     return acknowledger
 
 
@@ -345,7 +344,7 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
 
 async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     """A command before the pass begins is served by the pass too; a later command asks for the next pass."""
-    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     tasks = [await begun(acknowledger) for _ in range(20)]
@@ -355,7 +354,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     late = [await begun(acknowledger) for _ in range(20)]
     assert await is_held(late[0])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6)]
-    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 0.0)
     late.append(await begun(acknowledger))
     assert await is_held(late[-1])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6), (BOOKS, 6)], "the last may have got lost"
@@ -367,7 +366,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
 
 
 async def test_a_request_that_did_not_get_away_is_made_again(monkeypatch):
-    monkeypatch.setattr(passes_module, "_ASK_AGAIN_S", 60.0)
+    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     fence.asking = DatabaseUnavailableError("away")
@@ -684,7 +683,7 @@ async def test_what_is_known_is_taken_before_the_commit(sqlite_url, valkey):
     async with catalogue(sqlite_url, valkey.url) as app:
         await app.execute(AddBook("Dune", "first"))
         await sees_in_redis(app, "Dune", "first")
-        units, acknowledger = app.orm.units, app.orm.acknowledger
+        units, acknowledger = app.orm.side.units, app.orm.side.acknowledger
         former = (await fence_row(app)).generation
         commit = units._commit_transaction
 
@@ -737,6 +736,6 @@ async def test_who_writes_beside_an_application_is_acknowledged_only_once_that_s
 
 async def test_a_process_alone_without_redis_waits_for_nobody(database_url):
     async with catalogue(database_url) as app:
-        held = Recorded(app.orm.acknowledger._passes, "wait")
+        held = Recorded(app.orm.side.acknowledger._passes, "wait")
         await app.execute(AddBook("Dune", "x"))
         assert held.calls == []

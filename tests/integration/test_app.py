@@ -81,7 +81,7 @@ async def test_stopping_waits_for_the_handlers_that_run(database_url, valkey):
         begun.set()
         await go_on.wait()
 
-    command = asyncio.create_task(app.orm.units.run(slow, new_context()))
+    command = asyncio.create_task(app.orm.side.units.run(slow, new_context()))
     await begun.wait()
     stopping = asyncio.create_task(app.stop())
     await asyncio.wait([stopping], timeout=0.1)

@@ -148,8 +148,8 @@ async def test_concurrent_commands_share_their_scripts(postgres_url, valkey):
         await asyncio.gather(*(app.execute(AddBook(f"warm {number}", "x")) for number in range(40)))
         applied = Recorded(store_of(app), "apply")
         replica = Recorded(keeper_of(app).replica, "apply")
-        read = Recorded(app.orm.fence, "rows")
-        held = Held(app.orm.units, "_commit_transaction")
+        read = Recorded(app.orm.side.fence, "rows")
+        held = Held(app.orm.side.units, "_commit_transaction")
         commands = [asyncio.create_task(app.execute(AddBook(f"{number}", "x"))) for number in range(40)]
         await held.reached.wait()
         await asyncio.sleep(0.3)  # most of them wait to commit: they come together
@@ -274,7 +274,7 @@ async def test_once_the_breaker_is_open_no_command_waits_behind_one_that_redis_l
         await stop_keeper(app)  # which would close the breaker again
         service.failed(ConnectionError("away"))
         assert not service.available
-        assert replica.apply([], app.orm.acknowledger.rows.targets[replica.id]).result() is None
+        assert replica.apply([], app.orm.side.acknowledger.rows.targets[replica.id]).result() is None
         hung.go_on.set()
         await first
 
@@ -391,7 +391,7 @@ async def test_while_sql_puts_the_lease_at_risk_of_another_redis_nothing_is_writ
         await sees_in_redis(app, "Dune", "x")
         await stop_keeper(app)
         row, store = await fence_row(app), store_of(app)
-        known = app.orm.acknowledger.rows.targets[row.id]
+        known = app.orm.side.acknowledger.rows.targets[row.id]
         look = await store.inspect(row.generation)
         for wrong in (
             known._replace(incarnation=known.incarnation._replace(run_id="0" * 40)),
@@ -419,7 +419,7 @@ async def test_what_a_builder_sends_late_or_out_of_turn_is_refused(sqlite_url, v
         await app.execute(AddBook("Dune", "x"))
         await sees_in_redis(app, "Dune", "x")
         store, row = store_of(app), await fence_row(app)
-        known = app.orm.acknowledger.rows.targets[row.id]._replace(generation="another")
+        known = app.orm.side.acknowledger.rows.targets[row.id]._replace(generation="another")
         book = _book("Emma", "x")
         writes = [store.writes.write_of(book, 0, 0)]
         assert await store.backfill(known, writes, 1) == "GONE"
@@ -475,7 +475,7 @@ async def test_positions_are_compared_as_numbers(sqlite_url, valkey):
     async with catalogue(sqlite_url, valkey.url, lease_ms=30_000) as app:
         await answered_by(app, "redis")
         await stop_keeper(app)
-        store, known = store_of(app), next(iter(app.orm.acknowledger.rows.targets.values()))
+        store, known = store_of(app), next(iter(app.orm.side.acknowledger.rows.targets.values()))
         book = _book("Dune", "")
         stamps = [
             1,
@@ -508,7 +508,7 @@ async def test_a_document_of_the_same_stamp_as_a_tombstone_leaves_it_and_is_take
         await answered_by(app, "redis")
         await stop_keeper(app)
         store, row = store_of(app), await fence_row(app)
-        known = app.orm.acknowledger.rows.targets[row.id]
+        known = app.orm.side.acknowledger.rows.targets[row.id]
         document, transaction = _book("Emma", "x"), 1 << 40  # above the floor: the stamps have to do it
         assert (
             await store.apply(known, [store.writes.tombstone(b"Emma", 1 << 40, transaction, transaction)])
@@ -591,14 +591,14 @@ async def test_a_long_foreign_transaction_does_not_make_passes_repeat_what_they_
 
         await eventually(passed, "the changes are carried")
         found = []
-        original = app.orm.fence.changes
+        original = app.orm.side.fence.changes
 
         async def recording(*arguments: Any, **named: Any) -> Any:
             part = await original(*arguments, **named)
             found.append(len(part.changes) + part.skipped)
             return part
 
-        app.orm.fence.changes = recording  # type: ignore[method-assign]
+        app.orm.side.fence.changes = recording  # type: ignore[method-assign]
         started = (await fence_row(app)).passes_started
         await eventually(passed, "some passes more")
         assert sum(found) == 0
@@ -611,7 +611,7 @@ async def test_sequence_order_against_commit_order(postgres_url, valkey):
         await answered_by(app, "redis")
 
         fail_to_apply(app)
-        held = Held(app.orm.units, "_commit_transaction")
+        held = Held(app.orm.side.units, "_commit_transaction")
         first = asyncio.create_task(app.execute(AddBook("first", "x")))
         await held.reached.wait()
         async with catalogue(postgres_url) as other:
@@ -639,7 +639,7 @@ async def test_a_command_cancelled_at_any_await_leaves_no_stale_read(sqlite_url,
         command.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await command
-        await app.orm.units.settle()
+        await app.orm.side.units.settle()
         book = await app.orm.get(Book, "Dune", "title")
         assert book is not None
         await sees(app, "Dune", book.author)
@@ -657,7 +657,7 @@ async def test_a_command_cancelled_on_its_way_to_redis_still_arrives(sqlite_url,
         with pytest.raises(asyncio.CancelledError):
             await command
         held.go_on.set()
-        await app.orm.units.settle()
+        await app.orm.side.units.settle()
         await sees(app, "Dune", "after")
 
 
@@ -686,7 +686,7 @@ async def test_a_raised_error_leaves_nothing_in_redis(sqlite_url, valkey):
             raise RuntimeError("after the write")
 
         with pytest.raises(RuntimeError, match="after the write"):
-            await app.orm.units.run(failing, new_context())
+            await app.orm.side.units.run(failing, new_context())
         await sees_in_redis(app, "Dune", None)
 
 
@@ -724,14 +724,16 @@ async def test_a_keeper_stopped_before_it_publishes_for_longer_than_a_lease_publ
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(app, "Dune", "0")
         keeper = keeper_of(app)
-        owner: Any = {"inspect": store_of(app), "promise": app.orm.fence, "replay_log": keeper.replica}[where]
+        owner: Any = {"inspect": store_of(app), "promise": app.orm.side.fence, "replay_log": keeper.replica}[
+            where
+        ]
         held = Held(owner, where, after=True)
         await held.reached.wait()
         row = await fence_row(app)
         await eventually(lambda: _is_past(writer_of(app), row.lease_until), "the promise ends")
         await set_author(writer, "Dune", "1")
         published = Recorded(store_of(app), "publish")
-        original_complete = Held(app.orm.fence, "complete")  # so that nothing follows
+        original_complete = Held(app.orm.side.fence, "complete")  # so that nothing follows
         held.go_on.set()
 
         async def is_published() -> bool:

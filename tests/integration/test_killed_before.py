@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, ListBooks
 from demo_app.models.book import Book
 from diptych import Diptych, DuplicateError
-from diptych.fence.ending import Ending
+from diptych.fence.arrivals import Ending
 from diptych.write.unit_of_work import new_context
 from tests.catalogue import Held, Recorded, answered_by, catalogue, fence_row, keeper_of, sees, sees_in_redis
 from tests.integration.test_joined_processes import Item, ListCards, Owner, _shows, _shows_in_redis, cards
@@ -47,21 +47,21 @@ async def _killed(app: Diptych, work: Awaitable[Any], *, applied: bool = False) 
 
     async def never(ending: Ending) -> None:
         if applied:
-            assert app.orm.acknowledger.read_side is not None
-            applying = app.orm.acknowledger.read_side.apply(ending.changes, ending.targets)
+            assert app.orm.side.acknowledger.tracker.read_side is not None
+            applying = app.orm.side.acknowledger.tracker.read_side.apply(ending.changes, ending.targets)
             assert all(await asyncio.gather(*applying.values()))
         waiting.set()
         await asyncio.Event().wait()
 
-    app.orm.acknowledger.acknowledge = never  # type: ignore[method-assign]
+    app.orm.side.acknowledger.acknowledge = never  # type: ignore[method-assign]
     task = asyncio.ensure_future(work)
     await waiting.wait()
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    for concluding in list(app.orm.units._concluding):
+    for concluding in list(app.orm.side.units._concluding):
         concluding.cancel()
-    del app.orm.acknowledger.acknowledge
+    del app.orm.side.acknowledger.acknowledge
 
 
 async def _titles(app: Diptych) -> list[str]:
@@ -134,7 +134,7 @@ async def test_an_address_that_another_command_of_the_process_frees_while_one_ru
             await go_on.wait()
             await app.orm.create(Book, title="a", author="y")
 
-        taking = asyncio.create_task(app.orm.units.run(take, new_context()))
+        taking = asyncio.create_task(app.orm.side.units.run(take, new_context()))
         await has_begun.wait()
         await _killed(app, app.execute(EditBook("a", BookChanges(title="b"))))
         go_on.set()
@@ -165,7 +165,7 @@ async def test_an_answer_that_rests_on_what_a_killed_command_did(database_url: s
             await two.orm.create(Audit, what="renamed a")
             return "gone" if book is None else book.author
 
-        return await two.orm.units.run(work, new_context())
+        return await two.orm.side.units.run(work, new_context())
 
     async with _two(catalogue, database_url, valkey.url) as (one, two):
         await one.execute(AddBook("a", "x"))
@@ -195,7 +195,7 @@ async def test_an_error_that_rests_on_what_a_killed_command_did(database_url: st
 
         await _killed(one, one.execute(DeleteBook("a")))
         with pytest.raises(LookupError):
-            await two.orm.units.run(missing, new_context())
+            await two.orm.side.units.run(missing, new_context())
         await sees(two, "a", None)
 
 

@@ -153,7 +153,7 @@ async def test_what_was_written_before_the_database_is_adopted_is_not_lost(
         # As if this process had been connected before anybody adopted the database.
         former = postgres_server.execute("SELECT database FROM diptych_history", source).strip()
         elsewhere.execute(f"UPDATE diptych_history SET database = '{former}'", target)
-        held = Held(early.orm.units, "_commit_transaction")
+        held = Held(early.orm.side.units, "_commit_transaction")
         writing = asyncio.ensure_future(set_author(early, TITLES[-1], "early"))
         await held.reached.wait()
         late = catalogue(elsewhere.url_of(target), valkey.url, lease_ms=LEASE_MS)

@@ -40,7 +40,7 @@ class _WhileItReads:
 
     def __init__(self, app: Diptych, change: Callable[[int], Awaitable[Any]]) -> None:
         self.count = 0
-        self._fence, self._change = app.orm.fence, change
+        self._fence, self._change = app.orm.side.fence, change
         self._read = self._fence.changes
         self._fence.changes = self._changes  # type: ignore[method-assign]
 
@@ -58,7 +58,7 @@ async def _committed(app: Diptych, work: Callable[[], Awaitable[Any]]) -> None:
     async def at_once(*_: object) -> None:
         pass
 
-    app.orm.acknowledger.acknowledge = at_once  # type: ignore[method-assign, assignment]
+    app.orm.side.acknowledger.acknowledge = at_once  # type: ignore[method-assign, assignment]
     await work()
 
 
@@ -114,7 +114,7 @@ async def test_a_pass_over_what_another_version_wrote_ends_while_rows_are_delete
 
         deleting = _WhileItReads(app, change_and_delete)
         await change_and_delete(ROWS - 2)
-        del beside.orm.acknowledger.acknowledge
+        del beside.orm.side.acknowledger.acknowledge
         await beside.orm.update(OldBook, f"{ROWS - 1}", "title", author="new")
         assert 0 < deleting.count < FEW
         await sees_in_redis(app, f"{ROWS - 1}", "new")
@@ -171,7 +171,7 @@ async def test_after_a_promise_without_a_completed_pass_the_log_is_replayed_befo
     async with catalogue(sqlite_url, valkey.url, lease_ms=2000) as app:
         await app.execute(AddBook("Dune", "x"))
         await sees_in_redis(app, "Dune", "x")
-        replica, fence, steps = keeper_of(app).replica, app.orm.fence, []
+        replica, fence, steps = keeper_of(app).replica, app.orm.side.fence, []
         publish, promise, replay_log = replica.publish, fence.promise, replica.replay_log
 
         async def publishing(*arguments: Any, **named: Any) -> None:
@@ -212,7 +212,7 @@ async def _write_a_backlog(database_url: str) -> None:
             for number in range(BACKLOG):
                 await beside.orm.create(Book, title=f"{number:04}", author="x", stock_quantity=0)
 
-        await beside.orm.units.run(work, new_context())
+        await beside.orm.side.units.run(work, new_context())
 
 
 async def _is_carried(app: Diptych) -> None:

@@ -173,7 +173,7 @@ async def test_the_clean_up_of_one_build_spares_the_generation_of_a_later_one(sq
     async with catalogue(sqlite_url, valkey.url, lease_ms=30_000) as app:
         await sees_in_redis(app, "0003", "old")
         store = store_of(app)
-        known = next(iter(app.orm.acknowledger.rows.targets.values()))
+        known = next(iter(app.orm.side.acknowledger.rows.targets.values()))
         await store.begin(known._replace(generation="former"))
         await store.backfill(known._replace(generation="former"), [], 1, floor=1)
         await store.delete(known.incarnation, [b"former"])
@@ -329,7 +329,7 @@ async def test_a_switch_that_dies_half_way_is_found_as_lost(database_url, valkey
             for process in (one, two):
                 await sees_in_redis(process, "0007", "old")
             former = (await fence_row(one)).generation
-            held = Held(store_of(one) if where == "drop" else one.orm.fence, where, after=True)
+            held = Held(store_of(one) if where == "drop" else one.orm.side.fence, where, after=True)
             rebuilding = asyncio.create_task(one.rebuild(BookReadModel))
             await held.reached.wait()
             await stop_keeper(one)
@@ -410,7 +410,7 @@ async def test_only_one_of_two_moves_is_made_and_none_before_the_lease_is_over(d
     async with catalogue(database_url, valkey.url, lease_ms=1000) as app:
         await answered_by(app, "redis")
         await stop_keeper(app)
-        row, fence = await fence_row(app), app.orm.fence
+        row, fence = await fence_row(app), app.orm.side.fence
         move: dict[str, Any] = {"building_s": 5.0}
         assert await fence.move(row, row.incarnation, "a", **move) is None
 

@@ -114,7 +114,7 @@ async def test_a_rebuild_that_stood_still_for_long_fails_and_is_not_published(
             await rebuilding
         assert (await fence_row(app)).generation == former
         await sees(app, "1", "new")
-        assert [row.id for row in await app.orm.fence.rows()] == [(await fence_row(app)).id]
+        assert [row.id for row in await app.orm.side.fence.rows()] == [(await fence_row(app)).id]
         with redis.Redis.from_url(valkey.url) as client:
             assert all(former.encode() in key for key in client.keys("*marker"))
         await app.rebuild(BookReadModel)

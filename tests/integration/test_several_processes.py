@@ -57,7 +57,7 @@ async def test_every_acknowledged_change_is_seen_by_all_at_once(database_url, re
         for app in apps:
             await sees(app, "Arrakis", None)
             await sees_in_redis(app, "Dune", "another")
-        rows = await apps[0].orm.fence.rows()
+        rows = await apps[0].orm.side.fence.rows()
         assert len(rows) == 1
 
 
@@ -171,7 +171,7 @@ async def test_a_number_that_no_pass_has_yet_is_not_waited_for_for_ever(postgres
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(app, "Dune", "0")
         before = (await fence_row(app)).passes_completed
-        await beside.orm.fence.ask(keeper_of(app).replica.id, 10**9)
+        await beside.orm.side.fence.ask(keeper_of(app).replica.id, 10**9)
 
         async def is_served() -> bool:
             return (await fence_row(app)).passes_completed > before
@@ -231,7 +231,7 @@ async def test_who_asks_while_a_pass_makes_the_read_model_fresh_does_not_wait_fo
 
 
 async def _waits(app: Diptych) -> bool:
-    return app.orm.acknowledger.rows._pausing is not None
+    return app.orm.side.acknowledger.rows._pausing is not None
 
 
 async def test_a_keeper_whose_own_command_waits_makes_the_pass_at_once(sqlite_url, valkey):
@@ -391,7 +391,7 @@ async def test_two_declarations_side_by_side_are_both_served_and_neither_is_stal
                 await sees(app, "Dune", str(number))
         for app in (old, new):
             await sees_in_redis(app, "Dune", "7")
-        rows = await old.orm.fence.rows()
+        rows = await old.orm.side.fence.rows()
         assert {row.id.read_model for row in rows} == {"diptych:BookReadModel"}
         assert len({row.id.fingerprint for row in rows}) == 2
         assert all(row.ready for row in rows)
@@ -400,11 +400,11 @@ async def test_two_declarations_side_by_side_are_both_served_and_neither_is_stal
         await sees_in_redis(new, "Dune", "7")
 
         async def lapsed() -> bool:
-            rows = await new.orm.fence.rows()
+            rows = await new.orm.side.fence.rows()
             return any(row.now > row.lease_until for row in rows if row.id != keeper_of(new).replica.id)
 
         await eventually(lapsed, "the old one lapses")
-        waited = Recorded(new.orm.acknowledger._passes, "wait")
+        waited = Recorded(new.orm.side.acknowledger._passes, "wait")
         await set_author(new, "Dune", "8")
         assert waited.calls == []
         await sees_in_redis(new, "Dune", "8")
@@ -416,21 +416,21 @@ async def test_a_fence_row_of_a_read_model_nobody_knows_here_still_counts(sqlite
         await app.execute(AddBook("Dune", "0"))
         await sees_in_redis(app, "Dune", "0")
         other = FenceId("diptych:Other", "1")
-        await app.orm.fence.register(other, ["books"])
-        row = next(row for row in await app.orm.fence.rows() if row.id == other)
-        moved = await app.orm.fence.move(row, keeper_incarnation(app), "g", building_s=0.0)
+        await app.orm.side.fence.register(other, ["books"])
+        row = next(row for row in await app.orm.side.fence.rows() if row.id == other)
+        moved = await app.orm.side.fence.move(row, keeper_incarnation(app), "g", building_s=0.0)
         assert moved is not None
-        promised = await app.orm.fence.promise(moved, 60.0, None)
+        promised = await app.orm.side.fence.promise(moved, 60.0, None)
         assert promised is not None
         command = asyncio.create_task(set_author(app, "Dune", "1"))
         await asyncio.wait([command], timeout=1.0)
         assert not command.done()
-        again = await app.orm.fence.promise(promised, 60.0, None)
+        again = await app.orm.side.fence.promise(promised, 60.0, None)
         assert again is not None
         assert again.cursor is not None
-        await app.orm.fence.complete(again, again.cursor)
+        await app.orm.side.fence.complete(again, again.cursor)
         await command
 
 
 def keeper_incarnation(app: Diptych) -> Any:
-    return next(iter(app.orm.acknowledger.rows.targets.values())).incarnation
+    return next(iter(app.orm.side.acknowledger.rows.targets.values())).incarnation

@@ -67,12 +67,12 @@ def _renamed(database_url: str, redis_url: str, namespace: str = "diptych") -> D
 
 async def _sweep(app: Diptych) -> None:
     """What each process does when it starts, and now and then."""
-    await app.orm.acknowledger.read_side._sweeper._sweep()  # type: ignore[union-attr]
+    await app.orm.side.acknowledger.tracker.read_side._sweeper._sweep()  # type: ignore[union-attr]
 
 
 async def _age(app: Diptych, fence: FenceId, seconds: float) -> None:
     """Has it not been kept for so long."""
-    row = next(row for row in await app.orm.fence.rows() if row.id == fence)
+    row = next(row for row in await app.orm.side.fence.rows() if row.id == fence)
     renewed = f"lease_until = {row.now - seconds}, building_until = {row.now - seconds}"
     where = f"read_model = '{fence.read_model}' AND declaration = '{fence.fingerprint}'"
     async with app.orm.database.writer.begin() as connection:
@@ -80,7 +80,7 @@ async def _age(app: Diptych, fence: FenceId, seconds: float) -> None:
 
 
 async def _is_there(app: Diptych, fence: FenceId) -> bool:
-    return fence in [row.id for row in await app.orm.fence.rows()]
+    return fence in [row.id for row in await app.orm.side.fence.rows()]
 
 
 def _keys(server: RedisServer, fence: FenceId) -> list[bytes]:
@@ -233,7 +233,7 @@ async def test_what_a_killed_rebuild_leaves_is_swept_after_an_hour(database_url,
         await app.execute(AddBook("Dune", "x"))
         await sees_in_redis(app, "Dune", "x")
         row = await fence_row(app)
-        beside = await app.orm.fence.begin_rebuild(row, "killed", building_s=1.0)
+        beside = await app.orm.side.fence.begin_rebuild(row, "killed", building_s=1.0)
         await store_of(app).begin(Target(row.incarnation, "killed"))
         await _age(app, beside.id, HOUR_S - 60)
         await _sweep(app)

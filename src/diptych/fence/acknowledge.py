@@ -10,54 +10,39 @@ process can't serve itself, a command waits for a pass.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 
 from diptych.errors import DatabaseUnavailableError
-from diptych.fence.arrivals import Listed
-from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, ReadSide
-from diptych.fence.ending import Ending
+from diptych.fence.arrivals import Ending, Listed, NotedSight
+from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide
 from diptych.fence.fence import Fence
-from diptych.fence.passes import Passes
-from diptych.fence.rows import FenceRows
-from diptych.fence.tracker import NotedSight
-from diptych.log.change import Change
+from diptych.fence.rows import NOT_KNOWN, FenceRows
+from diptych.log import Change, Entry
+
+_log = logging.getLogger("diptych.write")
 
 _PATIENCE_S = 0.25
 """Time in seconds that a change on its way to Redis may take before the command asks for a pass."""
+
+_ASK_AGAIN_S = 1.0
+"""Age in seconds from which a request to other processes is repeated for a later command: it may have got lost."""
 
 
 class Acknowledger:
     """Holds each committed command back until queries see the changes that the command rests on.
 
-    ``patience_s`` is the time that SQL has to answer, in seconds.
+    ``patience_s`` is the time that SQL has to answer, in seconds. ``tracker`` has the read models of this process.
     """
 
     def __init__(self, fence: Fence, rows: FenceRows, patience_s: float) -> None:
         self.rows = rows
         self._fence = fence
         self._patience_s = patience_s
-        self._tracker = rows.tracker
+        self.tracker = rows.tracker
         self._passes = Passes(fence, rows, patience_s)
         self._bringing: set[asyncio.Task[bool]] = set()
-
-    @property
-    def read_side(self) -> ReadSide | None:
-        """The read models of this process in Redis; None where there are none."""
-        return self._tracker.read_side
-
-    @read_side.setter
-    def read_side(self, read_side: ReadSide | None) -> None:
-        self._tracker.read_side = read_side
-
-    @property
-    def commands(self) -> int:
-        """Number of commands under way."""
-        return self.rows.commands
-
-    @commands.setter
-    def commands(self, number: int) -> None:
-        self.rows.commands = number
 
     @property
     def is_idle(self) -> bool:
@@ -66,7 +51,9 @@ class Acknowledger:
         A look at the fence can take the place of ``acknowledge`` then, if there is still no lease after the commit.
         """
         rows = self.rows.latest
-        return self.read_side is None and rows is not None and not any(row.is_leased for row in rows.values())
+        if self.tracker.read_side is not None or rows is None:
+            return False
+        return not any(row.is_leased for row in rows.values())
 
     async def prepare(self) -> None:
         """Reads the fence, unless this process has done so before. Raises ``DatabaseUnavailableError``."""
@@ -87,8 +74,8 @@ class Acknowledger:
         """
         last = changes[-1].position if changes and not is_checked_late else None
         ending = Ending(changes, touched, self.rows.targets, last)
-        if self.read_side is not None:
-            self._tracker.own.add(ending)
+        if self.tracker.read_side is not None:
+            self.tracker.own.add(ending)
         return ending
 
     def failed(self, ending: Ending) -> None:
@@ -97,7 +84,7 @@ class Acknowledger:
         Changes that are committed none the less are taken for another process's.
         """
         ending.end()
-        self._tracker.own.drop(ending)
+        self.tracker.own.drop(ending)
 
     async def acknowledge(self, ending: Ending) -> None:
         """Returns when every query from now on sees the changes that the command rests on, or later states.
@@ -105,7 +92,7 @@ class Acknowledger:
         Raises ``DatabaseUnavailableError`` if SQL does not answer in time.
         """
         try:
-            read_side = self.read_side
+            read_side = self.tracker.read_side
             applying: Mapping[FenceId, asyncio.Future[Applied]] = {}
             if read_side is not None and ending.targets and ending.changes:
                 applying = read_side.apply(ending.changes, ending.targets)
@@ -118,7 +105,7 @@ class Acknowledger:
                 if row.is_leased and not await self._is_in(row, seen, ending)
             ]
             if waiting:
-                await self._passes.wait(waiting, self.read_side)
+                await self._passes.wait(waiting)
         finally:
             ending.end()
 
@@ -152,12 +139,12 @@ class Acknowledger:
         listed.arrivals.hear(ending.heard(row.id, listed.arrivals.target))
         has_brought = False
         while left := listed.left_of(ending):
-            pending = listed.pending(left)
+            pending = {known for entry in left if (known := listed.arrivals.pending(entry)) is not None}
             if not pending:
-                if has_brought or self.read_side is None:
+                if has_brought or self.tracker.read_side is None:
                     return False
                 has_brought = True
-                pending = {self._bring(self.read_side, row.id, listed, left)}
+                pending = {self._bring(self.tracker.read_side, row.id, listed, left)}
             if (left_s := deadline - time.monotonic()) <= 0:
                 return False
             await asyncio.wait(pending, timeout=left_s)
@@ -188,3 +175,75 @@ class Acknowledger:
             return await self._fence.has_unseen(row, ending.last)
         except DatabaseUnavailableError:
             return True  # a pass will tell
+
+
+class Passes:
+    """The wait of commands for a pass of a keeper, or for the end of a lease.
+
+    ``patience_s`` is the time that SQL has to answer, in seconds.
+    """
+
+    def __init__(self, fence: Fence, rows: FenceRows, patience_s: float) -> None:
+        self._fence = fence
+        self._rows = rows
+        self._patience_s = patience_s
+        self._asked: dict[FenceId, tuple[int, float]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def wait(self, rows: Sequence[FenceRow]) -> None:
+        """Returns when each of these leases is over, or a pass started later than its row was read is completed.
+
+        Keepers of this process are preferred to other processes' keepers. Raises ``DatabaseUnavailableError`` if SQL
+        is away for too long.
+        """
+        self._ask({row.id: row.passes_started for row in rows})
+        waited = {row.id: row for row in rows}
+        while True:
+            try:
+                # The command holds no connection to SQL meanwhile, and shares its reads with all that wait.
+                now = (await self._rows.sight_within(self._patience_s)).rows
+            except Exception as error:
+                raise DatabaseUnavailableError(NOT_KNOWN) from error
+            for fence, row in waited.items():
+                if fence in now and now[fence].history != row.history:
+                    # ★ The database was put elsewhere. The lease that was waited for ended by another clock; whoever
+                    # was promised something has been given some time by the clock that counts now.
+                    waited[fence] = now[fence]
+            waited = {fence: row for fence, row in waited.items() if _is_waited_for(row, now.get(fence))}
+            if not waited:
+                return
+            await self._rows.pause()
+
+    async def close(self) -> None:
+        """Ends the requests under way. No command waits any more when this is called."""
+        for task in list(self._asking):
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _ask(self, after: Mapping[FenceId, int]) -> None:
+        read_side = self._rows.tracker.read_side
+        own = read_side.ask(after) if read_side is not None else ()
+        now = time.monotonic()
+        for fence in after.keys() - set(own):
+            # Once for each pass: a command that comes before the next pass begins is served by that pass too. But
+            # the request may get lost.
+            number, asked_at = self._asked.get(fence, (-1, 0.0))
+            if number != after[fence] or now > asked_at + _ASK_AGAIN_S:
+                self._asked[fence] = after[fence], now
+                task = asyncio.get_running_loop().create_task(self._ask_others(fence, after[fence]))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+
+    async def _ask_others(self, fence: FenceId, after: int) -> None:
+        try:
+            await self._fence.ask(fence, after)
+        except Exception as error:
+            _log.debug("a request for a pass got lost: %s", error)
+            self._asked.pop(fence, None)
+
+
+def _is_waited_for(row: FenceRow, now: FenceRow | None) -> bool:
+    if now is None or now.now > row.lease_until:
+        return False
+    # ★ A pass that was under way when the fence was read may have read the log before the commit: a later one counts.
+    return now.passes_completed <= row.passes_started

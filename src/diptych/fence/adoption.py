@@ -1,24 +1,24 @@
 """Adoption of a database put elsewhere: its log begins anew, and no generation in Redis counts any more.
 
-So too if SQL's clock is not the clock that its times are of. A process that finds this out, at its start or when the
-fence is read, adopts the database before anything that the fence says is relied on.
+So too if SQL's clock is not the clock that its times are of, or if the database was put back to an earlier state. A
+process that finds this out, at its start or when the fence is read, adopts the database before anything that the
+fence says is relied on.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.tasks import shielded
+from diptych.fence.contract import FenceId, FenceRow
 from diptych.fence.statements import FENCE
-from diptych.log.expressions import EXPRESSIONS
-from diptych.log.history import HISTORY, fuller, is_same_database
-from diptych.log.table import LOG
+from diptych.log.table import EXPRESSIONS, HISTORY, LOG
 from diptych.sql.database import Database
 from diptych.sql.failures import translated
 
@@ -71,8 +71,10 @@ async def _change(
     connection: AsyncConnection, database: Database, values: dict[str, Any], *, ends: bool
 ) -> None:
     if ends:
-        last = await _last_position(connection)
-        await _draw_positions_after(connection, last)
+        last = (await connection.execute(sa.select(sa.func.max(LOG.c.position)))).scalar_one() or 0
+        # Copied rows have not drawn their positions from the sequence.
+        for statement in _AFTER_LAST[connection.dialect.name]:
+            await connection.execute(statement, {"last": last, "log": LOG.name})
         values |= {"name": secrets.token_hex(8), "first_position": last + 1}
     if values:
         await connection.execute(sa.update(HISTORY).values(values))
@@ -82,18 +84,7 @@ async def _change(
         await _end_generations(connection, last)
 
 
-async def _last_position(connection: AsyncConnection) -> int:
-    last: int | None = (await connection.execute(sa.select(sa.func.max(LOG.c.position)))).scalar_one()
-    return last or 0
-
-
-async def _draw_positions_after(connection: AsyncConnection, last: int) -> None:
-    """Moves the sequence of positions forward: copied rows have not drawn their positions from the sequence."""
-    for statement in _SEQUENCE[connection.dialect.name]:
-        await connection.execute(statement, {"last": last, "log": LOG.name})
-
-
-_SEQUENCE: Mapping[str, tuple[sa.TextClause, ...]] = {
+_AFTER_LAST: Mapping[str, tuple[sa.TextClause, ...]] = {
     "postgresql": (
         sa.text(
             "SELECT setval(sequence, CAST(:last AS bigint)) "
@@ -109,6 +100,7 @@ _SEQUENCE: Mapping[str, tuple[sa.TextClause, ...]] = {
         ),
     ),
 }
+"""Statements that move the sequence of positions forward to the last one."""
 
 
 async def _end_promises(connection: AsyncConnection, database: Database) -> None:
@@ -136,3 +128,59 @@ async def _end_generations(connection: AsyncConnection, last: int) -> None:
             "rows up to position %d are of a former history, and the read models are built anew",
             last,
         )
+
+
+# Finding out
+
+
+def is_same_database(one: str, other: str) -> bool:
+    """Returns whether two identities may be of the same database. Parts unknown to the user tell nothing."""
+    return all(a == b or not (a and b) for a, b in zip(one.split(":"), other.split(":"), strict=False))
+
+
+def fuller(one: str, other: str) -> str:
+    """Returns two identities of the same database, merged."""
+    return ":".join(a or b for a, b in zip(one.split(":"), other.split(":"), strict=False))
+
+
+PassesSeen = Mapping[FenceId, tuple[str, str, int]]
+"""History, generation, and number of passes that were begun over the generation."""
+
+
+class Witness:
+    """Detects an SQL database put back to an earlier state under a running process.
+
+    Remembers how many passes each generation has had. The number never falls, unless a copy is put back.
+
+    A copy with another history or generation needs no witness: commands and keepers compare these.
+    """
+
+    def __init__(self) -> None:
+        self._passes: dict[FenceId, tuple[str, str, int]] = {}
+
+    def remembered(self) -> PassesSeen:
+        """Returns the numbers seen until now, for ``put_back``. To be called before the fence is read.
+
+        ★ Numbers that are seen meanwhile may be later than the rows that are read.
+        """
+        return dict(self._passes)
+
+    def on_rows_read(self, rows: Iterable[FenceRow]) -> None:
+        """Takes note of rows."""
+        for row in rows:
+            history, generation, passes = self._passes.get(row.id, ("", "", 0))
+            if (history, generation) == (row.history, row.generation):
+                passes = max(passes, row.passes_started)
+            else:
+                passes = row.passes_started
+            self._passes[row.id] = row.history, row.generation, passes
+
+    @staticmethod
+    def put_back(rows: Iterable[FenceRow], remembered: PassesSeen) -> str | None:
+        """Returns the name of a history gone back to an earlier state; None if none has."""
+        for row in rows:
+            history, generation, passes = remembered.get(row.id, ("", "", 0))
+            is_same = (history, generation) == (row.history, row.generation)
+            if is_same and generation and row.passes_started < passes:
+                return history
+        return None

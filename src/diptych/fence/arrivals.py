@@ -1,21 +1,153 @@
-"""Committed changes in a single generation of a read model, as far as this process knows."""
+"""Committed changes in Redis, as far as this process knows, for every read model of the fence.
+
+A command at its end waits until the changes that it may rest on have arrived.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from diptych.fence.contract import Entry, FenceId, FenceRow, Sight, Target
-from diptych.fence.ending import Ending, OwnChanges
-from diptych.log.snapshot import NOTHING, Snapshot
+from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide, Rows, Sight, Target
+from diptych.log import EVERYTHING, NOTHING, Change, Entry, Snapshot
 
 _MOST_LISTS = 64
 """Maximum number of remembered sights of which some changes are not in yet."""
 
 _MOST_HEARD = 4096
 """Number of remembered positions after which all are forgotten."""
+
+
+class Ending:
+    """A command at its commit, or after a failure.
+
+    ``touched`` are the tables whose rows the command may rest on, ``targets`` the generations known before its
+    commit. The command may rest on every change up to the position ``last``; on all changes, if ``last`` is None.
+
+    ``applying`` holds, once ``begun`` is done, a future for each target that the changes are being written to.
+    """
+
+    def __init__(
+        self,
+        changes: Sequence[Change],
+        touched: Collection[str],
+        targets: Mapping[FenceId, Target],
+        last: int | None = None,
+    ) -> None:
+        self.changes = changes
+        self.touched = touched
+        self.targets = targets
+        self.last = last
+        seen = changes[0].snapshot if changes else None
+        self._snapshot = None if seen is None or last is None else Snapshot.parse(seen)
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.applying: Mapping[FenceId, asyncio.Future[Applied]] = {}
+        self.is_over = False
+
+    def may_rest_on(self, entry: Entry) -> bool:
+        """Returns whether the command may rest on this change; every change of its own counts.
+
+        ★ On PostgreSQL a command sees the changes that were committed before it began. Of later changes it notices no
+        more than a unique index shows: that a value is free again, when the command takes a value.
+        """
+        if self.last is not None and entry.position > self.last:
+            return False
+        if self._snapshot is None or self._snapshot.sees(entry.transaction):
+            return True
+        if any(change.position == entry.position for change in self.changes):
+            return True
+        is_freed = entry.kind == "deleted" or (entry.old_key is not None and entry.old_key != entry.key)
+        return is_freed and entry.table in self._taking
+
+    @functools.cached_property
+    def _taking(self) -> frozenset[str]:
+        """Tables in which the command gives a row a unique value."""
+        return frozenset(c.entity.table for c in self.changes if c.before is None or _moves(c))
+
+    def begin(self, applying: Mapping[FenceId, asyncio.Future[Applied]]) -> None:
+        """Takes note of the commit: the changes are on their way to Redis."""
+        self.applying = applying
+        self.begun.set_result(None)
+
+    def end(self) -> None:
+        """Takes note of the acknowledgement or the failure of the command. Safe to call twice."""
+        self.is_over = True
+        if not self.begun.done():
+            self.begun.set_result(None)
+
+    def pending(self, fence: FenceId, target: Target) -> asyncio.Future[Any] | None:
+        """Returns the future to wait for until the changes are known to be in this target, or not; None if known."""
+        if not self.begun.done():
+            return self.begun
+        applied = self.applying.get(fence) if self.targets.get(fence) == target else None
+        return applied if applied is not None and not applied.done() else None
+
+    def heard(self, fence: FenceId, target: Target) -> frozenset[int]:
+        """Returns the positions told by Redis to be in this target when the changes were applied.
+
+        ★ A change counts as in only if it was applied, and ★ only in the incarnation and generation that it was
+        applied to: any other generation was filled from SQL, perhaps before the commit.
+        """
+        applied = self.applying.get(fence)
+        if applied is None or not applied.done() or self.targets.get(fence) != target:
+            return frozenset()
+        return applied.result() or frozenset()
+
+
+def _moves(change: Change) -> bool:
+    """Returns whether the change gives the row a new key, or a new value in any other unique column."""
+    before, after = change.before, change.after
+    if before is None or after is None:
+        return False
+    return any(before[name] != after[name] for name in change.entity.identifying)
+
+
+def _entry_of(change: Change) -> Entry:
+    """Returns the change as a sight lists changes, but without keys.
+
+    ★ ``old_key`` differs from ``key`` where the change frees a unique value: another command may take the value.
+    """
+    freed = "{}" if _moves(change) else None
+    return Entry(change.position, change.transaction, change.entity.table, change.kind, freed, "")
+
+
+class OwnChanges:
+    """Changes by commands of this process. ``entries`` are their log entries, by transaction number."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, list[Entry]] = {}
+        self._by_position: dict[int, Ending] = {}
+        self._in_order: deque[Ending] = deque()
+
+    def add(self, ending: Ending) -> None:
+        """Adds a command. To be called before the commit, which others may see before this process hears of it."""
+        for change in ending.changes:
+            self._by_position[change.position] = ending
+            self.entries.setdefault(change.transaction, []).append(_entry_of(change))
+        if ending.changes:
+            self._in_order.append(ending)
+
+    def get(self, position: int) -> Ending | None:
+        """Returns the command of the change at this position; None for a change by another process."""
+        return self._by_position.get(position)
+
+    def drop(self, ending: Ending) -> None:
+        """Forgets a command. ★ A failed one too: on SQLite its positions are drawn again, by any process."""
+        for change in ending.changes:
+            if self._by_position.get(change.position) is ending:
+                del self._by_position[change.position]
+                self.entries.pop(change.transaction, None)
+
+    def forget(self, since: Snapshot) -> None:
+        """Forgets finished commands whose changes ``since`` sees: later sights list no such change."""
+        while self._in_order:
+            ending = self._in_order[0]
+            if not (ending.is_over and since.sees(ending.changes[-1].transaction)):
+                return
+            self.drop(self._in_order.popleft())
 
 
 class Arrivals:
@@ -51,7 +183,7 @@ class Arrivals:
         if row.cursor is not None and row.cursor.stamp > self.seen.stamp:
             self.seen = row.cursor
         while self._lists and not self._lists[0].left():
-            self.seen = max(self.seen, self._lists.popleft().snapshot, key=_stamp)
+            self.seen = max(self.seen, self._lists.popleft().snapshot, key=lambda snapshot: snapshot.stamp)
         for position, (entry, task) in list(self._brought.items()):
             if self.seen.sees(entry.transaction) and task.done():
                 del self._brought[position]
@@ -64,8 +196,10 @@ class Arrivals:
         if own is not None and (heard := own.heard(self._fence, self.target)):
             self.hear(heard)
             return True
-        _, task = self._brought.get(entry.position, _NOT_BROUGHT)
-        return task is not None and _is_true(task)
+        _, task = self._brought.get(entry.position, (None, None))
+        if task is None or not task.done() or task.cancelled():
+            return False
+        return task.exception() is None and task.result()
 
     def hear(self, positions: frozenset[int]) -> None:
         """Takes note of positions told by Redis to be in."""
@@ -78,11 +212,9 @@ class Arrivals:
     def pending(self, entry: Entry) -> asyncio.Future[Any] | None:
         """Returns the future to wait for until more is known of a change; None if nobody brings the change in."""
         own = self._own.get(entry.position)
-        pending: asyncio.Future[Any] | None = None if own is None else own.pending(self._fence, self.target)
-        if pending is None:
-            _, task = self._brought.get(entry.position, _NOT_BROUGHT)
-            pending = task if task is not None and not task.done() else None
-        return pending
+        pending = None if own is None else own.pending(self._fence, self.target)
+        _, task = self._brought.get(entry.position, (None, None))
+        return task if pending is None and task is not None and not task.done() else pending
 
     def are_brought(self, entries: Sequence[Entry], task: asyncio.Task[bool]) -> None:
         """Takes note of a task to bring these changes in. The task's result is whether all are in."""
@@ -117,17 +249,52 @@ class Listed:
         left = self.left()
         return [entry for entry in left if ending.may_rest_on(entry)] if left else left
 
-    def pending(self, left: Sequence[Entry]) -> set[asyncio.Future[Any]]:
-        """Returns the futures to wait for until more is known of these changes."""
-        return {future for entry in left if (future := self.arrivals.pending(entry)) is not None}
+
+class NotedSight(NamedTuple):
+    """The fence rows of a sight, and its changes by read models, for read models whose documents can be looked at."""
+
+    rows: Rows
+    lists: Mapping[FenceId, Listed]
 
 
-_NOT_BROUGHT: tuple[None, None] = (None, None)
+class ChangeTracker:
+    """Tracks the arrival of committed changes in Redis. Sights tell of changes, scripts and cursors of arrivals.
 
+    ``read_side`` are the read models of this process in Redis, None where there are none. ``own`` are the changes by
+    commands of this process.
+    """
 
-def _is_true(task: asyncio.Task[bool]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None and task.result()
+    def __init__(self) -> None:
+        self.read_side: ReadSide | None = None
+        self.own = OwnChanges()
+        self._arrivals: dict[FenceId, Arrivals] = {}
+        self._xmax = 0
 
+    def since(self, rows: Rows) -> Snapshot:
+        """Returns the snapshot to list changes from in the next sight: earlier changes are in every read model."""
+        since = EVERYTHING
+        for row in rows.values():
+            arrivals = self._arrivals.get(row.id)
+            if arrivals is not None and self._can_look(row):
+                arrivals.advance(row)
+                since = min(since, arrivals.seen, key=lambda snapshot: snapshot.stamp)
+        self.own.forget(since)
+        return since
 
-def _stamp(snapshot: Snapshot) -> int:
-    return snapshot.stamp
+    def on_sight(self, sight: Sight) -> NotedSight:
+        """Takes note of a sight."""
+        if sight.snapshot.xmax < self._xmax:
+            # ★ SQL was put back to an earlier state: positions may be drawn again, for other changes.
+            self.own, self._arrivals = OwnChanges(), {}
+        self._xmax = sight.snapshot.xmax
+        lists = {}
+        for row in filter(self._can_look, sight.rows.values()):
+            arrivals = self._arrivals.get(row.id)
+            if arrivals is None or arrivals.target != row.target:
+                arrivals = self._arrivals[row.id] = Arrivals(row.id, row.target, self.own)
+            lists[row.id] = arrivals.on_sight(sight, row)
+        return NotedSight(sight.rows, lists)
+
+    def _can_look(self, row: FenceRow) -> bool:
+        is_there = row.is_leased and row.cursor is not None
+        return is_there and self.read_side is not None and self.read_side.can_look(row.id)

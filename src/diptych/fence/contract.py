@@ -8,8 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, Entry, Snapshot
 from diptych.redis import RedisIdentity
 
 _BESIDE = ":"
@@ -72,21 +71,6 @@ class FenceRow(msgspec.Struct, frozen=True):
 
 Rows: TypeAlias = Mapping[FenceId, FenceRow]
 """Fence rows by their ids."""
-
-
-class Entry(NamedTuple):
-    """A committed change in the log, as seen by the end of a command.
-
-    ``old_key`` and ``key`` are the identifying columns of the row before and after the change, as the log's JSON.
-    ``key`` is empty in an entry that was not read from the log.
-    """
-
-    position: int
-    transaction: int
-    table: str | None
-    kind: str
-    old_key: str | None
-    key: str
 
 
 class Sight(msgspec.Struct, frozen=True):

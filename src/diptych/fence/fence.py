@@ -10,24 +10,19 @@ import msgspec
 from sqlalchemy.engine import RowMapping
 
 from diptych.errors import DatabaseUnavailableError
-from diptych.fence.adoption import adopt
-from diptych.fence.columns import (
-    entries_from_json,
-    entry_of,
+from diptych.fence.adoption import PassesSeen, Witness, adopt, is_same_database
+from diptych.fence.contract import FenceId, FenceRow, Sight
+from diptych.fence.notify import PassNotifications
+from diptych.fence.statements import (
+    FENCE_STATEMENTS,
     fence_row_of,
     incarnation_values,
     key_values,
     new_row,
     tables_as_json,
 )
-from diptych.fence.contract import Entry, FenceId, FenceRow, Sight
-from diptych.fence.log_reader import LogReader
-from diptych.fence.notify import PassNotifications
-from diptych.fence.statements import FENCE_STATEMENTS
-from diptych.fence.witness import Passes, Witness
-from diptych.log.history import is_same_database
-from diptych.log.reading import MOST_ENTRIES
-from diptych.log.snapshot import EVERYTHING, NOTHING, Snapshot
+from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
+from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis import RedisIdentity
 from diptych.sql.database import Database, Step, Values
 from diptych.sql.failures import translated_reading
@@ -42,7 +37,7 @@ _SIGHTS_WITH_OTHERS = 16
 _NONE_OWN: Mapping[int, Sequence[Entry]] = MappingProxyType({})
 
 
-class Fence(LogReader):
+class Fence(LogReader, PassNotifications):
     """The fence and the change log of a database, for keepers, builders and the ends of commands.
 
     The hinge's connections are its own, and on SQLite its writes go first: a keeper that waited behind commands and
@@ -50,14 +45,14 @@ class Fence(LogReader):
     """
 
     def __init__(self, database: Database, entity_of: Callable[[str], MappedEntity | None]) -> None:
-        super().__init__(database, entity_of)
+        LogReader.__init__(self, database, entity_of)
+        PassNotifications.__init__(self, database)
         self._statements = FENCE_STATEMENTS[database.name]
         self._rows = PreparedSelect(self._statements.rows)
         self._entries = PreparedSelect(self._log.entries)
         sight = self._statements.sight
         self._sight = None if sight is None else PreparedSelect(sight)
         self._expects_others = 0
-        self._notifications = PassNotifications(database)
         self._witness = Witness()
 
     # Reading
@@ -102,6 +97,17 @@ class Fence(LogReader):
             "its address lead to two servers?"
         )
 
+    async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
+        """Returns whether the row's cursor lacks a change of the row's tables, up to this position."""
+        if row.cursor is None:
+            return True
+        values = {"p_tables": sorted(row.tables), "p_position": position or EVERYTHING.xmax}
+        async with self._reading() as connection:
+            found = await connection.execute(
+                self._log.unseen, {**values, **self._log.cursor_values(row.cursor)}
+            )
+            return found.first() is not None
+
     def _note_others(self, entries: Sequence[Entry], own: Mapping[int, Sequence[Entry]]) -> None:
         is_alone = all(entry.transaction in own for entry in entries)
         self._expects_others = max(0, self._expects_others - 1) if is_alone else _SIGHTS_WITH_OTHERS
@@ -112,7 +118,7 @@ class Fence(LogReader):
         return [dict(zip(select.names, row, strict=True)) for row in found]
 
     async def _verified(
-        self, found: Sequence[Values | RowMapping], remembered: Passes
+        self, found: Sequence[Values | RowMapping], remembered: PassesSeen
     ) -> list[FenceRow] | None:
         """Returns these rows, if their history is of the connected database. If not, adopts the database.
 
@@ -244,24 +250,6 @@ class Fence(LogReader):
     async def end_rebuild(self, row: FenceRow) -> None:
         """Removes the row of a planned rebuild: its generation can't take the place of the serving one any more."""
         await self._write((self._statements.end_rebuild, key_values(row)))
-
-    # Requests for passes
-
-    async def ask(self, fence: FenceId, after: int) -> None:
-        """Asks keepers of other processes for a pass later than pass ``after``. The request may get lost."""
-        await self._notifications.send(fence, after)
-
-    def on_asked(self, callback: Callable[[FenceId, int], None]) -> None:
-        """Has ``callback`` called, in the event loop, with the arguments of each ``ask`` by other processes."""
-        self._notifications.callbacks.append(callback)
-
-    async def listen(self) -> None:
-        """Begins to listen for requests. Returns once requests are heard, or the database can't be reached now."""
-        await self._notifications.start()
-
-    async def close(self) -> None:
-        """Stops listening. Safe to call twice, or before ``listen``."""
-        await self._notifications.stop()
 
     # Writing
 

@@ -33,35 +33,42 @@ _NOTIFY = sa.select(sa.func.pg_notify(CHANNEL, sa.bindparam("payload", type_=sa.
 
 
 class PassNotifications:
-    """Sends requests of this process, and calls ``callbacks`` for requests of other processes.
+    """Sends requests for passes of this process, and has callbacks called for requests of other processes.
 
     A request may get lost when the connection breaks: that costs a part of a lease. On SQLite all get lost.
     """
 
     def __init__(self, database: Database) -> None:
-        self.callbacks: list[Callable[[FenceId, int], None]] = []
         self._database = database
+        self._callbacks: list[Callable[[FenceId, int], None]] = []
         self._sender = uuid.uuid4().hex  # by which the process knows its own requests, which come back
         self._tried = asyncio.Event()
         self._looper = Looper("requests for passes", self._listen, _RETRY_S)
         self._warned = False
 
-    async def send(self, fence: FenceId, after: int) -> None:
-        """Asks for a pass later than pass ``after``. Raises ``DatabaseUnavailableError``."""
+    async def ask(self, fence: FenceId, after: int) -> None:
+        """Asks keepers of other processes for a pass later than pass ``after``. The request may get lost.
+
+        Raises ``DatabaseUnavailableError``.
+        """
         if self._database.can_notify:
             with translated(self._database):
                 async with self._database.keeper.connect() as connection:
                     payload = msgspec.json.encode((*fence, after, self._sender)).decode()
                     await connection.execute(_NOTIFY, {"payload": payload})
 
-    async def start(self) -> None:
-        """Begins to listen in the background. Returns once requests are heard, or when SQL can't be reached now."""
+    def on_asked(self, callback: Callable[[FenceId, int], None]) -> None:
+        """Has ``callback`` called, in the event loop, with the arguments of each ``ask`` by other processes."""
+        self._callbacks.append(callback)
+
+    async def listen(self) -> None:
+        """Begins to listen for requests. Returns once requests are heard, or the database can't be reached now."""
         if self._database.can_notify:
             self._looper.start()
             await self._tried.wait()
 
-    async def stop(self) -> None:
-        """Stops listening. Safe to call twice."""
+    async def close(self) -> None:
+        """Stops listening. Safe to call twice, or before ``listen``."""
         await self._looper.stop()
 
     async def _listen(self) -> None:
@@ -97,5 +104,5 @@ class PassNotifications:
         except msgspec.MsgspecError:
             return  # another application uses the same channel
         if sender != self._sender:
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback(FenceId(read_model, fingerprint), after)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from diptych.aio.sharing import SerialBatcher
 from diptych.errors import DatabaseUnavailableError
+from diptych.fence.arrivals import ChangeTracker, NotedSight
 from diptych.fence.contract import FenceId, FenceRow, Rows, Target
 from diptych.fence.fence import Fence
-from diptych.fence.tracker import ChangeTracker, NotedSight
 
 _GATHER_S = 0.000_05
 """Minimum interval between two reads without a pause, in seconds, for each command under way. With many commands,

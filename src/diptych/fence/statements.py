@@ -1,16 +1,24 @@
-"""SQL statements of the fence. The conditions of a statement are complete: nothing is checked outside."""
+"""SQL statements of the fence, their rows and parameters.
+
+The conditions of a statement are complete: nothing is checked outside.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
 
-from diptych.log.expressions import EXPRESSIONS, Expressions, Value, seconds, text, whole
-from diptych.log.followers import Followers
-from diptych.log.history import HISTORY
+from diptych.fence.contract import FenceId, FenceRow
+from diptych.log import Snapshot
 from diptych.log.reading import LOG_STATEMENTS, LogStatements
-from diptych.log.table import METADATA
+from diptych.log.retention import Followers
+from diptych.log.table import EXPRESSIONS, HISTORY, METADATA, Expressions, Value, seconds, text, whole
+from diptych.redis import RedisIdentity
+from diptych.sql.database import Values
 
 FENCE = sa.Table(
     "diptych_fence",
@@ -227,3 +235,57 @@ FENCE_STATEMENTS = {
 def followers(database: str) -> Followers:
     """Returns the fence rows as followers of the change log. ``database`` is the name of the dialect."""
     return Followers(_row.cursor, _row.cursor_stamp, FENCE_STATEMENTS[database].close_abandoned)
+
+
+# Rows and parameters
+
+
+def fence_row_of(row: Values | RowMapping) -> FenceRow:
+    """Returns the fence row in a row of ``FenceStatements.rows``."""
+    return FenceRow(
+        id=FenceId(row["read_model"], row["declaration"]),
+        tables=frozenset(msgspec.json.decode(row["tables"])),
+        incarnation=RedisIdentity(row["run_id"], row["replication_id"]),
+        generation=row["generation"],
+        ready=row["ready"],
+        lease_until=row["lease_until"],
+        building_until=row["building_until"],
+        cursor=None if row["cursor"] is None else Snapshot.parse(row["cursor"]),
+        passes_started=row["passes_started"],
+        passes_completed=row["passes_completed"],
+        history=row["history"],
+        now=row["now"],
+    )
+
+
+def new_row(fence: FenceId, tables: Collection[str]) -> dict[str, Any]:
+    """Returns the columns of a fence row with no generation and a lease in the past."""
+    zeros = ("lease_until", "building_until", "cursor_stamp", "passes_started", "passes_completed")
+    return {
+        "read_model": fence.read_model,
+        "declaration": fence.fingerprint,
+        "tables": tables_as_json(tables),
+        **dict.fromkeys(("run_id", "replication_id", "generation", "database"), ""),
+        "ready": False,
+        **dict.fromkeys(zeros, 0),
+        "cursor": None,
+    }
+
+
+def key_values(row: FenceRow) -> dict[str, Any]:
+    """Returns the parameters for the names of a row and of its generation."""
+    return {
+        "p_read_model": row.id.read_model,
+        "p_declaration": row.id.fingerprint,
+        "p_generation": row.generation,
+    }
+
+
+def incarnation_values(row: FenceRow) -> dict[str, Any]:
+    """Returns the parameters of the row's incarnation."""
+    return {"p_run_id": row.incarnation.run_id, "p_replication_id": row.incarnation.replication_id}
+
+
+def tables_as_json(tables: Collection[str]) -> str:
+    """Returns the column ``tables``."""
+    return msgspec.json.encode(sorted(set(tables))).decode()

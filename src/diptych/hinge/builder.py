@@ -16,7 +16,7 @@ from diptych.hinge.leases import CLAIM_LEASES, MARGIN, WorkClaim
 from diptych.hinge.replay import accepted
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
-from diptych.log.snapshot import NOTHING, Snapshot
+from diptych.log import NOTHING, Snapshot
 from diptych.read.store.state import RedisState
 from diptych.read.store.writes import batches
 from diptych.sql.description import Row

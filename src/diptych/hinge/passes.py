@@ -17,7 +17,7 @@ from diptych.fence.fence import Fence
 from diptych.hinge.leases import CLAIM_LEASES, MARGIN, Clocks, WorkClaim
 from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
-from diptych.log.snapshot import NOTHING
+from diptych.log import NOTHING
 from diptych.read.store.state import RedisState
 
 SOON_S = 0.025

@@ -8,8 +8,7 @@ from typing import Any
 from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
-from diptych.log.change import Change, LogPart
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.store import RedisStore

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 from diptych.aio.sharing import SerialBatcher
 from diptych.errors import RedisUnavailableError, UnavailableError
-from diptych.fence.contract import Applied, Entry, FenceRow, Target
+from diptych.fence.contract import Applied, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.hinge.replay import LogReplay, Refused, accepted
-from diptych.log.change import Change, LogPart
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, Entry, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.state import RedisState

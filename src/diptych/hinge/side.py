@@ -14,7 +14,7 @@ from typing import Any
 from diptych.config.settings import Settings
 from diptych.errors import RebuildFailedError
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.contract import Applied, Entry, FenceId, FenceRow, Target
+from diptych.fence.contract import Applied, FenceId, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.health import ReadModelHealth, RedisHealth, SetAsideRow
 from diptych.hinge.keeper import LONGEST_PAUSE_S, Keeper
@@ -22,8 +22,7 @@ from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import REASONS, Progress
 from diptych.hinge.sweeper import Sweeper
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, Entry, Snapshot
 from diptych.read.panel import ReadPanel
 from diptych.read.store.source import RedisSource
 from diptych.read.store.state import RedisState
@@ -145,7 +144,7 @@ class RedisSide:
         """
         await self.service.start()
         await self._fence.listen()
-        self._acknowledger.read_side = self
+        self._acknowledger.tracker.read_side = self
         for keeper in self.keepers.values():
             keeper.start()
         self._sweeper.looper.start()

@@ -1,17 +1,17 @@
-"""Retention of the change log: for ever, unless the settings say otherwise."""
+"""Retention of the change log, for ever unless the settings say otherwise, and the log's followers."""
 
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.tasks import Looper
 from diptych.config.settings import Settings
-from diptych.log.expressions import EXPRESSIONS
-from diptych.log.followers import Followers, seen_by_all
-from diptych.log.table import LOG
+from diptych.log.reading import LOG_STATEMENTS
+from diptych.log.table import EXPRESSIONS, LOG, OF_THIS_HISTORY, Value
 from diptych.sql.database import Database
 from diptych.sql.failures import translated
 
@@ -21,6 +21,29 @@ _DAY_S = 86_400.0
 _INTERVAL_S = 3600.0
 _ABANDONED_S = 3600.0
 """Age of a follower's last sign of life, in seconds, after which it counts as abandoned."""
+
+
+class Followers(NamedTuple):
+    """A table of followers of the log: readers with a cursor, each a row.
+
+    ``cursor`` is the column of the snapshot up to which a follower has read, as text, and null without a cursor;
+    ``stamp`` is ``Snapshot.stamp`` of that snapshot. ``close_abandoned`` takes the cursor away from each follower
+    that has given no sign of life for ``p_age_s`` seconds by SQL's clock.
+    """
+
+    cursor: sa.Column[str]
+    stamp: sa.Column[int]
+    close_abandoned: sa.Update
+
+
+def seen_by_all(followers: Followers, database: str) -> Value:
+    """Returns the condition for rows of the log read by every follower. ``database`` is the name of the dialect.
+
+    ★ Retention deletes no other rows: a change deleted before a follower has read it never reaches Redis.
+    Rows of a former history are of no use to any cursor.
+    """
+    unseen = LOG_STATEMENTS[database].unseen_by(followers.cursor, followers.stamp)
+    return ~sa.exists().where(followers.cursor.is_not(None), unseen, OF_THIS_HISTORY)
 
 
 class Retention:

@@ -1,32 +1,60 @@
-"""The table of the change log: a row for each change, written in the change's own transaction and never altered.
+"""The change log in SQL: its tables, the clock and the snapshots of each database, and the log's new rows.
 
-The only exception is made at the application's request: rows and personal data may be kept for a limited time.
+The log has a row for each change, written in the change's own transaction and never altered. The only exception is
+made at the application's request: rows and personal data may be kept for a limited time.
+
+The history of the log: numbers of transactions mean nothing outside their database. After a dump is restored
+elsewhere, rows are copied, or an SQLite file is put in the place of a different file, the log holds rows with numbers
+of some former database, and the fence rows vouch for documents made from former rows. So the single row of
+``diptych_history`` records the identity of the database in which the log was begun. A process that finds the identity
+changed adopts the database: see ``fence/adoption.py``.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
+from diptych.log import Change, CommandContext
+from diptych.sql import execute
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.sqlite.clock import NAME
+from diptych.sql.statements.prepared import PreparedInsert
 
-class TransactionId(UserDefinedType[str]):
-    """PostgreSQL's 64-bit transaction id, given by drivers as text."""
+Value = sa.ColumnElement[Any]
+
+IMAGE_FORMAT = 1
+"""Format of ``image``, ``key`` and ``old_key``, written as ``version``."""
+
+
+class PostgresType(UserDefinedType[str]):
+    """A type of PostgreSQL's whose values drivers give and take as text, such as 64-bit transaction ids."""
 
     cache_ok = True
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+
     def get_col_spec(self, **_options: object) -> str:
-        return "xid8"
+        return self.name
 
 
 METADATA = sa.MetaData()
-"""Tables of diptych itself."""
+"""Tables of diptych itself. Migrations make and upgrade these; here are the columns that statements name."""
 
 LOG = sa.Table(
     "diptych_log",
     METADATA,
-    # The table is made and upgraded by the migrations; here are the columns that statements name.
     sa.Column("position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
-    sa.Column("transaction", TransactionId),
+    sa.Column("transaction", PostgresType("xid8")),
     sa.Column("table_name", sa.Text),
     sa.Column("entity", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
@@ -42,3 +70,205 @@ LOG = sa.Table(
 
 TRANSACTION = sa.cast(sa.cast(LOG.c.transaction, sa.Text), sa.BigInteger)
 """Number of the transaction; PostgreSQL casts an ``xid8`` to a number only by way of text."""
+
+HISTORY = sa.Table(
+    "diptych_history",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),  # there is a single row
+    sa.Column("name", sa.Text, nullable=False),  # random bits, new with each adoption
+    sa.Column("database", sa.Text, nullable=False),  # `Database.identity` when the database was adopted
+    sa.Column("first_position", sa.BigInteger, nullable=False),  # of the log's rows of this history
+    sa.Column("clock", sa.Text, nullable=False),  # SQLite: the machine's clock of all times in the fence
+)
+
+
+# Not by `position` alone: PostgreSQL's planner would use its index, and walk the whole log of this history.
+OF_THIS_HISTORY = LOG.c.position + 0 >= sa.select(HISTORY.c.first_position).scalar_subquery()
+"""Condition for rows of the log that belong to the present history of the database.
+
+★ Readers with a cursor read only these rows. All other rows have numbers of a former database: numbers greater than
+the present ones would be read again by every pass, and put old states over the rows; and again on the day when the
+present numbers reach them.
+"""
+
+
+# Expressions
+
+
+@dataclass(frozen=True)
+class Expressions:
+    """Expressions of a database for statements on the log and the fence: see ``EXPRESSIONS``.
+
+    ``now`` is the time by the clock of the SQL server, in seconds of the Unix epoch; it goes on within a transaction.
+    On SQLite it is by the machine's clock (``sql.sqlite.clock``): approximately the epoch's, and null until the
+    database is adopted on this machine. ``age`` is the age of a row of the log by the same clock, in seconds.
+
+    ``snapshot`` is the snapshot of the statement, as text, ``stamp`` its ``Snapshot.stamp``, and ``told`` the
+    snapshot in its cheapest form, for frequent reads: on SQLite its number alone. ``greatest`` is the function of the
+    greatest of its arguments, ``insert`` SQLAlchemy's ``insert`` of the dialect, which knows ``ON CONFLICT``.
+
+    ``recorded_at`` is the present time for a new row of the log: on PostgreSQL by the server's clock, since the log
+    is forgotten by its age, and the clocks of processes differ. ``appended`` are the columns returned for a new row:
+    position, number of the transaction, snapshot of the transaction.
+    """
+
+    now: Value
+    snapshot: Value
+    told: Value
+    stamp: Value
+    greatest: Any
+    age: Value
+    recorded_at: Value
+    appended: tuple[Value, ...]
+    insert: Any
+
+
+def _postgresql() -> Expressions:
+    snapshot = sa.func.pg_current_snapshot()
+    xmax = sa.cast(sa.cast(sa.func.pg_snapshot_xmax(snapshot), sa.Text), sa.BigInteger)
+    running = sa.select(sa.func.count()).select_from(sa.func.pg_snapshot_xip(snapshot)).scalar_subquery()
+    now = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+    return Expressions(
+        now=now,
+        snapshot=sa.cast(snapshot, sa.Text),
+        told=sa.cast(snapshot, sa.Text),
+        stamp=xmax * 0x10000 + 0xFFFF - sa.func.least(running, 0xFFFF),
+        greatest=sa.func.greatest,
+        age=now - sa.cast(sa.extract("epoch", LOG.c.recorded_at), sa.Double),
+        recorded_at=sa.func.clock_timestamp(),
+        appended=(
+            LOG.c.position,
+            TRANSACTION.label("number"),
+            sa.cast(snapshot, sa.Text).label("snapshot"),  # the transaction has a single snapshot
+        ),
+        insert=postgresql.insert,
+    )
+
+
+def _sqlite() -> Expressions:
+    sequence = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq", sa.BigInteger))
+    # Not the highest position in the log: that row may have been deleted by its retention.
+    last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
+    number = sa.func.coalesce(last, 0, type_=sa.BigInteger) + 1
+    written = sa.cast(number, sa.Text)
+    now = sa.type_coerce(getattr(sa.func, NAME)(sa.select(HISTORY.c.clock).scalar_subquery()), sa.Double)
+    return Expressions(
+        now=now,
+        snapshot=written + ":" + written + ":",
+        told=number,
+        stamp=number * 0x10000 + 0xFFFF,
+        greatest=sa.func.max,
+        age=now - sa.type_coerce((sa.func.julianday(LOG.c.recorded_at) - 2440587.5) * 86400.0, sa.Double),
+        # As the type of the column writes a time.
+        recorded_at=sa.literal_column("strftime('%Y-%m-%d %H:%M:%f000', 'now')"),
+        # Writing transactions never run at the same time: the position is a number for them too.
+        appended=(LOG.c.position, LOG.c.position.label("number"), sa.null().label("snapshot")),
+        insert=sqlite.insert,
+    )
+
+
+def text(name: str) -> sa.BindParameter[str]:
+    """Returns a parameter of this name for text."""
+    return sa.bindparam(name, type_=sa.Text)
+
+
+def whole(name: str) -> sa.BindParameter[int]:
+    """Returns a parameter of this name for a whole number."""
+    return sa.bindparam(name, type_=sa.BigInteger)
+
+
+def seconds(name: str) -> sa.BindParameter[float]:
+    """Returns a parameter of this name for a time by SQL's clock, or a span of time."""
+    return sa.bindparam(name, type_=sa.Double)
+
+
+EXPRESSIONS = {"postgresql": _postgresql(), "sqlite": _sqlite()}
+"""The expressions of each database, by the name of its dialect."""
+
+
+# New rows
+
+BOUND_COLUMNS = [
+    column.name for column in LOG.columns if column.name not in ("position", "transaction", "recorded_at")
+]
+"""Columns of a new row with values of the change, from ``row_values``; the others are made by the database."""
+
+
+def _insert(expressions: Expressions) -> PreparedInsert:
+    statement = sa.insert(LOG).values(recorded_at=expressions.recorded_at)
+    return PreparedInsert(statement.returning(*expressions.appended), BOUND_COLUMNS, inline=True, raw=True)
+
+
+_INSERTS = {database: _insert(expressions) for database, expressions in EXPRESSIONS.items()}
+
+
+async def append(
+    connection: AsyncConnection, entity: MappedEntity, change: Change, context: CommandContext
+) -> Change:
+    """Writes the log row of a change. Returns the change with its position, transaction and snapshot.
+
+    To be called right after the change, in its transaction: the position is drawn while the row is locked, so
+    the positions of one row are in the order of its commits.
+    """
+    values = row_values(entity, change.kind, change.before, change.image, context)
+    row = await execute.insert(connection, _INSERTS[connection.dialect.name], values)
+    change.position, change.transaction, change.snapshot = row
+    return change
+
+
+def append_in_statement(changed: sa.FromClause, made: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
+    """Returns PostgreSQL's insert of the log row for a row ``changed`` by the same statement.
+
+    Values of columns not ``made`` by the statement are parameters of their columns' names: see ``row_values``.
+    """
+    values: dict[str, Value] = {
+        name: made.get(name, sa.bindparam(name, type_=LOG.c[name].type)) for name in BOUND_COLUMNS
+    }
+    expressions = EXPRESSIONS["postgresql"]
+    values["recorded_at"] = expressions.recorded_at
+    # ★ The position is drawn for a row returned by the change, so while that row is locked: the positions of one row
+    # are in the order of its commits.
+    rows = sa.select(*values.values()).select_from(changed)
+    appended = sa.insert(LOG).from_select(list(values), rows, include_defaults=False)
+    return appended.returning(*expressions.appended).cte("diptych_logged")
+
+
+def row_values(
+    entity: MappedEntity,
+    kind: str,
+    before: Mapping[str, Any] | None,
+    image: Mapping[str, Any] | None,
+    context: CommandContext,
+) -> dict[str, Any]:
+    """Returns the values of ``BOUND_COLUMNS`` for a change.
+
+    ``image`` is the row after the change, or a deleted row's last state. Without it the statement makes ``key`` and
+    ``image`` itself.
+    """
+    values = {
+        "entity": entity.name,
+        "table_name": entity.full_name,
+        "old_key": None if before is None else _json(_picked(before, entity.identifying)),
+        "kind": kind,
+        "version": IMAGE_FORMAT,
+        "command_id": context.command_id,
+        "correlation_id": context.correlation_id,
+        "actor": context.actor,
+    }
+    if image is not None:
+        values["key"] = _json(_picked(image, entity.identifying))
+        values["image"] = _json(image)
+    return values
+
+
+def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    # A value that JSON can't express (of an application's own type) is logged as its text: people read the log. So
+    # are a float's infinity and NaN, which would become null and be read back as null.
+    plain = {
+        name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in value.items()
+    }
+    return msgspec.json.encode(plain, enc_hook=str).decode()

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from diptych.errors import WiringError
-from diptych.log.change import Change
+from diptych.log import Change
 from diptych.messages.wording import worded
 from diptych.read.checks import check_declaration
 from diptych.read.declaration import Declaration, JoinedField, ListOrder

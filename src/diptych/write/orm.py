@@ -12,14 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.config.service import ConfigService
 from diptych.errors import NotStartedError
-from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.fence import Fence
 from diptych.sql.database import Database
 from diptych.sql.mapped.entity import MappedEntity
 from diptych.write import changes
 from diptych.write.side import WriteSide, open_write_side
-from diptych.write.statements import Lookup, rows_after
-from diptych.write.unit_of_work import UnitOfWork, UnitsOfWork, Work, current_unit_of_work, new_context
+from diptych.write.statements import Lookup, check_readable, rows_after
+from diptych.write.unit_of_work import UnitOfWork, Work, current_unit_of_work, new_context
 from diptych.write.written import given_change, given_deletion, values_of_new
 
 M = TypeVar("M")
@@ -176,7 +174,7 @@ class ORMService:
                     return None
                 values = given.of(before)
                 # A value that can't be loaded can't be returned by the change either, unless that replaces it.
-                lookup.check_readable(before, but=values)
+                check_readable(entity, lookup.value, before, but=values)
                 if not values:
                     return before
                 change = await changes.update(connection, entity, before, values, unit.context)
@@ -200,15 +198,15 @@ class ORMService:
         """
         entity = self._here.entities.of(model)
         lookup = Lookup(entity, lookup_value, lookup_column)
-        read = given_deletion(entity, version)
+        given = given_deletion(entity, version)
 
         async def work(unit: UnitOfWork) -> bool:
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)
                 if before is None:
                     return False
-                if read is not None:
-                    read.check(before)
+                if given is not None:
+                    given.check(before)
                 unit.changes.append(await changes.delete(connection, entity, before, unit.context))
             return True
 
@@ -251,10 +249,6 @@ class ORMService:
         joined = current_unit_of_work(side.database)
         return side.reading(entity) if joined is None else joined.statement(entity)
 
-    def entity(self, model: type) -> MappedEntity:
-        """Returns the mapping of this class. Raises ``WiringError`` for any other class."""
-        return self._here.entities.of(model)
-
     @property
     def _here(self) -> WriteSide:
         """The open write side. Raises ``DifferentLoopError`` outside the event loop of ``init``."""
@@ -266,30 +260,15 @@ class ORMService:
 
     @property
     def side(self) -> WriteSide:
-        """The open write side. Raises ``NotStartedError`` before ``init``, as each of its parts below does."""
+        """The open write side. Raises ``NotStartedError`` before ``init``."""
         if self._side is None:
             raise _not_open()
         return self._side
 
     @property
     def database(self) -> Database:
-        """The open database."""
+        """The open database. Raises ``NotStartedError`` before ``init``."""
         return self.side.database
-
-    @property
-    def fence(self) -> Fence:
-        """The fence in this database."""
-        return self.side.fence
-
-    @property
-    def acknowledger(self) -> Acknowledger:
-        """Waiting at the end of commands, until queries see the changes."""
-        return self.side.acknowledger
-
-    @property
-    def units(self) -> UnitsOfWork:
-        """The runner of units of work over this database."""
-        return self.side.units
 
 
 def _not_open() -> NotStartedError:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Set
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import Mapper, registry
+from sqlalchemy.orm import registry
 
 from diptych.aio.event_loop import HomeLoop
 from diptych.config.settings import Settings
@@ -104,7 +103,9 @@ class WriteSide:
 
     def warn_of_refusals(self, models: type) -> None:
         """Logs which writes of the mapped classes of this base are refused, because of their mappings."""
-        self.entities.warn_of_all(_mappers_of(models))
+        found = getattr(models, "registry", None)
+        mappers = found.mappers if isinstance(found, registry) else ()
+        self.entities.warn_of_all(sorted(mappers, key=lambda mapper: str(mapper.class_.__name__)))
 
     async def health(self) -> SqlHealth:
         """Returns the present state of SQL: "up" if SQL answers within two seconds, or is only busy."""
@@ -126,9 +127,3 @@ def _metadata_of(models: type) -> sa.MetaData:
             [f"models={models!r} is not a declarative base: pass the class your models derive from"]
         )
     return metadata
-
-
-def _mappers_of(models: type) -> list[Mapper[Any]]:
-    found = getattr(models, "registry", None)
-    mappers = found.mappers if isinstance(found, registry) else ()
-    return sorted(mappers, key=lambda mapper: str(mapper.class_.__name__))

@@ -59,16 +59,12 @@ class Lookup:
             rows = await fetched_carefully(CommandView(connection), select.select, values)
             if not lock:
                 for row in rows:
-                    self.check_readable(self.entity.row(row))
+                    check_readable(self.entity, self.value, self.entity.row(row))
                 # The row was mended meanwhile, maybe between two of these statements.
                 rows = await fetch_few(connection, select, values)
         if len(rows) > 1:
             raise AmbiguousLookupError(self.entity.name, self.name)
         return self.entity.row(rows[0]) if rows else None
-
-    def check_readable(self, row: RowValues, but: Collection[sa.Column[Any]] = ()) -> None:
-        """Raises ``UnreadableRowError`` if a value of the row can't be loaded, except in the columns ``but``."""
-        check_readable(self.entity, self.value, row, but)
 
 
 def check_readable(

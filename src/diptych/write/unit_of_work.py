@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableError, UnitOfWorkError
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.statements import FENCE_STATEMENTS
-from diptych.log.change import Change, CommandContext
+from diptych.log import Change, CommandContext
 from diptych.sql.database import Database
 from diptych.sql.failures import TransactionConflict, translated
 from diptych.sql.mapped.entity import MappedEntity
@@ -80,17 +80,19 @@ class UnitsOfWork:
         joined = current_unit_of_work(self._database)
         if joined is not None:
             return await work(joined)
-        self._acknowledger.commands += 1
+        self._acknowledger.rows.commands += 1
         try:
             return await self._attempt(work, context, kind)
         except TransactionConflict:
             return await self._repeat(work, context, kind)
         finally:
-            self._acknowledger.commands -= 1
+            self._acknowledger.rows.commands -= 1
 
     async def _attempt(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
-        transaction = await self._begin(kind)
+        await self._acknowledger.prepare()
+        with translated(self._database):
+            transaction = await self._database.transactions.begin(kind)
         unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
@@ -105,11 +107,6 @@ class UnitsOfWork:
         self._record(context, kind, time.monotonic() - began)
         await self._conclude(self._commit(transaction, unit))
         return result
-
-    async def _begin(self, kind: Hashable) -> Transaction:
-        await self._acknowledger.prepare()
-        with translated(self._database):
-            return await self._database.transactions.begin(kind)
 
     def _record(self, context: CommandContext, kind: Hashable, worked_s: float) -> None:
         self._database.transactions.record_duration(kind, worked_s)
@@ -214,7 +211,7 @@ class UnitsOfWork:
         A handler that does not come to its end within ``_PATIENCE_S`` is left to fail.
         """
         deadline = time.monotonic() + _PATIENCE_S
-        while self._acknowledger.commands and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
+        while self._acknowledger.rows.commands and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(_POLL_S)
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)

@@ -30,18 +30,36 @@ def values_of_new(entity: MappedEntity, fields: Mapping[str, Any]) -> ColumnValu
         fields = {**fields, version.name: version.generator(None)}
     fields = _made_by_dataclass(entity, fields)
     if _has_listeners(entity, fields):
-        given = entity.convert(fields)
-        fields = _as_set(entity, None, given)
+        fields = _as_set(entity, None, entity.convert(fields))
     return entity.convert(fields, complete=True)
 
 
+_NOT_TOLD = object()
+
+
+class Version(NamedTuple):
+    """The attribute of ``version_id_col``, and the version ``read`` by a caller, if told.
+
+    ``generator`` is the function from a version to the next; False: the database does that.
+    """
+
+    entity: MappedEntity
+    name: str
+    generator: Any
+    read: Any = _NOT_TOLD
+
+    def check(self, row: RowValues) -> None:
+        """Raises ``StaleVersionError`` if the row has a different version than the caller has read."""
+        if self.read is not _NOT_TOLD and row[self.name] != self.read:
+            raise StaleVersionError(self.entity.name, self.name, self.read, row[self.name])
+
+
 class GivenChange(NamedTuple):
-    """A caller's change of a row: the values, and the version read by the caller, if told."""
+    """A caller's change of a row: the values, and the version if the mapping has versions."""
 
     entity: MappedEntity
     values: ColumnValues
-    read: ReadVersion | None
-    version: _Version | None
+    version: Version | None
     is_listened_to: bool
 
     def of(self, before: RowValues) -> ColumnValues:
@@ -49,30 +67,15 @@ class GivenChange(NamedTuple):
 
         Raises ``StaleVersionError`` if the row has another version by now, ``InvalidValueError``.
         """
-        if self.read is not None:
-            self.read.check(before)
         values, version = self.values, self.version
+        if version is not None:
+            version.check(before)
         if self.is_listened_to:
             values = self.entity.convert(_as_set(self.entity, before, values))
         if values and version is not None and version.generator:
-            values = {
-                **values,
-                **self.entity.convert({version.name: version.generator(before[version.name])}),
-            }
+            following = version.generator(before[version.name])
+            return {**values, **self.entity.convert({version.name: following})}
         return values
-
-
-class ReadVersion(NamedTuple):
-    """The version of a row as a caller has read the row."""
-
-    entity: MappedEntity
-    name: str
-    value: Any
-
-    def check(self, row: RowValues) -> None:
-        """Raises ``StaleVersionError`` if the row has a different version."""
-        if row[self.name] != self.value:
-            raise StaleVersionError(self.entity.name, self.name, self.value, row[self.name])
 
 
 def given_change(entity: MappedEntity, fields: Mapping[str, Any]) -> GivenChange:
@@ -80,16 +83,15 @@ def given_change(entity: MappedEntity, fields: Mapping[str, Any]) -> GivenChange
 
     Raises ``WiringError``, ``UnknownColumnError``, ``InvalidValueError``.
     """
-    version = _version_of(entity)
-    read = _read_version(entity, version, fields)
-    if read is not None:
-        fields = {name: value for name, value in fields.items() if name != read.name}
+    version = _with_read(_version_of(entity), fields)
+    if version is not None and version.name in fields:
+        fields = {name: value for name, value in fields.items() if name != version.name}
     check_write(entity.mapper, "update", fields)
-    return GivenChange(entity, entity.convert(fields), read, version, _has_listeners(entity, fields))
+    return GivenChange(entity, entity.convert(fields), version, _has_listeners(entity, fields))
 
 
-def given_deletion(entity: MappedEntity, fields: Mapping[str, Any]) -> ReadVersion | None:
-    """Returns the version read by the caller, if told: a deletion may be given no other field.
+def given_deletion(entity: MappedEntity, fields: Mapping[str, Any]) -> Version | None:
+    """Returns the version if the mapping has versions: a deletion may be given no other field.
 
     Raises ``WiringError``, ``UnknownColumnError``, ``InvalidValueError``.
     """
@@ -100,30 +102,21 @@ def given_deletion(entity: MappedEntity, fields: Mapping[str, Any]) -> ReadVersi
     if others:
         faults = [Fault(name, "is not the version, the one field that delete takes") for name in others]
         raise InvalidValueError(entity.name, faults)
-    return _read_version(entity, version, fields)
+    return _with_read(version, fields)
 
 
-class _Version(NamedTuple):
-    """The attribute of ``version_id_col``, and the function from a version to the next; False: the database does."""
-
-    name: str
-    generator: Any
-
-
-def _version_of(entity: MappedEntity) -> _Version | None:
-    column = entity.mapper.version_id_col
+def _version_of(entity: MappedEntity) -> Version | None:
+    mapper, column = entity.mapper, entity.mapper.version_id_col
     if column is None:
         return None
-    return _Version(entity.mapper.get_property_by_column(column).key, entity.mapper.version_id_generator)
+    return Version(entity, mapper.get_property_by_column(column).key, mapper.version_id_generator)
 
 
-def _read_version(
-    entity: MappedEntity, version: _Version | None, fields: Mapping[str, Any]
-) -> ReadVersion | None:
+def _with_read(version: Version | None, fields: Mapping[str, Any]) -> Version | None:
     if version is None or version.name not in fields:
-        return None
-    [value] = entity.convert({version.name: fields[version.name]}).values()
-    return ReadVersion(entity, version.name, value)
+        return version
+    [value] = version.entity.convert({version.name: fields[version.name]}).values()
+    return version._replace(read=value)
 
 
 def _made_by_dataclass(entity: MappedEntity, fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from diptych import (
     code_point_text,
     join,
 )
-from diptych.log.change import CommandContext
+from diptych.log import CommandContext
 from tests.acceptance.faults.history import ITEM, OWNER, Saw
 
 

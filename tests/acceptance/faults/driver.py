@@ -198,7 +198,7 @@ class Cluster:
         self, orm: ORMService, number: int, kind: str, key: str, work: Callable[[Any], Any]
     ) -> None:
         self._record.add(Begin(number, kind, [key], now()))
-        await orm.units.run(work, app.context_of(number))
+        await orm.side.units.run(work, app.context_of(number))
         self._record.add(End(number, "done", now()))
 
     def next_write(self) -> int:

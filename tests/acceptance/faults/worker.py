@@ -87,7 +87,9 @@ class _ScriptBus:
             app.ChangeItemOnce: self._commands.change_once,
         }
         handler = handlers[type(command)]
-        return await self._orm.units.run(lambda _unit: handler(command), app.context_of(write), type(command))
+        return await self._orm.side.units.run(
+            lambda _unit: handler(command), app.context_of(write), type(command)
+        )
 
 
 class _Orders:

@@ -14,7 +14,7 @@ import pytest
 from msgspec import Meta, Struct, defstruct, field
 
 from diptych import ReadModel, WiringError, by, join
-from diptych.log.change import Change
+from diptych.log import Change
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.sql.description import Column, Entity

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diptych.fence.contract import FenceId, Target
-from diptych.log.change import Change
+from diptych.log import Change
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.store.deletion import delete_keys
 from diptych.read.store.keys import Keys

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from diptych.log.change import Change
-from diptych.log.snapshot import Snapshot
+from diptych.log import Change, Snapshot
 from diptych.read.compiled import CompiledReadModel
 from diptych.sql.description import Row
 
