@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from diptych.aio.home_loop import HomeLoop
+from diptych.aio.event_loop import HomeLoop
 from diptych.config.service import ConfigService
 from diptych.config.settings import Settings
 from diptych.context import correlation_id, request_scope

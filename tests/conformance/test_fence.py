@@ -23,7 +23,7 @@ from diptych.fence.statements import FENCE
 from diptych.log import EVERYTHING, NOTHING, Change, Entry, Snapshot
 from diptych.log.reading import LOG_STATEMENTS, MOST_ENTRIES
 from diptych.log.table import EXPRESSIONS, LOG
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.sqlite.database import SqliteDatabase
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config

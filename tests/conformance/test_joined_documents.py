@@ -30,7 +30,7 @@ from diptych import (
     code_point_text,
     join,
 )
-from diptych.aio.loop_budget import LoopBudget
+from diptych.aio.event_loop import LoopBudget
 from diptych.fence.fence import Fence
 from diptych.log import NOTHING, Change, LogPart
 from diptych.read.checks import joined_models

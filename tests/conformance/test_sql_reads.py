@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, ORMService, ReadModel, by
-from diptych.aio.loop_budget import LoopBudget
+from diptych.aio.event_loop import LoopBudget
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.rows import SqlRows

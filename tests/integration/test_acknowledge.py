@@ -21,7 +21,7 @@ from diptych.fence.arrivals import Ending
 from diptych.fence.contract import Applied, FenceId, FenceRow, Sight, Target
 from diptych.fence.rows import FenceRows
 from diptych.log import Change, Entry, Snapshot
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.description import Entity
 from tests.catalogue import (
     Held,

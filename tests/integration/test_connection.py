@@ -111,7 +111,7 @@ async def connected(url: str, timeout_ms: int = 5000) -> AsyncIterator[RedisServ
 
 
 async def get(channel: Channel, key: str) -> Any:
-    return await channel.request(packed(b"GET", key))
+    return await channel.call("GET", key)
 
 
 async def test_requests_of_one_turn_go_out_together():
@@ -125,10 +125,10 @@ async def test_requests_of_one_turn_go_out_together():
 async def test_what_is_flushed_does_not_wait_for_the_others_of_its_turn():
     async with serving() as fake, connected(fake.url) as service:
         channel = await service.queries.opened()
-        first = channel.request(packed(b"GET", b"a"))
+        first = channel.call("GET", "a")
         channel.flush()
         assert not channel._unsent
-        second = channel.request(packed(b"GET", b"b"))
+        second = channel.call("GET", "b")
         assert [await first, await second] == [b"a", b"b"]
         channel.flush()  # there is nothing more
 
@@ -269,7 +269,7 @@ async def test_a_server_that_became_a_replica_is_refused_when_it_is_looked_at_ag
         with redis.Redis.from_url(server.url) as client:
             client.replicaof(HOST, free_port())
         with pytest.raises(exceptions.ConnectionError, match="it is a replica"):
-            await service.identify(channel)
+            await channel.identify()
         assert service.queries.channel is None
 
 
@@ -431,7 +431,10 @@ async def test_a_reply_that_cannot_be_the_one_that_was_asked_for_ends_the_connec
         pair = b"*2\r\n$-1\r\n$1\r\nx\r\n"
         replies = iter([pair, b"+OK\r\n" + pair, pair])
         fake.answer = lambda _: next(replies)
-        asked = [channel.request(packed("MGET", "lease", "a"), length=2) for _ in range(3)]
+        asked = [asyncio.get_running_loop().create_future() for _ in range(3)]
+        for future in asked:
+            channel.send(packed("MGET", "lease", "a"), future, length=2)
+        channel.flush()
         first, *others = await asyncio.gather(*asked, return_exceptions=True)
         assert first == [None, b"x"]
         assert [type(other) for other in others] == [ChannelLostError] * 2
@@ -474,12 +477,12 @@ async def test_a_connection_is_lent_to_one_task_and_used_again():
     async with serving() as fake, connected(fake.url) as service:
         async with service.commanding() as one:
             async with service.commanding() as two:
-                assert one._channel is not two._channel
+                assert one is not two
             async with service.commanding() as again:
-                assert again._channel is two._channel
+                assert again is two
             assert await one.call("GET", "a") == b"a"
         async with service.commanding() as again:
-            assert again._channel is one._channel
+            assert again is one
 
 
 async def test_a_connection_that_still_owes_a_reply_is_not_lent_again():
@@ -487,12 +490,12 @@ async def test_a_connection_that_still_owes_a_reply_is_not_lent_again():
     async with serving() as fake, connected(fake.url) as service:
         await service.start()
         async with service.commanding() as link:
-            first = link._channel
+            first = link
         answer, fake.answer = fake.answer, lambda _: b""
 
         async def left_half_way() -> None:
             async with service.commanding() as link:
-                assert link._channel is first
+                assert link is first
                 await link.call("GET", "a")
 
         task = asyncio.create_task(left_half_way())
@@ -511,7 +514,7 @@ async def test_an_idle_connection_that_the_server_has_ended_is_not_lent(valkey: 
     async with connected(valkey.url) as service:
         await service.start()
         async with service.commanding() as link:
-            ended = link._channel
+            ended = link
         with redis.Redis.from_url(valkey.url) as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
@@ -539,13 +542,13 @@ async def test_an_opening_whose_caller_has_gone_serves_the_next():
         await eventually(is_there, "the connection was opened")
         (opened,) = service._commands._idle
         async with service.commanding() as link:
-            assert link._channel is opened
+            assert link is opened
 
 
 async def test_nothing_is_lent_and_nothing_left_open_once_it_is_closed():
     async with serving() as fake, connected(fake.url) as service:
         async with service.commanding() as link:
-            channel = link._channel
+            channel = link
             await service.close()
             assert not channel.is_open
         with pytest.raises(RedisUnavailableError):

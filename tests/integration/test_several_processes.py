@@ -19,7 +19,7 @@ from demo_app.models.book import Book as CatalogueBook
 from demo_app.models.book_read_model import BookDocument
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
 from diptych.fence.contract import FenceId
-from diptych.hinge import pass_requests
+from diptych.hinge import passes as passes_module
 from diptych.hinge.replica import Replica
 from tests.catalogue import (
     Held,
@@ -151,7 +151,7 @@ async def test_passes_that_other_processes_ask_for_keep_their_distance(postgres_
         await asyncio.gather(*(write(f"{number}") for number in range(8)))
         passes = (await fence_row(one)).passes_started - before
         # Of two keepers one makes them; however slow the machine, not more than this.
-        assert passes <= (time.monotonic() - began) / pass_requests.APART_S + 2
+        assert passes <= (time.monotonic() - began) / passes_module.APART_S + 2
         assert passes < 64
 
 
@@ -231,7 +231,7 @@ async def test_who_asks_while_a_pass_makes_the_read_model_fresh_does_not_wait_fo
 
 
 async def _waits(app: Diptych) -> bool:
-    return bool(app.orm.side.acknowledger._passes._waiters)
+    return app.orm.side.acknowledger.rows._pausing is not None
 
 
 async def test_a_keeper_whose_own_command_waits_makes_the_pass_at_once(sqlite_url, valkey):

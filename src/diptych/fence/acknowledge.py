@@ -10,14 +10,13 @@ process can't serve itself, a command waits for a pass.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 
 from diptych.errors import DatabaseUnavailableError
 from diptych.fence.arrivals import Ending, Listed, NotedSight
-from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide, Rows
+from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide
 from diptych.fence.fence import Fence
 from diptych.fence.rows import NOT_KNOWN, FenceRows
 from diptych.log import Change, Entry
@@ -26,9 +25,6 @@ _log = logging.getLogger("diptych.write")
 
 _PATIENCE_S = 0.25
 """Time in seconds that a change on its way to Redis may take before the command asks for a pass."""
-
-_POLL_S = 0.05
-"""Interval between two reads of the fence while commands wait, in seconds. A pass of this process ends it early."""
 
 _ASK_AGAIN_S = 1.0
 """Age in seconds from which a request to other processes is repeated for a later command: it may have got lost."""
@@ -191,8 +187,6 @@ class Passes:
         self._fence = fence
         self._rows = rows
         self._patience_s = patience_s
-        self._waiters: set[_Waiter] = set()
-        self._poller: asyncio.Task[None] | None = None
         self._asked: dict[FenceId, tuple[int, float]] = {}
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -202,22 +196,29 @@ class Passes:
         Keepers of this process are preferred to other processes' keepers. Raises ``DatabaseUnavailableError`` if SQL
         is away for too long.
         """
-        waiter = _Waiter(rows)
-        self._waiters.add(waiter)
-        if self._poller is None or self._poller.done():
-            self._poller = asyncio.get_running_loop().create_task(self._poll())
-        try:
-            self._ask({row.id: row.passes_started for row in rows})
-            await waiter.done
-        finally:
-            self._waiters.discard(waiter)
+        self._ask({row.id: row.passes_started for row in rows})
+        waited = {row.id: row for row in rows}
+        while True:
+            try:
+                # The command holds no connection to SQL meanwhile, and shares its reads with all that wait.
+                now = (await self._rows.sight_within(self._patience_s)).rows
+            except Exception as error:
+                raise DatabaseUnavailableError(NOT_KNOWN) from error
+            for fence, row in waited.items():
+                if fence in now and now[fence].history != row.history:
+                    # ★ The database was put elsewhere. The lease that was waited for ended by another clock; whoever
+                    # was promised something has been given some time by the clock that counts now.
+                    waited[fence] = now[fence]
+            waited = {fence: row for fence, row in waited.items() if _is_waited_for(row, now.get(fence))}
+            if not waited:
+                return
+            await self._rows.pause()
 
     async def close(self) -> None:
-        """Ends the poller. No command waits any more when this is called."""
-        for task in (self._poller, *self._asking):
-            if task is not None and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+        """Ends the requests under way. No command waits any more when this is called."""
+        for task in list(self._asking):
+            task.cancel()
+            await asyncio.wait([task])
 
     def _ask(self, after: Mapping[FenceId, int]) -> None:
         read_side = self._rows.tracker.read_side
@@ -239,52 +240,6 @@ class Passes:
         except Exception as error:
             _log.debug("a request for a pass got lost: %s", error)
             self._asked.pop(fence, None)
-
-    async def _poll(self) -> None:
-        """Reads the fence for all waiting commands: the commands themselves hold no connection to SQL meanwhile."""
-        answered = time.monotonic()
-        while self._waiters:
-            try:
-                rows = await self._rows.rows()
-            except Exception as error:
-                is_transient = isinstance(error, DatabaseUnavailableError)
-                if not is_transient or time.monotonic() - answered > self._patience_s:
-                    for waiter in self._waiters:
-                        waiter.fail(error)
-                    return
-            else:
-                answered = time.monotonic()
-                for waiter in self._waiters:
-                    waiter.look_at(rows)
-            self._rows.pass_completed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_S):
-                    await self._rows.pass_completed.wait()
-
-
-class _Waiter:
-    """A command's wait for passes over some read models, or for the end of their leases."""
-
-    def __init__(self, rows: Sequence[FenceRow]) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._rows = {row.id: row for row in rows}
-
-    def look_at(self, rows: Rows) -> None:
-        for fence, row in self._rows.items():
-            now = rows.get(fence)
-            if now is not None and now.history != row.history:
-                # ★ The database was put elsewhere. The lease that was waited for ended by another clock; whoever was
-                # promised something has been given some time by the clock that counts now.
-                self._rows[fence] = now
-        self._rows = {fence: row for fence, row in self._rows.items() if _is_waited_for(row, rows.get(fence))}
-        if not self._rows and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, error: Exception) -> None:
-        if not self.done.done():
-            failure = DatabaseUnavailableError(NOT_KNOWN)
-            failure.__cause__ = error
-            self.done.set_exception(failure)
 
 
 def _is_waited_for(row: FenceRow, now: FenceRow | None) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.aio.shielded import shielded
+from diptych.aio.tasks import shielded
 from diptych.fence.contract import FenceId, FenceRow
 from diptych.fence.statements import FENCE
 from diptych.log.table import EXPRESSIONS, HISTORY, LOG

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from diptych.log import Change, Entry, Snapshot
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 
 _BESIDE = ":"
 

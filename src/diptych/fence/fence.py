@@ -23,7 +23,7 @@ from diptych.fence.statements import (
 )
 from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
 from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.database import Database, Step, Values
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading

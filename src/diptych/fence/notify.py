@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from diptych.aio.looper import Looper
+from diptych.aio.tasks import Looper, set_within
 from diptych.errors import UnavailableError
 from diptych.fence.contract import FenceId
 from diptych.sql.database import Database
@@ -92,7 +92,7 @@ class PassNotifications:
                 await driver.add_listener(CHANNEL, self._heard)
                 self._warned = False
                 self._tried.set()
-                while not await _within(broken, _PROBE_S):
+                while not await set_within(broken, _PROBE_S):
                     # A connection that was cut without a word is only noticed when it is used.
                     await connection.execute(sa.select(1))
             finally:
@@ -106,11 +106,3 @@ class PassNotifications:
         if sender != self._sender:
             for callback in self._callbacks:
                 callback(FenceId(read_model, fingerprint), after)
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
+from diptych.aio.sharing import SerialBatcher
 from diptych.errors import DatabaseUnavailableError
 from diptych.fence.arrivals import ChangeTracker, NotedSight
 from diptych.fence.contract import FenceId, FenceRow, Rows, Target
@@ -18,7 +18,8 @@ which wait in line anyway, more of them share a read."""
 
 _RETRY_S = 0.05
 
-_Answer: TypeAlias = asyncio.Future[NotedSight]
+_POLL_S = 0.05
+"""Interval between two reads of the fence while commands wait, in seconds. A pass of this process ends it early."""
 
 NOT_KNOWN = "SQL went away before it was known whether queries see what this command rests on"
 
@@ -27,8 +28,7 @@ class FenceRows:
     """The latest fence rows known to this process, and shared reads of the fence.
 
     ``latest`` is None before the first read. ``targets`` are the generations of these rows. ``tracker`` takes note of
-    every read. ``commands`` is the number of commands under way. ``pass_completed`` is set when a keeper of this
-    process has completed a pass.
+    every read. ``commands`` is the number of commands under way.
     """
 
     def __init__(self, fence: Fence) -> None:
@@ -36,10 +36,14 @@ class FenceRows:
         self.targets: Mapping[FenceId, Target] = {}
         self.tracker = ChangeTracker()
         self.commands = 0
-        self.pass_completed = asyncio.Event()
         self._fence = fence
-        self._asking: list[_Answer] = []
-        self._reader: asyncio.Task[None] | None = None
+        self._pause_over = asyncio.Event()
+        self._pausing: asyncio.TimerHandle | None = None
+        self._read_at = 0.0
+        # ★ A caller shares the next read, never a read that has been sent: it may be older than the caller's commit.
+        self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(
+            self._read, self._gathering_s, cut_off=DatabaseUnavailableError(NOT_KNOWN)
+        )
 
     async def rows(self) -> Rows:
         """Returns the fence rows as of a moment after this call. Raises ``DatabaseUnavailableError``."""
@@ -47,13 +51,7 @@ class FenceRows:
 
     async def sight(self) -> NotedSight:
         """Returns the fence and the log as of a moment after this call. Raises ``DatabaseUnavailableError``."""
-        # ★ The caller shares the next read, never a read that has been sent: that may be older than the caller's
-        # commit.
-        answer: _Answer = asyncio.get_running_loop().create_future()
-        self._asking.append(answer)
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.get_running_loop().create_task(self._read_while_asked())
-        return await answer
+        return await self._reads.get(None)
 
     async def sight_within(self, patience_s: float) -> NotedSight:
         """Returns the same as ``sight``. While SQL is away, tries again for ``patience_s`` seconds."""
@@ -72,45 +70,32 @@ class FenceRows:
 
     def on_pass_completed(self) -> None:
         """Takes note of a pass completed by a keeper of this process: waiting commands look at once."""
-        self.pass_completed.set()
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+        self._pause_over.set()
+        self._pause_over.clear()
+
+    async def pause(self) -> None:
+        """Waits until the fence may have changed. All commands wait for the same moment, and share a read then."""
+        if self._pausing is None:
+            self._pausing = asyncio.get_running_loop().call_later(_POLL_S, self.on_pass_completed)
+        await self._pause_over.wait()
 
     async def close(self) -> None:
         """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
-        if self._reader is not None and not self._reader.done():
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+        await self._reads.close()
 
-    async def _read_while_asked(self) -> None:
-        answers: list[_Answer] = []
-        try:
-            while self._asking:
-                began = time.monotonic()
-                answers, self._asking = self._asking, []
-                await self._answer(answers)
-                if self._asking:
-                    await asyncio.sleep(began + _GATHER_S * self.commands - time.monotonic())
-        finally:
-            for answer in _awaited([*answers, *self._asking]):  # if this was cut off
-                answer.set_exception(DatabaseUnavailableError(NOT_KNOWN))
+    async def _read(self, callers: Sequence[None]) -> Sequence[NotedSight]:
+        self._read_at = time.monotonic()
+        since = self.tracker.since(self.latest or {})
+        sight = await self._fence.sight(since, self.tracker.own.entries)
+        self._note(sight.rows)
+        return [self.tracker.on_sight(sight)] * len(callers)
 
-    async def _answer(self, answers: Sequence[_Answer]) -> None:
-        try:
-            since = self.tracker.since(self.latest or {})
-            sight = await self._fence.sight(since, self.tracker.own.entries)
-            self._note(sight.rows)
-            noted = self.tracker.on_sight(sight)
-        except Exception as error:
-            for answer in _awaited(answers):
-                answer.set_exception(error)
-        else:
-            for answer in _awaited(answers):
-                answer.set_result(noted)
+    def _gathering_s(self) -> float:
+        return self._read_at + _GATHER_S * self.commands - time.monotonic()
 
     def _note(self, rows: Rows) -> None:
         self.latest = rows
         self.targets = {row.id: row.target for row in rows.values()}
-
-
-def _awaited(answers: Sequence[_Answer]) -> list[_Answer]:
-    """Returns the answers whose callers were not cancelled meanwhile."""
-    return [answer for answer in answers if not answer.done()]

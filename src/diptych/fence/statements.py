@@ -17,7 +17,7 @@ from diptych.log import Snapshot
 from diptych.log.reading import LOG_STATEMENTS, LogStatements
 from diptych.log.retention import Followers
 from diptych.log.table import EXPRESSIONS, HISTORY, METADATA, Expressions, Value, seconds, text, whole
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 from diptych.sql.database import Values
 
 FENCE = sa.Table(

@@ -12,11 +12,10 @@ from diptych.errors import RebuildFailedError, UnavailableError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
-from diptych.hinge.clocks import MARGIN
-from diptych.hinge.refused import accepted
+from diptych.hinge.leases import CLAIM_LEASES, MARGIN, WorkClaim
+from diptych.hinge.replay import accepted
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
-from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
 from diptych.log import NOTHING, Snapshot
 from diptych.read.store.state import RedisState
 from diptych.read.store.writes import batches
@@ -65,7 +64,7 @@ class Builder:
             # published since.
             await accepted(self._store.delete(state.incarnation, state.generations))
             cursor = moved.cursor or NOTHING
-            await self._fill(Target(moved.incarnation, generation), cursor, progress)
+            await self._fill(moved.target, cursor, progress)
             is_built = await self._finish(moved, cursor)
         if is_built:
             progress.finish()
@@ -82,7 +81,10 @@ class Builder:
         target = Target(state.incarnation, generation)
         beside = await self._fence.begin_rebuild(row, generation, building_s=self._claim_s)
         try:
-            cursor = await self._build_beside(beside, target, progress)
+            async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
+                cursor = beside.cursor or NOTHING
+                await self._fill(target, cursor, progress)
+                cursor = await self._catch_up(beside, cursor, floor=True)
             # Generations of builders that died are among these. None of them can be published after the switch.
             former = (await self._replica.inspect(beside)).generations - {generation.encode()}
             self.switching = True
@@ -106,13 +108,6 @@ class Builder:
         progress.finish()
 
     # Filling
-
-    async def _build_beside(self, beside: FenceRow, target: Target, progress: Progress) -> Snapshot:
-        """Fills the generation and catches up with the log. Returns the cursor that is reached."""
-        async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
-            cursor = beside.cursor or NOTHING
-            await self._fill(target, cursor, progress)
-            return await self._catch_up(beside, cursor, floor=True)
 
     async def _fill(self, target: Target, cursor: Snapshot, progress: Progress) -> None:
         """Writes every row at stamp 0, so that all changes by commands and passes go over it.
@@ -151,7 +146,7 @@ class Builder:
             )
         # First, so that no query trusts the old generation, and no pass renews its lease, once the fence has moved.
         # If this process dies in between, the next pass finds the data lost.
-        await accepted(self._store.drop(Target(row.incarnation, row.generation), row.history))
+        await accepted(self._store.drop(row.target, row.history))
         moved = await self._fence.move(
             row,
             beside.incarnation,
@@ -210,16 +205,11 @@ def _new_name() -> str:
 
 async def _read_ahead(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]]:
     """Yields the same batches, with the next being read from SQL while the last is being written to Redis."""
-    loop = asyncio.get_running_loop()
-    reading = loop.create_task(_next(batches))
+    reading = asyncio.ensure_future(anext(batches, None))
     try:
         while (batch := await reading) is not None:
-            reading = loop.create_task(_next(batches))
+            reading = asyncio.ensure_future(anext(batches, None))
             yield batch
     finally:
         reading.cancel()
         await asyncio.wait([reading])
-
-
-async def _next(batches: AsyncIterator[list[Row]]) -> list[Row] | None:
-    return await anext(batches, None)

@@ -8,20 +8,18 @@ without the rule.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
 
+from diptych.aio.tasks import Looper
 from diptych.errors import DatabaseUnavailableError, RedisUnavailableError, UnavailableError
-from diptych.fence.contract import FenceRow, Target
+from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.hinge.builder import Builder
-from diptych.hinge.clocks import MARGIN, Clocks
-from diptych.hinge.pass_requests import PassRequests
-from diptych.hinge.passes import DUE, LastPass, Pass, Role, spread
-from diptych.hinge.refused import REASONS, UNUSABLE, Refused
+from diptych.hinge.leases import MARGIN, Clocks
+from diptych.hinge.passes import DUE, LastPass, Pass, PassRequests, Role, spread
+from diptych.hinge.replay import REASONS, UNUSABLE, Refused
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress, Status
 from diptych.read.set_aside import SetAside
@@ -71,8 +69,7 @@ class Keeper:
         self._requests = PassRequests(self.ask)
         self._clocks = Clocks(tolerance_s=lease_s * (MARGIN - 1))
         self._pause_s = _FIRST_PAUSE_S
-        self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._looper = Looper(f"keeper of {replica.name}", self._turn, lease_s)
         redis.on_away.append(self.wake)  # from now on the keeper has to probe whether Redis is back
 
     async def check(self) -> None:
@@ -81,24 +78,19 @@ class Keeper:
 
     def start(self) -> None:
         """Begins to look after the read model."""
-        if self._task is None:
-            name = f"diptych keeper of {self.replica.name}"
-            self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+        self._looper.start()
 
     async def stop(self) -> None:
         """Ends the passes of this process. Safe to call twice.
 
         The lease runs out by itself, unless another process renews it.
         """
-        task, self._task = self._task, None
         self._requests.stop()
-        while task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=0.1)
+        await self._looper.stop()
 
     def wake(self) -> None:
         """Has the keeper look at once, instead of at its next turn."""
-        self._woken.set()
+        self._looper.wake()
 
     def ask(self, after: int) -> bool:
         """Asks for a pass to begin after pass number ``after``, on behalf of a waiting command.
@@ -130,35 +122,26 @@ class Keeper:
         if self._role is Role.LEADING:
             self._role = Role.FOLLOWING
 
-    # The loop
-
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                pause_s = await self._turn()
-            except Exception:
-                _log.exception("%s: a pass failed", self.replica.name)
-                self.status.sql("failing")
-                pause_s = self._grown_pause()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._woken.wait()
+    # A turn
 
     async def _turn(self) -> float:
         """Looks, and does the work that is due. Returns the pause before the next look, in seconds."""
-        if self.builder.switching:
-            return self.lease_s / 20
-        if not self.redis.available:
-            self.resign()
-            self.status.unknown()
-            if not await self.redis.probe():
-                return self.probe_interval_s
         try:
+            if self.builder.switching:
+                return self.lease_s / 20
+            if not self.redis.available:
+                self.resign()
+                self.status.unknown()
+                if not await self.redis.probe():
+                    return self.probe_interval_s
             pause_s = await self._keep()
         except (Refused, UnavailableError) as error:
             self.resign()
             return self._pause_after(error)
+        except Exception:
+            _log.exception("%s: a pass failed", self.replica.name)
+            self.status.sql("failing")
+            return self._grown_pause()
         self._pause_s = _FIRST_PAUSE_S
         return pause_s
 
@@ -199,7 +182,11 @@ class Keeper:
             return await self._mend(row, state, problem)
         if is_needed:
             return await self._pass(row, state, last)
-        self._trust(row, state)
+        # Which store answers: Redis, if the lease kept by another process is there.
+        if state.leased is not None and state.leased.generation == row.generation.encode():
+            self._serve()
+        else:
+            self.status.sql("no-lease")
         if last is not None:
             return self._requests.pause_before(row, last.due_at - time.monotonic())
         return max(0.0, self._until_next_look(row))
@@ -260,13 +247,6 @@ class Keeper:
             self._serve()
         return pause_s
 
-    def _trust(self, row: FenceRow, state: RedisState) -> None:
-        """Notes which store answers: Redis, if the lease kept by another process is there."""
-        if state.leased is not None and state.leased.generation == row.generation.encode():
-            self._serve()
-        else:
-            self.status.sql("no-lease")
-
     def _serve(self) -> None:
         """Redis has everything, and a lease says so."""
         self.status.answered_by_redis()
@@ -284,21 +264,18 @@ class Keeper:
             return self.lease_s / 4
         if self.status.is_broken(row) and row.incarnation == state.incarnation:
             # No query is to trust the generation any more.
-            await self.replica.store.drop(Target(row.incarnation, row.generation), row.history)
+            await self.replica.store.drop(row.target, row.history)
         wait_s = max(row.lease_until, row.building_until) - row.now
         if wait_s > 0:
             if self.status.reason != "rebuilding":
                 self.status.sql(problem)
             return min(wait_s + spread(self.lease_s, 0.005, 0.05), self.lease_s / 4)
-        if not await self._build(row, state):
-            return spread(self.lease_s, 0.02, 0.1)
-        self._serve()
-        return 0.0  # commands that came during the build may wait for a pass: the next turn sees to that
-
-    async def _build(self, row: FenceRow, state: RedisState) -> bool:
         self.status.sql("rebuilding")
         self.status.progress = progress = Progress(self.replica.name, await self.replica.source.count())
         try:
-            return await self.builder.build(row, state, progress)
+            if not await self.builder.build(row, state, progress):
+                return spread(self.lease_s, 0.02, 0.1)
         finally:
             self.status.progress = None
+        self._serve()
+        return 0.0  # commands that came during the build may wait for a pass: the next turn sees to that

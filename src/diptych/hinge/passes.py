@@ -1,24 +1,94 @@
-"""A pass of a keeper over a read model: steps 8 to 11 of the protocol."""
+"""Passes of a keeper over a read model, steps 8 to 11 of the protocol, and requests for passes."""
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 import random
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
-from diptych.hinge.clocks import MARGIN, Clocks
-from diptych.hinge.pass_requests import PassRequests
-from diptych.hinge.refused import Refused
+from diptych.hinge.leases import CLAIM_LEASES, MARGIN, Clocks, WorkClaim
+from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
-from diptych.hinge.work_claim import CLAIM_LEASES, WorkClaim
 from diptych.log import NOTHING
 from diptych.read.store.state import RedisState
+
+SOON_S = 0.025
+"""Delay of the first request of another process, in seconds: requests that come meanwhile share its pass."""
+
+APART_S = 0.2
+"""Minimum interval between two requests of other processes that are served, in seconds.
+
+A process that writes a lot while it is cut off from Redis would otherwise have the other keepers make nothing but
+passes.
+"""
+
+
+class PassRequests:
+    """Requests of commands for a pass later than a numbered pass.
+
+    ``latest`` is the highest number asked for. Requests of this process count at once, with ``add``. Requests of
+    other processes wait for their turn, with ``add_delayed``; ``serve`` is then called with the number.
+    """
+
+    def __init__(self, serve: Callable[[int], object]) -> None:
+        self.latest = -1
+        self._serve = serve
+        self._served_at = 0.0
+        self._next = -1
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, after: int) -> None:
+        """Adds a request for a pass to begin after pass number ``after``."""
+        self.latest = max(self.latest, after)
+
+    def are_open(self, row: FenceRow) -> bool:
+        """Returns True if the last pass to have ended, as far as ``row`` knows, has left a request unserved."""
+        return row.passes_completed <= self.latest
+
+    def pause_before(self, row: FenceRow, pause_s: float) -> float:
+        """Returns ``pause_s``, or 0 while a request is open.
+
+        A keeper whose read model is not fresh is not woken by requests, and would sleep over them.
+        """
+        return 0.0 if self.are_open(row) else max(0.0, pause_s)
+
+    def add_delayed(self, after: int, *, leads: bool) -> None:
+        """Adds a request of a different process, to be served in a moment.
+
+        A keeper that ``leads`` serves first; the other keepers find then that its pass has been made.
+        """
+        if self._timer is not None:
+            # Kept for the turn after: a keeper that does not lead would otherwise always be given a number that
+            # no keeper has had the time to serve, and would make the pass.
+            self._next = max(self._next, after)
+            return
+        pause_s = max(SOON_S, self._served_at + APART_S - time.monotonic())
+        if not leads:
+            pause_s += APART_S * random.uniform(1, 2)  # noqa: S311 - to spread the keepers
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._serve_delayed, after, leads)
+
+    def stop(self) -> None:
+        """Forgets the delayed requests. Safe to call twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._next = None, -1
+
+    def _serve_delayed(self, after: int, leads: bool) -> None:
+        self._timer = None
+        self._served_at = time.monotonic()
+        self._serve(after)
+        following, self._next = self._next, -1
+        if following > after:
+            self.add_delayed(following, leads=leads)
+
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -62,11 +132,8 @@ class LastPass(NamedTuple):
     due_at: float
 
 
-class PassResult(NamedTuple):
-    """The result of a pass: its record (None: not completed), and the pause in seconds before the next look."""
-
-    completed: LastPass | None
-    pause_s: float
+PassResult: TypeAlias = tuple[LastPass | None, float]
+"""The record of a pass (None: not completed), and the pause in seconds before the next look."""
 
 
 class Pass:
@@ -105,7 +172,7 @@ class Pass:
     async def make(self) -> PassResult:
         """Makes the pass. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``."""
         if self._clocks.unsteady_s > 0:
-            return PassResult(None, self._clocks.unsteady_s)
+            return None, self._clocks.unsteady_s
         claim_s = CLAIM_LEASES * self._lease_s
         if self._has_lapsed:
             # The first keeper brings in what has gathered, perhaps for hours; the others wait for its pass.
@@ -120,9 +187,10 @@ class Pass:
             if promised is None:
                 return self._overtaken()
             if self._have_clocks_stepped(promised):
-                return PassResult(None, self._clocks.unsteady_s)
+                return None, self._clocks.unsteady_s
             await self._catch_up(promised)
-            await self._publish(promised)
+            # Step 10: the lease, from which on queries trust Redis.
+            await self._replica.publish(promised, self._state, self._cursor, lease_s=self._lease_s)
             return await self._complete(promised)
 
     async def _replay_before_promise(self) -> None:
@@ -166,10 +234,6 @@ class Pass:
         self._cursor, count = await self._replica.replay_log(promised, self._cursor)
         self._count += count
 
-    async def _publish(self, promised: FenceRow) -> None:
-        """Step 10: the lease, from which on queries trust Redis."""
-        await self._replica.publish(promised, self._state, self._cursor, lease_s=self._lease_s)
-
     async def _complete(self, promised: FenceRow) -> PassResult:
         """Step 11, left out while nothing changes.
 
@@ -184,13 +248,13 @@ class Pass:
         passes_completed = promised.passes_completed
         if not is_idle or time.monotonic() > noted_at + _NOTED_S:
             if not await self._fence.complete(promised, self._cursor):
-                return PassResult(None, self._lease_s * _INTERVAL)
+                return None, self._lease_s * _INTERVAL
             noted_at, passes_completed = time.monotonic(), promised.passes_started
         self.role = Role.LEADING
         row = msgspec.structs.replace(promised, cursor=self._cursor, passes_completed=passes_completed)
         pause_s = self._lease_s * (_IDLE_INTERVAL if is_idle else _INTERVAL)
         last = LastPass(row, is_quiet, noted_at, due_at=time.monotonic() + pause_s)
-        return PassResult(last, self._requests.pause_before(row, pause_s))
+        return last, self._requests.pause_before(row, pause_s)
 
     def _overtaken(self) -> PassResult:
         """Returns the result if a different keeper was faster, or the generation has been replaced.
@@ -199,8 +263,8 @@ class Pass:
         other pass may have begun before they were made. (A request after a keeper has read the row has woken it.)
         """
         if self._is_asked and self._last is not None:
-            return PassResult(None, 0.0)
-        return PassResult(None, spread(self._lease_s, 0.02, 0.1))
+            return None, 0.0
+        return None, spread(self._lease_s, 0.02, 0.1)
 
 
 def spread(lease_s: float, least: float, most: float) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
-from diptych.fence.contract import Target
+from diptych.errors import DiptychError
+from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
-from diptych.hinge.joined import JoinedDocuments
-from diptych.hinge.refused import Refused, accepted
 from diptych.log import Change, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
@@ -20,11 +19,40 @@ from diptych.sql.view import View
 _LOG_ROWS = 2000
 """Number of entries of the log that are read at a time."""
 
+_MOST_APPLIED = 16_384
+"""Number of positions that are remembered, of changes that scripts of commands reported to be in."""
+
+REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database"}
+"""Reasons for answers from SQL after a refusal; of any other outcome: the data are lost."""
+
+UNUSABLE = frozenset({"AHEAD", "UNREADABLE", "BEHIND"})
+"""Refusals of a pass after which its generation has to be built anew, although it is there."""
+
+
+class Refused(DiptychError):
+    """A refusal: Redis is not, or no longer, in the state for a pass or a builder to write to.
+
+    ``outcome`` is the script's answer, such as ``GONE`` (see ``RedisStore``), or the keeper's own finding: ``AHEAD``
+    (Redis was brought to a later state of SQL than there is now) or ``UNREADABLE`` (an entry of the log lacks the
+    columns of a document).
+    """
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(f"Redis refused: {outcome}")
+        self.outcome = outcome
+
+
+async def accepted(writing: Awaitable[str]) -> None:
+    """Awaits a script. Raises ``Refused`` for any outcome but ``OK``."""
+    outcome = await writing
+    if outcome != "OK":
+        raise Refused(outcome)
+
 
 class LogReplay:
     """The replay of the log for a read model: reads changes after a cursor, and writes the changed documents.
 
-    ``applied_in`` returns the positions of changes that a generation is known to hold, which are passed over.
+    ``note_applied`` tells of changes that a generation holds already, which are passed over.
     """
 
     def __init__(
@@ -33,27 +61,36 @@ class LogReplay:
         source: SqlRows,
         store: RedisStore,
         fence: Fence,
-        applied_in: Callable[[Target], Collection[int]],
         *,
         batch_size: int,
     ) -> None:
-        self._compiled = compiled
-        self._source = source
-        self._store = store
+        self.compiled = compiled
+        self.source = source
+        self.store = store
+        self.batch_size = batch_size
         self._fence = fence
-        self._applied_in = applied_in
-        self._batch_size = batch_size
-        self._joined = JoinedDocuments(compiled, source, store, batch_size=batch_size)
+        self._applied_to: Target | None = None
+        self._applied: set[int] = set()
 
-    async def into(self, target: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
-        """Writes every change after ``cursor`` into a generation.
+    def note_applied(self, target: Target, positions: set[int]) -> None:
+        """Notes changes that are in a generation, so that no pass writes them again."""
+        if self._applied_to != target or len(self._applied) > _MOST_APPLIED:
+            self._applied_to, self._applied = target, set()
+        self._applied |= positions
 
-        Returns the snapshot up to which the changes are in, and their number. Raises ``Refused``,
-        ``RedisUnavailableError``, ``DatabaseUnavailableError``.
+    async def replay_log(
+        self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
+    ) -> tuple[Snapshot, int]:
+        """Writes every change after ``cursor`` into the row's generation.
+
+        Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
+        is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
         """
-        if self._compiled.is_joined:
-            return await self._replay_in_a_view(target, cursor)
-        return await self._replay(target, cursor, None)
+        replay = self._replay_in_a_view if self.compiled.is_joined else self._replay
+        snapshot, count = await replay(row.target, cursor)
+        if floor:
+            await accepted(self.store.apply(row.target, [], floor=snapshot.xmin))
+        return snapshot, count
 
     async def _replay_in_a_view(self, target: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
         # ★ Rows are read in the snapshot in which the log was read. Read later, a row may have been deleted, been
@@ -63,11 +100,13 @@ class LogReplay:
         async with self._fence.view() as view:
             return await self._replay(target, cursor, view)
 
-    async def _replay(self, target: Target, cursor: Snapshot, view: View | None) -> tuple[Snapshot, int]:
+    async def _replay(
+        self, target: Target, cursor: Snapshot, view: View | None = None
+    ) -> tuple[Snapshot, int]:
         """Replays part by part. Without a ``view``, a change that needs rows from SQL has all begin anew."""
         count, part = 0, None
         while part is None or part.more:
-            tables, skip = self._compiled.tables, self._applied_in(target)
+            tables, skip = self.compiled.tables, self._applied if self._applied_to == target else ()
             part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the state that Redis was brought to.
@@ -75,10 +114,10 @@ class LogReplay:
             count += len(part.changes) + part.skipped
             if view is None and not self.is_readable(part.changes):
                 return await self._replay_in_a_view(target, cursor)
-            if view is not None and self._compiled.is_joined:
-                await self._joined.write(target, part, view)
+            if view is not None and self.compiled.is_joined:
+                await self.write_joined(target, part, view)
             elif part.changes:
-                await accepted(self._store.apply(target, await self.writes_of(part, view)))
+                await accepted(self.store.apply(target, await self.writes_of(part, view)))
         return part.snapshot, count
 
     # What changes write
@@ -100,33 +139,78 @@ class LogReplay:
                 writes += self._writes_from(change, rows, part.snapshot)
                 continue
             try:
-                writes += self._store.writes.writes_of(change, part.snapshot.xmax)
+                writes += self.store.writes.writes_of(change, part.snapshot.xmax)
             except KeyError:
                 # Its personal data are blanked, or another version of the application has other columns.
                 raise Refused("UNREADABLE") from None
         return writes
 
     def _has_all(self, change: Change) -> bool:
-        return change.after is None or self._compiled.readable(change.after)
+        return change.after is None or self.compiled.readable(change.after)
 
     async def _read_rows(self, changes: Sequence[Change], view: View) -> Mapping[bytes, Row]:
         """Returns the changed rows by their keys, as the log's snapshot holds them: no older than the changes."""
-        keys = [change.image.get(self._compiled.key) for change in changes]
+        keys = [change.image.get(self.compiled.key) for change in changes]
         if any(key is None for key in keys):
             raise Refused("UNREADABLE")
-        found = self._source.rows_by(view, self._compiled.key, keys, self._batch_size)
-        return {self._compiled.key_of(row): row async for rows in found for row in rows}
+        found = self.source.rows_by(view, self.compiled.key, keys, self.batch_size)
+        return {self.compiled.key_of(row): row async for rows in found for row in rows}
 
     def _writes_from(self, change: Change, rows: Mapping[bytes, Any], snapshot: Snapshot) -> list[Write]:
         """Returns the writes of a change with its row from SQL, and a tombstone if ``rows`` lacks the row."""
         stamp, transaction = change.position, change.transaction
-        key = key_bytes(change.image[self._compiled.key])
+        key = key_bytes(change.image[self.compiled.key])
         writes = []
-        if change.before is not None and self._compiled.key_of(change.before) != key:
-            old = self._compiled.key_of(change.before)
-            writes.append(self._store.writes.tombstone(old, stamp, transaction, snapshot.xmax))
+        if change.before is not None and self.compiled.key_of(change.before) != key:
+            old = self.compiled.key_of(change.before)
+            writes.append(self.store.writes.tombstone(old, stamp, transaction, snapshot.xmax))
         if key in rows:
-            writes.append(self._store.writes.write_of(rows[key], stamp, transaction))
+            writes.append(self.store.writes.write_of(rows[key], stamp, transaction))
         else:
-            writes.append(self._store.writes.tombstone(key, stamp, transaction, snapshot.xmax))
+            writes.append(self.store.writes.tombstone(key, stamp, transaction, snapshot.xmax))
         return writes
+
+    # Joined documents
+
+    async def write_joined(self, target: Target, part: LogPart, view: View) -> None:
+        """Writes every document touched by the changes of ``part``, each as the log's snapshot sees its rows.
+
+        Passes alone write joined documents: two commands could each write a document that lacks the other command's
+        change.
+        """
+        keys: dict[bytes, Any] = {}
+        others: dict[str, dict[Any, None]] = {}
+        for change in part.changes:
+            try:
+                keys |= self._addresses(change)
+                touched = self.compiled.touched(change)
+            except KeyError:
+                raise Refused("UNREADABLE") from None
+            for column, values in touched:
+                others.setdefault(column, {}).update(dict.fromkeys(values))
+        for at in range(0, len(keys), self.batch_size):
+            await self._write_joined_at(target, list(keys.items())[at : at + self.batch_size], part, view)
+        for column, altered in others.items():
+            async for rows in self.source.rows_by(view, column, list(altered), self.batch_size):
+                writes = [self.store.writes.joined_write(row, part.snapshot) for row in rows]
+                await accepted(self.store.apply(target, writes))
+
+    def _addresses(self, change: Change) -> dict[bytes, Any]:
+        """Returns the keys of a row of the read model's own table, before and after its change.
+
+        Raises ``KeyError`` if the log lacks one of them.
+        """
+        if change.entity.table != self.compiled.entity.table:
+            return {}
+        keys = [row[self.compiled.key] for row in (change.before, change.after) if row is not None]
+        return {key_bytes(key): key for key in keys}
+
+    async def _write_joined_at(
+        self, target: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
+    ) -> None:
+        """Writes the documents at these keys, and a tombstone where the snapshot sees no row."""
+        found = self.source.rows_by(view, self.compiled.key, [value for _, value in keys], self.batch_size)
+        writes = [self.store.writes.joined_write(row, part.snapshot) async for rows in found for row in rows]
+        missing = dict(keys).keys() - {write.key for write in writes}
+        writes += [self.store.writes.joined_tombstone(key, part.snapshot) for key in missing]
+        await accepted(self.store.apply(target, writes))

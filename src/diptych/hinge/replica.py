@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from diptych.aio.sharing import SerialBatcher
 from diptych.errors import RedisUnavailableError, UnavailableError
 from diptych.fence.contract import Applied, FenceRow, Target
 from diptych.fence.fence import Fence
-from diptych.hinge.refused import Refused, accepted
-from diptych.hinge.replay import LogReplay
+from diptych.hinge.replay import LogReplay, Refused, accepted
 from diptych.log import Change, Entry, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel, key_bytes
 from diptych.read.sql.rows import SqlRows
@@ -23,14 +21,11 @@ from diptych.redis.service import RedisService
 
 _log = logging.getLogger("diptych.hinge")
 
-_MOST_APPLIED = 16_384
-"""Number of positions that are remembered, of changes that scripts of commands reported to be in."""
-
 _PAUSES_S = (0.002, 0.008)
 """Pauses in seconds before each further look for a change of another process that is not in Redis yet."""
 
 
-class Replica:
+class Replica(LogReplay):
     """A read model's documents in Redis, written from SQL."""
 
     def __init__(
@@ -43,19 +38,13 @@ class Replica:
         *,
         batch_size: int,
     ) -> None:
+        super().__init__(compiled, source, store, fence, batch_size=batch_size)
         self.name = compiled.name
         self.id = store.id
-        self.store = store
-        self.source = source
-        self.compiled = compiled
-        self.batch_size = batch_size
-        self._fence = fence
         self._redis = redis
-        self._replay = LogReplay(compiled, source, store, fence, self._applied_in, batch_size=batch_size)
-        self._queue: deque[_Queued] = deque()
-        self._applying: asyncio.Task[None] | None = None
-        self._applied_to: Target | None = None
-        self._applied: set[int] = set()
+        self._changes: SerialBatcher[tuple[Target, list[Write]], Applied] = SerialBatcher(
+            self._apply_together, max_keys=MAX_DOCUMENTS
+        )
 
     # Changes of this process's commands
 
@@ -65,57 +54,38 @@ class Replica:
         The future's result is described at ``ReadSide.apply``. All commands that come while a script is on its way
         share the next script.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Applied] = loop.create_future()
-        if not self._redis.available:
-            # Not queued: behind a script that Redis has left without an answer this would wait as long as that.
-            done.set_result(None)
-            return done
-        try:
-            writes = [write for change in changes for write in self.store.writes.writes_of(change)]
-        except Exception:
-            # Not a row that does not fit, which is set aside. A committed change must not fail here, whatever it is.
-            _log.exception("%s: changes could not be made into documents; a pass will bring them", self.name)
-            done.set_result(None)
-            return done
-        self._queue.append(_Queued(target, writes, done))
-        if self._applying is None or self._applying.done():
-            self._applying = loop.create_task(self._apply_queued())
-        return done
-
-    async def _apply_queued(self) -> None:
-        while self._queue:
-            target = self._queue[0].target
-            writes: list[Write] = []
-            shared: list[_Queued] = []
-            while self._queue and self._queue[0].target == target and len(writes) < MAX_DOCUMENTS:
-                queued = self._queue.popleft()
-                writes += queued.writes
-                shared.append(queued)
-            applied: Applied = None
+        if self._redis.available:
             try:
-                if self._redis.available:
-                    told = {write.stamp for write in writes}
-                    if await self.store.apply(target, writes, told=told) == "OK":
-                        applied = frozenset(told)
-                        self._note_applied(target, told)
+                writes = [write for change in changes for write in self.store.writes.writes_of(change)]
+                return self._changes.get((target, writes))
+            except Exception:
+                # Not a row that does not fit, which is set aside. A committed change must not fail here, whatever it
+                # is.
+                _log.exception(
+                    "%s: changes could not be made into documents; a pass will bring them", self.name
+                )
+        # Not queued: behind a script that Redis has left without an answer this would wait as long as that.
+        failed: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        failed.set_result(None)
+        return failed
+
+    async def _apply_together(self, changes: Sequence[tuple[Target, list[Write]]]) -> Sequence[Applied]:
+        """Writes the documents of several commands, with a script for each target."""
+        by_target: dict[Target, list[Write]] = {}
+        for target, writes in changes:
+            by_target.setdefault(target, []).extend(writes)
+        applied: dict[Target, Applied] = dict.fromkeys(by_target)
+        for target, writes in by_target.items():
+            told = {write.stamp for write in writes}
+            try:
+                if self._redis.available and await self.store.apply(target, writes, told=told) == "OK":
+                    applied[target] = frozenset(told)
+                    self.note_applied(target, told)
             except RedisUnavailableError:
                 pass
             except Exception:
                 _log.exception("%s: changes could not be applied; a pass will bring them", self.name)
-            finally:
-                for queued in shared:
-                    if not queued.done.done():
-                        queued.done.set_result(applied)
-
-    def _note_applied(self, target: Target, positions: set[int]) -> None:
-        """Notes changes that are in a generation, so that no pass writes them again."""
-        if self._applied_to != target or len(self._applied) > _MOST_APPLIED:
-            self._applied_to, self._applied = target, set()
-        self._applied |= positions
-
-    def _applied_in(self, target: Target) -> Collection[int]:
-        return self._applied if self._applied_to == target else ()
+        return [applied[target] for target, _ in changes]
 
     # Changes of other processes, on which commands of this process rest
 
@@ -163,10 +133,10 @@ class Replica:
         if len(changes) < len(entries):
             return False  # the log has forgotten some
         part = LogPart(snapshot, changes, more=False)
-        if self._replay.is_readable(changes):
-            return await self.store.apply(target, await self._replay.writes_of(part, None)) == "OK"
+        if self.is_readable(changes):
+            return await self.store.apply(target, await self.writes_of(part, None)) == "OK"
         async with self._fence.view() as view:
-            writes = await self._replay.writes_of(part, view)
+            writes = await self.writes_of(part, view)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
         ended = {write.key for write in writes if write.body is None}
         has_moved = any(
@@ -186,20 +156,6 @@ class Replica:
             raise Refused("ELSEWHERE")
         return state
 
-    async def replay_log(
-        self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
-    ) -> tuple[Snapshot, int]:
-        """Writes every change after ``cursor`` into the row's generation.
-
-        Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
-        is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
-        """
-        target = Target(row.incarnation, row.generation)
-        snapshot, count = await self._replay.into(target, cursor)
-        if floor:
-            await accepted(self.store.apply(target, [], floor=snapshot.xmin))
-        return snapshot, count
-
     async def publish(
         self, promised: FenceRow, state: RedisState, snapshot: Snapshot, *, lease_s: float
     ) -> None:
@@ -208,7 +164,7 @@ class Replica:
         ``state`` is the look from before the promise. Raises ``Refused``, also if the look was at another generation
         than the promised one.
         """
-        if state.target != Target(promised.incarnation, promised.generation):
+        if state.target != promised.target:
             raise Refused("ELSEWHERE")
         relied_on = promised.cursor.xmin if promised.cursor is not None else 0
         # ★ The lease runs from t0, which was read before the promise: so the promise outlasts it.
@@ -216,11 +172,3 @@ class Replica:
         await accepted(
             self.store.publish(state, promised.history, lease_ms, snapshot.xmin, relied_on, number)
         )
-
-
-class _Queued(NamedTuple):
-    """Changes of a command, waiting for a script."""
-
-    target: Target
-    writes: list[Write]
-    done: asyncio.Future[Applied]

@@ -7,29 +7,100 @@ only when an application uses Redis; the import raises ``MissingExtraError`` whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any
 
 from diptych.config.settings import Settings
+from diptych.errors import RebuildFailedError
 from diptych.fence.acknowledge import Acknowledger
-from diptych.fence.contract import Applied, FenceId, Target
+from diptych.fence.contract import Applied, FenceId, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.health import ReadModelHealth, RedisHealth, SetAsideRow
-from diptych.hinge.keeper import Keeper
-from diptych.hinge.planned import PlannedRebuild
+from diptych.hinge.keeper import LONGEST_PAUSE_S, Keeper
+from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
-from diptych.hinge.status import Progress
+from diptych.hinge.status import REASONS, Progress
 from diptych.hinge.sweeper import Sweeper
 from diptych.log import Change, Entry, Snapshot
 from diptych.read.panel import ReadPanel
 from diptych.read.store.source import RedisSource
+from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
 from diptych.redis.service import RedisService
 
 __all__ = ["RedisService", "RedisSide"]
 
 
+class PlannedRebuild:
+    """A rebuild of a read model beside its serving generation.
+
+    While none serves, the keepers are about to build the read model, or one of them is at it; this waits for them. A
+    build that was under way before may have read rows before they were changed: it is waited for, and is not enough.
+    """
+
+    def __init__(self, keeper: Keeper, tell: Callable[[Progress], None] | None = None) -> None:
+        self._keeper = keeper
+        self._replica = keeper.replica
+        self._tell = tell
+        self._moved_at = 0.0
+
+    async def run(self) -> Progress:
+        """Rebuilds the read model, and returns the progress at the end. Raises as ``Diptych.rebuild``."""
+        row, state = await self._look()
+        progress = Progress(self._replica.name, await self._replica.source.count(), self._tell)
+        first, self._moved_at = row, time.monotonic()
+        while problem := self._keeper.status.problem_of(row, state):
+            self._keeper.wake()
+            await asyncio.sleep(self._keeper.probe_interval_s)
+            self._keeper.redis.check_available()
+            before = row
+            row, state = await self._look()
+            if row.ready and row.generation != first.generation:
+                progress.add(await self._replica.source.count())
+                return progress
+            self._check_moves(problem, before, row)
+        await self._build(row, state, progress)
+        return progress
+
+    async def _look(self) -> tuple[FenceRow, RedisState]:
+        row = await self._keeper.read_row()
+        return row, await self._replica.store.inspect(row.generation)
+
+    def _check_moves(self, problem: str, before: FenceRow, row: FenceRow) -> None:
+        """Raises ``RebuildFailedError`` if the keepers' build does not come about."""
+        name, lease_s = self._replica.name, self._keeper.lease_s
+        if row.building_until > row.now or row.generation != before.generation:
+            self._moved_at = time.monotonic()
+        elif problem == "other-database":
+            raise RebuildFailedError(f"{name}: {REASONS[problem]}")
+        elif problem == "other-server" and time.monotonic() - self._moved_at > 3 * lease_s:
+            raise RebuildFailedError(
+                f"{name}: other processes keep it in another Redis than {self._keeper.redis.address}"
+            )
+        elif time.monotonic() - self._moved_at > 3 * lease_s + LONGEST_PAUSE_S:
+            raise RebuildFailedError(
+                f"{name}: no process succeeds in building it; their logs, and /health, tell why"
+            )
+
+    async def _build(self, row: FenceRow, state: RedisState, progress: Progress) -> None:
+        status = self._keeper.status
+        status.progress = progress
+        try:
+            await self._keeper.builder.rebuild(row, state, progress)
+        except Refused as refused:
+            raise RebuildFailedError(
+                f"{self._replica.name}: another process has replaced the generation meanwhile, or Redis has lost the "
+                f"new one ({refused.outcome})"
+            ) from None
+        finally:
+            status.progress = None
+            self._keeper.resign()
+            self._keeper.wake()
+
+
 class RedisSide:
-    """The read models of an application in Redis, kept true to SQL.
+    """The read models of an application in Redis, kept true to SQL by keepers and a sweeper. Implements ``ReadSide``.
 
     Raises ``ConfigurationError`` for a malformed ``REDIS_URL``.
     """
@@ -44,11 +115,27 @@ class RedisSide:
     ) -> None:
         self._fence = fence
         self._acknowledger = acknowledger
-        self.service = _service(url, settings)
-        self.keepers = {
-            panel.model: _keeper(settings, panel, self.service, fence, acknowledger) for panel in panels
-        }
-        self._hinge = Hinge(self.service, fence, list(self.keepers.values()))
+        self.service = RedisService(
+            url,
+            critical=settings.redis_critical,
+            namespace=settings.redis_namespace,
+            query_timeout_ms=round(settings.redis_query_timeout_s * 1000),
+            command_timeout_ms=round(settings.redis_command_timeout_s * 1000),
+        )
+        self.keepers: dict[type, Keeper] = {}
+        for panel in panels:
+            store, batch_size = RedisStore(panel.compiled, self.service), settings.rebuild_batch_size
+            self.keepers[panel.model] = Keeper(
+                Replica(panel.compiled, panel.rows, store, self.service, fence, batch_size=batch_size),
+                self.service,
+                fence,
+                acknowledger.rows,
+                lease_s=settings.lease_s,
+                probe_interval_s=settings.redis_probe_interval_s,
+            )
+        self._keeper_of = {keeper.replica.id: keeper for keeper in self.keepers.values()}
+        self._sweeper = Sweeper(self.service, fence, [keeper.replica for keeper in self.keepers.values()])
+        fence.on_asked(self._asked)
 
     async def start(self) -> None:
         """Connects to Redis, and begins to bring the read models up.
@@ -57,13 +144,17 @@ class RedisSide:
         """
         await self.service.start()
         await self._fence.listen()
-        self._acknowledger.tracker.read_side = self._hinge
-        self._hinge.start()
+        self._acknowledger.tracker.read_side = self
+        for keeper in self.keepers.values():
+            keeper.start()
+        self._sweeper.looper.start()
 
     async def stop(self) -> None:
         """Ends the background tasks and closes every connection. Safe to call twice, and before ``start``."""
         try:
-            await self._hinge.stop()
+            await asyncio.gather(
+                self._sweeper.looper.stop(), *(keeper.stop() for keeper in self.keepers.values())
+            )
         finally:
             await self.service.close()
 
@@ -100,82 +191,39 @@ class RedisSide:
             set_aside_rows=tuple(SetAsideRow(table, *row) for row in set_aside.rows) if set_aside else (),
         )
 
-
-class Hinge:
-    """The keepers and the sweeper of a process, which keep its read models true to SQL. Implements ``ReadSide``."""
-
-    def __init__(self, redis: RedisService, fence: Fence, keepers: Sequence[Keeper]) -> None:
-        self._redis = redis
-        self._keepers = {keeper.replica.id: keeper for keeper in keepers}
-        self._sweeper = Sweeper(redis, fence, [keeper.replica for keeper in keepers])
-        fence.on_asked(self._asked)
-
-    def start(self) -> None:
-        """Begins to look after the read models."""
-        for keeper in self._keepers.values():
-            keeper.start()
-        self._sweeper.start()
-
-    async def stop(self) -> None:
-        """Stops keepers and sweeper. Safe to call twice."""
-        await asyncio.gather(self._sweeper.stop(), *(keeper.stop() for keeper in self._keepers.values()))
+    # For the ends of commands
 
     def apply(
         self, changes: Sequence[Change], targets: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
         """Begins to write committed changes into the generations ``targets``; see ``ReadSide.apply``."""
         applying = {}
-        for fence, keeper in self._keepers.items():
+        for fence, keeper in self._keeper_of.items():
             replica = keeper.replica
             own = [change for change in changes if change.entity.table == replica.compiled.entity.table]
-            # Joined documents are left to passes: see JoinedDocuments.
+            # Joined documents are left to passes: see ``LogReplay.write_joined``.
             if own and not replica.compiled.is_joined and fence in targets and targets[fence].generation:
                 applying[fence] = replica.apply(own, targets[fence])
         return applying
 
     def can_look(self, fence: FenceId) -> bool:
         """Returns True if changes can be looked for in the documents of this read model now."""
-        keeper = self._keepers.get(fence)
+        keeper = self._keeper_of.get(fence)
         # Joined documents are stamped with snapshots: a position says nothing of them.
-        return keeper is not None and not keeper.replica.compiled.is_joined and self._redis.available
+        return keeper is not None and not keeper.replica.compiled.is_joined and self.service.available
 
-    async def bring_in(
+    def bring_in(
         self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
-    ) -> bool:
+    ) -> Coroutine[Any, Any, bool]:
         """Makes sure of the presence of other processes' changes in a generation; see ``ReadSide.bring_in``."""
-        return await self._keepers[fence].replica.bring_in(target, entries, snapshot)
+        return self._keeper_of[fence].replica.bring_in(target, entries, snapshot)
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
         """Asks the keepers for passes later than the numbered ones. Returns the read models that can have one now."""
-        own = self._keepers.keys() & after.keys()
-        return [fence for fence in own if self._keepers[fence].ask(after[fence])]
+        own = self._keeper_of.keys() & after.keys()
+        return [fence for fence in own if self._keeper_of[fence].ask(after[fence])]
 
     def _asked(self, fence: FenceId, after: int) -> None:
-        keeper = self._keepers.get(fence)
+        keeper = self._keeper_of.get(fence)
         if keeper is not None:
             keeper.asked_by_another(after)
-
-
-def _service(url: str, settings: Settings) -> RedisService:
-    return RedisService(
-        url,
-        critical=settings.redis_critical,
-        namespace=settings.redis_namespace,
-        query_timeout_ms=round(settings.redis_query_timeout_s * 1000),
-        command_timeout_ms=round(settings.redis_command_timeout_s * 1000),
-    )
-
-
-def _keeper(
-    settings: Settings, panel: ReadPanel, redis: RedisService, fence: Fence, acknowledger: Acknowledger
-) -> Keeper:
-    store = RedisStore(panel.compiled, redis)
-    batch_size = settings.rebuild_batch_size
-    return Keeper(
-        Replica(panel.compiled, panel.rows, store, redis, fence, batch_size=batch_size),
-        redis,
-        fence,
-        acknowledger.rows,
-        lease_s=settings.lease_s,
-        probe_interval_s=settings.redis_probe_interval_s,
-    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from diptych.aio.looper import Looper
+from diptych.aio.tasks import Looper
 from diptych.errors import UnavailableError
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
@@ -22,22 +22,14 @@ _DAY_S = 86_400.0
 
 
 class Sweeper:
-    """The sweeper of an application's read models in this process. Ages are by SQL's clock."""
+    """The sweeper of an application's read models in this process; ``looper`` sweeps. Ages are by SQL's clock."""
 
     def __init__(self, redis: RedisService, fence: Fence, replicas: Sequence[Replica]) -> None:
         self._redis = redis
         self._fence = fence
         self._replicas = {replica.id: replica for replica in replicas}
         self._names = {replica.id.read_model for replica in replicas}
-        self._looper = Looper("sweeper", self._sweep, _INTERVAL_S)
-
-    def start(self) -> None:
-        """Sweeps now, and every ten minutes from now on."""
-        self._looper.start()
-
-    async def stop(self) -> None:
-        """Ends the sweeping. Safe to call twice."""
-        await self._looper.stop()
+        self.looper = Looper("sweeper", self._sweep, _INTERVAL_S)
 
     async def _sweep(self) -> None:
         with contextlib.suppress(UnavailableError):
@@ -57,17 +49,14 @@ class Sweeper:
         """
         kept_until = max(row.lease_until, row.building_until)
         # A row that was registered a moment ago has never been kept, and there is nothing to delete.
-        if row.id in self._replicas or kept_until == 0 or not self._is_of_this_namespace(row):
+        if row.id in self._replicas or kept_until == 0:
+            return False
+        # Keys of another namespace may be in another Redis, and would be left there without the row that tells of
+        # them.
+        if row.id.read_model.rpartition(":")[0] != self._redis.namespace:
             return False
         is_known = row.id.read_model in self._names or row.id != row.id.served
         return row.now > kept_until + (_HOUR_S if is_known else _DAY_S)
-
-    def _is_of_this_namespace(self, row: FenceRow) -> bool:
-        """Returns True if the row is of this application's namespace.
-
-        Keys of another namespace may be in another Redis, and would be left there without the row that tells of them.
-        """
-        return row.id.read_model.rpartition(":")[0] == self._redis.namespace
 
     async def _remove(self, row: FenceRow) -> None:
         """Removes a row and its keys, the keys first: while Redis is away the row stays, as a record of the keys."""
@@ -81,11 +70,7 @@ class Sweeper:
         # ★ Redis is looked at before SQL: a builder names its generation in the fence before it writes a key of it.
         # So a generation that is there already, and is not named afterwards, can't be published any more.
         state = await replica.store.inspect("")
-        named = _named(replica, await self._fence.rows())
+        named = {row.generation.encode() for row in await self._fence.rows() if row.id.served == replica.id}
         is_another_databases = state.leased is not None and state.leased.generation not in named
         if not is_another_databases:
             await replica.store.delete(state.incarnation, state.generations - named)
-
-
-def _named(replica: Replica, rows: Collection[FenceRow]) -> set[bytes]:
-    return {row.generation.encode() for row in rows if row.id.served == replica.id}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.aio.looper import Looper
+from diptych.aio.tasks import Looper
 from diptych.config.settings import Settings
 from diptych.log.reading import LOG_STATEMENTS
 from diptych.log.table import EXPRESSIONS, LOG, OF_THIS_HISTORY, Value

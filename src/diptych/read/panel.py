@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
-from diptych.aio.loop_budget import LoopBudget
+from diptych.aio.event_loop import LoopBudget
 from diptych.config.settings import Settings
 from diptych.errors import WiringError
 from diptych.read.checks import joined_models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diptych.aio.home_loop import HomeLoop
+from diptych.aio.event_loop import HomeLoop
 from diptych.errors import UnreadableRowError
 from diptych.read.answers import Document, Page, Served
 from diptych.read.compiled import CompiledReadModel, key_bytes

@@ -1,0 +1,12 @@
+"""Connections to Redis, and the identity of a Redis server."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RedisIdentity(NamedTuple):
+    """An incarnation of Redis: its process (new at each start) and its data's history (new at each promotion)."""
+
+    run_id: str
+    replication_id: str

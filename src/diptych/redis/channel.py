@@ -17,7 +17,8 @@ from hiredis import ProtocolError, Reader, pack_command
 from redis._parsers import BaseParser  # its table of errors; the package shows it nowhere else
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
+from diptych.redis.server import RefusedServerError, identity_in
 
 _MOST_IN_FLIGHT = 1024
 """Number of requests that Redis is sent at most before it answers. Further ones wait in the channel, where a request
@@ -44,6 +45,9 @@ class Receiver(Protocol):
 _Reply: TypeAlias = tuple[Receiver, int | None]
 """The recipient of a reply, and the number of values the reply must have (None: any)."""
 
+OnLost: TypeAlias = Callable[["Channel", Exception | None], None]
+"""Takes note of the end of a channel, and of its cause (None: closed on purpose, or while idle)."""
+
 _NOT_ENOUGH = object()
 CLOSED = "the connection to Redis is closed"
 """Text of the error of a request made after the end."""
@@ -64,16 +68,23 @@ class Channel(asyncio.Protocol):
 
     The channel is lost when Redis sends nothing for ``timeout_s`` while replies are missing: all its requests fail
     with ``ChannelLostError``, and ``on_lost`` is called with the channel and the cause (None: closed on purpose, or
-    while idle). An error that Redis answers (``ResponseError`` and its like) concerns one request.
+    while idle). An error that Redis answers (``ResponseError`` and its like) concerns one request. ``is_lent`` if the
+    channel has a single user at a time.
     """
 
     def __init__(
-        self, opened: Any, timeout_s: float, on_lost: Callable[[Channel, Exception | None], None]
+        self,
+        opened: Any,
+        timeout_s: float,
+        on_lost: OnLost,
+        *,
+        is_lent: bool,
     ) -> None:
         self.server: RedisIdentity = opened.diptych_server
         self._opened = opened
         self._timeout_s = timeout_s
         self._on_lost = on_lost
+        self._is_lent = is_lent
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(replyError=BaseParser.parse_error, notEnoughData=_NOT_ENOUGH)
         self._unsent: list[bytes] = []
@@ -82,7 +93,7 @@ class Channel(asyncio.Protocol):
         self._heard = self._overdue = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._is_paused = False
-        self._error: ChannelLostError | None = None
+        self._error: ChannelLostError | None = None  # copied for each request: a raised exception grows
         # The StreamWriter stays where it is, in `opened`: collected, it would close the transport.
         self._transport: asyncio.Transport = opened._writer.transport
         self._transport.set_protocol(self)
@@ -97,34 +108,36 @@ class Channel(asyncio.Protocol):
         """Says if no reply is to come, not even for a cancelled request."""
         return not self._in_flight and not self._waiting
 
-    def request(
-        self, packed: bytes, length: int | None = None, *, at_once: bool = False
-    ) -> asyncio.Future[Any]:
-        """Sends a packed command with the others of this turn, or ``at_once``. Returns a future of the reply.
+    def call(self, *words: Any) -> asyncio.Future[Any]:
+        """Sends a command, with the others of this turn unless ``is_lent``. Returns a future of the reply.
 
-        A cancelled request keeps its place in the order of replies, and its reply is dropped. ``length`` is the
-        number of values the reply must have.
+        A cancelled request keeps its place in the order of replies, and its reply is dropped.
         """
         future = self._loop.create_future()
-        self.send(packed, future, length)
-        if at_once:
+        self.send(packed(*words), future)
+        if self._is_lent:
             self.flush()
         elif len(self._unsent) == 1:
             self._loop.call_soon(self.flush)
         return future
 
+    async def identify(self) -> None:
+        """Reads ``server`` anew. If the server is unfit by now, closes the channel; raises ``RefusedServerError``."""
+        try:
+            self.server = identity_in(await self.call("INFO"))
+        except RefusedServerError as refused:
+            self.close(refused)
+            raise
+
     def send(self, packed: bytes, receiver: Receiver, length: int | None = None) -> None:
         """Queues a packed command for the next ``flush``. ``receiver`` gets the reply of ``length`` values."""
         if self._error is not None:
-            receiver.set_exception(_copy_of(self._error))
+            receiver.set_exception(ChannelLostError(*self._error.args))
         elif self._waiting or self._is_paused or len(self._in_flight) >= _MOST_IN_FLIGHT:
             self._waiting.append((packed, (receiver, length)))
         else:
-            self._put_in_flight(packed, (receiver, length))
-
-    def call(self, *words: Any, at_once: bool = False) -> asyncio.Future[Any]:
-        """Packs and sends a command as ``request`` does."""
-        return self.request(packed(*words), at_once=at_once)
+            self._unsent.append(packed)
+            self._in_flight.append((receiver, length))
 
     def flush(self) -> None:
         """Sends the queued commands now, without waiting for the rest of this turn."""
@@ -149,7 +162,7 @@ class Channel(asyncio.Protocol):
         self._unsent.clear()
         for receiver, _ in [*self._in_flight, *(reply for _, reply in self._waiting)]:
             if not receiver.done():
-                receiver.set_exception(_copy_of(self._error))
+                receiver.set_exception(ChannelLostError(*self._error.args))
         self._in_flight.clear()
         self._waiting.clear()
         self._on_lost(self, error)
@@ -199,15 +212,12 @@ class Channel(asyncio.Protocol):
         else:
             receiver.set_result(reply)
 
-    def _put_in_flight(self, packed: bytes, reply: _Reply) -> None:
-        self._unsent.append(packed)
-        self._in_flight.append(reply)
-
     def _send_waiting(self) -> None:
         while self._waiting and not self._is_paused and len(self._in_flight) < _MOST_IN_FLIGHT:
             packed, reply = self._waiting.popleft()
             if not reply[0].done():
-                self._put_in_flight(packed, reply)
+                self._unsent.append(packed)
+                self._in_flight.append(reply)
         self.flush()
 
     def _check_silence(self) -> None:
@@ -223,8 +233,3 @@ class Channel(asyncio.Protocol):
             self._watch = self._loop.call_later(_GRACE_S, self._check_silence)
         else:
             self.close(TimeoutError("Redis did not answer in time"))
-
-
-def _copy_of(error: ChannelLostError) -> ChannelLostError:
-    """Copies an error for a further request: a raised exception grows by its traceback."""
-    return ChannelLostError(*error.args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
 import logging
@@ -12,7 +11,6 @@ from typing import Any
 
 from diptych.config.urls import check_redis_url, mask
 from diptych.errors import ConfigurationError, MissingExtraError, RedisRefusedError, RedisUnavailableError
-from diptych.redis.identity import RedisIdentity
 
 try:
     import redis.asyncio as redis_asyncio
@@ -20,42 +18,18 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    from diptych.redis.channel import Channel, ChannelLostError
-    from diptych.redis.connection import Connection
-    from diptych.redis.pool import Pool
-    from diptych.redis.refusals import RefusedServerError, said_by, try_out
-    from diptych.redis.server_info import identity_in
+    from diptych.redis.channel import Channel, ChannelLostError, OnLost
+    from diptych.redis.connections import Connection, Opener, Pool
+    from diptych.redis.server import RefusedServerError, identity_in, said_by, try_out
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
+
+__all__ = ["Channel", "RedisService"]
 
 _log = logging.getLogger("diptych.redis")
 
 _FAILURES_TO_OPEN = 3
 """Number of requests in a row without an answer that open the breaker."""
-
-
-class Link:
-    """A connection lent to a task, for everything but queries.
-
-    ``server`` is the Redis at the other end, as read when the connection was opened or by ``identify``.
-    """
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    @property
-    def server(self) -> RedisIdentity:
-        return self._channel.server
-
-    async def identify(self) -> None:
-        """Reads ``server`` anew. Raises ``RedisUnavailableError`` (in ``commanding``) if the server is unfit now."""
-        await _identify(self._channel)
-
-    def call(self, *words: Any) -> asyncio.Future[Any]:
-        """Sends a command at once. Returns a future of the reply."""
-        return self._channel.call(*words, at_once=True)
 
 
 class RedisService:
@@ -101,12 +75,9 @@ class RedisService:
         self._failures = 0
         self._told: str | None = None
         self.queries = Connection(
-            partial(_opened_by, self._client(url, query_timeout_ms / 1000)),
-            query_timeout_ms / 1000,
-            partial(self._failed, patient=False),
+            self._opener(url, query_timeout_ms / 1000, is_lent=False), partial(self._failed, patient=False)
         )
-        client = self._client(url, command_timeout_ms / 1000)
-        self._commands = Pool(partial(_opened_by, client), command_timeout_ms / 1000)
+        self._commands = Pool(self._opener(url, command_timeout_ms / 1000, is_lent=True))
 
     @property
     def available(self) -> bool:
@@ -134,9 +105,9 @@ class RedisService:
             if not self.available:
                 self.queries.drop()
             self._commands.drop_idle()
-            async with self.commanding() as link:
-                await link.call("PING")
-                await try_out(link, self.namespace)
+            async with self.commanding() as channel:
+                await channel.call("PING")
+                await try_out(channel, self.namespace)
             if not self.available:
                 self.since = datetime.datetime.now(datetime.UTC)
             self.problem, self.refused = None, False
@@ -155,8 +126,8 @@ class RedisService:
 
     async def check_server(self) -> None:
         """Reads the server's ``INFO`` once more. Raises ``RedisUnavailableError`` for a server unfit by now."""
-        async with self.commanding() as link:
-            await link.identify()
+        async with self.commanding() as channel:
+            await channel.identify()
 
     @property
     def channel(self) -> Channel | None:
@@ -171,23 +142,18 @@ class RedisService:
         """Takes note of a query without an answer. Raises the error itself unless Redis caused the error."""
         if not isinstance(error, redis_errors.RedisError | OSError | TimeoutError):
             raise error
-        if not isinstance(error, ChannelLostError):  # noted already, once for all requests
+        if not isinstance(
+            error, ChannelLostError | RefusedServerError
+        ):  # noted already, once for all requests
             self._failed(error, patient=False)
 
-    async def identify(self, channel: Channel) -> None:
-        """Reads the identity of the server at the channel's other end anew."""
-        try:
-            await _identify(channel)
-        except RefusedServerError as refused:
-            raise ChannelLostError(str(refused)) from refused
-
     @contextlib.asynccontextmanager
-    async def commanding(self) -> AsyncIterator[Link]:
+    async def commanding(self) -> AsyncIterator[Channel]:
         """Lends a connection for everything but queries. Inside, errors of Redis become ``RedisUnavailableError``."""
         try:
             channel = await self._commands.take()
             try:
-                yield Link(channel)
+                yield channel
             finally:
                 self._commands.give_back(channel)
         except (redis_errors.RedisError, OSError, TimeoutError) as error:
@@ -203,26 +169,20 @@ class RedisService:
 
     def _failed(self, error: Exception, *, patient: bool) -> None:
         # A command waits long for an answer: if none comes, the next ones had better not wait as long.
-        self._failures += _FAILURES_TO_OPEN if patient and _is_timeout(error) else 1
-        said = said_by(error)
-        self.refused = said is not None and not said.is_passing
+        is_timeout = isinstance(error, TimeoutError | redis_errors.TimeoutError)
+        self._failures += _FAILURES_TO_OPEN if patient and is_timeout else 1
+        said, is_passing = said_by(error)
+        self.refused = said is not None and not is_passing
         is_broken = said is not None or isinstance(error, redis_errors.ConnectionError | OSError)
-        if (
-            (is_broken and not _is_timeout(error))
-            or self._failures >= _FAILURES_TO_OPEN
-            or self.problem is not None
-        ):
-            self._open_breaker(said.text if said is not None else str(error) or type(error).__name__)
+        if (is_broken and not is_timeout) or self._failures >= _FAILURES_TO_OPEN or self.problem is not None:
+            was_available = self.available
+            self.problem = said or str(error) or type(error).__name__
+            if was_available:
+                self.since = datetime.datetime.now(datetime.UTC)
+                for callback in self.on_away:
+                    callback()
             # An outage has another text with each attempt, and is logged once all the same.
-            self._tell("away" if said is None else said.text)
-
-    def _open_breaker(self, problem: str) -> None:
-        was_available = self.problem is None
-        self.problem = problem
-        if was_available:
-            self.since = datetime.datetime.now(datetime.UTC)
-            for callback in self.on_away:
-                callback()
+            self._tell(said or "away")
 
     def _tell(self, what: str) -> None:
         """Logs the problem, unless the last line of the log was about the same."""
@@ -233,14 +193,12 @@ class RedisService:
 
     def _unavailable(self, error: Exception | None = None) -> RedisUnavailableError:
         kind = RedisRefusedError if self.refused else RedisUnavailableError
-        said = said_by(error) if error is not None else None
-        problem = self.problem or (
-            said.text if said else str(error) if error else "it did not answer in time"
-        )
+        said = said_by(error)[0] if error is not None else None
+        problem = self.problem or said or (str(error) if error else "it did not answer in time")
         return kind(f"Redis at {self.address} can't be used: {problem}")
 
-    def _client(self, url: str, timeout_s: float) -> redis_asyncio.Redis:
-        return redis_asyncio.Redis.from_url(
+    def _opener(self, url: str, timeout_s: float, *, is_lent: bool) -> Opener:
+        client = redis_asyncio.Redis.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=max(timeout_s, 0.2),
@@ -249,6 +207,13 @@ class RedisService:
             protocol=2,
             redis_connect_func=self._greet,
         )
+
+        async def open_one(on_lost: OnLost) -> Channel:
+            connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+            await connection.connect()
+            return Channel(connection, timeout_s, on_lost, is_lent=is_lent)
+
+        return open_one
 
     async def _greet(self, connection: Any) -> None:
         """Shakes hands on a new connection and reads the server's identity."""
@@ -260,21 +225,3 @@ class RedisService:
             # Left half-way (by a cancelled task, say) the connection would give this reply to the next request.
             await connection.disconnect(nowait=True)
             raise
-
-
-async def _opened_by(client: redis_asyncio.Redis) -> Any:
-    connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    await connection.connect()
-    return connection
-
-
-async def _identify(channel: Channel) -> None:
-    try:
-        channel.server = identity_in(await channel.call("INFO"))
-    except RefusedServerError as refused:
-        channel.close(refused)
-        raise
-
-
-def _is_timeout(error: Exception) -> bool:
-    return isinstance(error, TimeoutError | redis_errors.TimeoutError)

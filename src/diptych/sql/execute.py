@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.aio.shielded import shielded
+from diptych.aio.tasks import shielded
 from diptych.sql.database import Values
 from diptych.sql.postgres_driver import fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import registry
 
-from diptych.aio.home_loop import HomeLoop
+from diptych.aio.event_loop import HomeLoop
 from diptych.config.settings import Settings
 from diptych.errors import DatabaseBusyError, UnavailableError, WiringError
 from diptych.fence.acknowledge import Acknowledger

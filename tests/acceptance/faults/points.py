@@ -20,7 +20,7 @@ POINTS = {
     "apply": "diptych.read.store.store.RedisStore.apply",
     "fill": "diptych.hinge.builder.Builder._fill",
     "publish": "diptych.read.store.store.RedisStore.publish",
-    "recompute": "diptych.hinge.joined.JoinedDocuments.write",
+    "recompute": "diptych.hinge.replay.LogReplay.write_joined",
 }
 
 Announce = Callable[[str], None]

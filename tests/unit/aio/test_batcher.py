@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Sequence
 
 import pytest
 
-from diptych.aio.batcher import Batch, Batcher
+from diptych.aio.sharing import Batch, Batcher, SerialBatcher
 
 MAX_KEYS = 64
 MAX_BATCHES = 16
@@ -128,3 +129,78 @@ async def test_no_request_lends_its_context_to_the_others():
 
     store.sent[0].resolve_later(found())
     assert await asked == "nobody's"
+
+
+class Worker:
+    """Executes batches one after the other, each once ``going_on`` is set."""
+
+    def __init__(self) -> None:
+        self.executed: list[list[int]] = []
+        self.pauses = 0
+        self.going_on = asyncio.Event()
+        self.calls: SerialBatcher[int, str] = SerialBatcher(
+            self.execute, self.pause_s, cut_off=EOFError("over")
+        )
+
+    async def execute(self, keys: Sequence[int]) -> list[str]:
+        self.executed.append(list(keys))
+        await self.going_on.wait()
+        if 0 in keys:
+            raise OSError("away")
+        return [str(key) for key in keys]
+
+    def pause_s(self) -> float:
+        self.pauses += 1
+        return 0.0
+
+
+async def test_who_comes_while_a_batch_is_executed_is_of_the_next_batch_and_not_of_this():
+    worker = Worker()
+    first = [worker.calls.get(1), worker.calls.get(2)]
+    await settled()
+    late = [worker.calls.get(3), worker.calls.get(4)]
+    late[0].cancel()
+    await settled()
+    assert worker.executed == [[1, 2]]
+    worker.going_on.set()
+    assert await asyncio.gather(*first, late[1]) == ["1", "2", "4"]
+    assert worker.executed == [[1, 2], [4]]
+    assert worker.pauses == 1
+    assert await worker.calls.get(5) == "5"
+    assert worker.pauses == 1, "nobody had come meanwhile"
+
+
+async def test_an_error_of_a_batch_is_raised_for_its_callers_alone():
+    worker = Worker()
+    failing = worker.calls.get(0)
+    await settled()
+    following = worker.calls.get(1)
+    worker.going_on.set()
+    with pytest.raises(OSError, match="away"):
+        await failing
+    assert await following == "1"
+
+
+async def test_at_the_end_those_who_wait_get_the_error():
+    worker = Worker()
+    await worker.calls.close()
+    waiting = [worker.calls.get(1)]
+    await settled()
+    waiting.append(worker.calls.get(2))
+    await worker.calls.close()
+    for future in waiting:
+        with pytest.raises(EOFError, match="over"):
+            await future
+
+
+async def test_calls_after_a_batch_that_was_cut_off_are_executed():
+    worker = Worker()
+    cut_off = worker.calls.get(1)
+    await settled()
+    queued = worker.calls.get(2)
+    await worker.calls.close()
+    for future in (cut_off, queued):
+        with pytest.raises(EOFError, match="over"):
+            await future
+    worker.going_on.set()
+    assert await worker.calls.get(3) == "3"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from diptych.aio.loop_budget import LoopBudget
+from diptych.aio.event_loop import LoopBudget
 
 
 class Loop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from diptych.aio.looper import Looper
+from diptych.aio.tasks import Looper
 
 
 async def test_it_runs_the_step_at_once_and_again_when_woken():

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from diptych.aio.single_flight import SingleFlight
+from diptych.aio.sharing import SingleFlight
 
 
 class Store:

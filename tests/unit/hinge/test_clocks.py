@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diptych.hinge.clocks import Clocks
+from diptych.hinge.leases import Clocks
 
 
 class Time:

@@ -8,16 +8,16 @@ import itertools
 import pytest
 
 from diptych.fence.contract import FenceId, FenceRow
-from diptych.hinge import pass_requests
-from diptych.hinge.pass_requests import PassRequests
-from diptych.redis.identity import RedisIdentity
+from diptych.hinge import passes as passes_module
+from diptych.hinge.passes import PassRequests
+from diptych.redis import RedisIdentity
 from tests.catalogue import eventually
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(pass_requests, "SOON_S", 0.005)
-    monkeypatch.setattr(pass_requests, "APART_S", 0.05)
+    monkeypatch.setattr(passes_module, "SOON_S", 0.005)
+    monkeypatch.setattr(passes_module, "APART_S", 0.05)
 
 
 async def until(served: list[int], last: int) -> None:

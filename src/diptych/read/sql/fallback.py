@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from diptych.aio.loop_budget import LoopBudget
-from diptych.aio.single_flight import SingleFlight
+from diptych.aio.event_loop import LoopBudget
+from diptych.aio.sharing import SingleFlight
 from diptych.errors import DatabaseBusyError
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.lists.index import ListIndex

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from diptych.fence.contract import FenceId
 from diptych.read.store.keys import Keys
-from diptych.redis.service import Link, RedisService
+from diptych.redis.service import Channel, RedisService
 
 
 async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
@@ -30,7 +30,7 @@ async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
         return True
 
 
-async def delete_keys(link: Link, prefix: bytes, generations: Sequence[bytes]) -> None:
+async def delete_keys(link: Channel, prefix: bytes, generations: Sequence[bytes]) -> None:
     """Deletes all keys of these generations. ``prefix`` is the read model's, ``generations`` are prefixes of keys."""
     async for found in _found(link, prefix):
         doomed = [key for key in found if key.startswith(tuple(generations))]
@@ -38,7 +38,7 @@ async def delete_keys(link: Link, prefix: bytes, generations: Sequence[bytes]) -
             await link.call("UNLINK", *doomed)
 
 
-async def _found(link: Link, prefix: bytes) -> AsyncIterator[list[bytes]]:
+async def _found(link: Channel, prefix: bytes) -> AsyncIterator[list[bytes]]:
     """Yields the keys of a read model, some at a time."""
     cursor = b"0"
     while True:

@@ -9,7 +9,6 @@ from redis.exceptions import NoScriptError
 
 from diptych.read.store import scripts
 from diptych.redis.channel import Channel
-from diptych.redis.service import Link
 
 
 class Script:
@@ -20,7 +19,7 @@ class Script:
         self._hash: bytes | None = None
         self._command = "EVALSHA_RO" if read_only else "EVALSHA"
 
-    async def __call__(self, link: Link | Channel, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+    async def __call__(self, link: Channel, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         if self._hash is None:
             self._hash = await link.call("SCRIPT", "LOAD", self._source)
         try:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
-from diptych.aio.batcher import Batch, Batcher
+from diptych.aio.sharing import Batch, Batcher
 from diptych.errors import RedisUnavailableError
 from diptych.read.lists.in_redis import StoredPage
 from diptych.read.lists.index import ListIndex
@@ -17,8 +17,8 @@ from diptych.read.store.reads import StoredAside
 from diptych.read.store.state import Lease
 from diptych.read.store.store import RedisStore
 from diptych.read.stored import bodies_of, body_of
+from diptych.redis import RedisIdentity
 from diptych.redis.channel import Channel
-from diptych.redis.identity import RedisIdentity
 from diptych.redis.service import RedisService
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class RedisSource:
                     self._watch.answered_by_redis()
                     return generation, found
                 if doubt == _OTHER_SERVER and not has_identified:
-                    await redis.identify(channel)
+                    await channel.identify()
                     has_identified = True
                 elif doubt != _OTHER_GENERATION:
                     break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from diptych.fence.contract import Target
-from diptych.redis.identity import RedisIdentity
+from diptych.redis import RedisIdentity
 
 
 class RedisState(NamedTuple):

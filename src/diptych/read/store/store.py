@@ -16,8 +16,8 @@ from diptych.read.store.script import Script
 from diptych.read.store.state import RedisState, lease_text
 from diptych.read.store.writes import MAX_DOCUMENTS, Write, Writes, batches
 from diptych.read.stored import STAMP_BYTES, stamp_bytes
-from diptych.redis.identity import RedisIdentity
-from diptych.redis.service import Link, RedisService
+from diptych.redis import RedisIdentity
+from diptych.redis.service import Channel, RedisService
 
 _PURGED_AT_ONCE = 1000
 """Number of tombstones that one pass purges at most."""
@@ -226,12 +226,12 @@ class RedisStore:
             return await self._apply(link, keys, arguments)
 
     @staticmethod
-    async def _answer(script: Script, link: Link, keys: Sequence[bytes], arguments: Sequence[Any]) -> str:
+    async def _answer(script: Script, link: Channel, keys: Sequence[bytes], arguments: Sequence[Any]) -> str:
         reply: bytes = await script(link, keys, arguments)
         return reply.decode()
 
 
-async def _leads_to(link: Link, incarnation: RedisIdentity) -> bool:
+async def _leads_to(link: Channel, incarnation: RedisIdentity) -> bool:
     """Says if the connection leads to this incarnation; the server is asked again if not."""
     if link.server != incarnation:
         await link.identify()

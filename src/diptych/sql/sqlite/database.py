@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.util import await_only
 
 from diptych.aio.priority_lock import PriorityLock
-from diptych.aio.shielded import shielded
+from diptych.aio.tasks import shielded
 from diptych.config.settings import Settings
 from diptych.errors import DatabaseBusyError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps

@@ -1,9 +1,30 @@
-"""A limit on how long work in the event loop keeps everything else waiting."""
+"""The event loop: the loop an object belongs to, and a limit on how long work keeps everything else waiting."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+
+from diptych.errors import DifferentLoopError
+
+
+class HomeLoop:
+    """The event loop in which an object was opened, and where its locks, connections and tasks are.
+
+    A future of this loop never wakes a task of another loop, which would wait for ever. ``what`` names the opened
+    object in the error. The loop is the one that runs when the ``HomeLoop`` is made.
+    """
+
+    __slots__ = ("_loop", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._loop = asyncio.get_running_loop()
+
+    def check(self) -> None:
+        """Raises ``DifferentLoopError`` unless this loop is running now."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise DifferentLoopError(self._what, is_closed=self._loop.is_closed())
 
 
 class LoopBudget:

@@ -1,13 +1,15 @@
-"""Refusals of an answering Redis server: their texts with a remedy, and a trial of all commands in use."""
+"""The server at the other end: its identity, its refusals with a remedy, and faults for which it is not used."""
 
 from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+
+from diptych.redis import RedisIdentity
 
 CLUSTER = "diptych does not speak to nodes of a Redis Cluster: lead REDIS_URL to a single server"
 
@@ -32,30 +34,26 @@ _PASSING = {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}
 """Codes of errors that end by themselves."""
 
 
-class Said(NamedTuple):
-    """The text of a refusal with its remedy. ``is_passing`` if the refusal will end by itself."""
-
-    text: str
-    is_passing: bool
-
-
 class RefusedServerError(RedisConnectionError):
     """Refusal of a server: Redis answers but must not be used."""
 
 
-def said_by(error: BaseException) -> Said | None:
-    """Returns the text of a server's error and its remedy; None for every other error, such as an outage."""
+def said_by(error: BaseException) -> tuple[str | None, bool]:
+    """Returns the text of a server's error with its remedy, and True if the refusal will end by itself.
+
+    The text is None for every other error, such as an outage.
+    """
     if isinstance(error, RefusedServerError):
-        return Said(str(error), is_passing=False)
+        return str(error), False
     if not isinstance(error, RedisError):
-        return None
+        return None, False
     # redis-py takes the code out of the errors that it knows, and leaves it in the others.
     code = error.status_code or str(error).partition(" ")[0]
     remedy = _REMEDIES.get(code)
     if remedy is None:
-        return None
+        return None, False
     words = str(error)
-    return Said(_told(words if words.startswith(code) else f"{code} {words}", remedy), code in _PASSING)
+    return _told(words if words.startswith(code) else f"{code} {words}", remedy), code in _PASSING
 
 
 def _told(words: str, remedy: str) -> str:
@@ -81,3 +79,45 @@ async def try_out(link: Any, namespace: str) -> None:
             # Within a script not every version says which command it was.
             words, code = f"NOPERM it refuses the command '{command}' ({words.strip()})", "NOPERM"
         raise RefusedServerError(_told(words, _REMEDIES[code]))
+
+
+def identity_in(reply: Any) -> RedisIdentity:
+    """Returns the identity in a server's reply to ``INFO``. Raises ``RefusedServerError`` for an unfit server."""
+    info = _parsed(reply)
+    if fault := _fault_of(info):
+        raise RefusedServerError(fault)
+    return RedisIdentity(info.get("run_id", ""), info.get("master_replid", ""))
+
+
+def _parsed(reply: Any) -> dict[str, str]:
+    text = reply if isinstance(reply, str) else bytes(reply).decode("utf-8", "replace")
+    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+
+
+def _fault_of(info: dict[str, str]) -> str | None:
+    """Returns why this server must not be used; None for a fit server."""
+    if fault := _fault_of_kind(info):
+        return fault
+    version = info.get("redis_version", "0")
+    numbers = [int(n) for n in re.findall(r"\d+", version)[:1]]
+    if not numbers or numbers[0] < 7:
+        return f"it is Redis {version}: use Redis 7.0 or later, or Valkey"
+    if info.get("role") != "master":
+        return "it is a replica: REDIS_URL must lead to the master"
+    policy = info.get("maxmemory_policy", "")
+    if policy != "noeviction" and not policy.startswith("volatile-"):
+        return (
+            f"its maxmemory-policy is {policy}, which drops keys that have no expiry: "
+            "set maxmemory-policy to noeviction or volatile-lru"
+        )
+    return None
+
+
+def _fault_of_kind(info: dict[str, str]) -> str | None:
+    """Returns why this kind of server must not be used; None for a fit kind."""
+    mode = info.get("redis_mode") or info.get("server_mode")  # Valkey calls it so
+    if mode == "sentinel":
+        return "it is a Sentinel: REDIS_URL must lead to the master itself, which a Sentinel only names"
+    if info.get("cluster_enabled") == "1" or mode == "cluster":
+        return f"it is a node of a Redis Cluster: {CLUSTER}"
+    return None
