@@ -17,9 +17,8 @@ from diptych.fence.statements import followers
 from diptych.health import NO_REDIS, SQL_ALONE, Health
 from diptych.log.change import CommandContext
 from diptych.log.retention import Retention
-from diptych.messages.handlers import Bus, Handler
+from diptych.messages.handlers import Bus, Handler, by_type
 from diptych.messages.message import Command, Query
-from diptych.messages.services import by_type
 from diptych.read.model import ReadModel
 from diptych.read.panel import ReadPanel, open_panels
 from diptych.read.reader import Reader

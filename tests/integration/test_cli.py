@@ -24,7 +24,7 @@ import redis
 
 from diptych.cli import embedded, embedded_available
 from diptych.cli.embedded import EmbeddedValkey, EmbeddedValkeyError
-from diptych.config.service import SETTINGS
+from diptych.config.settings import SETTINGS
 from diptych.errors import MissingExtraError
 from tests.acceptance.serving import FROM_REDIS, Catalogue, CatalogueServer, environment
 from tests.servers import HOST, RedisServer

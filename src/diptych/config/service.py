@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diptych.config.settings import SETTINGS, Setting, Settings, own_setting
-from diptych.config.urls import mask
 from diptych.errors import ConfigurationError
-
-__all__ = ["SETTINGS", "ConfigService", "Setting", "mask"]
 
 _PREFIX = "DIPTYCH_"
 _FILE_VARIABLE = "DIPTYCH_CONFIG"

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from diptych.messages.wording import worded
+from diptych.messages.validation import worded
 from diptych.sql.mapped.column_types import bounded, is_logged, is_uuid_text, python_type_of, with_zone
 from diptych.sql.sqlite.types import check_storable
 
