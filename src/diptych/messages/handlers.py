@@ -252,21 +252,15 @@ def _cannot_provide(
             f"{owner.__name__}.__init__ does not say the type of its parameter {name!r}: annotate "
             "it with the service it needs"
         )
+    asks = f"{owner.__name__} asks for {name}: {_shown(wanted)}"
     if count > 1:
-        return (
-            f"{owner.__name__} asks for {name}: {_shown(wanted)}, and {count} services fit: "
-            "annotate it with the class of the one it needs"
-        )
+        return f"{asks}, and {count} services fit: annotate it with the class of the one it needs"
     if wanted in services:
-        return (
-            f"{owner.__name__} asks for {name}: {_shown(wanted)}, which is not set up here: "
-            f"set REDIS_URL, or annotate it `{_shown(wanted)} | None`"
-        )
+        return f"{asks}, which is not set up here: set REDIS_URL, or annotate it `{_shown(wanted)} | None`"
     known = ", ".join(sorted(kind.__name__ for kind in services))
     return (
-        f"{owner.__name__} asks for {name}: {_shown(wanted)}, which nothing provides: "
-        "pass an instance in Diptych(services=[…]), or list the read model in read_models "
-        f"(there are: {known})"
+        f"{asks}, which nothing provides: pass an instance in Diptych(services=[…]), or list the read model in "
+        f"read_models (there are: {known})"
     )
 
 

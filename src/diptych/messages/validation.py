@@ -66,7 +66,7 @@ def check_fields(struct: msgspec.Struct) -> tuple[dict[str, Any], list[Fault]]:
 def _check_field(field: Field, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
     if value is UNSET:
         # Only a field that allows UNSET can hold it; outside data can't express it.
-        return value, [] if field.allows_unset else [Fault(field.name, "is missing")]
+        return value, [] if field.plan.allows_unset else [Fault(field.name, "is missing")]
     checked, faults = _check(field.plan, value, text=text)
     return checked, _under(field.name, faults)
 
