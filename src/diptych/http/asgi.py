@@ -34,7 +34,6 @@ def list_elements(value: str, separator: Literal[",", ";"] = ",") -> list[str]:
     return [element for found in _ELEMENTS[separator].findall(value) if (element := found.strip())]
 
 
-_JSON = ("application/json",)
 _HTML = ("text/html", "application/xhtml+xml")
 _QVALUE = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
@@ -52,7 +51,7 @@ def prefers_html(scope: RequestScope) -> bool:
     False
     """
     weights = _weights(",".join(header_values(scope, b"accept")))
-    return max(_weight(weights, kind) for kind in _HTML) > max(_weight(weights, kind) for kind in _JSON)
+    return max(_weight(weights, kind) for kind in _HTML) > _weight(weights, "application/json")
 
 
 def _weights(accept: str) -> dict[str, float]:
@@ -121,11 +120,9 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, changes: Mapping[str, str | None] | None = None) -> None:
         self._app = app
-        chosen: dict[str, str | None] = {name.lower(): value for name, value in SECURITY_HEADERS.items()}
-        chosen |= {name.lower(): value for name, value in (changes or {}).items()}
-        changed = {name.lower() for name in changes or {}}
-        of_all = {n: v for n, v in chosen.items() if n not in _OF_PAGES or n in changed}
-        self.of_data = _pairs(of_all)
+        changed = {name.lower(): value for name, value in (changes or {}).items()}
+        chosen = {name.lower(): value for name, value in SECURITY_HEADERS.items()} | changed
+        self.of_data = _pairs({n: v for n, v in chosen.items() if n not in _OF_PAGES or n in changed})
         self._of_pages = _pairs(chosen)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -216,7 +216,10 @@ def _compiled(template: str, query: type[Query[Any]]) -> QueryRoute:
     in_query_string = tuple(filter(None, parameters.split("&")))
     _check(template, segments, query, [*(name for _, name in in_path), *in_query_string])
     numbers = tuple(at for at, segment in enumerate(segments) if segment.kind == "typed")
-    is_text = _is_text(query, {name for _, name in in_path})
+    hints, in_texts = get_type_hints(query), {name for _, name in in_path}
+    is_text = all(
+        hints[f.name] is str if f.name in in_texts else not f.required for f in msgspec.structs.fields(query)
+    )
     return QueryRoute(query, in_path, numbers, frozenset(in_query_string), is_text)
 
 
@@ -235,9 +238,3 @@ def _check(template: str, segments: Iterable[Segment], query: type[Query[Any]], 
     if any(kind in ("rest", "mount") or (kind == "typed" and text != "int") for kind, text, _ in segments):
         path = template.partition("?")[0]
         raise WiringError([f"{path}: a front answers parameters of text and of the type int only"])
-
-
-def _is_text(query: type[Query[Any]], in_path: Collection[str]) -> bool:
-    hints = get_type_hints(query)
-    fields = msgspec.structs.fields(query)
-    return all(hints[f.name] is str if f.name in in_path else not f.required for f in fields)
