@@ -35,7 +35,7 @@ class CommandError(DiptychError):
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Returns the exit code of a process that ends with ``error``: 2 for a wrong target or setting, else 1."""
+    """Returns the exit code of a process ended by ``error``: 2 for a wrong target or setting, else 1."""
     if isinstance(error, CommandError):
         return error.exit_code
     return 2 if isinstance(error, ConfigurationError) else 1

@@ -11,18 +11,17 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from diptych.cli.target import add_current_directory, exit_code_of, load_target
 from diptych.errors import DiptychError
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+if TYPE_CHECKING:
+    from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
 
 STOP_TIMEOUT_S = 20
 """Time for a worker to stop in good order, in seconds."""
@@ -44,7 +43,8 @@ def start_worker(target: str, factory: bool, pipe: Connection) -> Watched:
 
 
 def _report(pipe: Connection, code: int, text: str) -> None:
-    """Reports to the parent: 0 for an application that is ready. It heeds the first report of all workers only."""
+    """Reports a start to the parent, with ``code`` 0 for a ready application. Only the first report of all workers
+    is heeded."""
     pipe.send_bytes(bytes([code]) + text.encode("utf-8", "replace")[-_LONGEST_TEXT:])
 
 
@@ -62,17 +62,17 @@ def _fail(pipe: Connection, error: BaseException, message: str = "") -> NoReturn
 class Watched:
     """An ASGI application whose start is reported, by ``serving`` too; requests go straight to ``app``."""
 
-    def __init__(self, app: Any, pipe: Connection, serving: threading.Event) -> None:
+    def __init__(self, app: ASGIApp, pipe: Connection, serving: threading.Event) -> None:
         self._app = app
         self._pipe = pipe
         self._serving = serving
 
-    def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
             return self._live(scope, receive, send)
-        return self._app(scope, receive, send)  # type: ignore[no-any-return]
+        return self._app(scope, receive, send)
 
-    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: str | None = None
         started = False
 

@@ -124,6 +124,7 @@ class DiptychPlugin(InitPlugin):
         It puts the decoded path parameters in place of Litestar's, raises errors of the path and of hot queries,
         refuses requests of other sites, and puts all methods of the path into Litestar's answers to OPTIONS.
         """
+        inner = cast(ASGIApp, app)
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if PATH_PARAMS in scope:
@@ -137,7 +138,7 @@ class DiptychPlugin(InitPlugin):
                     check_same_site(scope)
                 if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
                     send = _allowing(_methods_at(scope), send)
-            await cast(ASGIApp, app)(scope, receive, send)
+            await inner(scope, receive, send)
 
         return cast("LitestarApp", guarded)
 
