@@ -77,12 +77,14 @@ def serve(
             add_current_directory()
             check_target(target)
             address = free_address(host, port)
-            with _redis(redis), _workers(workers) as number:
+            with _redis(redis):
+                number = workers or ConfigService().settings.workers  # which include the chosen Redis
                 shown = None if redis is None else mask(redis)
                 serving = Serving(target, url_of(*address), number, shown)
-                if prepare is not None:
-                    prepare()
-                _Run(serving, announce).serve(address, factory, access_log)
+                with _environment({"DIPTYCH_WORKERS": str(number)}):
+                    if prepare is not None:
+                        prepare()
+                    _Run(serving, announce).serve(address, factory, access_log)
     except DiptychError as error:
         print(f"Error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(exit_code_of(error)) from None
@@ -198,14 +200,6 @@ def _redis(choice: str | None) -> Iterator[None]:
             raise ConfigurationError("--redis", f"{error}, or be one of embedded, none") from None
         with _environment({"DIPTYCH_REDIS_URL": url}):
             yield
-
-
-@contextmanager
-def _workers(number: int | None) -> Iterator[int]:
-    """Yields the number of workers, with the environment telling them. The settings include the chosen Redis."""
-    number = number or ConfigService().settings.workers
-    with _environment({"DIPTYCH_WORKERS": str(number)}):
-        yield number
 
 
 @contextmanager

@@ -148,9 +148,6 @@ _MALFORMED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # Bytes are found as numbers several times faster than as byte strings.
 _NUL, _PERCENT = b"\0%"
 
-# Positions and names of the text parameters of a template.
-_Texts = tuple[tuple[int, str], ...]
-
 
 def encode_segment(text: str) -> str:
     """Returns ``text`` as a single path segment, for links and `Location`.
@@ -268,6 +265,7 @@ class RawPath:
         return {**scope, "path": f"{prefix}/{'/'.join(segments)}", PATH_PARAMS: params}
 
 
-def _texts_of(template: str) -> _Texts:
+def _texts_of(template: str) -> tuple[tuple[int, str], ...]:
+    """Returns the positions and names of the text parameters."""
     segments = enumerate(template_segments(template))
     return tuple((at, segment.name) for at, segment in segments if segment.kind == "text")
