@@ -17,9 +17,8 @@ from diptych.fence.statements import followers
 from diptych.health import NO_REDIS, SQL_ALONE, Health
 from diptych.log import CommandContext
 from diptych.log.retention import Retention
-from diptych.messages.handlers import Bus, Handler
+from diptych.messages.handlers import Bus, Handler, by_type
 from diptych.messages.message import Command, Query
-from diptych.messages.services import by_type
 from diptych.read.model import ReadModel
 from diptych.read.panel import ReadPanel, open_panels
 from diptych.read.reader import Reader
@@ -226,8 +225,12 @@ class Diptych:
         )
         write.warn_of_refusals(self._models)
         redis, redis_services = _redis_side(settings, panels, write)
-        read_models = {panel.model: panel.model(_reader(home, panel, redis)) for panel in panels}
-        bus = Bus(self._handlers, self._provided({**redis_services, **read_models}))
+        read_models: dict[type, object | None] = {}
+        for panel in panels:
+            source = None if redis is None else redis.source(panel.model)
+            read_models[panel.model] = panel.model(Reader(home, panel.compiled, panel.fallback, source))
+        own: dict[type, object] = {type(self): self, type(self.config): self.config, ORMService: self.orm}
+        bus = Bus(self._handlers, by_type(self._services) | own | redis_services | read_models)
         retention = Retention(write.database, settings, followers(write.database.name))
         exits.push_async_callback(retention.stop)
         retention.start()
@@ -236,11 +239,6 @@ class Diptych:
             await redis.start()
         exits.push_async_callback(write.units.settle)
         return _Running(exits.pop_all(), bus, write, redis)
-
-    def _provided(self, opened: Mapping[type, object | None]) -> dict[type, object | None]:
-        """Returns the services for handlers, by their types."""
-        own: dict[type, object] = {type(self): self, type(self.config): self.config, ORMService: self.orm}
-        return by_type(self._services) | own | {**opened}
 
 
 class _Running(NamedTuple):
@@ -270,9 +268,3 @@ def _redis_side(
         return None, {RedisService: None}
     side = RedisSide(url, settings, panels, write.fence, write.acknowledger)
     return side, {RedisService: side.service}
-
-
-def _reader(home: HomeLoop, panel: ReadPanel, redis: RedisSide | None) -> Reader:
-    """Joins the routes to a read model's answers."""
-    source = None if redis is None else redis.source(panel.model)
-    return Reader(home, panel.compiled, panel.fallback, source)

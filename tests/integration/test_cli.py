@@ -23,8 +23,9 @@ import pytest
 import redis
 
 from diptych.cli import embedded, embedded_available
-from diptych.cli.embedded import EmbeddedValkey, EmbeddedValkeyError
-from diptych.config.service import SETTINGS
+from diptych.cli.embedded import EmbeddedValkey
+from diptych.cli.target import CommandError
+from diptych.config.settings import SETTINGS
 from diptych.errors import MissingExtraError
 from tests.acceptance.serving import FROM_REDIS, Catalogue, CatalogueServer, environment
 from tests.servers import HOST, RedisServer
@@ -444,7 +445,7 @@ def test_the_embedded_valkey_keeps_freed_memory_at_hand_unless_that_is_set(
     program.chmod(0o755)
     monkeypatch.setattr(embedded, "_find_binary", lambda: program)
     monkeypatch.setenv("GLIBC_TUNABLES", own)
-    with pytest.raises(EmbeddedValkeyError), EmbeddedValkey():
+    with pytest.raises(CommandError), EmbeddedValkey():
         pass
     assert (here / "told").read_text() == wanted
 
@@ -465,7 +466,7 @@ def test_a_valkey_that_cannot_run_is_reported_and_leaves_nothing(here: Path, mon
     program.chmod(0o755)
     monkeypatch.setattr(embedded, "_find_binary", lambda: program)
     monkeypatch.setattr("tempfile.tempdir", str(here))
-    with pytest.raises(EmbeddedValkeyError, match="did not start"), EmbeddedValkey():
+    with pytest.raises(CommandError, match="did not start"), EmbeddedValkey():
         pass
     assert not list(here.glob("diptych-valkey-*"))
 

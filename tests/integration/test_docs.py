@@ -26,7 +26,7 @@ import pytest
 import redis
 
 import diptych
-from diptych.config.service import SETTINGS
+from diptych.config.settings import SETTINGS
 from diptych.hinge.status import REASONS
 from diptych.http import NotFound, problem_for
 from tests.servers import HOST, RedisServer, Server

@@ -1,14 +1,39 @@
-"""The command ``diptych`` and its commands."""
+"""The command ``diptych`` and its commands: ``run``, ``settings`` and ``rebuild``."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import difflib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
 
-from diptych.cli.rebuild import rebuild
-from diptych.cli.run import run
-from diptych.cli.settings import settings
+from diptych.cli.server import serve
+from diptych.cli.target import CommandError, add_current_directory, check_target, exit_code_of, load_diptych
+from diptych.cli.worker import explain
+from diptych.config.service import ConfigService
+from diptych.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from diptych.app import Diptych
+    from diptych.hinge.status import Progress
+    from diptych.read.model import ReadModel
+
+_LINE_S = 2.0
+"""Time between two lines about the progress, in seconds."""
+
+Tell = Callable[["Progress"], None]
 
 
 def _version() -> str:
@@ -24,6 +49,171 @@ def diptych() -> None:
     """Commands go into SQL, queries are answered from Redis, and diptych keeps the two in agreement."""
 
 
-diptych.add_command(run)
-diptych.add_command(rebuild)
-diptych.add_command(settings)
+@diptych.command()
+@click.argument("target", metavar="MODULE:ATTRIBUTE")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8000,
+    show_default=True,
+    help="Port to listen at; 0 takes any free one.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1_000),
+    help="Processes that serve.  [default: the setting WORKERS, or 1]",
+)
+@click.option(
+    "--redis",
+    metavar="embedded|none|URL",
+    help="embedded runs a Valkey for as long as the application runs; none leaves every query to SQL. "
+    "Put a URL with a password into DIPTYCH_REDIS_URL instead, where other users cannot see it.  "
+    "[default: the setting REDIS_URL]",
+)
+@click.option("--factory", is_flag=True, help="ATTRIBUTE is a function that returns the application.")
+@click.option("--access-log", is_flag=True, help="Write a line for every request.")
+def run(**options: Any) -> None:
+    """Serve an ASGI application, such as demo_app.app:app, until it is stopped.
+
+    Ends with 0 when it is stopped with Ctrl+C or SIGTERM, 1 if it cannot go on (the port is in use, the
+    application fails to start), and 2 if what was asked for is wrong (no such module, a faulty setting).
+    """
+    serve(**options)
+
+
+@diptych.command()
+def settings() -> None:
+    """Show every setting, its value, and where that comes from.
+
+    Read as an application in this directory reads them: defaults, then ./diptych.toml or the file that
+    DIPTYCH_CONFIG names, then the DIPTYCH_… environment variables. Passwords are not shown.
+    """
+    try:
+        config = ConfigService()
+    except ConfigurationError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    console = Console()
+    if not console.is_terminal:
+        for setting, value, layer in config.describe():
+            print(setting.name, value, layer, sep="\t")
+        return
+    console.print(_table(config))
+
+
+def _table(config: ConfigService) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Setting", no_wrap=True)
+    table.add_column("Value", overflow="fold")
+    table.add_column("From", overflow="fold")
+    for setting, value, layer in config.describe():
+        table.add_row(setting.name, value, layer, style="dim" if layer == "default" else None)
+    return table
+
+
+@diptych.command()
+@click.argument("read_model", metavar="READ_MODEL")
+@click.option(
+    "--app",
+    metavar="MODULE:ATTRIBUTE",
+    envvar="DIPTYCH_APP",
+    show_envvar=True,
+    required=True,
+    help="Where the Diptych is: itself, a function that returns it, or the application that is served.",
+)
+@click.option(
+    "--factory", is_flag=True, help="ATTRIBUTE is to be called. Not needed for a function without arguments."
+)
+def rebuild(read_model: str, app: str, factory: bool) -> None:
+    """Build a read model anew from SQL, such as BookReadModel, while it goes on serving.
+
+    Needed after rows were changed past diptych: by raw SQL, by a migration, by a restored backup. Run it where
+    the application runs, with the same settings. Stopped with Ctrl+C, it leaves everything as it was.
+
+    Ends with 0 when it is done, 1 if it cannot be done (Redis or SQL is away, Redis has not the memory, another
+    rebuild was faster), and 2 if what was asked for is wrong (no such read model, no REDIS_URL).
+    """
+    # The error that ends this command says better what the stores log. An application's own logging stays.
+    logging.getLogger("diptych").addHandler(logging.NullHandler())
+    signals: list[int] = []
+    try:
+        add_current_directory()
+        check_target(app)
+        application = load_diptych(app, factory)
+        model = _chosen(application, read_model)
+        started = time.monotonic()
+        with _shown(read_model) as tell:
+            count = asyncio.run(_rebuild(application, model, tell, signals))
+    except asyncio.CancelledError:
+        print(f"Stopped: {read_model} is served as before.", file=sys.stderr)
+        raise SystemExit(128 + signals[0]) from None
+    except Exception as error:
+        print(f"Error: {explain(error)}", file=sys.stderr)
+        raise SystemExit(exit_code_of(error)) from None
+    print(f"{read_model}: rebuilt, {count} documents in {time.monotonic() - started:.1f} s")
+
+
+def _chosen(application: Diptych, name: str) -> type[ReadModel[Any]]:
+    models = {model.__name__: model for model in application.read_models}
+    if name not in models:
+        close = difflib.get_close_matches(name, models, n=1)
+        hint = f'; did you mean "{close[0]}"?' if close else f": there are {', '.join(models) or 'none'}"
+        raise CommandError(f'there is no read model "{name}"{hint}', 2)
+    if application.config.settings.redis_url is None:
+        raise ConfigurationError("REDIS_URL", "is not set: SQL answers, and there is nothing to rebuild")
+    return models[name]
+
+
+async def _rebuild(application: Diptych, model: type[ReadModel[Any]], tell: Tell, signals: list[int]) -> int:
+    """Runs the rebuild. A signal cancels it, and is noted in ``signals``."""
+
+    async def rebuild() -> int:
+        async with application:
+            return await application.rebuild(model, tell)
+
+    def stop(number: int) -> None:
+        signals.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(rebuild())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    return await task
+
+
+@contextlib.contextmanager
+def _shown(name: str) -> Iterator[Tell]:
+    """Yields the function for showing the progress: by a bar on a terminal, else by a line now and then."""
+    console = Console()
+    if not console.is_terminal:
+        print(f"{name}: rebuilding", flush=True)
+        told = time.monotonic()
+
+        def tell_in_lines(progress: Progress) -> None:
+            nonlocal told
+            if time.monotonic() - told >= _LINE_S:
+                told = time.monotonic()
+                print(f"{name}: {_worded(progress)}", flush=True)
+
+        yield tell_in_lines
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(name, total=None, text="waiting")
+
+        def tell(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total, text=_worded(progress))
+
+        yield tell
+
+
+def _worded(progress: Progress) -> str:
+    left = "" if progress.time_left_s is None else f", about {progress.time_left_s:.0f} s left"
+    return f"{progress.done} of {progress.total} documents, {progress.done / progress.seconds:.0f} a second{left}"

@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from types import TracebackType
 
-from diptych.errors import DiptychError, MissingExtraError
+from diptych.cli.target import CommandError
+from diptych.errors import MissingExtraError
 
 _START_TIMEOUT_S = 10
 _STOP_TIMEOUT_S = 10
@@ -46,10 +47,6 @@ def valkey_environment() -> dict[str, str]:
     if _PIECES_OF_A_SIZE not in tunables:
         tunables = ":".join(filter(None, (tunables, f"{_PIECES_OF_A_SIZE}={_MOST_PIECES}")))
     return {**os.environ, _TUNABLES: tunables}
-
-
-class EmbeddedValkeyError(DiptychError):
-    """The embedded Valkey did not start; the text holds the end of its log."""
 
 
 def embedded_available() -> bool:
@@ -122,7 +119,7 @@ class EmbeddedValkey:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._answers():
             if self._guard is None or self._guard.poll() is not None or time.monotonic() > deadline:
-                raise EmbeddedValkeyError(f"the embedded Valkey did not start:\n{self._log_end()}")
+                raise CommandError(f"the embedded Valkey did not start:\n{self._log_end()}")
             time.sleep(0.01)
 
     def _answers(self) -> bool:

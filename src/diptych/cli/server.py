@@ -13,9 +13,16 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from diptych.cli.address import CannotServeError, await_listening, free_address, url_of
 from diptych.cli.embedded import EmbeddedValkey
-from diptych.cli.target import TargetError, add_current_directory, check_target
+from diptych.cli.target import (
+    CommandError,
+    add_current_directory,
+    await_listening,
+    check_target,
+    exit_code_of,
+    free_address,
+    url_of,
+)
 from diptych.cli.worker import STOP_TIMEOUT_S, start_worker
 from diptych.config.service import ConfigService
 from diptych.config.urls import check_redis_url, mask
@@ -70,21 +77,17 @@ def serve(
             add_current_directory()
             check_target(target)
             address = free_address(host, port)
-            with _redis(redis) as variables, _environment(variables), _workers(workers) as number:
+            with _redis(redis):
+                number = workers or ConfigService().settings.workers  # which include the chosen Redis
                 shown = None if redis is None else mask(redis)
                 serving = Serving(target, url_of(*address), number, shown)
-                if prepare is not None:
-                    prepare()
-                _Run(serving, announce).serve(address, factory, access_log)
+                with _environment({"DIPTYCH_WORKERS": str(number)}):
+                    if prepare is not None:
+                        prepare()
+                    _Run(serving, announce).serve(address, factory, access_log)
     except DiptychError as error:
         print(f"Error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(_exit_code(error)) from None
-
-
-def _exit_code(error: DiptychError) -> int:
-    if isinstance(error, CannotServeError):
-        return error.exit_code
-    return 2 if isinstance(error, ConfigurationError | TargetError) else 1
+        raise SystemExit(exit_code_of(error)) from None
 
 
 class _Run:
@@ -93,7 +96,7 @@ class _Run:
     def __init__(self, serving: Serving, announce: Callable[[Serving], None]) -> None:
         self._serving = serving
         self._announce = announce
-        self._failure: CannotServeError | None = None
+        self._failure: CommandError | None = None
 
     def serve(self, address: tuple[str, int], factory: bool, access_log: bool) -> None:
         server = _granian(self._serving, address, access_log)
@@ -104,12 +107,12 @@ class _Run:
             try:
                 server.serve(target_loader=loader, wrap_loader=False)
             except SystemExit:
-                self._failure = self._failure or CannotServeError(
+                self._failure = self._failure or CommandError(
                     f"the workers of {self._serving.target} kept ending by themselves: see above"
                 )
             except RuntimeError as error:  # another program took the port: the first line says so
                 problem = str(error).partition("\n")[0]
-                raise CannotServeError(f"cannot listen at {self._serving.url}: {problem}") from error
+                raise CommandError(f"cannot listen at {self._serving.url}: {problem}") from error
         if self._failure is not None:
             raise self._failure
 
@@ -121,7 +124,7 @@ class _Run:
         if code := report[0]:
             text = report[1:].decode("utf-8", "replace")
             gap = "\n" if "\n" in text else " "
-            self._failure = CannotServeError(f"{self._serving.target} cannot start:{gap}{text}", code)
+            self._failure = CommandError(f"{self._serving.target} cannot start:{gap}{text}", code)
             _stop(server)
         else:
             await_listening(self._serving.url)
@@ -183,32 +186,20 @@ _LOGGING: dict[str, Any] = {
 
 
 @contextmanager
-def _redis(choice: str | None) -> Iterator[dict[str, str]]:
-    """Yields the environment variables for the workers about the chosen Redis."""
+def _redis(choice: str | None) -> Iterator[None]:
+    """Runs the Redis that was chosen, if it is our own, with the environment telling the workers of it."""
     if choice is None:
-        yield {}
+        yield
     elif choice == "embedded":
-        with EmbeddedValkey() as valkey:
-            yield {"DIPTYCH_REDIS_URL": valkey.url}
-    elif choice == "none":
-        yield {"DIPTYCH_REDIS_URL": "none"}
+        with EmbeddedValkey() as valkey, _environment({"DIPTYCH_REDIS_URL": valkey.url}):
+            yield
     else:
-        yield {"DIPTYCH_REDIS_URL": _checked_url(choice)}
-
-
-@contextmanager
-def _workers(number: int | None) -> Iterator[int]:
-    """Yields the number of workers, with the environment telling them. The settings include the chosen Redis."""
-    number = number or ConfigService().settings.workers
-    with _environment({"DIPTYCH_WORKERS": str(number)}):
-        yield number
-
-
-def _checked_url(choice: str) -> str:
-    try:
-        return check_redis_url(choice)
-    except ValueError as error:
-        raise ConfigurationError("--redis", f"{error}, or be one of embedded, none") from None
+        try:
+            url = choice if choice == "none" else check_redis_url(choice)
+        except ValueError as error:
+            raise ConfigurationError("--redis", f"{error}, or be one of embedded, none") from None
+        with _environment({"DIPTYCH_REDIS_URL": url}):
+            yield
 
 
 @contextmanager

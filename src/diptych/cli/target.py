@@ -1,25 +1,44 @@
-"""The target of a command, ``module:attribute``: its check, without an import, and its loading."""
+"""What a command of ``diptych`` is given: the target, ``module:attribute``, and the address to listen at.
+
+A target is checked without an import, and loaded. An address is tried before anything is started, and awaited
+afterwards.
+"""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import inspect
 import re
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from diptych.errors import DiptychError
+from diptych.errors import ConfigurationError, DiptychError
 
 if TYPE_CHECKING:
     from diptych.app import Diptych
 
 
-class TargetError(DiptychError):
-    """A named module, attribute or read model is not there, or is of the wrong kind."""
+class CommandError(DiptychError):
+    """A command cannot begin, or ended by itself; ``exit_code`` is for the process: 2 if it was asked wrongly."""
+
+    def __init__(self, problem: str, exit_code: int = 1) -> None:
+        super().__init__(problem)
+        self.exit_code = exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Returns the exit code of a process ended by ``error``: 2 for a wrong target or setting, else 1."""
+    if isinstance(error, CommandError):
+        return error.exit_code
+    return 2 if isinstance(error, ConfigurationError) else 1
 
 
 def add_current_directory() -> None:
@@ -30,16 +49,16 @@ def add_current_directory() -> None:
 
 
 def check_target(target: str) -> None:
-    """Raises TargetError if ``target`` is malformed or its module cannot be found. Imports nothing."""
+    """Raises CommandError if ``target`` is malformed or its module cannot be found. Imports nothing."""
     if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", target):
-        raise TargetError(f'"{target}" must have the form module:attribute, such as demo_app.app:app')
+        raise CommandError(f'"{target}" must have the form module:attribute, such as demo_app.app:app', 2)
     path: Sequence[str] | None = None
     name = ""
     for part in target.partition(":")[0].split("."):
         parent, name = name, f"{name}.{part}".lstrip(".")
         spec = _find(name, path)
         if spec is None:
-            raise TargetError(_not_found(name, parent))
+            raise CommandError(_not_found(name, parent), 2)
         try:
             path = list(spec.submodule_search_locations or ())
         except KeyError:
@@ -49,22 +68,22 @@ def check_target(target: str) -> None:
 def load_target(target: str, factory: bool) -> Any:
     """Imports and returns the application: the attribute, or the result of the attribute with ``factory``.
 
-    Raises TargetError if there is no such attribute or no application in it, and any error of the import.
+    Raises CommandError if there is no such attribute or no application in it, and any error of the import.
     """
     found = _imported(target)
     if factory:
         found = _called(found, target)
     if not callable(found):
-        raise TargetError(f'"{target}" is no ASGI application but a value of type {type(found).__name__}')
+        raise CommandError(f'"{target}" is no ASGI application but a value of type {type(found).__name__}', 2)
     if _takes_nothing(found):
-        raise TargetError(f'"{target}" needs no arguments: if it returns the application, add --factory')
+        raise CommandError(f'"{target}" needs no arguments: if it returns the application, add --factory', 2)
     return found
 
 
 def load_diptych(target: str, factory: bool) -> Diptych:
     """Imports and returns the ``Diptych``: the attribute, its result, or the Diptych of an ``asgi_app`` application.
 
-    With ``factory`` the attribute is called; a function without parameters is called anyway. Raises TargetError if
+    With ``factory`` the attribute is called; a function without parameters is called anyway. Raises CommandError if
     there is no such attribute or no Diptych in it, and any error of the import.
     """
     from diptych.app import Diptych
@@ -74,9 +93,10 @@ def load_diptych(target: str, factory: bool) -> Diptych:
         found = _called(found, target)
     diptych = found if isinstance(found, Diptych) else getattr(found, "diptych", None)
     if not isinstance(diptych, Diptych):
-        raise TargetError(
+        raise CommandError(
             f'there is no Diptych in "{target}", which is a value of type {type(found).__name__}: name a Diptych, '
-            "a function that returns one, or an application that asgi_app has made"
+            "a function that returns one, or an application that asgi_app has made",
+            2,
         )
     return diptych
 
@@ -90,7 +110,7 @@ def _imported(target: str) -> Any:
         except AttributeError:
             close = difflib.get_close_matches(name, dir(found), n=1)
             hint = f'; did you mean "{close[0]}"?' if close else ""
-            raise TargetError(f'"{module}" has no "{attribute}"{hint}') from None
+            raise CommandError(f'"{module}" has no "{attribute}"{hint}', 2) from None
     return found
 
 
@@ -113,8 +133,8 @@ def _called(found: Any, target: str) -> Any:
     try:
         inspect.signature(found).bind()
     except TypeError:  # the value is no function, or one that needs arguments
-        raise TargetError(
-            f'"{target}" cannot be called: leave --factory out if it is the application'
+        raise CommandError(
+            f'"{target}" cannot be called: leave --factory out if it is the application', 2
         ) from None
     return found()
 
@@ -126,3 +146,48 @@ def _find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         if spec := finder.find_spec(name, path, None):
             return spec
     return None
+
+
+def free_address(host: str, port: int) -> tuple[str, int]:
+    """Returns the address to listen at, with a free port for port 0. Raises CommandError if the port is taken.
+
+    The server lets its workers share a port, and would share the port with another server as well.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise CommandError(f'there is no host "{host}": use an address of this machine', 2) from None
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise CommandError(_worded(error, host, port)) from error
+        return str(address[0]), int(probe.getsockname()[1])
+
+
+def _worded(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is in use: stop the program that uses it, or choose another port"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights than this user has: choose one above 1023"
+    return f"cannot listen at {host}, port {port}: {error.strerror}"
+
+
+def url_of(host: str, port: int) -> str:
+    """Returns the URL at which this machine reaches a server of this address."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (only named here)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def await_listening(url: str) -> None:
+    """Returns when connections to ``url`` are accepted, or after some seconds without."""
+    # A worker opens its port just after the application says that it has started.
+    address = urlsplit(url)
+    for _ in range(200):
+        try:
+            with socket.create_connection((address.hostname or "", address.port or 0), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.01)

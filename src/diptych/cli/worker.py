@@ -11,18 +11,17 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from diptych.cli.target import TargetError, add_current_directory, load_target
-from diptych.errors import ConfigurationError, DiptychError
+from diptych.cli.target import add_current_directory, exit_code_of, load_target
+from diptych.errors import DiptychError
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+if TYPE_CHECKING:
+    from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
 
 STOP_TIMEOUT_S = 20
 """Time for a worker to stop in good order, in seconds."""
@@ -32,56 +31,48 @@ _LONGEST_TEXT = 3500  # bytes; below 4096 a pipe never mixes what several worker
 
 def start_worker(target: str, factory: bool, pipe: Connection) -> Watched:
     """Prepares this worker process and returns its application; ends the process if the loading fails."""
-    reports = Reports(pipe)
     serving = threading.Event()
     if _is_process():
         threading.Thread(target=_end_with_parent, args=(serving,), daemon=True).start()
     add_current_directory()
     try:
         with _ending_on_sigterm():
-            return Watched(load_target(target, factory), reports, serving)
+            return Watched(load_target(target, factory), pipe, serving)
     except (Exception, SystemExit) as error:
-        reports.failed(error)
+        _fail(pipe, error)
 
 
-class Reports:
-    """The worker's end of the pipe to the parent. The parent heeds the first report of all workers only."""
+def _report(pipe: Connection, code: int, text: str) -> None:
+    """Reports a start to the parent, with ``code`` 0 for a ready application. Only the first report of all workers
+    is heeded."""
+    pipe.send_bytes(bytes([code]) + text.encode("utf-8", "replace")[-_LONGEST_TEXT:])
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
 
-    def started(self) -> None:
-        """Reports the application as ready."""
-        self._send(0, "")
-
-    def failed(self, error: BaseException, message: str = "") -> NoReturn:
-        """Reports why this worker cannot start, and ends the process: with 2 for a wrong target or setting, or 1."""
-        code = 2 if isinstance(error, ConfigurationError | TargetError) else 1
-        # The parent stops a run that never started. A worker that ended before would be taken for a crash.
-        if _is_process():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._send(code, explain(error, message))
-        time.sleep(2)
-        os._exit(code)
-
-    def _send(self, code: int, text: str) -> None:
-        self._pipe.send_bytes(bytes([code]) + text.encode("utf-8", "replace")[-_LONGEST_TEXT:])
+def _fail(pipe: Connection, error: BaseException, message: str = "") -> NoReturn:
+    """Reports why this worker cannot start, and ends the process."""
+    code = exit_code_of(error)
+    # The parent stops a run that never started. A worker that ended before would be taken for a crash.
+    if _is_process():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _report(pipe, code, explain(error, message))
+    time.sleep(2)
+    os._exit(code)
 
 
 class Watched:
     """An ASGI application whose start is reported, by ``serving`` too; requests go straight to ``app``."""
 
-    def __init__(self, app: Any, reports: Reports, serving: threading.Event) -> None:
+    def __init__(self, app: ASGIApp, pipe: Connection, serving: threading.Event) -> None:
         self._app = app
-        self._reports = reports
+        self._pipe = pipe
         self._serving = serving
 
-    def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
             return self._live(scope, receive, send)
-        return self._app(scope, receive, send)  # type: ignore[no-any-return]
+        return self._app(scope, receive, send)
 
-    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: str | None = None
         started = False
 
@@ -103,16 +94,16 @@ class Watched:
             await self._app(scope, receive, watch)
         except BaseException as error:
             if refusal is not None:
-                self._reports.failed(error, refusal)
+                _fail(self._pipe, error, refusal)
             raise
         finally:
             if refusal is None and not started:
                 self._begin(starting)  # the application has no lifespan, which the server allows
         if refusal is not None:
-            self._reports.failed(RuntimeError(refusal), refusal)
+            _fail(self._pipe, RuntimeError(refusal), refusal)
 
     def _begin(self, starting: set[asyncio.Task[Any]]) -> None:
-        self._reports.started()
+        _report(self._pipe, 0, "")
         if _is_process():
             self._repeating = asyncio.create_task(_repeat_missed_signal(starting, self._serving))
 

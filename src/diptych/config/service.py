@@ -12,13 +12,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from diptych.config.settings import SETTINGS, Setting, Settings, own_setting
-from diptych.config.urls import mask
 from diptych.errors import ConfigurationError
-
-__all__ = ["SETTINGS", "ConfigService", "Setting", "mask"]
 
 _PREFIX = "DIPTYCH_"
 _FILE_VARIABLE = "DIPTYCH_CONFIG"
@@ -26,13 +23,8 @@ _FILE = "diptych.toml"
 _KNOWN = {setting.name: setting for setting in SETTINGS}
 
 
-class _Given(NamedTuple):
-    """A value given by a layer; ``origin`` is its exact place, for messages."""
-
-    key: str
-    value: Any
-    layer: str
-    origin: str
+# The key of a setting, the value given, the layer that gave it, and its exact place, for messages.
+_Given: TypeAlias = tuple[str, Any, str, str]
 
 
 class ConfigService:
@@ -60,7 +52,8 @@ class ConfigService:
         **values: Any,
     ) -> None:
         environ = os.environ if environ is None else environ
-        given = [*_from_file(file, environ), *_from_environment(environ), *_from_arguments(values)]
+        given: list[_Given] = [*_from_file(file, environ), *_from_environment(environ)]
+        given += ((k, v, "argument", f"argument {k}") for k, v in _upper(values, "arguments").items())
         self._values: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
         self._layers: dict[str, str] = dict.fromkeys(self._values, "default")
         self._take(given)
@@ -134,7 +127,7 @@ def _from_file(file: str | os.PathLike[str] | None, environ: Mapping[str, str]) 
             raise ConfigurationError(
                 key, f"in {path}, put the settings of diptych at the top of the file, outside any table"
             )
-        yield _Given(key, value, f"file {path}", f"{key} in the file {path}")
+        yield key, value, f"file {path}", f"{key} in the file {path}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -152,12 +145,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
         key = variable.removeprefix(_PREFIX)
         # An empty variable is one that was not set: shells and containers cannot always leave one out.
         if key not in ("", variable) and variable != _FILE_VARIABLE and value.strip():
-            yield _Given(key.upper(), value, "environment", f"environment variable {variable}")
-
-
-def _from_arguments(values: Mapping[str, Any]) -> Iterator[_Given]:
-    for key, value in _upper(values, "arguments").items():
-        yield _Given(key, value, "argument", f"argument {key}")
+            yield key.upper(), value, "environment", f"environment variable {variable}"
 
 
 def _upper(values: Mapping[str, Any], where: str) -> dict[str, Any]:

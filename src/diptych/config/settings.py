@@ -1,31 +1,83 @@
 """The settings of diptych: name, kind, default and meaning of each, and their values as diptych reads them.
 
 ``SETTINGS`` is the one source of names, units and defaults. docs/reference/settings.md lists the same for people, and
-``Settings`` has a typed field for each; tests hold the three together.
+``Settings`` has a typed field for each; tests hold the three together. No error of this module quotes a value: it
+may be a password that was given to the wrong setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from diptych.config.kinds import (
-    ANYTHING,
-    COUNT,
-    DATABASE_ADDRESS,
-    DAYS,
-    NAME,
-    REDIS_ADDRESS,
-    TRUTH,
-    Kind,
-    choice,
-    whole_number,
-)
-from diptych.config.urls import HIDDEN, is_telling, mask
+from diptych.config.urls import HIDDEN, check_database_url, check_redis_url, is_telling, mask
 
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of values: its name for people, and the function that reads a value.
+
+    ``parse`` returns the value in its type, or raises ValueError("must …").
+    """
+
+    label: str
+    parse: Callable[[Any], Any]
+
+
+def whole_number(low: int, high: int) -> Kind:
+    """Returns the kind of the whole numbers from ``low`` to ``high``, as numbers or as text."""
+    label = f"a whole number from {low} to {high}"
+    bounded = Annotated[int, msgspec.Meta(ge=low, le=high)]
+
+    def parse(value: object) -> Any:
+        try:
+            return msgspec.convert(value, bounded, strict=not isinstance(value, str))
+        except msgspec.ValidationError:
+            raise ValueError(f"must be {label}") from None
+
+    return Kind(label, parse)
+
+
+def choice(*words: str) -> Kind:
+    """Returns the kind of a few ``words``, given in upper case and accepted in any."""
+    label = f"one of {', '.join(words)}"
+
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value.upper() in words:
+            return value.upper()
+        raise ValueError(f"must be {label}")
+
+    return Kind(label, parse)
+
+
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+
+
+def _truth(value: object) -> bool:
+    word = str(value).lower() if isinstance(value, bool | int | str) else ""
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ValueError("must be true or false")
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+        return value
+    raise ValueError("must be 1 to 64 letters (A to Z), digits or any of _ . -")
+
+
+def _database_address(value: object) -> str:
+    return check_database_url(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+_DAYS = whole_number(1, 36_500)
+_COUNT = whole_number(1, 1_000)
 _MILLISECONDS = "_MS"
 
 
@@ -41,11 +93,6 @@ class Setting:
     default: Any
     doc: str
     secret: bool = False
-
-    @property
-    def variable(self) -> str:
-        """The name of the setting's environment variable."""
-        return f"DIPTYCH_{self.name}"
 
     @property
     def field(self) -> str:
@@ -88,14 +135,14 @@ def _veil(name: str, value: object) -> str:
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "DATABASE_URL",
-        DATABASE_ADDRESS,
+        Kind("a path or URL", _database_address),
         "sqlite:///diptych.db",
         "The SQL database: the path of an SQLite file, `sqlite:///path` or `postgresql://user:password@host/name`.",
         secret=True,
     ),
     Setting(
         "DATABASE_POOL_SIZE",
-        COUNT,
+        _COUNT,
         10,
         "Connections that one process keeps at most for reading, and on PostgreSQL as many again for commands; "
         "on SQLite one connection writes. The keepers have a few of their own beside them.",
@@ -123,7 +170,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "REDIS_URL",
-        REDIS_ADDRESS,
+        Kind("a URL", check_redis_url),
         None,
         "The Redis or Valkey that answers queries: `redis://`, `rediss://` (TLS) or `unix://`; "
         "user, password and database number are part of it. Without it SQL answers.",
@@ -131,14 +178,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "REDIS_CRITICAL",
-        TRUTH,
+        Kind("true or false", _truth),
         False,
         "If true, the start fails without Redis, and queries answer 503 while it is away. "
         "If false, SQL answers them.",
     ),
     Setting(
         "REDIS_NAMESPACE",
-        NAME,
+        Kind("a name", _name),
         "diptych",
         "The first part of every key in Redis. Applications and stages that share a Redis need one each.",
     ),
@@ -174,20 +221,22 @@ SETTINGS: tuple[Setting, ...] = (
         500,
         "Documents that a rebuild reads from SQL and writes to Redis at a time.",
     ),
-    Setting("SQL_QUERY_CONCURRENCY", COUNT, 8, "Queries that one process answers from SQL at the same time."),
     Setting(
-        "LOG_RETENTION_DAYS", DAYS, None, "Days after which rows of `diptych_log` are deleted; none: never."
+        "SQL_QUERY_CONCURRENCY", _COUNT, 8, "Queries that one process answers from SQL at the same time."
+    ),
+    Setting(
+        "LOG_RETENTION_DAYS", _DAYS, None, "Days after which rows of `diptych_log` are deleted; none: never."
     ),
     Setting(
         "LOG_PERSONAL_DATA_DAYS",
-        DAYS,
+        _DAYS,
         None,
         "Days after which the images, keys and actors in `diptych_log` are blanked; none: never. "
         "Correlation ids, which clients choose, stay.",
     ),
     Setting(
         "WORKERS",
-        COUNT,
+        _COUNT,
         1,
         "Processes that serve the application. `diptych run --workers` sets it for them.",
     ),
@@ -237,4 +286,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def own_setting(name: str) -> Setting:
     """Returns a setting of the application's own: its value is kept as given, and shown without secrets."""
-    return Setting(name, ANYTHING, None, "A setting of the application's own.", secret=True)
+    return Setting(
+        name, Kind("anything", lambda value: value), None, "A setting of the application's own.", secret=True
+    )

@@ -25,16 +25,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from diptych.errors import Fault, MissingExtraError, WiringError
-from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, is_request, list_elements
-from diptych.http.caching import QUERY_HEADERS
-from diptych.http.errors import HttpError, MethodNotAllowed, NotFound
-from diptych.http.forms import check_same_site
+from diptych.errors import Fault, InvalidMessage, MissingExtraError, WiringError
+from diptych.http import HeadAsGet, RawPath, RequestContext, SecurityHeaders, check_same_site, prefers_html
+from diptych.http.answers import QUERY_HEADERS
+from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, list_elements
+from diptych.http.errors import PROBLEM_JSON, MethodNotAllowed, NotFound, Problem, problem_for, status_problem
 from diptych.http.front import QUERY_ERROR, Front
-from diptych.http.negotiation import prefers_html
-from diptych.http.paths import PATH_ERROR, PATH_PARAMS, RawPath
-from diptych.http.problems import PROBLEM_JSON, Problem, invalid_fields, problem_for, status_problem
-from diptych.http.wrappers import HeadAsGet, RequestContext, SecurityHeaders
+from diptych.http.paths import PATH_ERROR, PATH_PARAMS
 
 try:
     from litestar import Litestar, Request, Response
@@ -122,7 +119,28 @@ class DiptychPlugin(InitPlugin):
         return self.diptych
 
     def _wrap(self, app: LitestarApp) -> LitestarApp:
-        return cast("LitestarApp", _Guard(cast(ASGIApp, app), self._same_site))
+        """Returns the middleware between routing and handler.
+
+        It puts the decoded path parameters in place of Litestar's, raises errors of the path and of hot queries,
+        refuses requests of other sites, and puts all methods of the path into Litestar's answers to OPTIONS.
+        """
+        inner = cast(ASGIApp, app)
+
+        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+            if PATH_PARAMS in scope:
+                if scope[PATH_PARAMS] is None:  # no route matched, but the site has a route for any path
+                    raise scope.get(PATH_ERROR, NotFound())
+                scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
+            if QUERY_ERROR in scope:
+                raise scope[QUERY_ERROR]
+            if scope["type"] == "http":
+                if self._same_site:
+                    check_same_site(scope)
+                if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
+                    send = _allowing(_methods_at(scope), send)
+            await inner(scope, receive, send)
+
+        return cast("LitestarApp", guarded)
 
     def _answer(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         scope = cast(Scope, request.scope)
@@ -136,31 +154,6 @@ class DiptychPlugin(InitPlugin):
             else:
                 return Response(page, status_code=problem.status, headers=headers, media_type="text/html")
         return Response(problem.json(), status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
-
-
-class _Guard:
-    """Middleware between routing and handler.
-
-    It puts the decoded path parameters in place of Litestar's, raises errors of the path and of hot queries, refuses
-    requests of other sites, and puts all methods of the path into Litestar's answers to OPTIONS.
-    """
-
-    def __init__(self, app: ASGIApp, same_site: bool) -> None:
-        self._app = app
-        self._same_site = same_site
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if PATH_PARAMS in scope:
-            if scope[PATH_PARAMS] is None:  # no route matched, but the site has a route for any path
-                raise scope.get(PATH_ERROR, NotFound())
-            scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
-        if QUERY_ERROR in scope:
-            raise scope[QUERY_ERROR]
-        if self._same_site and is_request(scope):
-            check_same_site(scope)
-        if is_request(scope) and scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
-            send = _allowing(_methods_at(scope), send)
-        await self._app(scope, receive, send)
 
 
 def _is_litestars_own(handler: Any) -> bool:
@@ -278,17 +271,14 @@ def _patterns(site: Litestar) -> Iterator[str]:
 def _problem_for(error: Exception) -> Problem:
     """Puts Litestar's own exceptions in our words: Litestar's show its inner structure, and differ by release."""
     match error:
-        case HttpError():
-            return problem_for(error)
         case NotFoundException():
             return problem_for(NotFound())
         case MethodNotAllowedException():
             allow = (error.headers or {}).get("allow", "GET")
             return problem_for(MethodNotAllowed(list_elements(allow)))
         case ValidationException(extra=list(found)):
-            return invalid_fields(
-                Fault(str(one.get("key", "")), str(one.get("message", ""))) for one in found
-            )
+            faults = (Fault(str(one.get("key", "")), str(one.get("message", ""))) for one in found)
+            return problem_for(InvalidMessage("request", faults))
         case ValidationException():  # a parameter is missing
             return status_problem(422, error.detail)
         case HTTPException() if error.status_code < 500:

@@ -1,25 +1,41 @@
 """HTTP without a framework: pure ASGI helpers, put together by the rooms under `diptych.ext`."""
 
-from diptych.http.answers import Answer, answer_query
-from diptych.http.bodies import parse_json, read_body, read_fields
-from diptych.http.caching import QUERY_HEADERS, answer_headers, cache_status, etag, is_unchanged
+from diptych.http.answers import (
+    QUERY_HEADERS,
+    Answer,
+    answer_headers,
+    answer_query,
+    cache_status,
+    etag,
+    is_unchanged,
+)
+from diptych.http.asgi import SECURITY_HEADERS, HeadAsGet, RequestContext, SecurityHeaders, prefers_html
+from diptych.http.bodies import (
+    Fields,
+    check_same_site,
+    method_override,
+    parse_form,
+    parse_json,
+    read_body,
+    read_fields,
+)
 from diptych.http.errors import (
+    PROBLEM_JSON,
     BadRequest,
     ClientDisconnected,
     CrossSite,
+    FieldError,
     HttpError,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    Problem,
     UnsupportedMediaType,
+    problem_for,
 )
-from diptych.http.forms import Fields, check_same_site, method_override, parse_form
 from diptych.http.front import Front
-from diptych.http.negotiation import prefers_html
 from diptych.http.paths import RawPath, encode_segment
-from diptych.http.problems import PROBLEM_JSON, FieldError, Problem, problem_for
 from diptych.http.queries import query_app
-from diptych.http.wrappers import SECURITY_HEADERS, HeadAsGet, RequestContext, SecurityHeaders
 
 __all__ = [
     "PROBLEM_JSON",

@@ -1,20 +1,51 @@
-"""Answers to queries over HTTP: status, headers and body. Stored bytes are sent unchanged."""
+"""Answers to queries over HTTP: status, body, and the headers that say which store answered and what caches may do.
+
+Stored bytes are sent unchanged.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from hashlib import sha256
+from typing import Any, TypeAlias
 
 import msgspec
 
-from diptych.http.asgi import RequestScope
-from diptych.http.caching import QUERY_HEADERS, SET_ASIDE, cache_status, etag, is_unchanged
-from diptych.http.errors import NotFound
-from diptych.http.problems import PROBLEM_JSON, Problem, problem_for
+from diptych.http.asgi import RequestScope, header_values
+from diptych.http.errors import PROBLEM_JSON, NotFound, Problem, problem_for
 from diptych.read.answers import Document, Page, Served
 
-__all__ = ["Answer", "Headers", "added_headers", "answer_found", "answer_problem", "answer_query"]
+QUERY_HEADERS: Mapping[str, str] = {"Vary": "Accept", "Cache-Control": "no-cache"}
+"""Headers of every answer to a query: it depends on `Accept`, and a cache has to ask for it again each time, since it
+may change at any time."""
+
+SET_ASIDE = "Diptych-Set-Aside"
+"""Name of the header with the number of rows that a page leaves out."""
+
+# RFC 8941's sf-token, which needs no quoting.
+_TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
+
+# RFC 9110, section 8.8.3. A backslash in a tag escapes nothing, unlike in a quoted string.
+_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+# RFC 9110, section 5.6.1: empty elements of a list are to be ignored.
+_TAGS = re.compile(rf"[ \t,]*{_TAG.pattern}(?:[ \t]*,[ \t,]*{_TAG.pattern})*[ \t,]*")
+
+_FORWARDED = {
+    "no-redis": "bypass",
+    "redis-refused": "bypass",
+    "no-key": "bypass",
+    "starting": "stale",
+    "no-lease": "stale",
+    "rebuilding": "stale",
+    "other-server": "stale",
+    "other-database": "stale",
+    "failing": "stale",
+    "sql-away": "stale",
+    "lost": "miss",
+    "redis-away": "miss",
+}
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -40,14 +71,6 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     def text_headers(self) -> dict[str, str]:
         """Returns the headers as text by name, for the response classes of frameworks."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
-
-
-class _HeadersOfBody(NamedTuple):
-    """The headers of a body: sent with the body, sent without (status 304), and the value of `ETag` in both."""
-
-    with_body: Headers
-    without_body: Headers
-    tag: str
 
 
 def answer_query(scope: RequestScope, found: Document[Any] | Page[Any] | None) -> Answer:
@@ -82,11 +105,11 @@ def answer_found(scope: RequestScope, found: Any, added: Headers, is_conditional
     """
     body = found.body
     headers_of = _remembered_headers if len(body) <= _LONGEST else _headers_of
-    headers = headers_of(body, found.served, getattr(found, "set_aside", 0))
+    with_body, without_body, tag = headers_of(body, found.served, getattr(found, "set_aside", 0))
     # Each answer has a list of its own, since wrappers around an application may add to it.
-    if is_conditional and is_unchanged(scope, headers.tag):
-        return Answer(304, headers.without_body + added, b"")
-    return Answer(200, headers.with_body + added, body)
+    if is_conditional and is_unchanged(scope, tag):
+        return Answer(304, without_body + added, b"")
+    return Answer(200, with_body + added, body)
 
 
 def answer_problem(problem: Problem, added: Headers) -> Answer:
@@ -109,13 +132,14 @@ def _encoded(headers: Mapping[str, str]) -> Headers:
 _OF_QUERIES = _encoded(QUERY_HEADERS)
 
 
-def _headers_of(body: bytes, served: Served, set_aside: int) -> _HeadersOfBody:
+def _headers_of(body: bytes, served: Served, set_aside: int) -> tuple[Headers, Headers, str]:
+    """Returns the headers sent with a body and without (status 304), and the value of `ETag` in both."""
     tag = etag(body)
     always = [(b"etag", tag.encode()), _cache_status(served), *_OF_QUERIES]
     if set_aside:
         always.insert(0, (SET_ASIDE.lower().encode(), b"%d" % set_aside))
     of_body = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return _HeadersOfBody(of_body + always, always, tag)
+    return of_body + always, always, tag
 
 
 # Equal bodies from the same store have equal headers, so nothing that is remembered can be stale.
@@ -124,3 +148,76 @@ _remembered_headers = functools.lru_cache(maxsize=_ENTRIES)(_headers_of)
 
 def _cache_status(served: Served) -> tuple[bytes, bytes]:
     return b"cache-status", cache_status(served).encode()
+
+
+def answer_headers(found: Document[Any] | Page[Any]) -> dict[str, str]:
+    """Returns the headers of an answer with ``found`` in a form of your own, such as an HTML page.
+
+    They are `QUERY_HEADERS`, `Cache-Status` and, for a page that leaves out rows which do not fit their documents,
+    `Diptych-Set-Aside` with their number. There is no `ETag`: it depends on the bytes that are sent.
+
+    >>> from diptych import Document, Served
+    >>> from diptych.http import answer_headers
+    >>> answer_headers(Document(b"{}", Served("sql", "no-redis"), dict))["Cache-Status"]
+    'diptych; fwd=bypass; detail=no-redis'
+    """
+    headers = {**QUERY_HEADERS, "Cache-Status": cache_status(found.served)}
+    if isinstance(found, Page) and found.set_aside:
+        headers[SET_ASIDE] = str(found.set_aside)
+    return headers
+
+
+def cache_status(served: Served) -> str:
+    """Returns the value of `Cache-Status` (RFC 9211, section 2) for an answer of a read model.
+
+    Redis stands for the cache and SQL for its origin: `diptych; hit`, or `diptych; fwd=…; detail=<reason>` with
+
+    - `bypass` ("configured to not handle this request"): there is no Redis (`no-redis`), its set-up forbids its use
+      (`redis-refused`), or no row can have the key that was asked for (`no-key`);
+    - `stale` ("able to select a response, but it was stale"): Redis may hold documents, yet nothing vouches for
+      them here and now: this process has not looked yet (`starting`), no keeper has renewed the lease
+      (`no-lease`) or is able to (`failing`, `sql-away`), the documents are being written anew (`rebuilding`), or the
+      lease names another server (`other-server`) or another database (`other-database`);
+    - `miss` ("did not contain any responses that could be used"): Redis cannot be asked (`redis-away`), Redis has
+      lost its data (`lost`), and any other reason.
+
+    Raises `ValueError` for a reason that is no token: it would make the header unreadable, or end it.
+
+    >>> from diptych import Served
+    >>> from diptych.http import cache_status
+    >>> cache_status(Served("redis")), cache_status(Served("sql", "no-lease"))
+    ('diptych; hit', 'diptych; fwd=stale; detail=no-lease')
+    """
+    if served.store == "redis":
+        return "diptych; hit"
+    if served.reason is None:
+        return "diptych; fwd=miss"
+    if not _TOKEN.fullmatch(served.reason):
+        raise ValueError(f"{served.reason!r} is no token")
+    return f"diptych; fwd={_FORWARDED.get(served.reason, 'miss')}; detail={served.reason}"
+
+
+def etag(body: bytes) -> str:
+    """Returns the value of `ETag` for ``body``: a hash of the bytes, the same in every process.
+
+    >>> from diptych.http import etag
+    >>> etag(b"{}")
+    '"44136fa355b3678a1146ad16"'
+    """
+    return f'"{sha256(body).hexdigest()[:24]}"'
+
+
+def is_unchanged(scope: RequestScope, tag: str) -> bool:
+    """Returns True if the client has the representation with this `ETag` already: the answer is 304 without a body.
+
+    `If-None-Match` says so (RFC 9110, section 13.1.2): one of its tags equals ``tag``, be they weak or strong, or it
+    is `*`.
+
+    >>> from diptych.http import is_unchanged
+    >>> is_unchanged({"headers": [(b"if-none-match", b'"a", "b"')]}, '"b"')
+    True
+    """
+    known = ",".join(header_values(scope, b"if-none-match"))
+    if known == "*":
+        return True
+    return _TAGS.fullmatch(known) is not None and tag.removeprefix("W/") in _TAG.findall(known)

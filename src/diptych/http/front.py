@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
+
+import msgspec
 
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import InvalidMessage, UnavailableError, WiringError
-from diptych.http.answers import Answer, added_headers, answer_found, answer_problem
-from diptych.http.asgi import ASGIApp, Receive, Scope, Send
-from diptych.http.errors import BadRequest
-from diptych.http.negotiation import prefers_html
-from diptych.http.paths import path_segments, sent_path
-from diptych.http.problems import problem_for
-from diptych.http.query_routes import QueryRoute, query_routes
-from diptych.http.routes import RouteTable
+from diptych.http.answers import added_headers, answer_found, answer_problem
+from diptych.http.asgi import ASGIApp, Receive, Scope, Send, prefers_html
+from diptych.http.errors import BadRequest, problem_for
+from diptych.http.paths import RouteTable, Segment, path_segments, sent_path, template_segments
 from diptych.messages.message import Query, build
-
-__all__ = ["QUERY_ERROR", "Front"]
 
 QUERY_ERROR = "diptych.query_error"
 """Scope key: the exception that the handler of a hot query raised, for the framework to answer. Otherwise absent."""
@@ -111,7 +108,10 @@ class Front:
         try:
             found = await self.diptych.ask(query)
         except Exception as error:
-            answer, scope = self._failure(error), {**scope, QUERY_ERROR: error}
+            # An unavailable store is said here, and any other error by the framework.
+            scope = {**scope, QUERY_ERROR: error}
+            if isinstance(error, UnavailableError):
+                answer = answer_problem(problem_for(error), self._headers)
         else:
             # Without a body the framework answers: it knows what to say of a document that is not there.
             if getattr(found, "body", None) is not None:
@@ -144,12 +144,6 @@ class Front:
         except (BadRequest, InvalidMessage):
             pass
         return None
-
-    def _failure(self, error: Exception) -> Answer | None:
-        """Returns the answer for an unavailable store; None for other errors, which the framework answers."""
-        if not isinstance(error, UnavailableError):
-            return None
-        return answer_problem(problem_for(error), self._headers)
 
 
 def _accepted(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bool]:
@@ -186,3 +180,61 @@ def _query(route: QueryRoute, segments: Sequence[str], query_string: bytes) -> Q
     elif route.is_text:
         return route.query(**fields)
     return build(route.query, fields, text=True)
+
+
+class QueryRoute(NamedTuple):
+    """A compiled route: its query, and the fields set by path and query string.
+
+    ``in_path`` has position and field of the path's parameters, ``numbers`` the positions of whole numbers among
+    them. ``is_text`` is True if the path's parameters are all that the query needs, and need no conversion.
+    """
+
+    query: type[Query[Any]]
+    in_path: tuple[tuple[int, str], ...]
+    numbers: tuple[int, ...]
+    in_query_string: frozenset[str]
+    is_text: bool
+
+
+def query_routes(routes: Mapping[str, type[Query[Any]]]) -> list[tuple[str, QueryRoute]]:
+    """Returns the path template and the compiled route of each of ``routes``.
+
+    A key is a path template, such as `/books/{title}`, with the names of the query string's parameters after a `?`:
+    `/books?limit&after`. Raises `WiringError` for parameters that are no fields of the query, or of another type
+    than text and `int`.
+    """
+    return [(template.partition("?")[0], _compiled(template, query)) for template, query in routes.items()]
+
+
+def _compiled(template: str, query: type[Query[Any]]) -> QueryRoute:
+    path, _, parameters = template.partition("?")
+    try:
+        segments = template_segments(path)
+    except ValueError as error:
+        raise WiringError([str(error)]) from error
+    in_path = tuple((at, segment.name) for at, segment in enumerate(segments) if segment.name)
+    in_query_string = tuple(filter(None, parameters.split("&")))
+    _check(template, segments, query, [*(name for _, name in in_path), *in_query_string])
+    numbers = tuple(at for at, segment in enumerate(segments) if segment.kind == "typed")
+    hints, in_texts = get_type_hints(query), {name for _, name in in_path}
+    is_text = all(
+        hints[f.name] is str if f.name in in_texts else not f.required for f in msgspec.structs.fields(query)
+    )
+    return QueryRoute(query, in_path, numbers, frozenset(in_query_string), is_text)
+
+
+def _check(template: str, segments: Iterable[Segment], query: type[Query[Any]], named: Sequence[str]) -> None:
+    fields = query.__struct_fields__
+    problems = [
+        f"{template}: {query.__name__} has no field {name!r}: its fields are {', '.join(sorted(fields))}"
+        for name in named
+        if name not in fields
+    ]
+    problems += [
+        f"{template}: {name!r} is named more than once" for name, n in Counter(named).items() if n > 1
+    ]
+    if problems:
+        raise WiringError(problems)
+    if any(kind in ("rest", "mount") or (kind == "typed" and text != "int") for kind, text, _ in segments):
+        path = template.partition("?")[0]
+        raise WiringError([f"{path}: a front answers parameters of text and of the type int only"])

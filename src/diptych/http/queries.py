@@ -12,17 +12,11 @@ from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.answers import answer_problem, answer_query
-from diptych.http.asgi import ASGIApp, Receive, Scope, Send
-from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound
-from diptych.http.front import QUERY_ERROR, Front
-from diptych.http.paths import path_segments, sent_path
-from diptych.http.problems import problem_for
-from diptych.http.query_routes import QueryRoute, query_routes
-from diptych.http.routes import RouteTable
-from diptych.http.wrappers import HeadAsGet
+from diptych.http.asgi import ASGIApp, HeadAsGet, Receive, Scope, Send
+from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound, problem_for
+from diptych.http.front import QUERY_ERROR, Front, QueryRoute, query_routes
+from diptych.http.paths import RouteTable, path_segments, sent_path
 from diptych.messages.message import Query, build
-
-__all__ = ["query_app"]
 
 
 def query_app(diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> ASGIApp:
@@ -54,24 +48,17 @@ def query_app(diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> ASGIA
     200 application/json
     404 application/problem+json
     """
-    return HeadAsGet(Front(diptych, routes, _Queries(diptych, routes)))
+    table = RouteTable(query_routes(routes), takes=re.compile("-?[0-9]{1,18}").fullmatch)
 
-
-class _Queries:
-    """Answers the requests handed on by a `Front`: parameters in any form, and all faults."""
-
-    def __init__(self, diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> None:
-        self._diptych = diptych
-        self._routes = RouteTable(query_routes(routes), takes=re.compile("-?[0-9]{1,18}").fullmatch)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer_the_rest(scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers the requests handed on by the front: parameters in any form, and all faults."""
         if scope["type"] != "http":
             raise RuntimeError(f"queries are asked by HTTP, not by {scope['type']}")
         token = request_scope.set(scope)
         try:
             if QUERY_ERROR in scope:
                 raise scope[QUERY_ERROR]
-            answer = answer_query(scope, await self._diptych.ask(self._query_of(scope)))
+            answer = answer_query(scope, await diptych.ask(_query_of(scope, table)))
         except Exception as error:
             answer = answer_problem(problem_for(error), [])
         finally:
@@ -79,17 +66,20 @@ class _Queries:
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def _query_of(self, scope: Scope) -> Query[Any]:
-        """Returns the query of a request. Raises the error to answer with for any other request."""
-        segments = path_segments(sent_path(scope), scope.get("root_path", ""))
-        routes = () if segments is None else self._routes.match(segments)
-        if segments is None or not routes:
-            raise NotFound()
-        if scope["method"] != "GET":
-            raise MethodNotAllowed(["GET"])
-        route = routes[0]
-        fields = {name: segments[at] for at, name in route.in_path}
-        return build(route.query, fields | _parameters(scope["query_string"], route), text=True)
+    return HeadAsGet(Front(diptych, routes, answer_the_rest))
+
+
+def _query_of(scope: Scope, table: RouteTable[QueryRoute]) -> Query[Any]:
+    """Returns the query of a request. Raises the error to answer with for any other request."""
+    segments = path_segments(sent_path(scope), scope.get("root_path", ""))
+    routes = () if segments is None else table.match(segments)
+    if segments is None or not routes:
+        raise NotFound()
+    if scope["method"] != "GET":
+        raise MethodNotAllowed(["GET"])
+    route = routes[0]
+    fields = {name: segments[at] for at, name in route.in_path}
+    return build(route.query, fields | _parameters(scope["query_string"], route), text=True)
 
 
 def _parameters(query_string: bytes, route: QueryRoute) -> dict[str, str]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import inspect
 import types
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from diptych.errors import WiringError
-from diptych.messages.annotations import hints_of, members_of, shown
 from diptych.messages.message import Command, Message, Query
-from diptych.messages.services import construct
 
 Handler = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -44,7 +43,7 @@ class Bus:
         methods = [method for owner in handler_classes for method in _methods(owner, problems)]
         problems += _duplicates(methods)
         problems += _unhandled(handler_classes, methods)
-        instances = {owner: construct(owner, services, problems) for owner in handler_classes}
+        instances = {owner: _construct(owner, services, problems) for owner in handler_classes}
         if problems:
             raise WiringError(problems)
         self._handlers: dict[type, Handler] = {
@@ -68,7 +67,7 @@ def _methods(owner: type, problems: list[str]) -> Iterator[_Method]:
         if name.startswith("_"):
             continue
         where = f"{owner.__name__}.{name}"
-        hints = hints_of(function, where, problems)
+        hints = _hints_of(function, where, problems)
         hints = {p: hint for p, hint in hints.items() if p == "return" or _messages_in(hint)}
         messages = [message for p, hint in hints.items() if p != "return" for message in _messages_in(hint)]
         if not messages:
@@ -106,7 +105,7 @@ def _fault_of(method: _Method, function: Callable[..., Any], hints: dict[str, An
         return f"{method} can't be given its message by position: write {_right(method)}"
     if not _is_message(hints[parameter.name]):
         return (
-            f"{method} takes {shown(hints[parameter.name])}: a handler takes one kind of message, so write a "
+            f"{method} takes {_shown(hints[parameter.name])}: a handler takes one kind of message, so write a "
             "method for each"
         )
     if not inspect.iscoroutinefunction(function):
@@ -114,8 +113,8 @@ def _fault_of(method: _Method, function: Callable[..., Any], hints: dict[str, An
     promised, returned = _result_of(method.message), hints.get("return", Any)
     if Any not in (promised, returned) and promised != returned:
         return (
-            f"{method} returns {shown(returned)}, but {method.message.__name__} promises "
-            f"{shown(promised)}: make them the same"
+            f"{method} returns {_shown(returned)}, but {method.message.__name__} promises "
+            f"{_shown(promised)}: make them the same"
         )
     return None
 
@@ -170,7 +169,7 @@ def _scope(cls: type) -> tuple[str, str]:
 
 
 def _messages_in(hint: Any) -> list[type[Message]]:
-    return [member for member in members_of(hint) if _is_message(member)]
+    return [member for member in _members_of(hint) if _is_message(member)]
 
 
 def _is_message(hint: Any) -> bool:
@@ -196,3 +195,100 @@ def _no_handler(message: type) -> str:
 def _right(method: _Method) -> str:
     kind = "query" if issubclass(method.message, Query) else "command"
     return f"`async def {method.name}(self, {kind}: {method.message.__name__})`"
+
+
+def by_type(services: Sequence[object]) -> dict[type, object | None]:
+    """Returns the services by their types, for ``Bus``. Raises ``WiringError`` if two have the same type."""
+    counts = Counter(map(type, services))
+    problems = [
+        f"{count} services are of the type {kind.__name__}: keep one, or give each a class of its own"
+        for kind, count in counts.items()
+        if count > 1
+    ]
+    if problems:
+        raise WiringError(problems)
+    return {type(service): service for service in services}
+
+
+def _construct(owner: type, services: Mapping[type, object | None], problems: list[str]) -> object | None:
+    """Makes a handler class's instance with its services; where that can't be done, adds to ``problems`` instead."""
+    arguments: dict[str, object] = {}
+    faults: list[str] = []
+    constructor = getattr(owner, "__init__")  # noqa: B009 - mypy finds the plain access unsound
+    hints = _hints_of(constructor, owner.__name__, faults) if constructor is not object.__init__ else {}
+    parameters = {} if faults else inspect.signature(owner).parameters
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        wanted = hints.get(name)
+        found = _provided(wanted, services)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            faults.append(f"{owner.__name__}.__init__ takes {name} by position alone: leave out the `/`")
+        elif len(found) == 1:
+            arguments[name] = found[0]
+        elif found or (parameter.default is parameter.empty and type(None) not in get_args(wanted)):
+            faults.append(_cannot_provide(owner, name, wanted, len(found), services))
+        elif parameter.default is parameter.empty:
+            arguments[name] = None
+    problems += faults
+    return None if faults else owner(**arguments)
+
+
+def _provided(wanted: Any, services: Mapping[type, object | None]) -> list[object]:
+    for kind in _members_of(wanted):
+        if services.get(kind) is not None:
+            return [services[kind]]
+        found = [s for s in services.values() if isinstance(kind, type) and _is_instance(s, kind)]
+        if found:
+            return found
+    return []
+
+
+def _cannot_provide(
+    owner: type, name: str, wanted: Any, count: int, services: Mapping[type, object | None]
+) -> str:
+    if wanted is None:
+        return (
+            f"{owner.__name__}.__init__ does not say the type of its parameter {name!r}: annotate "
+            "it with the service it needs"
+        )
+    asks = f"{owner.__name__} asks for {name}: {_shown(wanted)}"
+    if count > 1:
+        return f"{asks}, and {count} services fit: annotate it with the class of the one it needs"
+    if wanted in services:
+        return f"{asks}, which is not set up here: set REDIS_URL, or annotate it `{_shown(wanted)} | None`"
+    known = ", ".join(sorted(kind.__name__ for kind in services))
+    return (
+        f"{asks}, which nothing provides: pass an instance in Diptych(services=[…]), or list the read model in "
+        f"read_models (there are: {known})"
+    )
+
+
+def _is_instance(service: object | None, kind: type) -> bool:
+    try:
+        return kind is not object and isinstance(service, kind)
+    except TypeError:  # a Protocol that can't be checked at run time
+        return False
+
+
+def _hints_of(function: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    """Returns the types in a function's annotations, by parameter; if a name is missing, adds to ``problems``."""
+    try:
+        return get_type_hints(function)
+    except NameError as error:
+        problems.append(
+            f"{where} has an annotation that can't be resolved ({error}): import the name at run time"
+        )
+        return {}
+
+
+def _members_of(hint: Any) -> tuple[Any, ...]:
+    """Returns the members of a union without None, or the type itself."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(member for member in get_args(hint) if member is not type(None))
+    return (hint,)
+
+
+def _shown(hint: Any) -> str:
+    """Returns a type as an error names it: a class by its bare name."""
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -57,6 +57,7 @@ class Plan(NamedTuple):
     """True if msgspec alone can't check a value: there are rules inside, or structs that code may construct."""
     scalars: frozenset[type]
     """The scalar types that a text can be read as."""
+    allows_unset: bool
 
 
 class Field(NamedTuple):
@@ -65,7 +66,6 @@ class Field(NamedTuple):
     name: str
     plan: Plan
     required: bool
-    allows_unset: bool
 
 
 @cache
@@ -77,53 +77,43 @@ def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
             name=field.name,
             plan=_plan(hints[field.name]),
             required=field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT,
-            allows_unset=_allows_unset(hints[field.name]),
         )
         for field in msgspec.structs.fields(struct)
     )
 
 
 def _plan(hint: Any) -> Plan:
-    rules = tuple(_rules_in(hint))
-    structs = [member for member in _alternatives(hint) if _is_struct(member)]
-    item = next((_plan(kind) for member in _alternatives(hint) for kind in _item_types(member)), None)
+    parts = list(_parts_of(hint))
+    rules = tuple(part for part in parts if isinstance(part, Rule))
+    kinds = [part for part in parts if not isinstance(part, Rule)]
+    structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    item = next((_plan(item) for kind in kinds for item in _item_types(kind)), None)
     return Plan(
         type=hint,
         rules=rules,
         struct=structs[0] if len(structs) == 1 else None,  # among several, msgspec chooses by their tags
         item=item,
         is_deep=bool(rules or structs or (item is not None and item.is_deep)),
-        scalars=frozenset(kind for member in _alternatives(hint) for kind in _scalars_of(member)),
+        scalars=frozenset(scalar for kind in kinds for scalar in _scalars_of(kind)),
+        allows_unset=any(kind is msgspec.UnsetType for kind in kinds),
     )
 
 
-def _rules_in(hint: Any) -> Iterator[Rule]:
-    hint = _unnamed(hint)
-    if get_origin(hint) is Annotated:
-        yield from (extra for extra in hint.__metadata__ if isinstance(extra, Rule))
-        yield from _rules_in(hint.__origin__)
-    elif get_origin(hint) in (Union, types.UnionType):
-        for member in get_args(hint):
-            yield from _rules_in(member)
+def _parts_of(hint: Any) -> Iterator[Any]:
+    """Yields the rules in a type's annotations, and the alternatives of a union, or the type itself.
 
-
-def _alternatives(hint: Any) -> Iterator[Any]:
-    """Yields the alternatives of a union, or the type itself, without annotations."""
-    hint = _unnamed(hint)
-    if get_origin(hint) is Annotated:
-        yield from _alternatives(hint.__origin__)
-    elif get_origin(hint) in (Union, types.UnionType):
-        for member in get_args(hint):
-            yield from _alternatives(member)
-    else:
-        yield hint
-
-
-def _unnamed(hint: Any) -> Any:
-    """Returns the type behind a `NewType` or a `type` alias; any other type unchanged."""
+    A `NewType` and a `type` alias are the type behind them.
+    """
     while (meant := getattr(hint, "__supertype__", getattr(hint, "__value__", None))) is not None:
         hint = meant
-    return hint
+    if get_origin(hint) is Annotated:
+        yield from (extra for extra in hint.__metadata__ if isinstance(extra, Rule))
+        yield from _parts_of(hint.__origin__)
+    elif get_origin(hint) in (Union, types.UnionType):
+        for member in get_args(hint):
+            yield from _parts_of(member)
+    else:
+        yield hint
 
 
 def _scalars_of(hint: Any) -> Iterator[type]:
@@ -141,11 +131,3 @@ def _item_types(hint: Any) -> Iterator[Any]:
         yield arguments[0]
     elif origin in (dict, Mapping):
         yield arguments[1]
-
-
-def _is_struct(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
-
-
-def _allows_unset(hint: Any) -> bool:
-    return any(member is msgspec.UnsetType for member in _alternatives(hint))

@@ -13,7 +13,7 @@ import msgspec
 
 from diptych.errors import WiringError
 from diptych.log import Change
-from diptych.messages.wording import worded
+from diptych.messages.validation import worded
 from diptych.read.checks import check_declaration
 from diptych.read.declaration import Declaration, JoinedField, ListOrder
 from diptych.read.fingerprint import declaration_hash

@@ -20,7 +20,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from diptych.messages.wording import worded
+from diptych.messages.validation import worded
 from diptych.sql.sqlite.types import check_storable
 
 _INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}

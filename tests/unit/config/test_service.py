@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.config.service import SETTINGS, ConfigService, mask
+from diptych.config.service import ConfigService
+from diptych.config.settings import SETTINGS
+from diptych.config.urls import mask
 from diptych.errors import ConfigurationError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from diptych.config.service import SETTINGS, ConfigService, Setting
-from diptych.config.settings import Settings
+from diptych.config.service import ConfigService
+from diptych.config.settings import SETTINGS, Setting, Settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "settings.md").read_text("utf-8")
 
@@ -34,14 +34,14 @@ def test_the_row_of_a_setting_says_what_the_code_says(setting: Setting):
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_a_documented_default_is_what_get_returns(setting: Setting):
     documented_default = documented()[setting.name][1].strip("`")
-    config = ConfigService(environ={setting.variable: documented_default})
+    config = ConfigService(environ={f"DIPTYCH_{setting.name}": documented_default})
     assert config.get(setting.name) == setting.default == ConfigService(environ={}).get(setting.name)
 
 
 def test_every_variable_the_page_names_is_read():
     own = {"DIPTYCH_CONFIG", "DIPTYCH_MAIL_FROM"}
     named = set(re.findall(r"DIPTYCH_[A-Z_]*[A-Z]", PAGE)) - own
-    assert named == {setting.variable for setting in SETTINGS}
+    assert named == {f"DIPTYCH_{setting.name}" for setting in SETTINGS}
 
 
 def test_every_setting_has_its_field():

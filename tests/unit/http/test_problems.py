@@ -20,7 +20,7 @@ from diptych.http import (
     UnsupportedMediaType,
     problem_for,
 )
-from diptych.http.problems import status_problem
+from diptych.http.errors import status_problem
 
 SECRET = "postgresql://user:hunter2@db/books"
 

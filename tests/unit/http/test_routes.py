@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from diptych.http.routes import RouteTable, Segment, template_segments
+from diptych.http.paths import RouteTable, Segment, template_segments
 
 TEMPLATES = (
     "/",

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 import pytest
 
 from diptych import Command, Query, WiringError
-from diptych.messages.handlers import Bus
-from diptych.messages.services import by_type
+from diptych.messages.handlers import Bus, by_type
 
 if TYPE_CHECKING:
     from decimal import Decimal
