@@ -1,4 +1,4 @@
-"""What a command of ``diptych`` is given: the target, ``module:attribute``, and the address to listen at.
+"""Arguments of the commands of ``diptych``: the target, ``module:attribute``, and the address to listen at.
 
 A target is checked without an import, and loaded. An address is tried before anything is started, and awaited
 afterwards.
