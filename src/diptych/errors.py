@@ -93,6 +93,10 @@ class SchemaVersionError(DiptychError):
         self.found = found
 
 
+class SchemaError(DiptychError):
+    """A table, a column or a trigger that diptych needs is not there, and can't be made. The text says what to do."""
+
+
 class Fault(NamedTuple):
     """A faulty field: its name (a dotted path inside nested structs) and the fault in words.
 

@@ -61,19 +61,25 @@ class Acknowledger:
             await self.rows.rows()
 
     def ending(
-        self, changes: Sequence[Change], touched: Collection[str], *, is_checked_late: bool = False
+        self,
+        changes: Sequence[Change],
+        touched: Collection[str] | None,
+        *,
+        is_checked_late: bool = False,
+        is_whole: bool = True,
     ) -> Ending:
         """Returns the end of a command with these changes, which may rest on rows of the tables ``touched``.
 
-        ``is_checked_late`` if the command may rest on later changes than its last: a constraint is checked at its
-        commit.
+        ``touched`` is None for a command that may rest on rows of any table. ``is_checked_late`` if the command may
+        rest on later changes than its last: a constraint is checked at its commit. Not ``is_whole`` if triggers may
+        have written further entries in its transaction: it rests on all that the sight shows then.
 
         To be called before the commit. ★ Not after it: a change applied to a generation that was begun after its
         commit may go over a later change, which the builder has read from SQL and stamped 0. A target that is a
         little out of date is harmless: its generation is gone then, or the fence read after the commit shows another.
         """
-        last = changes[-1].position if changes and not is_checked_late else None
-        ending = Ending(changes, touched, self.rows.targets, last)
+        last = changes[-1].position if changes and is_whole and not is_checked_late else None
+        ending = Ending(changes, touched, self.rows.targets, last, is_whole=is_whole)
         if self.tracker.read_side is not None:
             self.tracker.own.add(ending)
         return ending
@@ -169,7 +175,7 @@ class Acknowledger:
         # that was there. The log of this history does not tell which changes that generation lacks.
         if row.cursor is None or any(change.entity.table in row.tables for change in ending.changes):
             return True
-        if row.tables.isdisjoint(ending.touched):
+        if ending.touched is not None and row.tables.isdisjoint(ending.touched):
             return False
         try:
             return await self._fence.has_unseen(row, ending.last)

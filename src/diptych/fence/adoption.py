@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.tasks import shielded
 from diptych.fence.contract import FenceId, FenceRow
-from diptych.fence.statements import FENCE
+from diptych.fence.statements import FENCE, NO_GENERATION
 from diptych.log.table import EXPRESSIONS, HISTORY, LOG
 from diptych.sql.database import Database
 from diptych.sql.failures import translated
@@ -120,8 +120,7 @@ async def _end_generations(connection: AsyncConnection, last: int) -> None:
 
     ★ So ends every cursor, and every row that a process has in mind: these are of the former history.
     """
-    none = {"generation": "", "ready": False, "cursor": None, "cursor_stamp": 0}
-    ended = await connection.execute(sa.update(FENCE).where(FENCE.c.generation != "").values(none))
+    ended = await connection.execute(sa.update(FENCE).where(FENCE.c.generation != "").values(NO_GENERATION))
     if ended.rowcount:
         _log.warning(
             "the database is another one than that of its change log, or was put back to an earlier state: the log's "

@@ -24,8 +24,9 @@ _MOST_HEARD = 4096
 class Ending:
     """A command at its commit, or after a failure.
 
-    ``touched`` are the tables whose rows the command may rest on, ``targets`` the generations known before its
-    commit. The command may rest on every change up to the position ``last``; on all changes, if ``last`` is None.
+    ``touched`` are the tables whose rows the command may rest on (None: any), ``targets`` the generations known
+    before its commit. The command may rest on every change up to the position ``last``; on all changes, if ``last``
+    is None. ``is_whole`` says that its transaction has no further entries than those of ``changes``.
 
     ``applying`` holds, once ``begun`` is done, a future for each target that the changes are being written to.
     """
@@ -33,11 +34,14 @@ class Ending:
     def __init__(
         self,
         changes: Sequence[Change],
-        touched: Collection[str],
+        touched: Collection[str] | None,
         targets: Mapping[FenceId, Target],
         last: int | None = None,
+        *,
+        is_whole: bool = True,
     ) -> None:
         self.changes = changes
+        self.is_whole = is_whole
         self.touched = touched
         self.targets = targets
         self.last = last
@@ -126,7 +130,9 @@ class OwnChanges:
         """Adds a command. To be called before the commit, which others may see before this process hears of it."""
         for change in ending.changes:
             self._by_position[change.position] = ending
-            self.entries.setdefault(change.transaction, []).append(_entry_of(change))
+            # ★ Of a transaction with entries that only triggers know of, a sight reads them all from the log.
+            if ending.is_whole:
+                self.entries.setdefault(change.transaction, []).append(_entry_of(change))
         if ending.changes:
             self._in_order.append(ending)
 

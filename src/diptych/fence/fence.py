@@ -10,6 +10,8 @@ import msgspec
 from sqlalchemy.engine import RowMapping
 
 from diptych.errors import DatabaseUnavailableError
+from diptych.aio.tasks import shielded
+from diptych.fence.capture import are_missed, capture
 from diptych.fence.adoption import PassesSeen, Witness, adopt, is_same_database
 from diptych.fence.contract import FenceId, FenceRow, Sight
 from diptych.fence.notify import PassNotifications
@@ -22,6 +24,7 @@ from diptych.fence.statements import (
     tables_as_json,
 )
 from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
+from diptych.log.capture.table import CapturedTable, captured_table
 from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis import RedisIdentity
 from diptych.sql.database import Database, Step, Values
@@ -107,6 +110,24 @@ class Fence(LogReader, PassNotifications):
                 self._log.unseen, {**values, **self._log.cursor_values(row.cursor)}
             )
             return found.first() is not None
+
+    # Capture
+
+    async def are_missed(self, tables: Collection[str]) -> bool:
+        """Returns whether changes of these tables may have been made without an entry in the log."""
+        async with self._reading() as connection:
+            return await are_missed(connection, self._captured(tables))
+
+    async def capture(self, tables: Collection[str]) -> None:
+        """Makes the triggers of these tables where they are not as they were made.
+
+        Raises ``SchemaError``, ``DatabaseUnavailableError``.
+        """
+        with translated_reading(self._database):
+            await shielded(capture(self._database, self._captured(tables)))
+
+    def _captured(self, tables: Collection[str]) -> list[CapturedTable]:
+        return [captured_table(entity) for _, entity in sorted(self._entities(tables).items())]
 
     def _note_others(self, entries: Sequence[Entry], own: Mapping[int, Sequence[Entry]]) -> None:
         is_alone = all(entry.transaction in own for entry in entries)

@@ -40,6 +40,9 @@ FENCE = sa.Table(
     sa.Column("database", sa.Text, nullable=False),  # of use to version 0002 alone
 )
 
+NO_GENERATION = {"generation": "", "ready": False, "cursor": None, "cursor_stamp": 0}
+"""Values of a row whose generation has ended."""
+
 _row = FENCE.c
 _is_named = sa.and_(_row.read_model == text("p_read_model"), _row.declaration == text("p_declaration"))
 _is_of_generation = _row.generation == text("p_generation")

@@ -12,7 +12,7 @@ import logging
 import time
 
 from diptych.aio.tasks import Looper
-from diptych.errors import DatabaseUnavailableError, RedisUnavailableError, UnavailableError
+from diptych.errors import DatabaseUnavailableError, DiptychError, RedisUnavailableError, UnavailableError
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
@@ -137,6 +137,8 @@ class Keeper:
             pause_s = await self._keep()
         except (Refused, UnavailableError) as error:
             self.resign()
+            if isinstance(error, Refused) and error.outcome == "UNCAPTURED":
+                await self._capture()
             return self._pause_after(error)
         except Exception:
             _log.exception("%s: a pass failed", self.replica.name)
@@ -144,6 +146,14 @@ class Keeper:
             return self._grown_pause()
         self._pause_s = _FIRST_PAUSE_S
         return pause_s
+
+    async def _capture(self) -> None:
+        """Has the triggers of the tables made anew, which ends the generation: rows may have changed without them."""
+        try:
+            await self._fence.capture(self.replica.compiled.tables)
+        except DiptychError as error:
+            _log.error("%s: its tables can't be captured: %s", self.replica.name, error)
+            self.status.sql("uncaptured")
 
     def _pause_after(self, error: Refused | UnavailableError) -> float:
         """Notes why a turn has failed, and returns the pause before the next turn."""

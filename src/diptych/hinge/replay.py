@@ -9,7 +9,7 @@ from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.log import Change, LogPart, Snapshot
-from diptych.read.compiled import CompiledReadModel, key_bytes
+from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.store import RedisStore
 from diptych.read.store.writes import Write
@@ -22,10 +22,10 @@ _LOG_ROWS = 2000
 _MOST_APPLIED = 16_384
 """Number of positions that are remembered, of changes that scripts of commands reported to be in."""
 
-REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database"}
+REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database", "UNCAPTURED": "uncaptured"}
 """Reasons for answers from SQL after a refusal; of any other outcome: the data are lost."""
 
-UNUSABLE = frozenset({"AHEAD", "UNREADABLE", "BEHIND"})
+UNUSABLE = frozenset({"AHEAD", "UNREADABLE", "BEHIND", "UNCAPTURED"})
 """Refusals of a pass after which its generation has to be built anew, although it is there."""
 
 
@@ -33,8 +33,8 @@ class Refused(DiptychError):
     """A refusal: Redis is not, or no longer, in the state for a pass or a builder to write to.
 
     ``outcome`` is the script's answer, such as ``GONE`` (see ``RedisStore``), or the keeper's own finding: ``AHEAD``
-    (Redis was brought to a later state of SQL than there is now) or ``UNREADABLE`` (an entry of the log lacks the
-    columns of a document).
+    (Redis was brought to a later state of SQL than there is now), ``UNREADABLE`` (an entry of the log lacks the key
+    of a row) or ``UNCAPTURED`` (rows may have been changed without an entry in the log).
     """
 
     def __init__(self, outcome: str) -> None:
@@ -85,7 +85,12 @@ class LogReplay:
 
         Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
         is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
+
+        ★ Whether the triggers of the tables are as they were made is looked at each time, after the promise: a change
+        that was made while they were not is in no log, and the lease would vouch for what lacks it.
         """
+        if await self._fence.are_missed(self.compiled.tables):
+            raise Refused("UNCAPTURED")
         replay = self._replay_in_a_view if self.compiled.is_joined else self._replay
         snapshot, count = await replay(row.target, cursor)
         if floor:
@@ -146,29 +151,38 @@ class LogReplay:
         return writes
 
     def _has_all(self, change: Change) -> bool:
-        return change.after is None or self.compiled.readable(change.after)
+        return change.has_image and (change.after is None or self.compiled.readable(change.after))
 
     async def _read_rows(self, changes: Sequence[Change], view: View) -> Mapping[bytes, Row]:
-        """Returns the changed rows by their keys, as the log's snapshot holds them: no older than the changes."""
-        keys = [change.image.get(self.compiled.key) for change in changes]
-        if any(key is None for key in keys):
-            raise Refused("UNREADABLE")
+        """Returns the rows at all addresses of these changes, by their keys, as the log's snapshot holds them.
+
+        They are no older than the changes. ★ At the old address too: a trigger's entry may come after that of another
+        row which the statement has moved there.
+        """
+        keys = [values for change in changes for values in self._keys_of(change).values() if values is not None]
         found = self.source.rows_by(view, self.compiled.key, keys, self.batch_size)
         return {self.compiled.key_of(row): row async for rows in found for row in rows}
 
+    def _keys_of(self, change: Change) -> dict[bytes, Any]:
+        """Returns the keys of a row before and after a change, by the addresses of its document.
+
+        Raises ``Refused`` if the log lacks one of them.
+        """
+        try:
+            rows = [row for row in (change.before, change.after) if row is not None]
+            return {self.compiled.key_of(row): row[self.compiled.key] for row in rows}
+        except KeyError:
+            raise Refused("UNREADABLE") from None
+
     def _writes_from(self, change: Change, rows: Mapping[bytes, Any], snapshot: Snapshot) -> list[Write]:
-        """Returns the writes of a change with its row from SQL, and a tombstone if ``rows`` lacks the row."""
+        """Returns the writes of a change with the rows from SQL: a tombstone at an address without a row."""
         stamp, transaction = change.position, change.transaction
-        key = key_bytes(change.image[self.compiled.key])
-        writes = []
-        if change.before is not None and self.compiled.key_of(change.before) != key:
-            old = self.compiled.key_of(change.before)
-            writes.append(self.store.writes.tombstone(old, stamp, transaction, snapshot.xmax))
-        if key in rows:
-            writes.append(self.store.writes.write_of(rows[key], stamp, transaction))
-        else:
-            writes.append(self.store.writes.tombstone(key, stamp, transaction, snapshot.xmax))
-        return writes
+        return [
+            self.store.writes.write_of(rows[key], stamp, transaction)
+            if key in rows
+            else self.store.writes.tombstone(key, stamp, transaction, snapshot.xmax)
+            for key in self._keys_of(change)
+        ]
 
     # Joined documents
 
@@ -182,7 +196,8 @@ class LogReplay:
         others: dict[str, dict[Any, None]] = {}
         for change in part.changes:
             try:
-                keys |= self._addresses(change)
+                if change.entity.table == self.compiled.entity.table:
+                    keys |= self._keys_of(change)
                 touched = self.compiled.touched(change)
             except KeyError:
                 raise Refused("UNREADABLE") from None
@@ -194,16 +209,6 @@ class LogReplay:
             async for rows in self.source.rows_by(view, column, list(altered), self.batch_size):
                 writes = [self.store.writes.joined_write(row, part.snapshot) for row in rows]
                 await accepted(self.store.apply(target, writes))
-
-    def _addresses(self, change: Change) -> dict[bytes, Any]:
-        """Returns the keys of a row of the read model's own table, before and after its change.
-
-        Raises ``KeyError`` if the log lacks one of them.
-        """
-        if change.entity.table != self.compiled.entity.table:
-            return {}
-        keys = [row[self.compiled.key] for row in (change.before, change.after) if row is not None]
-        return {key_bytes(key): key for key in keys}
 
     async def _write_joined_at(
         self, target: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View

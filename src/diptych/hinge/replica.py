@@ -12,7 +12,7 @@ from diptych.fence.contract import Applied, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.hinge.replay import LogReplay, Refused, accepted
 from diptych.log import Change, Entry, LogPart, Snapshot
-from diptych.read.compiled import CompiledReadModel, key_bytes
+from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
@@ -104,7 +104,9 @@ class Replica(LogReplay):
                 changes = await self._fence.logged(entries)  # own changes, which have not come
                 if len(changes) < len(entries):
                     return False
-            missing = await self._await_arrival(target, changes)
+            # The changes of other processes are on their way, but for those that only triggers know of.
+            pauses_s = () if all(entry.is_captured for entry in entries) else _PAUSES_S
+            missing = await self._await_arrival(target, changes, pauses_s)
             if missing:
                 positions = {change.position for change in missing}
                 return await self._write_logged(
@@ -117,10 +119,12 @@ class Replica(LogReplay):
             return False
         return missing is not None
 
-    async def _await_arrival(self, target: Target, changes: list[Change]) -> list[Change] | None:
-        """Returns the changes still missing after some milliseconds; None if the generation is not there."""
+    async def _await_arrival(
+        self, target: Target, changes: list[Change], pauses_s: Sequence[float]
+    ) -> list[Change] | None:
+        """Returns the changes still missing after these pauses; None if the generation is not there."""
         missing = await self.store.missing(target, changes)
-        for pause_s in _PAUSES_S:
+        for pause_s in pauses_s:
             if not missing:
                 break
             await asyncio.sleep(pause_s)
@@ -139,8 +143,10 @@ class Replica(LogReplay):
             writes = await self.writes_of(part, view)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
         ended = {write.key for write in writes if write.body is None}
+        last = {key: change for change in changes for key in self._keys_of(change)}
         has_moved = any(
-            key_bytes(c.after[self.compiled.key]) in ended for c in changes if c.after is not None
+            key in ended and change.after is not None and self.compiled.key_of(change.after) == key
+            for key, change in last.items()
         )
         return not has_moved and await self.store.apply(target, writes) == "OK"
 

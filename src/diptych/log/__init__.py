@@ -46,6 +46,12 @@ class Snapshot(NamedTuple):
         return self.xmax << 16 | 0xFFFF - min(len(self.running), 0xFFFF)
 
 
+IMAGE_FORMAT = 1
+"""``version`` of entries written by diptych: ``image``, ``key`` and ``old_key`` as JSON."""
+
+CAPTURE_FORMAT = 2
+"""``version`` of entries written by triggers: keys alone."""
+
 NOTHING = Snapshot(0, 0)
 """The snapshot that saw no transaction at all."""
 
@@ -59,7 +65,9 @@ class Change(msgspec.Struct):
     ``position`` is that of its row in the change log, ``transaction`` the number of its transaction (SQLite: the
     position), ``snapshot`` the snapshot of this transaction (SQLite: None, everything before the position is seen).
     All three are set when the log's row is written. A change read back from the log has, of the row before, only the
-    columns that identify the row: the primary key and all that take part in anything unique.
+    columns that entries name: the primary key, all that take part in anything unique, and foreign keys. Without an
+    image (``has_image``) that is all there is of the row after the change too, and the row has to be read again at
+    each of its addresses: a trigger has written the entry.
     """
 
     entity: Entity
@@ -68,6 +76,7 @@ class Change(msgspec.Struct):
     position: int = 0
     transaction: int = 0
     snapshot: str | None = None
+    has_image: bool = True
 
     @property
     def kind(self) -> Literal["created", "updated", "deleted"]:
@@ -84,8 +93,8 @@ class Change(msgspec.Struct):
 class Entry(NamedTuple):
     """A committed change in the log, as seen by the end of a command.
 
-    ``old_key`` and ``key`` are the identifying columns of the row before and after the change, as the log's JSON.
-    ``key`` is empty in an entry that was not read from the log.
+    ``old_key`` and ``key`` are the columns that entries name, of the row before and after the change, as the log's
+    JSON. ``key`` is empty in an entry that was not read from the log. ``version`` is the format of the entry.
     """
 
     position: int
@@ -94,6 +103,12 @@ class Entry(NamedTuple):
     kind: str
     old_key: str | None
     key: str
+    version: int = IMAGE_FORMAT
+
+    @property
+    def is_captured(self) -> bool:
+        """True if a trigger has written the entry: nobody has the row after the change at hand."""
+        return self.version == CAPTURE_FORMAT
 
 
 class CommandContext(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from diptych.sql.view import View, view_of
 _LOGGED = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.key, LOG.c.image)
 """Columns of a whole change."""
 
-_ENTRY = _LOGGED[:-1]
+_ENTRY = (*_LOGGED[:-1], LOG.c.version)
 """Columns of an entry: a change without its image."""
 
 MOST_ENTRIES = 2000
@@ -166,7 +166,7 @@ entries_from_json = msgspec.json.Decoder(list[Entry]).decode
 def entry_of(row: Values) -> Entry:
     """Returns the log entry in a row of ``LogStatements.entries``."""
     keys = row["old_key"], row["key"]
-    return Entry(row["position"], row["number"], row["table_name"], row["kind"], *keys)
+    return Entry(row["position"], row["number"], row["table_name"], row["kind"], *keys, row["version"])
 
 
 class LogReader:
@@ -223,7 +223,8 @@ class LogReader:
                 "table_name": entry.table,
                 "kind": entry.kind,
                 "old_key": entry.old_key,
-                "image": entry.key,
+                "key": entry.key,
+                "image": None,
                 "position": entry.position,
                 "number": entry.transaction,
             }
@@ -273,12 +274,14 @@ class LogReader:
 def _change_of(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Dialect) -> Change:
     """Returns the change in a row of the log. Of a row blanked by retention, kind and position are left."""
     key = _image(entity, row["old_key"] or "{}")
-    image = _image(entity, row["image"] or "{}")
+    # An entry that a trigger has written has no image; nor has one that retention has blanked, whose key is empty.
+    image = _image(entity, row["image"] or row["key"])
     before, after = {
         "created": (None, image),
         "deleted": (key | image, None),
     }.get(row["kind"], (key, image))
-    return Change(entity.describe(dialect), before, after, row["position"], row["number"])
+    numbers = row["position"], row["number"]
+    return Change(entity.describe(dialect), before, after, *numbers, has_image=row["image"] is not None)
 
 
 def _image(entity: MappedEntity, text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -23,17 +23,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
-from diptych.log import Change, CommandContext
+from diptych.log import IMAGE_FORMAT, Change, CommandContext
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
 from diptych.sql.sqlite.machine import NAME
 from diptych.sql.statements import PreparedInsert
 
 Value = sa.ColumnElement[Any]
-
-IMAGE_FORMAT = 1
-"""Format of ``image``, ``key`` and ``old_key``, written as ``version``."""
-
 
 class PostgresType(UserDefinedType[str]):
     """A type of PostgreSQL's whose values drivers give and take as text, such as 64-bit transaction ids."""
@@ -79,6 +75,7 @@ HISTORY = sa.Table(
     sa.Column("database", sa.Text, nullable=False),  # `Database.identity` when the database was adopted
     sa.Column("first_position", sa.BigInteger, nullable=False),  # of the log's rows of this history
     sa.Column("clock", sa.Text, nullable=False),  # SQLite: the machine's clock of all times in the fence
+    sa.Column("token", sa.Text, nullable=False),  # random bits, by which triggers know statements of ORMService
 )
 
 
@@ -199,6 +196,15 @@ def _insert(expressions: Expressions) -> PreparedInsert:
     return PreparedInsert(statement.returning(*expressions.appended), BOUND_COLUMNS, inline=True, raw=True)
 
 
+def _completion() -> PreparedInsert:
+    """Returns the statement that gives the entry of a trigger, the last one, what only the command knows."""
+    sequence = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq", sa.BigInteger))
+    last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
+    statement = sa.update(LOG).where(LOG.c.position == last)
+    return PreparedInsert(statement.returning(*EXPRESSIONS["sqlite"].appended), BOUND_COLUMNS, inline=True)
+
+
+_COMPLETION = _completion()
 _INSERTS = {database: _insert(expressions) for database, expressions in EXPRESSIONS.items()}
 
 
@@ -211,7 +217,11 @@ async def append(
     the positions of one row are in the order of its commits.
     """
     values = row_values(entity, change.kind, change.before, change.image, context)
-    row = await execute.insert(connection, _INSERTS[connection.dialect.name], values)
+    kind: Literal["insert", "change"] = "insert" if change.before is None else "change"
+    # On SQLite, where triggers can't tell diptych's own statements, the entry is there already.
+    is_there = execute.is_logged_by_trigger(connection, kind, entity.table.name)
+    prepared = _COMPLETION if is_there else _INSERTS[connection.dialect.name]
+    row = await execute.insert(connection, prepared, values)
     change.position, change.transaction, change.snapshot = row
     return change
 
@@ -248,7 +258,7 @@ def row_values(
     values = {
         "entity": entity.name,
         "table_name": entity.full_name,
-        "old_key": None if before is None else _json(_picked(before, entity.identifying)),
+        "old_key": None if before is None else _json(_picked(before, entity.entry_columns)),
         "kind": kind,
         "version": IMAGE_FORMAT,
         "command_id": context.command_id,
@@ -256,7 +266,7 @@ def row_values(
         "actor": context.actor,
     }
     if image is not None:
-        values["key"] = _json(_picked(image, entity.identifying))
+        values["key"] = _json(_picked(image, entity.entry_columns))
         values["image"] = _json(image)
     return values
 
@@ -272,3 +282,33 @@ def _json(value: Mapping[str, Any]) -> str:
         name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in value.items()
     }
     return msgspec.json.encode(plain, enc_hook=str).decode()
+
+
+# Entries of triggers, which name their command
+
+
+async def begin_naming(connection: AsyncConnection, context: CommandContext) -> int:
+    """Prepares for entries that triggers write in this transaction: they are to name the command.
+
+    On PostgreSQL triggers read the command from settings of the transaction. SQLite has none: returns the position
+    after which ``name_entries`` names them.
+    """
+    if connection.dialect.name == "sqlite":
+        return int((await execute.execute(connection, _LAST_POSITION)).scalar_one())
+    values = {"command": context.command_id, "correlation": context.correlation_id, "actor": context.actor}
+    await execute.execute(connection, _SET, {name: value or "" for name, value in values.items()})
+    return 0
+
+
+async def name_entries(connection: AsyncConnection, after: int, context: CommandContext) -> None:
+    """Names the command in the entries that triggers of SQLite have written since ``begin_naming``."""
+    if connection.dialect.name == "sqlite":
+        named = sa.update(LOG).where(LOG.c.position > after, LOG.c.command_id == "")
+        values = {"command_id": context.command_id, "correlation_id": context.correlation_id}
+        await execute.execute(connection, named.values(**values, actor=context.actor))
+
+
+_LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(LOG.c.position), 0))
+_SET = sa.select(
+    *(sa.func.set_config(f"diptych.{name}", text(name), sa.true()) for name in ("command", "correlation", "actor"))
+)

@@ -21,10 +21,14 @@ from diptych.sql.refusals import is_fetched, warn_of_refusals
 class MappedEntity:
     """A mapped class with its table, in a database of this name.
 
+    ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique.
+    ``entry_columns`` are these and the foreign keys, which link the row to others: the columns that entries of the
+    change log name. ``marker`` is the comment by which triggers know diptych's own statements on the table.
+
     Raises ``WiringError`` for a mapping that the change log can't follow.
     """
 
-    def __init__(self, model: type, mapper: Mapper[Any], database: str) -> None:
+    def __init__(self, model: type, mapper: Mapper[Any], database: str, token: str = "") -> None:
         self.model = model
         self.name = model.__name__
         configure_mappers()  # instances can't be made before relationships are resolved
@@ -38,11 +42,14 @@ class MappedEntity:
         names = {column: key for key, column in attributes.items()}
         self.table: sa.Table = mapper.local_table  # type: ignore[assignment]
         self.full_name = str(self.table.fullname)
+        self.marker = marker(token, self.full_name) if token else ""
         # In the table's order, in which rows are read and logged.
         self.columns = {names[column]: column for column in self.table.columns if column in names}
         self.primary_key = tuple(names[column] for column in _primary_key_of(mapper, self.table))
         self.unique_columns = tuple(_unique_alone(self.table, self.columns))
         self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
+        linking = (names[column] for column in self.table.columns if column.foreign_keys and column in names)
+        self.entry_columns = tuple(dict.fromkeys((*self.identifying, *linking)))
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self._described: dict[str, Entity] = {}
@@ -241,11 +248,24 @@ def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable
     return (names[column] for column in table.columns if column in taken and column in names)
 
 
-class EntityRegistry:
-    """Finds the ``MappedEntity`` of a model, made at its first use, in the database of this name."""
+MARKER = "diptych_marker"
+"""Name of the execution option with the marker of a statement."""
 
-    def __init__(self, database: str) -> None:
+
+def marker(token: str, table: str) -> str:
+    """Returns the comment that begins diptych's own statements on a table.
+
+    ``token`` is random, and of the database: nobody else writes the comment without meaning to.
+    """
+    return f"/*diptych {token} {table.replace('*/', '*//')}*/"
+
+
+class EntityRegistry:
+    """Finds the ``MappedEntity`` of a model, made at its first use, in the database of this name and token."""
+
+    def __init__(self, database: str, token: str = "") -> None:
         self._database = database
+        self._token = token
         self._entities: dict[type, MappedEntity] = {}
         self._warned: set[Mapper[Any]] = set()
 
@@ -258,7 +278,7 @@ class EntityRegistry:
                 raise WiringError(
                     [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
                 )
-            entity = self._entities[model] = MappedEntity(model, mapper, self._database)
+            entity = self._entities[model] = MappedEntity(model, mapper, self._database, self._token)
             self._warn_of(mapper)
         return entity
 

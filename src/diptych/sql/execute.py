@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -97,3 +97,18 @@ def takes_raw_statements(connection: AsyncConnection) -> bool:
 
 def _sync(connection: AsyncConnection) -> sa.Connection:
     return cast(sa.Connection, connection.sync_connection)  # as long as the connection is not closed
+
+
+def is_logged_by_trigger(connection: AsyncConnection, kind: Literal["insert", "change"], table: str) -> bool:
+    """Returns whether the last entry of the change log is the one that a trigger has written for this change.
+
+    So on SQLite after a change of a captured row that does nothing else besides.
+    """
+    sqlite = sqlite_under(connection)
+    return sqlite is not None and sqlite.schema.is_captured(table) and sqlite.schema.is_quick(kind, table)
+
+
+def has_triggers(connection: AsyncConnection, table: str) -> bool:
+    """Returns whether SQLite may have changed the row again after a statement, by a trigger."""
+    sqlite = sqlite_under(connection)
+    return sqlite is not None and sqlite.schema.has_triggers(table)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from diptych.config.settings import Settings
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
+from diptych.sql.entity import MARKER
 from diptych.sql.postgres_driver import PooledTransaction, connect, driver_of, refuse_broken
 from diptych.sql.statements import PreparedSelect
 
@@ -76,6 +77,7 @@ class PostgresDatabase(Database):
             pool_size=pool_size,
             pool_reset_on_return=None,  # as on SQLite
         )
+        sa.event.listen(self.writer.sync_engine, "before_cursor_execute", _mark, retval=True)
         # Three connections for statements, one to listen, one for ``dedicated``; and a further one for each open
         # view: a long pass over a read model must not hold up other passes.
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
@@ -245,3 +247,11 @@ class DedicatedReader:
             with contextlib.suppress(SQLAlchemyError, OSError):
                 await connection.invalidate()
                 await connection.close()
+
+
+def _mark(
+    _connection: object, _cursor: object, statement: str, values: Any, context: Any, _many: bool
+) -> tuple[str, Any]:
+    """Puts the marker of diptych's own statements before their text."""
+    marker = context.execution_options.get(MARKER, "") if context is not None else ""
+    return marker + statement, values

@@ -71,12 +71,13 @@ _DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 class RawStatement:
     """A statement whose parameters and columns are all of the driver's own types: see ``is_direct``.
 
-    ``names`` are the columns of an insert without values.
+    ``names`` are the columns of an insert without values, ``marker`` is a comment before the text.
     """
 
-    def __init__(self, statement: Any, names: Sequence[str] | None = None) -> None:
+    def __init__(self, statement: Any, names: Sequence[str] | None = None, *, marker: str = "") -> None:
         self._statement = statement
         self._names = names
+        self._marker = marker
 
     def fetch(self, driver: Any, values: Mapping[str, Any]) -> Awaitable[Sequence[Sequence[Any]]]:
         """Executes the statement on asyncpg's connection; to be awaited for the rows. Raises asyncpg's errors."""
@@ -88,7 +89,7 @@ class RawStatement:
     def _compiled(self) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         """The text, the names of its parameters in the order of the text, and the statement's own constants."""
         compiled = self._statement.compile(dialect=_DIALECT, column_keys=self._names)
-        return str(compiled), compiled.positiontup or (), compiled.params
+        return self._marker + str(compiled), compiled.positiontup or (), compiled.params
 
 
 def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:

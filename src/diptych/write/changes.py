@@ -59,7 +59,7 @@ async def insert(
         arguments = row_values(entity, "created", None, None, context) | numbered(given)
         return await _together(connection, entity, None, _insertion(entity, tuple(given)), arguments)
     after = entity.row(await execute.insert(connection, *insert_statement(entity, values)))
-    if entity.is_finished_by_database:
+    if entity.is_finished_by_database or execute.has_triggers(connection, entity.table.name):
         after = await row_again(connection, entity, after)
     change = Change(entity.describe(connection.dialect), None, after)
     return await append(connection, entity, change, context)
@@ -81,7 +81,7 @@ async def update(
     statement, parameters = update_statement(entity, before, values)
     changed = await execute.change_row(connection, statement, parameters, entity.table.name)
     after = entity.row(changed.one())
-    if entity.is_finished_by_database:
+    if entity.is_finished_by_database or execute.has_triggers(connection, entity.table.name):
         after = await row_again(connection, entity, after)
     change = Change(entity.describe(connection.dialect), before, after)
     return await append(connection, entity, change, context)
@@ -179,7 +179,7 @@ def _update(entity: MappedEntity, given: Columns) -> RawStatement:
 def _deletion(entity: MappedEntity) -> RawStatement:
     key = entity.columns[entity.primary_key[0]]
     deleted = sa.delete(entity.table).where(*_is_it(entity)).returning(key).cte("diptych_deleted")
-    return RawStatement(sa.select(*append_in_statement(deleted, {}).c))
+    return RawStatement(sa.select(*append_in_statement(deleted, {}).c), marker=entity.marker)
 
 
 def _with_log_row(entity: MappedEntity, change: Any) -> RawStatement:
@@ -187,9 +187,10 @@ def _with_log_row(entity: MappedEntity, change: Any) -> RawStatement:
     returned = (column.label(name) for name, column in entity.columns.items())
     changed = change.returning(*returned).cte("diptych_changed")
     image = sa.select(*(_as_in_python(column) for column in changed.c)).cte("diptych_image")
-    key = sa.select(*(image.c[name] for name in entity.identifying)).cte("diptych_key")
+    key = sa.select(*(image.c[name] for name in entity.entry_columns)).cte("diptych_key")
     logged = append_in_statement(image.join(key, sa.true()), {"image": _json(image), "key": _json(key)})
-    return RawStatement(sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true())))
+    both = sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true()))
+    return RawStatement(both, marker=entity.marker)
 
 
 def _as_in_python(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -18,6 +18,7 @@ from diptych.fence.adoption import adopt
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.health import SqlHealth
+from diptych.log.table import HISTORY
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
@@ -40,10 +41,11 @@ async def open_write_side(address: str, settings: Settings, models: type | None 
         with translated(database):
             await prepare_schema(database, metadata)
             await adopt(database)
+            [[token]] = await database.read(sa.select(HISTORY.c.token))
     except BaseException:
         await database.close()
         raise
-    return WriteSide(database, settings, metadata)
+    return WriteSide(database, settings, metadata, token)
 
 
 class WriteSide:
@@ -52,10 +54,12 @@ class WriteSide:
     ``home`` is the event loop in which the database was opened, and the only one in which the parts may be used.
     """
 
-    def __init__(self, database: Database, settings: Settings, metadata: sa.MetaData | None) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, metadata: sa.MetaData | None, token: str
+    ) -> None:
         self.home = HomeLoop("ORMService")
         self.database = database
-        self.entities = EntityRegistry(database.name)
+        self.entities = EntityRegistry(database.name, token)
         self.fence = Fence(database, self.entities.by_table)
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         self.units = UnitsOfWork(database, self.acknowledger)

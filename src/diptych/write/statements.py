@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
 from diptych.sql.description import Unreadable
-from diptych.sql.entity import MappedEntity
+from diptych.sql.entity import MARKER, MappedEntity
 from diptych.sql.execute import CommandView, execute, fetch_few
 from diptych.sql.statements import PreparedInsert, PreparedSelect
 from diptych.sql.view import fetched_carefully, is_of_a_value
@@ -197,22 +197,28 @@ def _number(number: int) -> str:
 @functools.lru_cache(maxsize=1024)
 def _insert_given(entity: MappedEntity, given: Columns) -> PreparedInsert:
     statement = sa.insert(entity.table).values(parameters_of(given))
-    return PreparedInsert(statement.returning(*entity.columns.values()), inline=True)
+    return PreparedInsert(_own(entity, statement.returning(*entity.columns.values())), inline=True)
 
 
 @functools.lru_cache(maxsize=1024)
 def _insert(entity: MappedEntity) -> PreparedInsert:
-    return PreparedInsert(sa.insert(entity.table).returning(*entity.columns.values()))
+    return PreparedInsert(_own(entity, sa.insert(entity.table).returning(*entity.columns.values())))
 
 
 @functools.lru_cache(maxsize=1024)
 def _update(entity: MappedEntity, condition: Condition) -> sa.Executable:
-    return sa.update(entity.table).where(*equal(condition)).returning(*entity.columns.values())
+    statement = sa.update(entity.table).where(*equal(condition)).returning(*entity.columns.values())
+    return _own(entity, statement)
 
 
 @functools.lru_cache(maxsize=1024)
 def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
-    return sa.delete(entity.table).where(*equal(condition))
+    return _own(entity, sa.delete(entity.table).where(*equal(condition)))
+
+
+def _own(entity: MappedEntity, statement: Any) -> Any:
+    """Returns a statement that triggers know as diptych's own, whose row of the log diptych writes itself."""
+    return statement.execution_options(**{MARKER: entity.marker}) if entity.marker else statement
 
 
 def condition_of(values: ColumnValues) -> Condition:

@@ -18,9 +18,11 @@ from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableE
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.statements import FENCE_STATEMENTS
 from diptych.log import Change, CommandContext
+from diptych.log.table import begin_naming, name_entries
 from diptych.sql.database import Database, Transaction
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict, translated
+from diptych.write.session import CommandSession, OnCommit, open_session
 
 R = TypeVar("R")
 Work: TypeAlias = Callable[["UnitOfWork"], Awaitable[R]]
@@ -42,6 +44,8 @@ _PATIENCE_S = 15.0
 _POLL_S = 0.01
 """Interval between looks at whether the handlers under way are over, in seconds."""
 
+_FAILED = "one of its statements failed: let the error leave the handler"
+
 _RESTS_ON_NOTHING = (TransactionConflict, UnavailableError)
 """Errors that tell nothing of any row, and so are raised at once."""
 
@@ -62,9 +66,13 @@ def new_context(correlation_id: str | None = None, actor: str | None = None) -> 
 
 
 class UnitsOfWork:
-    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit."""
+    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit.
+
+    ``effects`` are the tables of which a change may change further rows: by triggers, rules or foreign keys.
+    """
 
     def __init__(self, database: Database, acknowledger: Acknowledger) -> None:
+        self.effects: frozenset[str] = frozenset()
         self._database = database
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
@@ -92,12 +100,13 @@ class UnitsOfWork:
         await self._acknowledger.prepare()
         with translated(self._database):
             transaction = await self._database.begin_unit(kind)
-        unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
+        unit = UnitOfWork(transaction, self._database, context, self.effects, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
         try:
-            result = await work(unit)
-            await unit.finish()
+            with translated(self._database):
+                result = await work(unit)
+                await unit.finish()
         except BaseException as error:
             await self._conclude(self._abandon(transaction, unit, error))
             raise
@@ -106,6 +115,34 @@ class UnitsOfWork:
         self._record(context, kind, time.monotonic() - began)
         await self._conclude(self._commit(transaction, unit))
         return result
+
+    @contextlib.asynccontextmanager
+    async def opened(self, context: CommandContext) -> AsyncIterator[UnitOfWork]:
+        """Opens a unit of work, which ends with the block: as ``run`` does, but it can't be run again.
+
+        Raises ``ConflictError`` if a concurrent transaction won.
+        """
+        self._acknowledger.rows.commands += 1
+        try:
+            await self._acknowledger.prepare()
+            with translated(self._database):
+                transaction = await self._database.begin_unit(None)
+            unit = UnitOfWork(transaction, self._database, context, self.effects, outer=_current.get())
+            token = _current.set(unit)
+            try:
+                with translated(self._database):
+                    yield unit
+                    await unit.finish()
+            except BaseException as error:
+                await self._conclude(self._abandon(transaction, unit, error))
+                raise
+            finally:
+                _current.reset(token)
+            await self._conclude(self._commit(transaction, unit))
+        except TransactionConflict as error:
+            raise ConflictError("a concurrent transaction changed the same rows; nothing was changed") from error
+        finally:
+            self._acknowledger.rows.commands -= 1
 
     def _record(self, context: CommandContext, kind: Hashable, worked_s: float) -> None:
         self._database.record_duration(kind, worked_s)
@@ -118,7 +155,9 @@ class UnitsOfWork:
 
     async def _commit(self, transaction: Transaction, unit: UnitOfWork) -> None:
         """Commits, and returns when queries see the changes."""
-        ending = self._acknowledger.ending(unit.changes, unit.touched, is_checked_late=unit.is_checked_late)
+        ending = self._acknowledger.ending(
+            unit.changes, unit.rests_on, is_checked_late=unit.is_checked_late, is_whole=unit.is_whole
+        )
         try:
             if await self._commit_transaction(transaction):
                 ending.end()
@@ -127,7 +166,7 @@ class UnitsOfWork:
             self._acknowledger.failed(ending)
             await self._vouch(unit, error)
             raise
-        if unit.touched:
+        if unit.has_looked:
             await self._acknowledger.acknowledge(ending)
 
     async def _commit_transaction(self, transaction: Transaction) -> bool:
@@ -155,7 +194,7 @@ class UnitsOfWork:
         Raises ``TransactionConflict`` if the error may rest on changes that were not committed in the end.
         """
         await unit.abandon()
-        has_come_true = await transaction.roll_back(has_seen=bool(unit.touched))
+        has_come_true = await transaction.roll_back(has_seen=unit.has_looked)
         if not has_come_true and isinstance(error, Exception):
             raise TransactionConflict("it rested on changes that were not committed in the end") from error
         await self._vouch(unit, error)
@@ -166,8 +205,8 @@ class UnitsOfWork:
         ★ "There is one of this name already" may be the work of a command that was killed before it brought its
         change to Redis: told at once, the next query would not find it.
         """
-        if unit.touched and isinstance(error, Exception) and not isinstance(error, _RESTS_ON_NOTHING):
-            await self._acknowledger.acknowledge(self._acknowledger.ending((), unit.touched))
+        if unit.has_looked and isinstance(error, Exception) and not isinstance(error, _RESTS_ON_NOTHING):
+            await self._acknowledger.acknowledge(self._acknowledger.ending((), unit.rests_on))
 
     async def _conclude(self, ending: Coroutine[Any, Any, None]) -> None:
         """Runs the ending as a task to its end, even if the caller is cancelled meanwhile (its client went away).
@@ -227,7 +266,9 @@ class UnitOfWork:
     """An open transaction and its changes. Statements of concurrent tasks take turns.
 
     ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on,
-    ``is_checked_late`` says whether a constraint of these is checked at the commit. ``outer`` is the unit of work
+    ``is_checked_late`` says whether a constraint of these is checked at the commit. ``effects`` are the tables of
+    which a change may change further rows. The unit ``is_whole`` if its transaction has no further entries in the
+    change log than ``changes``: not if it executed statements of the application's own. ``outer`` is the unit of work
     over another database that this was begun in.
     """
 
@@ -236,8 +277,15 @@ class UnitOfWork:
         transaction: Transaction,
         database: Database,
         context: CommandContext,
+        effects: frozenset[str] = frozenset(),
         outer: UnitOfWork | None = None,
     ) -> None:
+        self.is_whole = True
+        self._effects = effects
+        self._rests_on_any = False
+        self._session: CommandSession | None = None
+        self._exits = contextlib.ExitStack()
+        self._first = 0
         self.changes: list[Change] = []
         self.touched: set[str] = set()
         self.is_checked_late = False
@@ -257,17 +305,22 @@ class UnitOfWork:
             # hold up everything else in the event loop.
             await asyncio.sleep(0)
             self._unbroken_since = time.perf_counter()
+        if self._session is not None:
+            await self._session.flush()
         async with self._turn:
-            self._check_usable()
+            self.check_usable()
             self.touched |= entity.related_tables
             self.is_checked_late |= entity.is_checked_late
             try:
                 with translated(self.database, entity):
-                    yield await self._transaction.connection()
+                    connection = await self._transaction.connection()
+                    if self.is_whole and entity.full_name in self._effects:
+                        await self._expect_more(connection)
+                    yield connection
             except BaseException:
                 # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
                 # so that a handler that swallows the error can't commit half of its changes.
-                self._unusable = "one of its statements failed: let the error leave the handler"
+                self.fail(_FAILED)
                 raise
 
     async def finish(self) -> None:
@@ -276,8 +329,13 @@ class UnitOfWork:
         Ending the transaction in the midst of it could keep a change without its row in the log. Raises
         ``UnitOfWorkError`` if a statement has failed.
         """
+        if self._session is not None:
+            self.check_usable()
+            await self._session.conclude()
         async with self._turn:
-            self._check_usable()
+            self.check_usable()
+            if not self.is_whole:
+                await name_entries(await self._transaction.connection(), self._first, self.context)
             self._close()
 
     async def abandon(self) -> None:
@@ -286,10 +344,73 @@ class UnitOfWork:
         async with self._turn:
             pass
 
-    def _check_usable(self) -> None:
+    @property
+    def has_looked(self) -> bool:
+        """True if the unit of work may have read a row."""
+        return bool(self.touched) or self._rests_on_any
+
+    @property
+    def rests_on(self) -> set[str] | None:
+        """The tables whose rows the command may rest on; None for any."""
+        return None if self._rests_on_any else self.touched
+
+    @contextlib.asynccontextmanager
+    async def free_statement(self) -> AsyncIterator[AsyncConnection]:
+        """Lends the connection for a statement of the application's own, to a single task at a time."""
+        if self._session is not None:
+            await self._session.flush()
+        async with self._turn:
+            self.check_usable()
+            try:
+                with translated(self.database):
+                    connection = await self._transaction.connection()
+                    await self._open_to_any(connection)
+                    yield connection
+            except BaseException:
+                self.fail(_FAILED)
+                raise
+
+    async def session(self, on_commit: OnCommit) -> CommandSession:
+        """Returns the session of this attempt at the command, opened at its first use."""
+        self.check_usable()
+        if self._session is None:
+            async with self._turn:
+                with translated(self.database):
+                    connection = await self._transaction.connection()
+                    await self._open_to_any(connection)
+                    self._session = await open_session(connection, self, self._turn, self._exits)
+        self._session.set_on_commit(on_commit)
+        return self._session
+
+    def note(self, entity: MappedEntity, change: Change) -> None:
+        """Takes note of a change, which the session shows from now on."""
+        self.changes.append(change)
+        if self._session is not None:
+            self._session.note(entity, change.after, change.image)
+
+    def fail(self, reason: str) -> None:
+        """Has everything refused from now on, the commit too."""
+        self._unusable = self._unusable or reason
+
+    async def _open_to_any(self, connection: AsyncConnection) -> None:
+        """Takes note that statements of the application's own may read and change any row."""
+        self._rests_on_any = True
+        if self.is_whole:
+            await self._expect_more(connection)
+
+    async def _expect_more(self, connection: AsyncConnection) -> None:
+        """Prepares for entries of the log that only triggers write: they are to name the command."""
+        self.is_whole = False
+        self._first = await begin_naming(connection, self.context)
+
+    def check_usable(self) -> None:
+        """Raises ``UnitOfWorkError`` if the unit of work is over, or one of its statements has failed."""
         if self._unusable is not None:
             raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
 
     def _close(self) -> None:
         """Has later statements refused: tasks that the handler left behind may try some."""
-        self._unusable = self._unusable or "its command is over; do not leave tasks behind in a handler"
+        self.fail("its command is over; do not leave tasks behind in a handler")
+        self._exits.close()
+        if self._session is not None:
+            self._session.sync_session.expunge_all()

@@ -246,7 +246,8 @@ def sqlite_under(connection: AsyncConnection) -> SqliteConnection | None:
     return driver if isinstance(driver, SqliteConnection) else None
 
 
-_TRIGGERED = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'"
+_TRIGGERED = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name NOT GLOB 'diptych_capture_*'"
+_CAPTURED = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'diptych_capture_*'"
 _REFERENCED = """
 SELECT DISTINCT reference."table" FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS reference
 WHERE child.type = 'table'
@@ -268,6 +269,7 @@ class Schema:
         self.has_shared_ends = True
         self._version: int | None = None
         self._triggered: frozenset[str] = frozenset()
+        self._captured: frozenset[str] = frozenset()
         self._referenced: frozenset[str] = frozenset()
 
     def refresh(self, connection: sqlite3.Connection) -> None:
@@ -276,6 +278,7 @@ class Schema:
         if version == self._version:
             return
         self._triggered = _names(connection, _TRIGGERED)
+        self._captured = _names(connection, _CAPTURED)
         self._referenced = _names(connection, _REFERENCED)
         (self.has_shared_ends,) = map(bool, connection.execute(_SHARED_ENDS).fetchone())
         self._version = version
@@ -283,13 +286,21 @@ class Schema:
     def is_quick(self, kind: Literal["insert", "change"], table: str) -> bool:
         """Returns whether inserting (or changing or deleting) a row does nothing else besides.
 
-        Triggers may do anything. Where rows refer to the changed row by a foreign key, SQLite searches for them,
+        Triggers may do anything, but for those that write the row's entry to the change log. Where rows refer to the changed row by a foreign key, SQLite searches for them,
         perhaps without an index, and may change them too.
         """
         name = table.lower()
         if self._version is None or name in self._triggered:
             return False
         return kind == "insert" or name not in self._referenced
+
+    def is_captured(self, table: str) -> bool:
+        """Returns whether triggers write an entry to the change log for each change of a row."""
+        return table.lower() in self._captured
+
+    def has_triggers(self, table: str) -> bool:
+        """Returns whether a trigger of the application's may change the row again."""
+        return table.lower() in self._triggered
 
 
 def _names(connection: sqlite3.Connection, statement: str) -> frozenset[str]:

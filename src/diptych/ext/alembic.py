@@ -1,0 +1,38 @@
+"""Alembic: what ``env.py`` needs so that autogenerate leaves diptych's tables alone.
+
+    from diptych.ext.alembic import include_name, include_object
+
+    context.configure(…, include_name=include_name, include_object=include_object)
+
+diptych's tables, functions and triggers are not the application's: ``diptych migrate`` makes and upgrades them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diptych.sql.schema import OWN_TABLES
+
+
+def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
+    """Returns False for the names of diptych's tables in the database: autogenerate does not read them.
+
+    >>> include_name("diptych_log", "table", {}), include_name("books", "table", {})
+    (False, True)
+    """
+    return type_ != "table" or name not in OWN_TABLES
+
+
+def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
+    """Returns False for diptych's tables, and for everything that is part of one of them.
+
+    >>> import sqlalchemy as sa
+    >>> table = sa.Table("diptych_log", sa.MetaData(), sa.Column("position", sa.Integer))
+    >>> include_object(table, table.name, "table", True, None)
+    False
+    >>> include_object(table.c.position, "position", "column", True, None)
+    False
+    """
+    table = object if type_ == "table" else getattr(object, "table", None)
+    return getattr(table, "name", name if type_ == "table" else None) not in OWN_TABLES

@@ -1,0 +1,138 @@
+"""Capture on PostgreSQL: a row trigger that logs which row has changed, and a statement trigger for TRUNCATE.
+
+The triggers log no image: a value in NEW may be changed again by a later trigger, lacks virtual columns, and has the
+forms of the writer's session. Nothing in them can fail, since their failure would be that of the application's write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diptych.sql.entity import marker
+from diptych.log import CAPTURE_FORMAT
+from diptych.log.capture.table import (
+    PREFIX,
+    TOUCHED,
+    CapturedColumn,
+    CapturedTable,
+    literal,
+    quoted,
+)
+
+ROW_TRIGGER = PREFIX
+TRUNCATE_TRIGGER = f"{PREFIX}_truncate"
+
+HINT_LOCK = (0x64697074, 1)
+"""Advisory lock of the transaction that notifies: one at a time, since each NOTIFY takes a lock at its commit."""
+
+HINT_CHANNEL = "diptych_capture"
+
+
+def install(captured: CapturedTable, log_schema: str, token: str, *, hints: bool) -> Sequence[str]:
+    """Returns the statements that make the functions and triggers of a table, or make them anew."""
+    table = _table(captured)
+    function = f"{quoted(log_schema)}.{quoted(captured.object_name)}"
+    truncate = f"{quoted(log_schema)}.{quoted(_truncate_name(captured))}"
+    mark = marker(token, captured.name)
+    own = f"left(current_query(), {len(mark)}) IS DISTINCT FROM {literal(mark)} OR pg_trigger_depth() > 0"
+    return [
+        _function(function, log_schema, _row_body(captured, log_schema, hints=hints)),
+        _function(truncate, log_schema, _truncate_body(captured, log_schema)),
+        f"DROP TRIGGER IF EXISTS {ROW_TRIGGER} ON {table}",
+        f"CREATE TRIGGER {ROW_TRIGGER} AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW"
+        f" WHEN ({own}) EXECUTE FUNCTION {function}()",
+        f"DROP TRIGGER IF EXISTS {TRUNCATE_TRIGGER} ON {table}",
+        f"CREATE TRIGGER {TRUNCATE_TRIGGER} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
+        f" EXECUTE FUNCTION {truncate}()",
+        # Logical replication and session_replication_role fire no other triggers.
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {ROW_TRIGGER}",
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {TRUNCATE_TRIGGER}",
+    ]
+
+
+def uninstall(captured: CapturedTable, log_schema: str) -> Sequence[str]:
+    """Returns the statements that take the functions and triggers of a table away."""
+    table = _table(captured)
+    return [
+        f"DROP TRIGGER IF EXISTS {ROW_TRIGGER} ON {table}",
+        f"DROP TRIGGER IF EXISTS {TRUNCATE_TRIGGER} ON {table}",
+        f"DROP FUNCTION IF EXISTS {quoted(log_schema)}.{quoted(captured.object_name)}()",
+        f"DROP FUNCTION IF EXISTS {quoted(log_schema)}.{quoted(_truncate_name(captured))}()",
+    ]
+
+
+def _truncate_name(captured: CapturedTable) -> str:
+    return f"{captured.object_name[:60]}_t"
+
+
+def _table(captured: CapturedTable) -> str:
+    table = quoted(captured.table)
+    return table if captured.schema is None else f"{quoted(captured.schema)}.{table}"
+
+
+def _function(name: str, log_schema: str, body: str) -> str:
+    # SECURITY DEFINER: a role that may write the table need not be able to write the log. The path is fixed, so that
+    # nobody puts a function of his own in the place of one that is called here.
+    return (
+        f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+        f" SET search_path = pg_catalog, {quoted(log_schema)}, pg_temp AS $diptych$\n{body}\n$diptych$"
+    )
+
+
+_COLUMNS = (
+    "entity, table_name, key, old_key, kind, version, command_id, correlation_id, actor, recorded_at"
+)
+
+
+def _values(captured: CapturedTable, kind: str, key: str, old_key: str) -> str:
+    command = "coalesce(current_setting('diptych.command', true), '')"
+    return (
+        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {CAPTURE_FORMAT}, {command},"
+        " nullif(current_setting('diptych.correlation', true), ''),"
+        f" CASE {command} WHEN '' THEN session_user::text"
+        " ELSE nullif(current_setting('diptych.actor', true), '') END, clock_timestamp()"
+    )
+
+
+def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
+    old, new = _key_of("OLD", captured.columns), _key_of("NEW", captured.columns)
+    values = _values(
+        captured,
+        "CASE TG_OP WHEN 'INSERT' THEN 'created' WHEN 'UPDATE' THEN 'updated' ELSE 'deleted' END",
+        f"CASE TG_OP WHEN 'DELETE' THEN {old} ELSE {new} END",
+        f"CASE TG_OP WHEN 'INSERT' THEN NULL ELSE {old} END",
+    )
+    first, second = HINT_LOCK
+    hint = (
+        "  IF coalesce(current_setting('diptych.command', true), '') = ''"
+        f" AND pg_try_advisory_xact_lock({first}, {second}) THEN\n"
+        f"    PERFORM pg_notify({literal(HINT_CHANNEL)}, '');\n  END IF;\n"
+    )
+    return (
+        f"BEGIN\n  INSERT INTO {quoted(log_schema)}.diptych_log ({_COLUMNS})\n  VALUES ({values});\n"
+        f"{hint if hints else ''}  RETURN NULL;\nEND"
+    )
+
+
+def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
+    """Returns the body that logs every row as deleted; of partitions that are truncated by themselves, their rows."""
+    key = _key_of("gone", captured.columns)
+    values = _values(captured, f"'{TOUCHED}'", key, key)
+    return (
+        "BEGIN\n  EXECUTE format($truncated$"
+        f"INSERT INTO {quoted(log_schema)}.diptych_log ({_COLUMNS}) SELECT {values} FROM %I.%I AS gone"
+        "$truncated$, TG_TABLE_SCHEMA, TG_TABLE_NAME);\n  RETURN NULL;\nEND"
+    ).replace("%I.%I", "\x00").replace("%", "%%").replace("\x00", "%I.%I")
+
+
+def _key_of(row: str, columns: Sequence[CapturedColumn]) -> str:
+    pairs = (f"{literal(column.attribute)}, {_value(row, column)}" for column in columns)
+    return f"json_build_object({', '.join(pairs)})::text"
+
+
+def _value(row: str, column: CapturedColumn) -> str:
+    value = f"{row}.{quoted(column.name)}"
+    if not column.is_date:
+        return value
+    # As the driver gives them: infinite days are Python's first and last day.
+    return f"CASE {value} WHEN '-infinity' THEN '0001-01-01'::date WHEN 'infinity' THEN '9999-12-31' ELSE {value} END"

@@ -1,0 +1,225 @@
+"""SQLAlchemy's ``AsyncSession`` in a command's transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from diptych.aio.shielded import shielded
+from diptych.errors import UnitOfWorkError
+from diptych.sql.mapped.entity import MappedEntity
+from diptych.write.screening import check_statement, check_text
+
+OnCommit: TypeAlias = Literal["refuse", "flush"]
+"""Effect of ``commit()`` in a handler: an error, or a flush, for services that call it themselves."""
+
+_BY_DIPTYCH = "the command's transaction is ended by diptych: let the handler return, or raise an error"
+
+
+class Unit(Protocol):
+    """The unit of work of a session."""
+
+    def check_usable(self) -> None:
+        """Raises ``UnitOfWorkError`` if the unit of work is over, or one of its statements has failed."""
+
+    def fail(self, reason: str) -> None:
+        """Has the unit of work refuse everything from now on, its commit too."""
+
+
+class _Session(Session):
+    """The session under a ``CommandSession``; its commits and rollbacks are not the handler's to make."""
+
+    unit: Unit
+    on_commit: OnCommit = "refuse"
+
+    def commit(self) -> None:
+        self.unit.check_usable()
+        if self.on_commit == "refuse":
+            raise UnitOfWorkError(f'commit() was refused: {_BY_DIPTYCH}; or open it with session(commit="flush")')
+        self.flush()
+
+    def rollback(self) -> None:
+        self.unit.fail("its session was rolled back: let the error leave the handler")
+        self.expunge_all()
+        if self.on_commit == "refuse":
+            raise UnitOfWorkError(f"rollback() was refused: {_BY_DIPTYCH}")
+
+    def prepare(self) -> None:
+        raise UnitOfWorkError(f"prepare() was refused: {_BY_DIPTYCH}")
+
+    def begin(self, nested: bool = False) -> Any:
+        self.unit.check_usable()
+        if not nested and self.on_commit == "refuse":
+            raise UnitOfWorkError(f"begin() was refused: {_BY_DIPTYCH}; begin_nested() makes a savepoint")
+        self._autobegin_t()
+        return super().begin(nested=True)
+
+    def execute(self, statement: Any, *arguments: Any, **named: Any) -> Any:
+        check_statement(statement)
+        return super().execute(statement, *arguments, **named)
+
+    def conclude(self) -> None:
+        """Flushes, and leaves the command's transaction as it is."""
+        super().commit()
+
+
+class CommandSession(AsyncSession):
+    """SQLAlchemy's ``AsyncSession`` on the connection of a unit of work, for one attempt at a command.
+
+    What it flushes is part of the command, and is flushed at the handler's end at the latest. ``commit``,
+    ``rollback`` and ``begin`` raise ``UnitOfWorkError``; ``begin_nested`` makes a savepoint. Results are buffered:
+    ``stream`` is refused. One task may use the session at a time.
+    """
+
+    def __init__(self, unit: Unit, connection: AsyncConnection, *, is_shared: bool) -> None:
+        # On SQLite other commands may be in the transaction: a savepoint keeps a failed flush from undoing theirs.
+        super().__init__(
+            bind=connection,
+            sync_session_class=_Session,
+            expire_on_commit=False,
+            join_transaction_mode="create_savepoint" if is_shared else "rollback_only",
+        )
+        self._unit = unit
+        self._is_shared = is_shared
+        self._is_busy = False
+        self._here.unit = unit
+
+    @property
+    def _here(self) -> _Session:
+        return cast(_Session, self.sync_session)
+
+    def set_on_commit(self, on_commit: OnCommit) -> None:
+        """Sets the effect of ``commit()``."""
+        self._here.on_commit = on_commit
+
+    async def run_alone(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Awaits an operation of the session. Raises ``UnitOfWorkError`` while another task is at one."""
+        self._unit.check_usable()
+        if self._is_busy:
+            raise UnitOfWorkError("this session is in use by another task: one task may use a session at a time")
+        self._is_busy = True
+        try:
+            # Cut off in the midst of a statement, SQLAlchemy would close SQLite's connection, and undo the changes of
+            # other commands in the same transaction.
+            return await (shielded(work()) if self._is_shared else work())
+        finally:
+            self._is_busy = False
+
+    async def stream(self, *_arguments: Any, **_named: Any) -> Any:
+        raise UnitOfWorkError("stream() was refused: use execute(), whose result is buffered")
+
+    async def stream_scalars(self, *_arguments: Any, **_named: Any) -> Any:
+        raise UnitOfWorkError("stream_scalars() was refused: use scalars(), whose result is buffered")
+
+    async def invalidate(self) -> None:
+        raise UnitOfWorkError(f"invalidate() was refused: {_BY_DIPTYCH}")
+
+    async def commit(self) -> None:
+        await self.run_alone(super().commit)
+
+    async def rollback(self) -> None:
+        await self.run_alone(super().rollback)
+
+    async def close(self) -> None:
+        """Flushes, as the end of a ``with`` block does. The session ends with its command."""
+        await self.flush()
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            await self.flush()
+
+    async def conclude(self) -> None:
+        """Flushes what is left. To be called at the end of the handler."""
+        await self.run_alone(lambda: self.run_sync_here(_Session.conclude))
+
+    async def run_sync_here(self, function: Callable[[Any], Any]) -> Any:
+        """Calls a function with the session under this one."""
+        return await super().run_sync(function)
+
+    async def end(self) -> None:
+        """Lets go of every instance. To be called when the transaction is about to end, or has failed."""
+        self.sync_session.expunge_all()
+
+    def note(self, entity: MappedEntity, row: Mapping[str, Any] | None, key: Mapping[str, Any]) -> None:
+        """Has an instance that the session holds show the row as ``ORMService`` has left it; None: deleted."""
+        session = self.sync_session
+        identity = entity.mapper.identity_key_from_primary_key([key[name] for name in entity.primary_key])
+        instance = session.identity_map.get(identity)
+        if instance is None:
+            return
+        if row is None:
+            session.expunge(instance)
+            return
+        for name, value in row.items():
+            set_committed_value(instance, name, value)
+
+
+def _alone(name: str) -> Callable[..., Awaitable[Any]]:
+    operation = getattr(AsyncSession, name)
+
+    async def call(self: CommandSession, *arguments: Any, **named: Any) -> Any:
+        return await self.run_alone(lambda: operation(self, *arguments, **named))
+
+    call.__name__, call.__doc__ = name, operation.__doc__
+    return call
+
+
+for _name in (
+    *("refresh", "run_sync", "execute", "scalar", "scalars", "get", "get_one", "delete", "merge", "flush"),
+    "connection",
+):
+    setattr(CommandSession, _name, _alone(_name))
+
+
+class Turns:
+    """Turns of statements on one connection: a task that has the turn may execute several."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._owner: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+        self._owner = asyncio.current_task()
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._owner = None
+        self._lock.release()
+
+    @property
+    def is_ours(self) -> bool:
+        """True if the running task has the turn."""
+        return self._owner is not None and self._owner is asyncio.current_task()
+
+
+@contextlib.contextmanager
+def watched(connection: AsyncConnection, unit: Unit, failed: Callable[[], None]) -> Iterator[None]:
+    """Inside the block, statements that are given to the connection itself are screened, and their failures noted."""
+    sync = cast(sa.Connection, connection.sync_connection)
+
+    def before(_connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool) -> None:
+        unit.check_usable()
+        if context is None or context.compiled is None:
+            check_text(statement)
+
+    def refuse(_connection: sa.Connection) -> None:
+        raise UnitOfWorkError(f"the connection's commit() and rollback() were refused: {_BY_DIPTYCH}")
+
+    def note(_context: Any) -> None:
+        failed()
+
+    listeners = (("before_cursor_execute", before), ("commit", refuse))
+    for name, listener in listeners:
+        sa.event.listen(sync, name, listener)
+    try:
+        yield
+    finally:
+        for name, listener in listeners:
+            sa.event.remove(sync, name, listener)
