@@ -22,12 +22,13 @@ from benchmarks import (
     reads,
     recovery,
     sizes,
+    speed_paths,
     tail,
     writes,
 )
 from benchmarks.claims import judge
 from benchmarks.machine import describe_run
-from benchmarks.report import Report, as_summary, as_verdicts, save
+from benchmarks.report import Report, as_verdicts, save, summary_of
 from benchmarks.runner import Case, run
 from benchmarks.trees import Compared, Tree, taken
 
@@ -43,11 +44,13 @@ BENCHMARKS: dict[str, ModuleType] = {
     "recovery": recovery,
     "cut_off": cut_off,
     "bad_row": bad_row,
+    "speed_paths": speed_paths,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.
 
 It may have ``CLAIMS``, which are judged by the figures, ``plots(comparisons)``, which gives drawings (SVG) by what is
-drawn, and ``versions()``, which gives those of what it runs beside Python's packages.
+drawn, ``summary(comparisons)``, which gives Markdown in place of the table of all ratios, and ``versions()``, which
+gives those of what it runs beside Python's packages.
 """
 
 AGAINST: dict[str, Callable[[bool, Sequence[Tree]], AsyncGenerator[Case, None]]] = {
@@ -94,7 +97,8 @@ class Run(NamedTuple):
             report.circumstances.update(module.versions())
         verdicts = judge(getattr(module, "CLAIMS", ()), report.comparisons)
         drawn = module.plots(report.comparisons) if hasattr(module, "plots") else {}
-        self._keep(report._replace(verdicts=verdicts, plots=drawn))
+        summary = module.summary(report.comparisons) if hasattr(module, "summary") else None
+        self._keep(report._replace(verdicts=verdicts, plots=drawn, summary=summary))
 
     def against(self, name: str, compared: Compared) -> None:
         """Runs what one compares two trees by."""
@@ -112,7 +116,7 @@ class Run(NamedTuple):
 
     def _keep(self, report: Report) -> None:
         files = save(report)
-        for shown in filter(None, [as_summary(report.comparisons), as_verdicts(report.verdicts)]):
+        for shown in filter(None, [summary_of(report), as_verdicts(report.verdicts)]):
             print(shown)
         print(f"Written: {', '.join(os.path.relpath(file) for file in files)}\n", flush=True)
 

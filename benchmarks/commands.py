@@ -111,13 +111,13 @@ async def _many_at_once(clients: int, duration_s: float, workers: Sequence[Worke
         worker.ask("many at once", first=number * clients, clients=clients, duration_s=duration_s)
         for number, worker in enumerate(workers)
     ]
-    return _together(await asyncio.gather(*orders))
+    return together(await asyncio.gather(*orders))
 
 
-def _together(samples: Sequence[Sample]) -> Sample:
+def together(samples: Sequence[Sample]) -> Sample:
     """Throughputs and counts are added up; of what is told of a command, the mean counts."""
     return {
-        metric: (sum if metric.endswith(("/s", "in all")) else statistics.fmean)(
+        metric: (sum if metric.endswith(("/s", "a second", "in all")) else statistics.fmean)(
             [one[metric] for one in samples]
         )
         for metric in samples[0]

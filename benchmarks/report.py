@@ -31,6 +31,8 @@ class Report(NamedTuple):
     verdicts: Sequence[Verdict] = ()
     plots: Mapping[str, str] = MappingProxyType({})
     """SVG, by what is drawn."""
+    summary: str | None = None
+    """What stands first, as Markdown; by default all ratios."""
 
 
 def save(report: Report) -> list[Path]:
@@ -55,6 +57,11 @@ def as_table(comparison: Comparison) -> str:
     return f"## {comparison.name} ({comparison.rounds} rounds)\n\n" + "\n".join(tables)
 
 
+def summary_of(report: Report) -> str:
+    """The report's own summary, or all ratios."""
+    return as_summary(report.comparisons) if report.summary is None else report.summary
+
+
 def as_summary(comparisons: Sequence[Comparison]) -> str:
     """The ratios alone, one line a case and candidate; empty if there is but one case."""
     comparisons = [one for one in comparisons if one.compared]
@@ -66,11 +73,10 @@ def as_summary(comparisons: Sequence[Comparison]) -> str:
         first, *others = one.samples
         for name in others:
             ratios = [
-                _shown(one.figures[metric][name].ratio) if metric in one.figures else "–"
-                for metric in metrics
+                shown(one.figures[metric][name].ratio) if metric in one.figures else "–" for metric in metrics
             ]
             rows.append([f"{one.name}: {name} / {first}", *ratios])
-    return f"## All ratios\n\n{_aligned(rows)}"
+    return f"## All ratios\n\n{aligned(rows)}"
 
 
 def as_verdicts(verdicts: Sequence[Verdict]) -> str:
@@ -80,8 +86,8 @@ def as_verdicts(verdicts: Sequence[Verdict]) -> str:
     words = {True: "holds", False: "**does not hold**", None: "not measured"}
     rows = [["to be shown", "measured", ""]]
     for one in verdicts:
-        rows.append([one.claim.text, "–" if one.ratio is None else _rounded(one.ratio), words[one.holds]])
-    return f"## What was to be shown\n\n{_aligned(rows)}"
+        rows.append([one.claim.text, "–" if one.ratio is None else rounded(one.ratio), words[one.holds]])
+    return f"## What was to be shown\n\n{aligned(rows)}"
 
 
 def _plot_file(report: Report, name: str) -> str:
@@ -91,7 +97,7 @@ def _plot_file(report: Report, name: str) -> str:
 def _as_page(report: Report) -> str:
     facts = "\n".join(f"- {name}: {fact}" for name, fact in report.circumstances.items())
     images = "\n".join(f"![{name}]({_plot_file(report, name)})\n" for name in report.plots)
-    parts = [as_verdicts(report.verdicts), images, as_summary(report.comparisons)]
+    parts = [as_verdicts(report.verdicts), images, summary_of(report)]
     tables = "\n".join(filter(None, [*parts, *map(as_table, report.comparisons)]))
     reading = (
         "Medians over the rounds, with quartiles in brackets; ratio and difference are taken round by round."
@@ -128,19 +134,20 @@ def _as_dict(figure: Figure) -> dict[str, dict[str, float]]:
 def _table(metric: str, figures: Mapping[str, Figure]) -> str:
     rows = [[metric, "median", "ratio", "difference"]]
     for number, (name, figure) in enumerate(figures.items()):
-        compared = [_shown(figure.ratio), _shown(figure.difference)] if number else ["1", "0"]
-        rows.append([name, _shown(figure.value), *compared])
-    return _aligned(rows)
+        compared = [shown(figure.ratio), shown(figure.difference)] if number else ["1", "0"]
+        rows.append([name, shown(figure.value), *compared])
+    return aligned(rows)
 
 
 def _side_by_side(comparison: Comparison) -> str:
     rows = [["median", *comparison.samples]]
     for metric, figures in comparison.figures.items():
-        rows.append([metric, *(_shown(figure.value) for figure in figures.values())])
-    return _aligned(rows)
+        rows.append([metric, *(shown(figure.value) for figure in figures.values())])
+    return aligned(rows)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of these rows, the first of which is its head."""
     heading, *others = rows
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -153,16 +160,17 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
     return " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
 
 
-def _shown(spread: Spread) -> str:
+def shown(spread: Spread) -> str:
+    """The median, with the quartiles in brackets."""
     if math.isnan(spread.median):
         return "–"
-    median, lower, upper = map(_rounded, spread)
+    median, lower, upper = map(rounded, spread)
     if lower == median == upper:
         return median
     return f"{median} [{lower} … {upper}]"
 
 
-def _rounded(value: float) -> str:
+def rounded(value: float) -> str:
     """Three digits that count; more would be noise."""
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"

@@ -105,10 +105,11 @@ def _summed(metric: str, values: list[float], baseline: list[float]) -> tuple[li
 def _figure(values: list[float], baseline: list[float]) -> Figure:
     pairs = list(zip(values, baseline, strict=True))
     ratios = [v / b for v, b in pairs if b] or [math.nan]  # of nothing there is no multiple
-    return Figure(_spread(values), _spread(ratios), _spread([v - b for v, b in pairs]))
+    return Figure(spread_of(values), spread_of(ratios), spread_of([v - b for v, b in pairs]))
 
 
-def _spread(values: list[float]) -> Spread:
+def spread_of(values: list[float]) -> Spread:
+    """The median of these figures, and their quartiles."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
