@@ -1,4 +1,4 @@
-"""What each speed path of diptych brings to a user: the same work with the path and without it.
+"""The gain of a user by each speed path of diptych: the same work with the path and without the path.
 
 A speed path is code that does faster what simpler code beside it would also do. In a process of its own the path is
 replaced by the simple way (``paths.py`` says by what). That process and one of diptych as it is have databases of
@@ -48,7 +48,7 @@ _BY_NAME = {path.name: path for path in PATHS}
 
 
 class Scenario(NamedTuple):
-    """What is done, by so many clients, and by which speed paths it is to be faster."""
+    """An act of so many clients, and the speed paths that are to make the act faster."""
 
     act: str
     clients: int
@@ -79,7 +79,7 @@ _WORDS = {
 
 
 class Stage(NamedTuple):
-    """Where scenarios are measured; ``processes`` of them share a database."""
+    """The stores and processes of scenarios; ``processes`` is the number of processes with the same database."""
 
     name: str
     database: str
@@ -90,7 +90,7 @@ class Stage(NamedTuple):
 
     @property
     def switched_off(self) -> list[tuple[str, ...]]:
-        """What is off in a process: nothing, and what each path needs."""
+        """The sets of paths to be off in a process, each once."""
         return list(dict.fromkeys(off for one in self.scenarios for off in _candidates(one)))
 
 
@@ -185,7 +185,7 @@ STAGES = (
 
 
 class Scale(NamedTuple):
-    """How long it is measured; ``starting`` processes start at the same time, on ``cores``."""
+    """The length of a run; ``starting`` processes start at the same time, on ``cores``."""
 
     rounds: int
     seconds: float
@@ -195,7 +195,7 @@ class Scale(NamedTuple):
 
 
 async def cases(quick: bool) -> AsyncGenerator[Case, None]:
-    """Each scenario, with every path that it has."""
+    """Each scenario with all its paths."""
     full = Scale(rounds=7, seconds=0.4, books=1000, starting=3, cores=server_core())
     short = Scale(rounds=1, seconds=0.05, books=200, starting=6, cores=server_core() | load_core())
     scale = short if quick else full
@@ -262,7 +262,7 @@ def _case(stage: Stage, scenario: Scenario) -> str:
 
 
 def _both(path: SpeedPath) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is off with the path, and without it."""
+    """Returns the paths that are off where this path is on, and where this path is off."""
     return path.beneath, (*path.beneath, path.name)
 
 
@@ -276,7 +276,7 @@ def _label(off: tuple[str, ...]) -> str:
 
 
 class Started(NamedTuple):
-    """The processes with the same paths off: a server's port, or workers that take orders."""
+    """Processes with the same paths off: a server's port, or workers for orders."""
 
     port: int = 0
     workers: Sequence[Worker] = ()
@@ -297,7 +297,7 @@ class Places:
         self._number = 0
 
     async def seed(self) -> None:
-        """Makes the books that every database has."""
+        """Makes the books of every database."""
         await seed(str(self._folder / "books.db"), self.scale.books)
         self._seeded = self.postgresql.create_database()
         await seed(self.postgresql.url_of(self._seeded), self.scale.books)

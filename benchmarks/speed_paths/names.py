@@ -60,7 +60,7 @@ def module_of(name: str) -> ModuleType:
 
 
 def file_of(name: str) -> str:
-    """Returns the path of that module's file, from ``diptych/`` on."""
+    """Returns the path of the module of this name, from the folder ``diptych`` on."""
     file = Path(inspect.getfile(_function(the(name))))
     return str(file.relative_to(Path(diptych.__file__).parent))
 
@@ -89,7 +89,7 @@ def _docstrings(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def _function(found: Any) -> Any:
-    """Returns what was written: the function in a property or behind a cache."""
+    """Returns the class or function itself: the function in a property or behind a cache."""
     if isinstance(found, property):
         return found.fget
     if isinstance(found, functools.cached_property):

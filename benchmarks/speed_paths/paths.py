@@ -38,7 +38,7 @@ class SpeedPath(NamedTuple):
 
     @property
     def lines(self) -> int:
-        """Number of lines of code that would go, roughly."""
+        """Number of lines of code to go, roughly."""
         return self.more_lines + sum(map(lines_of, self.goes))
 
 
@@ -136,7 +136,7 @@ def _a_write_for_each() -> None:
 
 
 def _redis_py() -> None:
-    """Has requests sent over redis-py's own pool, each over a connection of its own while it waits."""
+    """Has each request sent over a connection of redis-py's own pool."""
     open_one, tasks = the("_opened_by"), set[asyncio.Task[Any]]()
 
     async def opened_by(client):

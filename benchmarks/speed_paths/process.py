@@ -1,4 +1,4 @@
-"""A process of the catalogue, without HTTP, with some speed paths off. It takes orders over a pipe."""
+"""A process of the catalogue, without HTTP, with some speed paths off, and with orders over a pipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Act = Callable[[int], Awaitable[object]]
 
 
 class Acts:
-    """What can be measured, by name: commands, and queries whose answers have to come from the ``store``."""
+    """The work to be measured, by name: commands, and queries whose answers have to come from the ``store``."""
 
     def __init__(self, app: Diptych, books: int, store: str, first: int) -> None:
         self._app = app
@@ -79,9 +79,7 @@ class Acts:
 
 
 class Setting(NamedTuple):
-    """What a process is: paths that are off, its environment, and how many books there are, of which its own begin
-    with the ``first``.
-    """
+    """The setting of a process: paths that are off, environment, cores, number of books, first book of its own."""
 
     off: tuple[str, ...]
     environment: Mapping[str, str]
@@ -91,27 +89,27 @@ class Setting(NamedTuple):
 
 
 class Worker:
-    """A process that runs, as the benchmark sees it."""
+    """The benchmark's end of a running process."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
     async def measure(self, act: str, clients: int, seconds: float) -> Sample:
-        """Gives an order and returns what comes of it."""
+        """Gives an order and returns the sample."""
         self._pipe.send((act, clients, seconds))
         sample: Sample = await self.answer()
         return sample
 
     async def answer(self) -> Any:
-        """The next answer. Raises ``EOFError`` if the process has ended; what it said stands above."""
+        """Returns the next answer. Raises ``EOFError`` if the process has ended; its error stands above."""
         return await asyncio.to_thread(self._pipe.recv)
 
 
 @contextlib.asynccontextmanager
 async def working(setting: Setting) -> AsyncIterator[Worker]:
-    """Starts a process, and waits until it is ready.
+    """Starts a process, and waits until the process is ready.
 
-    It is forked from one that has only loaded the modules, once for all: that saves a second for each.
+    All are forked from a process with the modules loaded and nothing else done, to save a second each.
     """
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload([__name__])
@@ -141,7 +139,7 @@ def _run(setting: Setting, orders: Connection) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Returns the loop that ``diptych run`` would take."""
+    """Returns the factory of event loops of ``diptych run``."""
     try:
         import uvloop
     except ImportError:

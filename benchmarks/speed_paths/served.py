@@ -1,4 +1,4 @@
-"""The catalogue as ``diptych run`` serves it, with the speed paths off that the environment names."""
+"""The catalogue for ``diptych run``, with the speed paths off that are named by the environment."""
 
 from __future__ import annotations
 
