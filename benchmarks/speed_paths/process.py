@@ -23,6 +23,9 @@ from demo_app.catalogue import create_catalogue
 from demo_app.messages import AddBook, BookChanges, EditBook, GetBook, ListBooks
 from diptych import Diptych, Document, Page, build
 
+_STEP = 7
+"""Number of books between two places in the list from which pages are asked for."""
+
 Act = Callable[[int], Awaitable[object]]
 
 
@@ -38,6 +41,7 @@ class Acts:
         # Processes that share a database add books of other numbers.
         self._new = itertools.count(os.getpid() * 1_000_000)
         self._asked = itertools.count()
+        self._cursors: list[str | None] = [None]
 
     async def edit(self, client: int) -> None:
         """Changes a book of this client."""
@@ -63,8 +67,16 @@ class Acts:
         self._check(await self._app.ask(GetBook(title(7))))
 
     async def page(self, _client: int) -> None:
-        """Asks for the first page."""
-        self._check(await self._app.ask(ListBooks(limit=PAGE_SIZE)))
+        """Asks for a page, each time from another place: equal queries that wait would be executed once."""
+        after = self._cursors[next(self._asked) % len(self._cursors)]
+        self._check(await self._app.ask(ListBooks(limit=PAGE_SIZE, after=after)))
+
+    async def find_cursors(self) -> None:
+        """Finds places all over the list, for ``page``."""
+        after: str | None = None
+        while len(self._cursors) * _STEP < self._books - PAGE_SIZE:
+            after = (await self._app.ask(ListBooks(limit=_STEP, after=after))).decode().next
+            self._cursors.append(after)
 
     def _check(self, found: Document[Any] | Page[Any]) -> None:
         assert found.body is not None
@@ -153,6 +165,7 @@ async def _take(setting: Setting, orders: Connection) -> None:
         if store == "redis":
             await answered_by_redis(app, 2)
         acts = Acts(app, setting.books, store, setting.first)
+        await acts.find_cursors()
         orders.send("ready")
         while True:
             orders.send(await acts.measure(*await asyncio.to_thread(orders.recv)))
