@@ -114,22 +114,17 @@ async def get(channel: Channel, key: str) -> Any:
     return await channel.call("GET", key)
 
 
-async def test_requests_of_one_turn_go_out_together():
+async def test_requests_that_are_queued_go_out_together_and_a_call_at_once():
     async with serving() as fake, connected(fake.url) as service:
         channel = await service.queries.opened()
-        replies = await asyncio.gather(*(get(channel, str(n)) for n in range(100)))
-        assert replies == [str(n).encode() for n in range(100)]
-        assert fake.arrivals == [100]
-
-
-async def test_what_is_flushed_does_not_wait_for_the_others_of_its_turn():
-    async with serving() as fake, connected(fake.url) as service:
-        channel = await service.queries.opened()
-        first = channel.call("GET", "a")
-        channel.flush()
+        replies = [asyncio.get_running_loop().create_future() for _ in range(100)]
+        for number, reply in enumerate(replies):
+            channel.send(packed("GET", str(number)), reply)
+        assert channel._unsent
+        last = channel.call("GET", "last")
         assert not channel._unsent
-        second = channel.call("GET", "b")
-        assert [await first, await second] == [b"a", b"b"]
+        assert [*(await asyncio.gather(*replies)), await last][::50] == [b"0", b"50", b"last"]
+        assert fake.arrivals == [101]
         channel.flush()  # there is nothing more
 
 

@@ -22,15 +22,6 @@ _UNKNOWN_NAMED = 20
 _NAME_LENGTH = 100
 
 
-def fits(struct: type[msgspec.Struct], fields: Mapping[str, Any]) -> bool:
-    """Returns whether no field is unknown and no required field is missing."""
-    plan = fields_of(struct)
-    found = [field.name in fields for field in plan]
-    return sum(found) == len(fields) and all(
-        is_there or not field.required for is_there, field in zip(found, plan, strict=True)
-    )
-
-
 def check_mapping(
     struct: type[msgspec.Struct], fields: Mapping[str, Any], *, text: bool
 ) -> tuple[dict[str, Any], list[Fault]]:
@@ -54,8 +45,6 @@ def check_fields(struct: msgspec.Struct) -> tuple[dict[str, Any], list[Fault]]:
     faults: list[Fault] = []
     for field in fields_of(type(struct)):
         value = getattr(struct, field.name)
-        if field.plan.type is str and type(value) is str and value.isascii():
-            continue  # as most values are: nothing can be wrong with it
         checked, found = _check_field(field, value, text=False)
         faults += found
         if checked is not value:

@@ -68,8 +68,7 @@ class Channel(asyncio.Protocol):
 
     The channel is lost when Redis sends nothing for ``timeout_s`` while replies are missing: all its requests fail
     with ``ChannelLostError``, and ``on_lost`` is called with the channel and the cause (None: closed on purpose, or
-    while idle). An error that Redis answers (``ResponseError`` and its like) concerns one request. ``is_lent`` if the
-    channel has a single user at a time.
+    while idle). An error that Redis answers (``ResponseError`` and its like) concerns one request.
     """
 
     def __init__(
@@ -77,14 +76,11 @@ class Channel(asyncio.Protocol):
         opened: Any,
         timeout_s: float,
         on_lost: OnLost,
-        *,
-        is_lent: bool,
     ) -> None:
         self.server: RedisIdentity = opened.diptych_server
         self._opened = opened
         self._timeout_s = timeout_s
         self._on_lost = on_lost
-        self._is_lent = is_lent
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(replyError=BaseParser.parse_error, notEnoughData=_NOT_ENOUGH)
         self._unsent: list[bytes] = []
@@ -109,16 +105,13 @@ class Channel(asyncio.Protocol):
         return not self._in_flight and not self._waiting
 
     def call(self, *words: Any) -> asyncio.Future[Any]:
-        """Sends a command, with the others of this turn unless ``is_lent``. Returns a future of the reply.
+        """Sends a command at once, with those that are queued. Returns a future of the reply.
 
         A cancelled request keeps its place in the order of replies, and its reply is dropped.
         """
         future = self._loop.create_future()
         self.send(packed(*words), future)
-        if self._is_lent:
-            self.flush()
-        elif len(self._unsent) == 1:
-            self._loop.call_soon(self.flush)
+        self.flush()
         return future
 
     async def identify(self) -> None:

@@ -75,9 +75,9 @@ class RedisService:
         self._failures = 0
         self._told: str | None = None
         self.queries = Connection(
-            self._opener(url, query_timeout_ms / 1000, is_lent=False), partial(self._failed, patient=False)
+            self._opener(url, query_timeout_ms / 1000), partial(self._failed, patient=False)
         )
-        self._commands = Pool(self._opener(url, command_timeout_ms / 1000, is_lent=True))
+        self._commands = Pool(self._opener(url, command_timeout_ms / 1000))
 
     @property
     def available(self) -> bool:
@@ -197,7 +197,7 @@ class RedisService:
         problem = self.problem or said or (str(error) if error else "it did not answer in time")
         return kind(f"Redis at {self.address} can't be used: {problem}")
 
-    def _opener(self, url: str, timeout_s: float, *, is_lent: bool) -> Opener:
+    def _opener(self, url: str, timeout_s: float) -> Opener:
         client = redis_asyncio.Redis.from_url(
             url,
             socket_timeout=timeout_s,
@@ -211,7 +211,7 @@ class RedisService:
         async def open_one(on_lost: OnLost) -> Channel:
             connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             await connection.connect()
-            return Channel(connection, timeout_s, on_lost, is_lent=is_lent)
+            return Channel(connection, timeout_s, on_lost)
 
         return open_one
 
