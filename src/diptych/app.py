@@ -170,6 +170,26 @@ class Diptych:
             raise ConfigurationError("REDIS_URL", "is not set: SQL answers, and there is nothing to rebuild")
         return (await redis.rebuild(read_model, tell)).done
 
+    async def catch_up(self) -> None:
+        """Returns when all that was committed before the call, by anybody, is visible to queries.
+
+        To be called before an answer that is to show what others have written: raw SQL, another service, a session
+        outside of commands. Costs a ``SELECT`` while there is nothing to bring in, and otherwise some milliseconds.
+        Raises ``DatabaseUnavailableError``.
+
+        >>> import asyncio
+        >>> from diptych import ConfigService, Diptych
+        >>> from sqlalchemy.orm import DeclarativeBase
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> async def main():
+        ...     async with Diptych(ConfigService(database_url="books.db"), models=Base, handlers=[]) as app:
+        ...         await app.catch_up()  # what is asked from here on shows everything written before
+        >>> asyncio.run(main())
+        """
+        acknowledger = self._run_here.write.acknowledger
+        await acknowledger.acknowledge(acknowledger.ending((), None))
+
     async def health(self) -> Health:
         """Returns the present state of SQL, of Redis and of each read model."""
         running = self._run_here
@@ -224,6 +244,7 @@ class Diptych:
             self._read_models, write.database, write.entities, settings, write.note_read
         )
         write.warn_of_refusals(self._models)
+        await write.capture({table for panel in panels for table in panel.compiled.tables})
         redis, redis_services = _redis_side(settings, panels, write)
         read_models: dict[type, object | None] = {}
         for panel in panels:

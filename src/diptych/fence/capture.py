@@ -23,8 +23,8 @@ _log = logging.getLogger("diptych.write")
 async def capture(database: Database, tables: Sequence[CapturedTable]) -> None:
     """Makes the triggers of these tables where they are not as they were made.
 
-    ★ Every generation that was made from such a table ends with it, and its cursor: rows may have been changed without
-    an entry in the log. The triggers come first: what is changed after them is in the log that a build reads.
+    ★ Every generation that was made from such a table ends with it, and its cursor: rows may have been changed
+    without an entry in the log. The triggers come first: what is changed after them is in the log that a build reads.
 
     Raises ``SchemaError`` for a table that is not there, or where the role of ``DATABASE_URL`` may not make triggers.
     """
@@ -70,7 +70,5 @@ def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
             "`diptych migrate --sql` prints, as the owner of the tables"
         )
     if state in ("42P01", "3F000") or "no such table" in str(error.orig):
-        return SchemaError(
-            f"one of the tables {names} is not there: run the application's migrations first, or set CREATE_TABLES=true"
-        )
+        return SchemaError(f"one of the tables {names} is not there: run the application's migrations first")
     return error

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from sqlalchemy.engine import RowMapping
 
-from diptych.errors import DatabaseUnavailableError
 from diptych.aio.tasks import shielded
-from diptych.fence.capture import are_missed, capture
+from diptych.errors import DatabaseUnavailableError
 from diptych.fence.adoption import PassesSeen, Witness, adopt, is_same_database
+from diptych.fence.capture import are_missed, capture
 from diptych.fence.contract import FenceId, FenceRow, Sight
 from diptych.fence.notify import PassNotifications
 from diptych.fence.statements import (
@@ -24,6 +24,7 @@ from diptych.fence.statements import (
     tables_as_json,
 )
 from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
+from diptych.log.capture.install import tables_with_effects
 from diptych.log.capture.table import CapturedTable, captured_table
 from diptych.log.reading import MOST_ENTRIES, LogReader, entry_of
 from diptych.redis import RedisIdentity
@@ -112,6 +113,11 @@ class Fence(LogReader, PassNotifications):
         """
         with translated_reading(self._database):
             await shielded(capture(self._database, self._captured(tables)))
+
+    async def tables_with_effects(self) -> frozenset[str]:
+        """Returns the tables of which a change may change further rows: by triggers, rules or foreign keys."""
+        async with self._reading() as connection:
+            return await tables_with_effects(connection)
 
     def _captured(self, tables: Collection[str]) -> list[CapturedTable]:
         return [captured_table(entity) for _, entity in sorted(self._entities(tables).items())]

@@ -144,7 +144,9 @@ class LogReplay:
         They are no older than the changes. ★ At the old address too: a trigger's entry may come after that of another
         row which the statement has moved there.
         """
-        keys = [values for change in changes for values in self._keys_of(change).values() if values is not None]
+        keys = [
+            values for change in changes for values in self._keys_of(change).values() if values is not None
+        ]
         found = self.source.rows_by(view, self.compiled.key, keys, self.batch_size)
         return {self.compiled.key_of(row): row async for rows in found for row in rows}
 

@@ -95,7 +95,11 @@ class Retention:
         if self._data_days is not None:
             blank = (
                 sa.update(LOG)
-                .where(age_s > self._data_days * _DAY_S, sa.or_(LOG.c.image.is_not(None), LOG.c.key != "{}"), seen)
+                .where(
+                    age_s > self._data_days * _DAY_S,
+                    sa.or_(LOG.c.image.is_not(None), LOG.c.key != "{}"),
+                    seen,
+                )
                 .values(key="{}", old_key=None, image=None, actor=None)
             )
             blanked = (await connection.execute(blank)).rowcount

@@ -31,6 +31,7 @@ from diptych.sql.statements import PreparedInsert
 
 Value = sa.ColumnElement[Any]
 
+
 class PostgresType(UserDefinedType[str]):
     """A type of PostgreSQL's whose values drivers give and take as text, such as 64-bit transaction ids."""
 
@@ -75,7 +76,9 @@ HISTORY = sa.Table(
     sa.Column("database", sa.Text, nullable=False),  # `Database.identity` when the database was adopted
     sa.Column("first_position", sa.BigInteger, nullable=False),  # of the log's rows of this history
     sa.Column("clock", sa.Text, nullable=False),  # SQLite: the machine's clock of all times in the fence
-    sa.Column("token", sa.Text, nullable=False),  # random bits, by which triggers know statements of ORMService
+    sa.Column(
+        "token", sa.Text, nullable=False
+    ),  # random bits, by which triggers know statements of ORMService
 )
 
 
@@ -310,5 +313,8 @@ async def name_entries(connection: AsyncConnection, after: int, context: Command
 
 _LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(LOG.c.position), 0))
 _SET = sa.select(
-    *(sa.func.set_config(f"diptych.{name}", text(name), sa.true()) for name in ("command", "correlation", "actor"))
+    *(
+        sa.func.set_config(f"diptych.{name}", text(name), sa.true())
+        for name in ("command", "correlation", "actor")
+    )
 )

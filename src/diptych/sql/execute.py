@@ -71,7 +71,7 @@ async def change_row(
 
 
 async def execute(
-    connection: AsyncConnection, statement: sa.Executable, values: Values | None = None
+    connection: AsyncConnection, statement: sa.Executable, values: Values | Sequence[Values] | None = None
 ) -> sa.CursorResult[*tuple[Any, ...]]:
     """Executes any statement like ``AsyncConnection.execute``; on SQLite's writer it can't be cut off."""
     if sqlite_under(connection) is None:

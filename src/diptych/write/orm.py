@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from diptych.config.service import ConfigService
 from diptych.errors import NotStartedError
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
+from diptych.sql.execute import execute
 from diptych.write import changes
+from diptych.write.screening import check_statement
+from diptych.write.session import OnCommit
 from diptych.write.side import WriteSide, open_write_side
 from diptych.write.statements import Lookup, check_readable, rows_after
 from diptych.write.unit_of_work import UnitOfWork, Work, current_unit_of_work, new_context
@@ -111,7 +116,7 @@ class ORMService:
         async def work(unit: UnitOfWork) -> M:
             async with unit.statement(entity) as connection:
                 change = await changes.insert(connection, entity, values, unit.context)
-                unit.changes.append(change)
+                unit.note(entity, change)
             return entity.instance(change.image)  # type: ignore[no-any-return]
 
         return await self._write(entity, "create", work)
@@ -178,7 +183,7 @@ class ORMService:
                 if not values:
                     return before
                 change = await changes.update(connection, entity, before, values, unit.context)
-                unit.changes.append(change)
+                unit.note(entity, change)
             return change.after
 
         row = await self._write(entity, "update", work)
@@ -207,10 +212,95 @@ class ORMService:
                     return False
                 if given is not None:
                     given.check(before)
-                unit.changes.append(await changes.delete(connection, entity, before, unit.context))
+                unit.note(entity, await changes.delete(connection, entity, before, unit.context))
             return True
 
         return await self._write(entity, "delete", work)
+
+    @contextlib.asynccontextmanager
+    async def session(self, *, commit: OnCommit = "refuse") -> AsyncIterator[AsyncSession]:
+        """Opens SQLAlchemy's ``AsyncSession`` in the transaction of the command, for everything that a session does.
+
+        Inside a command there is one session for each run of the handler, which ``ORMService`` shares: what the session
+        holds is flushed before each call, and shows what the call has changed. Outside, the block is a unit of work of
+        its own. What is changed is in the log, and visible to queries when the command is acknowledged, as ever.
+
+        ``commit()``, ``rollback()`` and ``begin()`` of the session raise ``UnitOfWorkError``, since the transaction is
+        the command's; ``begin_nested()`` makes a savepoint. With ``commit="flush"``, for services that call ``commit()``
+        themselves, it flushes. Raises ``ConflictError`` at the end of a block of its own if a concurrent transaction won.
+
+        >>> import asyncio
+        >>> from diptych import ORMService
+        >>> from sqlalchemy import select
+        >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class Book(Base):
+        ...     __tablename__ = "books"
+        ...     id: Mapped[int] = mapped_column(primary_key=True)
+        ...     title: Mapped[str]
+        >>> async def main():
+        ...     async with ORMService() as orm_service:
+        ...         await orm_service.init("books.db", models=Base)
+        ...         async with orm_service.session() as session:
+        ...             session.add_all([Book(title="Dune"), Book(title="Emma")])
+        ...         async with orm_service.session() as session:
+        ...             print((await session.scalars(select(Book.title).order_by(Book.title))).all())
+        >>> asyncio.run(main())
+        ['Dune', 'Emma']
+        """
+        if commit not in ("refuse", "flush"):
+            raise ValueError('commit must be "refuse" or "flush"')
+        side = self._here
+        joined = current_unit_of_work(side.database)
+        if joined is not None:
+            session = await joined.session(commit)
+            yield session
+            await session.flush()
+            return
+        async with side.units.opened(new_context()) as unit:
+            yield await unit.session(commit)
+
+    async def execute(
+        self,
+        statement: sa.Executable,
+        parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> sa.CursorResult[Any]:
+        """Executes a statement of SQLAlchemy's Core, and returns its buffered result.
+
+        Inside a command it is part of the command's transaction; outside, a unit of work of its own. Raises
+        ``UnitOfWorkError`` for statements that end transactions or change the schema, and for text that is not wrapped
+        in ``sqlalchemy.text``.
+
+        >>> import asyncio
+        >>> import sqlalchemy as sa
+        >>> from diptych import ORMService
+        >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class Book(Base):
+        ...     __tablename__ = "books"
+        ...     id: Mapped[int] = mapped_column(primary_key=True)
+        ...     stock: Mapped[int]
+        >>> async def main():
+        ...     async with ORMService() as orm_service:
+        ...         await orm_service.init("books.db", models=Base)
+        ...         await orm_service.create(Book, stock=1)
+        ...         print((await orm_service.execute(sa.update(Book).values(stock=Book.stock + 1))).rowcount)
+        >>> asyncio.run(main())
+        1
+        """
+        check_statement(statement)
+        side = self._here
+
+        async def work(unit: UnitOfWork) -> sa.CursorResult[Any]:
+            async with unit.free_statement() as connection:
+                return await execute(connection, statement, parameters)
+
+        joined = current_unit_of_work(side.database)
+        if joined is not None:
+            return await work(joined)
+        return await side.units.run(work, new_context())
 
     async def all(self, model: type[M]) -> list[M]:
         """Returns every row, in the order of the primary key. For large tables see ``iterate``."""

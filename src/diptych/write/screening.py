@@ -32,9 +32,13 @@ _SCHEMA = frozenset(
 )
 _SET = frozenset({"TRANSACTION", "SESSION"})
 
-_TRANSACTION = "a command's transaction is begun and ended by diptych: let the handler return, or raise an error"
+_TRANSACTION = (
+    "a command's transaction is begun and ended by diptych: let the handler return, or raise an error"
+)
 _NESTED = f"{_TRANSACTION}; for a part that may fail alone, use session.begin_nested()"
-_DEFINITION = "a command changes rows, not the schema or the server: put it into a migration, or run it outside"
+_DEFINITION = (
+    "a command changes rows, not the schema or the server: put it into a migration, or run it outside"
+)
 _SEVERAL = "give one statement to each call"
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, Self, TypeAlias, cast
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from diptych.aio.shielded import shielded
+from diptych.aio.tasks import shielded
 from diptych.errors import UnitOfWorkError
-from diptych.sql.mapped.entity import MappedEntity
+from diptych.sql.entity import MappedEntity
 from diptych.write.screening import check_statement, check_text
 
 OnCommit: TypeAlias = Literal["refuse", "flush"]
@@ -42,7 +43,9 @@ class _Session(Session):
     def commit(self) -> None:
         self.unit.check_usable()
         if self.on_commit == "refuse":
-            raise UnitOfWorkError(f'commit() was refused: {_BY_DIPTYCH}; or open it with session(commit="flush")')
+            raise UnitOfWorkError(
+                f'commit() was refused: {_BY_DIPTYCH}; or open it with session(commit="flush")'
+            )
         self.flush()
 
     def rollback(self) -> None:
@@ -78,7 +81,8 @@ class CommandSession(AsyncSession):
     ``stream`` is refused. One task may use the session at a time.
     """
 
-    def __init__(self, unit: Unit, connection: AsyncConnection, *, is_shared: bool) -> None:
+    def __init__(self, unit: Unit, connection: AsyncConnection, turn: asyncio.Lock) -> None:
+        is_shared = connection.dialect.name == "sqlite"
         # On SQLite other commands may be in the transaction: a savepoint keeps a failed flush from undoing theirs.
         super().__init__(
             bind=connection,
@@ -88,6 +92,7 @@ class CommandSession(AsyncSession):
         )
         self._unit = unit
         self._is_shared = is_shared
+        self._turn = turn
         self._is_busy = False
         self._here.unit = unit
 
@@ -103,14 +108,25 @@ class CommandSession(AsyncSession):
         """Awaits an operation of the session. Raises ``UnitOfWorkError`` while another task is at one."""
         self._unit.check_usable()
         if self._is_busy:
-            raise UnitOfWorkError("this session is in use by another task: one task may use a session at a time")
+            raise UnitOfWorkError(
+                "this session is in use by another task: one task may use a session at a time"
+            )
         self._is_busy = True
         try:
-            # Cut off in the midst of a statement, SQLAlchemy would close SQLite's connection, and undo the changes of
-            # other commands in the same transaction.
-            return await (shielded(work()) if self._is_shared else work())
+            async with self._turn:
+                # Cut off in the midst of a statement, SQLAlchemy would close SQLite's connection, and undo the changes
+                # of other commands in the same transaction.
+                return await (shielded(work()) if self._is_shared else work())
+        except (DBAPIError, asyncio.CancelledError):
+            # A savepoint undoes the statement that has failed; without one, half of the changes could be committed.
+            if not self.in_nested_transaction():
+                self._unit.fail("a statement of its session failed: let the error leave the handler")
+            raise
         finally:
             self._is_busy = False
+
+    def begin_nested(self) -> AsyncSessionTransaction:
+        return _Nested(self, nested=True)
 
     async def stream(self, *_arguments: Any, **_named: Any) -> Any:
         raise UnitOfWorkError("stream() was refused: use execute(), whose result is buffered")
@@ -143,10 +159,6 @@ class CommandSession(AsyncSession):
         """Calls a function with the session under this one."""
         return await super().run_sync(function)
 
-    async def end(self) -> None:
-        """Lets go of every instance. To be called when the transaction is about to end, or has failed."""
-        self.sync_session.expunge_all()
-
     def note(self, entity: MappedEntity, row: Mapping[str, Any] | None, key: Mapping[str, Any]) -> None:
         """Has an instance that the session holds show the row as ``ORMService`` has left it; None: deleted."""
         session = self.sync_session
@@ -178,33 +190,39 @@ for _name in (
     setattr(CommandSession, _name, _alone(_name))
 
 
-class Turns:
-    """Turns of statements on one connection: a task that has the turn may execute several."""
+class _Nested(AsyncSessionTransaction):
+    """A savepoint of the handler's: begun and ended like the operations of its session."""
 
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._owner: asyncio.Task[Any] | None = None
+    async def start(self, is_ctxmanager: bool = False) -> Self:
+        session = cast(CommandSession, self.session)
+        return cast(Self, await session.run_alone(lambda: super(_Nested, self).start(is_ctxmanager)))
 
-    async def __aenter__(self) -> None:
-        await self._lock.acquire()
-        self._owner = asyncio.current_task()
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        session = cast(CommandSession, self.session)
+        await session.run_alone(lambda: super(_Nested, self).__aexit__(kind, error, trace))
 
-    async def __aexit__(self, *_error: object) -> None:
-        self._owner = None
-        self._lock.release()
 
-    @property
-    def is_ours(self) -> bool:
-        """True if the running task has the turn."""
-        return self._owner is not None and self._owner is asyncio.current_task()
+async def open_session(
+    connection: AsyncConnection, unit: Unit, turn: asyncio.Lock, exits: contextlib.ExitStack
+) -> CommandSession:
+    """Returns a session in the transaction of this connection. ``exits`` ends what it has done to the connection."""
+    if not connection.in_transaction():
+        await connection.begin()  # PostgreSQL has begun: the engine is told, and sends nothing
+    exits.enter_context(_watched(connection, unit))
+    return CommandSession(unit, connection, turn)
 
 
 @contextlib.contextmanager
-def watched(connection: AsyncConnection, unit: Unit, failed: Callable[[], None]) -> Iterator[None]:
-    """Inside the block, statements that are given to the connection itself are screened, and their failures noted."""
+def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
+    """Inside the block, statements that are given to the connection itself are screened.
+
+    Its ``commit`` and ``rollback`` are refused: on SQLite other commands may be in the transaction.
+    """
     sync = cast(sa.Connection, connection.sync_connection)
 
-    def before(_connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool) -> None:
+    def screen(
+        _connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
+    ) -> None:
         unit.check_usable()
         if context is None or context.compiled is None:
             check_text(statement)
@@ -212,10 +230,7 @@ def watched(connection: AsyncConnection, unit: Unit, failed: Callable[[], None])
     def refuse(_connection: sa.Connection) -> None:
         raise UnitOfWorkError(f"the connection's commit() and rollback() were refused: {_BY_DIPTYCH}")
 
-    def note(_context: Any) -> None:
-        failed()
-
-    listeners = (("before_cursor_execute", before), ("commit", refuse))
+    listeners = (("before_cursor_execute", screen), ("commit", refuse), ("rollback", refuse))
     for name, listener in listeners:
         sa.event.listen(sync, name, listener)
     try:

@@ -96,6 +96,12 @@ class WriteSide:
             async with self.database.reader.connect() as connection:
                 yield connection
 
+    async def capture(self, tables: Set[str]) -> None:
+        """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
+        if tables:
+            await self.fence.capture(tables)
+        self.units.effects = await self.fence.tables_with_effects()
+
     def note_read(self, tables: Set[str]) -> None:
         """Notes that the command of this task, if there is one, has read rows of these ``tables``."""
         unit = current_unit_of_work(self.database)

@@ -140,7 +140,9 @@ class UnitsOfWork:
                 _current.reset(token)
             await self._conclude(self._commit(transaction, unit))
         except TransactionConflict as error:
-            raise ConflictError("a concurrent transaction changed the same rows; nothing was changed") from error
+            raise ConflictError(
+                "a concurrent transaction changed the same rows; nothing was changed"
+            ) from error
         finally:
             self._acknowledger.rows.commands -= 1
 

@@ -21,9 +21,9 @@ _TABLES = sa.bindparam("p_captured", expanding=True, type_=sa.Text)
 
 _FINGERPRINTS = {
     # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these.
-    "postgresql": sa.text(f"""
+    "postgresql": sa.text("""
         WITH RECURSIVE descendant (table_name, id) AS (
-            SELECT table_name, to_regclass(relation)::oid FROM unnest(
+            SELECT table_name, CAST(to_regclass(relation) AS oid) FROM unnest(
                 CAST(:names AS text[]), CAST(:relations AS text[])) AS given (table_name, relation)
           UNION ALL
             SELECT table_name, inhrelid FROM descendant JOIN pg_inherits ON inhparent = id
@@ -32,7 +32,7 @@ _FINGERPRINTS = {
             SELECT string_agg(
                 concat_ws('.', tg.oid, tg.xmin, tg.tgenabled, function.oid, function.xmin), '+' ORDER BY tg.oid)
             FROM pg_trigger AS tg JOIN pg_proc AS function ON function.oid = tg.tgfoid
-            WHERE tg.tgrelid = class.oid AND tg.tgname IN ('{postgres.ROW_TRIGGER}', '{postgres.TRUNCATE_TRIGGER}')
+            WHERE tg.tgrelid = class.oid AND tg.tgname IN ('diptych_capture', 'diptych_capture_truncate')
         )), ' ' ORDER BY class.oid) AS fingerprint
         FROM descendant JOIN pg_class AS class ON class.oid = id GROUP BY table_name
     """),
@@ -76,7 +76,8 @@ async def _stored(
 ) -> dict[str, tuple[str, str]]:
     select = sa.select(CAPTURE.c.table_name, CAPTURE.c.columns, CAPTURE.c.fingerprint)
     found = await connection.execute(
-        select.where(CAPTURE.c.table_name.in_(_TABLES)), {"p_captured": [captured.name for captured in tables]}
+        select.where(CAPTURE.c.table_name.in_(_TABLES)),
+        {"p_captured": [captured.name for captured in tables]},
     )
     return {name: (columns, fingerprint) for name, columns, fingerprint in found}
 
@@ -101,7 +102,9 @@ async def mend(
     if found:
         present = await fingerprints(connection, tables)
         names = {captured.name for captured in found}
-        await connection.execute(sa.delete(CAPTURE).where(CAPTURE.c.table_name.in_(_TABLES)), {"p_captured": names})
+        await connection.execute(
+            sa.delete(CAPTURE).where(CAPTURE.c.table_name.in_(_TABLES)), {"p_captured": names}
+        )
         await connection.execute(
             sa.insert(CAPTURE),
             [
@@ -130,8 +133,11 @@ async def _statements(
 async def log_schema(connection: AsyncConnection) -> str:
     """Returns the schema of diptych's tables on PostgreSQL."""
     found = await connection.execute(
-        sa.text("SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE pg_class.oid = "
-                "to_regclass(:log)"), {"log": LOG.name}
+        sa.text(
+            "SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE pg_class.oid = "
+            "to_regclass(:log)"
+        ),
+        {"log": LOG.name},
     )
     return str(found.scalar_one())
 
@@ -154,13 +160,16 @@ async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[lis
 
 async def _right_before(connection: AsyncConnection) -> list[str]:
     version = sa.text(
-        "SELECT table_name FROM diptych_capture, pragma_schema_version WHERE fingerprint = CAST(schema_version AS TEXT)"
+        "SELECT table_name FROM diptych_capture, pragma_schema_version "
+        "WHERE fingerprint = CAST(schema_version AS TEXT)"
     )
     return list(await connection.scalars(version))
 
 
 async def _keep_right(connection: AsyncConnection, names: Collection[str]) -> None:
-    version = sa.text("SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version").columns(sa.column("v", sa.Text))
+    version = sa.text("SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version").columns(
+        sa.column("v", sa.Text)
+    )
     update = sa.update(CAPTURE).where(CAPTURE.c.table_name.in_(_TABLES))
     if names:
         await connection.execute(
@@ -188,3 +197,32 @@ async def remove(connection: AsyncConnection) -> None:
     for statement in statements:
         await connection.exec_driver_sql(statement)
     await connection.execute(sa.delete(CAPTURE))
+
+
+_EFFECTS = {
+    "postgresql": sa.text("""
+        SELECT nspname, relname, pg_table_is_visible(class.oid) AS is_visible
+        FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = relnamespace
+        WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND (
+            EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = class.oid AND NOT tgisinternal
+                AND tgname NOT IN ('diptych_capture', 'diptych_capture_truncate'))
+            OR EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = class.oid AND rulename <> '_RETURN')
+            OR EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = class.oid
+                AND (confupdtype NOT IN ('a', 'r') OR confdeltype NOT IN ('a', 'r'))))
+    """),
+    "sqlite": sa.text("""
+        SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name NOT GLOB 'diptych_capture_*'
+        UNION SELECT reference."table" FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS reference
+        WHERE child.type = 'table'
+            AND NOT (on_update IN ('NO ACTION', 'RESTRICT') AND on_delete IN ('NO ACTION', 'RESTRICT'))
+    """),
+}
+
+
+async def tables_with_effects(connection: AsyncConnection) -> frozenset[str]:
+    """Returns the tables of which a change may change further rows, by their names in mappings."""
+    found = (await connection.execute(_EFFECTS[connection.dialect.name])).all()
+    if connection.dialect.name == "sqlite":
+        return frozenset(row[0] for row in found)
+    named = {f"{row.nspname}.{row.relname}" for row in found}
+    return frozenset(named | {row.relname for row in found if row.is_visible})

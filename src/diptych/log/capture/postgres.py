@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diptych.sql.entity import marker
 from diptych.log import CAPTURE_FORMAT
 from diptych.log.capture.table import (
     PREFIX,
@@ -18,6 +17,7 @@ from diptych.log.capture.table import (
     literal,
     quoted,
 )
+from diptych.sql.entity import marker
 
 ROW_TRIGGER = PREFIX
 TRUNCATE_TRIGGER = f"{PREFIX}_truncate"
@@ -79,9 +79,7 @@ def _function(name: str, log_schema: str, body: str) -> str:
     )
 
 
-_COLUMNS = (
-    "entity, table_name, key, old_key, kind, version, command_id, correlation_id, actor, recorded_at"
-)
+_COLUMNS = "entity, table_name, key, old_key, kind, version, command_id, correlation_id, actor, recorded_at"
 
 
 def _values(captured: CapturedTable, kind: str, key: str, old_key: str) -> str:
@@ -119,10 +117,15 @@ def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
     key = _key_of("gone", captured.columns)
     values = _values(captured, f"'{TOUCHED}'", key, key)
     return (
-        "BEGIN\n  EXECUTE format($truncated$"
-        f"INSERT INTO {quoted(log_schema)}.diptych_log ({_COLUMNS}) SELECT {values} FROM %I.%I AS gone"
-        "$truncated$, TG_TABLE_SCHEMA, TG_TABLE_NAME);\n  RETURN NULL;\nEND"
-    ).replace("%I.%I", "\x00").replace("%", "%%").replace("\x00", "%I.%I")
+        (
+            "BEGIN\n  EXECUTE format($truncated$"
+            f"INSERT INTO {quoted(log_schema)}.diptych_log ({_COLUMNS}) SELECT {values} FROM %I.%I AS gone"
+            "$truncated$, TG_TABLE_SCHEMA, TG_TABLE_NAME);\n  RETURN NULL;\nEND"
+        )
+        .replace("%I.%I", "\x00")
+        .replace("%", "%%")
+        .replace("\x00", "%I.%I")
+    )
 
 
 def _key_of(row: str, columns: Sequence[CapturedColumn]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import uuid
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import datetime
-import uuid
 
 import sqlalchemy as sa
 
@@ -27,7 +26,9 @@ CAPTURE = sa.Table(
     # The table is made and upgraded by the migrations; here are the columns that statements name.
     sa.Column("table_name", sa.Text, primary_key=True),
     sa.Column("columns", sa.Text, nullable=False),  # JSON: attribute and column of all that entries name
-    sa.Column("fingerprint", sa.Text, nullable=False),  # of the triggers and the table, when last known to be right
+    sa.Column(
+        "fingerprint", sa.Text, nullable=False
+    ),  # of the triggers and the table, when last known to be right
 )
 
 

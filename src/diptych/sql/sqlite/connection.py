@@ -286,8 +286,8 @@ class Schema:
     def is_quick(self, kind: Literal["insert", "change"], table: str) -> bool:
         """Returns whether inserting (or changing or deleting) a row does nothing else besides.
 
-        Triggers may do anything, but for those that write the row's entry to the change log. Where rows refer to the changed row by a foreign key, SQLite searches for them,
-        perhaps without an index, and may change them too.
+        Triggers may do anything, but for those that write the row's entry to the change log. Where rows refer to the
+        changed row by a foreign key, SQLite searches for them, perhaps without an index, and may change them too.
         """
         name = table.lower()
         if self._version is None or name in self._triggered:
