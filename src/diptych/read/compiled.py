@@ -62,6 +62,7 @@ class CompiledReadModel:
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
         self._key_column = entity.columns[self.key]
         self._key_type = self._key_column.type
+        self._as_it_is = self._key_type if self._key_column.has_one_form else None
         self._ordered = [
             (name, kind if (kind := entity.columns[name].type) in ALWAYS_SORTABLE else None)
             for name in dict.fromkeys(name for index in self.lists for name in index.columns)
@@ -143,7 +144,7 @@ class CompiledReadModel:
 
     def fit_key(self, key: Any) -> Any:
         """Returns a caller's key in the form of the key column. Raises ``ValueError`` for a key no row can have."""
-        return self._key_column.fit(key)
+        return key if type(key) is self._as_it_is else self._key_column.fit(key)
 
     def list_by(self, order: ListOrder | None) -> ListIndex:
         """Returns the list of this order, or the first for None. Raises ``WiringError`` for an undeclared order."""

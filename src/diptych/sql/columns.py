@@ -127,6 +127,7 @@ class ColumnValues:
         self._type = with_zone(self.python_type, column.type)
         self._bounded_type = bounded(self._type, column.type)
         # A whole number may be too long to be written at all, and has to be checked; a UUID as text has many forms.
+        self.has_one_form = self.python_type is not int and not is_uuid_text(column.type)
 
     @functools.cached_property
     def is_required(self) -> bool:

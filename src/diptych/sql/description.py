@@ -45,6 +45,7 @@ class Column(msgspec.Struct, frozen=True):
     logged: bool
     fit: Callable[[Any], Any]
     compared: str = ""
+    has_one_form: bool = True
     zoned: bool = False
     texts: Mapping[Any, str] | None = None
 

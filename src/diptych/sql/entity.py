@@ -112,6 +112,7 @@ class MappedEntity:
             compared=compared,
             logged=self._values[name].logged,
             fit=self._values[name].fit,
+            has_one_form=self._values[name].has_one_form,
             zoned=bool(getattr(there, "timezone", False)),
             texts=stored_texts(there) if isinstance(there, sa.Enum) else None,
         )
