@@ -1,8 +1,12 @@
-"""Requests for passes between processes, by PostgreSQL's NOTIFY. On SQLite no process is asked."""
+"""Requests for passes between processes, and hints that somebody else has changed a captured row.
+
+Both come by PostgreSQL's NOTIFY. On SQLite no process is asked, and the log is looked at for foreign entries.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -14,8 +18,11 @@ import sqlalchemy as sa
 from diptych.aio.tasks import Looper, set_within
 from diptych.errors import UnavailableError
 from diptych.fence.contract import FenceId
+from diptych.log.capture.postgres import HINT_CHANNEL
+from diptych.log.table import LOG, whole
 from diptych.sql.database import Database
 from diptych.sql.failures import translated
+from diptych.sql.statements import PreparedSelect
 
 _log = logging.getLogger("diptych.write")
 
@@ -25,6 +32,16 @@ CHANNEL = "diptych"
 _RETRY_S = 1.0
 _PROBE_S = 15.0
 """Interval between two statements on the listening connection, in seconds."""
+
+_LOOK_S = 0.05
+"""Interval between two looks for foreign entries in SQLite's log, in seconds."""
+
+_NEWEST = PreparedSelect(
+    sa.select(
+        sa.func.max(LOG.c.position).label("last"),
+        sa.func.max(sa.case((LOG.c.command_id == "", LOG.c.position))).label("foreign"),
+    ).where(LOG.c.position > whole("p_after"))
+)
 
 _Request = tuple[str, str, int, str]
 """Read model, fingerprint, number of the last pass that began too early, and sender."""
@@ -41,9 +58,14 @@ class PassNotifications:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._callbacks: list[Callable[[FenceId, int], None]] = []
+        self._on_hint: list[Callable[[], None]] = []
+        self._last = 0
         self._sender = uuid.uuid4().hex  # by which the process knows its own requests, which come back
         self._tried = asyncio.Event()
-        self._looper = Looper("requests for passes", self._listen, _RETRY_S)
+        if database.can_notify:
+            self._looper = Looper("requests for passes", self._listen, _RETRY_S)
+        else:
+            self._looper = Looper("looks for foreign changes", self._look, _LOOK_S)
         self._warned = False
 
     async def ask(self, fence: FenceId, after: int) -> None:
@@ -61,10 +83,17 @@ class PassNotifications:
         """Has ``callback`` called, in the event loop, with the arguments of each ``ask`` by other processes."""
         self._callbacks.append(callback)
 
+    def on_hint(self, callback: Callable[[], None]) -> None:
+        """Has ``callback`` called, in the event loop, soon after anybody but a command has changed a captured row.
+
+        A hint may get lost.
+        """
+        self._on_hint.append(callback)
+
     async def listen(self) -> None:
         """Begins to listen for requests. Returns once requests are heard, or the database can't be reached now."""
+        self._looper.start()
         if self._database.can_notify:
-            self._looper.start()
             await self._tried.wait()
 
     async def close(self) -> None:
@@ -90,6 +119,7 @@ class PassNotifications:
                 driver: Any = (await connection.get_raw_connection()).driver_connection
                 driver.add_termination_listener(lambda _connection: broken.set())
                 await driver.add_listener(CHANNEL, self._heard)
+                await driver.add_listener(HINT_CHANNEL, lambda *_notification: self._hint())
                 self._warned = False
                 self._tried.set()
                 while not await set_within(broken, _PROBE_S):
@@ -97,6 +127,19 @@ class PassNotifications:
                     await connection.execute(sa.select(1))
             finally:
                 await connection.invalidate()  # listening, it is of no use to statements any more
+
+    async def _look(self) -> None:
+        """Looks for foreign entries in SQLite's log since the last look."""
+        with contextlib.suppress(UnavailableError), translated(self._database):
+            [[last, foreign]] = await self._database.read_for_hinge(_NEWEST, {"p_after": self._last})
+            if last is not None:
+                is_first, self._last = self._last == 0, last
+                if foreign is not None and not is_first:
+                    self._hint()
+
+    def _hint(self) -> None:
+        for callback in self._on_hint:
+            callback()
 
     def _heard(self, _connection: object, _process: int, _channel: str, payload: object) -> None:
         try:

@@ -108,6 +108,11 @@ class Keeper:
         """Asks for a pass on behalf of another process, in a moment and together with its other requests."""
         self._requests.add_delayed(after, leads=self._role is Role.LEADING)
 
+    def hinted(self) -> None:
+        """Asks for a pass in a moment: somebody else has changed a captured row. Followers leave it to the leader."""
+        if self._role is Role.LEADING and self._last is not None:
+            self._requests.add_delayed(self._last.row.passes_started, leads=True)
+
     async def read_row(self) -> FenceRow:
         """Returns the fence row of the read model, added now if there is none."""
         row = (await self._rows.rows()).get(self.replica.id)

@@ -136,6 +136,8 @@ class RedisSide:
         self._keeper_of = {keeper.replica.id: keeper for keeper in self.keepers.values()}
         self._sweeper = Sweeper(self.service, fence, [keeper.replica for keeper in self.keepers.values()])
         fence.on_asked(self._asked)
+        for keeper in self.keepers.values():
+            fence.on_hint(keeper.hinted)
 
     async def start(self) -> None:
         """Connects to Redis, and begins to bring the read models up.

@@ -221,13 +221,14 @@ class ORMService:
     async def session(self, *, commit: OnCommit = "refuse") -> AsyncIterator[AsyncSession]:
         """Opens SQLAlchemy's ``AsyncSession`` in the transaction of the command, for everything that a session does.
 
-        Inside a command there is one session for each run of the handler, which ``ORMService`` shares: what the session
-        holds is flushed before each call, and shows what the call has changed. Outside, the block is a unit of work of
-        its own. What is changed is in the log, and visible to queries when the command is acknowledged, as ever.
+        Inside a command there is one session for each run of the handler. ``ORMService`` shares it: what the session
+        holds is flushed before each call, and shows what the call has changed. Outside, the block is a unit of work
+        of its own. What is changed is in the log, and visible to queries when the command is acknowledged, as ever.
 
-        ``commit()``, ``rollback()`` and ``begin()`` of the session raise ``UnitOfWorkError``, since the transaction is
-        the command's; ``begin_nested()`` makes a savepoint. With ``commit="flush"``, for services that call ``commit()``
-        themselves, it flushes. Raises ``ConflictError`` at the end of a block of its own if a concurrent transaction won.
+        ``commit()``, ``rollback()`` and ``begin()`` of the session raise ``UnitOfWorkError``, since the transaction
+        is the command's; ``begin_nested()`` makes a savepoint. With ``commit="flush"``, for services that call
+        ``commit()`` themselves, it flushes. Raises ``ConflictError`` at the end of a block of its own if a concurrent
+        transaction won.
 
         >>> import asyncio
         >>> from diptych import ORMService
@@ -269,8 +270,8 @@ class ORMService:
         """Executes a statement of SQLAlchemy's Core, and returns its buffered result.
 
         Inside a command it is part of the command's transaction; outside, a unit of work of its own. Raises
-        ``UnitOfWorkError`` for statements that end transactions or change the schema, and for text that is not wrapped
-        in ``sqlalchemy.text``.
+        ``UnitOfWorkError`` for statements that end transactions or change the schema, and for text that is not
+        wrapped in ``sqlalchemy.text``.
 
         >>> import asyncio
         >>> import sqlalchemy as sa

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, Literal, Protocol, Self, TypeAlias, cast
 
 import sqlalchemy as sa
@@ -22,6 +23,10 @@ OnCommit: TypeAlias = Literal["refuse", "flush"]
 """Effect of ``commit()`` in a handler: an error, or a flush, for services that call it themselves."""
 
 _BY_DIPTYCH = "the command's transaction is ended by diptych: let the handler return, or raise an error"
+
+
+_inside: ContextVar[CommandSession | None] = ContextVar("diptych_session", default=None)
+"""The session that the running code is an operation of."""
 
 
 class Unit(Protocol):
@@ -107,15 +112,18 @@ class CommandSession(AsyncSession):
     async def run_alone(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Awaits an operation of the session. Raises ``UnitOfWorkError`` while another task is at one."""
         self._unit.check_usable()
+        if _inside.get() is self:  # an operation that is made of others
+            return await work()
         if self._is_busy:
             raise UnitOfWorkError(
                 "this session is in use by another task: one task may use a session at a time"
             )
         self._is_busy = True
+        token = _inside.set(self)
         try:
             async with self._turn:
-                # Cut off in the midst of a statement, SQLAlchemy would close SQLite's connection, and undo the changes
-                # of other commands in the same transaction.
+                # Cut off in the midst of a statement, SQLAlchemy would close SQLite's connection, and undo the
+                # changes of other commands in the same transaction.
                 return await (shielded(work()) if self._is_shared else work())
         except (DBAPIError, asyncio.CancelledError):
             # A savepoint undoes the statement that has failed; without one, half of the changes could be committed.
@@ -123,6 +131,7 @@ class CommandSession(AsyncSession):
                 self._unit.fail("a statement of its session failed: let the error leave the handler")
             raise
         finally:
+            _inside.reset(token)
             self._is_busy = False
 
     def begin_nested(self) -> AsyncSessionTransaction:

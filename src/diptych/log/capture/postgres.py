@@ -85,7 +85,8 @@ _COLUMNS = "entity, table_name, key, old_key, kind, version, command_id, correla
 def _values(captured: CapturedTable, kind: str, key: str, old_key: str) -> str:
     command = "coalesce(current_setting('diptych.command', true), '')"
     return (
-        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {CAPTURE_FORMAT}, {command},"
+        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {CAPTURE_FORMAT},"
+        f" {command},"
         " nullif(current_setting('diptych.correlation', true), ''),"
         f" CASE {command} WHEN '' THEN session_user::text"
         " ELSE nullif(current_setting('diptych.actor', true), '') END, clock_timestamp()"
@@ -106,26 +107,21 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
         f" AND pg_try_advisory_xact_lock({first}, {second}) THEN\n"
         f"    PERFORM pg_notify({literal(HINT_CHANNEL)}, '');\n  END IF;\n"
     )
-    return (
-        f"BEGIN\n  INSERT INTO {quoted(log_schema)}.diptych_log ({_COLUMNS})\n  VALUES ({values});\n"
-        f"{hint if hints else ''}  RETURN NULL;\nEND"
-    )
+    return f"BEGIN\n  {_insert(log_schema)}\n  VALUES ({values});\n{hint if hints else ''}  RETURN NULL;\nEND"
 
 
 def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
-    """Returns the body that logs every row as deleted; of partitions that are truncated by themselves, their rows."""
+    """Returns the body that logs every row as touched; of a partition that is truncated by itself, its rows."""
     key = _key_of("gone", captured.columns)
-    values = _values(captured, f"'{TOUCHED}'", key, key)
-    return (
-        (
-            "BEGIN\n  EXECUTE format($truncated$"
-            f"INSERT INTO {quoted(log_schema)}.diptych_log ({_COLUMNS}) SELECT {values} FROM %I.%I AS gone"
-            "$truncated$, TG_TABLE_SCHEMA, TG_TABLE_NAME);\n  RETURN NULL;\nEND"
-        )
-        .replace("%I.%I", "\x00")
-        .replace("%", "%%")
-        .replace("\x00", "%I.%I")
+    statement = f"{_insert(log_schema)} SELECT {_values(captured, literal(TOUCHED), key, key)}".replace(
+        "%", "%%"
     )
+    table = "TG_TABLE_SCHEMA, TG_TABLE_NAME"
+    return f"BEGIN\n  EXECUTE format({literal(statement)} || ' FROM %I.%I AS gone', {table});\n  RETURN NULL;\nEND"
+
+
+def _insert(log_schema: str) -> str:
+    return f"INSERT INTO {quoted(log_schema)}.diptych_log ({_COLUMNS})"
 
 
 def _key_of(row: str, columns: Sequence[CapturedColumn]) -> str:
@@ -138,4 +134,5 @@ def _value(row: str, column: CapturedColumn) -> str:
     if not column.is_date:
         return value
     # As the driver gives them: infinite days are Python's first and last day.
-    return f"CASE {value} WHEN '-infinity' THEN '0001-01-01'::date WHEN 'infinity' THEN '9999-12-31' ELSE {value} END"
+    first, last = "'0001-01-01'::date", "'9999-12-31'"
+    return f"CASE {value} WHEN '-infinity' THEN {first} WHEN 'infinity' THEN {last} ELSE {value} END"

@@ -18,7 +18,9 @@ from diptych.log.capture.table import (
     quoted,
 )
 
-_COLUMNS = 'entity, table_name, "key", old_key, kind, version, command_id, recorded_at'
+_INSERT = (
+    'INSERT INTO diptych_log (entity, table_name, "key", old_key, kind, version, command_id, recorded_at)'
+)
 
 
 def triggers(captured: CapturedTable, unique: Sequence[Sequence[str]]) -> Mapping[str, str]:
@@ -35,10 +37,8 @@ def triggers(captured: CapturedTable, unique: Sequence[Sequence[str]]) -> Mappin
         for names in unique
     )
     there = _key_of("there", captured.columns)
-    touched = (
-        f"INSERT INTO diptych_log ({_COLUMNS}) SELECT {_values(captured, there, there, TOUCHED)}"
-        f" FROM {table} AS there WHERE {{}}({in_the_way})"
-    )
+    source = f"FROM {table} AS there WHERE"
+    touched = f"{_INSERT} SELECT {_values(captured, there, there, TOUCHED)} {source}"
     same = " AND ".join(f"there.{quoted(name)} IS OLD.{quoted(name)}" for name in unique[0]) if unique else ""
     bodies = {
         "i": ("AFTER INSERT", _insert(captured, new, "NULL", "created")),
@@ -46,8 +46,8 @@ def triggers(captured: CapturedTable, unique: Sequence[Sequence[str]]) -> Mappin
         "d": ("AFTER DELETE", _insert(captured, old, old, "deleted")),
     }
     if unique:
-        bodies["bi"] = ("BEFORE INSERT", touched.format(""))
-        bodies["bu"] = ("BEFORE UPDATE", touched.format(f"NOT ({same}) AND "))
+        bodies["bi"] = ("BEFORE INSERT", f"{touched} ({in_the_way})")
+        bodies["bu"] = ("BEFORE UPDATE", f"{touched} NOT ({same}) AND ({in_the_way})")
     return {
         (name := f"{captured.object_name}_{suffix}"): (
             f"CREATE TRIGGER {quoted(name)} {when} ON {table} BEGIN {body}; END"
@@ -62,7 +62,7 @@ def is_ours(trigger: str) -> bool:
 
 
 def _insert(captured: CapturedTable, key: str, old_key: str, kind: str) -> str:
-    return f"INSERT INTO diptych_log ({_COLUMNS}) VALUES ({_values(captured, key, old_key, kind)})"
+    return f"{_INSERT} VALUES ({_values(captured, key, old_key, kind)})"
 
 
 def _values(captured: CapturedTable, key: str, old_key: str, kind: str) -> str:
