@@ -118,6 +118,7 @@ class CommandSession(AsyncSession):
             raise UnitOfWorkError(
                 "this session is in use by another task: one task may use a session at a time"
             )
+        is_nested = self.in_nested_transaction()
         self._is_busy = True
         token = _inside.set(self)
         try:
@@ -127,7 +128,7 @@ class CommandSession(AsyncSession):
                 return await (shielded(work()) if self._is_shared else work())
         except (DBAPIError, asyncio.CancelledError):
             # A savepoint undoes the statement that has failed; without one, half of the changes could be committed.
-            if not self.in_nested_transaction():
+            if not is_nested:
                 self._unit.fail("a statement of its session failed: let the error leave the handler")
             raise
         finally:
