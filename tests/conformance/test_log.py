@@ -98,11 +98,11 @@ async def test_a_deletion_keeps_the_last_image(orm: ORMService):
     assert row["key"] == row["old_key"] == {"id": 1, "title": "T", "isbn": "1"}
 
 
-async def test_what_identifies_a_row_is_its_key_and_all_that_is_unique(orm: ORMService):
+async def test_an_entry_names_the_key_all_that_is_unique_and_what_links_the_row_to_others(orm: ORMService):
     await orm.create(Shelf, room="north", number=1, code="N1")
     await orm.create(Line, order_number="a", position=1, product="P")
     assert parts(await log_of(orm), "key") == [
-        {"key": 1, "room": "north", "number": 1, "code": "N1"},
+        {"key": 1, "room": "north", "number": 1, "code": "N1", "book_id": None},
         {"order_number": "a", "position": 1},
     ]
 
