@@ -229,6 +229,20 @@ async def append(
     return change
 
 
+async def append_all(
+    connection: AsyncConnection, entity: MappedEntity, changes: Sequence[Change], context: CommandContext
+) -> list[Change]:
+    """Writes the log rows of many changes on PostgreSQL, right after the changes, as ``append`` does for one."""
+    expressions = EXPRESSIONS["postgresql"]
+    statement = sa.insert(LOG).values(recorded_at=expressions.recorded_at)
+    statement = statement.returning(*expressions.appended, sort_by_parameter_order=True)
+    values = [row_values(entity, each.kind, each.before, each.image, context) for each in changes]
+    rows = await execute.execute(connection, statement, values)
+    for change, row in zip(changes, rows.all(), strict=True):
+        change.position, change.transaction, change.snapshot = row
+    return list(changes)
+
+
 def append_in_statement(changed: sa.FromClause, made: Mapping[str, sa.ColumnElement[str]]) -> sa.CTE:
     """Returns PostgreSQL's insert of the log row for a row ``changed`` by the same statement.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.visitors import iterate
 
 from diptych.log import Change, CommandContext
-from diptych.log.table import append, append_in_statement, row_values
+from diptych.log.table import append, append_all, append_in_statement, row_values
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict
@@ -36,6 +36,7 @@ from diptych.write.statements import (
     has_sendable_defaults,
     identity_of,
     in_order,
+    insert_many_statement,
     insert_statement,
     named,
     numbered,
@@ -63,6 +64,33 @@ async def insert(
         after = await row_again(connection, entity, after)
     change = Change(entity.describe(connection.dialect), None, after)
     return await append(connection, entity, change, context)
+
+
+async def insert_all(
+    connection: AsyncConnection,
+    entity: MappedEntity,
+    rows: Sequence[ColumnValues],
+    context: CommandContext,
+) -> list[Change]:
+    """Adds rows. On PostgreSQL by a few statements for all of them, and a few for their rows of the log."""
+    is_plain = not entity.is_finished_by_database and all(rows)
+    if connection.dialect.name != "postgresql" or not is_plain:
+        return [await insert(connection, entity, values, context) for values in rows]
+    made: dict[int, Change] = {}
+    for given, numbers in _alike(rows).items():
+        statement, values = insert_many_statement(entity, given, [rows[number] for number in numbers])
+        found = (await execute.execute(connection, statement, values)).all()
+        described = entity.describe(connection.dialect)
+        made |= {n: Change(described, None, entity.row(row)) for n, row in zip(numbers, found, strict=True)}
+    return await append_all(connection, entity, [made[number] for number in range(len(rows))], context)
+
+
+def _alike(rows: Sequence[ColumnValues]) -> Mapping[Columns, list[int]]:
+    """Returns the numbers of the rows by the columns that they have values for."""
+    found: dict[Columns, list[int]] = {}
+    for number, values in enumerate(rows):
+        found.setdefault(tuple(values), []).append(number)
+    return found
 
 
 async def update(

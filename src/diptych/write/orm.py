@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from diptych.config.service import ConfigService
-from diptych.errors import NotStartedError
+from diptych.errors import DuplicateError, NotStartedError
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
 from diptych.sql.execute import execute
+from diptych.sql.failures import TransactionConflict
 from diptych.write import changes
 from diptych.write.screening import check_statement
 from diptych.write.session import OnCommit
@@ -120,6 +121,95 @@ class ORMService:
             return entity.instance(change.image)  # type: ignore[no-any-return]
 
         return await self._write(entity, "create", work)
+
+    async def create_all(self, model: type[M], rows: Iterable[Mapping[str, Any]]) -> list[M]:
+        """Adds many rows, each given as a mapping of fields, and returns the new instances in the same order.
+
+        All rows are added, or none. Faster than ``create`` for each: on PostgreSQL a few statements for all. Raises
+        the errors of ``create``.
+
+        >>> import asyncio
+        >>> from diptych import ORMService
+        >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class Book(Base):
+        ...     __tablename__ = "books"
+        ...     id: Mapped[int] = mapped_column(primary_key=True)
+        ...     title: Mapped[str]
+        >>> async def main():
+        ...     async with ORMService() as orm_service:
+        ...         await orm_service.init("books.db", models=Base)
+        ...         books = await orm_service.create_all(Book, ({"title": title} for title in ("Dune", "Emma")))
+        ...         print([(book.id, book.title) for book in books])
+        >>> asyncio.run(main())
+        [(1, 'Dune'), (2, 'Emma')]
+        """
+        entity = self._here.entities.of(model)
+        values = [values_of_new(entity, fields) for fields in rows]
+
+        async def work(unit: UnitOfWork) -> list[M]:
+            async with unit.statement(entity) as connection:
+                made = await changes.insert_all(connection, entity, values, unit.context)
+                for change in made:
+                    unit.note(entity, change)
+            return [entity.instance(change.image) for change in made]
+
+        return await self._write(entity, "create all", work) if values else []
+
+    async def upsert(self, model: type[M], *, conflict_on: Any, **fields: Any) -> M:
+        """Adds a row, or changes the row that has the same value of ``conflict_on``. Returns the instance.
+
+        ``conflict_on`` is a unique column: its attribute, such as ``Book.title``, or the attribute's name. Raises
+        ``ValueError`` for a column that is not unique, and the errors of ``create`` and ``update``.
+
+        >>> import asyncio
+        >>> from diptych import ORMService
+        >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class Book(Base):
+        ...     __tablename__ = "books"
+        ...     id: Mapped[int] = mapped_column(primary_key=True)
+        ...     title: Mapped[str] = mapped_column(unique=True)
+        ...     stock: Mapped[int]
+        >>> async def main():
+        ...     async with ORMService() as orm_service:
+        ...         await orm_service.init("books.db", models=Base)
+        ...         for stock in (1, 2):
+        ...             book = await orm_service.upsert(Book, conflict_on=Book.title, title="Dune", stock=stock)
+        ...             print(book.id, book.stock)
+        >>> asyncio.run(main())
+        1 1
+        1 2
+        """
+        entity = self._here.entities.of(model)
+        name = str(getattr(conflict_on, "key", conflict_on))
+        entity.check_names([name])
+        if name not in entity.unique_columns:
+            raise ValueError(f"conflict_on: {entity.name}.{name} is not unique by itself")
+        if fields.get(name) is None:
+            raise ValueError(f"upsert needs a value of {name}, by which the row is found")
+        lookup = Lookup(entity, fields[name], name)
+
+        async def work(unit: UnitOfWork) -> M:
+            async with unit.statement(entity) as connection:
+                is_there = await lookup.find(connection, lock=True) is not None
+            if is_there:
+                changed = await self.update(model, fields[name], name, return_instance=True, **fields)
+                if (
+                    changed is not None
+                ):  # the row is locked: a trigger of the application's may have deleted it
+                    return changed
+            try:
+                return await self.create(model, **fields)
+            except DuplicateError as error:
+                if error.columns == (name,):
+                    # Added since this transaction began: it is there at the next attempt.
+                    raise TransactionConflict("a concurrent command has added the row") from error
+                raise
+
+        return await self._write(entity, "upsert", work)
 
     async def get(self, model: type[M], lookup_value: Any, lookup_column: str | None = None) -> M | None:
         """Returns the row whose ``lookup_column`` (the primary key, if not given) has this value, or None.

@@ -87,6 +87,17 @@ def insert_statement(entity: MappedEntity, values: ColumnValues) -> tuple[Prepar
     return _insert(entity), _stored(values)
 
 
+def insert_many_statement(
+    entity: MappedEntity, given: Columns, rows: Sequence[ColumnValues]
+) -> tuple[sa.Executable, list[dict[str, Any]]]:
+    """Returns the statement adding many rows with values for these columns, and its parameters.
+
+    The rows are returned in the order of the parameters.
+    """
+    statement = sa.insert(entity.table).returning(*entity.columns.values(), sort_by_parameter_order=True)
+    return _own(entity, statement), [{column.key: values[column] for column in given} for values in rows]
+
+
 def update_statement(
     entity: MappedEntity, row: RowValues, values: ColumnValues
 ) -> tuple[sa.Executable, dict[str, Any]]:
