@@ -33,7 +33,7 @@ async def test_of_many_rows_all_are_added_or_none(orm: ORMService):
     assert await orm.create_all(Book, []) == []
 
 
-async def test_rows_without_any_value_and_of_other_names(orm: ORMService):
+async def test_columns_may_have_other_names(orm: ORMService):
     shelves = await orm.create_all(
         Shelf, [{"room": "north", "number": number, "code": f"N{number}"} for number in "12"]
     )
