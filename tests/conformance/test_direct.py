@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService
 from diptych.fence.contract import FenceId, FenceRow
+from diptych.sql.postgres import PostgresDatabase
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
 
@@ -38,10 +39,35 @@ async def building(orm: ORMService, until: float) -> None:
         )
 
 
+async def test_the_fence_is_read_as_through_an_engine(orm: ORMService):
+    directly = await row(orm)
+    assert directly.id == FENCE
+    assert directly.tables == {"books"}
+    assert directly.now > 1_000_000_000
+    assert isinstance(orm.database, PostgresDatabase)
+    orm.database.dedicated._is_busy = True  # then the engine is asked
+    assert {type(value) for value in vars_of(await row(orm))} == {type(value) for value in vars_of(directly)}
+
+
+def vars_of(row: FenceRow) -> list[object]:
+    return [getattr(row, name) for name in row.__struct_fields__]
+
+
 async def test_each_read_is_of_all_that_was_committed_before(orm: ORMService):
     for until in (1.5, 2.5, 3.5):
         await building(orm, until)
         assert (await row(orm)).building_until == until
+
+
+async def test_commands_ask_no_engine_for_the_fence(orm: ORMService):
+    asked: list[str] = []
+    await orm.create(Book, title="first", author="A")
+    sa.event.listen(
+        orm.database.keeper.sync_engine, "after_cursor_execute", lambda *call: asked.append(call[2])
+    )
+    for number in range(5):
+        await orm.create(Book, title=str(number), author="A")
+    assert asked == []
 
 
 async def test_reads_at_the_same_time_are_all_answered(orm: ORMService):

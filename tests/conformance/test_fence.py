@@ -607,9 +607,33 @@ async def test_changes_read_from_the_log_are_those_that_were_made(orm: ORMServic
     assert part.snapshot.xmax > made[0].transaction >= cursor.xmax
 
 
+async def test_what_is_left_out_of_a_reading_counts_unless_a_row_has_left_its_address(
+    orm: ORMService, fence: Fence
+):
+    _, cursor = await read(fence, NOTHING)
+    made: list[Change] = []
+
+    async def work(unit: Any) -> None:
+        await orm.create(Book, id=1, title="T", author="A")
+        await orm.update(Book, 1, author="B")
+        await orm.update(Book, 1, title="U")
+        await orm.delete(Book, 1)
+        made.extend(unit.changes)
+
+    await orm.side.units.run(work, new_context())
+    part = await fence.changes(TABLES, cursor, 10, skip={change.position for change in made})
+    assert [change.position for change in part.changes] == [change.position for change in made[2:]]
+    assert (part.skipped, part.last, part.more) == (2, made[-1].position, False)
+    first = await fence.changes(TABLES, cursor, 1, skip={made[0].position})
+    assert (first.changes, first.skipped, first.last, first.more) == ([], 1, made[0].position, True)
+    following = await fence.changes(TABLES, cursor, 1, first)
+    assert [change.position for change in following.changes] == [made[1].position]
+
+
 async def test_a_sight_lists_the_changes_of_others_and_takes_ones_own_for_granted(
     orm: ORMService, fence: Fence
 ):
+    """Again and again, in either of the two ways of reading."""
     await stored(orm)
     since = (await fence.sight(EVERYTHING)).snapshot
     for number in range(3):

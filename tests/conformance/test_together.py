@@ -288,14 +288,14 @@ async def test_while_nobody_has_a_lease_the_fence_is_looked_at_with_the_commit(o
     await orm.create(Book, title="warm", author="A")
     reads = 0
     assert isinstance(orm.database, PostgresDatabase)
-    fetch = orm.database.read_for_hinge
+    fetch = orm.database.dedicated.fetch
 
     async def counted(*arguments: Any) -> Any:
         nonlocal reads
         reads += 1
         return await fetch(*arguments)
 
-    orm.database.read_for_hinge = counted  # type: ignore[method-assign, assignment]
+    orm.database.dedicated.fetch = counted  # type: ignore[method-assign, assignment]
     await orm.create(Book, title="T", author="A")
     assert reads == 0
     await run(

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from demo_app.messages import AddBook
+from demo_app.messages import AddBook, DeleteBook
 from demo_app.models.book import Book
 from diptych import ConfigService, Diptych
 from diptych.errors import RedisUnavailableError
@@ -20,6 +20,7 @@ from tests.catalogue import (
     author_of,
     catalogue,
     eventually,
+    fence_row,
     keeper_of,
     sees,
     sees_in_redis,
@@ -119,6 +120,48 @@ async def test_a_pass_over_what_another_version_wrote_ends_while_rows_are_delete
         await sees_in_redis(app, f"{ROWS - 1}", "new")
         await set_author(app, f"{ROWS - 1}", "newer")
         await sees(app, f"{ROWS - 1}", "newer")
+
+
+async def test_a_pass_writes_no_document_again_that_a_command_of_its_process_has_brought(
+    database_url, valkey
+):
+    """What is deleted it does write: it alone knows when the tombstone may go."""
+    async with catalogue(database_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "x"))
+        await sees_in_redis(app, "Dune", "x")
+        store = store_of(app)
+        written: list[tuple[bytes, bool]] = []
+        apply = store.apply
+
+        async def recording(target: Any, writes: Any, **named: Any) -> str:
+            if named.get("told") is None:
+                written.extend((write.key, write.body is None) for write in writes)
+            return await apply(target, writes, **named)
+
+        store.apply = recording  # type: ignore[method-assign]
+
+        async def pass_over_it() -> None:
+            started = (await fence_row(app)).passes_started
+
+            async def has_passed() -> bool:  # the one after it may have begun before
+                return (await fence_row(app)).passes_started > started + 2
+
+            await eventually(has_passed, "a pass over the changes")
+
+        for title in ("Emma", "Ulysses"):
+            await app.execute(AddBook(title, "x"))
+        await set_author(app, "Dune", "y")
+        await pass_over_it()
+        assert written == []
+        await app.execute(DeleteBook("Emma"))
+        await pass_over_it()
+        assert written == [(b"Emma", True)]
+        # Who has not brought it himself does not pass over it.
+        async with catalogue(database_url) as other:
+            await set_author(other, "Dune", "z")
+        await pass_over_it()
+        assert written[1:] == [(b"Dune", False)]
+        await sees_in_redis(app, "Dune", "z")
 
 
 async def test_after_a_promise_without_a_completed_pass_the_log_is_replayed_before_the_next_promise(

@@ -62,19 +62,22 @@ class Batcher(Generic[K, V]):
 class SerialBatcher(Batcher[K, V]):
     """A queue of calls whose batches are executed one after the other. A call joins the next batch, never one begun.
 
-    ``execute`` returns a value for each key of a batch. Batches in a row share one task, where a ``Batcher`` sends in
-    the turn of the loop without a task. ``cut_off`` is raised to the callers that are left if the task is cancelled.
+    ``execute`` returns a value for each key of a batch. ``pause_s`` returns the pause before the next batch, in
+    seconds, if calls for it have come already. Batches in a row share one task, where a ``Batcher`` sends in the turn
+    of the loop without a task. ``cut_off`` is raised to the callers that are left if the task is cancelled.
     """
 
     def __init__(
         self,
         execute: Callable[[Sequence[K]], Awaitable[Sequence[V]]],
+        pause_s: Callable[[], float] | None = None,
         *,
         max_keys: int = sys.maxsize,
         cut_off: Exception | None = None,
     ) -> None:
         super().__init__(lambda _: None, max_keys=max_keys, max_batches=1)
         self._execute = execute
+        self._pause_s = pause_s
         self._cut_off = cut_off
         self._runner: asyncio.Task[None] | None = None
 
@@ -99,6 +102,8 @@ class SerialBatcher(Batcher[K, V]):
                         batch.resolve(await self._execute(batch.keys))
                     except Exception as error:
                         batch.fail(error)
+                if self._queue and self._pause_s is not None:
+                    await asyncio.sleep(self._pause_s())
         finally:
             self._fail_the_rest()  # there is a rest if this was cancelled
 

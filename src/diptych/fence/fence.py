@@ -26,7 +26,7 @@ from diptych.fence.statements import (
 from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
 from diptych.log.capture.install import tables_with_effects
 from diptych.log.capture.table import CapturedTable, captured_table
-from diptych.log.reading import MOST_ENTRIES, LogReader, entry_of
+from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis import RedisIdentity
 from diptych.sql.database import Database, Step, Values
 from diptych.sql.entity import MappedEntity
@@ -34,6 +34,9 @@ from diptych.sql.failures import translated_reading
 from diptych.sql.statements import PreparedSelect
 
 _TRIES = 3
+
+_SIGHTS_WITH_OTHERS = 16
+"""Number of sights that read the log's entries with the fence after one that found changes of other processes."""
 
 _NONE_OWN: Mapping[int, Sequence[Entry]] = MappingProxyType({})
 
@@ -51,6 +54,9 @@ class Fence(LogReader, PassNotifications):
         self._statements = FENCE_STATEMENTS[database.name]
         self._rows = PreparedSelect(self._statements.rows)
         self._entries = PreparedSelect(self._log.entries)
+        sight = self._statements.sight
+        self._sight = None if sight is None else PreparedSelect(sight)
+        self._expects_others = 0
         self._witness = Witness()
 
     # Reading
@@ -65,19 +71,26 @@ class Fence(LogReader, PassNotifications):
         ``own`` are the caller's own entries by transaction number. Where all changes are among them, they are not
         read from the log.
         """
+        values = self._log.cursor_values(since)
         for _ in range(_TRIES):
             remembered = self._witness.remembered()
-            found = await self._read(self._rows, {})
+            # A process that has lately found changes of others reads the entries with the rows, else the rows alone.
+            with_entries = self._sight if self._expects_others and since != EVERYTHING else None
+            found = await self._read(with_entries or self._rows, values)
             rows = await self._verified(found, remembered)
             if rows:
                 snapshot = _snapshot_of(found[0]["snapshot"])
-                entries = _own_entries(since, snapshot, own)
+                entries: Sequence[Entry] | None
+                if with_entries is not None:
+                    entries = entries_from_json(found[0]["entries"] or "[]")
+                else:
+                    entries = _own_entries(since, snapshot, own)
                 if entries is None:
-                    unseen = await self._read(self._entries, self._log.cursor_values(since))
-                    entries = [entry_of(row) for row in unseen]
+                    entries = [entry_of(row) for row in await self._read(self._entries, values)]
                 # ★ Counted before any entry is left out: beyond the limit the log was not read at all.
                 more = len(entries) > MOST_ENTRIES
                 entries = [entry for entry in entries if snapshot.sees(entry.transaction)]
+                self._note_others(entries, own)
                 return Sight(
                     {row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more
                 )
@@ -121,6 +134,10 @@ class Fence(LogReader, PassNotifications):
 
     def _captured(self, tables: Collection[str]) -> list[CapturedTable]:
         return [captured_table(entity) for _, entity in sorted(self._entities(tables).items())]
+
+    def _note_others(self, entries: Sequence[Entry], own: Mapping[int, Sequence[Entry]]) -> None:
+        is_alone = all(entry.transaction in own for entry in entries)
+        self._expects_others = max(0, self._expects_others - 1) if is_alone else _SIGHTS_WITH_OTHERS
 
     async def _read(self, select: PreparedSelect, values: Values) -> list[Mapping[str, Any]]:
         with translated_reading(self._database):

@@ -12,6 +12,10 @@ from diptych.fence.arrivals import ChangeTracker, NotedSight
 from diptych.fence.contract import FenceId, FenceRow, Rows, Target
 from diptych.fence.fence import Fence
 
+_GATHER_S = 0.000_05
+"""Minimum interval between two reads without a pause, in seconds, for each command under way. With many commands,
+which wait in line anyway, more of them share a read."""
+
 _RETRY_S = 0.05
 
 _POLL_S = 0.05
@@ -35,9 +39,10 @@ class FenceRows:
         self._fence = fence
         self._pause_over = asyncio.Event()
         self._pausing: asyncio.TimerHandle | None = None
+        self._read_at = 0.0
         # ★ A caller shares the next read, never a read that has been sent: it may be older than the caller's commit.
         self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(
-            self._read, cut_off=DatabaseUnavailableError(NOT_KNOWN)
+            self._read, self._gathering_s, cut_off=DatabaseUnavailableError(NOT_KNOWN)
         )
 
     async def rows(self) -> Rows:
@@ -82,10 +87,14 @@ class FenceRows:
         await self._reads.close()
 
     async def _read(self, callers: Sequence[None]) -> Sequence[NotedSight]:
+        self._read_at = time.monotonic()
         since = self.tracker.since(self.latest or {})
         sight = await self._fence.sight(since, self.tracker.own.entries)
         self._note(sight.rows)
         return [self.tracker.on_sight(sight)] * len(callers)
+
+    def _gathering_s(self) -> float:
+        return self._read_at + _GATHER_S * self.commands - time.monotonic()
 
     def _note(self, rows: Rows) -> None:
         self.latest = rows

@@ -14,6 +14,7 @@ from sqlalchemy.engine import RowMapping
 
 from diptych.fence.contract import FenceId, FenceRow
 from diptych.log import Snapshot
+from diptych.log.reading import LOG_STATEMENTS, LogStatements
 from diptych.log.retention import Followers
 from diptych.log.table import EXPRESSIONS, HISTORY, METADATA, Expressions, Value, seconds, text, whole
 from diptych.redis import RedisIdentity
@@ -55,7 +56,7 @@ class FenceStatements:
     A row that a statement returns has the columns of ``rows``, with the history, the database and SQL's clock.
     """
 
-    def __init__(self, dialect: Expressions) -> None:
+    def __init__(self, dialect: Expressions, log: LogStatements) -> None:
         self._dialect = dialect
         self._insert = dialect.insert
         self._now = now = dialect.now
@@ -66,6 +67,7 @@ class FenceStatements:
 
         self.rows = self._rows()
         """Every fence row, with the snapshot of the statement."""
+        self.sight = self._sight(log)
         """``rows`` with the log's entries as one text; None where a second statement costs nothing."""
         self.leased = sa.select(_row.generation).where(sa.not_(self._is_lapsed))
         self.register = self._insert(FENCE).on_conflict_do_nothing()
@@ -92,6 +94,13 @@ class FenceStatements:
         # ★ Fence and snapshot are of one statement. Between two statements a lease could be promised, or a change be
         # committed, and be missed.
         return sa.select(*self._whole_row, self._dialect.told.label("snapshot"))
+
+    def _sight(self, log: LogStatements) -> sa.Select[Any] | None:
+        if log.entries_as_text is None:
+            return None
+        is_first = sa.func.row_number().over() == sa.literal_column("1")
+        entries = sa.case((is_first, log.entries_as_text), else_=sa.null())
+        return self.rows.add_columns(entries.label("entries"))
 
     # Passes
 
@@ -220,8 +229,8 @@ def _whole_row(dialect: Expressions) -> tuple[Value, ...]:
 
 
 FENCE_STATEMENTS = {
-    "postgresql": FenceStatements(EXPRESSIONS["postgresql"]),
-    "sqlite": FenceStatements(EXPRESSIONS["sqlite"]),
+    "postgresql": FenceStatements(EXPRESSIONS["postgresql"], LOG_STATEMENTS["postgresql"]),
+    "sqlite": FenceStatements(EXPRESSIONS["sqlite"], LOG_STATEMENTS["sqlite"]),
 }
 """The statements of each database, by the name of its dialect."""
 

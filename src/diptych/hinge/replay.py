@@ -19,6 +19,9 @@ from diptych.sql.view import View
 _LOG_ROWS = 2000
 """Number of entries of the log that are read at a time."""
 
+_MOST_APPLIED = 16_384
+"""Number of positions that are remembered, of changes that scripts of commands reported to be in."""
+
 REASONS = {"ELSEWHERE": "other-server", "FOREIGN": "other-database", "UNCAPTURED": "uncaptured"}
 """Reasons for answers from SQL after a refusal; of any other outcome: the data are lost."""
 
@@ -47,7 +50,10 @@ async def accepted(writing: Awaitable[str]) -> None:
 
 
 class LogReplay:
-    """The replay of the log for a read model: reads changes after a cursor, and writes the changed documents."""
+    """The replay of the log for a read model: reads changes after a cursor, and writes the changed documents.
+
+    ``note_applied`` tells of changes that a generation holds already, which are passed over.
+    """
 
     def __init__(
         self,
@@ -63,6 +69,14 @@ class LogReplay:
         self.store = store
         self.batch_size = batch_size
         self._fence = fence
+        self._applied_to: Target | None = None
+        self._applied: set[int] = set()
+
+    def note_applied(self, target: Target, positions: set[int]) -> None:
+        """Notes changes that are in a generation, so that no pass writes them again."""
+        if self._applied_to != target or len(self._applied) > _MOST_APPLIED:
+            self._applied_to, self._applied = target, set()
+        self._applied |= positions
 
     async def replay_log(
         self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
@@ -97,11 +111,12 @@ class LogReplay:
         """Replays part by part. Without a ``view``, a change that needs rows from SQL has all begin anew."""
         count, part = 0, None
         while part is None or part.more:
-            part = await self._fence.changes(self.compiled.tables, cursor, _LOG_ROWS, part, view)
+            tables, skip = self.compiled.tables, self._applied if self._applied_to == target else ()
+            part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the state that Redis was brought to.
                 raise Refused("AHEAD")
-            count += len(part.changes)
+            count += len(part.changes) + part.skipped
             if view is None and not self.is_readable(part.changes):
                 return await self._replay_in_a_view(target, cursor)
             if view is not None and self.compiled.is_joined:

@@ -80,6 +80,7 @@ class Replica(LogReplay):
             try:
                 if self._redis.available and await self.store.apply(target, writes, told=told) == "OK":
                     applied[target] = frozenset(told)
+                    self.note_applied(target, told)
             except RedisUnavailableError:
                 pass
             except Exception:

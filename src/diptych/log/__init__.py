@@ -120,11 +120,14 @@ class CommandContext(msgspec.Struct, frozen=True):
 
 
 class LogPart(NamedTuple):
-    """A part of the changes in a snapshot, in the order of their positions.
+    """A part of the changes in a snapshot, in the order of their positions; ``more`` if the snapshot has further
+    ones.
 
-    ``more`` if the snapshot has further ones.
+    ``last`` is the position of the last change read, ``skipped`` the number of changes left out of the part.
     """
 
     snapshot: Snapshot
     changes: list[Change]
     more: bool
+    last: int = 0
+    skipped: int = 0

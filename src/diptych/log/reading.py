@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,7 +34,8 @@ class LogStatements:
 
     A pass executes ``first`` for the first part of a snapshot, and ``following`` for every later part. ``entries``
     gives the entries that a cursor has not seen. ``unseen`` tells whether there is a change of some tables that a
-    cursor has not seen, and ``logged`` gives changes by their positions.
+    cursor has not seen, and ``logged`` gives changes by their positions. ``entries_as_text`` makes a text of
+    ``entries``; None where a second statement costs nothing.
 
     Parameters are named ``p_…``; ``cursor_values`` and ``snapshot_values`` give those of a cursor and a snapshot.
     ``unseen_by`` gives the condition for rows not seen by a follower, of the columns with its cursor as text and the
@@ -50,6 +51,7 @@ class LogStatements:
         *,
         unseen: Value,
         entries: sa.Select[Any],
+        entries_as_text: Value | None,
         seen: Value,
         transaction: Value,
         order: Value,
@@ -68,6 +70,7 @@ class LogStatements:
         is_asked_for = position.in_(_listed("p_positions", sa.BigInteger))
         self.logged = whole_change.where(is_asked_for).order_by(position)
         self.entries = entries
+        self.entries_as_text = entries_as_text
         self.unseen_by = unseen_by
         self.cursor_values = cursor_values
         self.snapshot_values = snapshot_values
@@ -106,6 +109,7 @@ def _postgresql() -> LogStatements:
         "postgresql",
         unseen=sa.or_(is_later, was_running),
         entries=entries,
+        entries_as_text=_as_text(entries.subquery()),
         seen=_is_visible_in(text("p_snapshot")),
         unseen_by=lambda cursor, _stamp: sa.not_(_is_visible_in(cursor)),
         transaction=TRANSACTION,
@@ -117,6 +121,15 @@ def _postgresql() -> LogStatements:
         },
         snapshot_values=lambda snapshot: {"p_snapshot": str(snapshot)},
     )
+
+
+def _as_text(entries: sa.FromClause) -> Value:
+    """Returns all entries as a single text."""
+    columns = entries.c
+    entry = sa.func.json_build_array(
+        columns.position, columns.number, *(columns[column.name] for column in _ENTRY[1:])
+    )
+    return sa.select(sa.cast(sa.func.json_agg(entry), sa.Text)).select_from(entries).scalar_subquery()
 
 
 def _is_visible_in(snapshot: Value) -> Value:
@@ -132,6 +145,7 @@ def _sqlite() -> LogStatements:
         "sqlite",
         unseen=unseen,
         entries=_entry(position).where(unseen).order_by(position),
+        entries_as_text=None,
         seen=position < whole("p_snapshot_xmax"),
         unseen_by=lambda _cursor, stamp: position >= stamp.bitwise_rshift(16),
         transaction=position,
@@ -143,6 +157,10 @@ def _sqlite() -> LogStatements:
 
 LOG_STATEMENTS = {"postgresql": _postgresql(), "sqlite": _sqlite()}
 """The statements for each database, by the name of its dialect."""
+
+
+entries_from_json = msgspec.json.Decoder(list[Entry]).decode
+"""Decodes the text of ``LogStatements.entries_as_text``."""
 
 
 def entry_of(row: Values) -> Entry:
@@ -174,23 +192,29 @@ class LogReader:
         limit: int,
         part: LogPart | None = None,
         view: View | None = None,
+        *,
+        skip: Container[int] = (),
     ) -> LogPart:
         """Returns the changes of these tables since ``cursor``, at most ``limit``, with their snapshot.
 
         With the ``part`` before: the changes after it, of the same snapshot. With a ``view``: the snapshot is that of
-        the view.
+        the view. Changes at the positions ``skip`` are left out, unless a row has left its address.
         """
         entities = self._entities(tables)
         values = {"p_tables": sorted(entities), "p_limit": limit + 1, **self._log.cursor_values(cursor)}
         statement = self._log.first
         if part is not None:
             statement = self._log.following
-            values |= {"p_last": part.changes[-1].position}
+            values |= {"p_last": part.last}
             values |= self._log.snapshot_values(part.snapshot)
         found = await self._found(statement, values, view)
         snapshot = Snapshot.parse(found[0]["snapshot"]) if part is None else part.snapshot
         logged = [row for row in found if row["position"] is not None]
-        return LogPart(snapshot, self._decoded(logged[:limit], entities), len(logged) > limit)
+        read = logged[:limit]
+        told = [row for row in read if row["position"] not in skip or _ends_an_address(row)]
+        last = read[-1]["position"] if read else 0
+        changes = self._decoded(told, entities)
+        return LogPart(snapshot, changes, len(logged) > limit, last, len(read) - len(told))
 
     def identified(self, entries: Sequence[Entry]) -> list[Change]:
         """Returns these changes, of whose rows no more is known than the identifying columns."""
@@ -262,3 +286,8 @@ def _change_of(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Diale
 
 def _image(entity: MappedEntity, text: str) -> dict[str, Any]:
     return entity.from_log(msgspec.json.decode(text))
+
+
+def _ends_an_address(row: Values | RowMapping) -> bool:
+    """Returns whether the change may have moved its row away from an address."""
+    return bool(row["kind"] == "deleted" or (row["kind"] != "created" and row["old_key"] != row["key"]))

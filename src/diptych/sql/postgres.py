@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, RowMapping
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.settings import Settings
-from diptych.sql.database import Database, Failure, Step, Transaction, run_steps
+from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
 from diptych.sql.entity import MARKER
-from diptych.sql.postgres_driver import PooledTransaction, connect, refuse_broken
+from diptych.sql.postgres_driver import PooledTransaction, connect, driver_of, refuse_broken
+from diptych.sql.statements import PreparedSelect
 
 _FAILURES: Mapping[str, Failure] = {
     **{"40001": "conflict", "40P01": "conflict"},
@@ -76,9 +78,10 @@ class PostgresDatabase(Database):
             pool_reset_on_return=None,  # as on SQLite
         )
         sa.event.listen(self.writer.sync_engine, "before_cursor_execute", _mark, retval=True)
-        # Four connections for statements, one to listen; and a further one for each open view: a long pass over a
-        # read model must not hold up other passes.
+        # Three connections for statements, one to listen, one for ``dedicated``; and a further one for each open
+        # view: a long pass over a read model must not hold up other passes.
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
+        self.dedicated = DedicatedReader(self.keeper)
 
     def _engine(
         self, isolation_level: str, on_server: Mapping[str, str], *, max_overflow: int = 0, **options: Any
@@ -104,6 +107,10 @@ class PostgresDatabase(Database):
         sa.event.listen(engine.sync_engine, "handle_error", refuse_broken)
         return engine
 
+    async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
+        found = await self.dedicated.fetch(select, values)
+        return await super().read_for_hinge(select, values) if found is None else found
+
     async def begin_unit(self, kind: Hashable) -> Transaction:
         connection = self.writer.connect()
         await connection.start()
@@ -128,6 +135,10 @@ class PostgresDatabase(Database):
     async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
         await connection.execute(sa.text(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE'))
 
+    async def close(self) -> None:
+        await self.dedicated.close()
+        await super().close()
+
     @property
     def identity(self) -> str:
         return self._identity
@@ -135,6 +146,8 @@ class PostgresDatabase(Database):
     def _identify(self, connection: Any, record: Any) -> None:
         """Asks a new connection for the identity of its database. An open connection's can't change."""
         record.info["identity"] = identity = connection.run_async(_identity_of)
+        if self._identity not in ("", identity):
+            self.dedicated.expire()
         self._identity = identity
 
     def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:
@@ -178,6 +191,62 @@ async def _answer(driver: Any, question: str) -> str:
 
 def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
+
+
+class DedicatedReader:
+    """A connection kept for short reads.
+
+    A read that can't be made here, because the connection is busy or broken, is given up: ``fetch`` returns None, and
+    the caller reads through the engine, where a failure is raised.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+        self._is_busy = self._is_expired = False
+
+    def expire(self) -> None:
+        """Has the next ``fetch`` open a new connection: the address leads to a different server by now."""
+        self._is_expired = True
+
+    async def fetch(
+        self, select: PreparedSelect, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]] | None:
+        """Returns the rows, of everything committed before this call; None if the engine has to be used."""
+        if self._is_busy:
+            return None
+        self._is_busy = True
+        try:
+            if self._is_expired:
+                self._is_expired = False
+                await self._drop()
+            if self._connection is None:
+                self._connection = await self._engine.connect()
+                # The statements are always the same, and short. By default the server would plan each execution
+                # anew, in more time than the execution takes: it overestimates their cost.
+                await driver_of(self._connection).execute("SET plan_cache_mode = force_generic_plan")
+            return await select.raw.fetch(driver_of(self._connection), values)
+        except Exception:
+            await self._drop()
+            return None
+        except BaseException:  # cancelled: the state of the connection is not known
+            await self._drop()
+            raise
+        finally:
+            self._is_busy = False
+
+    async def close(self) -> None:
+        """Closes the connection until the next ``fetch``. Safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await connection.invalidate()
+                await connection.close()
 
 
 def _mark(

@@ -136,8 +136,11 @@ class Worker:
 
     def __init__(self) -> None:
         self.executed: list[list[int]] = []
+        self.pauses = 0
         self.going_on = asyncio.Event()
-        self.calls: SerialBatcher[int, str] = SerialBatcher(self.execute, cut_off=EOFError("over"))
+        self.calls: SerialBatcher[int, str] = SerialBatcher(
+            self.execute, self.pause_s, cut_off=EOFError("over")
+        )
 
     async def execute(self, keys: Sequence[int]) -> list[str]:
         self.executed.append(list(keys))
@@ -145,6 +148,10 @@ class Worker:
         if 0 in keys:
             raise OSError("away")
         return [str(key) for key in keys]
+
+    def pause_s(self) -> float:
+        self.pauses += 1
+        return 0.0
 
 
 async def test_who_comes_while_a_batch_is_executed_is_of_the_next_batch_and_not_of_this():
@@ -158,7 +165,9 @@ async def test_who_comes_while_a_batch_is_executed_is_of_the_next_batch_and_not_
     worker.going_on.set()
     assert await asyncio.gather(*first, late[1]) == ["1", "2", "4"]
     assert worker.executed == [[1, 2], [4]]
+    assert worker.pauses == 1
     assert await worker.calls.get(5) == "5"
+    assert worker.pauses == 1, "nobody had come meanwhile"
 
 
 async def test_an_error_of_a_batch_is_raised_for_its_callers_alone():
