@@ -43,11 +43,15 @@ async def test_what_a_session_holds_at_the_end_of_a_command_is_flushed(orm: ORMS
 async def test_a_block_outside_of_a_command_is_a_unit_of_work(orm: ORMService):
     async with orm.session() as session:
         session.add(Book(**BOOK))
-    with pytest.raises(RuntimeError):
+
+    async def failing() -> None:
         async with orm.session() as session:
             session.add(Book(title="U", author="B"))
             await session.flush()
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await failing()
     assert await authors(orm) == ["A"]
 
 
@@ -138,9 +142,13 @@ async def test_an_error_that_is_swallowed_outside_of_a_savepoint_commits_nothing
 
 async def test_errors_of_a_session_that_leave_the_handler_are_diptychs_own(orm: ORMService):
     await orm.create(Book, **BOOK)
-    with pytest.raises(DuplicateError):
+
+    async def duplicate() -> None:
         async with orm.session() as session:
             session.add(Book(title="T", author="B"))
+
+    with pytest.raises(DuplicateError):
+        await duplicate()
 
 
 async def test_orm_service_and_session_see_each_others_changes(orm: ORMService):
@@ -212,7 +220,8 @@ async def test_a_block_of_its_own_that_lost_is_a_conflict(orm: ORMService):
     if orm.database.name == "sqlite":
         pytest.skip("writers never run at the same time on SQLite")
     book = await orm.create(Book, **BOOK)
-    with pytest.raises(ConflictError):
+
+    async def losing() -> None:
         async with orm.session() as session:
             found = await session.get(Book, book.id)
             assert found is not None
@@ -220,6 +229,9 @@ async def test_a_block_of_its_own_that_lost_is_a_conflict(orm: ORMService):
                 await other.execute(sa.text("SET default_transaction_read_only = off"))
                 await other.execute(sa.text("UPDATE books SET stock_quantity = 10"))
             found.stock_quantity += 1
+
+    with pytest.raises(ConflictError):
+        await losing()
 
 
 async def test_a_session_ends_with_its_command(orm: ORMService):
