@@ -20,7 +20,7 @@ async def test_many_rows_are_added_in_their_order_each_with_its_entry(orm: ORMSe
     log = await log_of(orm)
     assert parts(log, "kind") == ["created"] * 300
     assert [entry["title"] for entry in parts(log, "image")] == [row["title"] for row in rows]
-    assert [book.title for book in await orm.all(Book)] == sorted(book.title for book in books)
+    assert sorted(book.title for book in await orm.all(Book)) == [book.title for book in books]
 
 
 async def test_of_many_rows_all_are_added_or_none(orm: ORMService):

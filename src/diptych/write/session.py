@@ -226,7 +226,8 @@ async def open_session(
 def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
     """Inside the block, statements that are given to the connection itself are screened.
 
-    Its ``commit`` and ``rollback`` are refused: on SQLite other commands may be in the transaction.
+    Its ``commit`` is refused, and on SQLite, where other commands may be in the transaction, its ``rollback``. On
+    PostgreSQL a flush that fails rolls back, which sends nothing: the unit of work does, at its end.
     """
     sync = cast(sa.Connection, connection.sync_connection)
 
@@ -238,9 +239,14 @@ def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
             check_text(statement)
 
     def refuse(_connection: sa.Connection) -> None:
-        raise UnitOfWorkError(f"the connection's commit() and rollback() were refused: {_BY_DIPTYCH}")
+        raise UnitOfWorkError(f"the connection's commit() or rollback() was refused: {_BY_DIPTYCH}")
 
-    listeners = (("before_cursor_execute", screen), ("commit", refuse), ("rollback", refuse))
+    def roll_back(connection: sa.Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            refuse(connection)
+        unit.fail("its connection was rolled back: let the error leave the handler")
+
+    listeners = (("before_cursor_execute", screen), ("commit", refuse), ("rollback", roll_back))
     for name, listener in listeners:
         sa.event.listen(sync, name, listener)
     try:
