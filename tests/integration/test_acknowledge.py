@@ -319,7 +319,7 @@ async def _has_read(fence: FakeFence) -> bool:
     return fence.reads > 0
 
 
-async def test_one_poller_serves_all_who_wait():
+async def test_all_who_wait_share_their_reads_of_the_fence():
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence, FakeReadSide(applies=False))
     tasks = [await begun(acknowledger) for _ in range(50)]

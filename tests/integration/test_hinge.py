@@ -935,6 +935,42 @@ async def test_each_change_of_store_is_logged_once(sqlite_url, valkey, caplog):
         assert _told(caplog, "BookReadModel: Redis answers") == 3
 
 
+async def test_a_keeper_does_not_say_that_redis_answers_after_a_query_has_seen_the_lease_lost(
+    sqlite_url, valkey, caplog
+):
+    """Queries trust a lease as soon as it is written, before the keeper that wrote it goes on."""
+    caplog.set_level(logging.INFO, "diptych")
+    async with catalogue(sqlite_url, valkey.url, lease_ms=5000) as app:
+        await app.execute(AddBook("Dune", "x"))
+        await sees_in_redis(app, "Dune", "x")
+        builder = keeper_of(app).builder
+        build = builder.build
+        heard = asyncio.Event()
+
+        async def built_and_lost(*arguments: Any) -> bool:
+            del builder.build
+            is_built = await build(*arguments)
+            assert is_built
+            await sees_in_redis(app, "Dune", "x")
+            valkey.flush()
+            await sees(app, "Dune", "x")
+            caplog.clear()
+            heard.set()
+            return is_built
+
+        builder.build = built_and_lost  # type: ignore[method-assign, assignment]
+        valkey.flush()
+        await sees(app, "Dune", "x")
+        await asyncio.wait_for(heard.wait(), 30)
+        await eventually(lambda: _is_told(caplog, "SQL answers:"), "the keeper's next finding")
+        assert _told(caplog, "BookReadModel: Redis answers") == 0
+        await sees_in_redis(app, "Dune", "x")
+
+
+async def _is_told(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    return _told(caplog, text) > 0
+
+
 async def test_a_list_that_names_what_is_not_there_is_answered_by_sql_and_built_anew(
     sqlite_url, valkey, caplog
 ):

@@ -183,6 +183,7 @@ class Keeper:
     async def _keep(self) -> float:
         """Makes a pass or has the read model built, if either is needed. Returns the pause before the next look."""
         self._clocks.begin()
+        changes = self.status.changes
         last = self._last if self._role is Role.LEADING else None
         if last is not None:
             row = last.row
@@ -196,10 +197,10 @@ class Keeper:
         if problem := self.status.problem_of(row, state):
             return await self._mend(row, state, problem)
         if is_needed:
-            return await self._pass(row, state, last)
+            return await self._pass(row, state, last, changes)
         # Which store answers: Redis, if the lease kept by another process is there.
         if state.leased is not None and state.leased.generation == row.generation.encode():
-            self._serve()
+            self._serve(changes)
         else:
             self.status.sql("no-lease")
         if last is not None:
@@ -235,7 +236,7 @@ class Keeper:
             await self.redis.check_server()  # raises, and says why
         return state
 
-    async def _pass(self, row: FenceRow, state: RedisState, last: LastPass | None) -> float:
+    async def _pass(self, row: FenceRow, state: RedisState, last: LastPass | None, changes: int) -> float:
         """Steps 8 to 11."""
         this = Pass(
             self.replica,
@@ -259,12 +260,12 @@ class Keeper:
         if completed is not None:
             self._last = completed
             self._rows.on_pass_completed()
-            self._serve()
+            self._serve(changes)
         return pause_s
 
-    def _serve(self) -> None:
-        """Redis has everything, and a lease says so."""
-        self.status.answered_by_redis()
+    def _serve(self, changes: int) -> None:
+        """Redis has everything, and a lease says so: found by a look that began after ``changes`` of the status."""
+        self.status.leased(changes)
         self.redis.is_well()
 
     # Lost data, step 12
@@ -286,11 +287,12 @@ class Keeper:
                 self.status.sql(problem)
             return min(wait_s + spread(self.lease_s, 0.005, 0.05), self.lease_s / 4)
         self.status.sql("rebuilding")
+        changes = self.status.changes
         self.status.progress = progress = Progress(self.replica.name, await self.replica.source.count())
         try:
             if not await self.builder.build(row, state, progress):
                 return spread(self.lease_s, 0.02, 0.1)
         finally:
             self.status.progress = None
-        self._serve()
+        self._serve(changes)
         return 0.0  # commands that came during the build may wait for a pass: the next turn sees to that

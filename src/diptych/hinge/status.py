@@ -48,6 +48,12 @@ class Status:
         self._wake = wake
         self._reason: str | None = "starting"
         self._since = _now()
+        self._changes = 0
+
+    @property
+    def changes(self) -> int:
+        """Number of changes of the answering store, or of the reason for SQL, in this process."""
+        return self._changes
 
     @property
     def reason(self) -> str:
@@ -71,7 +77,8 @@ class Status:
     def answered_by_redis(self) -> None:
         """Redis answers from now on."""
         if self._reason is not None:
-            self._reason, self._since, self.progress = None, _now(), None
+            self.progress = None
+            self._change(None)
             _log.info("%s: Redis answers", self.name)
 
     def answered_by_sql(self, reason: str) -> None:
@@ -92,6 +99,14 @@ class Status:
 
     # Findings of the keeper
 
+    def leased(self, changes: int) -> None:
+        """Redis has everything, and the lease says so, unless a query has reported since there were ``changes``.
+
+        Queries trust a lease as soon as it is written, and one of them may by now have seen its loss too.
+        """
+        if self._changes == changes:
+            self.answered_by_redis()
+
     def unknown(self) -> None:
         """Redis was away: the answering store is known once the keeper has looked."""
         self._reason = self._reason or "no-lease"
@@ -102,7 +117,11 @@ class Status:
             level = logging.INFO if self._reason == "starting" or reason == "rebuilding" else logging.WARNING
             level = logging.ERROR if reason == "other-database" else level
             _log.log(level, "%s: SQL answers: %s", self.name, REASONS[reason])
-            self._reason, self._since = reason, _now()
+            self._change(reason)
+
+    def _change(self, reason: str | None) -> None:
+        self._reason, self._since = reason, _now()
+        self._changes += 1
 
     def is_broken(self, row: FenceRow) -> bool:
         """Returns True if the data of the row's generation proved to be wrong."""

@@ -100,7 +100,7 @@ class Expressions:
     """Expressions of a database for statements on the log and the fence: see ``EXPRESSIONS``.
 
     ``now`` is the time by the clock of the SQL server, in seconds of the Unix epoch; it goes on within a transaction.
-    On SQLite it is by the machine's clock (``sql.sqlite.clock``): approximately the epoch's, and null until the
+    On SQLite it is by the machine's clock (``sql.sqlite.machine``): approximately the epoch's, and null until the
     database is adopted on this machine. ``age`` is the age of a row of the log by the same clock, in seconds.
 
     ``snapshot`` is the snapshot of the statement, as text, ``stamp`` its ``Snapshot.stamp``, and ``told`` the

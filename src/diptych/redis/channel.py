@@ -1,9 +1,8 @@
 """An open connection to Redis with many requests in flight.
 
-Redis answers in the order of asking, so replies are dealt out in that order and nothing needs to name them. The
-requests of one turn of the event loop go out together, in one system call; a connection for each request would cost
-two and a lock. All queries of a process share one channel (``connection.py``), and everything else has one lent while
-it needs it (``pool.py``). Opening is left to redis-py: its URL, TLS, user and password, and its handshake.
+Redis answers in the order of asking, so replies are dealt out in that order and nothing needs to name them. All
+queries of a process share one channel, and everything else has one lent while it needs it (``connections.py``).
+Opening is left to redis-py: its URL, TLS, user and password, and its handshake.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ class Channel(asyncio.Protocol):
             self._in_flight.append((receiver, length))
 
     def flush(self) -> None:
-        """Sends the queued commands now, without waiting for the rest of this turn."""
+        """Sends the queued commands now, in one system call."""
         unsent, self._unsent = self._unsent, []
         if self._error is not None or not unsent:
             return
