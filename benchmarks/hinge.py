@@ -85,7 +85,12 @@ class Silent(Acknowledger):
         return {}
 
     def ending(
-        self, changes: Sequence[Change], touched: Collection[str], *, is_checked_late: bool = False
+        self,
+        changes: Sequence[Change],
+        touched: Collection[str] | None,
+        *,
+        is_checked_late: bool = False,
+        is_whole: bool = True,
     ) -> Ending:
         return Ending(changes, touched, self.targets)
 

@@ -44,14 +44,16 @@ def _examples(name: str) -> list[doctest.DocTest]:
 def test_the_examples_of_a_public_name_print_what_they_show(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.chdir(tmp_path)
     for variable in list(os.environ):
         if variable.startswith("DIPTYCH_"):
             monkeypatch.delenv(variable)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     tests = _examples(name)
     assert tests, "its docstring has no example"
-    for test in tests:
+    for number, test in enumerate(tests):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
         # Of its own: a message of one example would have no handler in another, and frameworks look hints up there.
         own = ModuleType(f"example of {test.name}")
         monkeypatch.setitem(sys.modules, own.__name__, own)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.tasks import shielded
@@ -28,34 +29,35 @@ _LEASES = 1.2
 """Time in leases for which queries may still trust a lease that was published before: a promise is for 1.1 leases."""
 
 
-async def adopt(database: Database, *, put_back: str | None = None) -> None:
-    """Adopts the database, unless its log is of this very database.
+async def adopt(database: Database, *, put_back: str | None = None) -> str:
+    """Adopts the database, unless its log is of this very database. Returns the database's token.
 
     ``put_back`` is the name of a history that was seen to have gone back to an earlier state: that history ends in
     any case. Raises ``DatabaseUnavailableError``.
     """
     async with database.turn_to_write(first=True):
         with translated(database):
-            await shielded(_adopt(database, put_back))
+            return await shielded(_adopt(database, put_back))
 
 
-async def _adopt(database: Database, put_back: str | None) -> None:
+async def _adopt(database: Database, put_back: str | None) -> str:
     async with database.begin() as connection:
-        values, ends = await _changes(connection, database, put_back)
+        row, values, ends = await _changes(connection, database, put_back)
         if values or ends:
             # ★ Open transactions with rows in the log end first: else a transaction could later commit a row at a
             # position below the first one, and no pass would ever read that row.
             await database.lock_writes(connection, LOG.name)
             # Another process may have been faster.
-            values, ends = await _changes(connection, database, put_back)
+            row, values, ends = await _changes(connection, database, put_back)
             await _change(connection, database, values, ends=ends)
     database.was_adopted()
+    return str(row["token"])
 
 
 async def _changes(
     connection: AsyncConnection, database: Database, put_back: str | None
-) -> tuple[dict[str, Any], bool]:
-    """Returns the new values in the row of ``diptych_history``, and whether the history ends."""
+) -> tuple[RowMapping, dict[str, Any], bool]:
+    """Returns the row of ``diptych_history``, its new values, and whether the history ends."""
     row, identity = (await connection.execute(sa.select(HISTORY))).mappings().one(), database.identity
     is_same = (
         row["database"] != "" and is_same_database(row["database"], identity) and row["name"] != put_back
@@ -64,7 +66,7 @@ async def _changes(
         "database": fuller(row["database"], identity) if is_same else identity,
         "clock": database.clock_text(row["clock"]),
     }
-    return {name: value for name, value in values.items() if value != row[name]}, not is_same
+    return row, {name: value for name, value in values.items() if value != row[name]}, not is_same
 
 
 async def _change(

@@ -59,11 +59,18 @@ async def insert(
         given = in_order(entity, _constants(entity, "default") | dict(values))
         arguments = row_values(entity, "created", None, None, context) | numbered(given)
         return await _together(connection, entity, None, _insertion(entity, tuple(given)), arguments)
-    after = entity.row(await execute.insert(connection, *insert_statement(entity, values)))
-    if entity.is_finished_by_database or execute.has_triggers(connection, entity.table.name):
-        after = await row_again(connection, entity, after)
-    change = Change(entity.describe(connection.dialect), None, after)
+    inserted = entity.row(await execute.insert(connection, *insert_statement(entity, values)))
+    after = await _finished(connection, entity, inserted)
+    described = entity.describe(connection.dialect)
+    change = Change(described, inserted, None) if after is None else Change(described, None, after)
     return await append(connection, entity, change, context)
+
+
+async def _finished(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues | None:
+    """Returns the row after a statement that returned ``row``, and after its triggers; None if one deleted it."""
+    if entity.is_finished_by_database or execute.has_triggers(connection, entity.table.name):
+        return await row_again(connection, entity, row)
+    return row
 
 
 async def insert_all(
@@ -108,9 +115,7 @@ async def update(
         return await _together(connection, entity, before, _update(entity, tuple(given)), arguments)
     statement, parameters = update_statement(entity, before, values)
     changed = await execute.change_row(connection, statement, parameters, entity.table.name)
-    after = entity.row(changed.one())
-    if entity.is_finished_by_database or execute.has_triggers(connection, entity.table.name):
-        after = await row_again(connection, entity, after)
+    after = await _finished(connection, entity, entity.row(changed.one()))
     change = Change(entity.describe(connection.dialect), before, after)
     return await append(connection, entity, change, context)
 

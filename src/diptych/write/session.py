@@ -172,7 +172,9 @@ class CommandSession(AsyncSession):
     def note(self, entity: MappedEntity, row: Mapping[str, Any] | None, key: Mapping[str, Any]) -> None:
         """Has an instance that the session holds show the row as ``ORMService`` has left it; None: deleted."""
         session = self.sync_session
-        identity = entity.mapper.identity_key_from_primary_key([key[name] for name in entity.primary_key])
+        identity = entity.mapper.identity_key_from_primary_key(
+            tuple(key[name] for name in entity.primary_key)
+        )
         instance = session.identity_map.get(identity)
         if instance is None:
             return

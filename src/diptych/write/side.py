@@ -18,7 +18,6 @@ from diptych.fence.adoption import adopt
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.health import SqlHealth
-from diptych.log.table import HISTORY
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
@@ -40,8 +39,7 @@ async def open_write_side(address: str, settings: Settings, models: type | None 
     try:
         with translated(database):
             await prepare_schema(database, metadata)
-            await adopt(database)
-            [[token]] = await database.read(sa.select(HISTORY.c.token))
+            token = await adopt(database)
     except BaseException:
         await database.close()
         raise

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, UnreadableRowError
@@ -112,13 +111,11 @@ def delete_statement(entity: MappedEntity, row: RowValues) -> tuple[sa.Executabl
     return _delete(entity, condition_of(identity)), named(identity)
 
 
-async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues:
-    """Returns the row after its change, with the effects of triggers after the statement."""
+async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues | None:
+    """Returns the row after its change, with the effects of triggers after the statement; None if one deleted it."""
     identity = identity_of(entity, row)
     found = await fetch_few(connection, _select(entity, condition_of(identity), False), named(identity))
-    if len(found) != 1:
-        raise NoResultFound("No row was found when one was required")
-    return entity.row(found[0])
+    return entity.row(found[0]) if found else None
 
 
 async def rows_after(
@@ -227,7 +224,7 @@ def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
     return _own(entity, sa.delete(entity.table).where(*equal(condition)))
 
 
-def _own(entity: MappedEntity, statement: Any) -> Any:
+def _own(entity: MappedEntity, statement: sa.UpdateBase) -> sa.UpdateBase:
     """Returns a statement that triggers know as diptych's own, whose row of the log diptych writes itself."""
     return statement.execution_options(**{MARKER: entity.marker}) if entity.marker else statement
 
