@@ -711,7 +711,10 @@ def _not_asynchronous(call: Any) -> Any:
     ("function", "ends"),
     [
         *((function, True) for function in (_returned, _last_statement, _with_words_for_errors)),
-        *((function, False) for function in (_used, _twice, _in_a_loop, _inside_something, _finally, _between)),
+        *(
+            (function, False)
+            for function in (_used, _twice, _in_a_loop, _inside_something, _finally, _between)
+        ),
         (_not_asynchronous, False),
     ],
 )
