@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "diptych"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 OURS = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
-MODULES = ("diptych", "diptych.http", "diptych.ext.litestar", "diptych.cli")
+MODULES = ("diptych", "diptych.http", "diptych.ext.litestar", "diptych.ext.alembic", "diptych.cli")
 FROM_REDIS = "diptych; hit"
 FROM_SQL = "diptych; fwd=bypass; detail=no-redis"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,12 +15,13 @@ from diptych.log.capture.install import broken, mend
 from diptych.log.capture.table import CapturedTable
 from diptych.log.table import HISTORY
 from diptych.sql.database import Database
+from diptych.sql.failures import words_of
 
 _log = logging.getLogger("diptych.write")
 
 
-async def capture(database: Database, tables: Sequence[CapturedTable]) -> None:
-    """Makes the triggers of these tables where they are not as they were made.
+async def capture(database: Database, tables: Sequence[CapturedTable]) -> Collection[str]:
+    """Makes the triggers of these tables where they are not as they were made. Returns the names of those tables.
 
     ★ Every generation that was made from such a table ends with it, and its cursor: rows may have been changed
     without an entry in the log. The triggers come first: what is changed after them is in the log that a build reads.
@@ -35,15 +35,16 @@ async def capture(database: Database, tables: Sequence[CapturedTable]) -> None:
             mended = await mend(connection, tables, token)
         except DBAPIError as error:
             raise _explained(error, tables) from error
-        if mended:
-            names = {captured.name for captured in mended}
-            ended = await _end_generations_over(connection, names)
+        names = {captured.name for captured in mended}
+        if names:
+            ended = (await connection.execute(generations_over(database.name, names))).rowcount
             _log.log(
                 logging.WARNING if ended else logging.INFO,
                 "changes of %s are captured from now on%s",
                 ", ".join(sorted(names)),
                 "; since some may have been missed, the read models are built anew" if ended else "",
             )
+        return names
 
 
 async def are_missed(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> bool:
@@ -51,13 +52,14 @@ async def are_missed(connection: AsyncConnection, tables: Sequence[CapturedTable
     return bool(await broken(connection, tables))
 
 
-async def _end_generations_over(connection: AsyncConnection, tables: Collection[str]) -> int:
-    rows = await connection.execute(sa.select(FENCE).where(FENCE.c.generation != ""))
-    found = [row for row in rows.mappings() if not set(tables).isdisjoint(msgspec.json.decode(row["tables"]))]
-    for row in found:
-        is_it = (FENCE.c.read_model == row["read_model"]) & (FENCE.c.declaration == row["declaration"])
-        await connection.execute(sa.update(FENCE).where(is_it).values(NO_GENERATION))
-    return len(found)
+def generations_over(database: str, tables: Collection[str]) -> sa.Update:
+    """Returns the statement that ends every generation made from any of these tables."""
+    each = sa.func.json_each(FENCE.c.tables) if database == "sqlite" else None
+    if each is None:
+        each = sa.func.json_array_elements_text(sa.cast(FENCE.c.tables, sa.JSON))
+    of_tables = each.table_valued(sa.column("value", sa.Text), name="of_tables")
+    is_over = sa.exists().where(of_tables.c.value.in_(sorted(tables)))
+    return sa.update(FENCE).where(FENCE.c.generation != "", is_over).values(NO_GENERATION)
 
 
 def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
@@ -66,9 +68,13 @@ def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
     names = ", ".join(captured.name for captured in tables)
     if state == "42501":  # insufficient_privilege
         return SchemaError(
-            f"the role of DATABASE_URL may not make triggers on {names}: run `diptych migrate`, or what "
-            "`diptych migrate --sql` prints, as the owner of the tables"
+            [
+                f"the role of DATABASE_URL may not make the triggers on {names} ({words_of(error)}): run `diptych "
+                "migrate` as the owner of the tables, or what `diptych migrate --sql` prints"
+            ]
         )
     if state in ("42P01", "3F000") or "no such table" in str(error.orig):
-        return SchemaError(f"one of the tables {names} is not there: run the application's migrations first")
+        return SchemaError(
+            [f"one of the tables {names} is not there: run the application's migrations first"]
+        )
     return error

@@ -23,14 +23,12 @@ _FAILURES: Mapping[str, Failure] = {
     **{"55P03": "busy", "53300": "busy", "57014": "busy"},
     **{"22": "misfit", "28": "refused", "3D": "refused"},
     **{"08": "lost", "57": "lost", "53": "lost", "58": "lost"},
+    **{"42703": "schema", "42P01": "schema", "3F000": "schema", "42501": "denied"},
 }
 """Kinds of errors by SQLSTATE, or by its class, which is the first two characters.
 
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
-
-_SCHEMA_LOCK = 0x64697074  # "dipt"
-"""Number of the advisory lock held while the tables are prepared."""
 
 _IDENTITY = (
     "SELECT CAST(system_identifier AS text) FROM pg_control_system()",
@@ -130,7 +128,7 @@ class PostgresDatabase(Database):
             return await run_steps(connection, steps)
 
     async def lock_schema(self, connection: AsyncConnection) -> None:
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self.schema_lock)))
 
     async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
         await connection.execute(sa.text(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE'))
@@ -138,6 +136,12 @@ class PostgresDatabase(Database):
     async def close(self) -> None:
         await self.dedicated.close()
         await super().close()
+
+    @property
+    def address(self) -> str:
+        host = self._url.host or self._url.query.get("host", "localhost")
+        port = f":{self._url.port}" if self._url.port else ""
+        return f"{host}{port}/{self._url.database or ''}"
 
     @property
     def identity(self) -> str:

@@ -53,12 +53,19 @@ def relation_of(captured: CapturedTable) -> str:
 
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
     """Returns the present fingerprint of each table that exists, by its name."""
+    found = await connection.execute(*fingerprint_select(connection.dialect.name, tables))
+    return {row.table_name: row.fingerprint for row in found}
+
+
+def fingerprint_select(
+    database: str, tables: Sequence[CapturedTable]
+) -> tuple[sa.TextClause, dict[str, Any]]:
+    """Returns the select of names and fingerprints of these tables, and its parameters."""
     names = [captured.name for captured in tables]
     values: dict[str, Any] = {"names": names, "relations": [relation_of(captured) for captured in tables]}
-    if connection.dialect.name == "sqlite":
+    if database == "sqlite":
         values = {"names": msgspec.json.encode(names).decode()}
-    found = await connection.execute(_FINGERPRINTS[connection.dialect.name], values)
-    return {row.table_name: row.fingerprint for row in found}
+    return _FINGERPRINTS[database], values
 
 
 async def broken(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> list[CapturedTable]:
@@ -67,7 +74,7 @@ async def broken(connection: AsyncConnection, tables: Sequence[CapturedTable]) -
     return [
         captured
         for captured in tables
-        if stored.get(captured.name) != (_columns(captured), present.get(captured.name, ""))
+        if stored.get(captured.name) != (columns_text(captured), present.get(captured.name, ""))
     ]
 
 
@@ -82,7 +89,8 @@ async def _stored(
     return {name: (columns, fingerprint) for name, columns, fingerprint in found}
 
 
-def _columns(captured: CapturedTable) -> str:
+def columns_text(captured: CapturedTable) -> str:
+    """Returns what ``diptych_capture`` holds of the columns that entries of a table name."""
     return msgspec.json.encode([(column.attribute, column.name) for column in captured.columns]).decode()
 
 
@@ -97,7 +105,7 @@ async def mend(
     was_right = await _right_before(connection) if connection.dialect.name == "sqlite" else []
     found = await broken(connection, tables)
     for captured in found:
-        for statement in await _statements(connection, captured, token, hints=hints):
+        for statement in await install_statements(connection, captured, token, hints=hints):
             await connection.exec_driver_sql(statement)
     if found:
         present = await fingerprints(connection, tables)
@@ -110,7 +118,7 @@ async def mend(
             [
                 {
                     "table_name": captured.name,
-                    "columns": _columns(captured),
+                    "columns": columns_text(captured),
                     "fingerprint": present.get(captured.name, ""),
                 }
                 for captured in found
@@ -121,9 +129,10 @@ async def mend(
     return found
 
 
-async def _statements(
-    connection: AsyncConnection, captured: CapturedTable, token: str, *, hints: bool
+async def install_statements(
+    connection: AsyncConnection, captured: CapturedTable, token: str, *, hints: bool = True
 ) -> Sequence[str]:
+    """Returns the statements that make the triggers of a table."""
     if connection.dialect.name == "postgresql":
         return postgres.install(captured, await log_schema(connection), token, hints=hints)
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
@@ -131,11 +140,11 @@ async def _statements(
 
 
 async def log_schema(connection: AsyncConnection) -> str:
-    """Returns the schema of diptych's tables on PostgreSQL."""
+    """Returns the schema of diptych's tables on PostgreSQL, or in which they will be made."""
     found = await connection.execute(
         sa.text(
-            "SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE pg_class.oid = "
-            "to_regclass(:log)"
+            "SELECT coalesce((SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace "
+            "WHERE pg_class.oid = to_regclass(:log)), current_schema(), 'public')"
         ),
         {"log": LOG.name},
     )
@@ -177,26 +186,18 @@ async def _keep_right(connection: AsyncConnection, names: Collection[str]) -> No
         )
 
 
-async def remove(connection: AsyncConnection) -> None:
-    """Takes the triggers of every table away. To be called in a transaction with the lock of the schema."""
+async def remove_statements(connection: AsyncConnection) -> Sequence[str]:
+    """Returns the statements that take the triggers and functions of every table away."""
     if connection.dialect.name == "sqlite":
-        names = await connection.scalars(
-            sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names"),
-            {"names": f"{PREFIX}_*"},
-        )
-        statements = [f"DROP TRIGGER {quoted(name)}" for name in names]
-    else:
-        functions = sa.text(
-            "SELECT p.oid::regprocedure::text FROM pg_proc AS p JOIN pg_trigger ON tgfoid = p.oid "
-            "WHERE tgname IN (:row, :truncate) GROUP BY p.oid"
-        )
-        found = await connection.scalars(
-            functions, {"row": postgres.ROW_TRIGGER, "truncate": postgres.TRUNCATE_TRIGGER}
-        )
-        statements = [f"DROP FUNCTION {name} CASCADE" for name in found]
-    for statement in statements:
-        await connection.exec_driver_sql(statement)
-    await connection.execute(sa.delete(CAPTURE))
+        triggers = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
+        names = await connection.scalars(triggers, {"names": f"{PREFIX}_*"})
+        return [f"DROP TRIGGER IF EXISTS {quoted(name)}" for name in names]
+    functions = sa.text(
+        "SELECT CAST(p.oid AS regprocedure)::text FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace "
+        "WHERE nspname = :schema AND prorettype = 'trigger'::regtype AND starts_with(proname, :names) ORDER BY 1"
+    )
+    values = {"schema": await log_schema(connection), "names": f"{PREFIX}_"}
+    return [f"DROP FUNCTION IF EXISTS {name} CASCADE" for name in await connection.scalars(functions, values)]
 
 
 _EFFECTS = {
