@@ -79,6 +79,10 @@ def _function(name: str, log_schema: str, body: str) -> str:
     )
 
 
+# Positions are taken only where a database was put elsewhere without its sequences, as logical replication does. The
+# application's write must not fail by that; adoption, which is due then, has every read model built anew.
+_OR_NOTHING = "ON CONFLICT (position) DO NOTHING"
+
 _COLUMNS = "entity, table_name, key, old_key, kind, version, command_id, correlation_id, actor, recorded_at"
 
 
@@ -107,7 +111,8 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
         f" AND pg_try_advisory_xact_lock({first}, {second}) THEN\n"
         f"    PERFORM pg_notify({literal(HINT_CHANNEL)}, '');\n  END IF;\n"
     )
-    return f"BEGIN\n  {_insert(log_schema)}\n  VALUES ({values});\n{hint if hints else ''}  RETURN NULL;\nEND"
+    insertion = f"{_insert(log_schema)}\n  VALUES ({values}) {_OR_NOTHING}"
+    return f"BEGIN\n  {insertion};\n{hint if hints else ''}  RETURN NULL;\nEND"
 
 
 def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
@@ -116,8 +121,8 @@ def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
     statement = f"{_insert(log_schema)} SELECT {_values(captured, literal(TOUCHED), key, key)}".replace(
         "%", "%%"
     )
-    table = "TG_TABLE_SCHEMA, TG_TABLE_NAME"
-    return f"BEGIN\n  EXECUTE format({literal(statement)} || ' FROM %I.%I AS gone', {table});\n  RETURN NULL;\nEND"
+    source = f"' FROM %I.%I AS gone {_OR_NOTHING}', TG_TABLE_SCHEMA, TG_TABLE_NAME"
+    return f"BEGIN\n  EXECUTE format({literal(statement)} || {source});\n  RETURN NULL;\nEND"
 
 
 def _insert(log_schema: str) -> str:
