@@ -11,14 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.fence.adoption import adopt
 from diptych.fence.capture import capture, generations_over
-from diptych.log.capture.install import (
-    broken,
-    columns_text,
-    fingerprint_select,
-    install_statements,
-    remove_statements,
-)
-from diptych.log.capture.table import CAPTURE, CapturedTable, captured_table, literal, quoted
+from diptych.log.capture.fingerprint import Look, columns_text, fingerprint_select, looks
+from diptych.log.capture.install import install_statements, remove_statements
+from diptych.log.capture.table import CAPTURE, captured_table, literal, quoted
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated
@@ -97,26 +92,25 @@ class Installation:
         ★ The fingerprints are read when the script has made everything: they hold numbers that the database gives.
         Every generation made from such a table ends, since changes may have been missed until the script is run.
         """
-        found = list(self._captured)
-        if await connection.run_sync(lambda sync: sa.inspect(sync).has_table(CAPTURE.name)):
-            found = await broken(connection, found)
-            if found and self._database.name == "sqlite":
-                # The script changes the number by which every table's triggers are known.
-                found = list(self._captured)
+        is_new = not await connection.run_sync(lambda sync: sa.inspect(sync).has_table(CAPTURE.name))
+        found = await looks(connection, self._captured, is_new=is_new)
+        wrong = [look for look in found if not look.is_right]
+        if wrong and self._database.name == "sqlite":
+            wrong = found  # the script changes the number by which every table's triggers are known
         statements: list[str] = []
-        for captured in found:
-            statements += await install_statements(connection, captured, token)
-        if found:
-            statements += [self._rendered(statement) for statement in self._notes(found)]
+        for look in wrong:
+            statements += await install_statements(connection, look, token)
+        if wrong:
+            statements += [self._rendered(statement) for statement in self._notes(wrong)]
         return statements
 
-    def _notes(self, found: Sequence[CapturedTable]) -> Iterable[sa.Executable]:
-        names = {captured.name for captured in found}
+    def _notes(self, made: Sequence[Look]) -> Iterable[sa.Executable]:
+        names = {look.captured.name for look in made}
         yield sa.delete(CAPTURE).where(CAPTURE.c.table_name.in_(sorted(names)))
-        fingerprints = _bound(*fingerprint_select(self._database.name, found))
+        fingerprints = _bound(*fingerprint_select(self._database.name, [look.captured for look in made]))
         read = (sa.column("table_name", sa.Text), sa.column("fingerprint", sa.Text))
         present = fingerprints.columns(*read).subquery("present")
-        columns = {captured.name: columns_text(captured) for captured in found}
+        columns = {look.captured.name: columns_text(look.to_be_named.columns) for look in made}
         of_table = sa.case(columns, value=present.c.table_name)
         rows = sa.select(present.c.table_name, of_table, present.c.fingerprint)
         yield sa.insert(CAPTURE).from_select(["table_name", "columns", "fingerprint"], rows)

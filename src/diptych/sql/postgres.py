@@ -105,6 +105,14 @@ class PostgresDatabase(Database):
         sa.event.listen(engine.sync_engine, "handle_error", refuse_broken)
         return engine
 
+    async def read(self, select: sa.Select[Any], values: Values | None = None) -> Rows:
+        try:
+            return await super().read(select, values)
+        except DBAPIError as error:
+            if not _is_outdated(error):
+                raise
+        return await super().read(select, values)
+
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
         found = await self.dedicated.fetch(select, values)
         return await super().read_for_hinge(select, values) if found is None else found
@@ -169,8 +177,8 @@ class PostgresDatabase(Database):
         return [name.strip('" ') for name in found[1].split(",")] if found else []
 
     def failure_of(self, error: DBAPIError) -> Failure | None:
-        if type(error.orig).__name__ == "InvalidCachedStatementError":
-            return "conflict"  # a table was altered; by now the driver has forgotten its statements
+        if _is_outdated(error):
+            return "conflict"
         state = _sqlstate(error) or ""
         known = _FAILURES.get(state) or _FAILURES.get(state[:2])
         return known or ("lost" if error.connection_invalidated else None)
@@ -191,6 +199,11 @@ async def _answer(driver: Any, question: str) -> str:
         if driver.is_closed() or _FAILURES.get(str(error.sqlstate)[:2]) == "lost":
             raise OSError(str(error)) from error
         return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
+
+
+def _is_outdated(error: DBAPIError) -> bool:
+    """Returns whether a table was altered under a prepared statement; by now the driver has forgotten these."""
+    return type(error.orig).__name__ == "InvalidCachedStatementError"
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
