@@ -447,6 +447,7 @@ ERRORS: dict[str, Exception] = {
     "WiringError": diptych.WiringError([]),
     "NotStartedError": diptych.NotStartedError(),
     "DifferentLoopError": diptych.DifferentLoopError("it", is_closed=False),
+    "SchemaError": diptych.SchemaError(["the table books (Book) is not there: run the migrations"]),
     "SchemaVersionError": diptych.SchemaVersionError("9"),
     "InvalidMessage": diptych.InvalidMessage("M", []),
     "UnknownColumnError": diptych.UnknownColumnError("M", [], []),
