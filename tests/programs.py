@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.schema import CreateTable
 
 from demo_app.models.book import Base
@@ -24,6 +25,10 @@ class Foreign:
         async with self._engine.begin() as connection:
             for statement in statements:
                 await connection.execute(sa.text(statement))
+
+    def open(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Opens a transaction, which is committed at the end of the block."""
+        return self._engine.begin()
 
     async def rows(self, statement: str) -> Sequence[Any]:
         """Returns the rows of a select."""

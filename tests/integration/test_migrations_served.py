@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -154,6 +155,55 @@ async def test_a_table_is_swapped_for_another(database_url, valkey, owner):
         await sees_soon(app, "Dune", "swapped")
         await owner.runs("UPDATE books_old SET author = 'elsewhere'")
         await serves(app, owner)
+
+
+async def test_a_table_that_gave_its_name_away_is_not_captured_any_more(postgres_url, valkey):
+    """Its columns may be others than those of the table that has the name now."""
+    owner = Foreign(postgres_url)
+    async with catalogue(postgres_url, valkey.url) as app:
+        await filled(app)
+        await owner.runs(
+            books_table(postgres_url).replace("books", "books_new"),
+            f"INSERT INTO books_new ({COLUMNS}) SELECT {COLUMNS} FROM books",
+            "ALTER TABLE books RENAME TO books_old",
+            "ALTER TABLE books_new RENAME TO books",
+            "ALTER TABLE books_old DROP COLUMN isbn",
+        )
+        await eventually(lambda: is_captured(owner, "books"), "the new table is captured")
+        assert not await is_captured(owner, "books_old")
+        await owner.runs("UPDATE books_old SET author = 'elsewhere'")
+        await sees_soon(app, "Dune", "first")
+        await agree(app)
+    await owner.close()
+
+
+async def is_captured(owner: Foreign, table: str) -> bool:
+    found = await owner.rows(
+        f"SELECT count(*) FROM pg_trigger WHERE tgrelid = '{table}'::regclass AND tgname = 'diptych_capture'"
+    )
+    return bool(found[0][0])
+
+
+async def test_a_start_does_not_hold_up_writers_behind_an_open_transaction(postgres_url):
+    """It waits for the transaction itself, since a trigger is made under a lock, but lets others have their turn."""
+    owner, other = Foreign(postgres_url), Foreign(postgres_url)
+    adding = "INSERT INTO books (title, author, stock_quantity) VALUES ('{}', 'a', 0)"
+    await owner.runs(books_table(postgres_url), adding.format("A"))
+    async with owner.open() as transaction:
+        await transaction.execute(sa.text("UPDATE books SET author = 'b'"))
+        app = catalogue(postgres_url, create_tables=False)
+        starting = asyncio.create_task(app.start())
+        for number in range(8):
+            began = time.monotonic()
+            await other.runs(adding.format(number))
+            assert time.monotonic() - began < 5
+            await asyncio.sleep(0.1)
+        assert not starting.done()
+    await starting
+    assert await is_captured(owner, "books")
+    await app.stop()
+    await owner.close()
+    await other.close()
 
 
 async def test_a_key_column_is_renamed_and_back(database_url, valkey, owner):

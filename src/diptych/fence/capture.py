@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
+import time
 from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
@@ -19,6 +22,12 @@ from diptych.sql.failures import words_of
 
 _log = logging.getLogger("diptych.write")
 
+_LOCK_MS = 300
+"""Longest time that other writers of a table are held up while its triggers are to be made, in milliseconds."""
+
+_PATIENCE_S = 20.0
+"""Time for which it is tried to make triggers on a table that others hold, in seconds."""
+
 
 async def capture(database: Database, tables: Sequence[CapturedTable]) -> Collection[str]:
     """Makes the triggers of these tables where they are not as they were made. Returns the names of those tables.
@@ -28,8 +37,24 @@ async def capture(database: Database, tables: Sequence[CapturedTable]) -> Collec
 
     Raises ``SchemaError`` for a table that is not there, or where the role of ``DATABASE_URL`` may not make triggers.
     """
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return await _capture(database, tables)
+        except DBAPIError as error:
+            is_held = database.failure_of(error) in ("busy", "conflict") and not database.has_one_writer
+            if not is_held or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - who waits behind this has its turn
+
+
+async def _capture(database: Database, tables: Sequence[CapturedTable]) -> Collection[str]:
     async with database.turn_to_write(first=True), database.begin() as connection:
         await database.lock_schema(connection)
+        if not database.has_one_writer:
+            # A trigger is made under a lock that waits for open transactions, and everybody who comes later waits
+            # behind it; and PostgreSQL would end a deadlock by another program's transaction as well as by this one.
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_MS}ms'")
         try:
             [[token]] = await connection.execute(sa.select(HISTORY.c.token))
             mended = await mend(connection, tables, token)

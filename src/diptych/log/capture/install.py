@@ -72,7 +72,9 @@ async def install_statements(
     captured = look.to_be_named
     if connection.dialect.name == "postgresql":
         await _refuse_heirs(connection, captured)
-        return postgres.install(captured, await log_schema(connection), token, hints=hints)
+        schema = await log_schema(connection)
+        left = await _left_elsewhere(connection, captured, schema)
+        return [*left, *postgres.install(captured, schema, token, hints=hints)]
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
     existing = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
     rows = await connection.execute(existing, {"names": f"{PREFIX}_*"})
@@ -102,6 +104,25 @@ _HAS_HINTS = sa.text("""
     SELECT prosrc LIKE '%pg_notify(%' FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid
     WHERE tgrelid = to_regclass(:relation) AND tgname = :name
 """)
+
+_ELSEWHERE = sa.text("""
+    SELECT CAST(CAST(tgrelid AS regclass) AS text) AS relation, tgname
+    FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid JOIN pg_namespace AS n ON n.oid = pronamespace
+    WHERE nspname = :schema AND proname = ANY(CAST(:functions AS name[])) AND tgparentid = 0
+        AND tgrelid IS DISTINCT FROM CAST(to_regclass(:relation) AS oid)
+""")
+
+
+async def _left_elsewhere(connection: AsyncConnection, captured: CapturedTable, schema: str) -> Sequence[str]:
+    """Returns the statements that take the triggers of a table away from one that had its name before.
+
+    The functions are made for the columns of the table that has the name now.
+    """
+    functions = list(postgres.function_names(captured))
+    values = {"schema": schema, "functions": functions, "relation": relation_of(captured)}
+    found = await connection.execute(_ELSEWHERE, values)
+    return [f"DROP TRIGGER IF EXISTS {quoted(row.tgname)} ON {row.relation}" for row in found]
+
 
 _HEIRS = sa.text("""
     SELECT relkind <> 'p' AND EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = class.oid)

@@ -68,12 +68,17 @@ def uninstall(captured: CapturedTable, log_schema: str) -> Sequence[str]:
     ]
 
 
+def function_names(captured: CapturedTable) -> tuple[str, str]:
+    """Returns the names of the functions of a table's triggers: for rows, and for TRUNCATE."""
+    return captured.object_name, f"{captured.object_name[:60]}_t"
+
+
 def _row_function(captured: CapturedTable, log_schema: str) -> str:
-    return f"{quoted(log_schema)}.{quoted(captured.object_name)}"
+    return f"{quoted(log_schema)}.{quoted(function_names(captured)[0])}"
 
 
 def _truncate_function(captured: CapturedTable, log_schema: str) -> str:
-    return f"{quoted(log_schema)}.{quoted(f'{captured.object_name[:60]}_t')}"
+    return f"{quoted(log_schema)}.{quoted(function_names(captured)[1])}"
 
 
 def _table(captured: CapturedTable) -> str:
