@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from demo_app.messages import AddBook
 from demo_app.models.book import Book
-from diptych import DatabaseUnavailableError, Diptych, SchemaError
+from diptych import ConfigService, DatabaseUnavailableError, Diptych, SchemaError
 from diptych.fence.installation import Installation
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.open import open_database
@@ -116,6 +117,34 @@ async def test_a_role_that_may_make_no_table_is_told_so(limited):
     assert "diptych_log" in text
     assert "`diptych migrate" in text
     assert "schema public" in text
+
+
+async def test_a_role_without_any_schema_to_make_tables_in_is_told_so(limited, as_owner):
+    await as_owner(f"ALTER ROLE {role_of(limited)} SET search_path = nowhere")
+    text = await refused(catalogue(limited, create_tables=False))
+    assert f"the role {role_of(limited)} may not make or alter tables" in text
+    assert "none of its search_path" in text
+
+
+async def test_a_schema_that_a_role_may_not_use_is_named(limited, as_owner, postgres_url):
+    class Base(DeclarativeBase):
+        pass
+
+    class Item(Base):
+        __tablename__ = "items"
+        __table_args__ = {"schema": "stock"}  # noqa: RUF012
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    await bring_up(postgres_url, role_of(limited))
+    await as_owner("CREATE SCHEMA stock", "CREATE TABLE stock.items (id INTEGER PRIMARY KEY)")
+    config = ConfigService(environ={}, database_url=limited, create_tables=False)
+    text = await refused(Diptych(config, models=Base, handlers=[]))
+    assert f"the role {role_of(limited)} may not use the schema stock of the table stock.items (Item)" in text
+    assert f'GRANT USAGE ON SCHEMA "stock" TO "{role_of(limited)}"' in text
+    await as_owner(f"GRANT USAGE ON SCHEMA stock TO {role_of(limited)}", "DROP TABLE stock.items")
+    assert "the table stock.items (Item) is not there" in await refused(
+        Diptych(config, models=Base, handlers=[])
+    )
 
 
 async def test_the_application_s_tables_that_a_role_may_not_make_are_named(limited, as_owner, postgres_url):

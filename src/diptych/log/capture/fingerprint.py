@@ -138,7 +138,10 @@ class Look:
 
 
 def _read(text: str) -> Fingerprint:
-    return _fingerprint(text) if text else Fingerprint()
+    try:
+        return _fingerprint(text)
+    except msgspec.DecodeError:  # there is no such table, or another version of diptych has noted this
+        return Fingerprint()
 
 
 def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""The tables of the application at the start: those that its classes map have to be there, and readable."""
+"""The tables of the application at the start: every mapped table has to be there, with its mapped columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Needed(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A table in the database: its columns, those that the role can't read, and the rights to write that it lacks."""
+    """A table in the database: its columns, the columns that the role can't read, and the role's missing rights."""
 
     schema: str
     is_at_hand: bool
@@ -39,7 +39,7 @@ class _Found(NamedTuple):
 
 
 async def check_tables(database: Database, mappers: Iterable[Mapper[Any]], read: Collection[type]) -> None:
-    """Checks that the mapped tables are there, with all mapped columns, and that those of ``read`` can be read.
+    """Checks the mapped tables: each has to be there with all mapped columns, and the tables of ``read`` readable.
 
     ``read`` are the classes whose rows documents are made from. Rights to write these that the role lacks are logged
     as a warning: somebody else may write them. Raises ``SchemaError`` with everything that is missing.
@@ -68,7 +68,7 @@ def _needed(mapper: Mapper[Any], is_read: bool) -> Iterable[_Needed]:
 
 def _problems(needed: _Needed, found: Collection[_Found], role: Role, database: Database) -> Iterable[str]:
     name, by = needed.table.fullname, needed.mapped_by
-    there = next((each for each in found if each.is_at_hand), None)
+    there = next((each for each in found if each.is_at_hand or not each.may_use_schema), None)
     if there is None:
         where = f" for the role {role.name}" if role.name else ""
         yield f"the table {name} ({by}) is not there{where}, in {database.address}: " + (
