@@ -187,6 +187,9 @@ async def test_a_role_without_rights_prints_what_the_owner_runs_and_starts(
     limited = postgres_url.replace("postgres@", f"{role}@")
     script = await told(limited, "migrate", "--sql")
     assert f'TO "{role}"' in script
+    code, written, complained = await asyncio.to_thread(diptych, limited, "migrate")
+    assert (code, written) == (1, "")
+    assert f"the role {role} may not make or alter tables in the schema public" in complained
     file = postgres_server.directory / f"{role}.sql"
     file.write_text(script)
     name = postgres_url.rpartition("/")[2]
@@ -194,6 +197,15 @@ async def test_a_role_without_rights_prints_what_the_owner_runs_and_starts(
     async with catalogue(limited, create_tables=False) as app:
         await app.execute(AddBook("Dune", "Herbert"))
         assert (await author_of(app, "Dune"))[1] == "Herbert"
+    code, written, complained = await asyncio.to_thread(diptych, limited, "uninstall")
+    assert (code, written) == (1, "")
+    assert "must be owner of" in complained
+    assert "run this as the owner of the tables" in complained
+    code, written, complained = await asyncio.to_thread(
+        diptych, postgres_url, "migrate", "--role", "nobody_such"
+    )
+    assert (code, written) == (1, "")
+    assert 'role "nobody_such" does not exist' in complained
     await owner.close()
     postgres_server.execute(f"DROP OWNED BY {role}", name)
     postgres_server.execute(f"DROP ROLE {role}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych.errors import SchemaError
 from diptych.fence.adoption import adopt
 from diptych.fence.capture import capture, generations_over
 from diptych.log.capture.fingerprint import Look, columns_text, fingerprint_select, looks
@@ -16,7 +19,7 @@ from diptych.log.capture.install import install_statements, remove_statements
 from diptych.log.capture.table import CAPTURE, captured_table, literal, quoted
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
-from diptych.sql.failures import translated
+from diptych.sql.failures import is_denied, translated, words_of
 from diptych.sql.schema.application import check_tables
 from diptych.sql.schema.own import (
     OWN_TABLES,
@@ -45,7 +48,7 @@ class Installation:
 
         Returns the names of the tables whose triggers were made.
         """
-        with translated(self._database):
+        with self._explained():
             await check_tables(self._database, self._mappers, ())
             await prepare_schema(self._database, None)
             if role is not None:
@@ -56,7 +59,7 @@ class Installation:
 
     async def remove(self) -> None:
         """Takes everything away, the change log too."""
-        with translated(self._database):
+        with self._explained():
             async with self._database.turn_to_write(first=True), self._database.begin() as connection:
                 await self._database.lock_schema(connection)
                 for statement in [*await remove_statements(connection), *drop_statements()]:
@@ -83,6 +86,18 @@ class Installation:
             async with self._database.reader.connect() as connection:
                 statements = [*await remove_statements(connection), *drop_statements()]
                 return await self._written(connection, "", statements)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Inside the block, a missing right or role is raised as ``SchemaError``."""
+        try:
+            with translated(self._database):
+                yield
+        except DBAPIError as error:
+            if not is_denied(error) and getattr(error.orig, "sqlstate", None) != "42704":  # undefined_object
+                raise
+            mend = "run this as the owner of the tables, or let the owner run what --sql prints"
+            raise SchemaError([f"{words_of(error)}: {mend}"]) from error
 
     # Scripts
 
