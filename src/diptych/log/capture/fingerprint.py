@@ -15,14 +15,12 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log.capture.table import CAPTURE, CapturedColumn, CapturedTable, quoted
+from diptych.log.capture.table import CapturedColumn, CapturedTable, quoted
 
-_TABLES = sa.bindparam("p_captured", expanding=True, type_=sa.Text)
-
-_FINGERPRINTS = {
+_SELECTS = {
     # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these. The labels of
     # an enum may be renamed, which writes no row either.
-    "postgresql": sa.text("""
+    "postgresql": """
         WITH RECURSIVE given (table_name, id) AS (
             SELECT name, CAST(to_regclass(relation) AS oid)
             FROM unnest(CAST(:names AS text[]), CAST(:relations AS text[])) AS captured (name, relation)
@@ -47,17 +45,23 @@ _FINGERPRINTS = {
                 WHERE given.table_name = descendant.table_name AND attnum > 0 AND NOT attisdropped
             )) AS text) AS fingerprint
         FROM descendant JOIN pg_class AS class ON class.oid = id GROUP BY table_name
-    """),
+    """,
     # ANALYZE and VACUUM change the number too, and a needless build follows: a trigger that was dropped for a moment
     # leaves no other trace.
-    "sqlite": sa.text("""
+    "sqlite": """
         SELECT value AS table_name, json_object(
             'triggers', CAST(schema_version AS TEXT),
             'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value))
         ) AS fingerprint
         FROM json_each(:names), pragma_schema_version
-    """),
+    """,
 }
+_FINGERPRINTS = {database: sa.text(select) for database, select in _SELECTS.items()}
+_LOOK = """
+    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored
+    FROM ({}) AS present LEFT JOIN diptych_capture AS noted ON noted.table_name = present.table_name
+"""
+_LOOKS = {database: sa.text(_LOOK.format(select)) for database, select in _SELECTS.items()}
 
 
 class Fingerprint(msgspec.Struct):
@@ -154,9 +158,19 @@ async def looks(
     connection: AsyncConnection, tables: Sequence[CapturedTable], *, is_new: bool = False
 ) -> list[Look]:
     """Returns a look at each of these tables; ``is_new`` says that diptych has no tables yet."""
-    present = await fingerprints(connection, tables)
-    stored = {} if is_new else await _stored(connection, tables)
-    return [Look(captured, stored.get(captured.name), present.get(captured.name, "")) for captured in tables]
+    if is_new:
+        present = await fingerprints(connection, tables)
+        return [Look(captured, None, present.get(captured.name, "")) for captured in tables]
+    database = connection.dialect.name
+    rows = await connection.execute(_LOOKS[database], _values(database, tables))
+    found = {row.table_name: row for row in rows}
+    return [_look(captured, found.get(captured.name)) for captured in tables]
+
+
+def _look(captured: CapturedTable, row: Any) -> Look:
+    if row is None:
+        return Look(captured, None, "")
+    return Look(captured, None if row.stored is None else (row.columns, row.stored), row.fingerprint)
 
 
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
@@ -169,11 +183,14 @@ def fingerprint_select(
     database: str, tables: Sequence[CapturedTable]
 ) -> tuple[sa.TextClause, dict[str, Any]]:
     """Returns the select of names and fingerprints of these tables, and its parameters."""
+    return _FINGERPRINTS[database], _values(database, tables)
+
+
+def _values(database: str, tables: Sequence[CapturedTable]) -> dict[str, Any]:
     names = [captured.name for captured in tables]
-    values: dict[str, Any] = {"names": names, "relations": [relation_of(captured) for captured in tables]}
     if database == "sqlite":
-        values = {"names": msgspec.json.encode(names).decode()}
-    return _FINGERPRINTS[database], values
+        return {"names": msgspec.json.encode(names).decode()}
+    return {"names": names, "relations": [relation_of(captured) for captured in tables]}
 
 
 def relation_of(captured: CapturedTable) -> str:
@@ -185,14 +202,3 @@ def relation_of(captured: CapturedTable) -> str:
 def columns_text(columns: Collection[CapturedColumn]) -> str:
     """Returns what ``diptych_capture`` holds of the columns that the triggers of a table name."""
     return msgspec.json.encode(columns).decode()
-
-
-async def _stored(
-    connection: AsyncConnection, tables: Collection[CapturedTable]
-) -> dict[str, tuple[str, str]]:
-    select = sa.select(CAPTURE.c.table_name, CAPTURE.c.columns, CAPTURE.c.fingerprint)
-    found = await connection.execute(
-        select.where(CAPTURE.c.table_name.in_(_TABLES)),
-        {"p_captured": [captured.name for captured in tables]},
-    )
-    return {name: (columns, fingerprint) for name, columns, fingerprint in found}
