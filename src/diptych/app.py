@@ -20,7 +20,7 @@ from diptych.log.retention import Retention
 from diptych.messages.handlers import Bus, Handler, by_type
 from diptych.messages.message import Command, Query
 from diptych.read.model import ReadModel
-from diptych.read.panel import ReadPanel, open_panels
+from diptych.read.panel import ReadPanel, mapped_classes, open_panels
 from diptych.read.reader import Reader
 from diptych.write.orm import ORMService
 from diptych.write.side import WriteSide
@@ -37,15 +37,16 @@ ActorHook = Callable[[Mapping[str, Any] | None], str | None]
 class Diptych:
     """An application: its models, the handlers of its messages, and its read models.
 
-    ``models`` is the declarative base whose tables are created at start. ``handlers`` are classes whose methods
-    handle commands and queries; their constructors may ask for ``ConfigService``, ``ORMService``,
-    ``RedisService``, the read models, ``Diptych`` itself, and the instances in ``services``. ``actor`` names the
-    person or program that acts, for the change log: the function is called once for each command, with the ASGI
-    scope of the request (None outside of a request).
+    ``models`` is the declarative base whose tables are created at start, unless ``CREATE_TABLES`` is false.
+    ``handlers`` are classes whose methods handle commands and queries; their constructors may ask for
+    ``ConfigService``, ``ORMService``, ``RedisService``, the read models, ``Diptych`` itself, and the instances in
+    ``services``. ``actor`` names the person or program that acts, for the change log: the function is called once
+    for each command, with the ASGI scope of the request (None outside of a request).
 
     Nothing is opened before ``start``, which raises ``WiringError`` and ``ConfigurationError`` for parts that do not
-    fit together, ``SchemaVersionError``, and ``UnavailableError`` for a store that can't be done without. A started
-    application works in the event loop of ``start`` alone; in another loop everything raises ``DifferentLoopError``.
+    fit together, ``SchemaError`` for a database that is not as the application needs it, ``SchemaVersionError``, and
+    ``UnavailableError`` for a store that can't be done without. A started application works in the event loop of
+    ``start`` alone; in another loop everything raises ``DifferentLoopError``.
 
     >>> import asyncio
     >>> from diptych import Command, ConfigService, Diptych, ORMService
@@ -243,6 +244,7 @@ class Diptych:
         exits.push_async_callback(self.orm.close)
         await self.orm.init(models=self._models)
         settings, write = self.config.settings, self.orm.side
+        await write.check_tables(self._models, mapped_classes(self._read_models))
         panels = await open_panels(
             self._read_models, write.database, write.entities, settings, write.note_read
         )

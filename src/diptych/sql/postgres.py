@@ -33,14 +33,12 @@ _FAILURES: Mapping[str, Failure] = {
     **{"55P03": "busy", "53300": "busy", "57014": "busy"},
     **{"22": "misfit", "28": "refused", "3D": "refused"},
     **{"08": "lost", "57": "lost", "53": "lost", "58": "lost"},
+    **{"42703": "schema", "42P01": "schema", "3F000": "schema", "42501": "denied"},
 }
 """Kinds of errors by SQLSTATE, or by its class, which is the first two characters.
 
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
-
-_SCHEMA_LOCK = 0x64697074  # "dipt"
-"""Number of the advisory lock held while the tables are prepared."""
 
 _IDENTITY = (
     "SELECT CAST(system_identifier AS text) FROM pg_control_system()",
@@ -120,6 +118,14 @@ class PostgresDatabase(Database):
         sa.event.listen(engine.sync_engine, "handle_error", refuse_broken)
         return engine
 
+    async def read(self, select: sa.Select[Any], values: Values | None = None) -> Rows:
+        try:
+            return await super().read(select, values)
+        except DBAPIError as error:
+            if not _is_outdated(error):
+                raise
+        return await super().read(select, values)
+
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
         found = await self.dedicated.fetch(select, values)
         return await super().read_for_hinge(select, values) if found is None else found
@@ -141,7 +147,7 @@ class PostgresDatabase(Database):
             return await run_steps(connection, steps)
 
     async def lock_schema(self, connection: AsyncConnection) -> None:
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self.schema_lock)))
 
     async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
         await connection.execute(sa.text(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE'))
@@ -150,6 +156,12 @@ class PostgresDatabase(Database):
         await self.dedicated.close()
         await self.writers.close()
         await super().close()
+
+    @property
+    def address(self) -> str:
+        host = self._url.host or self._url.query.get("host", "localhost")
+        port = f":{self._url.port}" if self._url.port else ""
+        return f"{host}{port}/{self._url.database or ''}"
 
     @property
     def identity(self) -> str:
@@ -181,8 +193,8 @@ class PostgresDatabase(Database):
         return [name.strip('" ') for name in found[1].split(",")] if found else []
 
     def failure_of(self, error: DBAPIError) -> Failure | None:
-        if type(error.orig).__name__ == "InvalidCachedStatementError":
-            return "conflict"  # a table was altered; by now the driver has forgotten its statements
+        if _is_outdated(error):
+            return "conflict"
         state = _sqlstate(error) or ""
         known = _FAILURES.get(state) or _FAILURES.get(state[:2])
         return known or ("lost" if error.connection_invalidated else None)
@@ -203,6 +215,11 @@ async def _answer(driver: Any, question: str) -> str:
         if driver.is_closed() or _FAILURES.get(str(error.sqlstate)[:2]) == "lost":
             raise OSError(str(error)) from error
         return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
+
+
+def _is_outdated(error: DBAPIError) -> bool:
+    """Returns whether a table was altered under a prepared statement; by now the driver has forgotten these."""
+    return type(error.orig).__name__ == "InvalidCachedStatementError"
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
