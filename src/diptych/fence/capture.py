@@ -20,7 +20,7 @@ from diptych.sql.database import Database
 _log = logging.getLogger("diptych.write")
 
 
-async def capture(database: Database, tables: Sequence[CapturedTable]) -> None:
+async def capture(database: Database, tables: Sequence[CapturedTable], *, hints: bool) -> None:
     """Makes the triggers of these tables where they are not as they were made.
 
     ★ Every generation that was made from such a table ends with it, and its cursor: rows may have been changed
@@ -32,7 +32,7 @@ async def capture(database: Database, tables: Sequence[CapturedTable]) -> None:
         await database.lock_schema(connection)
         try:
             [[token]] = await connection.execute(sa.select(HISTORY.c.token))
-            mended = await mend(connection, tables, token)
+            mended = await mend(connection, tables, token, hints=hints)
         except DBAPIError as error:
             raise _explained(error, tables) from error
         if mended:

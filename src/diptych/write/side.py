@@ -22,6 +22,7 @@ from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.open import open_database, prepare_schema
+from diptych.write.effects import Effects
 from diptych.write.unit_of_work import UnitsOfWork, current_unit_of_work
 
 _PATIENCE_S = 2.0
@@ -58,9 +59,10 @@ class WriteSide:
         self.home = HomeLoop("ORMService")
         self.database = database
         self.entities = EntityRegistry(database.name, token)
-        self.fence = Fence(database, self.entities.by_table)
+        self.fence = Fence(database, self.entities.by_table, hints=settings.capture_hints)
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
-        self.units = UnitsOfWork(database, self.acknowledger)
+        effects = Effects(self.fence, self.entities, settings.lease_s)
+        self.units = UnitsOfWork(database, self.acknowledger, effects)
         self._prepared = set() if metadata is None else {metadata}
 
     async def close(self) -> None:
@@ -98,7 +100,6 @@ class WriteSide:
         """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
-        self.units.effects = await self.fence.tables_with_effects()
 
     def note_read(self, tables: Set[str]) -> None:
         """Notes that the command of this task, if there is one, has read rows of these ``tables``."""

@@ -22,6 +22,7 @@ from diptych.log.table import begin_naming, name_entries
 from diptych.sql.database import Database, Transaction
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict, translated
+from diptych.write.effects import Effects
 from diptych.write.session import CommandSession, OnCommit, open_session
 
 R = TypeVar("R")
@@ -66,13 +67,10 @@ def new_context(correlation_id: str | None = None, actor: str | None = None) -> 
 
 
 class UnitsOfWork:
-    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit.
+    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit."""
 
-    ``effects`` are the tables of which a change may change further rows: by triggers, rules or foreign keys.
-    """
-
-    def __init__(self, database: Database, acknowledger: Acknowledger) -> None:
-        self.effects: frozenset[str] = frozenset()
+    def __init__(self, database: Database, acknowledger: Acknowledger, effects: Effects) -> None:
+        self.effects = effects
         self._database = database
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
@@ -97,10 +95,8 @@ class UnitsOfWork:
 
     async def _attempt(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
-        await self._acknowledger.prepare()
-        with translated(self._database):
-            transaction = await self._database.begin_unit(kind)
-        unit = UnitOfWork(transaction, self._database, context, self.effects, outer=_current.get())
+        transaction = await self._begin(kind)
+        unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
         try:
@@ -124,10 +120,8 @@ class UnitsOfWork:
         """
         self._acknowledger.rows.commands += 1
         try:
-            await self._acknowledger.prepare()
-            with translated(self._database):
-                transaction = await self._database.begin_unit(None)
-            unit = UnitOfWork(transaction, self._database, context, self.effects, outer=_current.get())
+            transaction = await self._begin(None)
+            unit = UnitOfWork(transaction, self._database, context, outer=_current.get())
             token = _current.set(unit)
             try:
                 with translated(self._database):
@@ -145,6 +139,13 @@ class UnitsOfWork:
             ) from error
         finally:
             self._acknowledger.rows.commands -= 1
+
+    async def _begin(self, kind: Hashable) -> Transaction:
+        if not self.effects.are_known:
+            await self.effects.look()
+        await self._acknowledger.prepare()
+        with translated(self._database):
+            return await self._database.begin_unit(kind)
 
     def _record(self, context: CommandContext, kind: Hashable, worked_s: float) -> None:
         self._database.record_duration(kind, worked_s)
@@ -268,10 +269,10 @@ class UnitOfWork:
     """An open transaction and its changes. Statements of concurrent tasks take turns.
 
     ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on,
-    ``is_checked_late`` says whether a constraint of these is checked at the commit. ``effects`` are the tables of
-    which a change may change further rows. The unit ``is_whole`` if its transaction has no further entries in the
-    change log than ``changes``: not if it executed statements of the application's own. ``outer`` is the unit of work
-    over another database that this was begun in.
+    ``is_checked_late`` says whether a constraint of these is checked at the commit. The unit ``is_whole`` if its
+    transaction has no further entries in the change log than ``changes``: not if it executed statements of the
+    application's own, or changed a table with effects. ``outer`` is the unit of work over another database that this
+    was begun in.
     """
 
     def __init__(
@@ -279,11 +280,9 @@ class UnitOfWork:
         transaction: Transaction,
         database: Database,
         context: CommandContext,
-        effects: frozenset[str] = frozenset(),
         outer: UnitOfWork | None = None,
     ) -> None:
         self.is_whole = True
-        self._effects = effects
         self._rests_on_any = False
         self._session: CommandSession | None = None
         self._exits = contextlib.ExitStack()
@@ -316,7 +315,7 @@ class UnitOfWork:
             try:
                 with translated(self.database, entity):
                     connection = await self._transaction.connection()
-                    if self.is_whole and entity.full_name in self._effects:
+                    if entity.has_effects and self.is_whole:
                         await self._expect_more(connection)
                     yield connection
             except BaseException:

@@ -6,14 +6,16 @@ perhaps for a moment, the table was replaced, a partition was attached. It is of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych.errors import SchemaError
 from diptych.log.capture import postgres, sqlite
+from diptych.log.capture.sqlite import UniqueColumn
 from diptych.log.capture.table import CAPTURE, PREFIX, CapturedTable, quoted
 from diptych.log.table import LOG
 
@@ -22,13 +24,20 @@ _TABLES = sa.bindparam("p_captured", expanding=True, type_=sa.Text)
 _FINGERPRINTS = {
     # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these.
     "postgresql": sa.text("""
-        WITH RECURSIVE descendant (table_name, id) AS (
-            SELECT table_name, CAST(to_regclass(relation) AS oid) FROM unnest(
-                CAST(:names AS text[]), CAST(:relations AS text[])) AS given (table_name, relation)
+        WITH RECURSIVE given (table_name, id, columns) AS (
+            SELECT name, CAST(to_regclass(relation) AS oid), CAST(columns AS json) FROM unnest(
+                CAST(:names AS text[]), CAST(:relations AS text[]), CAST(:columns AS text[])
+            ) AS captured (name, relation, columns)
+        ), descendant (table_name, id) AS (
+            SELECT table_name, id FROM given
           UNION ALL
             SELECT table_name, inhrelid FROM descendant JOIN pg_inherits ON inhparent = id
         )
-        SELECT table_name, string_agg(concat_ws('.', class.oid, class.relfilenode, (
+        SELECT table_name, (
+            SELECT string_agg(attnum::text, '+' ORDER BY attname) FROM given JOIN pg_attribute ON attrelid = given.id
+            WHERE given.table_name = descendant.table_name AND attnum > 0 AND NOT attisdropped
+                AND attname IN (SELECT json_array_elements_text(columns))
+        ) || ' ' || string_agg(concat_ws('.', class.oid, class.relfilenode, (
             SELECT string_agg(
                 concat_ws('.', tg.oid, tg.xmin, tg.tgenabled, function.oid, function.xmin), '+' ORDER BY tg.oid)
             FROM pg_trigger AS tg JOIN pg_proc AS function ON function.oid = tg.tgfoid
@@ -54,7 +63,13 @@ def relation_of(captured: CapturedTable) -> str:
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
     """Returns the present fingerprint of each table that exists, by its name."""
     names = [captured.name for captured in tables]
-    values: dict[str, Any] = {"names": names, "relations": [relation_of(captured) for captured in tables]}
+    values: dict[str, Any] = {
+        "names": names,
+        "relations": [relation_of(captured) for captured in tables],
+        "columns": [
+            msgspec.json.encode([column.name for column in captured.columns]).decode() for captured in tables
+        ],
+    }
     if connection.dialect.name == "sqlite":
         values = {"names": msgspec.json.encode(names).decode()}
     found = await connection.execute(_FINGERPRINTS[connection.dialect.name], values)
@@ -64,11 +79,11 @@ async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTab
 async def broken(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> list[CapturedTable]:
     """Returns the tables whose triggers are not known to have logged every change."""
     present, stored = await fingerprints(connection, tables), await _stored(connection, tables)
-    return [
-        captured
-        for captured in tables
-        if stored.get(captured.name) != (_columns(captured), present.get(captured.name, ""))
-    ]
+    return [captured for captured in tables if stored.get(captured.name) != _state(captured, present)]
+
+
+def _state(captured: CapturedTable, present: Mapping[str, str]) -> tuple[str, str]:
+    return _columns(captured), present.get(captured.name, "")
 
 
 async def _stored(
@@ -95,10 +110,15 @@ async def mend(
     until now: the caller ends, in this transaction, what was made from them.
     """
     was_right = await _right_before(connection) if connection.dialect.name == "sqlite" else []
-    found = await broken(connection, tables)
+    present, stored = await fingerprints(connection, tables), await _stored(connection, tables)
+    found = [captured for captured in tables if stored.get(captured.name) != _state(captured, present)]
     for captured in found:
-        for statement in await _statements(connection, captured, token, hints=hints):
-            await connection.exec_driver_sql(statement)
+        if not _has_triggers(stored.get(captured.name), _state(captured, present)):
+            for statement in await _statements(connection, captured, token, hints=hints):
+                await connection.exec_driver_sql(statement)
+    others = [captured for captured in tables if captured not in found]
+    if connection.dialect.name == "postgresql":
+        await _set_hints(connection, others, hints=hints)
     if found:
         present = await fingerprints(connection, tables)
         names = {captured.name for captured in found}
@@ -121,13 +141,78 @@ async def mend(
     return found
 
 
+def _has_triggers(stored: tuple[str, str] | None, present: tuple[str, str]) -> bool:
+    """Returns whether PostgreSQL's triggers are as they were made, though files or partitions may have changed.
+
+    So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers.
+    """
+    if stored is None or stored[0] != present[0] or not present[1] or "." not in present[1]:
+        return False
+    before, now = (_triggers_in(fingerprint) for fingerprint in (stored[1], present[1]))
+    return now.items() <= before.items()
+
+
+def _triggers_in(fingerprint: str) -> Mapping[str, str]:
+    """Returns what a fingerprint of PostgreSQL tells of triggers, by the tables' numbers; and of the columns."""
+    columns, *tables = fingerprint.split(" ")
+    parts = (table.split(".", 2) for table in tables)
+    return {"columns": columns, **{table: "".join(triggers) for table, _, *triggers in parts}}
+
+
 async def _statements(
     connection: AsyncConnection, captured: CapturedTable, token: str, *, hints: bool
 ) -> Sequence[str]:
     if connection.dialect.name == "postgresql":
+        there = await _columns_there(connection, captured)
+        # A column that a migration has dropped is in no entry: the trigger must not fail for lack of it.
+        captured = captured._replace(columns=[column for column in captured.columns if column.name in there])
         return postgres.install(captured, await log_schema(connection), token, hints=hints)
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
+    existing = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
+    rows = await connection.execute(existing, {"names": f"{PREFIX}_*"})
+    if {row.name: row.sql for row in rows if row.name in made} == made:
+        return []
     return [*(f"DROP TRIGGER IF EXISTS {quoted(name)}" for name in made), *made.values()]
+
+
+async def _set_hints(connection: AsyncConnection, tables: Sequence[CapturedTable], *, hints: bool) -> None:
+    """Makes the functions of these tables anew that have hints and are not to, or the other way round.
+
+    Nothing is missed by that, and no generation ends.
+    """
+    for captured in tables:
+        found = await connection.execute(
+            _HAS_HINTS, {"relation": relation_of(captured), "name": postgres.ROW_TRIGGER}
+        )
+        if found.scalar_one() is not hints:
+            for statement in postgres.functions(captured, await log_schema(connection), hints=hints):
+                await connection.exec_driver_sql(statement)
+            present = await fingerprints(connection, [captured])
+            update = sa.update(CAPTURE).where(CAPTURE.c.table_name == captured.name)
+            await connection.execute(update.values(fingerprint=present[captured.name]))
+
+
+_HAS_HINTS = sa.text("""
+    SELECT prosrc LIKE '%pg_notify(%' FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid
+    WHERE tgrelid = to_regclass(:relation) AND tgname = :name
+""")
+
+_COLUMNS_THERE = sa.text("""
+    SELECT attname, EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = class.oid) AND relkind <> 'p' AS has_heirs
+    FROM pg_class AS class JOIN pg_attribute ON attrelid = class.oid
+    WHERE class.oid = to_regclass(:relation) AND attnum > 0 AND NOT attisdropped
+""")
+
+
+async def _columns_there(connection: AsyncConnection, captured: CapturedTable) -> set[str]:
+    """Returns the names of the table's columns. Raises ``SchemaError`` if other tables inherit from the table."""
+    rows = (await connection.execute(_COLUMNS_THERE, {"relation": relation_of(captured)})).all()
+    if any(row.has_heirs for row in rows):
+        raise SchemaError(
+            f"other tables inherit from {captured.name}: a query of it shows their rows too, whose changes its "
+            "triggers can't log. Make them partitions, or map the read model to a table of its own"
+        )
+    return {row.attname for row in rows}
 
 
 async def log_schema(connection: AsyncConnection) -> str:
@@ -142,20 +227,25 @@ async def log_schema(connection: AsyncConnection) -> str:
     return str(found.scalar_one())
 
 
-async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[list[str]]:
+async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[list[UniqueColumn]]:
     """Returns the sets of columns that are unique in an SQLite table, the primary key first."""
     indexes = sa.text("""
-        SELECT i.name, c.seqno, c.name FROM pragma_index_list(:table) AS i, pragma_index_info(i.name) AS c
-        WHERE i."unique" ORDER BY i.origin <> 'pk', i.name, c.seqno
+        SELECT i.name, c.name AS column_name, c.coll, s.sql
+        FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS c LEFT JOIN sqlite_master AS s
+            ON s.type = 'index' AND s.name = i.name
+        WHERE i."unique" AND c."key" ORDER BY i.origin <> 'pk', i.name, c.seqno
     """)
-    found: dict[str, list[str | None]] = {}
-    for index, _, column in await connection.execute(indexes, {"table": table}):
-        found.setdefault(index, []).append(column)
+    columns = list(
+        await connection.scalars(sa.text("SELECT name FROM pragma_table_xinfo(:table)"), {"table": table})
+    )
+    found: dict[tuple[str, str | None], list[tuple[str | None, str]]] = {}
+    for index, name, collation, statement in await connection.execute(indexes, {"table": table}):
+        found.setdefault((index, statement), []).append((name, collation))
     keys = sa.text("SELECT name FROM pragma_table_info(:table) WHERE pk ORDER BY pk")
-    primary = list(await connection.scalars(keys, {"table": table}))
-    # An index of an expression names no column.
-    sets = [primary, *(columns for columns in found.values() if None not in columns)]
-    return [list(columns) for columns in dict.fromkeys(tuple(c or "" for c in each) for each in sets if each)]
+    primary = [(name, "BINARY") for name in await connection.scalars(keys, {"table": table})]
+    sets = [sqlite.unique_columns(primary, None, columns)]
+    sets += [sqlite.unique_columns(rows, statement, columns) for (_, statement), rows in found.items()]
+    return [list(each) for each in dict.fromkeys(map(tuple, sets)) if each]
 
 
 async def _right_before(connection: AsyncConnection) -> list[str]:
@@ -208,7 +298,9 @@ _EFFECTS = {
                 AND tgname NOT IN ('diptych_capture', 'diptych_capture_truncate'))
             OR EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = class.oid AND rulename <> '_RETURN')
             OR EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = class.oid
-                AND (confupdtype NOT IN ('a', 'r') OR confdeltype NOT IN ('a', 'r'))))
+                AND (confupdtype NOT IN ('a', 'r') OR confdeltype NOT IN ('a', 'r')))
+            -- Checked at the commit, when the command sees more than at its last change.
+            OR EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = class.oid AND condeferrable AND contype <> 'f'))
     """),
     "sqlite": sa.text("""
         SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name NOT GLOB 'diptych_capture_*'
