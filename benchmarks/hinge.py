@@ -166,7 +166,8 @@ def _whole(app: Diptych) -> Perform:
 
 
 def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
-    units = UnitsOfWork(app.orm.database, kind(app.orm.side.acknowledger))
+    side = app.orm.side
+    units = UnitsOfWork(side.database, kind(side.acknowledger), side.units.effects)
     handler = BookCommandHandler(app.orm)
 
     async def perform(number: int) -> None:

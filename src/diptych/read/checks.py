@@ -18,7 +18,7 @@ from diptych.sql.description import Column, Entity
 _KEY_TYPES = (str, int, datetime.date, uuid.UUID)
 _SORTED_TYPES = (str, int, datetime.date, datetime.datetime, uuid.UUID)
 _BYTEWISE = "make it text of a deterministic collation (see code_point_text), a number, a date or a UUID"
-_UNIQUE = "must be unique by itself (unique=True or the primary key, not deferrable)"
+_UNIQUE = "must be unique by itself, in the database too (unique=True or the primary key, not deferrable)"
 _LOGGED = "must be of a type that the change log gives back as it was"
 
 Entities = Mapping[type, Entity]

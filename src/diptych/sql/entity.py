@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ class MappedEntity:
     ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique.
     ``entry_columns`` are these and the foreign keys, which link the row to others: the columns that entries of the
     change log name. ``marker`` is the comment by which triggers know diptych's own statements on the table.
+    ``has_effects`` says that a change of a row may change further rows, or the row again, as far as is known.
 
     Raises ``WiringError`` for a mapping that the change log can't follow.
     """
@@ -52,6 +53,7 @@ class MappedEntity:
         self.entry_columns = tuple(dict.fromkeys((*self.identifying, *linking)))
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
+        self.has_effects = False
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
         self._names = names
@@ -102,12 +104,13 @@ class MappedEntity:
     def _describe_column(self, name: str, dialect: sa.Dialect) -> Column:
         column = self.columns[name]
         there = column.type.dialect_impl(dialect)
-        compared = difference(column, dialect, self._real.get(column.name))
+        real = self._real.get(column.name)
+        compared = difference(column, dialect, real)
         return Column(
             name=name,
             type=python_type_of(there),
             nullable=bool(column.nullable),
-            unique=name in self.unique_columns,
+            unique=name in self.unique_columns and (real is None or real.unique),
             bytewise=not compared,
             compared=compared,
             logged=self._values[name].logged,
@@ -268,6 +271,7 @@ class EntityRegistry:
         self._token = token
         self._entities: dict[type, MappedEntity] = {}
         self._warned: set[Mapper[Any]] = set()
+        self._effects: Collection[str] = ()
 
     def of(self, model: type) -> MappedEntity:
         """Returns the entity of a mapped class. Raises ``WiringError`` for any other class."""
@@ -279,8 +283,15 @@ class EntityRegistry:
                     [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
                 )
             entity = self._entities[model] = MappedEntity(model, mapper, self._database, self._token)
+            entity.has_effects = entity.full_name in self._effects
             self._warn_of(mapper)
         return entity
+
+    def note_effects(self, tables: Collection[str]) -> None:
+        """Takes note of the tables of which a change may change further rows."""
+        self._effects = tables
+        for entity in self._entities.values():
+            entity.has_effects = entity.full_name in tables
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
         """Logs the refused writes, once for each mapper."""

@@ -273,8 +273,8 @@ def author_name(value: Any, local: Any, remote: Any) -> dict[str, Any]:
         ),
         (
             author_name(A.name, B.author_code, A.country),
-            "`joined`: 'author_name': Author.country must be unique by itself (unique=True or the primary key, not "
-            "deferrable), for one row at most may be joined",
+            "`joined`: 'author_name': Author.country must be unique by itself, in the database too (unique=True or "
+            "the primary key, not deferrable), for one row at most may be joined",
         ),
         (
             author_name(A.name, B.author_code, A.nick),
