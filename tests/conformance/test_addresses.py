@@ -266,6 +266,26 @@ async def test_a_row_that_is_set_aside_is_so_at_each_address_and_counts_once(dat
         assert (await app.health()).read_models["Seats"].set_aside == 0
 
 
+async def test_a_value_that_is_longer_than_its_column_is_found_where_the_database_holds_it(
+    sqlite_url, redis_url
+):
+    """SQLite enforces neither the length of a text nor the size of a whole number."""
+    long, large = "x" * 30, 2**40
+    async with seating(sqlite_url, redis_url, joined=False) as app, seating(sqlite_url) as sql:
+        await answered_by(app, "redis")
+        columns, values = "id, room, number, code, badge, guest", "1, :long, :large, :long, :large, 'Emma'"
+        insert = sa.text(f"INSERT INTO seats ({columns}) VALUES ({values})")
+        await app.orm.execute(insert, {"long": long, "large": large})
+        for store, seats in (("redis", seats_of(app)), ("sql", seats_of(sql))):
+            for found in (
+                await seats.get((long, large)),
+                await seats.get(code=long),
+                await seats.get(badge=large),
+            ):
+                assert (found.served.store, found.decode().guest) == (store, "Emma")
+            assert len((await seats.page()).decode().items) == 1
+
+
 # Lists
 
 
