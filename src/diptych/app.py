@@ -138,9 +138,12 @@ class Diptych:
         if not isinstance(command, Command):
             raise TypeError(f"execute takes a Command, not {type(command).__name__}; queries go to ask")
         running = self._run_here
-        handler = running.bus.handler_of(type(command))
-        units = running.write.units
-        result: R = await units.run(lambda _unit: handler(command), self._context(), type(command))
+        kind = type(command)
+        handler = running.bus.handler_of(kind)
+        ends_with_call = kind in running.bus.ending_with_call
+        result: R = await running.write.units.run(
+            lambda _unit: handler(command), self._context(), kind, ends_with_call=ends_with_call
+        )
         return result
 
     def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:

@@ -35,6 +35,12 @@ class Transaction(Protocol):
     async def connection(self) -> AsyncConnection:
         """Returns the connection for its statements."""
 
+    async def outside(self) -> AsyncConnection | None:
+        """Returns the connection for a statement that commits by itself, if nothing was executed before.
+
+        None if the database has no such statements.
+        """
+
     async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
         """Commits durably. After an error nothing was changed, or the outcome is not known.
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, RowMapping
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.settings import Settings
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
 from diptych.sql.entity import MARKER
-from diptych.sql.postgres_driver import PooledTransaction, connect, driver_of, refuse_broken
+from diptych.sql.postgres_driver import (
+    PooledTransaction,
+    connect,
+    driver_of,
+    fetch_raw,
+    info_of,
+    refuse_broken,
+)
 from diptych.sql.statements import PreparedSelect
 
 _FAILURES: Mapping[str, Failure] = {
@@ -70,13 +80,16 @@ class PostgresDatabase(Database):
 
         pool_size = settings.database_pool_size
         # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
-        self.writer = self._engine("REPEATABLE READ", {"synchronous_commit": "on"}, pool_size=pool_size)
+        # The default is for statements that commit by themselves.
+        on_server = {"synchronous_commit": "on", "default_transaction_isolation": "repeatable read"}
+        self.writer = self._engine("REPEATABLE READ", on_server, pool_size=pool_size)
         self.reader = self._engine(
             "AUTOCOMMIT",
             {"default_transaction_read_only": "on"},
             pool_size=pool_size,
             pool_reset_on_return=None,  # as on SQLite
         )
+        self.writers = KeptConnections(self.writer, pool_size, settings.database_timeout_s, self._is_outdated)
         sa.event.listen(self.writer.sync_engine, "before_cursor_execute", _mark, retval=True)
         # Three connections for statements, one to listen, one for ``dedicated``; and a further one for each open
         # view: a long pass over a read model must not hold up other passes.
@@ -112,9 +125,7 @@ class PostgresDatabase(Database):
         return await super().read_for_hinge(select, values) if found is None else found
 
     async def begin_unit(self, kind: Hashable) -> Transaction:
-        connection = self.writer.connect()
-        await connection.start()
-        return PooledTransaction(connection)
+        return PooledTransaction(await self.writers.take(), self.writers.give_back)
 
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -137,6 +148,7 @@ class PostgresDatabase(Database):
 
     async def close(self) -> None:
         await self.dedicated.close()
+        await self.writers.close()
         await super().close()
 
     @property
@@ -151,9 +163,13 @@ class PostgresDatabase(Database):
         self._identity = identity
 
     def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:
-        """Has the pool replace a connection closed by the server, or to a server no longer at the address."""
-        if connection.driver_connection.is_closed() or record.info["identity"] != self.identity:
+        """Has the pool replace an outdated connection."""
+        if self._is_outdated(connection.driver_connection, record.info):
             raise DisconnectionError
+
+    def _is_outdated(self, driver: Any, info: Mapping[str, Any]) -> bool:
+        """Returns whether the server has closed a connection, or is no longer the one at the address."""
+        return bool(driver.is_closed()) or info["identity"] != self.identity
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if _sqlstate(error) != "23505":
@@ -193,6 +209,109 @@ def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
+class KeptConnections:
+    """Connections for units of work, passed from one to the next: a pool takes as long for it as the driver for a
+    statement.
+
+    At most ``size`` less one are open at once, so that the pool has one left for others; a waiting unit of work gives
+    up after ``timeout_s`` seconds. ``is_outdated`` tells of a driver's connection, and its notes in the pool, whether
+    the connection is of no use any more.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        size: int,
+        timeout_s: float,
+        is_outdated: Callable[[Any, Mapping[str, Any]], bool],
+    ) -> None:
+        self._engine = engine
+        self._size = size
+        self._timeout_s = timeout_s
+        self._is_outdated = is_outdated
+        self._kept: list[AsyncConnection] = []
+        self._open = 0
+        self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
+
+    async def take(self) -> AsyncConnection:
+        """Returns a connection without a transaction, the one that was used last. Raises the engine's errors."""
+        while self._kept:
+            connection = self._kept.pop()
+            if self._is_usable(connection):
+                return connection
+            await self._drop(connection)
+        if self._open >= max(1, self._size - 1):
+            given = await self._wait()
+            if given is not None:
+                if self._is_usable(given):
+                    return given
+                await self._drop(given)
+        self._open += 1
+        try:
+            connection = self._engine.connect()
+            await connection.start()
+        except BaseException:
+            self._open -= 1
+            self._pass_on(None)
+            raise
+        return connection
+
+    async def give_back(self, connection: AsyncConnection) -> None:
+        """Passes a connection on to a waiting unit of work, or keeps it. A session's goes to the pool."""
+        is_plain = not (connection.closed or connection.invalidated or connection.in_transaction())
+        if not is_plain or self._size == 1:
+            await self._drop(connection)
+        elif not self._pass_on(connection):
+            self._kept.append(connection)
+
+    @property
+    def in_use(self) -> int:
+        """Number of connections in units of work."""
+        return self._open - len(self._kept)
+
+    async def close(self) -> None:
+        """Gives all connections to the pool. Safe to call twice."""
+        while self._kept:
+            await self._drop(self._kept.pop())
+
+    def _is_usable(self, connection: AsyncConnection) -> bool:
+        return not self._is_outdated(driver_of(connection), info_of(connection))
+
+    async def _drop(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.close()
+        finally:
+            self._open -= 1
+            self._pass_on(None)
+
+    def _pass_on(self, connection: AsyncConnection | None) -> bool:
+        """Gives a connection, or room for one, to the unit of work that waits longest; False if none waits."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    async def _wait(self) -> AsyncConnection | None:
+        """Waits for a connection, or for room to open one (None)."""
+        waiter: asyncio.Future[AsyncConnection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():  # it came too late
+                late = waiter.result()
+                if late is None:
+                    self._pass_on(None)
+                else:
+                    await self.give_back(late)
+            if isinstance(error, TimeoutError):
+                raise PoolTimeoutError("no connection was given back in time") from error
+            raise
+
+
 class DedicatedReader:
     """A connection kept for short reads.
 
@@ -225,7 +344,7 @@ class DedicatedReader:
                 # The statements are always the same, and short. By default the server would plan each execution
                 # anew, in more time than the execution takes: it overestimates their cost.
                 await driver_of(self._connection).execute("SET plan_cache_mode = force_generic_plan")
-            return await select.raw.fetch(driver_of(self._connection), values)
+            return await fetch_raw(self._connection, select.raw, values)
         except Exception:
             await self._drop()
             return None

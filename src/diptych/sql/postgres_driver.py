@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -27,10 +27,11 @@ async def fetch_raw(
 
     Raises the errors of an engine.
     """
-    driver = driver_of(connection)
-    fetching = statement.fetch(driver, values)
+    driver, compiled = driver_of(connection), statement.compiled
+    arguments = compiled.arguments(values)
     with engine_errors(driver):
-        return await fetching
+        rows = await driver.fetch(compiled.text, *arguments)
+    return compiled.loaded(rows)
 
 
 @contextlib.contextmanager
@@ -50,6 +51,11 @@ def engine_errors(driver: Any) -> Iterator[None]:
 def driver_of(connection: AsyncConnection) -> Any:
     """Returns asyncpg's connection under an engine's."""
     return cast(sa.Connection, connection.sync_connection).connection.driver_connection
+
+
+def info_of(connection: AsyncConnection) -> Mapping[str, Any]:
+    """Returns the notes that the pool keeps of an engine's connection."""
+    return cast(sa.Connection, connection.sync_connection).info
 
 
 def connect(dialect: Any, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -97,10 +103,16 @@ No unit of work commits a failed transaction; the tag is checked all the same, w
 
 
 class PooledTransaction:
-    """A transaction at REPEATABLE READ on a connection of its own; ``BEGIN`` and ``COMMIT`` go past the engine."""
+    """A transaction at REPEATABLE READ on a connection of its own; ``BEGIN`` and ``COMMIT`` go past the engine.
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    At its end the connection is passed to ``give_back``.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection, give_back: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> None:
         self._connection = connection
+        self._give_back = give_back
         lent = cast(sa.Connection, connection.sync_connection).connection
         self._driver: Any = lent.driver_connection
         self._adapter: Any = lent.dbapi_connection  # SQLAlchemy's, with the interface of PEP 249
@@ -114,6 +126,12 @@ class PooledTransaction:
             # The engine takes the connection for one without transactions: else it would begin a transaction, too.
             self._adapter.autocommit = True
             await self._say(_BEGIN)
+        return self._connection
+
+    async def outside(self) -> AsyncConnection | None:
+        if self._has_begun:
+            return None
+        self._adapter.autocommit = True
         return self._connection
 
     async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
@@ -145,7 +163,7 @@ class PooledTransaction:
                 raise
             finally:
                 self._adapter.autocommit = False
-                await self._connection.close()
+                await self._give_back(self._connection)
         return True
 
     async def _say(self, what: str) -> str:

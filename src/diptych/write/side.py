@@ -43,7 +43,9 @@ async def open_write_side(address: str, settings: Settings, models: type | None 
     except BaseException:
         await database.close()
         raise
-    return WriteSide(database, settings, metadata, token)
+    side = WriteSide(database, settings, metadata, token)
+    await side.look_for_effects()
+    return side
 
 
 class WriteSide:
@@ -85,6 +87,11 @@ class WriteSide:
         with translated(self.database):
             await prepare_schema(self.database, metadata)
         self._prepared.add(metadata)
+        await self.look_for_effects()
+
+    async def look_for_effects(self) -> None:
+        """Finds out which tables have triggers, rules or foreign keys through which a change changes further rows."""
+        self.units.effects = await self.fence.tables_with_effects()
 
     @contextlib.asynccontextmanager
     async def reading(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
@@ -98,7 +105,7 @@ class WriteSide:
         """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
-        self.units.effects = await self.fence.tables_with_effects()
+            await self.look_for_effects()
 
     def note_read(self, tables: Set[str]) -> None:
         """Notes that the command of this task, if there is one, has read rows of these ``tables``."""
