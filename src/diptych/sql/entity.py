@@ -47,7 +47,8 @@ class MappedEntity:
         # In the table's order, in which rows are read and logged.
         self.columns = {names[column]: column for column in self.table.columns if column in names}
         self.primary_key = tuple(names[column] for column in _primary_key_of(mapper, self.table))
-        self.unique_columns = tuple(_unique_alone(self.table, self.columns))
+        self.unique = frozenset(_unique_sets(self.table, names))
+        self.unique_columns = tuple(name for name in self.columns if frozenset({name}) in self.unique)
         self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
         linking = (names[column] for column in self.table.columns if column.foreign_keys and column in names)
         self.entry_columns = tuple(dict.fromkeys((*self.identifying, *linking)))
@@ -98,6 +99,7 @@ class MappedEntity:
                 primary_key=self.primary_key,
                 columns={name: self._describe_column(name, dialect) for name in self.columns},
                 identifying=self.identifying,
+                unique=self.unique,
             )
         return self._described[dialect.name]
 
@@ -228,19 +230,22 @@ def _primary_key_of(mapper: Mapper[Any], table: sa.Table) -> Sequence[sa.Column[
     return own if set(own) == set(mapper.primary_key) else mapper.primary_key  # type: ignore[return-value]
 
 
-def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:
-    """Yields attributes whose column alone can't hold a value twice.
+def _unique_sets(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[frozenset[str]]:
+    """Yields the sets of attributes of which no two rows have the same values, null aside.
 
     Deferrable constraints and partial indexes don't count.
     """
-    singles = {frozenset(table.primary_key.columns)}
-    for constraint in table.constraints:
-        if isinstance(constraint, sa.UniqueConstraint) and not constraint.deferrable:
-            singles.add(frozenset(constraint.columns))
+    unique: list[Iterable[sa.Column[Any]]] = [
+        constraint.columns
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint | sa.PrimaryKeyConstraint) and not constraint.deferrable
+    ]
     for index in table.indexes:
         if index.unique and not any(index.dialect_kwargs.get(f"{d}_where") is not None for d in _DIALECTS):
-            singles.add(frozenset(c for c in index.columns))
-    return (name for name, column in columns.items() if frozenset([column]) in singles)
+            unique.append(index.columns)
+    for columns in map(list, unique):
+        if columns and all(column in names for column in columns):
+            yield frozenset(names[column] for column in columns)
 
 
 def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[str]:
