@@ -459,11 +459,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another class": ({"key": (OddSeat.id, Seat.id)}, "Seat.id is no column of OddSeat: `key` and `also` are of one"),
     "also: not unique": (
         {"key": OddSeat.id, "also": (OddSeat.room,)},
-        "`also`: 'room' must be unique by itself, in the database too (unique=True or the primary key, not deferrable)",
+        "`also`: 'room' must be unique by itself, in the database too "
+        "(unique=True or the primary key, not deferrable)",
     ),
     "also: deferrable": (
         {"key": OddSeat.id, "also": (OddSeat.late,)},
-        "`also`: 'late' must be unique by itself, in the database too (unique=True or the primary key, not deferrable)",
+        "`also`: 'late' must be unique by itself, in the database too "
+        "(unique=True or the primary key, not deferrable)",
     ),
     "also: a type without equality": (
         {"key": OddSeat.id, "also": (OddSeat.weight,)}, "`also`: 'weight' must be of one of the types str, int, date",
