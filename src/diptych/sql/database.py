@@ -108,6 +108,9 @@ class Database(abc.ABC):
 
     # Units of work
 
+    async def check_shared(self) -> None:  # noqa: B027
+        """Raises ``ConfigurationError`` if ``writer`` is the application's own engine, and finds other tables."""
+
     @abc.abstractmethod
     def begin_unit(self, kind: Hashable) -> Awaitable[Transaction]:
         """Begins a transaction for a command of this ``kind``. Raises ``DatabaseBusyError``, errors of the driver."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,9 +14,17 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.settings import Settings
+from diptych.errors import ConfigurationError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
-from diptych.sql.entity import MARKER
-from diptych.sql.postgres_driver import PooledTransaction, connect, driver_of, refuse_broken
+from diptych.sql.postgres_driver import (
+    PooledTransaction,
+    connect,
+    driver_of,
+    mark,
+    pooler_error,
+    refuse_broken,
+)
+from diptych.sql.shared_engine import SharedEngine
 from diptych.sql.statements import PreparedSelect
 
 _FAILURES: Mapping[str, Failure] = {
@@ -40,6 +49,13 @@ _IDENTITY = (
 )
 """Selects whose answers together identify the database."""
 
+_SEEN = "diptych"
+"""Key, in what the pool knows of a connection, of the database that has seen it opened, and of its identity."""
+
+_SEARCHED = sa.text("SELECT current_database(), CAST(current_schemas(false) AS text)")
+
+_SETTINGS = "SELECT name, current_setting(name) FROM unnest($1::text[]) AS asked (name)"
+
 _KEEPER_SETTINGS = {
     # After a crash that loses a promise, commands would be acknowledged while Redis is still trusted.
     "synchronous_commit": "on",
@@ -58,26 +74,47 @@ class PostgresDatabase(Database):
     has_one_writer = False
     can_notify = True
 
-    def __init__(self, url: URL, settings: Settings) -> None:
+    def __init__(
+        self,
+        url: URL,
+        settings: Settings,
+        *,
+        shared: AsyncEngine | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes the engines. ``shared`` is the application's, for units of work, and ``arguments`` are its own."""
         import asyncpg  # noqa: F401
 
         name = url.query.get("application_name")
         self._url = url.difference_update_query(["application_name"])
-        self._server_settings = {} if name is None else {"application_name": name}
+        self._arguments = dict(arguments or {})
+        self._server_settings = {
+            # A keeper has to wait longer than a request of the application may.
+            **{
+                k: v
+                for k, v in self._arguments.pop("server_settings", {}).items()
+                if not k.endswith("_timeout")
+            },
+            **({} if name is None else {"application_name": name}),
+        }
         self._settings = settings
         self._identity = ""
         self.lease_s = settings.lease_s
 
         pool_size = settings.database_pool_size
-        # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
-        self.writer = self._engine("REPEATABLE READ", {"synchronous_commit": "on"}, pool_size=pool_size)
+        self.shared = None if shared is None else SharedEngine(shared, self._identify, self._is_current)
+        if self.shared is not None:
+            self.writer = self.shared.engine
+        else:
+            # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
+            self.writer = self._engine("REPEATABLE READ", {"synchronous_commit": "on"}, pool_size=pool_size)
+            sa.event.listen(self.writer.sync_engine, "before_cursor_execute", mark, retval=True)
         self.reader = self._engine(
             "AUTOCOMMIT",
             {"default_transaction_read_only": "on"},
             pool_size=pool_size,
             pool_reset_on_return=None,  # as on SQLite
         )
-        sa.event.listen(self.writer.sync_engine, "before_cursor_execute", _mark, retval=True)
         # Three connections for statements, one to listen, one for ``dedicated``; and a further one for each open
         # view: a long pass over a read model must not hold up other passes.
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
@@ -91,6 +128,7 @@ class PostgresDatabase(Database):
             self._url,
             isolation_level=isolation_level,
             connect_args={
+                **self._arguments,
                 "timeout": self._settings.database_timeout_s,
                 "command_timeout": self._settings.database_statement_timeout_s,
                 "server_settings": {**self._server_settings, **on_server},
@@ -105,16 +143,53 @@ class PostgresDatabase(Database):
         sa.event.listen(engine.sync_engine, "connect", self._identify)
         sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
         sa.event.listen(engine.sync_engine, "handle_error", refuse_broken)
+        sa.event.listen(engine.sync_engine, "first_connect", partial(_check_settings, on_server))
         return engine
+
+    async def check_shared(self) -> None:
+        """Raises ``ConfigurationError`` if the application's engine finds other tables than diptych's own would."""
+        if self.shared is None:
+            return
+        found = []
+        for engine in (self.shared, self.keeper):
+            connection = await (engine.lend() if isinstance(engine, SharedEngine) else engine.connect())
+            try:
+                found.append(tuple(*await connection.execute(_SEARCHED)))
+            finally:
+                await connection.close()
+        (database, path), (own_database, own_path) = found
+        if found[0] != found[1]:
+            raise ConfigurationError(
+                "engine",
+                f"finds tables of the database {database} by the search_path {path}, diptych's own connections "
+                f"those of {own_database} by {own_path}: set search_path in the server_settings of connect_args, or "
+                "for the role",
+            )
 
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
         found = await self.dedicated.fetch(select, values)
         return await super().read_for_hinge(select, values) if found is None else found
 
     async def begin_unit(self, kind: Hashable) -> Transaction:
+        if self.shared is not None:
+            return PooledTransaction(
+                await self.shared.lend(),
+                is_foreign=True,
+                is_hooked=self.shared.is_hooked,
+                timeout_s=self._settings.database_statement_timeout_s,
+            )
         connection = self.writer.connect()
         await connection.start()
         return PooledTransaction(connection)
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        async with (
+            self.keeper.connect() as connection
+        ):  # units of work may have an engine of the application's
+            await self.begin_read_committed(connection)
+            async with connection.begin():
+                yield connection
 
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -137,7 +212,13 @@ class PostgresDatabase(Database):
 
     async def close(self) -> None:
         await self.dedicated.close()
-        await super().close()
+        await self.settle()
+        await self.reader.dispose()
+        await self.keeper.dispose()
+        if self.shared is None:
+            await self.writer.dispose()
+        else:
+            self.shared.close()
 
     @property
     def identity(self) -> str:
@@ -145,14 +226,19 @@ class PostgresDatabase(Database):
 
     def _identify(self, connection: Any, record: Any) -> None:
         """Asks a new connection for the identity of its database. An open connection's can't change."""
-        record.info["identity"] = identity = connection.run_async(_identity_of)
+        identity = connection.run_async(_identity_of)
+        record.info[_SEEN] = (self, identity)
         if self._identity not in ("", identity):
             self.dedicated.expire()
         self._identity = identity
 
+    def _is_current(self, connection: Any, info: Mapping[Any, Any]) -> bool:
+        """Returns whether the connection is open, was opened since the start, and leads to the server of today."""
+        return not connection.driver_connection.is_closed() and info.get(_SEEN) == (self, self._identity)
+
     def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:
         """Has the pool replace a connection closed by the server, or to a server no longer at the address."""
-        if connection.driver_connection.is_closed() or record.info["identity"] != self.identity:
+        if not self._is_current(connection, record.info):
             raise DisconnectionError
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
@@ -174,6 +260,13 @@ class PostgresDatabase(Database):
 
 async def _identity_of(driver: Any) -> str:
     return ":".join([await _answer(driver, question) for question in _IDENTITY])
+
+
+def _check_settings(on_server: Mapping[str, str], connection: Any, _record: object) -> None:
+    """Raises ``ConfigurationError`` if a pooler has kept settings of the connection to itself."""
+    found = connection.run_async(lambda driver: driver.fetch(_SETTINGS, list(on_server)))
+    if dict(found) != on_server:
+        raise pooler_error()
 
 
 async def _answer(driver: Any, question: str) -> str:
@@ -247,11 +340,3 @@ class DedicatedReader:
             with contextlib.suppress(SQLAlchemyError, OSError):
                 await connection.invalidate()
                 await connection.close()
-
-
-def _mark(
-    _connection: object, _cursor: object, statement: str, values: Any, context: Any, _many: bool
-) -> tuple[str, Any]:
-    """Puts the marker of diptych's own statements before their text."""
-    marker = context.execution_options.get(MARKER, "") if context is not None else ""
-    return marker + statement, values

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from diptych.config.service import ConfigService
-from diptych.errors import DuplicateError, NotStartedError
+from diptych.errors import ConfigurationError, DuplicateError, NotStartedError
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
 from diptych.sql.execute import execute
@@ -72,17 +72,24 @@ class ORMService:
         self._side: WriteSide | None = None
 
     async def init(
-        self, database: str | os.PathLike[str] | None = None, *, models: type | None = None
+        self,
+        database: str | os.PathLike[str] | None = None,
+        *,
+        models: type | None = None,
+        engine: AsyncEngine | None = None,
     ) -> None:
         """Opens the database and creates the missing tables.
 
         ``database`` is a URL or the path of an SQLite file; without it, the setting ``DATABASE_URL``. ``models``
         is your declarative base, whose tables are created now; the tables of other models are when first used.
-        A database that was open before is closed. Raises ``ConfigurationError``, ``SchemaVersionError``.
+        ``engine`` is an engine of your own, in place of ``database``: PostgreSQL with asyncpg. A database that was
+        open before is closed. Raises ``ConfigurationError``, ``SchemaVersionError``.
         """
         await self.close()
-        address = os.fspath(database or self._settings.database_url)
-        self._side = await open_write_side(address, self._settings, models)
+        if engine is not None and database is not None:
+            raise ConfigurationError("engine", "is given together with a database: give one of them")
+        source = os.fspath(database or self._settings.database_url) if engine is None else engine
+        self._side = await open_write_side(source, self._settings, models)
 
     async def close(self) -> None:
         """Finishes the commits under way and closes every connection. Safe to call twice, or before ``init``."""

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Set
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import registry
 
 from diptych.aio.event_loop import HomeLoop
@@ -21,23 +21,30 @@ from diptych.health import SqlHealth
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
-from diptych.sql.open import open_database, prepare_schema
+from diptych.sql.open import open_database, open_through, prepare_schema
 from diptych.write.unit_of_work import UnitsOfWork, current_unit_of_work
 
 _PATIENCE_S = 2.0
 """Time that SQL has to answer before ``health`` calls the database away, in seconds."""
 
 
-async def open_write_side(address: str, settings: Settings, models: type | None = None) -> WriteSide:
+async def open_write_side(
+    source: str | AsyncEngine, settings: Settings, models: type | None = None
+) -> WriteSide:
     """Opens the database, creates the missing tables, and returns the write side over the database.
 
-    ``address`` is a URL or the path of an SQLite file, ``models`` a declarative base whose tables are created too.
+    ``source`` is a URL, the path of an SQLite file, or an engine of the application's own; ``models`` a declarative
+    base whose tables are created too.
     Raises ``ConfigurationError``, ``WiringError``, ``SchemaVersionError``, ``DatabaseUnavailableError``.
     """
-    database = open_database(address, settings)
+    if isinstance(source, str):
+        database = open_database(source, settings)
+    else:
+        database = await open_through(source, settings)
     metadata = None if models is None else _metadata_of(models)
     try:
         with translated(database):
+            await database.check_shared()
             await prepare_schema(database, metadata)
             token = await adopt(database)
     except BaseException:
