@@ -22,6 +22,7 @@ from benchmarks import (
     reads,
     recovery,
     sizes,
+    switched_on,
     tail,
     writes,
 )
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "recovery": recovery,
     "cut_off": cut_off,
     "bad_row": bad_row,
+    "switched_on": switched_on,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.
 

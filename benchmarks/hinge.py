@@ -91,6 +91,7 @@ class Silent(Acknowledger):
         *,
         is_checked_late: bool = False,
         is_whole: bool = True,
+        targets: Mapping[FenceId, Target] | None = None,
     ) -> Ending:
         return Ending(changes, touched, self.targets)
 

@@ -1,12 +1,15 @@
-"""Commands over HTTP: adding a book at equal durability, the catalogue beside its peers, without Redis.
+"""Commands over HTTP: adding a book, and changing a row, at equal durability, beside peers, without Redis.
 
 ``POST /books/action/add`` with a JSON body; the answer is 201 with the book, sent when both rows (the book, and its
 row of the change log) are on the disk: SQLite in WAL mode with ``synchronous=FULL``, PostgreSQL with ``fsync``. At
 1 and at 32 clients. "Core by hand" is the same transaction written for this one purpose, in raw ASGI, and once more
-behind Litestar, through which our commands go. python-cqrs
-writes its outbox in place of the log. The server has one core, the load and PostgreSQL the other. The time of the
-disk stands first: no commit alone can be faster. In the end each database is asked whether there is a row of the
-log for every book.
+behind Litestar, through which our commands go. python-cqrs writes its outbox in place of the log. The server has one
+core, the load and PostgreSQL the other. The time of the disk stands first: no commit alone can be faster. In the end
+each database is asked whether there is a row of the log for every book.
+
+``PUT /products/{name}`` changes the stock of a product and answers with the product, on PostgreSQL: diptych in raw
+ASGI beside ``UPDATE … RETURNING`` by asyncpg without any log, and FastAPI with asyncpg, which writes diptych's row of
+the log in the statement of the change. The CPU is that of the server, PostgreSQL's excepted.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import updates
 from benchmarks.books import seed, title
 from benchmarks.claims import Claim
 from benchmarks.disk import appended
@@ -48,6 +52,7 @@ CLAIMS = (
         for case in (SQLITE, POSTGRESQL)
         for clients in CLIENTS
     ),
+    *updates.CLAIMS,
 )
 
 
@@ -74,10 +79,12 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
                     yield Case(name.format(clients), rounds, candidates, warm_up=not quick)
                 for server in started.values():
                     _check(server)
+    async for case in updates.cases(quick):
+        yield case
 
 
 async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, None]:
-    """Commands over HTTP: adding a book, durably, without Redis, at 1 and at 32 clients, as `writes` measures it."""
+    """Commands over HTTP, durably, without Redis, at 1 and at 32 clients, as `writes` measures them."""
     rounds, seconds = (1, 0.5) if quick else (15, 2.0)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -98,6 +105,8 @@ async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, No
                 yield Case(case.format(clients), rounds, candidates, warm_up=not quick)
             for server in started.values():
                 _check(server)
+    async for change in updates.against(quick, trees):
+        yield change
 
 
 def plots(comparisons: Sequence[Comparison]) -> Mapping[str, str]:
@@ -105,7 +114,7 @@ def plots(comparisons: Sequence[Comparison]) -> Mapping[str, str]:
     return {
         one.name: bars(one.name, RATE, {n: f.value.median for n, f in one.figures[RATE].items()}, BY_HAND)
         for one in comparisons
-        if one.compared
+        if one.compared and BY_HAND in one.figures[RATE]
     }
 
 

@@ -20,7 +20,7 @@ from diptych.log.retention import Retention
 from diptych.messages.handlers import Bus, Handler, by_type
 from diptych.messages.message import Command, Query
 from diptych.read.model import ReadModel
-from diptych.read.panel import ReadPanel, open_panels
+from diptych.read.panel import ReadPanel, mapped_classes, open_panels
 from diptych.read.reader import Reader
 from diptych.sql.shared_engine import AppEngine, check_engine
 from diptych.write.orm import ORMService
@@ -38,16 +38,18 @@ ActorHook = Callable[[Mapping[str, Any] | None], str | None]
 class Diptych:
     """An application: its models, the handlers of its messages, and its read models.
 
-    ``models`` is the declarative base whose tables are created at start. ``handlers`` are classes whose methods
-    handle commands and queries; their constructors may ask for ``ConfigService``, ``ORMService``,
-    ``RedisService``, the read models, ``Diptych`` itself, and the instances in ``services``. ``actor`` names the
-    person or program that acts, for the change log: the function is called once for each command, with the ASGI
-    scope of the request (None outside of a request). ``engine`` is the application's own engine of PostgreSQL with
-    asyncpg, which commands use in place of one made from ``DATABASE_URL``; it stays the application's, to dispose of.
+    ``models`` is the declarative base whose tables are created at start, unless ``CREATE_TABLES`` is false.
+    ``handlers`` are classes whose methods handle commands and queries; their constructors may ask for
+    ``ConfigService``, ``ORMService``, ``RedisService``, the read models, ``Diptych`` itself, and the instances in
+    ``services``. ``actor`` names the person or program that acts, for the change log: the function is called once
+    for each command, with the ASGI scope of the request (None outside of a request). ``engine`` is the application's
+    own engine of PostgreSQL with asyncpg, which commands use in place of one made from ``DATABASE_URL``; it stays the
+    application's, to dispose of.
 
     Nothing is opened before ``start``, which raises ``WiringError`` and ``ConfigurationError`` for parts that do not
-    fit together, ``SchemaVersionError``, and ``UnavailableError`` for a store that can't be done without. A started
-    application works in the event loop of ``start`` alone; in another loop everything raises ``DifferentLoopError``.
+    fit together, ``SchemaError`` for a database that is not as the application needs it, ``SchemaVersionError``, and
+    ``UnavailableError`` for a store that can't be done without. A started application works in the event loop of
+    ``start`` alone; in another loop everything raises ``DifferentLoopError``.
 
     >>> import asyncio
     >>> from diptych import Command, ConfigService, Diptych, ORMService
@@ -142,9 +144,12 @@ class Diptych:
         if not isinstance(command, Command):
             raise TypeError(f"execute takes a Command, not {type(command).__name__}; queries go to ask")
         running = self._run_here
-        handler = running.bus.handler_of(type(command))
-        units = running.write.units
-        result: R = await units.run(lambda _unit: handler(command), self._context(), type(command))
+        kind = type(command)
+        handler = running.bus.handler_of(kind)
+        ends_with_call = kind in running.bus.ending_with_call
+        result: R = await running.write.units.run(
+            lambda _unit: handler(command), self._context(), kind, ends_with_call=ends_with_call
+        )
         return result
 
     def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
@@ -244,6 +249,7 @@ class Diptych:
         exits.push_async_callback(self.orm.close)
         await self.orm.init(models=self._models, engine=self._engine)
         settings, write = self.config.settings, self.orm.side
+        await write.check_tables(self._models, mapped_classes(self._read_models))
         panels = await open_panels(
             self._read_models, write.database, write.entities, settings, write.note_read
         )

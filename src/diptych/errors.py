@@ -7,6 +7,7 @@ DiptychError
 ├── NotStartedError               used before ``start()`` or after ``stop()``
 │   └── DifferentLoopError        … or in another event loop than that of ``start()``
 ├── SchemaVersionError            the framework's tables were written by a newer diptych
+├── SchemaError                   a table, a column, a right or a trigger is missing, and can't be made
 ├── InvalidMessage                a command or query with one or more faulty fields
 ├── UnknownColumnError            a name that is not a mapped column of the model
 ├── InvalidValueError             values that do not fit their columns
@@ -94,7 +95,14 @@ class SchemaVersionError(DiptychError):
 
 
 class SchemaError(DiptychError):
-    """A table, a column or a trigger that diptych needs is not there, and can't be made. The text says what to do."""
+    """A table, a column, a trigger or a right that diptych needs is missing, and diptych can't make it.
+
+    ``problems`` lists everything that is missing, each with the table, the role, and what to do.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("the database is not as it is needed:" + "".join(f"\n  - {p}" for p in problems))
+        self.problems = tuple(problems)
 
 
 class Fault(NamedTuple):

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 
 from diptych import ConfigService, ORMService, SchemaVersionError
-from diptych.sql import open as opening
 from diptych.sql.database import Database
 from diptych.sql.open import open_database
+from diptych.sql.schema import own
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
@@ -49,7 +49,7 @@ def upgrade() -> None:
 def newer(tmp_path: Path) -> Path:
     """The migrations of a newer diptych, with one revision more."""
     directory = tmp_path / "migrations 100%"
-    shutil.copytree(opening._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(own._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
     (directory / "versions" / "0005_next.py").write_text(NEXT)
     return directory
 
@@ -181,9 +181,7 @@ async def test_two_processes_start_at_once_on_an_empty_database(database_url: st
 def first(tmp_path: Path) -> Path:
     """The migrations of the first diptych, which had no fence."""
     directory = tmp_path / "first"
-    shutil.copytree(
-        opening._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]_*")
-    )
+    shutil.copytree(own._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]_*"))
     return directory
 
 
@@ -192,8 +190,8 @@ async def test_the_first_version_gets_the_fence_and_keeps_its_log(
 ):
     database = open_database(database_url, config(database_url).settings)
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "_MIGRATIONS", first)
-        await opening.prepare_schema(database, Base.metadata)
+        patch.setattr(own, "_MIGRATIONS", first)
+        await own.prepare_schema(database, Base.metadata)
     columns = "entity, key, kind, version, image, command_id, recorded_at"
     async with database.writer.begin() as connection:
         for title in "TU":
@@ -224,7 +222,7 @@ async def test_an_older_version_is_upgraded_without_losing_rows(
     await orm.update(Book, 1, title="U")
     await orm.close()
     before = await state(database_url)
-    monkeypatch.setattr(opening, "_MIGRATIONS", newer)
+    monkeypatch.setattr(own, "_MIGRATIONS", newer)
     orm = await started(database_url)
     after = await state(database_url)
     assert after["rows of diptych_version"] == [("0005",)]
@@ -240,7 +238,7 @@ async def test_a_newer_version_is_refused_and_nothing_is_changed(
     database_url: str, newer: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "_MIGRATIONS", newer)
+        patch.setattr(own, "_MIGRATIONS", newer)
         async with ORMService(config(database_url)) as orm:
             await orm.all(Book)
     before = await state(database_url)
@@ -273,7 +271,7 @@ async def test_an_upgrade_that_fails_leaves_the_old_state(
     faulty = faulty.replace("added", "more") + f"    {fault}\n"
     (newer / "versions" / "0006_faulty.py").write_text(faulty)
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "_MIGRATIONS", newer)
+        patch.setattr(own, "_MIGRATIONS", newer)
         with pytest.raises((RuntimeError, sa.exc.DBAPIError)):
             await started(database_url)
     assert await state(database_url) == before
@@ -287,7 +285,7 @@ async def test_a_first_start_that_fails_leaves_an_empty_database(
 ):
     (newer / "versions" / "0005_next.py").write_text(NEXT + "    raise RuntimeError('on purpose')\n")
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "_MIGRATIONS", newer)
+        patch.setattr(own, "_MIGRATIONS", newer)
         with pytest.raises(RuntimeError, match="on purpose"):
             await started(database_url)
     assert await state(database_url) == {}

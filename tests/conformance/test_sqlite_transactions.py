@@ -240,7 +240,7 @@ async def test_when_sqlite_undoes_all_of_it_the_others_are_run_again(orm: ORMSer
 
     async def undo(unit: UnitOfWork) -> None:
         await orm.create(Book, title="undone", author="A")
-        await (await unit._transaction.connection()).exec_driver_sql("ROLLBACK")
+        await (await unit.transaction.connection()).exec_driver_sql("ROLLBACK")
         raise SomethingWrong
 
     async with Together(orm) as together:
@@ -464,7 +464,7 @@ async def test_only_what_is_known_to_be_short_runs_in_the_loop(sqlite_url: str):
         found: dict[str, bool] = {}
 
         async def look(unit: UnitOfWork) -> None:
-            connection = await unit._transaction.connection()
+            connection = await unit.transaction.connection()
             sqlite: Any = connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
             for table in ("parents", "CHILDREN", "diptych_log"):
                 for kind in ("insert", "change"):
@@ -554,7 +554,7 @@ async def test_who_is_told_goes_on_before_the_next_transaction_begins(orm: ORMSe
 
     async def work(unit: UnitOfWork) -> None:
         await orm.create(Book, title=f"{len(connections)}", author="A")
-        connections.append(sqlite_under(await unit._transaction.connection()))
+        connections.append(sqlite_under(await unit.transaction.connection()))
 
     await asyncio.gather(*(units.run(work, new_context(), f"kind {number}") for number in range(5)))
     assert locked == [False] * 5

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "diptych"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 OURS = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
-MODULES = ("diptych", "diptych.http", "diptych.ext.litestar", "diptych.cli")
+MODULES = ("diptych", "diptych.http", "diptych.ext.litestar", "diptych.ext.alembic", "diptych.cli")
 FROM_REDIS = "diptych; hit"
 FROM_SQL = "diptych; fwd=bypass; detail=no-redis"
 
@@ -447,6 +447,7 @@ ERRORS: dict[str, Exception] = {
     "WiringError": diptych.WiringError([]),
     "NotStartedError": diptych.NotStartedError(),
     "DifferentLoopError": diptych.DifferentLoopError("it", is_closed=False),
+    "SchemaError": diptych.SchemaError(["the table books (Book) is not there: run the migrations"]),
     "SchemaVersionError": diptych.SchemaVersionError("9"),
     "InvalidMessage": diptych.InvalidMessage("M", []),
     "UnknownColumnError": diptych.UnknownColumnError("M", [], []),

@@ -12,10 +12,11 @@ from types import ModuleType
 import pytest
 
 import diptych
+import diptych.ext.alembic
 import diptych.ext.litestar
 import diptych.http
 
-MODULES = (diptych, diptych.http, diptych.ext.litestar)
+MODULES = (diptych, diptych.http, diptych.ext.litestar, diptych.ext.alembic)
 
 
 def _public() -> dict[str, object]:

@@ -28,9 +28,9 @@ PUBLIC = """
     AmbiguousLookupError Command ConfigService ConfigurationError ConflictError ConstraintError DatabaseBusyError
     DatabaseUnavailableError DifferentLoopError Diptych DiptychError Document DuplicateError Event Fault Health
     InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
-    RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaVersionError Served
-    StaleVersionError UnavailableError UnitOfWorkError UnknownColumnError UnreadableRowError WiringError build by
-    code_point_text join
+    RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaError
+    SchemaVersionError Served StaleVersionError UnavailableError UnitOfWorkError UnknownColumnError UnreadableRowError
+    WiringError build by code_point_text join
 """
 
 

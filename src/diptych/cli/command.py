@@ -1,4 +1,4 @@
-"""The command ``diptych`` and its commands: ``run``, ``settings`` and ``rebuild``."""
+"""The command ``diptych`` and its commands: ``run``, ``settings``, ``rebuild``, ``migrate`` and ``uninstall``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from diptych.cli.migrate import migrated, uninstalled
 from diptych.cli.server import serve
 from diptych.cli.target import CommandError, add_current_directory, check_target, exit_code_of, load_diptych
 from diptych.cli.worker import explain
@@ -112,9 +113,7 @@ def _table(config: ConfigService) -> Table:
     return table
 
 
-@diptych.command()
-@click.argument("read_model", metavar="READ_MODEL")
-@click.option(
+_app = click.option(
     "--app",
     metavar="MODULE:ATTRIBUTE",
     envvar="DIPTYCH_APP",
@@ -122,9 +121,70 @@ def _table(config: ConfigService) -> Table:
     required=True,
     help="Where the Diptych is: itself, a function that returns it, or the application that is served.",
 )
-@click.option(
+_factory = click.option(
     "--factory", is_flag=True, help="ATTRIBUTE is to be called. Not needed for a function without arguments."
 )
+_sql = click.option("--sql", is_flag=True, help="Print the statements, and do nothing.")
+
+
+@diptych.command()
+@_app
+@_factory
+@_sql
+@click.option(
+    "--role",
+    metavar="ROLE",
+    help="Role of PostgreSQL that the application runs as, which is given the rights that it needs.  "
+    "[default: with --sql, that of DATABASE_URL]",
+)
+def migrate(app: str, factory: bool, sql: bool, role: str | None) -> None:
+    """Make or upgrade diptych's own tables, and the triggers on the tables of the read models.
+
+    A start does the same by itself where its role may. Where it may not, let the owner of the tables run this, or
+    what --sql prints, with psql or sqlite3. The application's own tables are left to its migrations.
+
+    Ends with 0 when all is as it should be, 1 if it cannot be done, and 2 if what was asked for is wrong.
+    """
+    with _errors_told():
+        print(migrated(_loaded(app, factory), sql=sql, role=role))
+
+
+@diptych.command()
+@_app
+@_factory
+@_sql
+def uninstall(app: str, factory: bool, sql: bool) -> None:
+    """Take away what diptych has in the database: its tables, the change log too, its triggers and functions.
+
+    Stop the application first. The application's own tables are left as they are.
+
+    Ends with 0 when nothing is left, 1 if it cannot be done, and 2 if what was asked for is wrong.
+    """
+    with _errors_told():
+        print(uninstalled(_loaded(app, factory), sql=sql))
+
+
+def _loaded(app: str, factory: bool) -> Diptych:
+    add_current_directory()
+    check_target(app)
+    return load_diptych(app, factory)
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    # The error that ends a command says better what the stores log. An application's own logging stays.
+    logging.getLogger("diptych").addHandler(logging.NullHandler())
+    try:
+        yield
+    except Exception as error:
+        print(f"Error: {explain(error)}", file=sys.stderr)
+        raise SystemExit(exit_code_of(error)) from None
+
+
+@diptych.command()
+@click.argument("read_model", metavar="READ_MODEL")
+@_app
+@_factory
 def rebuild(read_model: str, app: str, factory: bool) -> None:
     """Build a read model anew from SQL, such as BookReadModel, while it goes on serving.
 
@@ -138,9 +198,7 @@ def rebuild(read_model: str, app: str, factory: bool) -> None:
     logging.getLogger("diptych").addHandler(logging.NullHandler())
     signals: list[int] = []
     try:
-        add_current_directory()
-        check_target(app)
-        application = load_diptych(app, factory)
+        application = _loaded(app, factory)
         model = _chosen(application, read_model)
         started = time.monotonic()
         with _shown(read_model) as tell:

@@ -169,6 +169,13 @@ SETTINGS: tuple[Setting, ...] = (
         "`NORMAL` is faster and may then lose the latest ones; `EXTRA` also syncs the directory.",
     ),
     Setting(
+        "CREATE_TABLES",
+        Kind("true or false", _truth),
+        True,
+        "If true, the start creates the tables of `models` that are missing. If false, migrations of your own make "
+        "them, and diptych touches no table but its own.",
+    ),
+    Setting(
         "REDIS_URL",
         Kind("a URL", check_redis_url),
         None,
@@ -260,6 +267,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_timeout_s: float
     database_statement_timeout_s: float
     sqlite_synchronous: str
+    create_tables: bool
     redis_url: str | None
     redis_critical: bool
     redis_namespace: str

@@ -1,10 +1,11 @@
-"""Alembic: what ``env.py`` needs so that autogenerate leaves diptych's tables alone.
+"""Alembic: what ``env.py`` and revisions need beside diptych's tables and triggers.
 
     from diptych.ext.alembic import include_name, include_object
 
     context.configure(…, include_name=include_name, include_object=include_object)
 
-diptych's tables, functions and triggers are not the application's: ``diptych migrate`` makes and upgrades them.
+diptych's tables, functions and triggers are not the application's: ``diptych migrate`` makes and upgrades them, as a
+start does.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diptych.sql.schema import OWN_TABLES
+from diptych.sql.schema.own import OWN_TABLES
+
+__all__ = ["include_name", "include_object"]
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
     """Returns False for the names of diptych's tables in the database: autogenerate does not read them.
 
+    >>> from diptych.ext.alembic import include_name
     >>> include_name("diptych_log", "table", {}), include_name("books", "table", {})
     (False, True)
     """
@@ -28,10 +32,11 @@ def include_object(object: Any, name: str | None, type_: str, reflected: bool, c
     """Returns False for diptych's tables, and for everything that is part of one of them.
 
     >>> import sqlalchemy as sa
-    >>> table = sa.Table("diptych_log", sa.MetaData(), sa.Column("position", sa.Integer))
-    >>> include_object(table, table.name, "table", True, None)
+    >>> from diptych.ext.alembic import include_object
+    >>> log = sa.Table("diptych_log", sa.MetaData(), sa.Column("position", sa.Integer))
+    >>> include_object(log, log.name, "table", True, None)
     False
-    >>> include_object(table.c.position, "position", "column", True, None)
+    >>> include_object(log.c.position, "position", "column", True, None)
     False
     """
     table = object if type_ == "table" else getattr(object, "table", None)

@@ -10,13 +10,15 @@ process can't serve itself, a command waits for a pass.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from diptych.errors import DatabaseUnavailableError
 from diptych.fence.arrivals import Ending, Listed, NotedSight
-from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide
+from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import NOT_KNOWN, FenceRows
 from diptych.log import Change, Entry
@@ -67,6 +69,7 @@ class Acknowledger:
         *,
         is_checked_late: bool = False,
         is_whole: bool = True,
+        targets: Mapping[FenceId, Target] | None = None,
     ) -> Ending:
         """Returns the end of a command with these changes, which may rest on rows of the tables ``touched``.
 
@@ -74,15 +77,31 @@ class Acknowledger:
         rest on later changes than its last: a constraint is checked at its commit. Not ``is_whole`` if triggers may
         have written further entries in its transaction: it rests on all that the sight shows then.
 
-        To be called before the commit. ★ Not after it: a change applied to a generation that was begun after its
-        commit may go over a later change, which the builder has read from SQL and stamped 0. A target that is a
-        little out of date is harmless: its generation is gone then, or the fence read after the commit shows another.
+        To be called before the commit, or with the ``targets`` from before it. ★ A change applied to a generation
+        that was begun after its commit may go over a later change, which the builder has read from SQL and stamped 0.
+        A target that is a little out of date is harmless: its generation is gone then, or the fence read after the
+        commit shows another.
         """
         last = changes[-1].position if changes and is_whole and not is_checked_late else None
-        ending = Ending(changes, touched, self.rows.targets, last, is_whole=is_whole)
+        known = self.rows.targets if targets is None else targets
+        ending = Ending(changes, touched, known, last, is_whole=is_whole)
         if self.tracker.read_side is not None:
             self.tracker.own.add(ending)
         return ending
+
+    @contextlib.contextmanager
+    def committing(self) -> Iterator[None]:
+        """Inside the block, a statement commits a change of which this process hears afterwards.
+
+        Other commands, which may see the change before, wait for that instead of bringing the change in themselves.
+        """
+        heard = asyncio.get_running_loop().create_future()
+        self.tracker.own.committing.add(heard)
+        try:
+            yield
+        finally:
+            self.tracker.own.committing.discard(heard)
+            heard.set_result(None)
 
     def failed(self, ending: Ending) -> None:
         """Takes note of a commit without success, or with an unknown outcome.
@@ -145,7 +164,11 @@ class Acknowledger:
         listed.arrivals.hear(ending.heard(row.id, listed.arrivals.target))
         has_brought = False
         while left := listed.left_of(ending):
-            pending = {known for entry in left if (known := listed.arrivals.pending(entry)) is not None}
+            pending: set[asyncio.Future[Any]] = {
+                known for entry in left if (known := listed.arrivals.pending(entry)) is not None
+            }
+            if not pending:
+                pending = {heard for heard in listed.committing if not heard.done()}
             if not pending:
                 if has_brought or self.tracker.read_side is None:
                     return False

@@ -119,15 +119,19 @@ def _entry_of(change: Change) -> Entry:
 
 
 class OwnChanges:
-    """Changes by commands of this process. ``entries`` are their log entries, by transaction number."""
+    """Changes by commands of this process. ``entries`` are their log entries, by transaction number.
+
+    ``committing`` are futures for statements that commit changes of which this process does not know yet.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[int, list[Entry]] = {}
+        self.committing: set[asyncio.Future[None]] = set()
         self._by_position: dict[int, Ending] = {}
         self._in_order: deque[Ending] = deque()
 
     def add(self, ending: Ending) -> None:
-        """Adds a command. To be called before the commit, which others may see before this process hears of it."""
+        """Adds a command. To be called before the commit, or in the block of ``Acknowledger.committing``."""
         for change in ending.changes:
             self._by_position[change.position] = ending
             # ★ Of a transaction with entries that only triggers know of, a sight reads them all from the log.
@@ -167,7 +171,7 @@ class Arrivals:
         self.target = target
         self.seen = NOTHING
         self._fence = fence
-        self._own = own
+        self.own = own
         self._heard = set[int]()
         self._latest = frozenset[int]()
         self._brought: dict[int, tuple[Entry, asyncio.Task[bool]]] = {}
@@ -198,7 +202,7 @@ class Arrivals:
         """Returns whether this change is known to be in."""
         if entry.position in self._heard or self.seen.sees(entry.transaction):
             return True
-        own = self._own.get(entry.position)
+        own = self.own.get(entry.position)
         if own is not None and (heard := own.heard(self._fence, self.target)):
             self.hear(heard)
             return True
@@ -217,7 +221,7 @@ class Arrivals:
 
     def pending(self, entry: Entry) -> asyncio.Future[Any] | None:
         """Returns the future to wait for until more is known of a change; None if nobody brings the change in."""
-        own = self._own.get(entry.position)
+        own = self.own.get(entry.position)
         pending = None if own is None else own.pending(self._fence, self.target)
         _, task = self._brought.get(entry.position, (None, None))
         return task if pending is None and task is not None and not task.done() else pending
@@ -231,13 +235,15 @@ class Listed:
     """Changes of a read model, listed by a sight and not known to be in.
 
     ``is_whole`` is False if changes may be missing from the list: the sight began at a later snapshot than all that
-    is known to be in, or found more changes than a sight lists.
+    is known to be in, or found more changes than a sight lists. ``committing`` are the futures, of that moment, for
+    statements of this process that may have made changes of the list.
     """
 
     def __init__(self, sight: Sight, row: FenceRow, arrivals: Arrivals) -> None:
         self.snapshot = sight.snapshot
         self.is_whole = not sight.more and sight.since.stamp <= arrivals.seen.stamp
         self.arrivals = arrivals
+        self.committing = tuple(arrivals.own.committing)
         self._left = [
             entry
             for entry in sight.entries

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
+import time
 from collections.abc import Collection, Sequence
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,34 +18,58 @@ from diptych.log.capture.install import broken, mend
 from diptych.log.capture.table import CapturedTable
 from diptych.log.table import HISTORY
 from diptych.sql.database import Database
+from diptych.sql.failures import words_of
 
 _log = logging.getLogger("diptych.write")
 
+_LOCK_MS = 300
+"""Longest time that other writers of a table are held up while its triggers are to be made, in milliseconds."""
 
-async def capture(database: Database, tables: Sequence[CapturedTable]) -> None:
-    """Makes the triggers of these tables where they are not as they were made.
+_PATIENCE_S = 20.0
+"""Time for which it is tried to make triggers on a table that others hold, in seconds."""
+
+
+async def capture(database: Database, tables: Sequence[CapturedTable]) -> Collection[str]:
+    """Makes the triggers of these tables where they are not as they were made. Returns the names of those tables.
 
     ★ Every generation that was made from such a table ends with it, and its cursor: rows may have been changed
     without an entry in the log. The triggers come first: what is changed after them is in the log that a build reads.
 
     Raises ``SchemaError`` for a table that is not there, or where the role of ``DATABASE_URL`` may not make triggers.
     """
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return await _capture(database, tables)
+        except DBAPIError as error:
+            is_held = database.failure_of(error) in ("busy", "conflict") and not database.has_one_writer
+            if not is_held or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - who waits behind this has its turn
+
+
+async def _capture(database: Database, tables: Sequence[CapturedTable]) -> Collection[str]:
     async with database.turn_to_write(first=True), database.begin() as connection:
         await database.lock_schema(connection)
+        if not database.has_one_writer:
+            # A trigger is made under a lock that waits for open transactions, and everybody who comes later waits
+            # behind it; and PostgreSQL would end a deadlock by another program's transaction as well as by this one.
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_MS}ms'")
         try:
             [[token]] = await connection.execute(sa.select(HISTORY.c.token))
             mended = await mend(connection, tables, token)
         except DBAPIError as error:
             raise _explained(error, tables) from error
-        if mended:
-            names = {captured.name for captured in mended}
-            ended = await _end_generations_over(connection, names)
+        names = {captured.name for captured in mended}
+        if names:
+            ended = (await connection.execute(generations_over(database.name, names))).rowcount
             _log.log(
                 logging.WARNING if ended else logging.INFO,
                 "changes of %s are captured from now on%s",
                 ", ".join(sorted(names)),
                 "; since some may have been missed, the read models are built anew" if ended else "",
             )
+        return names
 
 
 async def are_missed(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> bool:
@@ -51,13 +77,14 @@ async def are_missed(connection: AsyncConnection, tables: Sequence[CapturedTable
     return bool(await broken(connection, tables))
 
 
-async def _end_generations_over(connection: AsyncConnection, tables: Collection[str]) -> int:
-    rows = await connection.execute(sa.select(FENCE).where(FENCE.c.generation != ""))
-    found = [row for row in rows.mappings() if not set(tables).isdisjoint(msgspec.json.decode(row["tables"]))]
-    for row in found:
-        is_it = (FENCE.c.read_model == row["read_model"]) & (FENCE.c.declaration == row["declaration"])
-        await connection.execute(sa.update(FENCE).where(is_it).values(NO_GENERATION))
-    return len(found)
+def generations_over(database: str, tables: Collection[str]) -> sa.Update:
+    """Returns the statement that ends every generation made from any of these tables."""
+    each = sa.func.json_each(FENCE.c.tables) if database == "sqlite" else None
+    if each is None:
+        each = sa.func.json_array_elements_text(sa.cast(FENCE.c.tables, sa.JSON))
+    of_tables = each.table_valued(sa.column("value", sa.Text), name="of_tables")
+    is_over = sa.exists().where(of_tables.c.value.in_(sorted(tables)))
+    return sa.update(FENCE).where(FENCE.c.generation != "", is_over).values(NO_GENERATION)
 
 
 def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
@@ -66,9 +93,13 @@ def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
     names = ", ".join(captured.name for captured in tables)
     if state == "42501":  # insufficient_privilege
         return SchemaError(
-            f"the role of DATABASE_URL may not make triggers on {names}: run `diptych migrate`, or what "
-            "`diptych migrate --sql` prints, as the owner of the tables"
+            [
+                f"the role of DATABASE_URL may not make the triggers on {names} ({words_of(error)}): run `diptych "
+                "migrate` as the owner of the tables, or what `diptych migrate --sql` prints"
+            ]
         )
     if state in ("42P01", "3F000") or "no such table" in str(error.orig):
-        return SchemaError(f"one of the tables {names} is not there: run the application's migrations first")
+        return SchemaError(
+            [f"one of the tables {names} is not there: run the application's migrations first"]
+        )
     return error

@@ -30,7 +30,7 @@ from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entr
 from diptych.redis import RedisIdentity
 from diptych.sql.database import Database, Step, Values
 from diptych.sql.entity import MappedEntity
-from diptych.sql.failures import translated_reading
+from diptych.sql.failures import translated, translated_reading
 from diptych.sql.statements import PreparedSelect
 
 _TRIES = 3
@@ -53,6 +53,7 @@ class Fence(LogReader, PassNotifications):
         PassNotifications.__init__(self, database)
         self._statements = FENCE_STATEMENTS[database.name]
         self._rows = PreparedSelect(self._statements.rows)
+        self._leased = PreparedSelect(self._statements.leased)
         self._entries = PreparedSelect(self._log.entries)
         sight = self._statements.sight
         self._sight = None if sight is None else PreparedSelect(sight)
@@ -64,6 +65,11 @@ class Fence(LogReader, PassNotifications):
     async def rows(self) -> list[FenceRow]:
         """Returns every fence row, as committed when the statement starts."""
         return list((await self.sight(EVERYTHING)).rows.values())
+
+    async def is_leased(self) -> bool:
+        """Returns whether any read model has a lease. Raises ``DatabaseUnavailableError``."""
+        with translated(self._database):
+            return bool(await self._database.read_for_hinge(self._leased, {}))
 
     async def sight(self, since: Snapshot, own: Mapping[int, Sequence[Entry]] = _NONE_OWN) -> Sight:
         """Returns every fence row, and the changes in the log since ``since``, as of the same moment.

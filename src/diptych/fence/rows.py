@@ -44,6 +44,9 @@ class FenceRows:
         self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(
             self._read, self._gathering_s, cut_off=DatabaseUnavailableError(NOT_KNOWN)
         )
+        self._looks: SerialBatcher[None, bool] = SerialBatcher(
+            self._look, cut_off=DatabaseUnavailableError(NOT_KNOWN)
+        )
 
     async def rows(self) -> Rows:
         """Returns the fence rows as of a moment after this call. Raises ``DatabaseUnavailableError``."""
@@ -52,6 +55,13 @@ class FenceRows:
     async def sight(self) -> NotedSight:
         """Returns the fence and the log as of a moment after this call. Raises ``DatabaseUnavailableError``."""
         return await self._reads.get(None)
+
+    async def are_leased(self) -> bool:
+        """Returns whether any read model has a lease, at a moment after this call; True if SQL does not answer."""
+        try:
+            return await self._looks.get(None)
+        except DatabaseUnavailableError:
+            return True
 
     async def sight_within(self, patience_s: float) -> NotedSight:
         """Returns the same as ``sight``. While SQL is away, tries again for ``patience_s`` seconds."""
@@ -85,6 +95,7 @@ class FenceRows:
     async def close(self) -> None:
         """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
         await self._reads.close()
+        await self._looks.close()
 
     async def _read(self, callers: Sequence[None]) -> Sequence[NotedSight]:
         self._read_at = time.monotonic()
@@ -92,6 +103,9 @@ class FenceRows:
         sight = await self._fence.sight(since, self.tracker.own.entries)
         self._note(sight.rows)
         return [self.tracker.on_sight(sight)] * len(callers)
+
+    async def _look(self, callers: Sequence[None]) -> Sequence[bool]:
+        return [await self._fence.is_leased()] * len(callers)
 
     def _gathering_s(self) -> float:
         return self._read_at + _GATHER_S * self.commands - time.monotonic()

@@ -12,7 +12,13 @@ import logging
 import time
 
 from diptych.aio.tasks import Looper
-from diptych.errors import DatabaseUnavailableError, DiptychError, RedisUnavailableError, UnavailableError
+from diptych.errors import (
+    DatabaseUnavailableError,
+    DiptychError,
+    RedisUnavailableError,
+    SchemaError,
+    UnavailableError,
+)
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
@@ -145,6 +151,11 @@ class Keeper:
             if isinstance(error, Refused) and error.outcome == "UNCAPTURED":
                 await self._capture()
             return self._pause_after(error)
+        except SchemaError as error:
+            # A migration has changed the table: the process is of another version. SQL says so to who asks.
+            _log.error("%s: a pass failed: %s", self.replica.name, error)
+            self.status.sql("failing")
+            return self._grown_pause()
         except Exception:
             _log.exception("%s: a pass failed", self.replica.name)
             self.status.sql("failing")

@@ -6,7 +6,9 @@ query. The class gets its services through its constructor, by the types of the 
 
 from __future__ import annotations
 
+import dis
 import inspect
+import itertools
 import types
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -31,11 +33,12 @@ class Bus:
     """The handlers of an application by the types of their messages, fixed at construction.
 
     ``services`` maps types to instances, for the constructors of the handler classes: a parameter is given the
-    instance of its very type, else the only service that is an instance of its type. Raises ``WiringError`` that
-    lists every fault with its remedy.
+    instance of its very type, else the only service that is an instance of its type. ``ending_with_call`` are the
+    types of messages whose handlers await one call and do nothing after it. Raises ``WiringError`` that lists every
+    fault with its remedy.
     """
 
-    __slots__ = ("_handlers",)
+    __slots__ = ("_handlers", "ending_with_call")
 
     def __init__(self, handler_classes: Sequence[type], services: Mapping[type, object | None]) -> None:
         problems = [_no_class(owner) for owner in handler_classes if not isinstance(owner, type)]
@@ -49,6 +52,9 @@ class Bus:
         self._handlers: dict[type, Handler] = {
             method.message: getattr(instances[method.owner], method.name) for method in methods
         }
+        self.ending_with_call = frozenset(
+            method.message for method in methods if ends_with_call(getattr(method.owner, method.name))
+        )
 
     def handler_of(self, message_type: type) -> Handler:
         """Returns the handler of a type of messages. Raises ``WiringError`` for a type without a handler."""
@@ -60,6 +66,28 @@ class Bus:
     def queries(self) -> dict[type, Handler]:
         """Returns the handlers of queries alone, by the types of the queries."""
         return {kind: handler for kind, handler in self._handlers.items() if issubclass(kind, Query)}
+
+
+_OF_AWAIT = frozenset({"SEND", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT", "END_SEND", "NOP"})
+"""Instructions of an ``await`` after its first two."""
+
+_ENDS = (("RETURN_VALUE",), ("POP_TOP", "RETURN_CONST"), ("POP_TOP", "LOAD_CONST", "RETURN_VALUE"))
+
+
+def ends_with_call(function: Callable[..., Any]) -> bool:
+    """Returns whether an asynchronous function awaits at one place alone, and returns without doing anything more.
+
+    Told by the bytecode: ``return await x`` as its only ``await`` is such an end, and ``await x`` as last statement.
+    """
+    if not inspect.iscoroutinefunction(function) or not isinstance(function, types.FunctionType):
+        return False
+    names = [instruction.opname for instruction in dis.get_instructions(function)]
+    others = {"GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH"}
+    if names.count("GET_AWAITABLE") != 1 or not others.isdisjoint(names):
+        return False
+    after = names[names.index("GET_AWAITABLE") + 2 :]
+    rest = tuple(itertools.islice(itertools.dropwhile(_OF_AWAIT.__contains__, after), 3))
+    return any(rest[: len(end)] == end for end in _ENDS)
 
 
 def _methods(owner: type, problems: list[str]) -> Iterator[_Method]:

@@ -44,7 +44,7 @@ async def open_panels(
     share the connections and the event loop fairly. Raises ``WiringError``, ``DatabaseUnavailableError``.
     """
     _check_names(models)
-    await _look_at_tables(dict.fromkeys(_mapped_classes(models)), database, entities)
+    await _look_at_tables(dict.fromkeys(mapped_classes(models)), database, entities)
     turns, pace = asyncio.Semaphore(settings.sql_query_concurrency), LoopBudget()
     timeout_s = settings.database_timeout_s
     dialect = database.reader.dialect
@@ -75,7 +75,7 @@ async def _look_at_tables(models: Iterable[type], database: Database, entities: 
                 await entities.of(model).look_at_table(connection)
 
 
-def _mapped_classes(models: Iterable[ReadModelClass]) -> Iterator[type]:
+def mapped_classes(models: Iterable[ReadModelClass]) -> Iterator[type]:
     """Yields the mapped classes whose rows the documents are made from."""
     for model in models:
         yield _key_of(model).class_

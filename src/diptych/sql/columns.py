@@ -232,7 +232,8 @@ def _check_unicode(text: str) -> None:
 
 
 def _convert(value: Any, target: Any) -> Any:
-    if target is None:
+    # msgspec takes a member for its value, and refuses one whose value is a number.
+    if target is None or (isinstance(value, enum.Enum) and type(value) is target):
         return value
     try:
         return msgspec.convert(value, target, strict=False)

@@ -20,12 +20,13 @@ Rows = Sequence[Sequence[Any]]
 Step = tuple[sa.Executable, Values]
 """A statement and its parameters."""
 
-Failure = Literal["busy", "conflict", "misfit", "refused", "lost"]
+Failure = Literal["busy", "conflict", "misfit", "refused", "lost", "schema", "denied"]
 """Kinds of errors of the database.
 
 ``busy``: other writers held the database for too long. ``conflict``: the transaction lost against a concurrent one
 and would succeed at another attempt. ``misfit``: a value does not fit the type of its column. ``refused``: the
 database refuses this user, or does not exist. ``lost``: the database can't be reached, or the connection broke.
+``schema``: there is no such table or column. ``denied``: the user lacks a right.
 """
 
 
@@ -34,6 +35,12 @@ class Transaction(Protocol):
 
     async def connection(self) -> AsyncConnection:
         """Returns the connection for its statements."""
+
+    async def outside(self) -> AsyncConnection | None:
+        """Returns the connection for a statement that commits by itself, if nothing was executed before.
+
+        None if the database has no such statements.
+        """
 
     async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
         """Commits durably. After an error nothing was changed, or the outcome is not known.
@@ -68,6 +75,12 @@ class Database(abc.ABC):
 
     can_notify: bool
     """True if processes can notify each other over the database."""
+
+    schema_lock = 0x64697074  # "dipt"
+    """Number of PostgreSQL's advisory lock that is held while tables are prepared."""
+
+    takes_raw = False
+    """True if statements of units of work may be sent to the driver, past the engine."""
 
     reader: AsyncEngine
     writer: AsyncEngine
@@ -173,6 +186,11 @@ class Database(abc.ABC):
         await self.keeper.dispose()
 
     # Identity
+
+    @property
+    @abc.abstractmethod
+    def address(self) -> str:
+        """The file, or host and name, for people."""
 
     @property
     @abc.abstractmethod

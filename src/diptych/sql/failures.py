@@ -16,8 +16,9 @@ from diptych.errors import (
     DuplicateError,
     Fault,
     InvalidValueError,
+    SchemaError,
 )
-from diptych.sql.database import Database
+from diptych.sql.database import Database, Failure
 from diptych.sql.entity import MappedEntity
 from diptych.sql.sqlite.types import Unstorable
 
@@ -48,7 +49,9 @@ def translated(database: Database, entity: MappedEntity | None = None) -> Iterat
             "raise DATABASE_POOL_SIZE, or shorten what holds them"
         ) from error
     except OSError as error:
-        raise DatabaseUnavailableError("the SQL database can't be reached") from error
+        raise DatabaseUnavailableError(
+            f"the SQL database can't be reached ({database.address}): {error}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -75,12 +78,36 @@ def _translate(database: Database, error: DBAPIError, entity: MappedEntity | Non
         return _misfit(entity)
     if failure == "refused":
         return DatabaseUnavailableError(
-            "the SQL database refused the connection, or the file is none: check the user, the password and the name "
-            "of the database in DATABASE_URL"
+            f"the SQL database refused the connection, or the file is none ({database.address}): {words_of(error)}; "
+            "check the user, the password and the name of the database in DATABASE_URL"
         )
     if failure == "lost":
-        return DatabaseUnavailableError("the SQL database can't be reached, or broke the connection")
+        return DatabaseUnavailableError(
+            f"the SQL database can't be reached, or broke the connection ({database.address}): {words_of(error)}"
+        )
+    if entity is not None and failure in ("schema", "denied"):
+        return _unlike(failure, error, entity)
     return None
+
+
+def _unlike(failure: Failure, error: DBAPIError, entity: MappedEntity) -> SchemaError:
+    mend = (
+        f"grant the role of DATABASE_URL what it needs on the table {entity.full_name}"
+        if failure == "denied"
+        else f"the table {entity.full_name} and the mapping of {entity.name} differ: a migration was run, or is to "
+        "be run; start the version of the application that fits the table"
+    )
+    return SchemaError([f"{words_of(error)}: {mend}"])
+
+
+def words_of(error: DBAPIError) -> str:
+    """Returns the driver's words for an error."""
+    return str(error.orig).rpartition(">: ")[2]
+
+
+def is_denied(error: DBAPIError) -> bool:
+    """Returns whether the role lacks a right: to a table, to its owner's statements, or to any schema."""
+    return getattr(error.orig, "sqlstate", None) in ("42501", "3F000")
 
 
 def _misfit(entity: MappedEntity | None, reason: BaseException | None = None) -> InvalidValueError:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, RowMapping
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.settings import Settings
@@ -20,6 +23,8 @@ from diptych.sql.postgres_driver import (
     PooledTransaction,
     connect,
     driver_of,
+    fetch_raw,
+    info_of,
     mark,
     pooler_error,
     refuse_broken,
@@ -32,14 +37,12 @@ _FAILURES: Mapping[str, Failure] = {
     **{"55P03": "busy", "53300": "busy", "57014": "busy"},
     **{"22": "misfit", "28": "refused", "3D": "refused"},
     **{"08": "lost", "57": "lost", "53": "lost", "58": "lost"},
+    **{"42703": "schema", "42P01": "schema", "3F000": "schema", "42501": "denied"},
 }
 """Kinds of errors by SQLSTATE, or by its class, which is the first two characters.
 
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
-
-_SCHEMA_LOCK = 0x64697074  # "dipt"
-"""Number of the advisory lock held while the tables are prepared."""
 
 _IDENTITY = (
     "SELECT CAST(system_identifier AS text) FROM pg_control_system()",
@@ -102,13 +105,19 @@ class PostgresDatabase(Database):
         self.lease_s = settings.lease_s
 
         pool_size = settings.database_pool_size
-        self.shared = None if shared is None else SharedEngine(shared, self._identify, self._is_current)
+        self.shared = None if shared is None else SharedEngine(shared, self._identify, self._is_outdated)
+        self.takes_raw = self.shared is None or not self.shared.is_hooked
+        self.writers: KeptConnections | SharedEngine
         if self.shared is not None:
-            self.writer = self.shared.engine
+            self.writer, self.writers = self.shared.engine, self.shared
         else:
             # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
-            self.writer = self._engine("REPEATABLE READ", {"synchronous_commit": "on"}, pool_size=pool_size)
+            # The default is for statements that commit by themselves.
+            on_server = {"synchronous_commit": "on", "default_transaction_isolation": "repeatable read"}
+            self.writer = self._engine("REPEATABLE READ", on_server, pool_size=pool_size)
             sa.event.listen(self.writer.sync_engine, "before_cursor_execute", mark, retval=True)
+            timeout_s = settings.database_timeout_s
+            self.writers = KeptConnections(self.writer, pool_size, timeout_s, self._is_outdated)
         self.reader = self._engine(
             "AUTOCOMMIT",
             {"default_transaction_read_only": "on"},
@@ -152,7 +161,7 @@ class PostgresDatabase(Database):
             return
         found = []
         for engine in (self.shared, self.keeper):
-            connection = await (engine.lend() if isinstance(engine, SharedEngine) else engine.connect())
+            connection = await (engine.take() if isinstance(engine, SharedEngine) else engine.connect())
             try:
                 found.append(tuple(*await connection.execute(_SEARCHED)))
             finally:
@@ -166,27 +175,34 @@ class PostgresDatabase(Database):
                 "for the role",
             )
 
+    async def read(self, select: sa.Select[Any], values: Values | None = None) -> Rows:
+        try:
+            return await super().read(select, values)
+        except DBAPIError as error:
+            if not _is_outdated(error):
+                raise
+        return await super().read(select, values)
+
     async def read_for_hinge(self, select: PreparedSelect, values: Values) -> Rows:
         found = await self.dedicated.fetch(select, values)
         return await super().read_for_hinge(select, values) if found is None else found
 
     async def begin_unit(self, kind: Hashable) -> Transaction:
-        if self.shared is not None:
-            return PooledTransaction(
-                await self.shared.lend(),
-                is_foreign=True,
-                is_hooked=self.shared.is_hooked,
-                timeout_s=self._settings.database_statement_timeout_s,
-            )
-        connection = self.writer.connect()
-        await connection.start()
-        return PooledTransaction(connection)
+        connection = await self.writers.take()
+        if self.shared is None:
+            return PooledTransaction(connection, self.writers.give_back)
+        return PooledTransaction(
+            connection,
+            self.writers.give_back,
+            is_foreign=True,
+            is_hooked=self.shared.is_hooked,
+            timeout_s=self._settings.database_statement_timeout_s,
+        )
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        async with (
-            self.keeper.connect() as connection
-        ):  # units of work may have an engine of the application's
+        # Units of work may have an engine of the application's.
+        async with self.keeper.connect() as connection:
             await self.begin_read_committed(connection)
             async with connection.begin():
                 yield connection
@@ -205,20 +221,25 @@ class PostgresDatabase(Database):
             return await run_steps(connection, steps)
 
     async def lock_schema(self, connection: AsyncConnection) -> None:
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self.schema_lock)))
 
     async def lock_writes(self, connection: AsyncConnection, table: str) -> None:
         await connection.execute(sa.text(f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE'))
 
     async def close(self) -> None:
         await self.dedicated.close()
+        await self.writers.close()
         await self.settle()
         await self.reader.dispose()
         await self.keeper.dispose()
         if self.shared is None:
             await self.writer.dispose()
-        else:
-            self.shared.close()
+
+    @property
+    def address(self) -> str:
+        host = self._url.host or self._url.query.get("host", "localhost")
+        port = f":{self._url.port}" if self._url.port else ""
+        return f"{host}{port}/{self._url.database or ''}"
 
     @property
     def identity(self) -> str:
@@ -232,14 +253,14 @@ class PostgresDatabase(Database):
             self.dedicated.expire()
         self._identity = identity
 
-    def _is_current(self, connection: Any, info: Mapping[Any, Any]) -> bool:
-        """Returns whether the connection is open, was opened since the start, and leads to the server of today."""
-        return not connection.driver_connection.is_closed() and info.get(_SEEN) == (self, self._identity)
-
     def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:
-        """Has the pool replace a connection closed by the server, or to a server no longer at the address."""
-        if not self._is_current(connection, record.info):
+        """Has the pool replace an outdated connection."""
+        if self._is_outdated(connection.driver_connection, record.info):
             raise DisconnectionError
+
+    def _is_outdated(self, driver: Any, info: Mapping[str, Any]) -> bool:
+        """Returns whether a connection is closed, was opened before the start, or leads to a server of the past."""
+        return bool(driver.is_closed()) or info.get(_SEEN) != (self, self._identity)
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if _sqlstate(error) != "23505":
@@ -251,8 +272,8 @@ class PostgresDatabase(Database):
         return [name.strip('" ') for name in found[1].split(",")] if found else []
 
     def failure_of(self, error: DBAPIError) -> Failure | None:
-        if type(error.orig).__name__ == "InvalidCachedStatementError":
-            return "conflict"  # a table was altered; by now the driver has forgotten its statements
+        if _is_outdated(error):
+            return "conflict"
         state = _sqlstate(error) or ""
         known = _FAILURES.get(state) or _FAILURES.get(state[:2])
         return known or ("lost" if error.connection_invalidated else None)
@@ -282,8 +303,116 @@ async def _answer(driver: Any, question: str) -> str:
         return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
 
 
+def _is_outdated(error: DBAPIError) -> bool:
+    """Returns whether a table was altered under a prepared statement; by now the driver has forgotten these."""
+    return type(error.orig).__name__ == "InvalidCachedStatementError"
+
+
 def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
+
+
+class KeptConnections:
+    """Connections for units of work, passed from one to the next: a pool takes as long for it as the driver for a
+    statement.
+
+    At most ``size`` less one are open at once, so that the pool has one left for others; a waiting unit of work gives
+    up after ``timeout_s`` seconds. ``is_outdated`` tells of a driver's connection, and its notes in the pool, whether
+    the connection is of no use any more.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        size: int,
+        timeout_s: float,
+        is_outdated: Callable[[Any, Mapping[str, Any]], bool],
+    ) -> None:
+        self._engine = engine
+        self._size = size
+        self._timeout_s = timeout_s
+        self._is_outdated = is_outdated
+        self._kept: list[AsyncConnection] = []
+        self._open = 0
+        self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
+
+    async def take(self) -> AsyncConnection:
+        """Returns a connection without a transaction, the one that was used last. Raises the engine's errors."""
+        while self._kept:
+            connection = self._kept.pop()
+            if self._is_usable(connection):
+                return connection
+            await self._drop(connection)
+        if self._open >= max(1, self._size - 1):
+            given = await self._wait()
+            if given is not None:
+                if self._is_usable(given):
+                    return given
+                await self._drop(given)
+        self._open += 1
+        try:
+            connection = self._engine.connect()
+            await connection.start()
+        except BaseException:
+            self._open -= 1
+            self._pass_on(None)
+            raise
+        return connection
+
+    async def give_back(self, connection: AsyncConnection) -> None:
+        """Passes a connection on to a waiting unit of work, or keeps it. A session's goes to the pool."""
+        is_plain = not (connection.closed or connection.invalidated or connection.in_transaction())
+        if not is_plain or self._size == 1:
+            await self._drop(connection)
+        elif not self._pass_on(connection):
+            self._kept.append(connection)
+
+    @property
+    def in_use(self) -> int:
+        """Number of connections in units of work."""
+        return self._open - len(self._kept)
+
+    async def close(self) -> None:
+        """Gives all connections to the pool. Safe to call twice."""
+        while self._kept:
+            await self._drop(self._kept.pop())
+
+    def _is_usable(self, connection: AsyncConnection) -> bool:
+        return not self._is_outdated(driver_of(connection), info_of(connection))
+
+    async def _drop(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.close()
+        finally:
+            self._open -= 1
+            self._pass_on(None)
+
+    def _pass_on(self, connection: AsyncConnection | None) -> bool:
+        """Gives a connection, or room for one, to the unit of work that waits longest; False if none waits."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    async def _wait(self) -> AsyncConnection | None:
+        """Waits for a connection, or for room to open one (None)."""
+        waiter: asyncio.Future[AsyncConnection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():  # it came too late
+                late = waiter.result()
+                if late is None:
+                    self._pass_on(None)
+                else:
+                    await self.give_back(late)
+            if isinstance(error, TimeoutError):
+                raise PoolTimeoutError("no connection was given back in time") from error
+            raise
 
 
 class DedicatedReader:
@@ -318,7 +447,7 @@ class DedicatedReader:
                 # The statements are always the same, and short. By default the server would plan each execution
                 # anew, in more time than the execution takes: it overestimates their cost.
                 await driver_of(self._connection).execute("SET plan_cache_mode = force_generic_plan")
-            return await select.raw.fetch(driver_of(self._connection), values)
+            return await fetch_raw(self._connection, select.raw, values)
         except Exception:
             await self._drop()
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -31,10 +31,11 @@ async def fetch_raw(
 
     Raises the errors of an engine.
     """
-    driver = driver_of(connection)
-    fetching = statement.fetch(driver, values)
+    driver, compiled = driver_of(connection), statement.compiled
+    arguments = compiled.arguments(values)
     with engine_errors(driver):
-        return await fetching
+        rows = await driver.fetch(compiled.text, *arguments)
+    return compiled.loaded(rows)
 
 
 @contextlib.contextmanager
@@ -54,6 +55,11 @@ def engine_errors(driver: Any) -> Iterator[None]:
 def driver_of(connection: AsyncConnection) -> Any:
     """Returns asyncpg's connection under an engine's."""
     return cast(sa.Connection, connection.sync_connection).connection.driver_connection
+
+
+def info_of(connection: AsyncConnection) -> Mapping[str, Any]:
+    """Returns the notes that the pool keeps of an engine's connection."""
+    return cast(sa.Connection, connection.sync_connection).info
 
 
 def connect(dialect: Any, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -130,19 +136,22 @@ No unit of work commits a failed transaction; the tag is checked all the same, w
 class PooledTransaction:
     """A transaction at REPEATABLE READ on a connection of its own; ``BEGIN`` and ``COMMIT`` go past the engine.
 
-    The connection ``is_foreign`` if its settings are the application's; then ``timeout_s`` is the longest that
-    ``BEGIN`` and ``COMMIT`` may take. An engine that ``is_hooked`` is told of both, for its hooks.
+    At its end the connection is passed to ``give_back``. The connection ``is_foreign`` if its settings are the
+    application's; then ``timeout_s`` is the longest that ``BEGIN`` and ``COMMIT`` may take. An engine that
+    ``is_hooked`` is told of both, for its hooks.
     """
 
     def __init__(
         self,
         connection: AsyncConnection,
+        give_back: Callable[[AsyncConnection], Awaitable[None]],
         *,
         is_foreign: bool = False,
         is_hooked: bool = False,
         timeout_s: float | None = None,
     ) -> None:
         self._connection = connection
+        self._give_back = give_back
         self._is_foreign, self._is_hooked, self._timeout_s = is_foreign, is_hooked, timeout_s
         lent = cast(sa.Connection, connection.sync_connection).connection
         self._driver: Any = lent.driver_connection
@@ -159,6 +168,12 @@ class PooledTransaction:
             await self._say(_BEGIN_DURABLE if self._is_foreign else _BEGIN)
             if self._is_hooked:
                 await self._connection.begin()  # sends nothing but what hooks send
+        return self._connection
+
+    async def outside(self) -> AsyncConnection | None:
+        if self._has_begun or self._is_foreign:  # its settings need a transaction to be set in
+            return None
+        self._adapter.autocommit = True
         return self._connection
 
     async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
@@ -192,7 +207,7 @@ class PooledTransaction:
                 raise
             finally:
                 self._adapter.autocommit = False
-                await self._connection.close()
+                await self._give_back(self._connection)
         return True
 
     async def _say(self, what: str) -> str:

@@ -113,21 +113,21 @@ class SharedEngine:
     """The application's engine as units of work use it.
 
     ``engine`` shares its pool and its hooks, and has the listeners of diptych's own statements besides. ``identify``
-    is called with each new connection of the pool; ``is_current`` says whether a connection may still be used, and
-    is false for one that was opened before.
+    is called with each new connection of the pool; ``is_outdated`` says whether a connection, by the driver's and by
+    what the pool knows of it, may not be used any more, and is true for one that was opened before.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
         identify: Callable[[Any, Any], None],
-        is_current: Callable[[Any, Mapping[Any, Any]], bool],
+        is_outdated: Callable[[Any, Mapping[Any, Any]], bool],
     ) -> None:
         dispatch: Any = engine.sync_engine.dispatch
         self.is_hooked = any(getattr(dispatch, name) for name in _HOOKS)
         self.engine = engine.execution_options(**({HOOKED: True} if self.is_hooked else {}))
         own = self.engine.sync_engine
-        self._is_current = is_current
+        self._is_outdated = is_outdated
         sa.event.listen(own, "before_cursor_execute", mark, retval=True)  # of this engine alone
 
         def refuse(context: ExceptionContext) -> None:
@@ -142,19 +142,23 @@ class SharedEngine:
         for name, listener in self._listeners:
             sa.event.listen(own, name, listener)
 
-    async def lend(self) -> AsyncConnection:
-        """Lends a connection. One that was opened before the start, or to another server, is replaced."""
+    async def take(self) -> AsyncConnection:
+        """Returns a connection. One that was opened before the start, or to another server, is replaced."""
         while True:
             connection = self.engine.connect()
             with _connecting():
                 await connection.start()
             pooled = cast(sa.Connection, connection.sync_connection).connection
-            if self._is_current(pooled.dbapi_connection, pooled.info):
+            if not self._is_outdated(pooled.driver_connection, pooled.info):
                 return connection
             await connection.invalidate()
             await connection.close()
 
-    def close(self) -> None:
+    async def give_back(self, connection: AsyncConnection) -> None:
+        """Gives a connection back to the pool."""
+        await connection.close()
+
+    async def close(self) -> None:
         """Removes the listeners. The engine stays as it is: it is the application's. Safe to call twice."""
         for name, listener in self._listeners:
             sa.event.remove(self.engine.sync_engine, name, listener)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -67,9 +67,11 @@ class CompiledStatement:
 
 _DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 
+_Process = Callable[[Any], Any]
+
 
 class RawStatement:
-    """A statement whose parameters and columns are all of the driver's own types: see ``is_direct``.
+    """A statement that is sent past the engine, for PostgreSQL's driver. All its types are direct: see ``is_direct``.
 
     ``names`` are the columns of an insert without values, ``marker`` is a comment before the text.
     """
@@ -79,40 +81,96 @@ class RawStatement:
         self._names = names
         self._marker = marker
 
-    def fetch(self, driver: Any, values: Mapping[str, Any]) -> Awaitable[Sequence[Sequence[Any]]]:
-        """Executes the statement on asyncpg's connection; to be awaited for the rows. Raises asyncpg's errors."""
-        text, names, constants = self._compiled
-        arguments = [values[name] if name in values else constants[name] for name in names]
-        return cast("Awaitable[Sequence[Sequence[Any]]]", driver.fetch(text, *arguments))
-
     @functools.cached_property
-    def _compiled(self) -> tuple[str, Sequence[str], Mapping[str, Any]]:
-        """The text, the names of its parameters in the order of the text, and the statement's own constants."""
+    def compiled(self) -> CompiledRaw:
+        """The statement as it is sent."""
         compiled = self._statement.compile(dialect=_DIALECT, column_keys=self._names)
-        return self._marker + str(compiled), compiled.positiontup or (), compiled.params
+        names = compiled.positiontup or ()
+        stores = {name: _store_of(compiled.binds[name].type) for name in names}
+        loads = [(n, _load_of(column.type)) for n, column in enumerate(self._statement.exported_columns)]
+        return CompiledRaw(
+            self._marker + str(compiled),
+            names,
+            compiled.params,
+            [(n, store) for n, name in enumerate(names) if (store := stores[name]) is not None],
+            [(n, load) for n, load in loads if load is not None],
+        )
+
+
+class CompiledRaw(NamedTuple):
+    """A statement's text for the driver, the names of its parameters in their order, and its constants.
+
+    ``stores`` and ``loads`` are SQLAlchemy's processors of parameters and columns, by their numbers.
+    """
+
+    text: str
+    names: Sequence[str]
+    constants: Mapping[str, Any]
+    stores: Sequence[tuple[int, _Process]]
+    loads: Sequence[tuple[int, _Process]]
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """Returns the parameters in the driver's types. Raises ``StatementError``, as an engine does."""
+        constants = self.constants
+        arguments = [values[name] if name in values else constants[name] for name in self.names]
+        try:
+            for n, store in self.stores:
+                arguments[n] = store(arguments[n])
+        except Exception as error:
+            raise StatementError(str(error), self.text, None, error) from error
+        return arguments
+
+    def loaded(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Returns rows of the driver in an engine's types. Raises the errors of the columns' types."""
+        if not self.loads:
+            return rows
+        found = []
+        for row in rows:
+            values = list(row)
+            for n, load in self.loads:
+                values[n] = load(values[n])
+            found.append(values)
+        return found
+
+
+_NUMERIC, _FLOAT8 = 1700, 701
+"""Numbers of PostgreSQL's types, by which SQLAlchemy chooses how numbers are loaded."""
+
+_DIRECT = (
+    *(sa.Integer, sa.String, sa.Boolean, sa.Date, sa.DateTime, sa.Time, sa.Numeric, sa.Uuid),
+    *(sa.Float, sa.JSON, sa.ARRAY),
+)
+_DIRECT_ITEMS = (sa.Integer, sa.String, sa.Boolean, sa.Uuid)
 
 
 def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
-    """Returns whether the driver gives and takes values of this type unchanged, and PostgreSQL's JSON equals ours.
+    """Returns whether the driver has values of this type as an engine does, but for SQLAlchemy's own processors.
 
-    So for whole numbers, text, truth values and days: of these the server can make an image for the change log.
+    Not so for types of an application, which may do anything, and may look at the connection.
     """
     there = column_type.dialect_impl(_DIALECT)
-    if isinstance(there, sa.Enum) or not type(there).__module__.startswith("sqlalchemy."):
+    if not (type(there).__module__.startswith("sqlalchemy.") and isinstance(there, _DIRECT)):
         return False
-    if isinstance(there, sa.Boolean):
-        return True  # the engine only checks that each value is a truth value
-    return (
-        isinstance(there, sa.Integer | sa.String | sa.Date)
-        and there.bind_processor(_DIALECT) is None
-        and there.result_processor(_DIALECT, None) is None
-    )
+    if isinstance(there, sa.ARRAY):
+        item = there.item_type.dialect_impl(_DIALECT)
+        return is_direct(item) and isinstance(item, _DIRECT_ITEMS) and not isinstance(item, sa.Enum)
+    if isinstance(there, sa.Time) and there.timezone:
+        return False
+    if isinstance(there, sa.Numeric) and not isinstance(there, sa.Float):
+        return there.asdecimal
+    return not (isinstance(there, sa.Float) and there.asdecimal)
 
 
-def bound(column_type: sa.types.TypeEngine[Any], value: Any) -> Any:
-    """Returns a value of a direct type in an engine's form: 0 in a Boolean column, say, is False."""
-    process = column_type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
-    return value if process is None else process(value)
+def _store_of(column_type: sa.types.TypeEngine[Any]) -> _Process | None:
+    process: _Process | None = column_type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+    return process
+
+
+def _load_of(column_type: sa.types.TypeEngine[Any]) -> _Process | None:
+    there = column_type.dialect_impl(_DIALECT)
+    number = _FLOAT8 if isinstance(there, sa.Float) else _NUMERIC if isinstance(there, sa.Numeric) else None
+    process: _Process | None = there.result_processor(_DIALECT, number)
+    return process
 
 
 def text_of(statement: Any) -> str:

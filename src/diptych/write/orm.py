@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import sqlalchemy as sa
@@ -122,12 +123,15 @@ class ORMService:
         values = values_of_new(entity, fields)
 
         async def work(unit: UnitOfWork) -> M:
-            async with unit.statement(entity) as connection:
-                change = await changes.insert(connection, entity, values, unit.context)
-                unit.note(entity, change)
+            making = changes.one_insert(unit.database.takes_raw, entity, values, unit.context)
+            change = None if making is None else await unit.make(entity, making)
+            if change is None:
+                async with unit.statement(entity) as connection:
+                    change = await changes.insert(connection, entity, values, unit.context)
+                    unit.note(entity, change)
             return entity.instance(change.image)  # type: ignore[no-any-return]
 
-        return await self._write(entity, "create", work)
+        return await self._write(entity, "create", work, sys._getframe(1))
 
     async def create_all(self, model: type[M], rows: Iterable[Mapping[str, Any]]) -> list[M]:
         """Adds many rows, each given as a mapping of fields, and returns the new instances in the same order.
@@ -270,6 +274,11 @@ class ORMService:
         given = given_change(entity, fields)
 
         async def work(unit: UnitOfWork) -> dict[str, Any] | None:
+            if given.is_plain and (
+                making := changes.one_update(unit.database.takes_raw, lookup, given.values, unit.context)
+            ):
+                made = await unit.make(entity, making)
+                return None if made is None else made.after
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)
                 if before is None:
@@ -283,7 +292,7 @@ class ORMService:
                 unit.note(entity, change)
             return change.after
 
-        row = await self._write(entity, "update", work)
+        row = await self._write(entity, "update", work, sys._getframe(1))
         if not return_instance:
             return row is not None
         return None if row is None else entity.instance(row)
@@ -303,6 +312,10 @@ class ORMService:
         given = given_deletion(entity, version)
 
         async def work(unit: UnitOfWork) -> bool:
+            if given is None and (
+                making := changes.one_deletion(unit.database.takes_raw, lookup, unit.context)
+            ):
+                return await unit.make(entity, making) is not None
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)
                 if before is None:
@@ -312,7 +325,7 @@ class ORMService:
                 unit.note(entity, await changes.delete(connection, entity, before, unit.context))
             return True
 
-        return await self._write(entity, "delete", work)
+        return await self._write(entity, "delete", work, sys._getframe(1))
 
     @contextlib.asynccontextmanager
     async def session(self, *, commit: OnCommit = "refuse") -> AsyncIterator[AsyncSession]:
@@ -423,14 +436,25 @@ class ORMService:
                 return
             last = rows[-1]
 
-    async def _write(self, entity: MappedEntity, kind: str, work: Work[R]) -> R:
-        """Runs the work in the command of this task, else as a unit of work of its own."""
+    async def _write(
+        self, entity: MappedEntity, kind: str, work: Work[R], caller: FrameType | None = None
+    ) -> R:
+        """Runs the work in the command of this task, else as a unit of work of its own.
+
+        ``caller`` is the frame that has called the method of this service, if the work is a single call of ``make``.
+        """
         side = self._here
         await side.ensure_table(entity)
         joined = current_unit_of_work(side.database)
         if joined is not None:
+            joined.expect_call(caller)
             return await work(joined)
-        return await side.units.run(work, new_context(), (entity, kind))
+
+        def alone(unit: UnitOfWork) -> Awaitable[R]:
+            unit.ends_with_call = caller is not None
+            return work(unit)
+
+        return await side.units.run(alone, new_context(), (entity, kind))
 
     def _reading(self, entity: MappedEntity) -> AbstractAsyncContextManager[AsyncConnection]:
         side = self._here

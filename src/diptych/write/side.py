@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Iterable, Set
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.orm import registry
+from sqlalchemy.orm import Mapper, registry
 
 from diptych.aio.event_loop import HomeLoop
 from diptych.config.settings import Settings
@@ -21,7 +22,9 @@ from diptych.health import SqlHealth
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
-from diptych.sql.open import open_database, open_through, prepare_schema
+from diptych.sql.open import open_database, open_through
+from diptych.sql.schema.application import check_tables
+from diptych.sql.schema.own import prepare_schema
 from diptych.write.unit_of_work import UnitsOfWork, current_unit_of_work
 
 _PATIENCE_S = 2.0
@@ -34,8 +37,8 @@ async def open_write_side(
     """Opens the database, creates the missing tables, and returns the write side over the database.
 
     ``source`` is a URL, the path of an SQLite file, or an engine of the application's own; ``models`` a declarative
-    base whose tables are created too.
-    Raises ``ConfigurationError``, ``WiringError``, ``SchemaVersionError``, ``DatabaseUnavailableError``.
+    base whose tables are created too, unless ``CREATE_TABLES`` is false. Raises ``ConfigurationError``,
+    ``WiringError``, ``SchemaError``, ``SchemaVersionError``, ``DatabaseUnavailableError``.
     """
     if isinstance(source, str):
         database = open_database(source, settings)
@@ -45,12 +48,14 @@ async def open_write_side(
     try:
         with translated(database):
             await database.check_shared()
-            await prepare_schema(database, metadata)
+            await prepare_schema(database, metadata if settings.create_tables else None)
             token = await adopt(database)
     except BaseException:
         await database.close()
         raise
-    return WriteSide(database, settings, metadata, token)
+    side = WriteSide(database, settings, metadata, token)
+    await side.look_for_effects()
+    return side
 
 
 class WriteSide:
@@ -68,6 +73,7 @@ class WriteSide:
         self.fence = Fence(database, self.entities.by_table)
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         self.units = UnitsOfWork(database, self.acknowledger)
+        self._creates_tables = settings.create_tables
         self._prepared = set() if metadata is None else {metadata}
 
     async def close(self) -> None:
@@ -80,10 +86,10 @@ class WriteSide:
     async def ensure_table(self, entity: MappedEntity) -> None:
         """Creates the missing tables of the model's base at its first use, unless ``open_write_side`` has.
 
-        Raises ``WiringError`` inside a command.
+        Does nothing if ``CREATE_TABLES`` is false. Raises ``WiringError`` inside a command.
         """
         metadata = entity.table.metadata
-        if metadata in self._prepared:
+        if metadata in self._prepared or not self._creates_tables:
             return
         if current_unit_of_work(self.database) is not None:
             raise WiringError(
@@ -92,6 +98,11 @@ class WriteSide:
         with translated(self.database):
             await prepare_schema(self.database, metadata)
         self._prepared.add(metadata)
+        await self.look_for_effects()
+
+    async def look_for_effects(self) -> None:
+        """Finds out which tables have triggers, rules or foreign keys through which a change changes further rows."""
+        self.units.effects = await self.fence.tables_with_effects()
 
     @contextlib.asynccontextmanager
     async def reading(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
@@ -105,7 +116,7 @@ class WriteSide:
         """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
-        self.units.effects = await self.fence.tables_with_effects()
+            await self.look_for_effects()
 
     def note_read(self, tables: Set[str]) -> None:
         """Notes that the command of this task, if there is one, has read rows of these ``tables``."""
@@ -113,11 +124,17 @@ class WriteSide:
         if unit is not None:
             unit.touched |= tables
 
+    async def check_tables(self, models: type, read: Iterable[type]) -> None:
+        """Checks that the tables of these ``models`` are as they are mapped.
+
+        Those of the classes ``read``, of which documents are made, have to be readable. Raises ``SchemaError``.
+        """
+        with translated(self.database):
+            await check_tables(self.database, _mappers_of(models), set(read))
+
     def warn_of_refusals(self, models: type) -> None:
         """Logs which writes of the mapped classes of this base are refused, because of their mappings."""
-        found = getattr(models, "registry", None)
-        mappers = found.mappers if isinstance(found, registry) else ()
-        self.entities.warn_of_all(sorted(mappers, key=lambda mapper: str(mapper.class_.__name__)))
+        self.entities.warn_of_all(_mappers_of(models))
 
     async def health(self) -> SqlHealth:
         """Returns the present state of SQL: "up" if SQL answers within two seconds, or is only busy."""
@@ -130,6 +147,13 @@ class WriteSide:
         except UnavailableError:
             return SqlHealth("away", self.database.name)
         return SqlHealth("up", self.database.name)
+
+
+def _mappers_of(models: type) -> list[Mapper[Any]]:
+    """Returns the mappers of a declarative base, in the order of their classes' names."""
+    found = getattr(models, "registry", None)
+    mappers = found.mappers if isinstance(found, registry) else ()
+    return sorted(mappers, key=lambda mapper: str(mapper.class_.__name__))
 
 
 def _metadata_of(models: type) -> sa.MetaData:

@@ -7,14 +7,21 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, TypeAlias, TypeVar
 
 import stamina
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import ConflictError, DatabaseUnavailableError, UnavailableError, UnitOfWorkError
+from diptych.errors import (
+    ConflictError,
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    UnavailableError,
+    UnitOfWorkError,
+)
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.statements import FENCE_STATEMENTS
 from diptych.log import Change, CommandContext
@@ -22,6 +29,7 @@ from diptych.log.table import begin_naming, name_entries
 from diptych.sql.database import Database, Transaction
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict, translated
+from diptych.write.changes import Making
 from diptych.write.session import CommandSession, OnCommit, open_session
 
 R = TypeVar("R")
@@ -73,48 +81,104 @@ class UnitsOfWork:
 
     def __init__(self, database: Database, acknowledger: Acknowledger) -> None:
         self.effects: frozenset[str] = frozenset()
-        self._database = database
+        self.database = self._database = database
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
 
-    async def run(self, work: Work[R], context: CommandContext, kind: Hashable = None) -> R:
+    async def run(
+        self, work: Work[R], context: CommandContext, kind: Hashable = None, *, ends_with_call: bool = False
+    ) -> R:
         """Awaits ``work(unit)`` in a transaction and returns the result after the commit and the acknowledgement.
 
         Any error that ``work`` raises leaves nothing behind. Inside another unit of work over this database ``work``
         joins that. If a concurrent transaction won, ``work`` is run again from the start; raises ``ConflictError``
-        after ``MAX_ATTEMPTS``. Work of the same ``kind`` takes about the same time.
+        after ``MAX_ATTEMPTS``. Work of the same ``kind`` takes about the same time. ``ends_with_call`` says that
+        ``work`` returns a coroutine which awaits nothing but a single call, and returns its result.
         """
         joined = current_unit_of_work(self._database)
         if joined is not None:
             return await work(joined)
         self._acknowledger.rows.commands += 1
         try:
-            return await self._attempt(work, context, kind)
+            return await self._attempt(work, context, kind, ends_with_call)
         except TransactionConflict:
-            return await self._repeat(work, context, kind)
+            return await self._repeat(work, context, kind, ends_with_call)
         finally:
             self._acknowledger.rows.commands -= 1
 
-    async def _attempt(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
+    async def _attempt(
+        self, work: Work[R], context: CommandContext, kind: Hashable, ends_with_call: bool
+    ) -> R:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
         await self._acknowledger.prepare()
         with translated(self._database):
             transaction = await self._database.begin_unit(kind)
-        unit = UnitOfWork(transaction, self._database, context, self.effects, outer=_current.get())
+        unit = UnitOfWork(transaction, self, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
         try:
             with translated(self._database):
-                result = await work(unit)
+                working = work(unit)
+                if ends_with_call:
+                    unit.only_caller = working.cr_frame  # type: ignore[attr-defined]
+                result = await working
                 await unit.finish()
         except BaseException as error:
-            await self._conclude(self._abandon(transaction, unit, error))
+            if not unit.is_concluded:
+                await self._conclude(self._abandon(transaction, unit, error))
             raise
         finally:
             _current.reset(token)
         self._record(context, kind, time.monotonic() - began)
-        await self._conclude(self._commit(transaction, unit))
+        if not unit.is_concluded:
+            await self._conclude(self._commit(transaction, unit))
         return result
+
+    async def conclude_with(
+        self, unit: UnitOfWork, entity: MappedEntity, connection: AsyncConnection, making: Making
+    ) -> None:
+        """Makes the only change of a unit of work by a statement that commits by itself, and acknowledges the change.
+
+        Goes on to the end even if the caller is cancelled meanwhile.
+        """
+        await self._conclude(self._make(unit, entity, connection, making))
+
+    async def _make(
+        self, unit: UnitOfWork, entity: MappedEntity, connection: AsyncConnection, making: Making
+    ) -> None:
+        # ★ Generations known before the commit: a change applied to a generation that was begun after its commit may
+        # go over a later change.
+        targets = self._acknowledger.rows.targets
+        with self._acknowledger.committing():
+            try:
+                with self._committing(entity):
+                    change = await making(connection)
+            except BaseException as error:
+                unit.has_failed = True
+                await self._abandon(unit.transaction, unit, error)
+                raise
+            if change is not None:
+                unit.changes.append(change)
+            ending = self._acknowledger.ending(unit.changes, unit.touched, targets=targets)
+        await unit.transaction.roll_back()  # nothing is open: the connection is given back
+        is_leased = not self._may_look_at_once or await self._acknowledger.rows.are_leased()
+        if not is_leased and self._may_look_at_once:
+            ending.end()
+        else:
+            await self._acknowledger.acknowledge(ending)
+
+    @contextlib.contextmanager
+    def _committing(self, entity: MappedEntity | None = None) -> Iterator[None]:
+        """Inside the block, a statement commits: if the connection breaks, the outcome is not known."""
+        try:
+            with translated(self._database, entity):
+                yield
+        except DatabaseBusyError:
+            raise  # the server itself says that nothing was changed
+        except DatabaseUnavailableError as error:
+            raise DatabaseUnavailableError(
+                "the connection to the SQL database broke during the commit: the change may be there or not"
+            ) from error
 
     @contextlib.asynccontextmanager
     async def opened(self, context: CommandContext) -> AsyncIterator[UnitOfWork]:
@@ -127,7 +191,7 @@ class UnitsOfWork:
             await self._acknowledger.prepare()
             with translated(self._database):
                 transaction = await self._database.begin_unit(None)
-            unit = UnitOfWork(transaction, self._database, context, self.effects, outer=_current.get())
+            unit = UnitOfWork(transaction, self, context, outer=_current.get())
             token = _current.set(unit)
             try:
                 with translated(self._database):
@@ -173,14 +237,9 @@ class UnitsOfWork:
 
     async def _commit_transaction(self, transaction: Transaction) -> bool:
         """Commits. Returns True if no read model had a lease after the commit: there is nothing to wait for."""
-        try:
-            with translated(self._database):
-                leased = FENCE_STATEMENTS[self._database.name].leased if self._may_look_at_once else None
-                return await transaction.commit(then_find=leased)
-        except DatabaseUnavailableError as error:
-            raise DatabaseUnavailableError(
-                "the connection to the SQL database broke during the commit: the change may be there or not"
-            ) from error
+        leased = FENCE_STATEMENTS[self._database.name].leased if self._may_look_at_once else None
+        with self._committing():
+            return await transaction.commit(then_find=leased)
 
     @property
     def _may_look_at_once(self) -> bool:
@@ -224,7 +283,9 @@ class UnitsOfWork:
             task.add_done_callback(_log_unheard)
             raise
 
-    async def _repeat(self, work: Work[R], context: CommandContext, kind: Hashable) -> R:
+    async def _repeat(
+        self, work: Work[R], context: CommandContext, kind: Hashable, ends_with_call: bool
+    ) -> R:
         """Makes the attempts after the first."""
         attempts = stamina.retry_context(
             TransactionConflict,
@@ -238,7 +299,7 @@ class UnitsOfWork:
         try:
             async for attempt in attempts:
                 with attempt:
-                    return await self._attempt(work, context, kind)
+                    return await self._attempt(work, context, kind, ends_with_call)
         except TransactionConflict as error:
             raise ConflictError(
                 f"concurrent commands changed the same rows on each of {MAX_ATTEMPTS} attempts; nothing was changed"
@@ -268,22 +329,27 @@ class UnitOfWork:
     """An open transaction and its changes. Statements of concurrent tasks take turns.
 
     ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on,
-    ``is_checked_late`` says whether a constraint of these is checked at the commit. ``effects`` are the tables of
-    which a change may change further rows. The unit ``is_whole`` if its transaction has no further entries in the
-    change log than ``changes``: not if it executed statements of the application's own. ``outer`` is the unit of work
-    over another database that this was begun in.
+    ``is_checked_late`` says whether a constraint of these is checked at the commit. The unit ``is_whole`` if its
+    transaction has no further entries in the change log than ``changes``: not if it executed statements of the
+    application's own. ``outer`` is the unit of work over another database that this was begun in.
+
+    ``ends_with_call`` says that nothing comes after the call that is being made, ``only_caller`` is the frame from
+    which such a call would come. The unit ``is_concluded`` if that call ends, or has ended, the unit of work;
+    ``has_failed`` says that nothing was changed.
     """
 
     def __init__(
         self,
         transaction: Transaction,
-        database: Database,
+        units: UnitsOfWork,
         context: CommandContext,
-        effects: frozenset[str] = frozenset(),
         outer: UnitOfWork | None = None,
     ) -> None:
         self.is_whole = True
-        self._effects = effects
+        self.is_concluded = self.has_failed = False
+        self.ends_with_call = False
+        self.only_caller: FrameType | None = None
+        self._units = units
         self._rests_on_any = False
         self._session: CommandSession | None = None
         self._exits = contextlib.ExitStack()
@@ -292,9 +358,9 @@ class UnitOfWork:
         self.touched: set[str] = set()
         self.is_checked_late = False
         self.context = context
-        self.database = database
+        self.database = units.database
         self.outer = outer
-        self._transaction = transaction
+        self.transaction = transaction
         self._turn = asyncio.Lock()
         self._unbroken_since = time.perf_counter()
         self._unusable: str | None = None
@@ -315,8 +381,8 @@ class UnitOfWork:
             self.is_checked_late |= entity.is_checked_late
             try:
                 with translated(self.database, entity):
-                    connection = await self._transaction.connection()
-                    if self.is_whole and entity.full_name in self._effects:
+                    connection = await self.transaction.connection()
+                    if self.is_whole and entity.full_name in self._units.effects:
                         await self._expect_more(connection)
                     yield connection
             except BaseException:
@@ -325,19 +391,55 @@ class UnitOfWork:
                 self.fail(_FAILED)
                 raise
 
+    def expect_call(self, caller: FrameType | None) -> None:
+        """Takes note of a call from this frame: if nothing comes after the call, its change can commit by itself."""
+        self.ends_with_call = caller is not None and caller is self.only_caller
+
+    async def make(self, entity: MappedEntity, making: Making) -> Change | None:
+        """Makes a change; one after which nothing comes commits by itself, where the database can."""
+        is_alone = self.ends_with_call and not entity.is_checked_late
+        if (
+            is_alone
+            and entity.full_name not in self._units.effects
+            and await self._conclude_with(entity, making)
+        ):
+            return self.changes[0] if self.changes else None
+        async with self.statement(entity) as connection:
+            change = await making(connection)
+            if change is not None:
+                self.note(entity, change)
+        return change
+
+    async def _conclude_with(self, entity: MappedEntity, making: Making) -> bool:
+        async with self._turn:
+            self.check_usable()
+            with translated(self.database):
+                connection = await self.transaction.outside()
+            if connection is None:
+                return False
+            self.touched |= entity.related_tables
+            self.is_concluded = True
+            self._close()
+        await self._units.conclude_with(self, entity, connection, making)
+        return True
+
     async def finish(self) -> None:
         """Closes the unit of work after the running statement, which a task left behind may have begun.
 
         Ending the transaction in the midst of it could keep a change without its row in the log. Raises
         ``UnitOfWorkError`` if a statement has failed.
         """
+        if self.is_concluded:
+            if self.has_failed:
+                raise UnitOfWorkError(f"this unit of work can't be used: {_FAILED}")
+            return
         if self._session is not None:
             self.check_usable()
             await self._session.conclude()
         async with self._turn:
             self.check_usable()
             if not self.is_whole:
-                await name_entries(await self._transaction.connection(), self._first, self.context)
+                await name_entries(await self.transaction.connection(), self._first, self.context)
             self._close()
 
     async def abandon(self) -> None:
@@ -365,7 +467,7 @@ class UnitOfWork:
             self.check_usable()
             try:
                 with translated(self.database):
-                    connection = await self._transaction.connection()
+                    connection = await self.transaction.connection()
                     await self._open_to_any(connection)
                     yield connection
             except BaseException:
@@ -378,7 +480,7 @@ class UnitOfWork:
         if self._session is None:
             async with self._turn:
                 with translated(self.database):
-                    connection = await self._transaction.connection()
+                    connection = await self.transaction.connection()
                     await self._open_to_any(connection)
                     self._session = await open_session(connection, self, self._turn, self._exits)
         self._session.set_on_commit(on_commit)

@@ -62,6 +62,11 @@ class GivenChange(NamedTuple):
     version: Version | None
     is_listened_to: bool
 
+    @property
+    def is_plain(self) -> bool:
+        """True if the values to write do not depend on the row."""
+        return self.version is None and not self.is_listened_to
+
     def of(self, before: RowValues) -> ColumnValues:
         """Returns the values to write into this row, empty if there is nothing to change.
 

@@ -136,7 +136,7 @@ def _skip_others() -> None:
     has = Arrivals.has
 
     def has_or_is_of_others(self: Arrivals, entry: Any) -> bool:
-        return self._own.get(entry.position) is None or has(self, entry)
+        return self.own.get(entry.position) is None or has(self, entry)
 
     Arrivals.has = has_or_is_of_others  # type: ignore[method-assign]
 

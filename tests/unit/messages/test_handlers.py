@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 import pytest
 
 from diptych import Command, Query, WiringError
-from diptych.messages.handlers import Bus, by_type
+from diptych.messages.handlers import Bus, by_type, ends_with_call
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -654,3 +655,68 @@ def test_all_faults_are_listed_at_once():
         assert sum(part in problem for problem in problems) == 1
     with pytest.raises(WiringError, match=r"^the application is not wired correctly:\n  - .+(\n  - .+)+$"):
         raise WiringError(problems)
+
+
+async def _returned(call: Any) -> Any:
+    return await call()
+
+
+async def _last_statement(call: Any) -> None:
+    await call()
+
+
+async def _with_words_for_errors(call: Any) -> Any:
+    try:
+        return await call()
+    except KeyError as error:
+        raise ValueError from error
+
+
+async def _used(call: Any) -> bool:
+    return await call() is not None
+
+
+async def _twice(call: Any) -> Any:
+    await call()
+    return await call()
+
+
+async def _in_a_loop(call: Any) -> None:
+    for _ in range(2):
+        await call()
+
+
+async def _inside_something(call: Any) -> Any:
+    with contextlib.suppress(KeyError):
+        return await call()
+
+
+async def _finally(call: Any) -> Any:
+    try:
+        return await call()
+    finally:
+        call.close()
+
+
+async def _between(call: Any) -> Any:
+    async with call:
+        return await call()
+
+
+def _not_asynchronous(call: Any) -> Any:
+    return call()
+
+
+@pytest.mark.parametrize(
+    ("function", "ends"),
+    [
+        *((function, True) for function in (_returned, _last_statement, _with_words_for_errors)),
+        *(
+            (function, False)
+            for function in (_used, _twice, _in_a_loop, _inside_something, _finally, _between)
+        ),
+        (_not_asynchronous, False),
+    ],
+)
+def test_what_comes_after_the_only_call_of_a_handler_is_known(function: Callable[..., Any], ends: bool):
+    assert ends_with_call(function) is ends

@@ -1,89 +1,25 @@
-"""Triggers of captured tables: made, checked by their fingerprint, made anew where something has changed them.
-
-A fingerprint tells whether changes may have been made that no trigger has logged: a trigger was disabled or dropped,
-perhaps for a moment, the table was replaced, a partition was attached. It is of the database's catalogue alone.
-"""
+"""Triggers of captured tables: made, and made anew where something has changed them or their table."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych.errors import SchemaError
 from diptych.log.capture import postgres, sqlite
+from diptych.log.capture.fingerprint import Look, columns_text, fingerprints, looks, relation_of
+from diptych.log.capture.sqlite import UniqueColumn
 from diptych.log.capture.table import CAPTURE, PREFIX, CapturedTable, quoted
 from diptych.log.table import LOG
 
 _TABLES = sa.bindparam("p_captured", expanding=True, type_=sa.Text)
 
-_FINGERPRINTS = {
-    # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these.
-    "postgresql": sa.text("""
-        WITH RECURSIVE descendant (table_name, id) AS (
-            SELECT table_name, CAST(to_regclass(relation) AS oid) FROM unnest(
-                CAST(:names AS text[]), CAST(:relations AS text[])) AS given (table_name, relation)
-          UNION ALL
-            SELECT table_name, inhrelid FROM descendant JOIN pg_inherits ON inhparent = id
-        )
-        SELECT table_name, string_agg(concat_ws('.', class.oid, class.relfilenode, (
-            SELECT string_agg(
-                concat_ws('.', tg.oid, tg.xmin, tg.tgenabled, function.oid, function.xmin), '+' ORDER BY tg.oid)
-            FROM pg_trigger AS tg JOIN pg_proc AS function ON function.oid = tg.tgfoid
-            WHERE tg.tgrelid = class.oid AND tg.tgname IN ('diptych_capture', 'diptych_capture_truncate')
-        )), ' ' ORDER BY class.oid) AS fingerprint
-        FROM descendant JOIN pg_class AS class ON class.oid = id GROUP BY table_name
-    """),
-    # ANALYZE and VACUUM change the number too, and a needless build follows: a trigger that was dropped for a moment
-    # leaves no other trace.
-    "sqlite": sa.text("""
-        SELECT value AS table_name, CAST(schema_version AS TEXT) AS fingerprint
-        FROM json_each(:names), pragma_schema_version
-    """),
-}
-
-
-def relation_of(captured: CapturedTable) -> str:
-    """Returns the name of the table as PostgreSQL's ``to_regclass`` takes it."""
-    table = quoted(captured.table)
-    return table if captured.schema is None else f"{quoted(captured.schema)}.{table}"
-
-
-async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
-    """Returns the present fingerprint of each table that exists, by its name."""
-    names = [captured.name for captured in tables]
-    values: dict[str, Any] = {"names": names, "relations": [relation_of(captured) for captured in tables]}
-    if connection.dialect.name == "sqlite":
-        values = {"names": msgspec.json.encode(names).decode()}
-    found = await connection.execute(_FINGERPRINTS[connection.dialect.name], values)
-    return {row.table_name: row.fingerprint for row in found}
-
 
 async def broken(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> list[CapturedTable]:
     """Returns the tables whose triggers are not known to have logged every change."""
-    present, stored = await fingerprints(connection, tables), await _stored(connection, tables)
-    return [
-        captured
-        for captured in tables
-        if stored.get(captured.name) != (_columns(captured), present.get(captured.name, ""))
-    ]
-
-
-async def _stored(
-    connection: AsyncConnection, tables: Collection[CapturedTable]
-) -> dict[str, tuple[str, str]]:
-    select = sa.select(CAPTURE.c.table_name, CAPTURE.c.columns, CAPTURE.c.fingerprint)
-    found = await connection.execute(
-        select.where(CAPTURE.c.table_name.in_(_TABLES)),
-        {"p_captured": [captured.name for captured in tables]},
-    )
-    return {name: (columns, fingerprint) for name, columns, fingerprint in found}
-
-
-def _columns(captured: CapturedTable) -> str:
-    return msgspec.json.encode([(column.attribute, column.name) for column in captured.columns]).decode()
+    return [look.captured for look in await looks(connection, tables) if not look.is_right]
 
 
 async def mend(
@@ -95,108 +31,179 @@ async def mend(
     until now: the caller ends, in this transaction, what was made from them.
     """
     was_right = await _right_before(connection) if connection.dialect.name == "sqlite" else []
-    found = await broken(connection, tables)
-    for captured in found:
-        for statement in await _statements(connection, captured, token, hints=hints):
-            await connection.exec_driver_sql(statement)
-    if found:
-        present = await fingerprints(connection, tables)
-        names = {captured.name for captured in found}
-        await connection.execute(
-            sa.delete(CAPTURE).where(CAPTURE.c.table_name.in_(_TABLES)), {"p_captured": names}
-        )
-        await connection.execute(
-            sa.insert(CAPTURE),
-            [
-                {
-                    "table_name": captured.name,
-                    "columns": _columns(captured),
-                    "fingerprint": present.get(captured.name, ""),
-                }
-                for captured in found
-            ],
-        )
-        # The statements above have changed the number that stands for the triggers of every table.
-        await _keep_right(connection, [name for name in was_right if name not in names])
-    return found
-
-
-async def _statements(
-    connection: AsyncConnection, captured: CapturedTable, token: str, *, hints: bool
-) -> Sequence[str]:
+    found = await looks(connection, tables)
+    wrong = [look for look in found if not look.is_right]
+    for look in wrong:
+        if not look.has_triggers:
+            for statement in await install_statements(connection, look, token, hints=hints):
+                await connection.exec_driver_sql(statement)
     if connection.dialect.name == "postgresql":
-        return postgres.install(captured, await log_schema(connection), token, hints=hints)
+        await _set_hints(connection, [look for look in found if look.is_right], hints=hints)
+    if wrong:
+        await _note(connection, wrong)
+        # The statements above have changed the number that stands for the triggers of every table.
+        names = {look.captured.name for look in wrong}
+        await _keep_right(connection, [name for name in was_right if name not in names])
+    return [look.captured for look in wrong]
+
+
+async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
+    """Notes that the triggers of these tables are right now."""
+    present = await fingerprints(connection, [look.captured for look in mended])
+    names = [look.captured.name for look in mended]
+    await connection.execute(
+        sa.delete(CAPTURE).where(CAPTURE.c.table_name.in_(_TABLES)), {"p_captured": names}
+    )
+    rows = [
+        {
+            "table_name": look.captured.name,
+            "columns": columns_text(look.to_be_named.columns),
+            "fingerprint": present.get(look.captured.name, ""),
+        }
+        for look in mended
+    ]
+    await connection.execute(sa.insert(CAPTURE), rows)
+
+
+async def install_statements(
+    connection: AsyncConnection, look: Look, token: str, *, hints: bool = True
+) -> Sequence[str]:
+    """Returns the statements that make the triggers of a table."""
+    captured = look.to_be_named
+    if connection.dialect.name == "postgresql":
+        await _refuse_heirs(connection, captured)
+        schema = await log_schema(connection)
+        left = await _left_elsewhere(connection, captured, schema)
+        return [*left, *postgres.install(captured, schema, token, hints=hints)]
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
+    existing = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
+    rows = await connection.execute(existing, {"names": f"{PREFIX}_*"})
+    if {row.name: row.sql for row in rows if row.name in made} == made:
+        return []
     return [*(f"DROP TRIGGER IF EXISTS {quoted(name)}" for name in made), *made.values()]
 
 
+async def _set_hints(connection: AsyncConnection, right: Sequence[Look], *, hints: bool) -> None:
+    """Makes the functions of these tables anew that have hints and are not to, or the other way round.
+
+    Nothing is missed by that, and no generation ends.
+    """
+    for captured in (look.to_be_named for look in right):
+        found = await connection.execute(
+            _HAS_HINTS, {"relation": relation_of(captured), "name": postgres.ROW_TRIGGER}
+        )
+        if found.scalar_one() is not hints:
+            for statement in postgres.functions(captured, await log_schema(connection), hints=hints):
+                await connection.exec_driver_sql(statement)
+            present = await fingerprints(connection, [captured])
+            update = sa.update(CAPTURE).where(CAPTURE.c.table_name == captured.name)
+            await connection.execute(update.values(fingerprint=present[captured.name]))
+
+
+_HAS_HINTS = sa.text("""
+    SELECT prosrc LIKE '%pg_notify(%' FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid
+    WHERE tgrelid = to_regclass(:relation) AND tgname = :name
+""")
+
+_ELSEWHERE = sa.text("""
+    SELECT CAST(CAST(tgrelid AS regclass) AS text) AS relation, tgname
+    FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid JOIN pg_namespace AS n ON n.oid = pronamespace
+    WHERE nspname = :schema AND proname = ANY(CAST(:functions AS name[])) AND tgparentid = 0
+        AND tgrelid IS DISTINCT FROM CAST(to_regclass(:relation) AS oid)
+""")
+
+
+async def _left_elsewhere(connection: AsyncConnection, captured: CapturedTable, schema: str) -> Sequence[str]:
+    """Returns the statements that take the triggers of a table away from one that had its name before.
+
+    The functions are made for the columns of the table that has the name now.
+    """
+    functions = list(postgres.function_names(captured))
+    values = {"schema": schema, "functions": functions, "relation": relation_of(captured)}
+    found = await connection.execute(_ELSEWHERE, values)
+    return [f"DROP TRIGGER IF EXISTS {quoted(row.tgname)} ON {row.relation}" for row in found]
+
+
+_HEIRS = sa.text("""
+    SELECT relkind <> 'p' AND EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = class.oid)
+    FROM pg_class AS class WHERE class.oid = to_regclass(:relation)
+""")
+
+
+async def _refuse_heirs(connection: AsyncConnection, captured: CapturedTable) -> None:
+    """Raises ``SchemaError`` if other tables inherit from the table."""
+    if await connection.scalar(_HEIRS, {"relation": relation_of(captured)}):
+        raise SchemaError(
+            [
+                f"other tables inherit from {captured.name}: a query of it shows their rows too, whose changes its "
+                "triggers can't log. Make them partitions, or map the read model to a table of its own"
+            ]
+        )
+
+
 async def log_schema(connection: AsyncConnection) -> str:
-    """Returns the schema of diptych's tables on PostgreSQL."""
+    """Returns the schema of diptych's tables on PostgreSQL, or in which they will be made."""
     found = await connection.execute(
         sa.text(
-            "SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE pg_class.oid = "
-            "to_regclass(:log)"
+            "SELECT coalesce((SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace "
+            "WHERE pg_class.oid = to_regclass(:log)), current_schema(), 'public')"
         ),
         {"log": LOG.name},
     )
     return str(found.scalar_one())
 
 
-async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[list[str]]:
+async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[list[UniqueColumn]]:
     """Returns the sets of columns that are unique in an SQLite table, the primary key first."""
     indexes = sa.text("""
-        SELECT i.name, c.seqno, c.name FROM pragma_index_list(:table) AS i, pragma_index_info(i.name) AS c
-        WHERE i."unique" ORDER BY i.origin <> 'pk', i.name, c.seqno
+        SELECT i.name, c.name AS column_name, c.coll, s.sql
+        FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS c LEFT JOIN sqlite_master AS s
+            ON s.type = 'index' AND s.name = i.name
+        WHERE i."unique" AND c."key" ORDER BY i.origin <> 'pk', i.name, c.seqno
     """)
-    found: dict[str, list[str | None]] = {}
-    for index, _, column in await connection.execute(indexes, {"table": table}):
-        found.setdefault(index, []).append(column)
+    columns = list(
+        await connection.scalars(sa.text("SELECT name FROM pragma_table_xinfo(:table)"), {"table": table})
+    )
+    found: dict[tuple[str, str | None], list[tuple[str | None, str]]] = {}
+    for index, name, collation, statement in await connection.execute(indexes, {"table": table}):
+        found.setdefault((index, statement), []).append((name, collation))
     keys = sa.text("SELECT name FROM pragma_table_info(:table) WHERE pk ORDER BY pk")
-    primary = list(await connection.scalars(keys, {"table": table}))
-    # An index of an expression names no column.
-    sets = [primary, *(columns for columns in found.values() if None not in columns)]
-    return [list(columns) for columns in dict.fromkeys(tuple(c or "" for c in each) for each in sets if each)]
+    primary = [(name, "BINARY") for name in await connection.scalars(keys, {"table": table})]
+    sets = [sqlite.unique_columns(primary, None, columns)]
+    sets += [sqlite.unique_columns(rows, statement, columns) for (_, statement), rows in found.items()]
+    return [list(each) for each in dict.fromkeys(map(tuple, sets)) if each]
 
 
 async def _right_before(connection: AsyncConnection) -> list[str]:
+    """Returns the tables whose triggers are known by the present number of SQLite's schema."""
     version = sa.text(
         "SELECT table_name FROM diptych_capture, pragma_schema_version "
-        "WHERE fingerprint = CAST(schema_version AS TEXT)"
+        "WHERE json_extract(fingerprint, '$.triggers') = CAST(schema_version AS TEXT)"
     )
     return list(await connection.scalars(version))
 
 
 async def _keep_right(connection: AsyncConnection, names: Collection[str]) -> None:
-    version = sa.text("SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version").columns(
-        sa.column("v", sa.Text)
-    )
-    update = sa.update(CAPTURE).where(CAPTURE.c.table_name.in_(_TABLES))
+    update = sa.text(
+        "UPDATE diptych_capture SET fingerprint = json_set(fingerprint, '$.triggers', "
+        "(SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version)) WHERE table_name IN :p_captured"
+    ).bindparams(_TABLES)
     if names:
-        await connection.execute(
-            update.values(fingerprint=version.scalar_subquery()), {"p_captured": list(names)}
-        )
+        await connection.execute(update, {"p_captured": list(names)})
 
 
-async def remove(connection: AsyncConnection) -> None:
-    """Takes the triggers of every table away. To be called in a transaction with the lock of the schema."""
+async def remove_statements(connection: AsyncConnection) -> Sequence[str]:
+    """Returns the statements that take the triggers and functions of every table away."""
     if connection.dialect.name == "sqlite":
-        names = await connection.scalars(
-            sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names"),
-            {"names": f"{PREFIX}_*"},
-        )
-        statements = [f"DROP TRIGGER {quoted(name)}" for name in names]
-    else:
-        functions = sa.text(
-            "SELECT p.oid::regprocedure::text FROM pg_proc AS p JOIN pg_trigger ON tgfoid = p.oid "
-            "WHERE tgname IN (:row, :truncate) GROUP BY p.oid"
-        )
-        found = await connection.scalars(
-            functions, {"row": postgres.ROW_TRIGGER, "truncate": postgres.TRUNCATE_TRIGGER}
-        )
-        statements = [f"DROP FUNCTION {name} CASCADE" for name in found]
-    for statement in statements:
-        await connection.exec_driver_sql(statement)
-    await connection.execute(sa.delete(CAPTURE))
+        triggers = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
+        names = await connection.scalars(triggers, {"names": f"{PREFIX}_*"})
+        return [f"DROP TRIGGER IF EXISTS {quoted(name)}" for name in names]
+    functions = sa.text(
+        "SELECT CAST(p.oid AS regprocedure)::text FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace "
+        "WHERE nspname = :schema AND prorettype = 'trigger'::regtype AND starts_with(proname, :names) ORDER BY 1"
+    )
+    values = {"schema": await log_schema(connection), "names": f"{PREFIX}_"}
+    return [f"DROP FUNCTION IF EXISTS {name} CASCADE" for name in await connection.scalars(functions, values)]
 
 
 _EFFECTS = {
@@ -208,7 +215,9 @@ _EFFECTS = {
                 AND tgname NOT IN ('diptych_capture', 'diptych_capture_truncate'))
             OR EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = class.oid AND rulename <> '_RETURN')
             OR EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = class.oid
-                AND (confupdtype NOT IN ('a', 'r') OR confdeltype NOT IN ('a', 'r'))))
+                AND (confupdtype NOT IN ('a', 'r') OR confdeltype NOT IN ('a', 'r')))
+            -- Checked at the commit, when the command sees more than at its last change.
+            OR EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = class.oid AND condeferrable AND contype <> 'f'))
     """),
     "sqlite": sa.text("""
         SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name NOT GLOB 'diptych_capture_*'

@@ -28,22 +28,29 @@ HINT_LOCK = (0x64697074, 1)
 HINT_CHANNEL = "diptych_capture"
 
 
+def functions(captured: CapturedTable, log_schema: str, *, hints: bool) -> Sequence[str]:
+    """Returns the statements that make the functions of a table's triggers, or make them anew."""
+    return [
+        _function(
+            _row_function(captured, log_schema), log_schema, _row_body(captured, log_schema, hints=hints)
+        ),
+        _function(_truncate_function(captured, log_schema), log_schema, _truncate_body(captured, log_schema)),
+    ]
+
+
 def install(captured: CapturedTable, log_schema: str, token: str, *, hints: bool) -> Sequence[str]:
     """Returns the statements that make the functions and triggers of a table, or make them anew."""
     table = _table(captured)
-    function = f"{quoted(log_schema)}.{quoted(captured.object_name)}"
-    truncate = f"{quoted(log_schema)}.{quoted(_truncate_name(captured))}"
     mark = marker(token, captured.name)
     own = f"left(current_query(), {len(mark)}) IS DISTINCT FROM {literal(mark)} OR pg_trigger_depth() > 0"
     return [
-        _function(function, log_schema, _row_body(captured, log_schema, hints=hints)),
-        _function(truncate, log_schema, _truncate_body(captured, log_schema)),
+        *functions(captured, log_schema, hints=hints),
         f"DROP TRIGGER IF EXISTS {ROW_TRIGGER} ON {table}",
         f"CREATE TRIGGER {ROW_TRIGGER} AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW"
-        f" WHEN ({own}) EXECUTE FUNCTION {function}()",
+        f" WHEN ({own}) EXECUTE FUNCTION {_row_function(captured, log_schema)}()",
         f"DROP TRIGGER IF EXISTS {TRUNCATE_TRIGGER} ON {table}",
         f"CREATE TRIGGER {TRUNCATE_TRIGGER} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
-        f" EXECUTE FUNCTION {truncate}()",
+        f" EXECUTE FUNCTION {_truncate_function(captured, log_schema)}()",
         # Logical replication and session_replication_role fire no other triggers.
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {ROW_TRIGGER}",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {TRUNCATE_TRIGGER}",
@@ -56,13 +63,22 @@ def uninstall(captured: CapturedTable, log_schema: str) -> Sequence[str]:
     return [
         f"DROP TRIGGER IF EXISTS {ROW_TRIGGER} ON {table}",
         f"DROP TRIGGER IF EXISTS {TRUNCATE_TRIGGER} ON {table}",
-        f"DROP FUNCTION IF EXISTS {quoted(log_schema)}.{quoted(captured.object_name)}()",
-        f"DROP FUNCTION IF EXISTS {quoted(log_schema)}.{quoted(_truncate_name(captured))}()",
+        f"DROP FUNCTION IF EXISTS {_row_function(captured, log_schema)}()",
+        f"DROP FUNCTION IF EXISTS {_truncate_function(captured, log_schema)}()",
     ]
 
 
-def _truncate_name(captured: CapturedTable) -> str:
-    return f"{captured.object_name[:60]}_t"
+def function_names(captured: CapturedTable) -> tuple[str, str]:
+    """Returns the names of the functions of a table's triggers: for rows, and for TRUNCATE."""
+    return captured.object_name, f"{captured.object_name[:60]}_t"
+
+
+def _row_function(captured: CapturedTable, log_schema: str) -> str:
+    return f"{quoted(log_schema)}.{quoted(function_names(captured)[0])}"
+
+
+def _truncate_function(captured: CapturedTable, log_schema: str) -> str:
+    return f"{quoted(log_schema)}.{quoted(function_names(captured)[1])}"
 
 
 def _table(captured: CapturedTable) -> str:
@@ -99,20 +115,23 @@ def _values(captured: CapturedTable, kind: str, key: str, old_key: str) -> str:
 
 def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
     old, new = _key_of("OLD", captured.columns), _key_of("NEW", captured.columns)
-    values = _values(
-        captured,
-        "CASE TG_OP WHEN 'INSERT' THEN 'created' WHEN 'UPDATE' THEN 'updated' ELSE 'deleted' END",
-        f"CASE TG_OP WHEN 'DELETE' THEN {old} ELSE {new} END",
-        f"CASE TG_OP WHEN 'INSERT' THEN NULL ELSE {old} END",
-    )
+    kind = "CASE TG_OP WHEN 'INSERT' THEN 'created' WHEN 'UPDATE' THEN 'updated' ELSE 'deleted' END"
     first, second = HINT_LOCK
     hint = (
         "  IF coalesce(current_setting('diptych.command', true), '') = ''"
         f" AND pg_try_advisory_xact_lock({first}, {second}) THEN\n"
         f"    PERFORM pg_notify({literal(HINT_CHANNEL)}, '');\n  END IF;\n"
     )
-    insertion = f"{_insert(log_schema)}\n  VALUES ({values}) {_OR_NOTHING}"
-    return f"BEGIN\n  {insertion};\n{hint if hints else ''}  RETURN NULL;\nEND"
+    return (
+        "DECLARE\n  row_key text; row_old_key text;\nBEGIN\n  BEGIN\n"
+        f"    row_key := CASE TG_OP WHEN 'DELETE' THEN {old} ELSE {new} END;\n"
+        f"    row_old_key := CASE TG_OP WHEN 'INSERT' THEN NULL ELSE {old} END;\n"
+        # A migration has renamed or dropped one of the columns: the entry names no row, and the next pass finds that
+        # the trigger has to be made anew. Nothing is written in this block: it costs no transaction number.
+        "  EXCEPTION WHEN undefined_column THEN row_key := '{}'; row_old_key := '{}';\n  END;\n"
+        f"  {_insert(log_schema)}\n  VALUES ({_values(captured, kind, 'row_key', 'row_old_key')}) {_OR_NOTHING};\n"
+        f"{hint if hints else ''}  RETURN NULL;\nEND"
+    )
 
 
 def _truncate_body(captured: CapturedTable, log_schema: str) -> str:

@@ -6,7 +6,9 @@ file. So they know nothing of commands, whose entries get their command afterwar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from diptych.log import CAPTURE_FORMAT
 from diptych.log.capture.table import (
@@ -23,7 +25,67 @@ _INSERT = (
 )
 
 
-def triggers(captured: CapturedTable, unique: Sequence[Sequence[str]]) -> Mapping[str, str]:
+class UniqueColumn(NamedTuple):
+    """A column of a unique index or key, with the collation in which its values are compared there.
+
+    Or an ``expression`` over columns, of which ``name`` is none.
+    """
+
+    name: str
+    collation: str
+    expression: str = ""
+    columns: Sequence[str] = ()
+
+    def is_same(self, one: str, other: str, operator: str = "=") -> str:
+        """Returns the condition that two rows have the same value."""
+        collated = "" if self.collation == "BINARY" else f" COLLATE {quoted(self.collation)}"
+        return f"{self._of(one)} {operator} {self._of(other)}{collated}"
+
+    def _of(self, row: str) -> str:
+        if not self.expression:
+            return f"{row}.{quoted(self.name)}"
+        columns = ", ".join(f"{row}.{quoted(name)} AS {quoted(name)}" for name in self.columns)
+        return f"(SELECT {self.expression} FROM (SELECT {columns}))"  # noqa: S608
+
+
+_PART = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \[[^\]]*\] | `[^`]*` | --[^\n]* | /\*.*?\*/ | [(),] | [^'"\[`(),/-]+ | .""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def terms_of(index: str) -> list[str]:
+    """Returns the terms of an index, from the text of the statement that made it."""
+    terms, depth = [""], 0
+    for part in _PART.findall(index):
+        depth -= part == ")"
+        if depth == 0 and terms != [""]:
+            break
+        if depth == 1 and part == ",":
+            terms.append("")
+        elif depth:
+            terms[-1] += " " if part.startswith(("--", "/*")) else part
+        depth += part == "("
+    return [re.sub(r"(?i)\s+(asc|desc)\s*$", "", term).strip() for term in terms]
+
+
+def unique_columns(
+    rows: Sequence[tuple[str | None, str]], index: str | None, columns: Sequence[str]
+) -> list[UniqueColumn]:
+    """Returns the columns and expressions of an index: given are name and collation of each, and its statement."""
+    terms = terms_of(index or "")
+    found = []
+    for number, (name, collation) in enumerate(rows):
+        expression = "" if name is not None else terms[number]
+        words = set(re.findall(r"\w+", expression.lower()))
+        used = [
+            column for column in columns if expression and set(re.findall(r"\w+", column.lower())) <= words
+        ]
+        found.append(UniqueColumn(name or "", collation, expression, tuple(used)))
+    return found
+
+
+def triggers(captured: CapturedTable, unique: Sequence[Sequence[UniqueColumn]]) -> Mapping[str, str]:
     """Returns the statements that make the triggers of a table, by the triggers' names.
 
     ``unique`` are the sets of columns of which no two rows have the same values. ``INSERT OR REPLACE`` deletes such
@@ -33,13 +95,12 @@ def triggers(captured: CapturedTable, unique: Sequence[Sequence[str]]) -> Mappin
     table = quoted(captured.table)
     new, old = _key_of("NEW", captured.columns), _key_of("OLD", captured.columns)
     in_the_way = " OR ".join(
-        "(" + " AND ".join(f"there.{quoted(name)} = NEW.{quoted(name)}" for name in names) + ")"
-        for names in unique
+        "(" + " AND ".join(column.is_same("there", "NEW") for column in columns) + ")" for columns in unique
     )
     there = _key_of("there", captured.columns)
     source = f"FROM {table} AS there WHERE"
     touched = f"{_INSERT} SELECT {_values(captured, there, there, TOUCHED)} {source}"
-    same = " AND ".join(f"there.{quoted(name)} IS OLD.{quoted(name)}" for name in unique[0]) if unique else ""
+    same = " AND ".join(column.is_same("there", "OLD", "IS") for column in unique[0]) if unique else ""
     bodies = {
         "i": ("AFTER INSERT", _insert(captured, new, "NULL", "created")),
         "u": ("AFTER UPDATE", _insert(captured, new, old, "updated")),

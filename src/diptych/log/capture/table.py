@@ -25,10 +25,8 @@ CAPTURE = sa.Table(
     METADATA,
     # The table is made and upgraded by the migrations; here are the columns that statements name.
     sa.Column("table_name", sa.Text, primary_key=True),
-    sa.Column("columns", sa.Text, nullable=False),  # JSON: attribute and column of all that entries name
-    sa.Column(
-        "fingerprint", sa.Text, nullable=False
-    ),  # of the triggers and the table, when last known to be right
+    sa.Column("columns", sa.Text, nullable=False),  # JSON: the columns that entries name
+    sa.Column("fingerprint", sa.Text, nullable=False),  # when last known to be right
 )
 
 
@@ -44,7 +42,7 @@ class CapturedTable(NamedTuple):
     """A table to be captured. ``name`` is as in the log, with the schema if the mapping names one.
 
     ``columns`` are all columns that identify a row or link it to others: the primary key, unique columns and foreign
-    keys.
+    keys. ``mapped`` are the names of all columns that the mapping has.
     """
 
     entity: str
@@ -52,6 +50,7 @@ class CapturedTable(NamedTuple):
     schema: str | None
     table: str
     columns: Sequence[CapturedColumn]
+    mapped: Sequence[str] = ()
 
     @property
     def object_name(self) -> str:
@@ -75,7 +74,10 @@ def captured_table(entity: MappedEntity) -> CapturedTable:
         for name, kind in kinds.items()
         if kind in _CAPTURED_TYPES
     ]
-    return CapturedTable(entity.name, entity.full_name, entity.table.schema, entity.table.name, columns)
+    mapped = [str(column.name) for column in entity.columns.values()]
+    return CapturedTable(
+        entity.name, entity.full_name, entity.table.schema, entity.table.name, columns, mapped
+    )
 
 
 def literal(text: str) -> str:

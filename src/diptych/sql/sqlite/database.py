@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -162,6 +163,10 @@ class SqliteDatabase(Database):
         await super().close()
 
     @property
+    def address(self) -> str:
+        return str(Path(self.reader.url.database or "").absolute())
+
+    @property
     def identity(self) -> str:
         return self._file.identity()
 
@@ -191,6 +196,8 @@ class SqliteDatabase(Database):
             return "conflict"
         code = _code_of(error.orig)
         known = next((failure for failure, codes in _FAILURES.items() if code in codes), None)
+        if code == sqlite3.SQLITE_ERROR and str(error.orig).startswith(("no such ", "table ")):
+            return "schema"  # SQLite has no code for it
         return known or ("lost" if error.connection_invalidated else None)
 
 

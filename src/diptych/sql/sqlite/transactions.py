@@ -189,6 +189,9 @@ class _Member:
         self.over: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[BaseException | None] = loop.create_future()
 
+    async def outside(self) -> AsyncConnection | None:
+        return None
+
     async def connection(self) -> AsyncConnection:
         return self._connection
 

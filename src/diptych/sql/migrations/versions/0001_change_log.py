@@ -18,7 +18,7 @@ class _TransactionId(UserDefinedType[str]):
 
 
 def upgrade() -> None:
-    is_postgres = op.get_bind().dialect.name == "postgresql"
+    is_postgres = op.get_context().dialect.name == "postgresql"
     position = (
         sa.Column("position", sa.BigInteger, sa.Identity(always=True), primary_key=True)
         if is_postgres

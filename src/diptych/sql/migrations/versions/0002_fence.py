@@ -26,5 +26,5 @@ def upgrade() -> None:
         sa.Column("database", sa.Text, nullable=False, server_default=""),
     )
     op.add_column("diptych_log", sa.Column("table_name", sa.Text))
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         op.create_index("diptych_log_transaction", "diptych_log", ["transaction"])

@@ -1,9 +1,7 @@
 """Capture: the tables whose changes triggers log, and the token by which they know statements of ORMService."""
 
-import secrets
-
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 
 revision = "0004"
 down_revision = "0003"
@@ -16,9 +14,9 @@ def upgrade() -> None:
         sa.Column("columns", sa.Text, nullable=False),
         sa.Column("fingerprint", sa.Text, nullable=False),
     )
-    token = secrets.token_hex(8)
+    token = context.config.attributes["token"]
     op.add_column("diptych_history", sa.Column("token", sa.Text, nullable=False, server_default=token))
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         # A backlog is read in the order of the positions, the smallest unseen ones first.
         op.create_index("diptych_log_unseen", "diptych_log", ["transaction", "position"])
         op.drop_index("diptych_log_transaction", "diptych_log")

@@ -1,0 +1,54 @@
+"""The commands ``migrate`` and ``uninstall``: diptych's part of an application's database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from diptych.fence.installation import Installation
+from diptych.read.panel import mapped_classes
+from diptych.sql.entity import EntityRegistry
+from diptych.sql.open import open_database
+
+if TYPE_CHECKING:
+    from diptych.app import Diptych
+
+
+def migrated(application: Diptych, *, sql: bool, role: str | None) -> str:
+    """Brings diptych's part of the database up, and returns what was done; with ``sql`` returns the script alone."""
+
+    async def migrate(installation: Installation) -> str:
+        if sql:
+            return (await installation.script(role)).rstrip()
+        made = await installation.bring_up(role)
+        triggers = f"triggers made on {', '.join(sorted(made))}" if made else "triggers as they should be"
+        return f"diptych's tables are as they should be; {triggers}"
+
+    return _run(application, migrate)
+
+
+def uninstalled(application: Diptych, *, sql: bool) -> str:
+    """Takes diptych's part of the database away, and says so; with ``sql`` returns the script alone."""
+
+    async def uninstall(installation: Installation) -> str:
+        if sql:
+            return (await installation.removal_script()).rstrip()
+        await installation.remove()
+        return "nothing of diptych is left in the database"
+
+    return _run(application, uninstall)
+
+
+def _run(application: Diptych, work: Callable[[Installation], Awaitable[str]]) -> str:
+    async def run() -> str:
+        settings = application.config.settings
+        database = open_database(settings.database_url, settings)
+        try:
+            entities = EntityRegistry(database.name)
+            models = dict.fromkeys(mapped_classes(application.read_models))
+            return await work(Installation(database, [entities.of(model) for model in models]))
+        finally:
+            await database.close()
+
+    return asyncio.run(run())

@@ -1,0 +1,204 @@
+"""Fingerprints of captured tables, by which it is known that their triggers have logged every change.
+
+A fingerprint is of the database's catalogue alone. Its ``triggers`` change when a trigger was disabled or dropped,
+perhaps for a moment, the table was replaced, or a partition was attached. Its ``columns`` change when a column was
+renamed, dropped, or made anew: no trigger fires then, though every row has other values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from diptych.log.capture.table import CapturedColumn, CapturedTable, quoted
+
+_SELECTS = {
+    # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these. The labels of
+    # an enum may be renamed, which writes no row either.
+    "postgresql": """
+        WITH RECURSIVE given (table_name, id) AS (
+            SELECT name, CAST(to_regclass(relation) AS oid)
+            FROM unnest(CAST(:names AS text[]), CAST(:relations AS text[])) AS captured (name, relation)
+        ), descendant (table_name, id) AS (
+            SELECT table_name, id FROM given
+          UNION ALL
+            SELECT table_name, inhrelid FROM descendant JOIN pg_inherits ON inhparent = id
+        )
+        SELECT table_name, CAST(json_build_object(
+            'triggers', string_agg(concat_ws('.', class.oid, class.relfilenode, (
+                SELECT string_agg(
+                    concat_ws('.', tg.oid, tg.xmin, tg.tgenabled, function.oid, function.xmin), '+' ORDER BY tg.oid)
+                FROM pg_trigger AS tg JOIN pg_proc AS function ON function.oid = tg.tgfoid
+                WHERE tg.tgrelid = class.oid AND tg.tgname IN ('diptych_capture', 'diptych_capture_truncate')
+            )), ' ' ORDER BY class.oid),
+            'columns', (
+                SELECT json_object_agg(attname, concat_ws('.', attnum, attribute.xmin, (
+                    SELECT string_agg(CAST(label.xmin AS text), '+' ORDER BY label.oid)
+                    FROM pg_enum AS label WHERE enumtypid = atttypid
+                )) ORDER BY attnum)
+                FROM given JOIN pg_attribute AS attribute ON attrelid = given.id
+                WHERE given.table_name = descendant.table_name AND attnum > 0 AND NOT attisdropped
+            )) AS text) AS fingerprint
+        FROM descendant JOIN pg_class AS class ON class.oid = id GROUP BY table_name
+    """,
+    # ANALYZE and VACUUM change the number too, and a needless build follows: a trigger that was dropped for a moment
+    # leaves no other trace.
+    "sqlite": """
+        SELECT value AS table_name, json_object(
+            'triggers', CAST(schema_version AS TEXT),
+            'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value))
+        ) AS fingerprint
+        FROM json_each(:names), pragma_schema_version
+    """,
+}
+_FINGERPRINTS = {database: sa.text(select) for database, select in _SELECTS.items()}
+_LOOK = """
+    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored
+    FROM ({}) AS present LEFT JOIN diptych_capture AS noted ON noted.table_name = present.table_name
+"""
+_LOOKS = {database: sa.text(_LOOK.format(select)) for database, select in _SELECTS.items()}
+
+
+class Fingerprint(msgspec.Struct):
+    """A fingerprint read: of the triggers, and of each column by its name."""
+
+    triggers: str = ""
+    columns: Mapping[str, str] = {}
+
+
+_fingerprint = msgspec.json.Decoder(Fingerprint).decode
+_columns = msgspec.json.Decoder(list[CapturedColumn]).decode
+
+
+class Look:
+    """A captured table as it is now, and as it was when its triggers were last known to be right.
+
+    ``stored`` are the texts of ``diptych_capture`` (None: never right), ``present`` is the present fingerprint.
+    """
+
+    def __init__(self, captured: CapturedTable, stored: tuple[str, str] | None, present: str) -> None:
+        self.captured = captured
+        self._stored = stored
+        self._present = present
+
+    @property
+    def is_right(self) -> bool:
+        """True if the triggers are known to have logged every change, and name all columns that they should.
+
+        Columns that the mapping does not have may have changed: processes with another mapping look after these.
+        """
+        if self._stored is None or not self._names_enough:
+            return False
+        if self._stored[1] == self._present:
+            return True
+        then, now = self._then, self._now
+        return then.triggers == now.triggers and all(
+            then.columns.get(name) == now.columns.get(name) for name in self.captured.mapped
+        )
+
+    @property
+    def has_triggers(self) -> bool:
+        """True if PostgreSQL's triggers are as they were made, though rows, partitions or columns have changed.
+
+        So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers.
+        """
+        if "." not in self._now.triggers or not self._names_enough:
+            return False
+        are_there = all(column.name in self._now.columns for column in self._named)
+        return are_there and _by_table(self._now).items() <= _by_table(self._then).items()
+
+    @cached_property
+    def to_be_named(self) -> CapturedTable:
+        """The table with the columns that its triggers are to name, of those that are there.
+
+        A trigger that names a column which a migration has dropped would fail, and the application's write with it.
+        Columns of other processes stay: versions of an application that run side by side map different ones.
+        """
+        named = {column.attribute: column for column in (*self._named, *self.captured.columns)}
+        there = [column for column in named.values() if column.name in self._now.columns]
+        return self.captured._replace(columns=there)
+
+    @cached_property
+    def _named(self) -> Sequence[CapturedColumn]:
+        return [] if self._stored is None else _columns(self._stored[0])
+
+    @property
+    def _names_enough(self) -> bool:
+        own = (column for column in self.captured.columns if column.name in self._now.columns)
+        return set(own) <= set(self._named)
+
+    @cached_property
+    def _then(self) -> Fingerprint:
+        return Fingerprint() if self._stored is None else _read(self._stored[1])
+
+    @cached_property
+    def _now(self) -> Fingerprint:
+        return _read(self._present)
+
+
+def _read(text: str) -> Fingerprint:
+    try:
+        return _fingerprint(text)
+    except msgspec.DecodeError:  # there is no such table, or another version of diptych has noted this
+        return Fingerprint()
+
+
+def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:
+    """Returns what a fingerprint of PostgreSQL tells of triggers, by the numbers of the table and its partitions."""
+    parts = (table.split(".", 2) for table in fingerprint.triggers.split(" "))
+    return {table: "".join(triggers) for table, _, *triggers in parts}
+
+
+async def looks(
+    connection: AsyncConnection, tables: Sequence[CapturedTable], *, is_new: bool = False
+) -> list[Look]:
+    """Returns a look at each of these tables; ``is_new`` says that diptych has no tables yet."""
+    if is_new:
+        present = await fingerprints(connection, tables)
+        return [Look(captured, None, present.get(captured.name, "")) for captured in tables]
+    database = connection.dialect.name
+    rows = await connection.execute(_LOOKS[database], _values(database, tables))
+    found = {row.table_name: row for row in rows}
+    return [_look(captured, found.get(captured.name)) for captured in tables]
+
+
+def _look(captured: CapturedTable, row: Any) -> Look:
+    if row is None:
+        return Look(captured, None, "")
+    return Look(captured, None if row.stored is None else (row.columns, row.stored), row.fingerprint)
+
+
+async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
+    """Returns the present fingerprint of each table that exists, by its name."""
+    found = await connection.execute(*fingerprint_select(connection.dialect.name, tables))
+    return {row.table_name: row.fingerprint for row in found}
+
+
+def fingerprint_select(
+    database: str, tables: Sequence[CapturedTable]
+) -> tuple[sa.TextClause, dict[str, Any]]:
+    """Returns the select of names and fingerprints of these tables, and its parameters."""
+    return _FINGERPRINTS[database], _values(database, tables)
+
+
+def _values(database: str, tables: Sequence[CapturedTable]) -> dict[str, Any]:
+    names = [captured.name for captured in tables]
+    if database == "sqlite":
+        return {"names": msgspec.json.encode(names).decode()}
+    return {"names": names, "relations": [relation_of(captured) for captured in tables]}
+
+
+def relation_of(captured: CapturedTable) -> str:
+    """Returns the name of the table as PostgreSQL's ``to_regclass`` takes it."""
+    table = quoted(captured.table)
+    return table if captured.schema is None else f"{quoted(captured.schema)}.{table}"
+
+
+def columns_text(columns: Collection[CapturedColumn]) -> str:
+    """Returns what ``diptych_capture`` holds of the columns that the triggers of a table name."""
+    return msgspec.json.encode(columns).decode()

@@ -1,0 +1,196 @@
+"""Statements of PostgreSQL that change a row and write its row of the change log: a round trip for both.
+
+The log's row is made from a ``WITH`` that is the change. The server makes key and image of the row after the change;
+``append`` in ``log/table.py`` makes the same from the returned row. This needs columns of direct types: see
+``is_direct``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql.visitors import iterate
+
+from diptych.log.table import append_in_statement
+from diptych.sql.columns import stored_texts
+from diptych.sql.entity import MappedEntity
+from diptych.sql.statements import RawStatement, is_direct
+from diptych.write.statements import Columns, Condition, equal, has_sendable_defaults, parameters_of
+
+_LONGEST_NAME = 63
+"""Longest name of a column, in bytes: PostgreSQL cuts longer names, which would be missing in the image."""
+
+UNREADABLE = "is not known to diptych"
+"""Part of the error of a statement that has met a value which Python can't have."""
+
+
+@functools.lru_cache(maxsize=1024)
+def is_possible(entity: MappedEntity) -> bool:
+    """Returns whether rows of this table can be changed by these statements."""
+    names = [len(name.encode()) for name in entity.columns]
+    return (
+        all(is_direct(column.type) for column in entity.table.columns)
+        and not entity.is_finished_by_database
+        and has_sendable_defaults(entity)
+        and all(is_direct(part.type) for part in _constants_in_defaults(entity))
+        and max(names) <= _LONGEST_NAME
+    )
+
+
+def _constants_in_defaults(entity: MappedEntity) -> Iterator[sa.BindParameter[Any]]:
+    for column in entity.table.columns:
+        for default in (column.default, column.onupdate):
+            if isinstance(default, sa.ColumnDefault) and default.is_clause_element:
+                yield from (part for part in iterate(default.arg) if isinstance(part, sa.BindParameter))
+
+
+@functools.lru_cache(maxsize=1024)
+def insertion(entity: MappedEntity, given: Columns) -> RawStatement:
+    """Returns the statement that adds a row: it returns the row and the columns of ``appended``."""
+    changed = _returning(entity, sa.insert(entity.table).values(parameters_of(given)), "diptych_changed")
+    logged = _logged(entity, changed)
+    both = sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true()))
+    return RawStatement(both, marker=entity.marker)
+
+
+@functools.lru_cache(maxsize=1024)
+def update(entity: MappedEntity, condition: Condition, given: Columns) -> RawStatement:
+    """Returns the statement that changes the row of this condition.
+
+    It returns the columns that entries name as they were, the row after the change, and the columns of ``appended``;
+    no row if there is none of this condition. It fails if there are several.
+    """
+    before = _before(entity, condition)
+    is_it = (before.c[name] == entity.columns[name] for name in entity.primary_key)
+    statement = sa.update(entity.table).where(*is_it, _at_most_one(before)).values(parameters_of(given))
+    changed = _returning(entity, statement, "diptych_changed")
+    logged = _logged(entity, changed, before)
+    joined = before.outerjoin(changed, sa.true()).outerjoin(logged, sa.true())
+    return RawStatement(
+        sa.select(*before.c, *changed.c, *logged.c).select_from(joined).where(_at_most_one(changed)),
+        marker=entity.marker,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def deletion(entity: MappedEntity, condition: Condition) -> RawStatement:
+    """Returns the statement that deletes the row of this condition.
+
+    It returns the deleted row, null where a trigger has kept it, and the columns of ``appended``; no row if there is
+    none of this condition. It fails if there are several.
+    """
+    before = _before(entity, condition)
+    is_it = (before.c[name] == entity.columns[name] for name in entity.primary_key)
+    deleted = _returning(
+        entity, sa.delete(entity.table).where(*is_it, _at_most_one(before)), "diptych_deleted"
+    )
+    logged = _logged(entity, deleted, before)
+    joined = before.outerjoin(deleted, sa.true()).outerjoin(logged, sa.true())
+    return RawStatement(
+        sa.select(*deleted.c, *logged.c).select_from(joined).where(_at_most_one(deleted)),
+        marker=entity.marker,
+    )
+
+
+def _before(entity: MappedEntity, condition: Condition) -> sa.CTE:
+    # The transaction is at REPEATABLE READ: a change of the row since its snapshot fails the statement.
+    names = (entity.columns[name].label(name) for name in entity.entry_columns)
+    return sa.select(*names).where(*equal(condition)).limit(2).cte("diptych_before")
+
+
+def _at_most_one(rows: sa.CTE) -> sa.ColumnElement[bool]:
+    """Returns a condition that fails for several rows: the server evaluates it once for the whole statement."""
+    one: Any = sa.select(sa.true()).select_from(rows).scalar_subquery()
+    return sa.func.coalesce(one, sa.true())
+
+
+def _returning(entity: MappedEntity, change: Any, name: str) -> sa.CTE:
+    returned = (column.label(name) for name, column in entity.columns.items())
+    cte: sa.CTE = change.returning(*returned).cte(name)
+    return cte
+
+
+def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None) -> sa.CTE:
+    """Returns the insert of the log's row, with key and image of the changed row, and the key before."""
+    image = sa.select(*map(_for_json, changed.c)).cte("diptych_image")
+    key = sa.select(*(image.c[name] for name in entity.entry_columns)).cte("diptych_key")
+    made = {"image": _json(image), "key": _json(key)}
+    source = image.join(key, sa.true())
+    if before is not None:
+        old_key = sa.select(*map(_for_json, before.c)).cte("diptych_old_key")
+        made["old_key"] = _json(old_key)
+        source = source.join(old_key, sa.true())
+    return append_in_statement(source, made)
+
+
+def _for_json(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Returns an expression of whose value the server makes the same JSON as ``log.table`` makes of the driver's."""
+    kind, name = column.type, column.key
+    expression = column
+    if isinstance(kind, sa.Enum):
+        expression = _member(column, kind)
+    elif isinstance(kind, sa.Date | sa.DateTime):
+        expression = _in_time(column, kind)
+    elif isinstance(kind, sa.Time):
+        is_known = column <= sa.cast(sa.literal("23:59:59.999999", sa.Text), sa.Time)
+        known = (column.is_(None) | is_known, column)
+        expression = sa.case(known, else_=sa.cast(_unreadable(column), sa.Time))
+    elif isinstance(kind, sa.Float):
+        expression = sa.cast(column, sa.Double)  # a real has more digits as Python's float
+    elif isinstance(kind, sa.Numeric):
+        expression = sa.cast(column, sa.Text)
+    return expression.label(name)
+
+
+def _member(column: sa.ColumnElement[Any], kind: sa.Enum) -> sa.ColumnElement[Any]:
+    """Returns the value of an enum's member. The statement fails for a text that is no member's."""
+    values = {text: getattr(member, "value", member) for member, text in stored_texts(kind).items()}
+    of_numbers = all(type(value) is int for value in values.values())
+    json_type = sa.BigInteger if of_numbers else sa.Text
+    text = sa.cast(column, sa.Text)
+    known = [(text == _constant(one), _constant(value, json_type)) for one, value in values.items()]
+    return sa.case((column.is_(None), sa.null()), *known, else_=sa.cast(_unreadable(column), json_type))
+
+
+def _in_time(column: sa.ColumnElement[Any], kind: sa.Date | sa.DateTime) -> sa.ColumnElement[Any]:
+    """Returns the value of Python: the driver turns infinite times into Python's first and last, and knows no others.
+
+    The statement fails for a time that Python can't have.
+    """
+    is_day = isinstance(kind, sa.Date)
+    plain: Any = sa.Date if is_day else sa.DateTime
+    zoned = not is_day and bool(getattr(kind, "timezone", False))
+    value = sa.func.timezone("UTC", column, type_=plain) if zoned else column
+    first, last = (
+        ("0001-01-01", "9999-12-31") if is_day else ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999")
+    )
+
+    def moment(text: str) -> sa.ColumnElement[Any]:
+        return sa.cast(sa.literal(text, sa.Text), plain)
+
+    known = sa.case(
+        (value == moment("-infinity"), moment(first)),
+        (value == moment("infinity"), moment(last)),
+        (value.between(moment(first), moment(last)), value),
+        (value.is_(None), sa.null()),
+        else_=sa.cast(_unreadable(column), plain),
+    )
+    if not zoned:
+        return known
+    return sa.func.to_json(known).op("#>>")(sa.literal_column("'{}'")).concat("Z")
+
+
+def _unreadable(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """Returns a text that is of no type: a cast of it fails, and with it the statement."""
+    return sa.cast(column, sa.Text).concat(sa.literal_column(f"' {UNREADABLE}'"))
+
+
+def _constant(value: str | int, kind: Any = sa.Text) -> sa.ColumnElement[Any]:
+    return sa.cast(sa.literal(value, kind), kind)
+
+
+def _json(row: sa.CTE) -> sa.ColumnElement[str]:
+    return sa.cast(sa.func.row_to_json(row.table_valued()), sa.Text)
