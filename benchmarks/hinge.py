@@ -166,7 +166,8 @@ def _whole(app: Diptych) -> Perform:
 
 
 def _reduced(app: Diptych, kind: type[Silent]) -> Perform:
-    units = UnitsOfWork(app.orm.database, kind(app.orm.side.acknowledger))
+    side = app.orm.side
+    units = UnitsOfWork(side.database, kind(side.acknowledger), side.units.effects)
     handler = BookCommandHandler(app.orm)
 
     async def perform(number: int) -> None:
@@ -182,7 +183,7 @@ async def _round_trip(app: Diptych) -> Perform:
     redis = app._run.redis
     assert redis is not None
     replica = redis.keepers[BookReadModel].replica
-    row = await replica.source.one(title(BOOKS - 1))
+    row = await replica.source.one(replica.compiled.key.names, title(BOOKS - 1))
     assert row is not None
     write, stamps = replica.store.writes.write_of(row, 0, _ABOVE_EVERY_FLOOR), itertools.count(1)
 

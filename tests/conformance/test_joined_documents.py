@@ -118,7 +118,7 @@ class Cards:
             orm.database,
             orm.side.entities.of,
             entity,
-            self.compiled.key,
+            [self.compiled.key.names],
             self.compiled.columns,
             self.compiled.joins,
         )
@@ -134,7 +134,7 @@ class Cards:
 
     async def found(self, column: str, values: list[Any], batch_size: int) -> list[list[Row]]:
         async with view_of(self.orm.database) as view:
-            return [rows async for rows in self.rows.rows_by(view, column, values, batch_size)]
+            return [rows async for rows in self.rows.rows_by(view, (column,), values, batch_size)]
 
 
 @pytest.fixture
@@ -193,10 +193,10 @@ async def add_books(orm: ORMService) -> None:
 async def test_every_way_to_read_gives_the_same_bytes(cards):
     """Joined values, with two joins to one class, a join to the own class, and rows that are not there."""
     await add_books(cards.orm)
-    assert await cards.sql.get("Dune") == DUNE
-    assert await cards.sql.get("Dune Messiah") == MESSIAH
-    assert await cards.sql.get("Lost") == LOST
-    assert await cards.sql.get("Emma") is None
+    assert await cards.sql.get(("title",), "Dune") == DUNE
+    assert await cards.sql.get(("title",), "Dune Messiah") == MESSIAH
+    assert await cards.sql.get(("title",), "Lost") == LOST
+    assert await cards.sql.get(("title",), "Emma") is None
     page = b'{"items":[%s],"next":null}' % b",".join([DUNE, MESSIAH, LOST])
     for index in cards.compiled.lists:
         assert await cards.sql.page(index, None, 10) == (page, 0)
@@ -269,7 +269,7 @@ async def test_a_view_holds_the_log_and_the_rows_of_one_moment_while_others_writ
                 for change in part.changes:
                     titles -= {change.before["title"]} if change.before is not None else set()
                     titles |= {change.after["title"]} if change.after is not None else set()
-            rows = [row async for rows in cards.rows.rows_by(view, "author_id", [1], 5) for row in rows]
+            rows = [row async for rows in cards.rows.rows_by(view, ("author_id",), [1], 5) for row in rows]
         assert {row["title"] for row in rows} == titles
         snapshots.add(part.snapshot)
     await writing
@@ -288,7 +288,7 @@ async def test_a_view_holds_nothing_back_once_it_is_left(cards):
     """Neither PostgreSQL's VACUUM nor SQLite's checkpoint waits for it."""
     await add_books(cards.orm)
     async with view_of(cards.orm.database) as view:
-        assert [rows async for rows in cards.rows.rows_by(view, "author_id", [7], 9)]
+        assert [rows async for rows in cards.rows.rows_by(view, ("author_id",), [7], 9)]
         assert await holds_back(cards.orm)
     assert not await holds_back(cards.orm)
 
@@ -468,7 +468,7 @@ async def test_an_enum_is_not_joined_to_a_text(cards):
             cards.orm.database,
             cards.orm.side.entities.of,
             leaflet,
-            projection.key,
+            [projection.key.names],
             projection.columns,
             projection.joins,
         )

@@ -381,7 +381,7 @@ async def test_a_list_is_in_code_points_whatever_collation_the_database_has(post
             app.orm.database,
             app.orm.side.entities.of,
             app.orm.side.entities.of(model.key.class_),
-            "key",
+            [("key",)],
             ["key"],
         )
         assert 'ORDER BY keyed.key COLLATE "C"' in str(rows._pages.select(("key",), None).select)

@@ -48,7 +48,7 @@ class Route:
         self.orm = orm
         self.compiled = CompiledReadModel(Books, entity.describe(orm.database.reader.dialect))
         self.rows = SqlRows(
-            orm.database, orm.side.entities.of, entity, self.compiled.key, self.compiled.columns
+            orm.database, orm.side.entities.of, entity, [self.compiled.key.names], self.compiled.columns
         )
         self.turns = asyncio.Semaphore(turns)
         self.sql = SqlFallback(self.compiled, self.rows, self.turns, LoopBudget(), timeout_s)
@@ -57,7 +57,7 @@ class Route:
         await self.orm.create(Book, title=title, author=f"author of {title}", stock_quantity=stock)
 
     async def stock(self, title: str) -> int | None:
-        body = await self.sql.get(title)
+        body = await self.sql.get(("title",), title)
         return None if body is None else msgspec.json.decode(body, type=BookDocument).stock_quantity
 
     async def listed(self, order: int = 0, limit: int = 500, after: Any = None) -> list[str]:
@@ -129,11 +129,11 @@ async def test_a_column_of_each_kind_is_read_as_in_a_thread(on_sqlite: ORMServic
     await on_sqlite.create(Kinds, id=1, **values)
     await on_sqlite.create(Kinds, id=2)
     entity = on_sqlite.side.entities.of(Kinds)
-    rows = SqlRows(on_sqlite.database, on_sqlite.side.entities.of, entity, "id", list(entity.columns))
+    rows = SqlRows(on_sqlite.database, on_sqlite.side.entities.of, entity, [("id",)], list(entity.columns))
     for key in (1, 2, 3):
-        one = await rows.one(key)
-        assert rows.try_one(key) == ([] if one is None else [one])
-    assert rows.try_one(1) == [{"id": 1, **values}]
+        one = await rows.one(("id",), key)
+        assert rows.try_one(("id",), key) == ([] if one is None else [one])
+    assert rows.try_one(("id",), 1) == [{"id": 1, **values}]
     for order in (("id",), ("whole", "id"), ("backwards", "id")):
         assert rows.try_page(order, None, 10) == await rows.page(order, None, 10)
     for order, after in (
@@ -163,7 +163,7 @@ async def test_postgresql_is_never_read_in_the_event_loop(postgres_url: str):
         await orm.init(models=Base)
         route = Route(orm)
         await route.add("a", 1)
-        assert route.rows.try_one("a") is None
+        assert route.rows.try_one(("title",), "a") is None
         assert route.rows.try_page(("title",), None, 10) is None
         assert (await route.stock("a"), await route.listed()) == (1, ["a"])
 
@@ -289,7 +289,7 @@ async def test_a_failure_is_told_as_by_a_thread_and_does_not_last(on_sqlite: ORM
     other.execute("ALTER TABLE gone RENAME TO books")
     other.execute("ALTER TABLE books ADD COLUMN more INTEGER")
     other.close()
-    assert route.rows.try_one("a") == [await route.rows.one("a")]
+    assert route.rows.try_one(("title",), "a") == [await route.rows.one(("title",), "a")]
 
 
 async def test_nothing_is_written_in_the_event_loop(on_sqlite: ORMService):
@@ -362,7 +362,7 @@ async def test_equal_queries_that_wait_for_their_turn_are_one_statement(waiting:
     assert [await task for task in documents] == [ord(title) for title in "abaab"]
     assert [await task for task in pages] == [["a", "b"], ["a", "b", "c"], ["a", "b"], ["a", "b"]]
     assert [await task for task in places] == [["b", "c"], ["c"], ["b", "c"], ["c"]]
-    assert [arguments for arguments, _ in reads.calls] == [("a",), ("b",)]
+    assert [arguments for arguments, _ in reads.calls] == [(("title",), "a"), (("title",), "b")]
     assert len(asked.calls) == 4
 
 

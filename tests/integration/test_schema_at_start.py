@@ -106,7 +106,7 @@ async def bring_up(url: str, role: str | None = None) -> None:
     app = catalogue(url)
     database = open_database(url, app.config.settings)
     try:
-        await Installation(database, [EntityRegistry("postgresql").of(Book)]).bring_up(role)
+        await Installation(database, [EntityRegistry("postgresql").of(Book)], hints=True).bring_up(role)
     finally:
         await database.close()
 

@@ -47,7 +47,8 @@ def _run(application: Diptych, work: Callable[[Installation], Awaitable[str]]) -
         try:
             entities = EntityRegistry(database.name)
             models = dict.fromkeys(mapped_classes(application.read_models))
-            return await work(Installation(database, [entities.of(model) for model in models]))
+            captured = [entities.of(model) for model in models]
+            return await work(Installation(database, captured, hints=settings.capture_hints))
         finally:
             await database.close()
 

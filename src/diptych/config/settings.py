@@ -176,6 +176,14 @@ SETTINGS: tuple[Setting, ...] = (
         "them, and diptych touches no table but its own.",
     ),
     Setting(
+        "CAPTURE_HINTS",
+        Kind("true or false", _truth),
+        True,
+        "Whether triggers on PostgreSQL tell keepers of changes by others at once, by `NOTIFY`. If false, a pass "
+        "brings these in, within a lease; others can use `PREPARE TRANSACTION` only then. The same for all "
+        "processes of an application.",
+    ),
+    Setting(
         "REDIS_URL",
         Kind("a URL", check_redis_url),
         None,
@@ -268,6 +276,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_statement_timeout_s: float
     sqlite_synchronous: str
     create_tables: bool
+    capture_hints: bool
     redis_url: str | None
     redis_critical: bool
     redis_namespace: str

@@ -63,8 +63,8 @@ class Ending:
             return True
         if any(change.position == entry.position for change in self.changes):
             return True
-        is_freed = entry.kind == "deleted" or (entry.old_key is not None and entry.old_key != entry.key)
-        return is_freed and entry.table in self._taking
+        is_kept = entry.kind in ("created", "updated") and entry.old_key in (None, entry.key)
+        return not is_kept and entry.table in self._taking
 
     @functools.cached_property
     def _taking(self) -> frozenset[str]:

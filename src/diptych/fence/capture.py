@@ -29,7 +29,7 @@ _PATIENCE_S = 20.0
 """Time for which it is tried to make triggers on a table that others hold, in seconds."""
 
 
-async def capture(database: Database, tables: Sequence[CapturedTable]) -> Collection[str]:
+async def capture(database: Database, tables: Sequence[CapturedTable], *, hints: bool) -> Collection[str]:
     """Makes the triggers of these tables where they are not as they were made. Returns the names of those tables.
 
     ★ Every generation that was made from such a table ends with it, and its cursor: rows may have been changed
@@ -40,7 +40,7 @@ async def capture(database: Database, tables: Sequence[CapturedTable]) -> Collec
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return await _capture(database, tables)
+            return await _capture(database, tables, hints=hints)
         except DBAPIError as error:
             is_held = database.failure_of(error) in ("busy", "conflict") and not database.has_one_writer
             if not is_held or time.monotonic() >= deadline:
@@ -48,7 +48,7 @@ async def capture(database: Database, tables: Sequence[CapturedTable]) -> Collec
         await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - who waits behind this has its turn
 
 
-async def _capture(database: Database, tables: Sequence[CapturedTable]) -> Collection[str]:
+async def _capture(database: Database, tables: Sequence[CapturedTable], *, hints: bool) -> Collection[str]:
     async with database.turn_to_write(first=True), database.begin() as connection:
         await database.lock_schema(connection)
         if not database.has_one_writer:
@@ -57,7 +57,7 @@ async def _capture(database: Database, tables: Sequence[CapturedTable]) -> Colle
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_MS}ms'")
         try:
             [[token]] = await connection.execute(sa.select(HISTORY.c.token))
-            mended = await mend(connection, tables, token)
+            mended = await mend(connection, tables, token, hints=hints)
         except DBAPIError as error:
             raise _explained(error, tables) from error
         names = {captured.name for captured in mended}

@@ -46,9 +46,12 @@ class Fence(LogReader, PassNotifications):
 
     The hinge's connections are its own, and on SQLite its writes go first: a keeper that waited behind commands and
     queries would lose its lease under load. Every method that uses SQL raises ``DatabaseUnavailableError``.
+    ``hints`` says whether triggers are to tell of changes by others at once.
     """
 
-    def __init__(self, database: Database, entity_of: Callable[[str], MappedEntity | None]) -> None:
+    def __init__(
+        self, database: Database, entity_of: Callable[[str], MappedEntity | None], *, hints: bool = True
+    ) -> None:
         LogReader.__init__(self, database, entity_of)
         PassNotifications.__init__(self, database)
         self._statements = FENCE_STATEMENTS[database.name]
@@ -59,6 +62,7 @@ class Fence(LogReader, PassNotifications):
         self._sight = None if sight is None else PreparedSelect(sight)
         self._expects_others = 0
         self._witness = Witness()
+        self._hints = hints
 
     # Reading
 
@@ -131,7 +135,7 @@ class Fence(LogReader, PassNotifications):
         Raises ``SchemaError``, ``DatabaseUnavailableError``.
         """
         with translated_reading(self._database):
-            await shielded(capture(self._database, self._captured(tables)))
+            await shielded(capture(self._database, self._captured(tables), hints=self._hints))
 
     async def tables_with_effects(self) -> frozenset[str]:
         """Returns the tables of which a change may change further rows: by triggers, rules or foreign keys."""

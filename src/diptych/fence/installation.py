@@ -35,11 +35,14 @@ from diptych.sql.schema.own import (
 class Installation:
     """diptych's own tables in a database, and the triggers on the tables of these ``entities``.
 
+    ``hints`` says whether the triggers are to tell of changes by others at once.
+
     Every method raises ``SchemaError``, ``SchemaVersionError`` and ``DatabaseUnavailableError``.
     """
 
-    def __init__(self, database: Database, entities: Sequence[MappedEntity]) -> None:
+    def __init__(self, database: Database, entities: Sequence[MappedEntity], *, hints: bool) -> None:
         self._database = database
+        self._hints = hints
         self._mappers = [entity.mapper for entity in entities]
         self._captured = [captured_table(entity) for entity in entities]
 
@@ -55,7 +58,7 @@ class Installation:
                 await self._grant(role)
         await adopt(self._database)
         with translated(self._database):
-            return await capture(self._database, self._captured)
+            return await capture(self._database, self._captured, hints=self._hints)
 
     async def remove(self) -> None:
         """Takes everything away, the change log too."""
@@ -114,7 +117,7 @@ class Installation:
             wrong = found  # the script changes the number by which every table's triggers are known
         statements: list[str] = []
         for look in wrong:
-            statements += await install_statements(connection, look, token)
+            statements += await install_statements(connection, look, token, hints=self._hints)
         if wrong:
             statements += [self._rendered(statement) for statement in self._notes(wrong)]
         return statements

@@ -121,7 +121,7 @@ class Builder:
         # that retention, under way at that moment, forgets none the less was committed before: it is in the rows.
         number = 0
         async for rows in _read_ahead(self._replica.source.scan(self._replica.batch_size)):
-            for part in batches([self._store.writes.write_of(row, 0, 0) for row in rows]):
+            for part in batches([w for row in rows for w in self._store.writes.writes_at_all(row, 0, 0)]):
                 number += 1
                 await accepted(self._store.backfill(target, part, number))
             progress.add(len(rows))
@@ -186,9 +186,10 @@ class Builder:
         sample: list[Row] = await anext(self._replica.source.scan(100), [])
         if not sample:
             return
-        writes = [self._store.writes.write_of(row, 0, 0) for row in sample]
+        writes = [write for row in sample for write in self._store.writes.writes_at_all(row, 0, 0)]
         size = sum(len(w.key) * 2 + len(w.body or b"") + 3 * sum(map(len, w.entries)) for w in writes)
-        each = size / len(writes) + _DOCUMENT_OVERHEAD * (1 + len(writes[0].entries))
+        kept = sum(1 + len(write.entries) for write in writes)
+        each = (size + _DOCUMENT_OVERHEAD * kept) / len(sample)
         needed = int(each * await self._replica.source.count())
         if state.used_memory + needed > state.maxmemory:
             raise RebuildFailedError(

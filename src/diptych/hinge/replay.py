@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.log import Change, LogPart, Snapshot
+from diptych.read.addresses import Address, Located
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.store import RedisStore
-from diptych.read.store.writes import Write
+from diptych.read.store.writes import Write, in_one_script
 from diptych.sql.description import Row
 from diptych.sql.view import View
 
@@ -154,37 +155,50 @@ class LogReplay:
         return change.has_image and (change.after is None or self.compiled.readable(change.after))
 
     async def _read_rows(self, changes: Sequence[Change], view: View) -> Mapping[bytes, Row]:
-        """Returns the rows at all addresses of these changes, by their keys, as the log's snapshot holds them.
+        """Returns the rows at all addresses of these changes, by their keys in Redis, as the log's snapshot has them.
 
-        They are no older than the changes. ★ At the old address too: a trigger's entry may come after that of another
-        row which the statement has moved there.
+        They are no older than the changes. ★ At the old addresses too: a trigger's entry may come after that of
+        another row which the statement has moved there.
         """
-        keys = [
-            values for change in changes for values in self._keys_of(change).values() if values is not None
-        ]
-        found = self.source.rows_by(view, self.compiled.key, keys, self.batch_size)
-        return {self.compiled.key_of(row): row async for rows in found for row in rows}
+        return await self._rows_at([at for change in changes for at in self._located(change).values()], view)
 
-    def _keys_of(self, change: Change) -> dict[bytes, Any]:
-        """Returns the keys of a row before and after a change, by the addresses of its document.
+    async def _rows_at(self, located: Iterable[Located], view: View) -> dict[bytes, Row]:
+        """Returns the rows with these values of addresses, by their keys in Redis."""
+        values: dict[Address, list[Any]] = {}
+        for address, value in located:
+            values.setdefault(address, []).append(value)
+        found: dict[bytes, Row] = {}
+        for address, wanted in values.items():
+            async for rows in self.source.rows_by(view, address.names, wanted, self.batch_size):
+                found |= {address.of(row): row for row in rows}
+        return found
+
+    def _located(self, change: Change) -> dict[bytes, Located]:
+        """Returns a row's values of each address, before and after a change, by their keys in Redis.
 
         Raises ``Refused`` if the log lacks one of them.
         """
         try:
             rows = [row for row in (change.before, change.after) if row is not None]
-            return {self.compiled.key_of(row): row[self.compiled.key] for row in rows}
+            return {key: at for row in rows for key, at in self.compiled.located(row).items()}
         except KeyError:
             raise Refused("UNREADABLE") from None
 
-    def _writes_from(self, change: Change, rows: Mapping[bytes, Any], snapshot: Snapshot) -> list[Write]:
-        """Returns the writes of a change with the rows from SQL: a tombstone at an address without a row."""
+    def _writes_from(self, change: Change, rows: Mapping[bytes, Row], snapshot: Snapshot) -> list[Write]:
+        """Returns the writes of a change with the rows from SQL: a tombstone at an address without a row.
+
+        What is written at an address is the row that is there. The row of the change may be elsewhere by now.
+        """
         stamp, transaction = change.position, change.transaction
-        return [
-            self.store.writes.write_of(rows[key], stamp, transaction)
-            if key in rows
-            else self.store.writes.tombstone(key, stamp, transaction, snapshot.xmax)
-            for key in self._keys_of(change)
-        ]
+        writes, located = self.store.writes, self._located(change)
+        return in_one_script(
+            [
+                writes.write_at(key, rows[key], stamp, transaction)
+                if key in rows
+                else writes.tombstone(key, stamp, transaction, snapshot.xmax)
+                for key in located
+            ]
+        )
 
     # Joined documents
 
@@ -194,30 +208,38 @@ class LogReplay:
         Passes alone write joined documents: two commands could each write a document that lacks the other command's
         change.
         """
-        keys: dict[bytes, Any] = {}
+        located: dict[bytes, Located] = {}
         others: dict[str, dict[Any, None]] = {}
         for change in part.changes:
             try:
                 if change.entity.table == self.compiled.entity.table:
-                    keys |= self._keys_of(change)
+                    located |= self._located(change)
                 touched = self.compiled.touched(change)
             except KeyError:
                 raise Refused("UNREADABLE") from None
             for column, values in touched:
                 others.setdefault(column, {}).update(dict.fromkeys(values))
-        for at in range(0, len(keys), self.batch_size):
-            await self._write_joined_at(target, list(keys.items())[at : at + self.batch_size], part, view)
+        for at in range(0, len(located), self.batch_size):
+            some = list(located.items())[at : at + self.batch_size]
+            await self._write_joined_at(target, dict(some), part, view)
         for column, altered in others.items():
-            async for rows in self.source.rows_by(view, column, list(altered), self.batch_size):
-                writes = [self.store.writes.joined_write(row, part.snapshot) for row in rows]
-                await accepted(self.store.apply(target, writes))
+            async for rows in self.source.rows_by(view, (column,), list(altered), self.batch_size):
+                await self._write_joined_rows(target, rows, part)
 
     async def _write_joined_at(
-        self, target: Target, keys: Sequence[tuple[bytes, Any]], part: LogPart, view: View
+        self, target: Target, located: Mapping[bytes, Located], part: LogPart, view: View
     ) -> None:
-        """Writes the documents at these keys, and a tombstone where the snapshot sees no row."""
-        found = self.source.rows_by(view, self.compiled.key, [value for _, value in keys], self.batch_size)
-        writes = [self.store.writes.joined_write(row, part.snapshot) async for rows in found for row in rows]
-        missing = dict(keys).keys() - {write.key for write in writes}
-        writes += [self.store.writes.joined_tombstone(key, part.snapshot) for key in missing]
-        await accepted(self.store.apply(target, writes))
+        """Writes the documents at these addresses, and a tombstone where the snapshot sees no row."""
+        found = await self._rows_at(located.values(), view)
+        missing = [
+            self.store.writes.joined_tombstone(key, part.snapshot) for key in located.keys() - found.keys()
+        ]
+        rows = {tuple(self.compiled.addresses_of(row)): row for row in found.values()}
+        await self._write_joined_rows(target, rows.values(), part, missing)
+
+    async def _write_joined_rows(
+        self, target: Target, rows: Iterable[Row], part: LogPart, missing: Sequence[Write] = ()
+    ) -> None:
+        """Writes the documents of these rows at all of their addresses."""
+        writes = [write for row in rows for write in self.store.writes.joined_writes(row, part.snapshot)]
+        await accepted(self.store.apply(target, [*writes, *missing]))

@@ -143,9 +143,9 @@ class Replica(LogReplay):
             writes = await self.writes_of(part, view)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
         ended = {write.key for write in writes if write.body is None}
-        last = {key: change for change in changes for key in self._keys_of(change)}
+        last = {key: change for change in changes for key in self._located(change)}
         has_moved = any(
-            key in ended and change.after is not None and self.compiled.key_of(change.after) == key
+            key in ended and change.after is not None and key in self.compiled.addresses_of(change.after)
             for key, change in last.items()
         )
         return not has_moved and await self.store.apply(target, writes) == "OK"

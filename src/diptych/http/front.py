@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
+from msgspec import inspect
 
 from diptych.app import Diptych
 from diptych.context import request_scope
@@ -223,6 +224,21 @@ def _compiled(template: str, query: type[Query[Any]]) -> QueryRoute:
     return QueryRoute(query, in_path, numbers, frozenset(in_query_string), is_text)
 
 
+_OF_SEVERAL = (
+    *(inspect.ListType, inspect.VarTupleType, inspect.TupleType, inspect.NamedTupleType, inspect.SetType),
+    *(inspect.FrozenSetType, inspect.DictType, inspect.StructType),
+)
+
+
+def _is_of_several(hint: Any) -> bool:
+    """Returns whether no text can be a value of this type."""
+    kind = inspect.type_info(hint)
+    while isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return all(isinstance(one, (*_OF_SEVERAL, inspect.NoneType)) for one in kinds)
+
+
 def _check(template: str, segments: Iterable[Segment], query: type[Query[Any]], named: Sequence[str]) -> None:
     fields = query.__struct_fields__
     problems = [
@@ -232,6 +248,13 @@ def _check(template: str, segments: Iterable[Segment], query: type[Query[Any]], 
     ]
     problems += [
         f"{template}: {name!r} is named more than once" for name, n in Counter(named).items() if n > 1
+    ]
+    hints = get_type_hints(query, include_extras=True)
+    problems += [
+        f"{template}: {name!r} is of several values, and a parameter is one text: give {query.__name__} a field for "
+        "each value (/orders/{order_id:int}/lines/{number:int} for a key of two columns)"
+        for name in named
+        if name in hints and _is_of_several(hints[name])
     ]
     if problems:
         raise WiringError(problems)

@@ -281,7 +281,9 @@ def _change_of(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Diale
         "deleted": (key | image, None),
     }.get(row["kind"], (key, image))
     numbers = row["position"], row["number"]
-    return Change(entity.describe(dialect), before, after, *numbers, has_image=row["image"] is not None)
+    # An unknown kind tells no more than that the row at these addresses may have changed: it is read again.
+    has_image = row["image"] is not None and row["kind"] in ("created", "updated", "deleted")
+    return Change(entity.describe(dialect), before, after, *numbers, has_image=has_image)
 
 
 def _image(entity: MappedEntity, text: str) -> dict[str, Any]:

@@ -10,16 +10,24 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 
 from diptych.errors import WiringError
+from diptych.read.address_checks import (
+    KEY_TYPES,
+    LOGGED,
+    UNIQUE,
+    check_also,
+    check_form,
+    check_key,
+    compared,
+    key_attributes,
+    named,
+    type_names,
+)
 from diptych.read.declaration import Declaration, Join, ListOrder
 from diptych.read.fitting import can_fill
 from diptych.read.lists.ordering import sorted_as
 from diptych.sql.description import Column, Entity
 
-_KEY_TYPES = (str, int, datetime.date, uuid.UUID)
 _SORTED_TYPES = (str, int, datetime.date, datetime.datetime, uuid.UUID)
-_BYTEWISE = "make it text of a deterministic collation (see code_point_text), a number, a date or a UUID"
-_UNIQUE = "must be unique by itself (unique=True or the primary key, not deferrable)"
-_LOGGED = "must be of a type that the change log gives back as it was"
 
 Entities = Mapping[type, Entity]
 
@@ -34,10 +42,11 @@ def joined_models(model: type[Declaration]) -> list[type]:
 
 def check_declaration(model: type[Declaration], entity: Entity, joined: Entities) -> None:
     """Raises ``WiringError`` with every fault of the declaration."""
-    problems = [*_check_form(model)] or [*_check_names(model, entity, joined)]
+    problems = [*_check_form(model, entity)] or [*_check_names(model, entity, joined)]
     if not problems:
         problems = [
-            *_check_key(entity.columns[model.key.key]),
+            *check_key(model, entity),
+            *check_also(model, entity),
             *_check_lists(model, entity),
             *_check_fields(model, entity, joined),
             *_check_joins(model, entity, joined),
@@ -50,12 +59,14 @@ def _wiring_error(model: type, problems: Sequence[str]) -> WiringError:
     return WiringError([f"{model.__name__}: {problem}" for problem in problems])
 
 
-def _check_form(model: type[Declaration]) -> Iterator[str]:
+def _check_form(model: type[Declaration], entity: Entity) -> Iterator[str]:
     missing = [name for name in ("key", "document") if not hasattr(model, name)]
     for name in missing:
         yield f"declares no `{name}`: see the reference of ReadModel"
     if type(model.revision) is not int:
         yield "`revision` must be a whole number"
+    if "key" not in missing:
+        yield from check_form(model, entity)
     yield from _check_joined_form(model)
     if not isinstance(model.lists, Sequence) or not all(isinstance(one, ListOrder) for one in model.lists):
         yield "`lists` must be a tuple of orders: (by(Book.author), by(Book.title))"
@@ -91,7 +102,7 @@ def _check_joined_form(model: type[Declaration]) -> Iterator[str]:
             yield f"`joined`: the {part} of {field!r} must be a mapped attribute, such as Author.name"
         if not faulty and join.value.class_ is not join.remote.class_:
             yield (
-                f"`joined`: {field!r} takes {_named(join.value)} from the row found by {_named(join.remote)}: "
+                f"`joined`: {field!r} takes {named(join.value)} from the row found by {named(join.remote)}: "
                 "both must be of one class"
             )
 
@@ -106,7 +117,8 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
         for name, owner in zip(order.columns, order.models, strict=True)
         if owner is not None
     ]
-    for name in dict.fromkeys((model.key.key, *fields, *listed)):
+    addresses = (attribute.key for attribute in (*key_attributes(model), *model.also))
+    for name in dict.fromkeys((*addresses, *fields, *listed)):
         if name not in entity.columns:
             yield _unknown(name, entity)
     for order in model.lists:
@@ -138,7 +150,7 @@ def _check_joined_names(
     if field in entity.columns:
         yield f"`joined`: {field!r} is a column of {entity.name} too: give the document's field another name"
     if join.local.class_ is not entity.model:
-        yield f"`joined`: the local column of {field!r} must be one of {entity.name}, not {_named(join.local)}"
+        yield f"`joined`: the local column of {field!r} must be one of {entity.name}, not {named(join.local)}"
     elif join.local.key not in entity.columns:
         yield f"`joined`: {_unknown(join.local.key, entity)}"
     other = joined.get(join.remote.class_)
@@ -149,37 +161,15 @@ def _check_joined_names(
         yield from (f"`joined`: {_unknown(name, other)}" for name in names if name not in other.columns)
 
 
-def _check_key(column: Column) -> Iterator[str]:
-    # A key that two rows may share, or that is equal for different bytes, would let one document's changes
-    # overtake another's: positions are in commit order for one row only.
-    rules = {
-        "must be NOT NULL": not column.nullable,
-        _UNIQUE: column.unique,
-        _compared(column): column.bytewise,
-        f"must be of one of the types {_names(_KEY_TYPES)}": column.type in _KEY_TYPES,
-        _LOGGED: column.logged,
-    }
-    return (f"the key {column.name!r} {rule}" for rule, holds in rules.items() if not holds)
-
-
-def _compared(column: Column) -> str:
-    """Returns the rule for columns used to find rows.
-
-    Redis finds a key by its bytes: a column for which SQL finds further rows would have the two routes disagree.
-    """
-    found = f", and is {column.compared}" if column.compared else ""
-    return f"must be compared byte for byte{found}: {_BYTEWISE}"
-
-
 def _check_lists(model: type[Declaration], entity: Entity) -> Iterator[str]:
     for order in model.lists:
         for column in (entity.columns[name] for name in order.columns):
             if column.nullable:
                 yield f"{order}: {column.name!r} must be NOT NULL, since databases disagree where null sorts"
             if not column.bytewise:
-                yield f"{order}: {column.name!r} {_compared(column)}"
+                yield f"{order}: {column.name!r} {compared(column)}"
             if sorted_as(column) is None:
-                yield f"{order}: {column.name!r} must be of one of the types {_names(_SORTED_TYPES)}, or an enum"
+                yield f"{order}: {column.name!r} must be of one of the types {type_names(_SORTED_TYPES)}, or an enum"
 
 
 def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
@@ -188,7 +178,7 @@ def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) ->
     for name in (field.name for field in msgspec.structs.fields(model.document)):
         join = model.joined.get(name)
         column = entity.columns[name] if join is None else joined[join.value.class_].columns[join.value.key]
-        shown = f"the column {name!r}" if join is None else f"`joined`: {_named(join.value)}"
+        shown = f"the column {name!r}" if join is None else f"`joined`: {named(join.value)}"
         if not can_fill(column, hints[name]):
             yield (
                 f"{shown} has {_values_of(column)}, and none of them fits the document's field {name!r}, "
@@ -223,13 +213,13 @@ def _check_joins(model: type[Declaration], entity: Entity, joined: Entities) -> 
         remote = joined[join.remote.class_].columns[join.remote.key]
         # Only what is unique is logged with its old value, by which the documents of a changed row are found.
         rules = {
-            f"{_named(join.remote)} {_UNIQUE}, for one row at most may be joined": remote.unique,
-            f"{_named(join.remote)} {_compared(remote)}": remote.bytewise,
-            f"{_named(join.remote)} must be of one of the types {_names(_KEY_TYPES)}": remote.type
-            in _KEY_TYPES,
-            f"{_named(join.remote)} {_LOGGED}": remote.logged,
-            f"{_named(join.local)} {_compared(local)}": local.bytewise,
-            f"{_named(join.local)} and {_named(join.remote)} must be of the same type": local.type
+            f"{named(join.remote)} {UNIQUE}, for one row at most may be joined": remote.unique,
+            f"{named(join.remote)} {compared(remote)}": remote.bytewise,
+            f"{named(join.remote)} must be of one of the types {type_names(KEY_TYPES)}": remote.type
+            in KEY_TYPES,
+            f"{named(join.remote)} {LOGGED}": remote.logged,
+            f"{named(join.local)} {compared(local)}": local.bytewise,
+            f"{named(join.local)} and {named(join.remote)} must be of the same type": local.type
             is remote.type,
         }
         yield from (f"`joined`: {field!r}: {rule}" for rule, holds in rules.items() if not holds)
@@ -237,11 +227,3 @@ def _check_joins(model: type[Declaration], entity: Entity, joined: Entities) -> 
 
 def _unknown(name: str, entity: Entity) -> str:
     return f"{name!r} is not a mapped column of {entity.name}; its columns are: {', '.join(entity.columns)}"
-
-
-def _named(attribute: Any) -> str:
-    return f"{attribute.class_.__name__}.{attribute.key}"
-
-
-def _names(types: Sequence[type]) -> str:
-    return ", ".join(kind.__name__ for kind in types)

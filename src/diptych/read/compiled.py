@@ -14,12 +14,14 @@ import msgspec
 from diptych.errors import WiringError
 from diptych.log import Change
 from diptych.messages.validation import worded
+from diptych.read.address_checks import key_attributes
+from diptych.read.addresses import Address, CompositeKey, Key, Located, SecondAddress
 from diptych.read.checks import check_declaration
 from diptych.read.declaration import Declaration, JoinedField, ListOrder
 from diptych.read.fingerprint import declaration_hash
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
-from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
+from diptych.read.set_aside import Misfit, Notices, marked, reason_of
 from diptych.sql.description import Entity, Row
 
 _encode = msgspec.json.Encoder().encode
@@ -28,9 +30,9 @@ _encode = msgspec.json.Encoder().encode
 class CompiledReadModel:
     """A compiled declaration. Raises ``WiringError`` with every fault of the declaration.
 
-    ``joined`` are the entities of the classes that ``joined_models`` names. ``columns`` are the own columns that
-    documents, keys and lists need; ``tables`` all that documents are made from; ``fingerprint`` is another text
-    as soon as any of it is declared otherwise.
+    ``joined`` are the entities of the classes that ``joined_models`` names. ``addresses`` are the key and, behind it,
+    the columns of ``also``. ``columns`` are the own columns that documents, addresses and lists need; ``tables`` all
+    that documents are made from; ``fingerprint`` is another text as soon as any of it is declared otherwise.
     """
 
     def __init__(
@@ -45,24 +47,24 @@ class CompiledReadModel:
         self.model = model
         self.entity = entity
         self.document = model.document
-        self.key: str = model.key.key
+        keys = [entity.columns[attribute.key] for attribute in key_attributes(model)]
+        self.key: Address = Key(keys[0]) if len(keys) == 1 else CompositeKey(self.name, keys)
+        self.also = {attribute.key: SecondAddress(entity.columns[attribute.key]) for attribute in model.also}
+        self.addresses: tuple[Address, ...] = (self.key, *self.also.values())
         fields = msgspec.structs.fields(model.document)
         self.fields = tuple(field.name for field in fields)
         self._encoded = [(field.encode_name, field.name) for field in fields]
         self._types = {field.name: field.type for field in fields}
-        self.lists = tuple(ListIndex(order, self.key, entity) for order in model.lists)
+        self.lists = tuple(ListIndex(order, self.key.names, entity) for order in model.lists)
         self.joins = tuple(
             JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
             for name, join in model.joined.items()
         )
         own = (name for name in self.fields if name not in model.joined)
         ordered = (name for index in self.lists for name in index.columns)
-        self.columns = tuple(dict.fromkeys((*own, self.key, *ordered)))
+        self.columns = tuple(dict.fromkeys((*own, *self.key.names, *self.also, *ordered)))
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
-        self._key_column = entity.columns[self.key]
-        self._key_type = self._key_column.type
-        self._as_it_is = self._key_type if self._key_column.has_one_form else None
         self._ordered = [
             (name, kind if (kind := entity.columns[name].type) in ALWAYS_SORTABLE else None)
             for name in dict.fromkeys(name for index in self.lists for name in index.columns)
@@ -134,17 +136,28 @@ class CompiledReadModel:
                 found.setdefault(join.local, {}).update((v, None) for v in values if v is not None)
         return [(column, list(values)) for column, values in found.items() if values]
 
-    def key_of(self, row: Row) -> bytes:
-        """Returns the key of a row's document in Redis.
+    def addresses_of(self, row: Row) -> list[bytes]:
+        """Returns the keys in Redis of a row's document and of its copies, the read model's key first."""
+        return [where for address in self.addresses if (where := address.of(row))]
 
-        Rows whose key can't be read, or is null though it must not be, share ``KEYLESS``, for which nobody can ask.
-        """
-        key = row[self.key]
-        return key_bytes(key) if self._key_type is None or isinstance(key, self._key_type) else KEYLESS
+    def located(self, row: Row) -> dict[bytes, Located]:
+        """Returns the row's value of each address that it has, by the keys in Redis."""
+        found = ((address.of(row), address) for address in self.addresses)
+        return {where: Located(address, address.value_of(row)) for where, address in found if where}
 
-    def fit_key(self, key: Any) -> Any:
-        """Returns a caller's key in the form of the key column. Raises ``ValueError`` for a key no row can have."""
-        return key if type(key) is self._as_it_is else self._key_column.fit(key)
+    def second_address(self, names: Sequence[str]) -> Address:
+        """Returns the only second address that is named. Raises ``TypeError``, and ``WiringError`` for another."""
+        if len(names) != 1:
+            raise TypeError(
+                f"get of {self.name} takes the key, or one column of `also` by its name"
+                + (f", not {', '.join(names)} together" if names else "")
+            )
+        [name] = names
+        if name not in self.also:
+            raise WiringError(
+                [f"{self.name} has no documents by {name!r}: add the unique column to `also` of {self.name}"]
+            )
+        return self.also[name]
 
     def list_by(self, order: ListOrder | None) -> ListIndex:
         """Returns the list of this order, or the first for None. Raises ``WiringError`` for an undeclared order."""
@@ -155,9 +168,11 @@ class CompiledReadModel:
 
     def _declared(self) -> dict[str, Any]:
         """Returns the declaration of keys, columns, lists and joins for the fingerprint, as values for JSON."""
-        return {
+        keys = [self._typed(self.entity, name) for name in self.key.names]
+        also = {"also": [self._typed(self.entity, name) for name in sorted(self.also)]} if self.also else {}
+        return also | {
             "table": self.entity.table,
-            "key": self._typed(self.entity, self.key),
+            "key": keys[0] if len(keys) == 1 else keys,
             "fields": {name: self._typed(self.entity, name) for name in self.columns},
             "lists": [
                 [index.name, *(self._typed(self.entity, name) for name in index.columns)]
@@ -179,8 +194,3 @@ class CompiledReadModel:
     def _typed(self, entity: Entity, name: str) -> list[str]:
         kind, texts = entity.columns[name].type, entity.columns[name].texts or {}
         return [name, kind.__qualname__ if isinstance(kind, type) else "", *sorted(texts.values())]
-
-
-def key_bytes(value: Any) -> bytes:
-    """Returns a key as bytes for Redis: readable, and different for different values of a type."""
-    return str(value).encode("utf-8", "surrogatepass")

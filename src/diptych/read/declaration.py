@@ -1,4 +1,4 @@
-"""The declaration of a read model: its key, its document, its lists and its joined fields."""
+"""The declaration of a read model: its key and other addresses, its document, its lists and its joined fields."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ class Declaration:
 
     key: ClassVar[Any]
     document: ClassVar[type[msgspec.Struct]]
+    also: ClassVar[tuple[Any, ...]] = ()
     lists: ClassVar[tuple[ListOrder, ...]] = ()
     joined: ClassVar[Mapping[str, Join]] = MappingProxyType({})
     revision: ClassVar[int] = 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Generic, TypeVar
+
+from msgspec import UNSET
 
 from diptych.read.answers import Document, Page
 from diptych.read.declaration import Declaration, ListOrder
@@ -19,10 +21,11 @@ class ReadModel(Declaration, Generic[E]):
     """Documents made from the rows of a mapped class, answered as JSON bytes.
 
     A subclass declares them; handlers get an instance through their constructor. ``key`` is the unique column by
-    which a document is found, ``document`` a msgspec struct whose fields are columns of the class, and ``lists`` are
-    the orders of pages. ``joined`` has fields with values of other rows, see ``join``. Another ``revision`` (1 if not
-    set) says that documents mean something else than before although they are declared alike: the read model is then
-    built anew.
+    which a document is found, or a tuple of columns that are unique together. ``also`` has further unique columns by
+    which the same documents are found, each for the price of a copy in Redis; of a row with null there is none.
+    ``document`` is a msgspec struct whose fields are columns of the class, and ``lists`` are the orders of pages.
+    ``joined`` has fields with values of other rows, see ``join``. Another ``revision`` (1 if not set) says that
+    documents mean something else than before although they are declared alike: the read model is then built anew.
 
     >>> import asyncio
     >>> from msgspec import Struct
@@ -66,14 +69,67 @@ class ReadModel(Declaration, Generic[E]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._key = reader.key
 
-    def get(self, key: Any) -> Coroutine[Any, Any, Document[Any]]:
-        """Returns the document with this key; falsy if there is no such row.
+    def get(self, key: Any = UNSET, /, **also: Any) -> Coroutine[Any, Any, Document[Any]]:
+        """Returns the document with this key, or with this value in a column of ``also``; falsy without such a row.
 
-        Raises ``UnreadableRowError`` for a row that does not fit the document, ``DatabaseUnavailableError`` if SQL
-        has to answer and is away, ``RedisUnavailableError`` if Redis is away and critical.
+        The key is a tuple if it is of several columns, ``lines.get((7, 2))``; a column of ``also`` is named:
+        ``books.get(isbn="9780441013593")``. A value that the column can't hold is not there. Raises
+        ``UnreadableRowError`` for a row that does not fit the document, ``DatabaseUnavailableError`` if SQL has to
+        answer and is away, ``RedisUnavailableError`` if Redis is away and critical, ``TypeError`` for a key that is
+        no tuple of its columns, and ``WiringError`` for a column that ``also`` does not name.
+
+        >>> import asyncio
+        >>> from msgspec import Struct
+        >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+        >>> from diptych import ConfigService, Diptych, Document, Query, ReadModel
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class OrderLine(Base):
+        ...     __tablename__ = "order_lines"
+        ...     order_id: Mapped[int] = mapped_column(primary_key=True)
+        ...     number: Mapped[int] = mapped_column(primary_key=True)
+        ...     parcel: Mapped[int | None] = mapped_column(unique=True)
+        ...     product: Mapped[str]
+        >>> class LineDocument(Struct):
+        ...     product: str
+        >>> class LineReadModel(ReadModel[OrderLine]):
+        ...     key = (OrderLine.order_id, OrderLine.number)
+        ...     also = (OrderLine.parcel,)
+        ...     document = LineDocument
+        >>> class GetLine(Query[Document[LineDocument]]):
+        ...     order_id: int
+        ...     number: int
+        >>> class GetLineIn(Query[Document[LineDocument]]):
+        ...     parcel: int
+        >>> class LineQueries:
+        ...     def __init__(self, lines: LineReadModel) -> None:
+        ...         self.lines = lines
+        ...     async def get(self, query: GetLine) -> Document[LineDocument]:
+        ...         return await self.lines.get((query.order_id, query.number))
+        ...     async def get_in(self, query: GetLineIn) -> Document[LineDocument]:
+        ...         return await self.lines.get(parcel=query.parcel)
+        >>> async def main() -> None:
+        ...     config = ConfigService(database_url="sqlite:///orders.db")
+        ...     app = Diptych(config, models=Base, handlers=[LineQueries], read_models=[LineReadModel])
+        ...     async with app:
+        ...         await app.orm.create(OrderLine, order_id=7, number=2, parcel=31, product="Lamp")
+        ...         for query in (GetLine(7, 2), GetLineIn(31), GetLineIn(32)):
+        ...             print((await app.ask(query)).body)
+        >>> asyncio.run(main())
+        b'{"product":"Lamp"}'
+        b'{"product":"Lamp"}'
+        None
         """
-        return self._reader.get(key)
+        if also or key is UNSET:
+            return self._get_by(key, also)
+        return self._reader.get(self._key, key)
+
+    def _get_by(self, key: Any, also: Mapping[str, Any]) -> Coroutine[Any, Any, Document[Any]]:
+        address = self._reader.second_address([*(["the key"] if key is not UNSET else []), *also])
+        [value] = also.values()
+        return self._reader.get(address, value)
 
     def page(
         self, order: ListOrder | None = None, *, limit: int = DEFAULT_LIMIT, after: str | None = None

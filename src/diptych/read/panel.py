@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from diptych.aio.event_loop import LoopBudget
 from diptych.config.settings import Settings
 from diptych.errors import WiringError
+from diptych.read.address_checks import key_attributes
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel
@@ -50,14 +51,14 @@ async def open_panels(
     dialect = database.reader.dialect
 
     def panel(model: ReadModelClass) -> ReadPanel:
-        entity = entities.of(_key_of(model).class_)
+        entity = entities.of(_class_of(model))
         joined = {joined: entities.of(joined).describe(dialect) for joined in joined_models(model)}
         compiled = CompiledReadModel(model, entity.describe(dialect), joined)
         rows = SqlRows(
             database,
             entities.of,
             entity,
-            compiled.key,
+            [address.names for address in compiled.addresses],
             compiled.columns,
             compiled.joins,
             on_read=on_read,
@@ -78,15 +79,14 @@ async def _look_at_tables(models: Iterable[type], database: Database, entities: 
 def mapped_classes(models: Iterable[ReadModelClass]) -> Iterator[type]:
     """Yields the mapped classes whose rows the documents are made from."""
     for model in models:
-        yield _key_of(model).class_
+        yield _class_of(model)
         yield from joined_models(model)
 
 
-def _key_of(model: ReadModelClass) -> Any:
-    attribute = getattr(model, "key", None)
-    if attribute is None or not hasattr(attribute, "class_"):
-        raise WiringError([f"{model.__name__}: `key` must be a mapped attribute, such as Book.title"])
-    return attribute
+def _class_of(model: ReadModelClass) -> type:
+    """Returns the mapped class of a read model's rows."""
+    mapped: type = key_attributes(model)[0].class_
+    return mapped
 
 
 def _check_names(models: Iterable[type]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from diptych.aio.event_loop import HomeLoop
 from diptych.errors import UnreadableRowError
+from diptych.read.addresses import Address
 from diptych.read.answers import Document, Page, Served
-from diptych.read.compiled import CompiledReadModel, key_bytes
+from diptych.read.compiled import CompiledReadModel
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.page import check_limit
 from diptych.read.set_aside import MARK, misfit_of
@@ -39,25 +41,31 @@ class Reader:
         self._compiled = compiled
         self._fallback = fallback
         self._source = source
+        self.key = compiled.key
+        self._document = compiled.document
 
-    async def get(self, key: Any) -> Document[Any]:
-        """Returns the document with this key, as documented by ``ReadModel.get``."""
+    def second_address(self, names: Sequence[str]) -> Address:
+        """Returns the second address that is named, as documented by ``ReadModel.get``."""
+        return self._compiled.second_address(names)
+
+    async def get(self, address: Address, value: Any) -> Document[Any]:
+        """Returns the document at this address, as documented by ``ReadModel.get``."""
         self._home.check()
         try:
-            key = self._compiled.fit_key(key)
+            value = address.fit(value)
         except ValueError:
-            return Document(None, _NO_KEY, self._compiled.document)
+            return Document(None, _NO_KEY, self._document)
         if self._source is not None:
-            found = await self._source.look_ups.get(key_bytes(key))
+            found = await self._source.look_ups.get(address.encoded(value))
             if found is not None:
                 if found[:1] == MARK:
-                    raise self._unreadable(key, found)
-                return Document(found or None, _REDIS, self._compiled.document)
+                    raise self._unreadable(address, value, found)
+                return Document(found or None, _REDIS, self._document)
         served = self._served_by_sql()
-        body = await self._fallback.get(key)
+        body = await self._fallback.get(address.names, value)
         if body is not None and body.startswith(MARK):
-            raise self._unreadable(key, body)
-        return Document(body, served, self._compiled.document)
+            raise self._unreadable(address, value, body)
+        return Document(body, served, self._document)
 
     async def page(self, order: ListOrder | None, limit: int, after: str | None) -> Page[Any]:
         """Returns a page of a list, as documented by ``ReadModel.page``."""
@@ -68,14 +76,15 @@ class Reader:
         if self._source is not None:
             found = await self._source.page(index, place, limit)
             if found is not None:
-                return Page(found.body, _REDIS, self._compiled.document, found.set_aside)
+                return Page(found.body, _REDIS, self._document, found.set_aside)
         served = self._served_by_sql()
         found = await self._fallback.page(index, values, limit)
-        return Page(found.body, served, self._compiled.document, found.set_aside)
+        return Page(found.body, served, self._document, found.set_aside)
 
-    def _unreadable(self, key: Any, stored: bytes) -> UnreadableRowError:
-        self._compiled.notices.met(key_bytes(key), stored)
-        return UnreadableRowError(self._compiled.entity.table, key, *misfit_of(stored))
+    def _unreadable(self, address: Address, value: Any, stored: bytes) -> UnreadableRowError:
+        if address is self.key:  # a row is named by its key, which a copy at another address does not tell
+            self._compiled.notices.met(address.encoded(value), stored)
+        return UnreadableRowError(self._compiled.entity.table, value, *misfit_of(stored))
 
     def _served_by_sql(self) -> Served:
         return Served("sql", "no-redis" if self._source is None else self._source.reason)

@@ -126,6 +126,11 @@ class ColumnValues:
         self._is_sqlite = database == "sqlite"
         self._type = with_zone(self.python_type, column.type)
         self._bounded_type = bounded(self._type, column.type)
+        # SQLite keeps what any other program writes: longer texts, and whole numbers of 64 bits in any column.
+        of_others = {str: self._type, int: bounded(int, sa.BigInteger())}
+        self._found_type = self._bounded_type
+        if database == "sqlite" and self.python_type in of_others:
+            self._found_type = of_others[self.python_type]
         # A whole number may be too long to be written at all, and has to be checked; a UUID as text has many forms.
         self.has_one_form = self.python_type is not int and not is_uuid_text(column.type)
 
@@ -144,9 +149,9 @@ class ColumnValues:
         """Returns the value to be stored, in the column's type."""
         if self._column.computed is not None:
             raise ValueError("is computed by the database")
-        return self._fitting(value)
+        return self._fitting(value, self._bounded_type)
 
-    def _fitting(self, value: Any, *, of_any_length: bool = False) -> Any:
+    def _fitting(self, value: Any, target: Any) -> Any:
         _refuse_expression(value)
         if value is None:
             if not self._column.nullable and not self._column.primary_key:
@@ -155,7 +160,6 @@ class ColumnValues:
         if isinstance(self._column.type, sa.JSON):
             fitting = _check_json(value)
         else:
-            target = self._type if of_any_length else self._bounded_type
             fitting = self._check(self._converted(value, target))
         if self._is_sqlite:
             check_storable(self._column.type, fitting)
@@ -177,17 +181,16 @@ class ColumnValues:
     def fit(self, value: Any) -> Any:
         """Returns a value to look for, in the form that the column holds. Raises ``ValueError`` if it can't.
 
-        PostgreSQL would fail on such a look-up. On SQLite, which does not enforce the length of a text, some other
-        program may have written a longer text than the column is declared for.
+        PostgreSQL would fail on such a look-up.
         """
         if value is None:
             raise ValueError("must not be null")
-        return self._fitting(value, of_any_length=self._is_sqlite and isinstance(value, str))
+        return self._fitting(value, self._found_type)
 
     def holds(self, value: Any) -> bool:
-        """Returns whether the column can hold a value."""
+        """Returns whether the column can hold a value, whoever has written it."""
         try:
-            self._fitting(value)
+            self._fitting(value, self._found_type)
         except ValueError:
             return False
         return True

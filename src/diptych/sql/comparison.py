@@ -133,7 +133,7 @@ class RealColumn(NamedTuple):
 
     ``kind`` is its type: on PostgreSQL the name of a built-in type (for a domain, of the type below it), ``enum``, or
     empty for any other type; on SQLite the affinity. ``loose_collation`` names the collation, if different texts are
-    equal in it.
+    equal in it. The column is ``unique`` if it can't hold a value twice, not even within a transaction.
     """
 
     type_name: str
@@ -141,6 +141,7 @@ class RealColumn(NamedTuple):
     collation: str | None = None
     loose_collation: str = ""
     timezone: bool | None = None
+    unique: bool = False
 
 
 async def real_columns(connection: AsyncConnection, table: sa.Table) -> Mapping[str, RealColumn]:
@@ -152,14 +153,17 @@ async def real_columns(connection: AsyncConnection, table: sa.Table) -> Mapping[
 
 # A domain has the collation of its column, and the equality of the type below it.
 _POSTGRESQL = sa.text("""
-    WITH RECURSIVE found (name, type_name, collation_id, type_id) AS (
-        SELECT attname, format_type(atttypid, atttypmod), attcollation, atttypid FROM pg_attribute
+    WITH RECURSIVE found (name, type_name, collation_id, type_id, is_unique) AS (
+        SELECT attname, format_type(atttypid, atttypmod), attcollation, atttypid, EXISTS (
+            SELECT 1 FROM pg_index WHERE indrelid = attrelid AND indisunique AND indimmediate AND indisvalid
+                AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum)
+        FROM pg_attribute
         WHERE attrelid = to_regclass(:table_name) AND attnum > 0 AND NOT attisdropped
       UNION ALL
-        SELECT name, type_name, collation_id, typbasetype FROM found JOIN pg_type ON oid = type_id
+        SELECT name, type_name, collation_id, typbasetype, is_unique FROM found JOIN pg_type ON oid = type_id
         WHERE typtype = 'd'
     )
-    SELECT name, type_name, collname AS collation, coalesce(collisdeterministic, true) AS is_deterministic,
+    SELECT name, type_name, is_unique, collname AS collation, coalesce(collisdeterministic, true) AS is_deterministic,
         CASE WHEN typtype = 'e' THEN 'enum'
             WHEN typnamespace = 'pg_catalog'::regnamespace THEN typname ELSE '' END AS kind
     FROM found JOIN pg_type ON pg_type.oid = type_id LEFT JOIN pg_collation ON pg_collation.oid = collation_id
@@ -177,6 +181,7 @@ async def _of_postgresql(connection: AsyncConnection, table: sa.Table) -> Mappin
             row.collation,
             "" if row.is_deterministic else f"the nondeterministic collation {row.collation}",
             {"timestamp": False, "timestamptz": True}.get(row.kind),
+            row.is_unique,
         )
         for row in found
     }
@@ -191,15 +196,24 @@ _AFFINITIES = {
 }
 
 
+_UNIQUE_IN_SQLITE = sa.text("""
+    SELECT min(c.name) FROM pragma_index_list(:table_name, :schema) AS i, pragma_index_info(i.name, :schema) AS c
+    WHERE i."unique" AND NOT i.partial GROUP BY i.name HAVING count(*) = 1
+    UNION SELECT min(name) FROM pragma_table_info(:table_name, :schema) WHERE pk HAVING count(*) = 1
+""")
+
+
 async def _of_sqlite(connection: AsyncConnection, table: sa.Table) -> Mapping[str, RealColumn]:
     schema = table.schema or "main"
     columns = sa.func.pragma_table_xinfo(table.name, schema).table_valued("name", "type")
     found = await connection.execute(sa.select(columns.c.name, columns.c.type))
+    unique = set(await connection.scalars(_UNIQUE_IN_SQLITE, {"table_name": table.name, "schema": schema}))
     return {
         name: RealColumn(
             declared or "(none)",
             _affinity(declared.upper()),
             loose_collation=await _loose_collation(connection, table, name),
+            unique=name in unique,
         )
         for name, declared in found.all()
     }

@@ -54,6 +54,7 @@ class Entity(msgspec.Struct, frozen=True):
     """A mapped class as the other rooms see it: its columns by attribute name, in the order of the table.
 
     ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique.
+    ``unique`` are the sets of columns of which no two rows have the same values, null aside.
     """
 
     model: type
@@ -62,3 +63,4 @@ class Entity(msgspec.Struct, frozen=True):
     primary_key: tuple[str, ...]
     columns: dict[str, Column]
     identifying: tuple[str, ...] = ()
+    unique: frozenset[frozenset[str]] = frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ class MappedEntity:
     ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique.
     ``entry_columns`` are these and the foreign keys, which link the row to others: the columns that entries of the
     change log name. ``marker`` is the comment by which triggers know diptych's own statements on the table.
+    ``has_effects`` says that a change of a row may change further rows, or the row again, as far as is known.
 
     Raises ``WiringError`` for a mapping that the change log can't follow.
     """
@@ -46,12 +47,14 @@ class MappedEntity:
         # In the table's order, in which rows are read and logged.
         self.columns = {names[column]: column for column in self.table.columns if column in names}
         self.primary_key = tuple(names[column] for column in _primary_key_of(mapper, self.table))
-        self.unique_columns = tuple(_unique_alone(self.table, self.columns))
+        self.unique = frozenset(_unique_sets(self.table, names))
+        self.unique_columns = tuple(name for name in self.columns if frozenset({name}) in self.unique)
         self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
         linking = (names[column] for column in self.table.columns if column.foreign_keys and column in names)
         self.entry_columns = tuple(dict.fromkeys((*self.identifying, *linking)))
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
+        self.has_effects = False
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
         self._names = names
@@ -96,18 +99,20 @@ class MappedEntity:
                 primary_key=self.primary_key,
                 columns={name: self._describe_column(name, dialect) for name in self.columns},
                 identifying=self.identifying,
+                unique=self.unique,
             )
         return self._described[dialect.name]
 
     def _describe_column(self, name: str, dialect: sa.Dialect) -> Column:
         column = self.columns[name]
         there = column.type.dialect_impl(dialect)
-        compared = difference(column, dialect, self._real.get(column.name))
+        real = self._real.get(column.name)
+        compared = difference(column, dialect, real)
         return Column(
             name=name,
             type=python_type_of(there),
             nullable=bool(column.nullable),
-            unique=name in self.unique_columns,
+            unique=name in self.unique_columns and (real is None or real.unique),
             bytewise=not compared,
             compared=compared,
             logged=self._values[name].logged,
@@ -225,19 +230,22 @@ def _primary_key_of(mapper: Mapper[Any], table: sa.Table) -> Sequence[sa.Column[
     return own if set(own) == set(mapper.primary_key) else mapper.primary_key  # type: ignore[return-value]
 
 
-def _unique_alone(table: sa.Table, columns: Mapping[str, sa.Column[Any]]) -> Iterable[str]:
-    """Yields attributes whose column alone can't hold a value twice.
+def _unique_sets(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[frozenset[str]]:
+    """Yields the sets of attributes of which no two rows have the same values, null aside.
 
     Deferrable constraints and partial indexes don't count.
     """
-    singles = {frozenset(table.primary_key.columns)}
-    for constraint in table.constraints:
-        if isinstance(constraint, sa.UniqueConstraint) and not constraint.deferrable:
-            singles.add(frozenset(constraint.columns))
+    unique: list[Iterable[sa.Column[Any]]] = [
+        constraint.columns
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint | sa.PrimaryKeyConstraint) and not constraint.deferrable
+    ]
     for index in table.indexes:
         if index.unique and not any(index.dialect_kwargs.get(f"{d}_where") is not None for d in _DIALECTS):
-            singles.add(frozenset(c for c in index.columns))
-    return (name for name, column in columns.items() if frozenset([column]) in singles)
+            unique.append(index.columns)
+    for columns in map(list, unique):
+        if columns and all(column in names for column in columns):
+            yield frozenset(names[column] for column in columns)
 
 
 def _in_unique(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[str]:
@@ -268,6 +276,7 @@ class EntityRegistry:
         self._token = token
         self._entities: dict[type, MappedEntity] = {}
         self._warned: set[Mapper[Any]] = set()
+        self._effects: Collection[str] = ()
 
     def of(self, model: type) -> MappedEntity:
         """Returns the entity of a mapped class. Raises ``WiringError`` for any other class."""
@@ -279,8 +288,15 @@ class EntityRegistry:
                     [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
                 )
             entity = self._entities[model] = MappedEntity(model, mapper, self._database, self._token)
+            entity.has_effects = entity.full_name in self._effects
             self._warn_of(mapper)
         return entity
+
+    def note_effects(self, tables: Collection[str]) -> None:
+        """Takes note of the tables of which a change may change further rows."""
+        self._effects = tables
+        for entity in self._entities.values():
+            entity.has_effects = entity.full_name in tables
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
         """Logs the refused writes, once for each mapper."""

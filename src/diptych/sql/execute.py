@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.tasks import shielded
 from diptych.sql.database import Values
+from diptych.sql.entity import MappedEntity
 from diptych.sql.postgres_driver import HOOKED, fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under
 from diptych.sql.statements import PreparedInsert, PreparedSelect
@@ -109,7 +110,7 @@ def is_logged_by_trigger(connection: AsyncConnection, kind: Literal["insert", "c
     return sqlite is not None and sqlite.schema.is_captured(table) and sqlite.schema.is_quick(kind, table)
 
 
-def has_triggers(connection: AsyncConnection, table: str) -> bool:
-    """Returns whether SQLite may have changed the row again after a statement, by a trigger."""
+def has_triggers(connection: AsyncConnection, entity: MappedEntity) -> bool:
+    """Returns whether the database may have changed the row again after a statement, by a trigger."""
     sqlite = sqlite_under(connection)
-    return sqlite is not None and sqlite.schema.has_triggers(table)
+    return entity.has_effects if sqlite is None else sqlite.schema.has_triggers(entity.table.name)

@@ -62,7 +62,7 @@ async def insert(
 
 async def _finished(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues | None:
     """Returns the row after a statement that returned ``row``, and after its triggers; None if one deleted it."""
-    if entity.is_finished_by_database or execute.has_triggers(connection, entity.table.name):
+    if entity.is_finished_by_database or execute.has_triggers(connection, entity):
         return await row_again(connection, entity, row)
     return row
 
@@ -74,7 +74,8 @@ async def insert_all(
     context: CommandContext,
 ) -> list[Change]:
     """Adds rows. On PostgreSQL by a few statements for all of them, and a few for their rows of the log."""
-    is_plain = not entity.is_finished_by_database and all(rows)
+    # Where triggers may change the rows again, each row has its entry before these changes have theirs.
+    is_plain = not entity.is_finished_by_database and not entity.has_effects and all(rows)
     if connection.dialect.name != "postgresql" or not is_plain:
         return [await insert(connection, entity, values, context) for values in rows]
     made: dict[int, Change] = {}

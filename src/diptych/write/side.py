@@ -25,6 +25,7 @@ from diptych.sql.failures import translated, translated_reading
 from diptych.sql.open import open_database, open_through
 from diptych.sql.schema.application import check_tables
 from diptych.sql.schema.own import prepare_schema
+from diptych.write.effects import Effects
 from diptych.write.unit_of_work import UnitsOfWork, current_unit_of_work
 
 _PATIENCE_S = 2.0
@@ -53,9 +54,7 @@ async def open_write_side(
     except BaseException:
         await database.close()
         raise
-    side = WriteSide(database, settings, metadata, token)
-    await side.look_for_effects()
-    return side
+    return WriteSide(database, settings, metadata, token)
 
 
 class WriteSide:
@@ -70,9 +69,10 @@ class WriteSide:
         self.home = HomeLoop("ORMService")
         self.database = database
         self.entities = EntityRegistry(database.name, token)
-        self.fence = Fence(database, self.entities.by_table)
+        self.fence = Fence(database, self.entities.by_table, hints=settings.capture_hints)
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
-        self.units = UnitsOfWork(database, self.acknowledger)
+        effects = Effects(self.fence, self.entities, settings.lease_s)
+        self.units = UnitsOfWork(database, self.acknowledger, effects)
         self._creates_tables = settings.create_tables
         self._prepared = set() if metadata is None else {metadata}
 
@@ -98,11 +98,7 @@ class WriteSide:
         with translated(self.database):
             await prepare_schema(self.database, metadata)
         self._prepared.add(metadata)
-        await self.look_for_effects()
-
-    async def look_for_effects(self) -> None:
-        """Finds out which tables have triggers, rules or foreign keys through which a change changes further rows."""
-        self.units.effects = await self.fence.tables_with_effects()
+        await self.units.effects.look()
 
     @contextlib.asynccontextmanager
     async def reading(self, entity: MappedEntity) -> AsyncIterator[AsyncConnection]:
@@ -116,7 +112,6 @@ class WriteSide:
         """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
-            await self.look_for_effects()
 
     def note_read(self, tables: Set[str]) -> None:
         """Notes that the command of this task, if there is one, has read rows of these ``tables``."""

@@ -30,6 +30,7 @@ from diptych.sql.database import Database, Transaction
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict, translated
 from diptych.write.changes import Making
+from diptych.write.effects import Effects
 from diptych.write.session import CommandSession, OnCommit, open_session
 
 R = TypeVar("R")
@@ -74,13 +75,10 @@ def new_context(correlation_id: str | None = None, actor: str | None = None) -> 
 
 
 class UnitsOfWork:
-    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit.
+    """Runs pieces of work, each in a transaction of its own, acknowledged after the commit."""
 
-    ``effects`` are the tables of which a change may change further rows: by triggers, rules or foreign keys.
-    """
-
-    def __init__(self, database: Database, acknowledger: Acknowledger) -> None:
-        self.effects: frozenset[str] = frozenset()
+    def __init__(self, database: Database, acknowledger: Acknowledger, effects: Effects) -> None:
+        self.effects = effects
         self.database = self._database = database
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
@@ -110,9 +108,7 @@ class UnitsOfWork:
         self, work: Work[R], context: CommandContext, kind: Hashable, ends_with_call: bool
     ) -> R:
         """Begins, runs the handler, finishes, commits and acknowledges; rolls back if the handler fails."""
-        await self._acknowledger.prepare()
-        with translated(self._database):
-            transaction = await self._database.begin_unit(kind)
+        transaction = await self._begin(kind)
         unit = UnitOfWork(transaction, self, context, outer=_current.get())
         token = _current.set(unit)
         began = time.monotonic()
@@ -188,9 +184,7 @@ class UnitsOfWork:
         """
         self._acknowledger.rows.commands += 1
         try:
-            await self._acknowledger.prepare()
-            with translated(self._database):
-                transaction = await self._database.begin_unit(None)
+            transaction = await self._begin(None)
             unit = UnitOfWork(transaction, self, context, outer=_current.get())
             token = _current.set(unit)
             try:
@@ -209,6 +203,13 @@ class UnitsOfWork:
             ) from error
         finally:
             self._acknowledger.rows.commands -= 1
+
+    async def _begin(self, kind: Hashable) -> Transaction:
+        if not self.effects.are_known:
+            await self.effects.look()
+        await self._acknowledger.prepare()
+        with translated(self._database):
+            return await self._database.begin_unit(kind)
 
     def _record(self, context: CommandContext, kind: Hashable, worked_s: float) -> None:
         self._database.record_duration(kind, worked_s)
@@ -331,7 +332,8 @@ class UnitOfWork:
     ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on,
     ``is_checked_late`` says whether a constraint of these is checked at the commit. The unit ``is_whole`` if its
     transaction has no further entries in the change log than ``changes``: not if it executed statements of the
-    application's own. ``outer`` is the unit of work over another database that this was begun in.
+    application's own, or changed a table with effects. ``outer`` is the unit of work over another database that this
+    was begun in.
 
     ``ends_with_call`` says that nothing comes after the call that is being made, ``only_caller`` is the frame from
     which such a call would come. The unit ``is_concluded`` if that call ends, or has ended, the unit of work;
@@ -382,7 +384,7 @@ class UnitOfWork:
             try:
                 with translated(self.database, entity):
                     connection = await self.transaction.connection()
-                    if self.is_whole and entity.full_name in self._units.effects:
+                    if entity.has_effects and self.is_whole:
                         await self._expect_more(connection)
                     yield connection
             except BaseException:
@@ -398,11 +400,7 @@ class UnitOfWork:
     async def make(self, entity: MappedEntity, making: Making) -> Change | None:
         """Makes a change; one after which nothing comes commits by itself, where the database can."""
         is_alone = self.ends_with_call and not entity.is_checked_late
-        if (
-            is_alone
-            and entity.full_name not in self._units.effects
-            and await self._conclude_with(entity, making)
-        ):
+        if is_alone and not entity.has_effects and await self._conclude_with(entity, making):
             return self.changes[0] if self.changes else None
         async with self.statement(entity) as connection:
             change = await making(connection)

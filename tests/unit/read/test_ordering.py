@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diptych.read import fingerprint
-from diptych.read.compiled import key_bytes
+from diptych.read.addresses import key_bytes
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.ordering import SORTABLE, Instant, SortCodec
@@ -124,7 +124,7 @@ ENTITY = Entity(object, "Thing", "things", ("id",), {name: _column(name) for nam
 
 
 def _list(key: str, *columns: str) -> ListIndex:
-    return ListIndex(ListOrder(columns, tuple(object for _ in columns)), key, ENTITY)
+    return ListIndex(ListOrder(columns, tuple(object for _ in columns)), (key,), ENTITY)
 
 
 def _bytes(index: ListIndex, key: str) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diptych.errors import Fault, InvalidMessage
@@ -17,11 +17,11 @@ from diptych.sql.description import Entity, Row
 class ListIndex:
     """A list of a read model: its order and columns, its name in Redis, its list entries and page cursors."""
 
-    def __init__(self, order: ListOrder, key: str, entity: Entity) -> None:
+    def __init__(self, order: ListOrder, key: Sequence[str], entity: Entity) -> None:
         self.order = order
         self.name = ",".join(order.columns)
         # The read model's key comes last, so that no two rows are equal in the order.
-        self.columns = order.columns if key in order.columns else (*order.columns, key)
+        self.columns = (*order.columns, *(name for name in key if name not in order.columns))
         self._columns = [entity.columns[name] for name in self.columns]
         types = [sorted_as(column) or str for column in self._columns]
         self._codec, self._codecs = SortCodec(types), [SortCodec([kind]) for kind in types]

@@ -14,7 +14,7 @@ from diptych.errors import DatabaseBusyError
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageBody, page_body
-from diptych.read.sql.rows import SqlRows
+from diptych.read.sql.rows import Columns, SqlRows
 from diptych.sql.description import Row
 
 _ROWS_AT_ONCE = 25
@@ -45,13 +45,16 @@ class SqlFallback:
         self._documents: SingleFlight[bytes | None] = SingleFlight(turns)
         self._pages: SingleFlight[PageBody] = SingleFlight(turns)
 
-    async def get(self, key: Any) -> bytes | None:
-        """Returns the document with this key as JSON, ``marked`` bytes for a set-aside row, None without a row."""
+    async def get(self, names: Columns, value: Any) -> bytes | None:
+        """Returns the document of the row with this value in these columns, as JSON; None without such a row.
+
+        Returns ``marked`` bytes for a set-aside row.
+        """
         await self._budget.wait()
-        rows = self._source.try_one(key)
+        rows = self._source.try_one(names, value)
         if rows is None:
             async with self._time_limit():
-                return await self._documents.run(key, partial(self._read_one, key))
+                return await self._documents.run((names, value), partial(self._read_one, names, value))
         return self._document(rows[0]) if rows else None
 
     async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
@@ -66,8 +69,8 @@ class SqlFallback:
             key = (index.name, after, limit)
             return await self._pages.run(key, partial(self._read_page, index, after, limit))
 
-    async def _read_one(self, key: Any) -> bytes | None:
-        row = await self._source.one(key)
+    async def _read_one(self, names: Columns, value: Any) -> bytes | None:
+        row = await self._source.one(names, value)
         return None if row is None else self._document(row)
 
     async def _read_page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
@@ -107,7 +110,7 @@ class SqlFallback:
         places = () if compiled.is_placed(row) else compiled.places(row)
         body = compiled.body(row, places)
         if compiled.notices.concern(body):
-            compiled.notices.met(compiled.key_of(row), body)
+            compiled.notices.met(compiled.key.of(row), body)
         return body
 
     @contextlib.asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -18,9 +18,15 @@ from diptych.sql.failures import translated_reading
 from diptych.sql.statements import PreparedSelect
 from diptych.sql.view import View, fetched_carefully, is_of_a_value, view_of
 
+Columns: TypeAlias = tuple[str, ...]
+"""Names of the columns of an address. Its values are those of the column, or tuples if there are several."""
+
+_MOST_TUPLES = 100
+"""Number of tuples that one statement looks for: PostgreSQL plans each as a condition of its own."""
+
 
 class SqlRows:
-    """The rows of an entity with the ``columns`` in use: by ``key``, in the order of lists, or all.
+    """The rows of an entity with the ``columns`` in use: by ``addresses``, in the order of lists, or all.
 
     Each row has the values of ``joins`` too, under the names of their fields. ``entity_of`` returns the entity of a
     mapped class. ``on_read`` is called with the names of the tables before the event loop answers a query from them.
@@ -31,7 +37,7 @@ class SqlRows:
         database: Database,
         entity_of: Callable[[type], MappedEntity],
         entity: MappedEntity,
-        key: str,
+        addresses: Sequence[Columns],
         columns: Sequence[str],
         joins: Sequence[JoinedField] = (),
         *,
@@ -45,30 +51,26 @@ class SqlRows:
         source, joined = _outer_joins(database.reader.dialect, entity_of, entity, joins)
         self._selected = sa.select(*own, *joined).select_from(source)
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
-        self._key_name = key
         self._tables = {entity.full_name, *(join.entity.table for join in joins)}
-        self._key = entity.columns[key]
-        self._one = PreparedSelect(
-            self._selected.where(self._key == sa.bindparam("key", type_=self._key.type))
-        )
+        self._one = {names: self._select_by(names) for names in addresses}
         self._pages = PageSelects(entity, self._selected, database.reader.dialect)
 
-    async def one(self, key: Any) -> Row | None:
-        """Returns the row with this key; None if there is no such row."""
-        if not self._entity.holds(self._key_name, key):
+    async def one(self, names: Columns, value: Any) -> Row | None:
+        """Returns the row with this value in the columns of an address; None if there is no such row."""
+        values = self._parameters(names, value)
+        if values is None:
             return None
-        rows = await self._fetch(self._one.select, {"key": key})
+        rows = await self._fetch(self._one[names].select, values)
         return self._row(rows[0]) if rows else None
 
-    def try_one(self, key: Any) -> list[Row] | None:
-        """Returns a list with the row of this key, or without any; None if reading here would hold up the event loop.
+    def try_one(self, names: Columns, value: Any) -> list[Row] | None:
+        """Returns a list with the row of ``one``, or without any; None if reading here would hold up the event loop.
 
         After None, await ``one``.
         """
         self._on_read(self._tables)
-        if not self._entity.holds(self._key_name, key):
-            return []
-        return self._try(self._one, {"key": key})
+        values = self._parameters(names, value)
+        return [] if values is None else self._try(self._one[names], values)
 
     async def page(self, order: tuple[str, ...], after: Sequence[Any] | None, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows in the order of these columns, from the beginning or ``after`` a place."""
@@ -93,17 +95,19 @@ class SqlRows:
             last, batch_size = self._after(found, last, batch_size)
 
     async def rows_by(
-        self, view: View, column: str, values: Sequence[Any], batch_size: int
+        self, view: View, names: Columns, values: Sequence[Any], batch_size: int
     ) -> AsyncIterator[list[Row]]:
-        """Yields the rows of this view with any of these values in ``column``, in non-empty batches.
+        """Yields the rows of this view with any of these values in the columns ``names``, in non-empty batches.
 
-        ``column`` is one of the read model's own entity.
+        The columns are of the read model's own entity.
         """
-        wanted = [v for v in dict.fromkeys(values) if v is not None and self._entity.holds(column, v)]
+        there = (value for value in dict.fromkeys(values) if value is not None)
+        wanted = [value for value in there if self._parameters(names, value) is not None]
         selected = self._selected.add_columns(*self._primary_key)
-        for start in range(0, len(wanted), batch_size):
-            some = wanted[start : start + batch_size]
-            rows, last, at_once = selected.where(self._entity.columns[column].in_(some)), None, batch_size
+        asked_at_once = batch_size if len(names) == 1 else _MOST_TUPLES
+        for start in range(0, len(wanted), asked_at_once):
+            has_one = self._has_one_of(names, wanted[start : start + asked_at_once])
+            rows, last, at_once = selected.where(has_one), None, batch_size
             while found := await self._fetch_in(view, self._batch(rows, last, at_once)):
                 yield [self._row(values) for values in found]
                 if len(found) < at_once:
@@ -135,6 +139,25 @@ class SqlRows:
             if not any(isinstance(value, Unreadable) for value in key):
                 return key, at_once
         return last, 2 * at_once
+
+    def _select_by(self, names: Columns) -> PreparedSelect:
+        """Returns the SELECT of a row by these columns, whose names are those of the parameters."""
+        columns = {name: self._entity.columns[name] for name in names}
+        given = (column == sa.bindparam(name, type_=column.type) for name, column in columns.items())
+        return PreparedSelect(self._selected.where(*given))
+
+    def _parameters(self, names: Columns, value: Any) -> dict[str, Any] | None:
+        """Returns the parameters of the SELECT by these columns; None if they can't hold the value."""
+        if len(names) == 1:
+            [name] = names
+            return {name: value} if self._entity.holds(name, value) else None
+        values = dict(zip(names, value, strict=True))
+        is_held = all(part is not None and self._entity.holds(name, part) for name, part in values.items())
+        return values if is_held else None
+
+    def _has_one_of(self, names: Columns, values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        columns = [self._entity.columns[name] for name in names]
+        return (columns[0] if len(columns) == 1 else sa.tuple_(*columns)).in_(values)
 
     def _try(self, prepared: PreparedSelect, values: Mapping[str, Any]) -> list[Row] | None:
         found = self._database.read_now(prepared, values)

@@ -12,6 +12,8 @@ All keys of a read model with one fingerprint carry one hash tag, ``{namespace:R
 - ``m:<generation>:d:<key>`` is a stored document: an 8-byte big-endian stamp, then the document's JSON bytes as they
   go out (``read/stored.py``); a deleted document leaves its stamp alone, a tombstone. The stamp is the change's log
   position; of a joined document, that of the snapshot it was made from (``Snapshot.stamp``).
+- ``m:<generation>:d:<0xff><column>:<value>`` is a copy of the document with this value in a column of ``also``, or
+  a tombstone, under the same rules.
 - ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
 - ``m:<generation>:entries`` is a hash from a document's key to its list entries.
 - ``m:<generation>:recent`` is a sorted set of the positions of commands' changes that are in, the last thousand.

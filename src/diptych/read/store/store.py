@@ -71,7 +71,7 @@ class RedisStore:
 
         A change needs no more of its rows than their keys.
         """
-        at = [(key, change) for change in changes for key in self._addresses(change)]
+        at = [(key, change) for change in changes for key in self._addresses_of(change)]
         found: set[int] = set()
         for start in range(0, len(at), MAX_DOCUMENTS):
             part = at[start : start + MAX_DOCUMENTS]
@@ -87,10 +87,10 @@ class RedisStore:
             found.update(part[number - 1][1].position for number in reply)
         return [change for change in changes if change.position in found]
 
-    def _addresses(self, change: Change) -> set[bytes]:
-        """Returns the keys of the row's document before and after the change."""
+    def _addresses_of(self, change: Change) -> set[bytes]:
+        """Returns the keys of the row's document, and of its copies, before and after the change."""
         rows = (row for row in (change.before, change.after) if row is not None)
-        return {self._compiled.key_of(row) for row in rows}
+        return {key for row in rows for key in self._compiled.addresses_of(row)}
 
     async def inspect(self, generation: str) -> RedisState:
         """Returns the state of Redis and of this generation."""
@@ -202,6 +202,9 @@ class RedisStore:
         recent_from: int | None,
     ) -> Any:
         generation = target.generation.encode()
+        copies = [write for write in part if write.is_copy] if self._compiled.also else []
+        if copies:
+            part = [*(write for write in part if not write.is_copy), *copies]
         keys = [
             self._keys.marker(generation),
             self._keys.entries(generation),
@@ -211,7 +214,7 @@ class RedisStore:
         keys += [self._keys.index(generation, index) for index in self._compiled.lists]
         keys += [self._keys.document(generation, write.key) for write in part]
         header = ("" if value is None else value for value in (number, floor, recent_from))
-        arguments: list[Any] = [*target.incarnation, *header, len(self._compiled.lists)]
+        arguments: list[Any] = [*target.incarnation, *header, len(self._compiled.lists), len(copies)]
         for write in part:
             purge_at = "" if write.purge_at is None else write.purge_at
             arguments += [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from diptych.log import Change, Snapshot
+from diptych.read.addresses import is_second
 from diptych.read.compiled import CompiledReadModel
 from diptych.sql.description import Row
 
@@ -17,8 +18,8 @@ MAX_BYTES = 1_000_000
 class Write(NamedTuple):
     """A document to be written: its key, stamp, transaction, body (None: deleted) and entry in each list.
 
-    ``purge_at`` is the floor at which a tombstone may go, None if not known. ``is_second`` marks the second write of
-    one change, which belongs into the same script as the first.
+    ``purge_at`` is the floor at which a tombstone may go, None if not known. ``is_second`` marks a write that belongs
+    into the same script as the one before: of the same change, or a copy of the same document.
     """
 
     key: bytes
@@ -29,6 +30,15 @@ class Write(NamedTuple):
     purge_at: int | None = None
     is_second: bool = False
 
+    def copied_to(self, key: bytes) -> Write:
+        """Returns the write of a copy at a second address."""
+        return self._replace(key=key, entries=(), is_second=True)
+
+    @property
+    def is_copy(self) -> bool:
+        """True at a second address: a copy is in no list, and is not counted among the set-aside documents."""
+        return is_second(self.key)
+
 
 class Writes:
     """The writes of a read model, made from changes and rows."""
@@ -37,24 +47,37 @@ class Writes:
         self._compiled = compiled
 
     def writes_of(self, change: Change, purge_at: int | None = None) -> list[Write]:
-        """Returns the writes of a change: the old key is given up before the new key is taken."""
-        writes: list[Write] = []
+        """Returns the writes of a change: the old addresses are given up before the new ones are taken."""
         before, after = change.before, change.after
-        old = None if before is None else self._compiled.key_of(before)
-        new = None if after is None else self._compiled.key_of(after)
-        if before is not None and old is not None and old != new:
-            writes.append(self.tombstone(old, change.position, change.transaction, purge_at))
+        old = [] if before is None else self._compiled.addresses_of(before)
+        new = [] if after is None else self._compiled.addresses_of(after)
+        writes = [
+            self.tombstone(key, change.position, change.transaction, purge_at)
+            for key in old
+            if key not in new
+        ]
         if after is not None:
-            written = self.write_of(after, change.position, change.transaction)
-            writes.append(written._replace(is_second=bool(writes)))
-        return writes
+            writes += self.writes_at_all(after, change.position, change.transaction)
+        return in_one_script(writes)
+
+    def writes_at_all(self, row: Row, stamp: int, transaction: int) -> list[Write]:
+        """Returns the writes of a row's document at all of its addresses, the key first."""
+        written = self.write_of(row, stamp, transaction)
+        if not self._compiled.also:
+            return [written]
+        return [written, *(written.copied_to(key) for key in self._compiled.addresses_of(row)[1:])]
+
+    def write_at(self, key: bytes, row: Row, stamp: int, transaction: int) -> Write:
+        """Returns the write of a row's document at one of its addresses."""
+        written = self.write_of(row, stamp, transaction)
+        return written.copied_to(key) if is_second(key) else written
 
     def write_of(self, row: Row, stamp: int, transaction: int) -> Write:
-        """Returns the write of a row's document, or of the mark in its place if the row does not fit.
+        """Returns the write of a row's document at its key, or of the mark in its place if the row does not fit.
 
         Stamp 0 gives way to everything stored already.
         """
-        key, places = self._compiled.key_of(row), self._compiled.places(row)
+        key, places = self._compiled.key.of(row), self._compiled.places(row)
         indexes = zip(self._compiled.lists, places, strict=True)
         entries = tuple(index.entry(place, key) for index, place in indexes)
         body = self._compiled.body(row, places)
@@ -63,11 +86,12 @@ class Writes:
 
     def tombstone(self, key: bytes, stamp: int, transaction: int, purge_at: int | None) -> Write:
         """Returns the write to delete a document."""
-        return Write(key, stamp, transaction, None, (b"",) * len(self._compiled.lists), purge_at=purge_at)
+        entries = () if is_second(key) else (b"",) * len(self._compiled.lists)
+        return Write(key, stamp, transaction, None, entries, purge_at=purge_at)
 
-    def joined_write(self, row: Row, snapshot: Snapshot) -> Write:
-        """Returns the write of the joined document of a row in this snapshot."""
-        return self.write_of(row, snapshot.stamp, _transaction_of(snapshot))
+    def joined_writes(self, row: Row, snapshot: Snapshot) -> list[Write]:
+        """Returns the writes of the joined document of a row in this snapshot, at all of its addresses."""
+        return self.writes_at_all(row, snapshot.stamp, _transaction_of(snapshot))
 
     def joined_tombstone(self, key: bytes, snapshot: Snapshot) -> Write:
         """Returns the write to delete a joined document without a row in this snapshot."""
@@ -81,6 +105,14 @@ def _transaction_of(snapshot: Snapshot) -> int:
     been there then, and the tombstone that would refuse an older document may be gone.
     """
     return snapshot.xmax - 1
+
+
+def in_one_script(writes: list[Write]) -> list[Write]:
+    """Returns the writes of one change, marked as such."""
+    return [
+        *writes[:1],
+        *(write if write.is_second else write._replace(is_second=True) for write in writes[1:]),
+    ]
 
 
 def batches(writes: Sequence[Write]) -> list[list[Write]]:

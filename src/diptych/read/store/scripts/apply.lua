@@ -2,12 +2,13 @@
 --
 -- KEYS: marker, entries (hash: document key -> its list entries), tombstones (sorted set: when they may go), aside
 --       (sorted set: documents of set-aside rows), recent (sorted set: positions of commands' changes that are in),
---       n lists, then the document keys.
+--       n lists, then the document keys, of which the last c are second addresses, for copies of documents.
 -- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
 --       afterwards ('' for the present floor), the first position of commands' changes to be returned ('' if these
---       are not commands' changes), n, then for each document: its stamp (8 bytes), its transaction, the floor at
+--       are not commands' changes), n, c, then for each document: its stamp (8 bytes), its transaction, the floor at
 --       which a tombstone may go ('' if not known), its body ('' for a deleted document; beginning with a zero byte
---       for a set-aside row), and its n list entries ('' in a list without a place for it).
+--       for a set-aside row), and its n list entries ('' in a list without a place for it). A copy has no entries,
+--       and is not counted among the documents of set-aside rows.
 -- Returns OK (each document is written, or the stored document is as new), ELSEWHERE (another Redis), GONE (no such
 -- generation here), CLOSED or GAP (a builder's script out of turn). For commands, in place of OK: the number 1, then
 -- the positions of commands' changes that are in, 8 bytes each.
@@ -48,16 +49,20 @@ end
 
 local recent = ARGV[5] ~= ''
 local lists = tonumber(ARGV[6])
-local at = 7
+local first_copy = #KEYS - tonumber(ARGV[7]) + 1
+local at = 8
 for k = 6 + lists, #KEYS do
   local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
+  local is_copy = k >= first_copy
   -- Changes below the floor are in already. Were they written, a late message could bring back a document that was
   -- deleted since, once the tombstone that would refuse the message has been purged.
   if number or tonumber(ARGV[at + 1]) >= floor then
     local stored = redis.call('GETRANGE', document, 0, 8)
     -- * Without the comparison a late or repeated message would put an older state over a newer one.
     local is_set = stored == '' or is_newer(stamp, stored)
-    if is_set then
+    if is_set and is_copy then
+      redis.call('SET', document, stamp .. body)
+    elseif is_set then
       local former = redis.call('HGET', KEYS[2], document)
       former = former and cmsgpack.unpack(former)
       for i = 1, former and lists or 0 do
@@ -87,10 +92,10 @@ for k = 6 + lists, #KEYS do
       redis.call('ZADD', KEYS[3], ARGV[at + 2], stamp .. document)
     end
   end
-  if recent then
+  if recent and not is_copy then
     redis.call('ZADD', KEYS[5], position_of(stamp), stamp)
   end
-  at = at + 4 + lists
+  at = at + 4 + (is_copy and 0 or lists)
 end
 
 if ARGV[4] ~= '' then
