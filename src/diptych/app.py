@@ -88,7 +88,7 @@ class Diptych:
         engine: AppEngine | None = None,
     ) -> None:
         self.config = config or ConfigService()
-        self._engine = None if engine is None else _checked(engine, self.config)
+        self.engine = None if engine is None else _checked(engine, self.config)
         self.orm = ORMService(self.config)
         self._models = models
         self._handlers = tuple(handlers)
@@ -247,7 +247,7 @@ class Diptych:
         The part that is opened last is closed first: commands that are committing still find the read side open.
         """
         exits.push_async_callback(self.orm.close)
-        await self.orm.init(models=self._models, engine=self._engine)
+        await self.orm.init(models=self._models, engine=self.engine)
         settings, write = self.config.settings, self.orm.side
         await write.check_tables(self._models, mapped_classes(self._read_models))
         panels = await open_panels(

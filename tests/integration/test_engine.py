@@ -28,7 +28,9 @@ from diptych import (
     Diptych,
     DuplicateError,
     ORMService,
+    SchemaError,
 )
+from diptych.cli.migrate import migrated
 from tests.catalogue import agree, answered_by, author_of, sees, sees_in_redis
 from tests.conftest import MISSING
 from tests.servers import PgBouncer, PostgresServer, RedisServer, pgbouncer_binary
@@ -348,6 +350,11 @@ async def test_a_hook_that_sets_another_search_path_is_refused(postgres_url: str
         await catalogue(engine).start()
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     await engine.dispose()
+
+
+def test_migrate_goes_to_the_database_of_the_engine(postgres_url: str):
+    with pytest.raises(SchemaError, match=postgres_url.rpartition("/")[2]):  # which has no tables yet
+        migrated(catalogue(engine_of(postgres_url)), sql=False, role=None)
 
 
 # Refused
