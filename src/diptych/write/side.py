@@ -79,6 +79,7 @@ class WriteSide:
     async def close(self) -> None:
         """Finishes the commands under way, and closes every connection."""
         await self.units.settle()
+        await self.units.effects.close()
         await self.acknowledger.close()
         await self.fence.close()
         await self.database.close()
