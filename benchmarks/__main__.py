@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from benchmarks import (
     bad_row,
+    capture,
     commands,
     cut_off,
     dispatch,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "recovery": recovery,
     "cut_off": cut_off,
     "bad_row": bad_row,
+    "capture": capture,
     "switched_on": switched_on,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.

@@ -22,6 +22,7 @@ from diptych.messages.message import Command, Query
 from diptych.read.model import ReadModel
 from diptych.read.panel import ReadPanel, mapped_classes, open_panels
 from diptych.read.reader import Reader
+from diptych.sql.shared_engine import AppEngine, check_engine
 from diptych.write.orm import ORMService
 from diptych.write.side import WriteSide
 from diptych.write.unit_of_work import new_context
@@ -41,7 +42,9 @@ class Diptych:
     ``handlers`` are classes whose methods handle commands and queries; their constructors may ask for
     ``ConfigService``, ``ORMService``, ``RedisService``, the read models, ``Diptych`` itself, and the instances in
     ``services``. ``actor`` names the person or program that acts, for the change log: the function is called once
-    for each command, with the ASGI scope of the request (None outside of a request).
+    for each command, with the ASGI scope of the request (None outside of a request). ``engine`` is the application's
+    own engine of PostgreSQL with asyncpg, which commands use in place of one made from ``DATABASE_URL``; it stays the
+    application's, to dispose of.
 
     Nothing is opened before ``start``, which raises ``WiringError`` and ``ConfigurationError`` for parts that do not
     fit together, ``SchemaError`` for a database that is not as the application needs it, ``SchemaVersionError``, and
@@ -82,8 +85,10 @@ class Diptych:
         read_models: Sequence[type[ReadModel[Any]]] = (),
         services: Sequence[object] = (),
         actor: ActorHook | None = None,
+        engine: AppEngine | None = None,
     ) -> None:
         self.config = config or ConfigService()
+        self.engine = None if engine is None else _checked(engine, self.config)
         self.orm = ORMService(self.config)
         self._models = models
         self._handlers = tuple(handlers)
@@ -242,7 +247,7 @@ class Diptych:
         The part that is opened last is closed first: commands that are committing still find the read side open.
         """
         exits.push_async_callback(self.orm.close)
-        await self.orm.init(models=self._models)
+        await self.orm.init(models=self._models, engine=self.engine)
         settings, write = self.config.settings, self.orm.side
         await write.check_tables(self._models, mapped_classes(self._read_models))
         panels = await open_panels(
@@ -265,6 +270,15 @@ class Diptych:
             await redis.start()
         exits.push_async_callback(write.units.settle)
         return _Running(exits.pop_all(), bus, write, redis)
+
+
+def _checked(engine: AppEngine, config: ConfigService) -> AppEngine:
+    layer = config.layer_of("DATABASE_URL")
+    if layer != "default":
+        raise ConfigurationError(
+            "DATABASE_URL", f"is set ({layer}), and engine= names a database too: give one of them"
+        )
+    return check_engine(engine)
 
 
 class _Running(NamedTuple):

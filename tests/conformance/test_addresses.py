@@ -25,6 +25,7 @@ from diptych import (
     code_point_text,
 )
 from diptych.http import query_app
+from diptych.read.address_checks import UNIQUE
 from tests.addressed import (
     GetSeat,
     GetSeatByCode,
@@ -459,13 +460,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another class": ({"key": (OddSeat.id, Seat.id)}, "Seat.id is no column of OddSeat: `key` and `also` are of one"),
     "also: not unique": (
         {"key": OddSeat.id, "also": (OddSeat.room,)},
-        "`also`: 'room' must be unique by itself, in the database too "
-        "(unique=True or the primary key, not deferrable)",
+        f"`also`: 'room' {UNIQUE}",
     ),
     "also: deferrable": (
         {"key": OddSeat.id, "also": (OddSeat.late,)},
-        "`also`: 'late' must be unique by itself, in the database too "
-        "(unique=True or the primary key, not deferrable)",
+        f"`also`: 'late' {UNIQUE}",
     ),
     "also: a type without equality": (
         {"key": OddSeat.id, "also": (OddSeat.weight,)}, "`also`: 'weight' must be of one of the types str, int, date",

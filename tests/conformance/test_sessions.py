@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
-from diptych import ConflictError, DuplicateError, ORMService, UnitOfWorkError
+from diptych import ConflictError, DifferentLoopError, DuplicateError, ORMService, UnitOfWorkError
 from diptych.write.unit_of_work import new_context
 from tests.conformance.tables import Book, Shelf
 
@@ -247,6 +247,42 @@ async def test_a_session_ends_with_its_command(orm: ORMService):
         await kept[0].execute(sa.select(Book))
     with pytest.raises(UnitOfWorkError, match="its command is over"):
         await kept[0].flush()
+    assert await authors(orm) == ["A"]
+
+
+async def test_a_task_that_uses_a_session_after_its_command_is_told_so_and_changes_nothing(orm: ORMService):
+    may_go_on = asyncio.Event()
+
+    async def late(session: AsyncSession) -> None:
+        await may_go_on.wait()
+        session.add(Book(title="U", author="B"))
+        await session.commit()
+
+    async def work(_unit: Any) -> asyncio.Task[None]:
+        async with orm.session(commit="flush") as session:
+            session.add(Book(**BOOK))
+            return asyncio.create_task(late(session))
+
+    task = await run(orm, work)
+    may_go_on.set()
+    with pytest.raises(UnitOfWorkError, match="its command is over"):
+        await task
+    await orm.create(Book, title="V", author="C")
+    assert await authors(orm) == ["A", "C"]
+
+
+async def test_a_session_in_another_event_loop_is_told_so_and_the_command_goes_on(orm: ORMService):
+    def elsewhere(session: AsyncSession) -> None:
+        for use in (lambda: session.execute(sa.select(Book)), session.flush, session.commit):
+            with pytest.raises(DifferentLoopError, match="the session of a command"):
+                asyncio.run(use())
+
+    async def work(_unit: Any) -> None:
+        async with orm.session(commit="flush") as session:
+            session.add(Book(**BOOK))
+            await asyncio.to_thread(elsewhere, session)
+
+    await run(orm, work)
     assert await authors(orm) == ["A"]
 
 

@@ -96,7 +96,7 @@ async def test_which_tables_are_changed_like_this(orm: ORMService):
 
 
 def _possible(orm: ORMService, model: type) -> bool:
-    return changes._is_possible("postgresql", orm.side.entities.of(model))
+    return changes._is_possible(True, orm.side.entities.of(model))
 
 
 async def test_the_engine_executes_none_of_it(orm: ORMService):

@@ -22,7 +22,7 @@ from diptych import (
     ORMService,
     UnitOfWorkError,
 )
-from diptych.sql.postgres import PostgresDatabase
+from diptych.sql.postgres import KeptConnections, PostgresDatabase
 from diptych.write.unit_of_work import MAX_ATTEMPTS, new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
@@ -348,6 +348,7 @@ def cancelled_at(
 
 def _in_use(orm: ORMService) -> int:
     if isinstance(orm.database, PostgresDatabase):
+        assert isinstance(orm.database.writers, KeptConnections)
         return orm.database.writers.in_use
     pool: Any = orm.database.writer.pool
     return int(pool.checkedout())

@@ -10,12 +10,14 @@ They end with the tests, however those end: see ``guard``.
 
 from tests.servers.clocks import clock_ahead, libfaketime
 from tests.servers.guard import forget_process, watch_directory, watch_process
+from tests.servers.pgbouncer import PgBouncer, pgbouncer_binary
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import HOST, Server, ServerFailedError, free_port, lives
 from tests.servers.redis import RedisServer, redis_binary, valkey_binary
 
 __all__ = [
     "HOST",
+    "PgBouncer",
     "PostgresServer",
     "RedisServer",
     "Server",
@@ -25,6 +27,7 @@ __all__ = [
     "free_port",
     "libfaketime",
     "lives",
+    "pgbouncer_binary",
     "redis_binary",
     "valkey_binary",
     "watch_directory",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from diptych.fence.installation import Installation
 from diptych.read.panel import mapped_classes
 from diptych.sql.entity import EntityRegistry
-from diptych.sql.open import open_database
+from diptych.sql.open import open_database, open_through
 
 if TYPE_CHECKING:
     from diptych.app import Diptych
@@ -43,7 +43,10 @@ def uninstalled(application: Diptych, *, sql: bool) -> str:
 def _run(application: Diptych, work: Callable[[Installation], Awaitable[str]]) -> str:
     async def run() -> str:
         settings = application.config.settings
-        database = open_database(settings.database_url, settings)
+        if application.engine is None:
+            database = open_database(settings.database_url, settings)
+        else:
+            database = await open_through(application.engine, settings)
         try:
             entities = EntityRegistry(database.name)
             models = dict.fromkeys(mapped_classes(application.read_models))

@@ -70,6 +70,15 @@ class ConfigService:
         value = self._values.get(key)
         return default if value is None else value
 
+    def layer_of(self, key: str) -> str | None:
+        """Returns the layer that gave the value: "argument", "environment", the file, or "default"; None: no value.
+
+        >>> from diptych import ConfigService
+        >>> ConfigService(database_url="shop.db", environ={}).layer_of("DATABASE_URL")
+        'argument'
+        """
+        return self._layers.get(key.upper())
+
     def describe(self) -> list[tuple[Setting, str, str]]:
         """Returns every setting, its value without passwords, and the layer of the value; own settings last."""
         settings = [_KNOWN.get(key) or own_setting(key) for key in self._values]

@@ -122,7 +122,7 @@ class Acknowledger:
             if read_side is not None and ending.targets and ending.changes:
                 applying = read_side.apply(ending.changes, ending.targets)
             ending.begin(applying)
-            seen = await self._sight()
+            seen = await self._sight(expects_entries=not ending.is_whole)
             waiting = [
                 row
                 for row in seen.rows.values()
@@ -142,8 +142,8 @@ class Acknowledger:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _sight(self) -> NotedSight:
-        seen = await self.rows.sight_within(self._patience_s)
+    async def _sight(self, *, expects_entries: bool) -> NotedSight:
+        seen = await self.rows.sight_within(self._patience_s, expects_entries=expects_entries)
         if not all(listed.is_whole for listed in seen.lists.values()):
             # It began before this process knew of a lease, or of the generation. The next sight lists all changes.
             seen = await self.rows.sight_within(self._patience_s)

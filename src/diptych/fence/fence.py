@@ -75,17 +75,25 @@ class Fence(LogReader, PassNotifications):
         with translated(self._database):
             return bool(await self._database.read_for_hinge(self._leased, {}))
 
-    async def sight(self, since: Snapshot, own: Mapping[int, Sequence[Entry]] = _NONE_OWN) -> Sight:
+    async def sight(
+        self,
+        since: Snapshot,
+        own: Mapping[int, Sequence[Entry]] = _NONE_OWN,
+        *,
+        expects_entries: bool = False,
+    ) -> Sight:
         """Returns every fence row, and the changes in the log since ``since``, as of the same moment.
 
         ``own`` are the caller's own entries by transaction number. Where all changes are among them, they are not
-        read from the log.
+        read from the log. With ``expects_entries``, after a command with entries that only triggers know of, they are
+        read with the fence rows at once.
         """
         values = self._log.cursor_values(since)
         for _ in range(_TRIES):
             remembered = self._witness.remembered()
             # A process that has lately found changes of others reads the entries with the rows, else the rows alone.
-            with_entries = self._sight if self._expects_others and since != EVERYTHING else None
+            expects = expects_entries or self._expects_others
+            with_entries = self._sight if expects and since != EVERYTHING else None
             found = await self._read(with_entries or self._rows, values)
             rows = await self._verified(found, remembered)
             if rows:

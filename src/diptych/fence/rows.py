@@ -41,7 +41,7 @@ class FenceRows:
         self._pausing: asyncio.TimerHandle | None = None
         self._read_at = 0.0
         # ★ A caller shares the next read, never a read that has been sent: it may be older than the caller's commit.
-        self._reads: SerialBatcher[None, NotedSight] = SerialBatcher(
+        self._reads: SerialBatcher[bool, NotedSight] = SerialBatcher(
             self._read, self._gathering_s, cut_off=DatabaseUnavailableError(NOT_KNOWN)
         )
         self._looks: SerialBatcher[None, bool] = SerialBatcher(
@@ -52,9 +52,12 @@ class FenceRows:
         """Returns the fence rows as of a moment after this call. Raises ``DatabaseUnavailableError``."""
         return (await self.sight()).rows
 
-    async def sight(self) -> NotedSight:
-        """Returns the fence and the log as of a moment after this call. Raises ``DatabaseUnavailableError``."""
-        return await self._reads.get(None)
+    async def sight(self, *, expects_entries: bool = False) -> NotedSight:
+        """Returns the fence and the log as of a moment after this call. Raises ``DatabaseUnavailableError``.
+
+        ``expects_entries`` says that the log has entries of the caller which this process does not know.
+        """
+        return await self._reads.get(expects_entries)
 
     async def are_leased(self) -> bool:
         """Returns whether any read model has a lease, at a moment after this call; True if SQL does not answer."""
@@ -63,12 +66,12 @@ class FenceRows:
         except DatabaseUnavailableError:
             return True
 
-    async def sight_within(self, patience_s: float) -> NotedSight:
+    async def sight_within(self, patience_s: float, *, expects_entries: bool = False) -> NotedSight:
         """Returns the same as ``sight``. While SQL is away, tries again for ``patience_s`` seconds."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                return await self.sight()
+                return await self.sight(expects_entries=expects_entries)
             except DatabaseUnavailableError as error:
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailableError(NOT_KNOWN) from error
@@ -97,10 +100,10 @@ class FenceRows:
         await self._reads.close()
         await self._looks.close()
 
-    async def _read(self, callers: Sequence[None]) -> Sequence[NotedSight]:
+    async def _read(self, callers: Sequence[bool]) -> Sequence[NotedSight]:
         self._read_at = time.monotonic()
         since = self.tracker.since(self.latest or {})
-        sight = await self._fence.sight(since, self.tracker.own.entries)
+        sight = await self._fence.sight(since, self.tracker.own.entries, expects_entries=any(callers))
         self._note(sight.rows)
         return [self.tracker.on_sight(sight)] * len(callers)
 

@@ -18,6 +18,7 @@ from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
 from diptych.read.store.writes import MAX_DOCUMENTS, Write
 from diptych.redis.service import RedisService
+from diptych.sql.view import SecondStatementError
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -105,8 +106,10 @@ class Replica(LogReplay):
                 if len(changes) < len(entries):
                     return False
             # The changes of other processes are on their way, but for those that only triggers know of.
-            pauses_s = () if all(entry.is_captured for entry in entries) else _PAUSES_S
-            missing = await self._await_arrival(target, changes, pauses_s)
+            if all(entry.is_captured for entry in entries):
+                missing: list[Change] | None = list(changes)
+            else:
+                missing = await self._await_arrival(target, changes, _PAUSES_S)
             if missing:
                 positions = {change.position for change in missing}
                 return await self._write_logged(
@@ -133,14 +136,16 @@ class Replica(LogReplay):
 
     async def _write_logged(self, target: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
         """Writes these changes from the log, and returns True if all are in the generation then."""
-        changes = await self._fence.logged(entries)
-        if len(changes) < len(entries):
-            return False  # the log has forgotten some
+        if all(entry.is_captured for entry in entries):
+            changes = self._fence.identified(entries)  # the log knows no more of them
+        else:
+            changes = await self._fence.logged(entries)
+            if len(changes) < len(entries):
+                return False  # the log has forgotten some
         part = LogPart(snapshot, changes, more=False)
         if self.is_readable(changes):
             return await self.store.apply(target, await self.writes_of(part, None)) == "OK"
-        async with self._fence.view() as view:
-            writes = await self.writes_of(part, view)
+        writes = await self._writes_now(part)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
         ended = {write.key for write in writes if write.body is None}
         last = {key: change for change in changes for key in self._located(change)}
@@ -149,6 +154,15 @@ class Replica(LogReplay):
             for key, change in last.items()
         )
         return not has_moved and await self.store.apply(target, writes) == "OK"
+
+    async def _writes_now(self, part: LogPart) -> list[Write]:
+        """Returns the writes of these changes with the rows of this moment, by one statement if that is enough."""
+        try:
+            async with self._fence.single_view() as view:
+                return await self.writes_of(part, view)
+        except SecondStatementError:
+            async with self._fence.view() as view:
+                return await self.writes_of(part, view)
 
     # Passes and builds
 

@@ -79,6 +79,9 @@ class Database(abc.ABC):
     schema_lock = 0x64697074  # "dipt"
     """Number of PostgreSQL's advisory lock that is held while tables are prepared."""
 
+    takes_raw = False
+    """True if statements of units of work may be sent to the driver, past the engine."""
+
     reader: AsyncEngine
     writer: AsyncEngine
     keeper: AsyncEngine
@@ -117,6 +120,9 @@ class Database(abc.ABC):
         """Begins a read-only transaction, all of it in the snapshot of its first statement."""
 
     # Units of work
+
+    async def check_shared(self) -> None:  # noqa: B027
+        """Raises ``ConfigurationError`` if ``writer`` is the application's own engine, and finds other tables."""
 
     @abc.abstractmethod
     def begin_unit(self, kind: Hashable) -> Awaitable[Transaction]:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.aio.tasks import shielded
 from diptych.sql.database import Values
 from diptych.sql.entity import MappedEntity
-from diptych.sql.postgres_driver import fetch_raw
+from diptych.sql.postgres_driver import HOOKED, fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under
 from diptych.sql.statements import PreparedInsert, PreparedSelect
 from diptych.sql.view import View
@@ -92,8 +92,9 @@ class CommandView(View):
 
 
 def takes_raw_statements(connection: AsyncConnection) -> bool:
-    """Returns whether the connection is PostgreSQL's, so that ``fetch_raw`` can be used on it."""
-    return connection.dialect.name == "postgresql"
+    """Returns whether ``fetch_raw`` can be used: the connection is PostgreSQL's, and its engine has no hooks."""
+    sync = _sync(connection)
+    return sync.dialect.name == "postgresql" and HOOKED not in sync.get_execution_options()
 
 
 def _sync(connection: AsyncConnection) -> sa.Connection:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from diptych.config.settings import Settings
 from diptych.config.urls import SQLITE, check_database_url
 from diptych.errors import ConfigurationError, MissingExtraError
 from diptych.sql.database import Database
 from diptych.sql.postgres import PostgresDatabase
+from diptych.sql.shared_engine import arguments_of, check_engine
 from diptych.sql.sqlite.database import SqliteDatabase
 
 
@@ -29,6 +31,15 @@ def open_database(address: str, settings: Settings) -> Database:
     except ImportError as error:
         extra = url.get_backend_name()
         raise MissingExtraError("DATABASE_URL", extra, error.name or str(error)) from error
+
+
+async def open_through(engine: AsyncEngine, settings: Settings) -> Database:
+    """Returns the database of the application's own engine, which units of work use.
+
+    Raises ``ConfigurationError`` if diptych can't work through the engine.
+    """
+    arguments = await arguments_of(check_engine(engine))
+    return PostgresDatabase(engine.url, settings, shared=engine, arguments=arguments)
 
 
 def _parse(database: str) -> URL:

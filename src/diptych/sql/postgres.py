@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import re
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,16 +17,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.settings import Settings
+from diptych.errors import ConfigurationError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
-from diptych.sql.entity import MARKER
 from diptych.sql.postgres_driver import (
     PooledTransaction,
     connect,
     driver_of,
     fetch_raw,
     info_of,
+    mark,
+    pooler_error,
     refuse_broken,
 )
+from diptych.sql.shared_engine import SharedEngine
 from diptych.sql.statements import PreparedSelect
 
 _FAILURES: Mapping[str, Failure] = {
@@ -48,6 +52,13 @@ _IDENTITY = (
 )
 """Selects whose answers together identify the database."""
 
+_SEEN = "diptych"
+"""Key, in what the pool knows of a connection, of the database that has seen it opened, and of its identity."""
+
+_SEARCHED = sa.text("SELECT current_database(), CAST(current_schemas(false) AS text)")
+
+_SETTINGS = "SELECT name, current_setting(name) FROM unnest($1::text[]) AS asked (name)"
+
 _KEEPER_SETTINGS = {
     # After a crash that loses a promise, commands would be acknowledged while Redis is still trusted.
     "synchronous_commit": "on",
@@ -66,29 +77,53 @@ class PostgresDatabase(Database):
     has_one_writer = False
     can_notify = True
 
-    def __init__(self, url: URL, settings: Settings) -> None:
+    def __init__(
+        self,
+        url: URL,
+        settings: Settings,
+        *,
+        shared: AsyncEngine | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes the engines. ``shared`` is the application's, for units of work, and ``arguments`` are its own."""
         import asyncpg  # noqa: F401
 
         name = url.query.get("application_name")
         self._url = url.difference_update_query(["application_name"])
-        self._server_settings = {} if name is None else {"application_name": name}
+        self._arguments = dict(arguments or {})
+        self._server_settings = {
+            # A keeper has to wait longer than a request of the application may.
+            **{
+                k: v
+                for k, v in self._arguments.pop("server_settings", {}).items()
+                if not k.endswith("_timeout")
+            },
+            **({} if name is None else {"application_name": name}),
+        }
         self._settings = settings
         self._identity = ""
         self.lease_s = settings.lease_s
 
         pool_size = settings.database_pool_size
-        # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
-        # The default is for statements that commit by themselves.
-        on_server = {"synchronous_commit": "on", "default_transaction_isolation": "repeatable read"}
-        self.writer = self._engine("REPEATABLE READ", on_server, pool_size=pool_size)
+        self.shared = None if shared is None else SharedEngine(shared, self._identify, self._is_outdated)
+        self.takes_raw = self.shared is None or not self.shared.is_hooked
+        self.writers: KeptConnections | SharedEngine
+        if self.shared is not None:
+            self.writer, self.writers = self.shared.engine, self.shared
+        else:
+            # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
+            # The default is for statements that commit by themselves.
+            on_server = {"synchronous_commit": "on", "default_transaction_isolation": "repeatable read"}
+            self.writer = self._engine("REPEATABLE READ", on_server, pool_size=pool_size)
+            sa.event.listen(self.writer.sync_engine, "before_cursor_execute", mark, retval=True)
+            timeout_s = settings.database_timeout_s
+            self.writers = KeptConnections(self.writer, pool_size, timeout_s, self._is_outdated)
         self.reader = self._engine(
             "AUTOCOMMIT",
             {"default_transaction_read_only": "on"},
             pool_size=pool_size,
             pool_reset_on_return=None,  # as on SQLite
         )
-        self.writers = KeptConnections(self.writer, pool_size, settings.database_timeout_s, self._is_outdated)
-        sa.event.listen(self.writer.sync_engine, "before_cursor_execute", _mark, retval=True)
         # Three connections for statements, one to listen, one for ``dedicated``; and a further one for each open
         # view: a long pass over a read model must not hold up other passes.
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
@@ -102,6 +137,7 @@ class PostgresDatabase(Database):
             self._url,
             isolation_level=isolation_level,
             connect_args={
+                **self._arguments,
                 "timeout": self._settings.database_timeout_s,
                 "command_timeout": self._settings.database_statement_timeout_s,
                 "server_settings": {**self._server_settings, **on_server},
@@ -116,7 +152,28 @@ class PostgresDatabase(Database):
         sa.event.listen(engine.sync_engine, "connect", self._identify)
         sa.event.listen(engine.sync_engine, "checkout", self._refuse_outdated)
         sa.event.listen(engine.sync_engine, "handle_error", refuse_broken)
+        sa.event.listen(engine.sync_engine, "first_connect", partial(_check_settings, on_server))
         return engine
+
+    async def check_shared(self) -> None:
+        """Raises ``ConfigurationError`` if the application's engine finds other tables than diptych's own would."""
+        if self.shared is None:
+            return
+        found = []
+        for engine in (self.shared, self.keeper):
+            connection = await (engine.take() if isinstance(engine, SharedEngine) else engine.connect())
+            try:
+                found.append(tuple(*await connection.execute(_SEARCHED)))
+            finally:
+                await connection.close()
+        (database, path), (own_database, own_path) = found
+        if found[0] != found[1]:
+            raise ConfigurationError(
+                "engine",
+                f"finds tables of the database {database} by the search_path {path}, diptych's own connections "
+                f"those of {own_database} by {own_path}: set search_path in the server_settings of connect_args, or "
+                "for the role",
+            )
 
     async def read(self, select: sa.Select[Any], values: Values | None = None) -> Rows:
         try:
@@ -131,7 +188,24 @@ class PostgresDatabase(Database):
         return await super().read_for_hinge(select, values) if found is None else found
 
     async def begin_unit(self, kind: Hashable) -> Transaction:
-        return PooledTransaction(await self.writers.take(), self.writers.give_back)
+        connection = await self.writers.take()
+        if self.shared is None:
+            return PooledTransaction(connection, self.writers.give_back)
+        return PooledTransaction(
+            connection,
+            self.writers.give_back,
+            is_foreign=True,
+            is_hooked=self.shared.is_hooked,
+            timeout_s=self._settings.database_statement_timeout_s,
+        )
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        # Units of work may have an engine of the application's.
+        async with self.keeper.connect() as connection:
+            await self.begin_read_committed(connection)
+            async with connection.begin():
+                yield connection
 
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -155,7 +229,11 @@ class PostgresDatabase(Database):
     async def close(self) -> None:
         await self.dedicated.close()
         await self.writers.close()
-        await super().close()
+        await self.settle()
+        await self.reader.dispose()
+        await self.keeper.dispose()
+        if self.shared is None:
+            await self.writer.dispose()
 
     @property
     def address(self) -> str:
@@ -169,7 +247,8 @@ class PostgresDatabase(Database):
 
     def _identify(self, connection: Any, record: Any) -> None:
         """Asks a new connection for the identity of its database. An open connection's can't change."""
-        record.info["identity"] = identity = connection.run_async(_identity_of)
+        identity = connection.run_async(_identity_of)
+        record.info[_SEEN] = (self, identity)
         if self._identity not in ("", identity):
             self.dedicated.expire()
         self._identity = identity
@@ -180,8 +259,8 @@ class PostgresDatabase(Database):
             raise DisconnectionError
 
     def _is_outdated(self, driver: Any, info: Mapping[str, Any]) -> bool:
-        """Returns whether the server has closed a connection, or is no longer the one at the address."""
-        return bool(driver.is_closed()) or info["identity"] != self.identity
+        """Returns whether a connection is closed, was opened before the start, or leads to a server of the past."""
+        return bool(driver.is_closed()) or info.get(_SEEN) != (self, self._identity)
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if _sqlstate(error) != "23505":
@@ -202,6 +281,13 @@ class PostgresDatabase(Database):
 
 async def _identity_of(driver: Any) -> str:
     return ":".join([await _answer(driver, question) for question in _IDENTITY])
+
+
+def _check_settings(on_server: Mapping[str, str], connection: Any, _record: object) -> None:
+    """Raises ``ConfigurationError`` if a pooler has kept settings of the connection to itself."""
+    found = connection.run_async(lambda driver: driver.fetch(_SETTINGS, list(on_server)))
+    if dict(found) != on_server:
+        raise pooler_error()
 
 
 async def _answer(driver: Any, question: str) -> str:
@@ -383,11 +469,3 @@ class DedicatedReader:
             with contextlib.suppress(SQLAlchemyError, OSError):
                 await connection.invalidate()
                 await connection.close()
-
-
-def _mark(
-    _connection: object, _cursor: object, statement: str, values: Any, context: Any, _many: bool
-) -> tuple[str, Any]:
-    """Puts the marker of diptych's own statements before their text."""
-    marker = context.execution_options.get(MARKER, "") if context is not None else ""
-    return marker + statement, values

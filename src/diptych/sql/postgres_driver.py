@@ -16,8 +16,12 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import UnitOfWorkError
+from diptych.errors import ConfigurationError, UnitOfWorkError
+from diptych.sql.entity import MARKER
 from diptych.sql.statements import RawStatement, text_of
+
+HOOKED = "diptych_hooked"
+"""Name of the execution option of an engine with hooks, past which no statement may go."""
 
 
 async def fetch_raw(
@@ -68,10 +72,34 @@ def connect(dialect: Any, _record: object, arguments: Sequence[Any], options: Ma
 
     try:
         return dialect.connect(*arguments, **options)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except Exception as error:
+        if "unsupported startup parameter" in str(error):
+            raise pooler_error() from error
+        if not isinstance(
+            error, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+        ):
+            raise
         adapted = dialect.dbapi.Error(str(error))
         adapted.sqlstate = getattr(error, "sqlstate", None)
         raise adapted from error
+
+
+def pooler_error() -> ConfigurationError:
+    """Returns the error for an address behind which somebody else hands out PostgreSQL's connections."""
+    return ConfigurationError(
+        "DATABASE_URL",
+        "leads to a connection pooler, such as PgBouncer, which does not pass on the settings of connections, nor "
+        "notifications: set it to the address of PostgreSQL itself. diptych keeps pools of its own; an engine that "
+        "goes through the pooler can stay beside diptych, which notices what is written through it",
+    )
+
+
+def mark(
+    _connection: object, _cursor: object, statement: str, values: Any, context: Any, _many: bool
+) -> tuple[str, Any]:
+    """Puts the marker of diptych's own statements before their text; a listener for ``before_cursor_execute``."""
+    marker = context.execution_options.get(MARKER, "") if context is not None else ""
+    return marker + statement, values
 
 
 def refuse_broken(context: ExceptionContext) -> None:
@@ -92,6 +120,9 @@ def is_of_broken_connection(error: BaseException) -> bool:
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 _COMMIT = "COMMIT"
 
+_BEGIN_DURABLE = f"{_BEGIN}; SET LOCAL synchronous_commit = on"
+"""Beginning of a transaction on a connection whose settings are not diptych's."""
+
 _NO_ROWS = "SELECT 0"
 """Command tag of a select that found no row."""
 
@@ -105,14 +136,23 @@ No unit of work commits a failed transaction; the tag is checked all the same, w
 class PooledTransaction:
     """A transaction at REPEATABLE READ on a connection of its own; ``BEGIN`` and ``COMMIT`` go past the engine.
 
-    At its end the connection is passed to ``give_back``.
+    At its end the connection is passed to ``give_back``. The connection ``is_foreign`` if its settings are the
+    application's; then ``timeout_s`` is the longest that ``BEGIN`` and ``COMMIT`` may take. An engine that
+    ``is_hooked`` is told of both, for its hooks.
     """
 
     def __init__(
-        self, connection: AsyncConnection, give_back: Callable[[AsyncConnection], Awaitable[None]]
+        self,
+        connection: AsyncConnection,
+        give_back: Callable[[AsyncConnection], Awaitable[None]],
+        *,
+        is_foreign: bool = False,
+        is_hooked: bool = False,
+        timeout_s: float | None = None,
     ) -> None:
         self._connection = connection
         self._give_back = give_back
+        self._is_foreign, self._is_hooked, self._timeout_s = is_foreign, is_hooked, timeout_s
         lent = cast(sa.Connection, connection.sync_connection).connection
         self._driver: Any = lent.driver_connection
         self._adapter: Any = lent.dbapi_connection  # SQLAlchemy's, with the interface of PEP 249
@@ -125,11 +165,13 @@ class PooledTransaction:
             self._has_begun = True  # a BEGIN that is cut off may have arrived
             # The engine takes the connection for one without transactions: else it would begin a transaction, too.
             self._adapter.autocommit = True
-            await self._say(_BEGIN)
+            await self._say(_BEGIN_DURABLE if self._is_foreign else _BEGIN)
+            if self._is_hooked:
+                await self._connection.begin()  # sends nothing but what hooks send
         return self._connection
 
     async def outside(self) -> AsyncConnection | None:
-        if self._has_begun:
+        if self._has_begun or self._is_foreign:  # its settings need a transaction to be set in
             return None
         self._adapter.autocommit = True
         return self._connection
@@ -139,6 +181,8 @@ class PooledTransaction:
             await self.roll_back()
             return False
         try:
+            if self._is_hooked:
+                await self._connection.commit()  # sends nothing but what hooks send
             said = await self._say(_COMMIT if then_find is None else _commit_and_find(then_find))
         except BaseException:
             await self.roll_back()
@@ -168,7 +212,7 @@ class PooledTransaction:
 
     async def _say(self, what: str) -> str:
         with engine_errors(self._driver):
-            said: str = await self._driver.execute(what)
+            said: str = await self._driver.execute(what, timeout=self._timeout_s)
         return said
 
 

@@ -35,6 +35,30 @@ class View:
         return rows
 
 
+class SecondStatementError(DiptychError):
+    """Raised for a second statement in a ``SingleView``. Never reaches a user."""
+
+
+class SingleView(View):
+    """A connection for one read, which needs no transaction."""
+
+    _has_read = False
+
+    async def fetch(self, statement: sa.Select[Any], values: Values | None = None) -> Sequence[sa.Row[Any]]:
+        if self._has_read:
+            raise SecondStatementError
+        self._has_read = True
+        return await super().fetch(statement, values)
+
+
+@contextlib.asynccontextmanager
+async def single_view_of(database: Database) -> AsyncIterator[View]:
+    """Opens a view for one statement on the hinge's connections."""
+    with translated_reading(database):
+        async with database.keeper.connect() as connection:
+            yield SingleView(connection)
+
+
 @contextlib.asynccontextmanager
 async def view_of(database: Database, engine: AsyncEngine | None = None) -> AsyncIterator[View]:
     """Opens a view of the moment of its first statement, over ``engine`` or the hinge's."""

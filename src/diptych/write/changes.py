@@ -50,7 +50,7 @@ async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
     """Adds a row. The change has the state in the database: with defaults and conversions."""
-    making = one_insert(connection.dialect.name, entity, values, context)
+    making = one_insert(execute.takes_raw_statements(connection), entity, values, context)
     if making is not None and (made := await making(connection)) is not None:
         return made
     inserted = entity.row(await execute.insert(connection, *insert_statement(entity, values)))
@@ -126,10 +126,10 @@ async def delete(
 
 
 def one_insert(
-    database: str, entity: MappedEntity, values: ColumnValues, context: CommandContext
+    takes_raw: bool, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Making | None:
     """Returns the insertion of a row as a single statement; None where that is not possible."""
-    if not (values and _is_possible(database, entity)):
+    if not (values and _is_possible(takes_raw, entity)):
         return None
     given = in_order(entity, constants_of(entity, "default") | dict(values))
     arguments = row_values(entity, "created", None, None, context) | numbered(given)
@@ -143,10 +143,12 @@ def one_insert(
     return make
 
 
-def one_update(database: str, lookup: Lookup, values: ColumnValues, context: CommandContext) -> Making | None:
+def one_update(
+    takes_raw: bool, lookup: Lookup, values: ColumnValues, context: CommandContext
+) -> Making | None:
     """Returns the change of the row that is looked up as a single statement; None where that is not possible."""
     entity = lookup.entity
-    if not (values and lookup.values and _is_possible(database, entity)):
+    if not (values and lookup.values and _is_possible(takes_raw, entity)):
         return None
     given = in_order(entity, constants_of(entity, "onupdate") | dict(values))
     arguments = row_values(entity, "updated", None, None, context) | numbered(given) | named(lookup.values)
@@ -167,10 +169,10 @@ def one_update(database: str, lookup: Lookup, values: ColumnValues, context: Com
     return make
 
 
-def one_deletion(database: str, lookup: Lookup, context: CommandContext) -> Making | None:
+def one_deletion(takes_raw: bool, lookup: Lookup, context: CommandContext) -> Making | None:
     """Returns the deletion of the row that is looked up as a single statement; None where that is not possible."""
     entity = lookup.entity
-    if not (lookup.values and _is_possible(database, entity)):
+    if not (lookup.values and _is_possible(takes_raw, entity)):
         return None
     arguments = row_values(entity, "deleted", None, None, context) | named(lookup.values)
     statement = logged.deletion(entity, condition_of(lookup.values))
@@ -192,8 +194,8 @@ def _kept() -> Any:
     raise NoResultFound("No row was found when one was required")  # a trigger has kept the row as it was
 
 
-def _is_possible(database: str, entity: MappedEntity) -> bool:
-    return database == "postgresql" and logged.is_possible(entity) and entity not in _refused
+def _is_possible(takes_raw: bool, entity: MappedEntity) -> bool:
+    return takes_raw and logged.is_possible(entity) and entity not in _refused
 
 
 async def _fetch(

@@ -11,10 +11,10 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from diptych.config.service import ConfigService
-from diptych.errors import DuplicateError, NotStartedError
+from diptych.errors import ConfigurationError, DuplicateError, NotStartedError
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
 from diptych.sql.execute import execute
@@ -73,17 +73,24 @@ class ORMService:
         self._side: WriteSide | None = None
 
     async def init(
-        self, database: str | os.PathLike[str] | None = None, *, models: type | None = None
+        self,
+        database: str | os.PathLike[str] | None = None,
+        *,
+        models: type | None = None,
+        engine: AsyncEngine | None = None,
     ) -> None:
         """Opens the database and creates the missing tables.
 
         ``database`` is a URL or the path of an SQLite file; without it, the setting ``DATABASE_URL``. ``models``
         is your declarative base, whose tables are created now; the tables of other models are when first used.
-        A database that was open before is closed. Raises ``ConfigurationError``, ``SchemaVersionError``.
+        ``engine`` is an engine of your own, in place of ``database``: PostgreSQL with asyncpg. A database that was
+        open before is closed. Raises ``ConfigurationError``, ``SchemaVersionError``.
         """
         await self.close()
-        address = os.fspath(database or self._settings.database_url)
-        self._side = await open_write_side(address, self._settings, models)
+        if engine is not None and database is not None:
+            raise ConfigurationError("engine", "is given together with a database: give one of them")
+        source = os.fspath(database or self._settings.database_url) if engine is None else engine
+        self._side = await open_write_side(source, self._settings, models)
 
     async def close(self) -> None:
         """Finishes the commits under way and closes every connection. Safe to call twice, or before ``init``."""
@@ -116,7 +123,7 @@ class ORMService:
         values = values_of_new(entity, fields)
 
         async def work(unit: UnitOfWork) -> M:
-            making = changes.one_insert(unit.database.name, entity, values, unit.context)
+            making = changes.one_insert(unit.database.takes_raw, entity, values, unit.context)
             change = None if making is None else await unit.make(entity, making)
             if change is None:
                 async with unit.statement(entity) as connection:
@@ -268,7 +275,7 @@ class ORMService:
 
         async def work(unit: UnitOfWork) -> dict[str, Any] | None:
             if given.is_plain and (
-                making := changes.one_update(unit.database.name, lookup, given.values, unit.context)
+                making := changes.one_update(unit.database.takes_raw, lookup, given.values, unit.context)
             ):
                 made = await unit.make(entity, making)
                 return None if made is None else made.after
@@ -305,7 +312,9 @@ class ORMService:
         given = given_deletion(entity, version)
 
         async def work(unit: UnitOfWork) -> bool:
-            if given is None and (making := changes.one_deletion(unit.database.name, lookup, unit.context)):
+            if given is None and (
+                making := changes.one_deletion(unit.database.takes_raw, lookup, unit.context)
+            ):
                 return await unit.make(entity, making) is not None
             async with unit.statement(entity) as connection:
                 before = await lookup.find(connection, lock=True)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncSessionTr
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from diptych.aio.event_loop import HomeLoop
 from diptych.aio.tasks import shielded
 from diptych.errors import UnitOfWorkError
 from diptych.sql.entity import MappedEntity
@@ -98,6 +99,7 @@ class CommandSession(AsyncSession):
         self._unit = unit
         self._is_shared = is_shared
         self._turn = turn
+        self._home = HomeLoop("the session of a command")
         self._is_busy = False
         self._here.unit = unit
 
@@ -111,6 +113,7 @@ class CommandSession(AsyncSession):
 
     async def run_alone(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Awaits an operation of the session. Raises ``UnitOfWorkError`` while another task is at one."""
+        self._home.check()
         self._unit.check_usable()
         if _inside.get() is self:  # an operation that is made of others
             return await work()

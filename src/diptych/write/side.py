@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Set
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Mapper, registry
 
 from diptych.aio.event_loop import HomeLoop
@@ -22,7 +22,7 @@ from diptych.health import SqlHealth
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, MappedEntity
 from diptych.sql.failures import translated, translated_reading
-from diptych.sql.open import open_database
+from diptych.sql.open import open_database, open_through
 from diptych.sql.schema.application import check_tables
 from diptych.sql.schema.own import prepare_schema
 from diptych.write.effects import Effects
@@ -32,17 +32,23 @@ _PATIENCE_S = 2.0
 """Time that SQL has to answer before ``health`` calls the database away, in seconds."""
 
 
-async def open_write_side(address: str, settings: Settings, models: type | None = None) -> WriteSide:
+async def open_write_side(
+    source: str | AsyncEngine, settings: Settings, models: type | None = None
+) -> WriteSide:
     """Opens the database, creates the missing tables, and returns the write side over the database.
 
-    ``address`` is a URL or the path of an SQLite file, ``models`` a declarative base whose tables are created too,
-    unless ``CREATE_TABLES`` is false. Raises ``ConfigurationError``, ``WiringError``, ``SchemaError``,
-    ``SchemaVersionError``, ``DatabaseUnavailableError``.
+    ``source`` is a URL, the path of an SQLite file, or an engine of the application's own; ``models`` a declarative
+    base whose tables are created too, unless ``CREATE_TABLES`` is false. Raises ``ConfigurationError``,
+    ``WiringError``, ``SchemaError``, ``SchemaVersionError``, ``DatabaseUnavailableError``.
     """
-    database = open_database(address, settings)
+    if isinstance(source, str):
+        database = open_database(source, settings)
+    else:
+        database = await open_through(source, settings)
     metadata = None if models is None else _metadata_of(models)
     try:
         with translated(database):
+            await database.check_shared()
             await prepare_schema(database, metadata if settings.create_tables else None)
             token = await adopt(database)
     except BaseException:
@@ -73,6 +79,7 @@ class WriteSide:
     async def close(self) -> None:
         """Finishes the commands under way, and closes every connection."""
         await self.units.settle()
+        await self.units.effects.close()
         await self.acknowledger.close()
         await self.fence.close()
         await self.database.close()
