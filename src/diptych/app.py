@@ -172,11 +172,11 @@ class Diptych:
     ) -> int:
         """Builds a read model in Redis anew from SQL, and returns the number of documents written.
 
-        Needed after rows were changed by raw SQL. The read model goes on serving meanwhile; at the switch SQL answers
-        for some milliseconds. A build under way is waited for instead. ``tell`` is called with the progress
-        (``done``, ``total``, ``time_left_s``) after each batch. Raises ``RedisUnavailableError``,
-        ``DatabaseUnavailableError``, and ``RebuildFailedError`` if Redis has not the memory for both or another
-        process rebuilds the read model too.
+        Needed after changes that nobody can notice, such as an edited file of SQLite. The read model goes on serving
+        meanwhile; at the switch SQL answers for some milliseconds. A build under way is waited for instead. ``tell``
+        is called with the progress (``done``, ``total``, ``time_left_s``) after each batch. Raises
+        ``RedisUnavailableError``, ``DatabaseUnavailableError``, and ``RebuildFailedError`` if Redis has not the
+        memory for both or another process rebuilds the read model too.
         """
         redis = self._run_here.redis
         if read_model not in self._read_models:
