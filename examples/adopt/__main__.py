@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +41,8 @@ def environment(database_url: str, redis_url: str | None) -> dict[str, str]:
 
 
 def main(state: str) -> None:
-    """Serves the shop until Ctrl+C."""
+    """Serves the shop until Ctrl+C or SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with ExitStack() as exits:
         shop = lay_out(state, Path(exits.enter_context(TemporaryDirectory())))
         postgres = exits.enter_context(PostgresServer())
@@ -50,10 +52,10 @@ def main(state: str) -> None:
         run = [sys.executable, "-m"]
         subprocess.run([*run, "alembic", "upgrade", "head"], cwd=shop, env=settings, check=True)
         serve = [*run, "uvicorn", "shop.main:app", "--port", os.environ.get("PORT", "8000")]
-        try:
-            subprocess.run(serve, cwd=shop, env=settings, check=True)
-        except KeyboardInterrupt:
-            sys.exit(130)
+        server = exits.enter_context(subprocess.Popen(serve, cwd=shop, env=settings))
+        exits.callback(server.terminate)
+        with suppress(KeyboardInterrupt):
+            server.wait()
 
 
 if __name__ == "__main__":

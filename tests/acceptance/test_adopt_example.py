@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -47,7 +47,7 @@ def run(shop: Path, settings: dict[str, str], *command: str) -> str:
     return done.stdout
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def served(shop: Path, settings: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     """The shop, served as its README says."""
     port = free_port()
@@ -135,21 +135,30 @@ async def is_renamed_by_others(client: httpx.AsyncClient, foreign: Foreign) -> N
         await eventually(shows, f"the page says {name}")
 
 
+def wait_for(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    """Returns when the shop answers; its servers begin with it."""
+    while True:
+        assert process.poll() is None
+        with contextlib.suppress(httpx.TransportError):
+            client.get("/products").raise_for_status()
+            return
+        time.sleep(0.1)
+
+
 @each_state
 def test_its_command_serves_it(state: str):
     port = str(free_port())
     command = [sys.executable, "-m", "examples.adopt", state]
-    process = subprocess.Popen(
-        command, cwd=HERE.parents[1], env={**os.environ, "PORT": port}, start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=HERE.parents[1], env={**os.environ, "PORT": port})
     try:
-        with httpx.Client(
-            base_url=f"http://{HOST}:{port}", transport=httpx.HTTPTransport(retries=7)
-        ) as client:
+        with httpx.Client(base_url=f"http://{HOST}:{port}") as client:
+            wait_for(client, process)
             added = client.post("/products", json=LAMP)
             page = client.get(added.headers["Location"])
             assert page.json() == LAMP
             assert ("Cache-Status" in page.headers) == (state == "after")
     finally:
-        os.killpg(process.pid, signal.SIGINT)  # Ctrl+C
+        process.terminate()
         process.wait(timeout=30)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{HOST}:{port}/products")
