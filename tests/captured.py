@@ -214,7 +214,7 @@ async def shown(
 
 
 async def same(app: Diptych, *codes: str, store: str | None = None) -> None:
-    """Fails unless every query, asked now, answers what SQL holds."""
+    """Fails unless every query, asked now, gives the state in SQL, from this store."""
     plain, joined = await stored(app)
     asked = sorted({*plain, *"abcd", *codes})
     by_list, by_key, with_maker, stores = await shown(app, asked)

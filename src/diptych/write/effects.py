@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from diptych.fence.fence import Fence
@@ -9,7 +10,7 @@ from diptych.sql.entity import EntityRegistry
 
 
 class Effects:
-    """The knowledge of tables with effects: read from the catalogue by the first command, and again after a lease.
+    """The knowledge of tables with effects: read from the catalogue again once it is half a lease old.
 
     So commands know of a trigger that a migration has added a lease later, at the latest.
     """
@@ -18,18 +19,39 @@ class Effects:
         self._fence = fence
         self._entities = entities
         self._lease_s = lease_s
-        self._until = 0.0
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
 
     @property
-    def are_known(self) -> bool:
-        """False if they are to be looked at."""
-        return time.monotonic() < self._until
+    def are_recent(self) -> bool:
+        """False if ``refresh`` is to be awaited before a command begins."""
+        return time.monotonic() - self._read_at < self._lease_s / 2
+
+    async def refresh(self) -> None:
+        """Reads the catalogue, beside the commands while the knowledge is not older than a lease.
+
+        Commands that wait for it wait together, and go on in their order. Raises ``DatabaseUnavailableError``.
+        """
+        reading = self._reading
+        if reading is None or reading.done():
+            reading = self._reading = asyncio.get_running_loop().create_task(self.look())
+            reading.add_done_callback(_note_failure)
+        if time.monotonic() - self._read_at >= self._lease_s:
+            await asyncio.shield(reading)
 
     async def look(self) -> None:
         """Notes the effects at the entities. Raises ``DatabaseUnavailableError``."""
-        before, self._until = self._until, time.monotonic() + self._lease_s
-        try:
-            self._entities.note_effects(await self._fence.tables_with_effects())
-        except BaseException:
-            self._until = before
-            raise
+        read_at = time.monotonic()
+        self._entities.note_effects(await self._fence.tables_with_effects())
+        self._read_at = read_at
+
+    async def close(self) -> None:
+        """Ends a reading under way."""
+        if self._reading is not None and not self._reading.done():
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+
+def _note_failure(reading: asyncio.Task[None]) -> None:
+    if not reading.cancelled():
+        reading.exception()  # the next command that needs the knowledge meets it

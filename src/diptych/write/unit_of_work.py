@@ -205,8 +205,8 @@ class UnitsOfWork:
             self._acknowledger.rows.commands -= 1
 
     async def _begin(self, kind: Hashable) -> Transaction:
-        if not self.effects.are_known:
-            await self.effects.look()
+        if not self.effects.are_recent:
+            await self.effects.refresh()
         await self._acknowledger.prepare()
         with translated(self._database):
             return await self._database.begin_unit(kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diptych.log import CAPTURE_FORMAT
+from diptych.log import KEY_FORMAT
 from diptych.log.capture.table import (
     PREFIX,
     TOUCHED,
@@ -105,7 +105,7 @@ _COLUMNS = "entity, table_name, key, old_key, kind, version, command_id, correla
 def _values(captured: CapturedTable, kind: str, key: str, old_key: str) -> str:
     command = "coalesce(current_setting('diptych.command', true), '')"
     return (
-        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {CAPTURE_FORMAT},"
+        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {KEY_FORMAT},"
         f" {command},"
         " nullif(current_setting('diptych.correlation', true), ''),"
         f" CASE {command} WHEN '' THEN session_user::text"
