@@ -135,13 +135,21 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
 
 
 def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
-    """Returns the body that logs every row as touched; of a partition that is truncated by itself, its rows."""
+    """Returns the body that logs every row as touched; of a partition that is truncated by itself, its rows.
+
+    ★ And an entry that names no row: TRUNCATE removes rows, too, that were committed after the snapshot of its
+    transaction. Nobody can bring that entry in: who rests on it waits for a pass, which notices the table's new file.
+    """
     key = _key_of("gone", captured.columns)
     statement = f"{_insert(log_schema)} SELECT {_values(captured, literal(TOUCHED), key, key)}".replace(
         "%", "%%"
     )
     source = f"' FROM %I.%I AS gone {_OR_NOTHING}', TG_TABLE_SCHEMA, TG_TABLE_NAME"
-    return f"BEGIN\n  EXECUTE format({literal(statement)} || {source});\n  RETURN NULL;\nEND"
+    of_any = f"{_insert(log_schema)}\n  VALUES ({_values(captured, literal(TOUCHED), literal('{}'), literal('{}'))})"
+    return (
+        f"BEGIN\n  {of_any} {_OR_NOTHING};\n"
+        f"  EXECUTE format({literal(statement)} || {source});\n  RETURN NULL;\nEND"
+    )
 
 
 def _insert(log_schema: str) -> str:
