@@ -22,6 +22,7 @@ from diptych.messages.message import Command, Query
 from diptych.read.model import ReadModel
 from diptych.read.panel import ReadPanel, mapped_classes, open_panels
 from diptych.read.reader import Reader
+from diptych.sql.entity import LogImage
 from diptych.sql.shared_engine import AppEngine, check_engine
 from diptych.write.orm import ORMService
 from diptych.write.side import WriteSide
@@ -45,6 +46,9 @@ class Diptych:
     for each command, with the ASGI scope of the request (None outside of a request). ``engine`` is the application's
     own engine of PostgreSQL with asyncpg, which commands use in place of one made from ``DATABASE_URL``; it stays the
     application's, to dispose of.
+
+    ``log_images`` says what goes into ``image`` of the change log, by models: "all" columns (of models that are not
+    named too), "key", which is no image, or a list of columns, such as ``{User: [User.name]}``.
 
     Nothing is opened before ``start``, which raises ``WiringError`` and ``ConfigurationError`` for parts that do not
     fit together, ``SchemaError`` for a database that is not as the application needs it, ``SchemaVersionError``, and
@@ -86,6 +90,7 @@ class Diptych:
         services: Sequence[object] = (),
         actor: ActorHook | None = None,
         engine: AppEngine | None = None,
+        log_images: Mapping[type, LogImage] | None = None,
     ) -> None:
         self.config = config or ConfigService()
         self.engine = None if engine is None else _checked(engine, self.config)
@@ -95,6 +100,7 @@ class Diptych:
         self._read_models = tuple(read_models)
         self._services = tuple(services)
         self._actor = actor
+        self._log_images = log_images
         self._running: _Running | None = None
         self._home: HomeLoop | None = None
         self._queries: Mapping[type, Handler] = {}
@@ -166,11 +172,11 @@ class Diptych:
     ) -> int:
         """Builds a read model in Redis anew from SQL, and returns the number of documents written.
 
-        Needed after rows were changed by raw SQL. The read model goes on serving meanwhile; at the switch SQL answers
-        for some milliseconds. A build under way is waited for instead. ``tell`` is called with the progress
-        (``done``, ``total``, ``time_left_s``) after each batch. Raises ``RedisUnavailableError``,
-        ``DatabaseUnavailableError``, and ``RebuildFailedError`` if Redis has not the memory for both or another
-        process rebuilds the read model too.
+        Needed after changes that nobody can notice, such as an edited file of SQLite. The read model goes on serving
+        meanwhile; at the switch SQL answers for some milliseconds. A build under way is waited for instead. ``tell``
+        is called with the progress (``done``, ``total``, ``time_left_s``) after each batch. Raises
+        ``RedisUnavailableError``, ``DatabaseUnavailableError``, and ``RebuildFailedError`` if Redis has not the
+        memory for both or another process rebuilds the read model too.
         """
         redis = self._run_here.redis
         if read_model not in self._read_models:
@@ -247,7 +253,7 @@ class Diptych:
         The part that is opened last is closed first: commands that are committing still find the read side open.
         """
         exits.push_async_callback(self.orm.close)
-        await self.orm.init(models=self._models, engine=self.engine)
+        await self.orm.init(models=self._models, engine=self.engine, log_images=self._log_images)
         settings, write = self.config.settings, self.orm.side
         await write.check_tables(self._models, mapped_classes(self._read_models))
         panels = await open_panels(

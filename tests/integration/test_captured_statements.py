@@ -342,3 +342,20 @@ async def test_more_rows_than_a_command_reads_at_once_are_copied(postgres_url, v
             part = (await app.ask(GetPart(f"copied{n}"))).decode()
             assert part is not None
             assert part.amount == n
+
+
+async def test_rows_that_truncate_removes_unseen_are_gone_at_the_acknowledgement(postgres_url, valkey):
+    """TRUNCATE removes rows, too, that were committed after the snapshot of its transaction: no trigger sees them."""
+    program = await prepare(postgres_url, "DELETE FROM parts")
+    async with application(postgres_url, valkey.url, lease_ms=5000) as app:
+        await served_by_redis(app)
+        async with app.orm.session() as session:
+            assert await session.scalar(sa.select(sa.func.count()).select_from(Part)) == 0
+            await program.runs("INSERT INTO parts (id, code, amount) VALUES (9, 'x', 9)")
+            await app.catch_up()
+            await served_by_redis(app, "x")
+            await session.execute(sa.text("TRUNCATE parts"))
+        await same(app, "x")
+        await program.runs("INSERT INTO parts (id, code, amount) VALUES (9, 'x', 9)", "TRUNCATE parts")
+        await app.catch_up()
+        await same(app, "x")

@@ -197,6 +197,22 @@ async def test_what_is_done_to_tables_and_triggers_is_noticed(request, valkey, d
         await same(app, *CODES)
 
 
+async def test_a_trigger_of_a_partition_is_known_to_commands(postgres_url, valkey):
+    """What it changes is seen at once, as with a trigger of the whole table."""
+    await prepare(
+        postgres_url,
+        *_PARTITIONED,
+        "CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "UPDATE parts SET amount = NEW.amount WHERE code = 'c'; RETURN NULL; END $$",
+        "CREATE TRIGGER follow AFTER UPDATE ON parts_low FOR EACH ROW EXECUTE FUNCTION follow()",
+    )
+    async with application(postgres_url, valkey.url, lease_ms=30_000, capture_hints=False) as app:
+        await served_by_redis(app)
+        for number in range(10, 20):
+            await app.orm.update(Part, "a", "code", amount=number)
+            await same(app, store="redis")
+
+
 @pytest.mark.parametrize(
     ("database", "statements"),
     [

@@ -33,7 +33,9 @@ from tests.servers import HOST, RedisServer, Server
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "diptych"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(page for name in ("docs", "examples") for page in (ROOT / name).rglob("*.md"))]
+)
 OURS = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
 MODULES = (
     "diptych",

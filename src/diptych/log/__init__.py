@@ -47,10 +47,10 @@ class Snapshot(NamedTuple):
 
 
 IMAGE_FORMAT = 1
-"""``version`` of entries written by diptych: ``image``, ``key`` and ``old_key`` as JSON."""
+"""``version`` of entries with ``image``, ``key`` and ``old_key`` as JSON, which ``ORMService`` writes."""
 
-CAPTURE_FORMAT = 2
-"""``version`` of entries written by triggers: keys alone."""
+KEY_FORMAT = 2
+"""``version`` of entries with keys alone: those of triggers, and of entities whose images are not logged."""
 
 NOTHING = Snapshot(0, 0)
 """The snapshot that saw no transaction at all."""
@@ -67,7 +67,7 @@ class Change(msgspec.Struct):
     All three are set when the log's row is written. A change read back from the log has, of the row before, only the
     columns that entries name: the primary key, all that take part in anything unique, and foreign keys. Without an
     image (``has_image``) that is all there is of the row after the change too, and the row has to be read again at
-    each of its addresses: a trigger has written the entry.
+    each of its addresses.
     """
 
     entity: Entity
@@ -107,8 +107,8 @@ class Entry(NamedTuple):
 
     @property
     def is_captured(self) -> bool:
-        """True if a trigger has written the entry: nobody has the row after the change at hand."""
-        return self.version == CAPTURE_FORMAT
+        """True if a trigger has written the entry, most likely: the log has nothing of the row after the change."""
+        return self.version == KEY_FORMAT
 
 
 class CommandContext(msgspec.Struct, frozen=True):

@@ -278,8 +278,10 @@ class LogReader:
 def _change_of(row: RowMapping | Values, entity: MappedEntity, dialect: sa.Dialect) -> Change:
     """Returns the change in a row of the log. Of a row blanked by retention, kind and position are left."""
     key = _image(entity, row["old_key"] or "{}")
-    # An entry that a trigger has written has no image; nor has one that retention has blanked, whose key is empty.
+    # An entry of keys alone has no image; nor has one that retention has blanked, whose key is empty.
     image = _image(entity, row["image"] or row["key"])
+    if row["image"] is not None and not image.keys() >= set(entity.entry_columns):
+        image = _image(entity, row["key"]) | image  # columns are left out of the images of this entity
     before, after = {
         "created": (None, image),
         "deleted": (key | image, None),

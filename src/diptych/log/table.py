@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
-from diptych.log import IMAGE_FORMAT, Change, CommandContext
+from diptych.log import IMAGE_FORMAT, KEY_FORMAT, Change, CommandContext
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
 from diptych.sql.sqlite.machine import NAME
@@ -277,14 +277,16 @@ def row_values(
         "table_name": entity.full_name,
         "old_key": None if before is None else _json(_picked(before, entity.entry_columns)),
         "kind": kind,
-        "version": IMAGE_FORMAT,
+        "version": IMAGE_FORMAT if entity.image_columns else KEY_FORMAT,
+        "image": None,
         "command_id": context.command_id,
         "correlation_id": context.correlation_id,
         "actor": context.actor,
     }
     if image is not None:
         values["key"] = _json(_picked(image, entity.entry_columns))
-        values["image"] = _json(image)
+        if entity.image_columns:
+            values["image"] = _json(_picked(image, entity.image_columns))
     return values
 
 

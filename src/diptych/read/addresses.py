@@ -37,7 +37,7 @@ class Address(abc.ABC):
 
     @abc.abstractmethod
     def of(self, row: Row) -> bytes:
-        """Returns the key in Redis of a row's document; empty for a row without this address."""
+        """Returns the key in Redis of a row's document; ``KEYLESS`` for a row without this address."""
 
     @abc.abstractmethod
     def value_of(self, row: Row) -> Any:
@@ -122,10 +122,6 @@ class SecondAddress(Key):
 
     def encoded(self, value: Any) -> bytes:
         return self._prefix + key_bytes(value)
-
-    def of(self, row: Row) -> bytes:
-        where = super().of(row)
-        return b"" if where == KEYLESS else where
 
 
 def is_second(where: bytes) -> bool:

@@ -21,7 +21,7 @@ from diptych.read.declaration import Declaration, JoinedField, ListOrder
 from diptych.read.fingerprint import declaration_hash
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
-from diptych.read.set_aside import Misfit, Notices, marked, reason_of
+from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
 from diptych.sql.description import Entity, Row
 
 _encode = msgspec.json.Encoder().encode
@@ -138,12 +138,15 @@ class CompiledReadModel:
 
     def addresses_of(self, row: Row) -> list[bytes]:
         """Returns the keys in Redis of a row's document and of its copies, the read model's key first."""
-        return [where for address in self.addresses if (where := address.of(row))]
+        return [self.key.of(row), *(at for each in self.also.values() if (at := each.of(row)) != KEYLESS)]
 
     def located(self, row: Row) -> dict[bytes, Located]:
         """Returns the row's value of each address that it has, by the keys in Redis."""
-        found = ((address.of(row), address) for address in self.addresses)
-        return {where: Located(address, address.value_of(row)) for where, address in found if where}
+        return {
+            where: Located(address, address.value_of(row))
+            for address in self.addresses
+            if (where := address.of(row)) != KEYLESS or address is self.key
+        }
 
     def second_address(self, names: Sequence[str]) -> Address:
         """Returns the only second address that is named. Raises ``TypeError``, and ``WiringError`` for another."""

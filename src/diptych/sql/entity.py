@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +17,9 @@ from diptych.sql.comparison import RealColumn, difference, in_code_points, real_
 from diptych.sql.description import Column, Entity
 from diptych.sql.refusals import is_fetched, warn_of_refusals
 
+LogImage: TypeAlias = Literal["all", "key"] | Collection[Any]
+"""Content of the images of an entity's own changes in the log: every column, none, or these attributes."""
+
 
 class MappedEntity:
     """A mapped class with its table, in a database of this name.
@@ -24,12 +27,15 @@ class MappedEntity:
     ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique.
     ``entry_columns`` are these and the foreign keys, which link the row to others: the columns that entries of the
     change log name. ``marker`` is the comment by which triggers know diptych's own statements on the table.
+    ``image_columns`` are the columns in the image of its changes in the log; none if there is no image.
     ``has_effects`` says that a change of a row may change further rows, or the row again, as far as is known.
 
     Raises ``WiringError`` for a mapping that the change log can't follow.
     """
 
-    def __init__(self, model: type, mapper: Mapper[Any], database: str, token: str = "") -> None:
+    def __init__(
+        self, model: type, mapper: Mapper[Any], database: str, token: str = "", image: LogImage = "all"
+    ) -> None:
         self.model = model
         self.name = model.__name__
         configure_mappers()  # instances can't be made before relationships are resolved
@@ -55,6 +61,7 @@ class MappedEntity:
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self.has_effects = False
+        self.image_columns = _image_columns(self.name, self.columns, image)
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
         self._names = names
@@ -268,12 +275,35 @@ def marker(token: str, table: str) -> str:
     return f"/*diptych {token} {table.replace('*/', '*//')}*/"
 
 
-class EntityRegistry:
-    """Finds the ``MappedEntity`` of a model, made at its first use, in the database of this name and token."""
+def _image_columns(name: str, columns: Collection[str], image: LogImage) -> tuple[str, ...]:
+    """Returns the attributes in the images of changes, in the table's order. Raises ``WiringError``."""
+    if image == "all":
+        return tuple(columns)
+    if image == "key":
+        return ()
+    if isinstance(image, str) or not isinstance(image, Collection):
+        example = f"[{name}.{next(iter(columns))}]"
+        raise WiringError(
+            [f'log_images: {name} must have "all", "key" or a list of columns, such as {example}']
+        )
+    wanted = {str(getattr(column, "key", column)) for column in image}
+    if unknown := sorted(wanted - set(columns)):
+        raise WiringError(
+            [f"log_images: {name} has no column {', '.join(unknown)}; its columns are {', '.join(columns)}"]
+        )
+    return tuple(column for column in columns if column in wanted)
 
-    def __init__(self, database: str, token: str = "") -> None:
+
+class EntityRegistry:
+    """Finds the ``MappedEntity`` of a model, made at its first use, in the database of this name and token.
+
+    ``images`` says, by models, what goes into the images of changes in the log; of any other model, every column.
+    """
+
+    def __init__(self, database: str, token: str = "", images: Mapping[type, LogImage] | None = None) -> None:
         self._database = database
         self._token = token
+        self._images = images or {}
         self._entities: dict[type, MappedEntity] = {}
         self._warned: set[Mapper[Any]] = set()
         self._effects: Collection[str] = ()
@@ -287,7 +317,9 @@ class EntityRegistry:
                 raise WiringError(
                     [f"{model!r} is not a mapped class: pass a class that derives from your Base"]
                 )
-            entity = self._entities[model] = MappedEntity(model, mapper, self._database, self._token)
+            entity = self._entities[model] = MappedEntity(
+                model, mapper, self._database, self._token, self._images.get(model, "all")
+            )
             entity.has_effects = entity.full_name in self._effects
             self._warn_of(mapper)
         return entity

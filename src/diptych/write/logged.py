@@ -115,10 +115,14 @@ def _returning(entity: MappedEntity, change: Any, name: str) -> sa.CTE:
 
 def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None) -> sa.CTE:
     """Returns the insert of the log's row, with key and image of the changed row, and the key before."""
-    image = sa.select(*map(_for_json, changed.c)).cte("diptych_image")
-    key = sa.select(*(image.c[name] for name in entity.entry_columns)).cte("diptych_key")
-    made = {"image": _json(image), "key": _json(key)}
-    source = image.join(key, sa.true())
+    row = sa.select(*map(_for_json, changed.c)).cte("diptych_row")
+    key = sa.select(*(row.c[name] for name in entity.entry_columns)).cte("diptych_key")
+    made: dict[str, sa.ColumnElement[str]] = {"key": _json(key)}
+    source: sa.FromClause = row.join(key, sa.true())
+    if entity.image_columns:
+        image = sa.select(*(row.c[name] for name in entity.image_columns)).cte("diptych_image")
+        made["image"] = _json(image)
+        source = source.join(image, sa.true())
     if before is not None:
         old_key = sa.select(*map(_for_json, before.c)).cte("diptych_old_key")
         made["old_key"] = _json(old_key)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from diptych.config.service import ConfigService
 from diptych.errors import ConfigurationError, DuplicateError, NotStartedError
 from diptych.sql.database import Database
-from diptych.sql.entity import MappedEntity
+from diptych.sql.entity import LogImage, MappedEntity
 from diptych.sql.execute import execute
 from diptych.sql.failures import TransactionConflict
 from diptych.write import changes
@@ -78,19 +78,22 @@ class ORMService:
         *,
         models: type | None = None,
         engine: AsyncEngine | None = None,
+        log_images: Mapping[type, LogImage] | None = None,
     ) -> None:
         """Opens the database and creates the missing tables.
 
         ``database`` is a URL or the path of an SQLite file; without it, the setting ``DATABASE_URL``. ``models``
         is your declarative base, whose tables are created now; the tables of other models are when first used.
-        ``engine`` is an engine of your own, in place of ``database``: PostgreSQL with asyncpg. A database that was
-        open before is closed. Raises ``ConfigurationError``, ``SchemaVersionError``.
+        ``engine`` is an engine of your own, in place of ``database``: PostgreSQL with asyncpg. ``log_images``
+        says what goes into ``image`` of the change log, by models: "all" columns (of models that are not named too),
+        "key", which is no image, or a list of columns. A database that was open before is closed. Raises
+        ``ConfigurationError``, ``SchemaVersionError``.
         """
         await self.close()
         if engine is not None and database is not None:
             raise ConfigurationError("engine", "is given together with a database: give one of them")
         source = os.fspath(database or self._settings.database_url) if engine is None else engine
-        self._side = await open_write_side(source, self._settings, models)
+        self._side = await open_write_side(source, self._settings, models, log_images)
 
     async def close(self) -> None:
         """Finishes the commits under way and closes every connection. Safe to call twice, or before ``init``."""

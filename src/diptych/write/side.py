@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Set
+from collections.abc import AsyncIterator, Iterable, Mapping, Set
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.health import SqlHealth
 from diptych.sql.database import Database
-from diptych.sql.entity import EntityRegistry, MappedEntity
+from diptych.sql.entity import EntityRegistry, LogImage, MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.open import open_database, open_through
 from diptych.sql.schema.application import check_tables
@@ -33,13 +33,17 @@ _PATIENCE_S = 2.0
 
 
 async def open_write_side(
-    source: str | AsyncEngine, settings: Settings, models: type | None = None
+    source: str | AsyncEngine,
+    settings: Settings,
+    models: type | None = None,
+    log_images: Mapping[type, LogImage] | None = None,
 ) -> WriteSide:
     """Opens the database, creates the missing tables, and returns the write side over the database.
 
     ``source`` is a URL, the path of an SQLite file, or an engine of the application's own; ``models`` a declarative
-    base whose tables are created too, unless ``CREATE_TABLES`` is false. Raises ``ConfigurationError``,
-    ``WiringError``, ``SchemaError``, ``SchemaVersionError``, ``DatabaseUnavailableError``.
+    base whose tables are created too, unless ``CREATE_TABLES`` is false. ``log_images`` says what goes into the
+    images of changes in the log, by models. Raises ``ConfigurationError``, ``WiringError``, ``SchemaError``,
+    ``SchemaVersionError``, ``DatabaseUnavailableError``.
     """
     if isinstance(source, str):
         database = open_database(source, settings)
@@ -54,7 +58,10 @@ async def open_write_side(
     except BaseException:
         await database.close()
         raise
-    return WriteSide(database, settings, metadata, token)
+    entities = EntityRegistry(database.name, token, log_images)
+    for model in log_images or ():
+        entities.of(model)  # raises for a mistake now, not at the first change
+    return WriteSide(database, settings, metadata, entities)
 
 
 class WriteSide:
@@ -64,11 +71,11 @@ class WriteSide:
     """
 
     def __init__(
-        self, database: Database, settings: Settings, metadata: sa.MetaData | None, token: str
+        self, database: Database, settings: Settings, metadata: sa.MetaData | None, entities: EntityRegistry
     ) -> None:
         self.home = HomeLoop("ORMService")
         self.database = database
-        self.entities = EntityRegistry(database.name, token)
+        self.entities = entities
         self.fence = Fence(database, self.entities.by_table, hints=settings.capture_hints)
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         effects = Effects(self.fence, self.entities, settings.lease_s)

@@ -207,17 +207,24 @@ async def remove_statements(connection: AsyncConnection) -> Sequence[str]:
 
 
 _EFFECTS = {
+    # A view's change is that of its tables; a change of a table may be that of a partition.
     "postgresql": sa.text("""
+        WITH RECURSIVE effective (id) AS (
+            SELECT oid FROM pg_class AS class WHERE relkind = 'v'
+                OR EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = class.oid AND NOT tgisinternal
+                    AND tgname NOT IN ('diptych_capture', 'diptych_capture_truncate'))
+                OR EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = class.oid AND rulename <> '_RETURN')
+                OR EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = class.oid
+                    AND (confupdtype NOT IN ('a', 'r') OR confdeltype NOT IN ('a', 'r')))
+                -- Checked at the commit, when the command sees more than at its last change.
+                OR EXISTS (SELECT 1 FROM pg_constraint
+                    WHERE conrelid = class.oid AND condeferrable AND contype <> 'f')
+          UNION
+            SELECT inhparent FROM pg_inherits JOIN effective ON inhrelid = id
+        )
         SELECT nspname, relname, pg_table_is_visible(class.oid) AS is_visible
-        FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = relnamespace
-        WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND (
-            EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = class.oid AND NOT tgisinternal
-                AND tgname NOT IN ('diptych_capture', 'diptych_capture_truncate'))
-            OR EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = class.oid AND rulename <> '_RETURN')
-            OR EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = class.oid
-                AND (confupdtype NOT IN ('a', 'r') OR confdeltype NOT IN ('a', 'r')))
-            -- Checked at the commit, when the command sees more than at its last change.
-            OR EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = class.oid AND condeferrable AND contype <> 'f'))
+        FROM effective JOIN pg_class AS class ON class.oid = id JOIN pg_namespace AS space ON space.oid = relnamespace
+        WHERE nspname NOT IN ('pg_catalog', 'information_schema')
     """),
     "sqlite": sa.text("""
         SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name NOT GLOB 'diptych_capture_*'

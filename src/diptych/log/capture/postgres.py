@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diptych.log import CAPTURE_FORMAT
+from diptych.log import KEY_FORMAT
 from diptych.log.capture.table import (
     PREFIX,
     TOUCHED,
@@ -105,7 +105,7 @@ _COLUMNS = "entity, table_name, key, old_key, kind, version, command_id, correla
 def _values(captured: CapturedTable, kind: str, key: str, old_key: str) -> str:
     command = "coalesce(current_setting('diptych.command', true), '')"
     return (
-        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {CAPTURE_FORMAT},"
+        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {KEY_FORMAT},"
         f" {command},"
         " nullif(current_setting('diptych.correlation', true), ''),"
         f" CASE {command} WHEN '' THEN session_user::text"
@@ -135,13 +135,21 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
 
 
 def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
-    """Returns the body that logs every row as touched; of a partition that is truncated by itself, its rows."""
+    """Returns the body that logs every row as touched; of a partition that is truncated by itself, its rows.
+
+    ★ And an entry that names no row: TRUNCATE removes rows, too, that were committed after the snapshot of its
+    transaction. Nobody can bring that entry in: who rests on it waits for a pass, which notices the table's new file.
+    """
     key = _key_of("gone", captured.columns)
     statement = f"{_insert(log_schema)} SELECT {_values(captured, literal(TOUCHED), key, key)}".replace(
         "%", "%%"
     )
     source = f"' FROM %I.%I AS gone {_OR_NOTHING}', TG_TABLE_SCHEMA, TG_TABLE_NAME"
-    return f"BEGIN\n  EXECUTE format({literal(statement)} || {source});\n  RETURN NULL;\nEND"
+    of_any = f"{_insert(log_schema)}\n  VALUES ({_values(captured, literal(TOUCHED), literal('{}'), literal('{}'))})"
+    return (
+        f"BEGIN\n  {of_any} {_OR_NOTHING};\n"
+        f"  EXECUTE format({literal(statement)} || {source});\n  RETURN NULL;\nEND"
+    )
 
 
 def _insert(log_schema: str) -> str:

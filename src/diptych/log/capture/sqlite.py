@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from diptych.log import CAPTURE_FORMAT
+from diptych.log import KEY_FORMAT
 from diptych.log.capture.table import (
     PREFIX,
     TOUCHED,
@@ -128,7 +128,7 @@ def _insert(captured: CapturedTable, key: str, old_key: str, kind: str) -> str:
 
 def _values(captured: CapturedTable, key: str, old_key: str, kind: str) -> str:
     return (
-        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, '{kind}', {CAPTURE_FORMAT}, '',"
+        f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, '{kind}', {KEY_FORMAT}, '',"
         " strftime('%Y-%m-%d %H:%M:%f000', 'now')"
     )
 

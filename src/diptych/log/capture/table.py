@@ -70,7 +70,7 @@ def captured_table(entity: MappedEntity) -> CapturedTable:
     """Returns what is captured of an entity's table."""
     kinds = {name: python_type_of(entity.columns[name].type) for name in entity.entry_columns}
     columns = [
-        CapturedColumn(name, entity.columns[name].name, kind is datetime.date)
+        CapturedColumn(name, str(entity.columns[name].name), kind is datetime.date)
         for name, kind in kinds.items()
         if kind in _CAPTURED_TYPES
     ]

@@ -1,0 +1,1 @@
+"""An application that moves one of its pages to diptych: see README.md."""
