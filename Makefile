@@ -50,7 +50,8 @@ faults: $(VENV)/.setup ## break real processes and servers for SECONDS and check
 
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
-PROJECT := --all-extras pyproject.toml
+# The extra `testing` is no part of what serves; the group dev names what our own tests need of it.
+PROJECT := --extra all pyproject.toml
 
 lock: .venv-lock/bin/uv ## resolve the lock files anew; ARGS="--upgrade" takes newer releases
 	$(LOCK) $(ARGS) $(PROJECT) --group build --output-file requirements/run.lock

@@ -18,8 +18,7 @@ import pytest
 from examples.adopt.__main__ import HERE, environment, lay_out
 from tests.catalogue import eventually
 from tests.programs import Foreign
-from tests.servers import HOST, RedisServer
-from tests.servers.process import free_port
+from tests.servers import HOST, RedisServer, free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "adopt.md"
 LAMP = {"name": "Lamp", "price": "12.50", "supplier": "Lux"}

@@ -37,7 +37,14 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(page for name in ("docs", "examples") for page in (ROOT / name).rglob("*.md"))]
 )
 OURS = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
-MODULES = ("diptych", "diptych.http", "diptych.ext.litestar", "diptych.ext.alembic", "diptych.cli")
+MODULES = (
+    "diptych",
+    "diptych.http",
+    "diptych.ext.litestar",
+    "diptych.ext.alembic",
+    "diptych.testing",
+    "diptych.cli",
+)
 FROM_REDIS = "diptych; hit"
 FROM_SQL = "diptych; fwd=bypass; detail=no-redis"
 
@@ -337,6 +344,7 @@ def test_every_setting_that_is_named_exists(page: Path):
     known = {setting.name for setting in SETTINGS}
     variables = {f"DIPTYCH_{name}" for name in known}
     others = {"DIPTYCH_APP", "DIPTYCH_CONFIG", "DIPTYCH_REQUIRE_COMPONENTS", "DIPTYCH_MAIL_FROM"}
+    others |= {"DIPTYCH_TESTING_DATABASE", "DIPTYCH_TESTING_REDIS"}
     named = set(re.findall(r"\bDIPTYCH_[A-Z_]*[A-Z]\b", text_of(page)))
     assert named - variables - others == set()
     constants = {

@@ -5,15 +5,15 @@
         server.kill()        # SIGKILL
         server.start()       # the same port and the same data
 
-They end with the tests, however those end: see ``guard``.
+They end with the tests, however those end: see ``diptych.servers.guard``.
 """
 
+from diptych.servers.guard import forget_process, watch_directory, watch_process
+from diptych.servers.postgres import PostgresServer
+from diptych.servers.process import HOST, Server, ServerFailedError, free_port, lives
+from diptych.servers.redis import RedisServer, redis_binary, valkey_binary
 from tests.servers.clocks import clock_ahead, libfaketime
-from tests.servers.guard import forget_process, watch_directory, watch_process
 from tests.servers.pgbouncer import PgBouncer, pgbouncer_binary
-from tests.servers.postgres import PostgresServer
-from tests.servers.process import HOST, Server, ServerFailedError, free_port, lives
-from tests.servers.redis import RedisServer, redis_binary, valkey_binary
 
 __all__ = [
     "HOST",

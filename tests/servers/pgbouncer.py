@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from tests.servers.postgres import PostgresServer
-from tests.servers.process import HOST, Server, is_root
+from diptych.servers.postgres import PostgresServer
+from diptych.servers.process import HOST, Server, is_root
 
 
 class PgBouncer(Server):

@@ -15,8 +15,9 @@ import diptych
 import diptych.ext.alembic
 import diptych.ext.litestar
 import diptych.http
+import diptych.testing
 
-MODULES = (diptych, diptych.http, diptych.ext.litestar, diptych.ext.alembic)
+MODULES = (diptych, diptych.http, diptych.ext.litestar, diptych.ext.alembic, diptych.testing)
 
 
 def _public() -> dict[str, object]:

@@ -9,8 +9,8 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
+from diptych.servers.process import temporary_directory
 from tests.acceptance.serving import ROOT, environment
-from tests.servers.process import temporary_directory
 
 REVISION = "ab7aceb"
 """The last one with layout 1 of what is in Redis."""

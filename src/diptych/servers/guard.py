@@ -44,15 +44,14 @@ def _guard() -> subprocess.Popen[str]:
 
 def _dismiss(guard: subprocess.Popen[str]) -> None:
     """Lets it finish what is left, and waits for that."""
-    assert guard.stdin is not None
-    guard.stdin.close()
+    if guard.stdin is not None:
+        guard.stdin.close()
     guard.wait()
 
 
 def _tell(line: str) -> None:
-    pipe = _guard().stdin
-    assert pipe is not None
-    pipe.write(line + "\n")
+    if (pipe := _guard().stdin) is not None:
+        pipe.write(line + "\n")
 
 
 def _stand_guard() -> None:

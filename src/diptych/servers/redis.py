@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from tests.servers.process import HOST, Server
+from diptych.servers.process import HOST, Server
 
 
 class RedisServer(Server):
