@@ -27,7 +27,7 @@ from diptych.log import IMAGE_FORMAT, KEY_FORMAT, Change, CommandContext
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
 from diptych.sql.sqlite.machine import NAME
-from diptych.sql.statements import PreparedInsert
+from diptych.sql.statements import PreparedInsert, PreparedSelect
 
 Value = sa.ColumnElement[Any]
 
@@ -315,7 +315,7 @@ async def begin_naming(connection: AsyncConnection, context: CommandContext) -> 
     if connection.dialect.name == "sqlite":
         return int((await execute.execute(connection, _LAST_POSITION)).scalar_one())
     values = {"command": context.command_id, "correlation": context.correlation_id, "actor": context.actor}
-    await execute.execute(connection, _SET, {name: value or "" for name, value in values.items()})
+    await execute.fetch_few(connection, _SET, {name: value or "" for name, value in values.items()})
     return 0
 
 
@@ -328,9 +328,8 @@ async def name_entries(connection: AsyncConnection, after: int, context: Command
 
 
 _LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(LOG.c.position), 0))
-_SET = sa.select(
-    *(
-        sa.func.set_config(f"diptych.{name}", text(name), sa.true())
-        for name in ("command", "correlation", "actor")
-    )
-)
+_NAMED: list[Any] = [
+    sa.func.set_config(f"diptych.{name}", text(name), sa.true(), type_=sa.Text).label(name)
+    for name in ("command", "correlation", "actor")
+]
+_SET = PreparedSelect(sa.select(*_NAMED))
