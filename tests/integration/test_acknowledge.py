@@ -77,7 +77,9 @@ class FakeFence:
         self.answering = asyncio.Event()
         self.answering.set()
 
-    async def sight(self, since: Snapshot, own: Mapping[int, Entry]) -> Sight:
+    async def sight(
+        self, since: Snapshot, own: Mapping[int, Entry], *, expects_entries: bool = False
+    ) -> Sight:
         self.reads += 1
         self.since.append(since)
         if self.error is not None:
