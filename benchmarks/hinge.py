@@ -43,7 +43,8 @@ from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.arrivals import Ending
 from diptych.fence.contract import FenceId, Target
 from diptych.log import Change
-from diptych.write.unit_of_work import UnitsOfWork, new_context
+from diptych.write.unit_of_work import new_context
+from diptych.write.units import UnitsOfWork
 from tests.servers import PostgresServer, RedisServer
 
 BOOKS = 1000

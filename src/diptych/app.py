@@ -23,7 +23,7 @@ from diptych.read.model import ReadModel
 from diptych.read.panel import ReadPanel, mapped_classes, open_panels
 from diptych.read.reader import Reader
 from diptych.sql.entity import LogImage
-from diptych.sql.shared_engine import AppEngine, check_engine
+from diptych.sql.postgres_writers import AppEngine, check_engine
 from diptych.write.orm import ORMService
 from diptych.write.side import WriteSide
 from diptych.write.unit_of_work import new_context

@@ -22,8 +22,10 @@ from diptych import (
     ORMService,
     UnitOfWorkError,
 )
-from diptych.sql.postgres import KeptConnections, PostgresDatabase
-from diptych.write.unit_of_work import MAX_ATTEMPTS, new_context
+from diptych.sql.postgres import PostgresDatabase
+from diptych.sql.postgres_writers import KeptConnections
+from diptych.write.unit_of_work import new_context
+from diptych.write.units import MAX_ATTEMPTS
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
 from tests.servers import PostgresServer

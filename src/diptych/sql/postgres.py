@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, RowMapping
-from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from diptych.config.settings import Settings
 from diptych.errors import ConfigurationError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
 from diptych.sql.postgres_driver import (
+    DedicatedReader,
     PooledTransaction,
     connect,
-    driver_of,
-    fetch_raw,
-    info_of,
     mark,
     pooler_error,
     refuse_broken,
 )
-from diptych.sql.shared_engine import SharedEngine
+from diptych.sql.postgres_writers import KeptConnections, SharedEngine
 from diptych.sql.statements import PreparedSelect
 
 _FAILURES: Mapping[str, Failure] = {
@@ -107,17 +102,8 @@ class PostgresDatabase(Database):
         pool_size = settings.database_pool_size
         self.shared = None if shared is None else SharedEngine(shared, self._identify, self._is_outdated)
         self.takes_raw = self.shared is None or not self.shared.is_hooked
-        self.writers: KeptConnections | SharedEngine
-        if self.shared is not None:
-            self.writer, self.writers = self.shared.engine, self.shared
-        else:
-            # Under READ COMMITTED a row read before a concurrent change would be written back over that change.
-            # The default is for statements that commit by themselves.
-            on_server = {"synchronous_commit": "on", "default_transaction_isolation": "repeatable read"}
-            self.writer = self._engine("REPEATABLE READ", on_server, pool_size=pool_size)
-            sa.event.listen(self.writer.sync_engine, "before_cursor_execute", mark, retval=True)
-            timeout_s = settings.database_timeout_s
-            self.writers = KeptConnections(self.writer, pool_size, timeout_s, self._is_outdated)
+        self.writers = self.shared or self._own_writers(pool_size)
+        self.writer = self.writers.engine
         self.reader = self._engine(
             "AUTOCOMMIT",
             {"default_transaction_read_only": "on"},
@@ -128,6 +114,14 @@ class PostgresDatabase(Database):
         # view: a long pass over a read model must not hold up other passes.
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
         self.dedicated = DedicatedReader(self.keeper)
+
+    def _own_writers(self, pool_size: int) -> KeptConnections:
+        # Under READ COMMITTED a row read before a concurrent change would be written back over that change. The
+        # default is for statements that commit by themselves.
+        on_server = {"synchronous_commit": "on", "default_transaction_isolation": "repeatable read"}
+        engine = self._engine("REPEATABLE READ", on_server, pool_size=pool_size)
+        sa.event.listen(engine.sync_engine, "before_cursor_execute", mark, retval=True)
+        return KeptConnections(engine, pool_size, self._settings.database_timeout_s, self._is_outdated)
 
     def _engine(
         self, isolation_level: str, on_server: Mapping[str, str], *, max_overflow: int = 0, **options: Any
@@ -310,162 +304,3 @@ def _is_outdated(error: DBAPIError) -> bool:
 
 def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
-
-
-class KeptConnections:
-    """Connections for units of work, passed from one to the next: a pool takes as long for it as the driver for a
-    statement.
-
-    At most ``size`` less one are open at once, so that the pool has one left for others; a waiting unit of work gives
-    up after ``timeout_s`` seconds. ``is_outdated`` tells of a driver's connection, and its notes in the pool, whether
-    the connection is of no use any more.
-    """
-
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        size: int,
-        timeout_s: float,
-        is_outdated: Callable[[Any, Mapping[str, Any]], bool],
-    ) -> None:
-        self._engine = engine
-        self._size = size
-        self._timeout_s = timeout_s
-        self._is_outdated = is_outdated
-        self._kept: list[AsyncConnection] = []
-        self._open = 0
-        self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
-
-    async def take(self) -> AsyncConnection:
-        """Returns a connection without a transaction, the one that was used last. Raises the engine's errors."""
-        while self._kept:
-            connection = self._kept.pop()
-            if self._is_usable(connection):
-                return connection
-            await self._drop(connection)
-        if self._open >= max(1, self._size - 1):
-            given = await self._wait()
-            if given is not None:
-                if self._is_usable(given):
-                    return given
-                await self._drop(given)
-        self._open += 1
-        try:
-            connection = self._engine.connect()
-            await connection.start()
-        except BaseException:
-            self._open -= 1
-            self._pass_on(None)
-            raise
-        return connection
-
-    async def give_back(self, connection: AsyncConnection) -> None:
-        """Passes a connection on to a waiting unit of work, or keeps it. A session's goes to the pool."""
-        is_plain = not (connection.closed or connection.invalidated or connection.in_transaction())
-        if not is_plain or self._size == 1:
-            await self._drop(connection)
-        elif not self._pass_on(connection):
-            self._kept.append(connection)
-
-    @property
-    def in_use(self) -> int:
-        """Number of connections in units of work."""
-        return self._open - len(self._kept)
-
-    async def close(self) -> None:
-        """Gives all connections to the pool. Safe to call twice."""
-        while self._kept:
-            await self._drop(self._kept.pop())
-
-    def _is_usable(self, connection: AsyncConnection) -> bool:
-        return not self._is_outdated(driver_of(connection), info_of(connection))
-
-    async def _drop(self, connection: AsyncConnection) -> None:
-        try:
-            await connection.close()
-        finally:
-            self._open -= 1
-            self._pass_on(None)
-
-    def _pass_on(self, connection: AsyncConnection | None) -> bool:
-        """Gives a connection, or room for one, to the unit of work that waits longest; False if none waits."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                return True
-        return False
-
-    async def _wait(self) -> AsyncConnection | None:
-        """Waits for a connection, or for room to open one (None)."""
-        waiter: asyncio.Future[AsyncConnection | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await waiter
-        except BaseException as error:
-            if waiter.done() and not waiter.cancelled():  # it came too late
-                late = waiter.result()
-                if late is None:
-                    self._pass_on(None)
-                else:
-                    await self.give_back(late)
-            if isinstance(error, TimeoutError):
-                raise PoolTimeoutError("no connection was given back in time") from error
-            raise
-
-
-class DedicatedReader:
-    """A connection kept for short reads.
-
-    A read that can't be made here, because the connection is busy or broken, is given up: ``fetch`` returns None, and
-    the caller reads through the engine, where a failure is raised.
-    """
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._connection: AsyncConnection | None = None
-        self._is_busy = self._is_expired = False
-
-    def expire(self) -> None:
-        """Has the next ``fetch`` open a new connection: the address leads to a different server by now."""
-        self._is_expired = True
-
-    async def fetch(
-        self, select: PreparedSelect, values: Mapping[str, Any]
-    ) -> Sequence[Sequence[Any]] | None:
-        """Returns the rows, of everything committed before this call; None if the engine has to be used."""
-        if self._is_busy:
-            return None
-        self._is_busy = True
-        try:
-            if self._is_expired:
-                self._is_expired = False
-                await self._drop()
-            if self._connection is None:
-                self._connection = await self._engine.connect()
-                # The statements are always the same, and short. By default the server would plan each execution
-                # anew, in more time than the execution takes: it overestimates their cost.
-                await driver_of(self._connection).execute("SET plan_cache_mode = force_generic_plan")
-            return await fetch_raw(self._connection, select.raw, values)
-        except Exception:
-            await self._drop()
-            return None
-        except BaseException:  # cancelled: the state of the connection is not known
-            await self._drop()
-            raise
-        finally:
-            self._is_busy = False
-
-    async def close(self) -> None:
-        """Closes the connection until the next ``fetch``. Safe to call twice."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(SQLAlchemyError, OSError):
-                await connection.invalidate()
-                await connection.close()

@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from diptych.errors import ConfigurationError, UnitOfWorkError
 from diptych.sql.entity import MARKER
-from diptych.sql.statements import RawStatement, text_of
+from diptych.sql.statements import PreparedSelect, RawStatement, text_of
 
 HOOKED = "diptych_hooked"
 """Name of the execution option of an engine with hooks, past which no statement may go."""
@@ -221,3 +221,59 @@ def _commit_and_find(select: sa.Select[Any]) -> str:
     # ★ In a statement after the commit, which has a snapshot of its own: the transaction's snapshot would not show a
     # lease promised just before the commit.
     return f"{_COMMIT}; {text_of(select)}"
+
+
+class DedicatedReader:
+    """A connection kept for short reads.
+
+    A read that can't be made here, because the connection is busy or broken, is given up: ``fetch`` returns None, and
+    the caller reads through the engine, where a failure is raised.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+        self._is_busy = self._is_expired = False
+
+    def expire(self) -> None:
+        """Has the next ``fetch`` open a new connection: the address leads to a different server by now."""
+        self._is_expired = True
+
+    async def fetch(
+        self, select: PreparedSelect, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]] | None:
+        """Returns the rows, of everything committed before this call; None if the engine has to be used."""
+        if self._is_busy:
+            return None
+        self._is_busy = True
+        try:
+            if self._is_expired:
+                self._is_expired = False
+                await self._drop()
+            if self._connection is None:
+                self._connection = await self._engine.connect()
+                # The statements are always the same, and short. By default the server would plan each execution
+                # anew, in more time than the execution takes: it overestimates their cost.
+                await driver_of(self._connection).execute("SET plan_cache_mode = force_generic_plan")
+            return await fetch_raw(self._connection, select.raw, values)
+        except Exception:
+            await self._drop()
+            return None
+        except BaseException:  # cancelled: the state of the connection is not known
+            await self._drop()
+            raise
+        finally:
+            self._is_busy = False
+
+    async def close(self) -> None:
+        """Closes the connection until the next ``fetch``. Safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await connection.invalidate()
+                await connection.close()

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import AmbiguousLookupError
 from diptych.log import Change, CommandContext
-from diptych.log.table import append, append_all, row_values
+from diptych.log.append import append, append_all, row_values
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict
@@ -41,6 +41,9 @@ from diptych.write.statements import (
 Making: TypeAlias = Callable[[AsyncConnection], Awaitable[Change | None]]
 """A change by a single statement, made on a connection. The result is None if there is no row to change."""
 
+Inserting: TypeAlias = Callable[[AsyncConnection], Awaitable[Change]]
+"""The insertion of a row by a single statement, made on a connection."""
+
 _NOT_SUPPORTED = "0A000"
 
 _SEVERAL_ROWS = "21000"
@@ -49,10 +52,10 @@ _SEVERAL_ROWS = "21000"
 async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
-    """Adds a row. The change has the state in the database: with defaults and conversions."""
-    making = one_insert(execute.takes_raw_statements(connection), entity, values, context)
-    if making is not None and (made := await making(connection)) is not None:
-        return made
+    """Adds a row, by a statement for the row and one for the log.
+
+    The change has the state in the database: with defaults and conversions.
+    """
     inserted = entity.row(await execute.insert(connection, *insert_statement(entity, values)))
     after = await _finished(connection, entity, inserted)
     described = entity.describe(connection.dialect)
@@ -77,7 +80,7 @@ async def insert_all(
     # Where triggers may change the rows again, each row has its entry before these changes have theirs.
     is_plain = not entity.is_finished_by_database and not entity.has_effects and all(rows)
     if connection.dialect.name != "postgresql" or not is_plain:
-        return [await insert(connection, entity, values, context) for values in rows]
+        return [await _insert_one(connection, entity, values, context) for values in rows]
     made: dict[int, Change] = {}
     for given, numbers in _alike(rows).items():
         statement, values = insert_many_statement(entity, given, [rows[number] for number in numbers])
@@ -85,6 +88,13 @@ async def insert_all(
         described = entity.describe(connection.dialect)
         made |= {n: Change(described, None, entity.row(row)) for n, row in zip(numbers, found, strict=True)}
     return await append_all(connection, entity, [made[number] for number in range(len(rows))], context)
+
+
+async def _insert_one(
+    connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
+) -> Change:
+    making = one_insert(execute.takes_raw_statements(connection), entity, values, context)
+    return await (insert(connection, entity, values, context) if making is None else making(connection))
 
 
 def _alike(rows: Sequence[ColumnValues]) -> Mapping[Columns, list[int]]:
@@ -127,7 +137,7 @@ async def delete(
 
 def one_insert(
     takes_raw: bool, entity: MappedEntity, values: ColumnValues, context: CommandContext
-) -> Making | None:
+) -> Inserting | None:
     """Returns the insertion of a row as a single statement; None where that is not possible."""
     if not (values and _is_possible(takes_raw, entity)):
         return None

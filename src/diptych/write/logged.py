@@ -1,7 +1,7 @@
 """Statements of PostgreSQL that change a row and write its row of the change log: a round trip for both.
 
 The log's row is made from a ``WITH`` that is the change. The server makes key and image of the row after the change;
-``append`` in ``log/table.py`` makes the same from the returned row. This needs columns of direct types: see
+``append`` in ``log/append.py`` makes the same from the returned row. This needs columns of direct types: see
 ``is_direct``.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.visitors import iterate
 
-from diptych.log.table import append_in_statement
+from diptych.log.append import append_in_statement
 from diptych.sql.columns import stored_texts
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import RawStatement, is_direct
@@ -131,7 +131,7 @@ def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None)
 
 
 def _for_json(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Returns an expression of whose value the server makes the same JSON as ``log.table`` makes of the driver's."""
+    """Returns an expression of whose value the server makes the same JSON as ``log.append`` makes of the driver's."""
     kind, name = column.type, column.key
     expression = column
     if isinstance(kind, sa.Enum):

@@ -8,13 +8,14 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType, TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from diptych.config.service import ConfigService
 from diptych.errors import ConfigurationError, DuplicateError, NotStartedError
+from diptych.log import Change
 from diptych.sql.database import Database
 from diptych.sql.entity import LogImage, MappedEntity
 from diptych.sql.execute import execute
@@ -24,7 +25,8 @@ from diptych.write.screening import check_statement
 from diptych.write.session import OnCommit
 from diptych.write.side import WriteSide, open_write_side
 from diptych.write.statements import Lookup, check_readable, rows_after
-from diptych.write.unit_of_work import UnitOfWork, Work, current_unit_of_work, new_context
+from diptych.write.unit_of_work import UnitOfWork, current_unit_of_work, new_context
+from diptych.write.units import Work
 from diptych.write.written import given_change, given_deletion, values_of_new
 
 M = TypeVar("M")
@@ -126,9 +128,9 @@ class ORMService:
         values = values_of_new(entity, fields)
 
         async def work(unit: UnitOfWork) -> M:
-            making = changes.one_insert(unit.database.takes_raw, entity, values, unit.context)
-            change = None if making is None else await unit.make(entity, making)
-            if change is None:
+            if making := changes.one_insert(unit.database.takes_raw, entity, values, unit.context):
+                change = cast(Change, await unit.make(entity, making))
+            else:
                 async with unit.statement(entity) as connection:
                     change = await changes.insert(connection, entity, values, unit.context)
                     unit.note(entity, change)
@@ -204,17 +206,11 @@ class ORMService:
             raise ValueError(f"conflict_on: {entity.name}.{name} is not unique by itself")
         if fields.get(name) is None:
             raise ValueError(f"upsert needs a value of {name}, by which the row is found")
-        lookup = Lookup(entity, fields[name], name)
 
-        async def work(unit: UnitOfWork) -> M:
-            async with unit.statement(entity) as connection:
-                is_there = await lookup.find(connection, lock=True) is not None
-            if is_there:
-                changed = await self.update(model, fields[name], name, return_instance=True, **fields)
-                if (
-                    changed is not None
-                ):  # the row is locked: a trigger of the application's may have deleted it
-                    return changed
+        async def work(_unit: UnitOfWork) -> M:
+            changed = await self.update(model, fields[name], name, return_instance=True, **fields)
+            if changed is not None:
+                return changed
             try:
                 return await self.create(model, **fields)
             except DuplicateError as error:

@@ -26,7 +26,8 @@ from diptych.sql.open import open_database, open_through
 from diptych.sql.schema.application import check_tables
 from diptych.sql.schema.own import prepare_schema
 from diptych.write.effects import Effects
-from diptych.write.unit_of_work import UnitsOfWork, current_unit_of_work
+from diptych.write.unit_of_work import current_unit_of_work
+from diptych.write.units import UnitsOfWork
 
 _PATIENCE_S = 2.0
 """Time that SQL has to answer before ``health`` calls the database away, in seconds."""

@@ -16,11 +16,14 @@ from typing import Any
 import sqlalchemy as sa
 
 POINTS = {
-    "commit": "diptych.write.unit_of_work.UnitsOfWork._commit_transaction",
-    "apply": "diptych.read.store.store.RedisStore.apply",
-    "fill": "diptych.hinge.builder.Builder._fill",
-    "publish": "diptych.read.store.store.RedisStore.publish",
-    "recompute": "diptych.hinge.replay.LogReplay.write_joined",
+    "commit": (
+        "diptych.write.units.UnitsOfWork._commit_transaction",
+        "diptych.write.units.UnitsOfWork._commit_by_itself",
+    ),
+    "apply": ("diptych.read.store.store.RedisStore.apply",),
+    "fill": ("diptych.hinge.builder.Builder._fill",),
+    "publish": ("diptych.read.store.store.RedisStore.publish",),
+    "recompute": ("diptych.hinge.replay.LogReplay.write_joined",),
 }
 
 Announce = Callable[[str], None]
@@ -35,7 +38,7 @@ class Points:
 
     def install(self) -> None:
         """Puts itself around the functions of ``POINTS``."""
-        for name, path in POINTS.items():
+        for name, path in ((name, path) for name, paths in POINTS.items() for path in paths):
             owner, attribute = _owner_of(path)
             setattr(owner, attribute, self._around(name, getattr(owner, attribute)))
 

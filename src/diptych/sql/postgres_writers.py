@@ -1,13 +1,14 @@
-"""The application's own engine, used for units of work: what it must be, and what diptych learns and adds.
+"""Connections of PostgreSQL for units of work: diptych's own, or those of the application's engine.
 
-Nothing is added to the engine itself but listeners, which the application's own use does not notice and which are
-removed at the stop. What diptych needs besides is made from the engine's URL and arguments.
+An application's engine is checked at the start. Nothing is added to it but listeners, which the application's own use
+does not notice and which are removed at the stop. What diptych needs besides is made from its URL and arguments.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -20,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from diptych.errors import ConfigurationError, DatabaseBusyError
-from diptych.sql.postgres_driver import HOOKED, mark, refuse_broken
+from diptych.sql.postgres_driver import HOOKED, driver_of, info_of, mark, refuse_broken
 
 AppEngine: TypeAlias = AsyncEngine
 """An engine of the application's own."""
@@ -179,3 +180,106 @@ def _connecting() -> Iterator[None]:
         ) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DBAPIError(None, None, error, connection_invalidated=True) from error
+
+
+class KeptConnections:
+    """Connections for units of work, passed from one to the next: a pool takes as long for it as the driver for a
+    statement.
+
+    At most ``size`` less one are open at once, so that the pool has one left for others; a waiting unit of work gives
+    up after ``timeout_s`` seconds. ``is_outdated`` tells of a driver's connection, and its notes in the pool, whether
+    the connection is of no use any more.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        size: int,
+        timeout_s: float,
+        is_outdated: Callable[[Any, Mapping[str, Any]], bool],
+    ) -> None:
+        self.engine = engine
+        self._size = size
+        self._timeout_s = timeout_s
+        self._is_outdated = is_outdated
+        self._kept: list[AsyncConnection] = []
+        self._open = 0
+        self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
+
+    async def take(self) -> AsyncConnection:
+        """Returns a connection without a transaction, the one that was used last. Raises the engine's errors."""
+        while self._kept:
+            connection = self._kept.pop()
+            if self._is_usable(connection):
+                return connection
+            await self._drop(connection)
+        if self._open >= max(1, self._size - 1):
+            given = await self._wait()
+            if given is not None:
+                if self._is_usable(given):
+                    return given
+                await self._drop(given)
+        self._open += 1
+        try:
+            connection = self.engine.connect()
+            await connection.start()
+        except BaseException:
+            self._open -= 1
+            self._pass_on(None)
+            raise
+        return connection
+
+    async def give_back(self, connection: AsyncConnection) -> None:
+        """Passes a connection on to a waiting unit of work, or keeps it. A session's goes to the pool."""
+        is_plain = not (connection.closed or connection.invalidated or connection.in_transaction())
+        if not is_plain or self._size == 1:
+            await self._drop(connection)
+        elif not self._pass_on(connection):
+            self._kept.append(connection)
+
+    @property
+    def in_use(self) -> int:
+        """Number of connections in units of work."""
+        return self._open - len(self._kept)
+
+    async def close(self) -> None:
+        """Gives all connections to the pool. Safe to call twice."""
+        while self._kept:
+            await self._drop(self._kept.pop())
+
+    def _is_usable(self, connection: AsyncConnection) -> bool:
+        return not self._is_outdated(driver_of(connection), info_of(connection))
+
+    async def _drop(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.close()
+        finally:
+            self._open -= 1
+            self._pass_on(None)
+
+    def _pass_on(self, connection: AsyncConnection | None) -> bool:
+        """Gives a connection, or room for one, to the unit of work that waits longest; False if none waits."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    async def _wait(self) -> AsyncConnection | None:
+        """Waits for a connection, or for room to open one (None)."""
+        waiter: asyncio.Future[AsyncConnection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():  # it came too late
+                late = waiter.result()
+                if late is None:
+                    self._pass_on(None)
+                else:
+                    await self.give_back(late)
+            if isinstance(error, TimeoutError):
+                raise PoolTimeoutError("no connection was given back in time") from error
+            raise
