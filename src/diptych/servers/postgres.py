@@ -1,4 +1,4 @@
-"""PostgreSQL."""
+"""A PostgreSQL of tests."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class PostgresServer(Server):
         return self._run("psql", *options, f"--dbname={self.url_of(database)}", f"--command={statement}")
 
     def dump(self, database: str, file: Path) -> None:
-        """What ``pg_dump`` writes of ``database``."""
+        """Writes the output of ``pg_dump`` for ``database`` to a file."""
         self._run("pg_dump", f"--dbname={self.url_of(database)}", f"--file={file}")
 
     def load(self, database: str, file: Path) -> None:

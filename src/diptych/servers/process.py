@@ -1,4 +1,4 @@
-"""What the servers of the tests have in common: a process with a directory and a port of its own."""
+"""A server process of tests, with a directory and a port of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def lives(process: psutil.Process) -> bool:
-    """Whether ``process`` still runs. One that has ended, but was not waited for by its parent, does not."""
+    """Returns whether ``process`` still runs: not if it has ended and its parent has not waited for it yet."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -77,7 +77,7 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """What starts the server in the foreground."""
+        """Returns the command that starts the server in the foreground."""
 
     def run_as(self) -> dict[str, Any]:
         """Arguments of ``subprocess`` that say which user and environment the server has."""
@@ -85,7 +85,7 @@ class Server(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """True if the process is there."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -151,7 +151,7 @@ class Server(ABC):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def log(self) -> str:
-        """What the server has logged."""
+        """Returns the log of the server."""
         return self.log_file.read_text(errors="replace")
 
     def __enter__(self) -> Self:
@@ -192,7 +192,7 @@ class Server(ABC):
 
 
 def is_root() -> bool:
-    """Whether the tests run as root, which some servers refuse to do."""
+    """Returns whether the tests run as root, as which some servers refuse to start."""
     return os.geteuid() == 0
 
 

@@ -72,7 +72,7 @@ def diptych_database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def diptych_redis(request: pytest.FixtureRequest) -> str:
-    """Whether the test has a Redis: "valkey" or "none"; as the option says."""
+    """The Redis of the test, as the option says: "valkey" or "none"."""
     return "valkey" if "://" in (given := value_of(request.config, REDIS)) else given
 
 

@@ -1,4 +1,4 @@
-"""What tests ask of an application beside its messages."""
+"""Questions of tests to an application, beside its messages."""
 
 from __future__ import annotations
 
