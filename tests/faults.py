@@ -55,6 +55,10 @@ class Fault(StrEnum):
     STOPPED_BEFORE_APPLY_AND_BUILT_ON = "stopped between commit and apply, and others build on it"
     MISFITS = "rows that do not fit their documents"
     MISFIT_PAST_DIPTYCH = "a row that does not fit comes past diptych, and Redis is flushed"
+    PROGRAM_KILLED = "a program that writes beside the application is killed"
+    MANY_ROWS_AT_ONCE = "a program adds, changes and deletes many rows at once"
+    TABLE_TRUNCATED = "a program truncates a table"
+    CHANGE_UNSEEN = "a program changes a row while the triggers of capture are away"
     TWO_VERSIONS = "processes of the version before and of this one side by side"
     MASTER_FOLLOWS_ITS_REPLICA = "master made a replica of its lagging replica, and a master again"
 

@@ -15,11 +15,13 @@ import pytest_asyncio
 
 from tests.acceptance.faults.__main__ import play
 from tests.acceptance.faults.before import REVISION, version_before
-from tests.acceptance.faults.commands import MIX
+from tests.acceptance.faults.commands import KINDS, MIX
 from tests.acceptance.faults.driver import Cluster, Result, Setup
+from tests.acceptance.faults.open_items import WAYS
 from tests.acceptance.faults.points import RULES
 from tests.acceptance.faults.report import kinds_of, told_all
 from tests.acceptance.faults.schedule import happen
+from tests.acceptance.faults.staleness import staleness
 from tests.acceptance.faults.stories import FAULTS
 from tests.acceptance.faults.stories.guests import for_a_while
 from tests.acceptance.faults.stories.versions import side_by_side
@@ -365,6 +367,20 @@ async def test_rows_that_do_not_fit_their_documents(shared, name):
     assert any(page.set_aside for page in result.history.pages)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [Fault.PROGRAM_KILLED, Fault.MANY_ROWS_AT_ONCE, Fault.TABLE_TRUNCATED, Fault.CHANGE_UNSEEN],
+)
+async def test_what_programs_beside_the_application_do_is_seen_a_lease_later(shared, name):
+    """Theirs are all changes of a table: single rows, many at once, and what no trigger has seen."""
+    if name is Fault.TABLE_TRUNCATED:
+        _only(shared, "postgresql")
+    result = await shared.holds(_case(name))
+    foreign = [write for write in result.history.writes.values() if write.is_foreign]
+    assert {write.outcome for write in foreign} >= {"done", "failed"}
+    assert 0 < max(staleness([result.history]).seconds) < LEASE_MS / 1000
+
+
 async def test_at_the_end_rows_log_documents_and_lists_agree(shared):
     await shared.ends_well()
 
@@ -415,6 +431,14 @@ async def _outlived(cluster: Cluster) -> None:
 _FEW = {"hot": 1, "cold": 1, "mix": (5, 90, 0, 0, 0, 0, 0, 5)}
 
 
+_OPEN_ALONE = tuple(int(kind in WAYS) for kind in KINDS)
+
+
+async def _waiting(cluster: Cluster) -> None:
+    """Everybody goes on reading and writing, and nothing else happens."""
+    await cluster.leases(2)
+
+
 async def _ahead(cluster: Cluster) -> None:
     """A process without Redis, whose clock says that every lease is over."""
     await for_a_while(cluster, cluster.chance, clock_ahead_s=10, redis=None)
@@ -431,6 +455,9 @@ _BROKEN: dict[str, tuple[Story, dict[str, Any]]] = {
     ),
     "another database is noticed": (_case(Fault.DATABASE_MOVED), {}),
     "one clock on SQLite": (_ahead, {}),
+    "changes by anybody are captured": (_waiting, {"program": True}),
+    "changes without triggers are noticed": (_case(Fault.CHANGE_UNSEEN), {"program": True}),
+    "what sessions have changed is looked for": (_waiting, {"options": {"mix": _OPEN_ALONE}}),
 }
 
 
@@ -441,7 +468,8 @@ async def test_a_broken_rule_is_noticed(request, rule):
         _needs_clocks()
     # SQLite has no numbers of its own that a moved log could be ahead of.
     database = "postgresql" if rule == "another database is noticed" else "sqlite"
-    async with Cluster(_setup(request, database)._replace(broken_rule=rule, **changed)) as cluster:
+    changed = {"program": False, "broken_rule": rule, **changed}
+    async with Cluster(_setup(request, database)._replace(**changed)) as cluster:
         await cluster.recovered("the start")
         for _ in range(40):
             await story(cluster)

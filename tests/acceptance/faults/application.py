@@ -1,15 +1,12 @@
 """What the processes run: items that have owners, in documents of their own and joined with their owner's name.
 
+The commands here change rows through ``ORMService`` alone; those of ``open_items`` use sessions and statements.
 Beside them is a table that no read model is made from, in which commands write what they have found.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
-
-import msgspec
-import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from typing import Any
 
 from diptych import (
     Command,
@@ -21,66 +18,26 @@ from diptych import (
     Query,
     ReadModel,
     by,
-    code_point_text,
     join,
 )
 from diptych.log import CommandContext
+from tests.acceptance.faults.answers import Answer, TakenError
 from tests.acceptance.faults.history import ITEM, OWNER, Saw
-
-
-class Base(DeclarativeBase):
-    """The declarative base of the application."""
-
-
-class Owner(Base):
-    """Who owns items. The name is the number of the write that gave it."""
-
-    __tablename__ = "owners"
-
-    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
-    name: Mapped[str] = mapped_column(code_point_text(40))
-
-
-class Item(Base):
-    """A thing with a value, which is the number of the write that gave it."""
-
-    __tablename__ = "items"
-
-    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
-    key: Mapped[str] = mapped_column(code_point_text(40), unique=True)
-    value: Mapped[int] = mapped_column(sa.BigInteger)
-    owner_id: Mapped[int] = mapped_column(sa.ForeignKey("owners.id"), index=True)
-
-
-class Audit(Base):
-    """What a command has found, as it wrote it down."""
-
-    __tablename__ = "audit"
-
-    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
-    found: Mapped[str] = mapped_column(code_point_text(80))
-
-
-Fitting = Annotated[int, msgspec.Meta(ge=0)]
-"""A value that goes out. An item may have one that is less: such a row does not fit its documents."""
-
-
-class ItemDocument(msgspec.Struct, frozen=True):
-    """An item as it goes out."""
-
-    id: int
-    key: str
-    value: Fitting
-    owner_id: int
-
-
-class OwnedItemDocument(msgspec.Struct, frozen=True):
-    """An item with its owner's name."""
-
-    key: str
-    value: Fitting
-    owner_id: int
-    owner_name: str | None
+from tests.acceptance.faults.models import (
+    Audit,
+    Base,
+    Item,
+    ItemDocument,
+    OwnedItemDocument,
+    Owner,
+)
+from tests.acceptance.faults.open_items import (
+    JoinedOpenQueries,
+    OpenCommands,
+    OpenItemReadModel,
+    OpenQueries,
+    OwnedOpenItemReadModel,
+)
 
 
 class ItemReadModel(ReadModel[Item]):
@@ -99,7 +56,12 @@ class OwnedItemReadModel(ReadModel[Item]):
     joined = {"owner_name": join(Owner.name, Item.owner_id, Owner.id)}  # noqa: RUF012 - as it is documented
 
 
-READ_MODELS: tuple[type[ReadModel[Any]], ...] = (ItemReadModel, OwnedItemReadModel)
+READ_MODELS: tuple[type[ReadModel[Any]], ...] = (
+    ItemReadModel,
+    OwnedItemReadModel,
+    OpenItemReadModel,
+    OwnedOpenItemReadModel,
+)
 
 
 class AddItem(Command[bool], frozen=True):
@@ -161,13 +123,6 @@ class RenameOwner(Command[bool], frozen=True):
     name: str
 
 
-class Answer(NamedTuple):
-    """Whether a command has changed anything, and what it tells of the state that it has found."""
-
-    changed: bool
-    saw: list[Saw]
-
-
 class LookAtItem(Command[Answer], frozen=True):
     """Tells what is under a key, and changes at most the audit."""
 
@@ -197,14 +152,6 @@ class ChangeItemOnce(Command[Answer], frozen=True):
     former: int
     value: int
     audit: bool
-
-
-class TakenError(Exception):
-    """What ``ClaimItem`` fails with, if somebody is there."""
-
-    def __init__(self, saw: Saw) -> None:
-        super().__init__(f"{saw.key} is taken")
-        self.saw = saw
 
 
 class ChangedMindError(Exception):
@@ -348,7 +295,7 @@ def application(configuration: ConfigService, revision: int = 1, *, renamed: boo
     return Diptych(
         configuration,
         models=Base,
-        handlers=[Commands, Queries, JoinedQueries],
+        handlers=[Commands, Queries, JoinedQueries, OpenCommands, OpenQueries, JoinedOpenQueries],
         read_models=READ_MODELS,
     )
 

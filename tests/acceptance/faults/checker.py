@@ -5,7 +5,8 @@ may show any state from the newest one that an answer vouched for before the rea
 command was begun before the read ended. Everything else is an anomaly: an older state is stale, another is invented.
 
 Who vouches for a state, ``timelines.visible_from`` says: not only the command that made it, but every one that was
-answered after it had built on it, or had told of it.
+answered after it had built on it, or had told of it. For the state that a program beside the application has made the
+time that it may take vouches: a lease after its commit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from tests.acceptance.faults.history import (
     ITEM,
     NEVER,
-    OWNER,
+    OWNER_OF,
     Entry,
     Get,
     History,
@@ -57,7 +58,7 @@ def check(history: History) -> list[Anomaly]:
         *(anomaly for write in history.writes.values() for anomaly in check_answer(write, by_themselves)),
         *check_failures(history),
         *(anomaly for get in history.gets for anomaly in check_get(get, timelines, history.writes)),
-        *check_pages(history, timelines),
+        *(anomaly for entity in OWNER_OF for anomaly in check_pages(history, timelines, entity)),
     ]
 
 
@@ -103,8 +104,8 @@ def check_answer(write: Write, timelines: Timelines) -> Iterator[Anomaly]:
 
 
 def _of_write(kind: str, write: Write, text: str) -> Anomaly:
-    entity = OWNER if write.kind == "rename owner" else ITEM
-    return Anomaly(kind, entity, write.keys[0], write.ended, f"write {write.number}, {write.kind}: {text}")
+    key = write.keys[0] if write.keys else ""
+    return Anomaly(kind, write.entity, key, write.ended, f"write {write.number}, {write.kind}: {text}")
 
 
 def check_failures(history: History) -> Iterator[Anomaly]:
@@ -121,12 +122,12 @@ def check_failures(history: History) -> Iterator[Anomaly]:
 
 def check_get(get: Get, timelines: Timelines, writes: Mapping[int, Write]) -> Iterator[Anomaly]:
     """Whether a document, in each of its parts, is one that this read may show."""
-    timeline = timelines.get((ITEM, get.key), NO_TIMELINE)
+    timeline = timelines.get((get.entity, get.key), NO_TIMELINE)
     told = f"{'joined' if get.joined else 'document'} {get.key!r} from {get.store} {get.reason}".rstrip()
     if get.is_aside:
         if all(state.fits for state in timeline.possible(get.begun, get.ended)):
             yield Anomaly(
-                "set aside for nothing", ITEM, get.key, get.ended, f"{told}: does not fit, they say"
+                "set aside for nothing", get.entity, get.key, get.ended, f"{told}: does not fit, they say"
             )
         return
     if get.value is None:
@@ -135,18 +136,22 @@ def check_get(get: Get, timelines: Timelines, writes: Mapping[int, Write]) -> It
             s.value is not None for s in timeline.possible(get.begun, get.ended)
         ):
             text = f"{told}: not found, though {_vouched(oldest)}"
-            yield Anomaly("missing document", ITEM, get.key, get.ended, text)
+            yield Anomaly("missing document", get.entity, get.key, get.ended, text)
         return
     if get.found != get.key:
-        yield Anomaly("crossed reply", ITEM, get.key, get.ended, f"{told}: the document of {get.found!r}")
+        yield Anomaly(
+            "crossed reply", get.entity, get.key, get.ended, f"{told}: the document of {get.found!r}"
+        )
         return
     if fault := _fault_of(timeline, get.value, get.owner, get.begun, get.ended, writes):
-        yield Anomaly(fault[0], ITEM, get.key, get.ended, f"{told}: {fault[1]}")
+        yield Anomaly(fault[0], get.entity, get.key, get.ended, f"{told}: {fault[1]}")
     if get.joined:
         owner = str(get.owner)
-        names = timelines.get((OWNER, owner), NO_TIMELINE)
+        names = timelines.get((OWNER_OF[get.entity], owner), NO_TIMELINE)
         if fault := _fault_of(names, get.owner_name or "", None, get.begun, get.ended, writes):
-            yield Anomaly(fault[0], OWNER, owner, get.ended, f"{told}, its owner {owner}: {fault[1]}")
+            yield Anomaly(
+                fault[0], OWNER_OF[get.entity], owner, get.ended, f"{told}, its owner {owner}: {fault[1]}"
+            )
 
 
 def _fault_of(
@@ -158,7 +163,7 @@ def _fault_of(
     writes: Mapping[int, Write],
 ) -> tuple[str, str] | None:
     """What is wrong with a state that a read has shown: its kind and the facts; None if nothing is."""
-    number = timeline.number_of(value, owner)
+    number = timeline.number_of(value, owner, ended)
     if number is None:
         return _invented(value, writes)
     state = timeline.states[number]
@@ -197,7 +202,7 @@ def _named(state: State) -> str:
 
 def _vouched(state: State) -> str:
     if state.by == state.write:
-        return f"{_named(state)} was acknowledged before"
+        return f"{_named(state)} was acknowledged before, or its time was over"
     return f"{_named(state)} was behind the answer to write {state.by}, which came before"
 
 
@@ -209,13 +214,13 @@ def place(order: str, key: str, value: int) -> tuple[Any, ...]:
     return (key,) if order == "key" else (value, key)
 
 
-def check_pages(history: History, timelines: Timelines) -> Iterator[Anomaly]:
-    """Whether each page shows what it must, and nothing else.
+def check_pages(history: History, timelines: Timelines, entity: str) -> Iterator[Anomaly]:
+    """Whether each page of this entity shows what it must, and nothing else.
 
     The pages are taken in the order of their beginnings, and beside them goes, key by key, the oldest state that may
     still be shown: most keys need no look at more than that one.
     """
-    items = {key: timeline for (entity, key), timeline in timelines.items() if entity == ITEM}
+    items = {key: timeline for (of, key), timeline in timelines.items() if of == entity}
     oldest = dict.fromkeys(items, ABSENT)
     newest = dict.fromkeys(items, 0)
     acknowledged = sorted(
@@ -226,7 +231,8 @@ def check_pages(history: History, timelines: Timelines) -> Iterator[Anomaly]:
     )
     following = iter((*acknowledged, (NEVER, "", 0)))
     at, key, number = next(following)
-    for page in sorted(history.pages, key=lambda page: page.begun):
+    pages = (page for page in history.pages if page.entity == entity)
+    for page in sorted(pages, key=lambda page: page.begun):
         while at < page.begun:
             if number >= newest[key]:
                 newest[key], oldest[key] = number, items[key].states[number]
@@ -246,14 +252,14 @@ def _check_page(
             kind = {"stale read": "stale entry", "resurrected delete": "deleted entry"}.get(
                 fault[0], fault[0]
             )
-            yield Anomaly(kind, ITEM, entry.key, page.ended, f"{told}: {entry.key!r} as {fault[1]}")
+            yield Anomaly(kind, page.entity, entry.key, page.ended, f"{told}: {entry.key!r} as {fault[1]}")
     for key, state in oldest.items():
         if state.value is None or not state.fits or key in shown or not _covers(page, key, state):
             continue
         states = items[key].possible(page.begun, page.ended)
         if all(state.value is not None and state.fits and _covers(page, key, state) for state in states):
             text = f"{told}: {key!r} is not on it, though {_vouched(state)}"
-            yield Anomaly("missing entry", ITEM, key, page.ended, text)
+            yield Anomaly("missing entry", page.entity, key, page.ended, text)
     yield from _check_set_aside(page, told, items)
 
 
@@ -268,7 +274,7 @@ def _check_set_aside(page: Page, told: str, items: Mapping[str, Timeline]) -> It
         least += all(not state.fits and _covers(page, key, state) for state in possible)
     if not least <= page.set_aside <= most:
         text = f"{told}: {page.set_aside} set aside, and not {least} to {most}"
-        yield Anomaly("wrong number set aside", ITEM, "", page.ended, text)
+        yield Anomaly("wrong number set aside", page.entity, "", page.ended, text)
 
 
 def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
@@ -285,7 +291,7 @@ def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
         if is_there:
             yield Anomaly(
                 "malformed page",
-                ITEM,
+                page.entity,
                 page.entries[0].key if page.entries else "",
                 page.ended,
                 f"{told}: {fault}",
@@ -307,38 +313,40 @@ def _covers(page: Page, key: str, state: State) -> bool:
 
 
 class Ending(NamedTuple):
-    """What each place holds when everything has come to rest, by key; ``joined`` with the owner's name."""
+    """What each place holds of an entity when all has come to rest, by key; ``joined`` with the owner's name."""
 
     rows: Mapping[str, Entry]
     owners: Mapping[str, str]
     documents: Mapping[str, Entry]
     joined: Mapping[str, tuple[Entry, str | None]] | None
     lists: Mapping[str, Sequence[Entry]]
+    entity: str = ITEM
 
 
 def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
-    """Whether SQL's rows are what its log amounts to, and documents and lists in Redis are the same."""
+    """Whether SQL's rows are what their log amounts to, and documents and lists in Redis are the same."""
+    entity, owner_entity = ending.entity, OWNER_OF[ending.entity]
     items: dict[str, Entry] = {}
     owners: dict[str, str] = {}
     for row in log:
-        if row.entity == OWNER:
-            owners[row.key] = str(row.value)
-        if row.entity != ITEM:
-            continue
-        items.pop(row.old_key or "", None)
-        if row.kind != "deleted":
-            items[row.key] = Entry(row.key, int(row.value), row.owner or 0)
-    yield from _differ("rows and log", ITEM, ending.rows, items)
-    yield from _differ("rows and log", OWNER, ending.owners, owners)
+        if row.entity == owner_entity:
+            owners.pop(row.old_key or "", None)
+            owners |= {row.key: str(row.value)} if row.kind != "deleted" else {}
+        elif row.entity == entity:
+            items.pop(row.old_key or "", None)
+            if row.kind != "deleted":
+                items[row.key] = Entry(row.key, int(row.value), row.owner or 0)
+    yield from _differ("rows and log", entity, ending.rows, items)
+    yield from _differ("rows and log", owner_entity, ending.owners, owners)
     fitting = {key: row for key, row in ending.rows.items() if row.value >= 0}
-    yield from _differ("documents and rows", ITEM, ending.documents, fitting)
+    yield from _differ("documents and rows", entity, ending.documents, fitting)
     for order, entries in ending.lists.items():
-        yield from _differ(f"list by {order} and rows", ITEM, {e.key: e for e in entries}, fitting)
+        yield from _differ(f"list by {order} and rows", entity, {e.key: e for e in entries}, fitting)
         if list(entries) != sorted(entries, key=lambda entry: place(order, entry.key, entry.value)):
-            yield Anomaly("different at the end", ITEM, "", 0, f"the list by {order} is not in order")
+            yield Anomaly("different at the end", entity, "", 0, f"the list by {order} is not in order")
     if ending.joined is not None:
         wanted = {key: (row, ending.owners.get(str(row.owner))) for key, row in fitting.items()}
-        yield from _differ("joined documents and rows", ITEM, ending.joined, wanted)
+        yield from _differ("joined documents and rows", entity, ending.joined, wanted)
 
 
 def _differ(what: str, entity: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[Anomaly]:

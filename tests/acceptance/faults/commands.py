@@ -8,7 +8,10 @@ import msgspec
 
 from diptych import Command, DuplicateError
 from tests.acceptance.faults import application as app
-from tests.acceptance.faults.history import ITEM, Saw
+from tests.acceptance.faults.answers import Answer, TakenError
+from tests.acceptance.faults.beside import statements as beside
+from tests.acceptance.faults.history import ITEM, OPEN_ITEM, OWNER_OF, Saw
+from tests.acceptance.faults.open_items import WAYS, ChangeOpen, keys_of_owners
 
 OWNERS = 3
 """How many owners there are, numbered from 1."""
@@ -25,10 +28,12 @@ KINDS = (
     "look",
     "look at owner",
     "claim",
+    *WAYS,
 )
 
-MIX = (16, 30, 12, 10, 5, 8, 4, 8, 3, 1, 3)
-"""How often each of ``KINDS`` is sent. The last three tell what they have found; a shorter mix has none of them."""
+MIX = (16, 30, 12, 10, 5, 8, 4, 8, 3, 1, 3, *[4] * len(WAYS))
+"""How often each of ``KINDS`` is sent. Those after the first eight tell what they have found; those of ``WAYS``
+change open items. A shorter mix has none of them."""
 
 MIX_BEFORE = MIX[:8]
 """The same for processes of the version before, who know the first eight."""
@@ -47,13 +52,32 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     audit: bool = False
 
     @property
+    def items(self) -> str:
+        """The entity of the items that this is about, or whose owners."""
+        return OPEN_ITEM if self.kind in WAYS else ITEM
+
+    @property
+    def is_of_owners(self) -> bool:
+        """Whether the keys are those of owners."""
+        return keys_of_owners(self.kind)
+
+    @property
+    def entity(self) -> str:
+        """The entity that has the keys."""
+        return OWNER_OF[self.items] if self.is_of_owners else self.items
+
+    @property
     def owner(self) -> int:
         """The owner that an item is given."""
-        return 1 + self.write // 3 % OWNERS
+        if self.keys[0] in beside.KIN:
+            return beside.LASTING_OWNER
+        return 1 + self.write // 3 % (beside.OWNERS if self.items == OPEN_ITEM else OWNERS)
 
     def command(self) -> Command[Any]:
         """The message for the bus."""
         key, write, owner = self.keys[0], self.write, self.owner
+        if self.kind in WAYS:
+            return ChangeOpen(self.kind, self.keys, write, owner)
         match self.kind:
             case "add":
                 return app.AddItem(key, write, owner)
@@ -83,9 +107,9 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
                 return app.ChangeItemOnce(key, self.former, write, self.audit)
         raise ValueError(f"no such kind of command: {self.kind}")
 
-    def told_by(self, answer: bool | app.Answer) -> tuple[str, list[Saw]]:
+    def told_by(self, answer: bool | Answer) -> tuple[str, list[Saw]]:
         """The outcome, as ``End`` has it, and what this answer tells of what was found."""
-        if isinstance(answer, app.Answer):
+        if isinstance(answer, Answer):
             return ("done" if answer.changed else "nothing"), answer.saw
         if answer or self.kind == "rename owner":
             return ("done" if answer else "nothing"), []
@@ -95,8 +119,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 
     def told_by_error(self, error: Exception) -> list[Saw]:
         """What this refusal tells."""
-        if isinstance(error, app.TakenError):
+        if isinstance(error, TakenError):
             return [error.saw]
         if isinstance(error, DuplicateError):
-            return [Saw(ITEM, self.keys[-1], is_told=False)]
+            return [Saw(self.entity, self.keys[-1], is_told=False)]
         return []

@@ -12,9 +12,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from diptych.log.table import LOG
-from tests.acceptance.faults.application import Item
+from tests.acceptance.faults.beside.ledger import open_ledger, read_ledger
 from tests.acceptance.faults.ending import read_log
 from tests.acceptance.faults.history import LogRow
+from tests.acceptance.faults.models import Item
 from tests.servers import PostgresServer
 
 
@@ -43,9 +44,22 @@ class Database:
         """Its ``DATABASE_URL``."""
         return f"sqlite:///{self._file}" if self.server is None else self.server.url_of(self.name)
 
+    @property
+    def url_of_others(self) -> str:
+        """Past all links, for those who are not of the application and have a driver of their own."""
+        return self.url.replace("postgresql:", "postgresql+psycopg:")
+
     def engine(self) -> sa.Engine:
         """Past all links and pools, for those who are not of the application."""
-        return sa.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+        return sa.create_engine(self.url_of_others, poolclass=sa.NullPool)
+
+    async def open_ledger(self) -> None:
+        """Makes the tables of open items, and the triggers that write down what anybody changes in them."""
+        await asyncio.to_thread(open_ledger, self.engine())
+
+    async def ledger(self) -> list[LogRow]:
+        """The ledger of open items as it is now."""
+        return await asyncio.to_thread(read_ledger, self.engine())
 
     async def execute(self, statement: str) -> str:
         """One statement on PostgreSQL, past all links."""

@@ -8,10 +8,9 @@ import functools
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
@@ -23,6 +22,8 @@ import sqlalchemy as sa
 from diptych import ORMService
 from tests.acceptance.faults import application as app
 from tests.acceptance.faults.before import its_environment
+from tests.acceptance.faults.beside import program
+from tests.acceptance.faults.beside import statements as beside
 from tests.acceptance.faults.checker import Anomaly, check, check_end
 from tests.acceptance.faults.commands import MIX_BEFORE, OWNERS, Step
 from tests.acceptance.faults.database import Database
@@ -40,7 +41,8 @@ from tests.acceptance.faults.history import (
     now,
 )
 from tests.acceptance.faults.load import Options
-from tests.acceptance.faults.process import Worker
+from tests.acceptance.faults.models import Base, Item, OpenItem, OpenOwner, Owner
+from tests.acceptance.faults.process import Running, Worker, launched
 from tests.acceptance.faults.proxy import Link
 from tests.acceptance.serving import ROOT, environment
 from tests.servers import (
@@ -69,6 +71,7 @@ class Setup(NamedTuple):
     broken_rule: str | None = None
     before: Path | None = None  # where the version before is, of which there are to be two processes at first
     options: Mapping[str, Any] = MappingProxyType({})  # of every worker, see ``Options``
+    program: bool = True  # whether somebody beside the application writes too
 
 
 class Result(NamedTuple):
@@ -93,6 +96,7 @@ class Cluster:
         self.setup = setup
         self.chance = random.Random(setup.seed)
         self.workers: dict[int, Worker] = {}
+        self.program: Running | None = None
         self.lease_s = setup.lease_ms / 1000
         self.directory = Path(tempfile.mkdtemp(prefix="diptych-faults-"))
         self.problems: list[Anomaly] = []
@@ -119,9 +123,9 @@ class Cluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in list(self.workers.values()):
-            if worker.lives:
-                await worker.kill()
+        for process in [*self.workers.values(), self.program]:
+            if process is not None and process.lives:
+                await process.kill()
         self._record.close()
         await self._exits.aclose()
         if self.problems:
@@ -167,7 +171,13 @@ class Cluster:
         await self._sow()
         for worker in self.of_version_before:
             await worker.order("favour", 6, 30, *MIX_BEFORE)
-        await asyncio.gather(*(self.start_worker(slot) for slot in range(self.setup.workers)))
+        await self._start(range(self.setup.workers))
+
+    async def _start(self, slots: Iterable[int]) -> None:
+        starting: list[Awaitable[Any]] = [self.start_worker(slot) for slot in slots]
+        if self.setup.program:
+            starting.append(self.start_program())
+        await asyncio.gather(*starting)
 
     async def _started(self, server: RedisServer) -> RedisServer:
         await asyncio.to_thread(server.start)
@@ -187,12 +197,19 @@ class Cluster:
 
     async def _sow(self) -> None:
         """Owners and some items, recorded as the writes of process 0."""
+        await self.database.open_ledger()
         async with ORMService(app.config(self.database.url, None, self.setup.lease_ms)) as orm:
-            await orm.init(models=app.Base)
+            await orm.init(models=Base)
             for number in range(1, OWNERS + 1):
                 await self._record_write(orm, number, "rename owner", str(number), _add_owner(orm, number))
             for n, key in enumerate(["h0", "h1", "c00", "c01", "c02"], 100):
                 await self._record_write(orm, n, "add", key, _add_item(orm, key, n))
+            for n, number in enumerate([*range(1, beside.OWNERS), beside.LASTING_OWNER], 10):
+                await self._record_write(
+                    orm, n, "open: name owner", str(number), _add_open_owner(orm, number, n)
+                )
+            for n, key in enumerate([*beside.HOT, *beside.COLD, *beside.KIN], 20):
+                await self._record_write(orm, n, "open: add", key, _add_open_item(orm, key, n))
 
     async def _record_write(
         self, orm: ORMService, number: int, kind: str, key: str, work: Callable[[Any], Any]
@@ -218,14 +235,14 @@ class Cluster:
 
         async def add(_unit: Any) -> None:
             for key in keys:
-                await orm.create(app.Item, key=key, value=added, owner_id=1)
+                await orm.create(Item, key=key, value=added, owner_id=1)
 
         async def delete(_unit: Any) -> None:
             for key in keys:
-                await orm.delete(app.Item, key, "key")
+                await orm.delete(Item, key, "key")
 
         async with ORMService(app.config(self.database.url, None, self.setup.lease_ms)) as orm:
-            await orm.init(models=app.Base)
+            await orm.init(models=Base)
             await self._record_write(orm, added, "add", keys[0], add)
             await self._record_write(orm, deleted, "delete", keys[0], delete)
 
@@ -253,33 +270,48 @@ class Cluster:
             directory, surroundings = self.setup.before, its_environment(self.setup.before)
         options = msgspec.convert({**given, **self.setup.options, **changed}, Options)
         with (self.directory / f"worker-{number}.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(
-                    sys.executable,
-                    "-m",
-                    "tests.acceptance.faults.worker",
-                    msgspec.json.encode(options).decode(),
-                ),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=surroundings,
-                cwd=directory,
-                start_new_session=True,
-            )
-        worker = self.workers[slot] = Worker(options, slot, process)
-        if await worker.hears("ready", timeout_s=START_S) is None:
-            raise AssertionError(f"process {number} did not get ready:\n{self.log_of(worker)}")
+            process = await launched("tests.acceptance.faults.worker", options, log, directory, surroundings)
+        worker = self.workers[slot] = Worker(options, slot, process, is_before=before)
+        await self._is_ready(worker)
         return worker
+
+    async def _is_ready(self, process: Running) -> None:
+        if await process.hears("ready", timeout_s=START_S) is None:
+            raise AssertionError(f"process {process.number} did not get ready:\n{self.log_of(process)}")
+
+    async def start_program(self) -> None:
+        """Starts the program beside the application; waits until it is ready."""
+        number = next(self._numbers)
+        history = str(self.directory / f"history-{number}.jsonl")
+        given = program.Options(
+            number, self.database.url_of_others, history, self.setup.lease_ms, self.setup.seed
+        )
+        with (self.directory / f"worker-{number}.log").open("ab") as log:
+            module = "tests.acceptance.faults.beside.program"
+            self.program = Running(number, await launched(module, given, log, ROOT, environment()))
+        await self._is_ready(self.program)
+
+    async def replace_program(self) -> None:
+        """Kills the program, wherever it is, and starts another."""
+        assert self.program is not None
+        await self.program.kill()
+        await self.start_program()
+
+    async def do_beside(self, kind: str) -> None:
+        """Has the program do what is not done all the time."""
+        assert self.program is not None
+        await self.program.order("do", kind)
+        told = await self.program.hears("finished do", "failed do", timeout_s=30)
+        assert told == "finished do", f"the program could not {kind}: {told}"
 
     async def replace(self, worker: Worker, **changed: Any) -> Worker:
         """Starts another process in the slot of one that is dead."""
         await worker.kill()
         return await self.start_worker(worker.slot, **changed)
 
-    def log_of(self, worker: Worker) -> str:
+    def log_of(self, process: Running) -> str:
         """The end of what it said on its standard error."""
-        return (self.directory / f"worker-{worker.number}.log").read_text(errors="replace")[-3000:]
+        return (self.directory / f"worker-{process.number}.log").read_text(errors="replace")[-3000:]
 
     def link_of(self, worker: Worker) -> Link:
         """Its way to Redis."""
@@ -364,7 +396,7 @@ class Cluster:
         for, as who puts a database back has to.
         """
         slots = [worker.slot for worker in self.workers.values() if worker.lives]
-        await asyncio.gather(*(self.workers[slot].quit() for slot in slots))
+        await self._quit_all()
         if copy is not None:
             self._judged.append(await self._judge())
             await self.leases(1.1)
@@ -373,7 +405,11 @@ class Cluster:
             self._undo(await self._whole_log())
         if self.sql_link is not None and self.database.server is not None:
             self.sql_link.lead_to(self.database.server.port)
-        await asyncio.gather(*(self.start_worker(slot) for slot in slots))
+        await self._start(slots)
+
+    async def _quit_all(self) -> None:
+        processes = [*self.workers.values(), *([] if self.program is None else [self.program])]
+        await asyncio.gather(*(process.quit() for process in processes if process.lives))
 
     def _undo(self, log: Iterable[LogRow]) -> None:
         """What is not in the log any more was never done, and what was told of it is void."""
@@ -390,13 +426,17 @@ class Cluster:
     async def insert_misfit(self, key: str) -> None:
         """Adds an item past the application that does not fit its documents. Its key must be free."""
         number = self.next_write()
-        log = await self._whole_log()
+        log = await self._own_log()
         self._record.add(Begin(number, "insert past diptych", [key], now()))
         await self.database.insert_item(key, -number)
         row = LogRow(log[-1].position, ITEM, "created", None, key, -number, 1, number)
         self._foreign.append(row)
 
     async def _whole_log(self) -> list[LogRow]:
+        """The log, and after it the ledger of what anybody has done."""
+        return [*await self._own_log(), *await self.database.ledger()]
+
+    async def _own_log(self) -> list[LogRow]:
         """With what SQL has forgotten, and what was done past diptych."""
         logged = {**self._aged, **{row.position: row for row in await self.database.log()}}
         return sorted([*logged.values(), *self._foreign], key=lambda row: row.position)
@@ -445,16 +485,19 @@ class Cluster:
 
     async def finish(self) -> Result:
         """Ends all processes, checks what was recorded since the last time, and looks at what is left everywhere."""
-        for worker in self.workers.values():
-            if not worker.lives and not worker.expected_to_end:
-                text = f"process {worker.number} died by itself:\n{self.log_of(worker)}"
+        for process in [*self.workers.values(), *([] if self.program is None else [self.program])]:
+            if not process.lives and not process.expected_to_end:
+                text = f"process {process.number} died by itself:\n{self.log_of(process)}"
                 self.problems.append(Anomaly("process died", ITEM, "", now(), text))
-        await asyncio.gather(*(worker.quit() for worker in self.workers.values() if worker.lives))
+        await self._quit_all()
+        # What the program has done last may take so long.
+        await self.leases(1)
         result = await self.check_so_far()
         log = result.history.log
         configuration = app.config(self.database.url, self._master.url, self.setup.lease_ms)
         try:
-            self.problems += check_end(log, await look_everywhere(configuration, log))
+            for ending in await look_everywhere(configuration, log):
+                self.problems += check_end(log, ending)
         except AssertionError as error:
             self.problems.append(Anomaly("no recovery", ITEM, "", now(), f"at the end: {error}"))
         return result
@@ -466,11 +509,19 @@ def kept_directory(directory: Path) -> Path:
 
 
 def _add_owner(orm: ORMService, number: int) -> Callable[[Any], Any]:
-    return lambda _unit: orm.create(app.Owner, id=number, name=str(number))
+    return lambda _unit: orm.create(Owner, id=number, name=str(number))
 
 
 def _add_item(orm: ORMService, key: str, number: int) -> Callable[[Any], Any]:
-    return lambda _unit: orm.create(app.Item, key=key, value=number, owner_id=1)
+    return lambda _unit: orm.create(Item, key=key, value=number, owner_id=1)
+
+
+def _add_open_owner(orm: ORMService, owner: int, number: int) -> Callable[[Any], Any]:
+    return lambda _unit: orm.create(OpenOwner, id=owner, name=str(number))
+
+
+def _add_open_item(orm: ORMService, key: str, number: int) -> Callable[[Any], Any]:
+    return lambda _unit: orm.create(OpenItem, key=key, value=number, owner_id=beside.LASTING_OWNER)
 
 
 def _clock(ahead_s: float) -> dict[str, str]:

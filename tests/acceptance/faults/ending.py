@@ -12,26 +12,35 @@ import sqlalchemy as sa
 from diptych import ConfigService, UnreadableRowError
 from tests.acceptance.faults import application as app
 from tests.acceptance.faults.checker import Ending
-from tests.acceptance.faults.history import AUDIT, ITEM, Entry, LogRow
+from tests.acceptance.faults.history import AUDIT, ITEM, OPEN_ITEM, OWNER, OWNER_OF, Entry, LogRow
+from tests.acceptance.faults.models import Item, OpenItem, OpenOwner, Owner
+from tests.acceptance.faults.queries import QUERIES
 
 _LOG = sa.text(
     "SELECT position, entity, kind, old_key, key, image, correlation_id FROM diptych_log ORDER BY position"
 )
 
+_LOGGED = (ITEM, OWNER, AUDIT)
+"""Of what anybody changes the ledger tells."""
+
 
 def read_log(engine: sa.Engine) -> list[LogRow]:
     """The change log as it is now, in its order."""
     with engine.connect() as connection:
-        # Rows whose personal data are forgotten tell nothing.
-        return [_log_row(*row) for row in connection.execute(_LOG) if row.image is not None]
+        # Rows whose personal data are forgotten tell nothing; the entries of triggers neither.
+        rows = connection.execute(_LOG)
+        return [_log_row(*row) for row in rows if row.image is not None and row.entity in _LOGGED]
 
 
-async def look_everywhere(configuration: ConfigService, log: list[LogRow]) -> Ending:
-    """What a process that is started now finds. Fails if Redis does not get to answer it."""
-    keys = sorted({key for row in log if row.entity == ITEM for key in (row.key, row.old_key) if key})
+async def look_everywhere(configuration: ConfigService, log: list[LogRow]) -> list[Ending]:
+    """What a process that is started now finds of each entity. Fails if Redis does not get to answer it."""
     async with app.application(configuration) as application:
         await _answered_by_redis(application)
-        return await _ending(application, keys)
+        return [await _ending(application, entity, _keys(log, entity)) for entity in OWNER_OF]
+
+
+def _keys(log: list[LogRow], entity: str) -> list[str]:
+    return sorted({key for row in log if row.entity == entity for key in (row.key, row.old_key) if key})
 
 
 async def _answered_by_redis(application: Any, timeout_s: float = 20) -> None:
@@ -64,19 +73,23 @@ def _log_row(
     )
 
 
-async def _ending(application: Any, keys: list[str]) -> Ending:
-    orm = application.orm
-    rows = {row.key: Entry(row.key, row.value, row.owner_id) async for row in orm.iterate(app.Item)}
-    owners = {str(owner.id): owner.name async for owner in orm.iterate(app.Owner)}
+_ROWS = {ITEM: (Item, Owner), OPEN_ITEM: (OpenItem, OpenOwner)}
+
+
+async def _ending(application: Any, entity: str, keys: list[str]) -> Ending:
+    orm, queries = application.orm, QUERIES[entity]
+    items, owners = _ROWS[entity]
+    rows = {row.key: Entry(row.key, row.value, row.owner_id) async for row in orm.iterate(items)}
+    names = {str(owner.id): owner.name async for owner in orm.iterate(owners)}
     documents: dict[str, Entry] = {}
     joined: dict[str, tuple[Entry, str | None]] = {}
     for key in keys:
-        if (item := await _from_redis(application, app.GetItem(key))) is not None:
+        if (item := await _from_redis(application, queries.get(key))) is not None:
             documents[key] = Entry(item.key, item.value, item.owner_id)
-        if (owned := await _from_redis(application, app.GetOwnedItem(key))) is not None:
+        if (owned := await _from_redis(application, queries.joined(key))) is not None:
             joined[key] = Entry(owned.key, owned.value, owned.owner_id), owned.owner_name
-    lists = {order: await _whole_list(application, order) for order in ("key", "value")}
-    return Ending(rows, owners, documents, joined, lists)
+    lists = {order: await _whole_list(application, entity, order) for order in ("key", "value")}
+    return Ending(rows, names, documents, joined, lists, entity)
 
 
 async def _from_redis(application: Any, query: Any) -> Any:
@@ -92,11 +105,11 @@ async def _from_redis(application: Any, query: Any) -> Any:
     raise AssertionError(f"SQL answers at the end: {answer.served}")
 
 
-async def _whole_list(application: Any, order: str) -> list[Entry]:
+async def _whole_list(application: Any, entity: str, order: str) -> list[Entry]:
     entries: list[Entry] = []
     after: str | None = None
     while True:
-        page = await _from_redis(application, app.ListItems(order, 50, after))
+        page = await _from_redis(application, QUERIES[entity].page(order, 50, after))
         entries += [Entry(item.key, item.value, item.owner_id) for item in page.items]
         after = page.next
         if after is None:

@@ -22,13 +22,30 @@ PROCESS = 10_000_000
 NEVER = 1 << 63
 
 
+ITEM, OWNER, AUDIT = "Item", "Owner", "Audit"
+OPEN_ITEM, OPEN_OWNER = "OpenItem", "OpenOwner"
+OWNER_OF = {ITEM: OWNER, OPEN_ITEM: OPEN_OWNER}
+
+CATCH_UP = "catch up"
+"""The kind of a write that changes nothing: ``catch_up`` was called."""
+
+UNSEEN = "change unseen"
+"""The kind of a write that no trigger has seen, of a row by its key. Nobody vouches for it before its time."""
+
+
 class Begin(msgspec.Struct, frozen=True, array_like=True, tag="b"):
-    """A command is about to be sent. ``keys`` are the items (or the owner) that it is to change."""
+    """A write is about to be made: by a command, or by a program beside the application.
+
+    ``keys`` are the items (or the owner) that it is to change. ``grace`` is the time in nanoseconds after its end for
+    which queries need not show it: a lease for programs, 0 for commands.
+    """
 
     write: int
     kind: str
     keys: list[str]
     at: int
+    entity: str = ITEM
+    grace: int = 0
 
 
 class Saw(NamedTuple):
@@ -78,6 +95,7 @@ class Get(msgspec.Struct, frozen=True, array_like=True, tag="g"):
     owner_name: str | None = None
     joined: bool = False
     is_aside: bool = False
+    entity: str = ITEM
 
 
 class Entry(NamedTuple):
@@ -102,6 +120,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True, tag="p"):
     more: bool
     entries: list[Entry]
     set_aside: int = 0
+    entity: str = ITEM
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="f"):
@@ -153,11 +172,8 @@ class Writer:
         os.close(self._file)
 
 
-ITEM, OWNER, AUDIT = "Item", "Owner", "Audit"
-
-
 class LogRow(NamedTuple):
-    """A row of ``diptych_log``: the change of an item, an owner or an audit row, by the key that its documents have.
+    """A row of ``diptych_log``, or of the ledger: the change of a row, by the key that its documents have.
 
     ``old_key`` is the key before the change (None: created), ``write`` whose change it was (0: nobody's we know).
     """
@@ -173,7 +189,7 @@ class LogRow(NamedTuple):
 
 
 class Write(msgspec.Struct):
-    """One command, from its beginning to its end."""
+    """One command, from its beginning to its end; or what a program beside the application has done."""
 
     number: int
     kind: str
@@ -183,16 +199,23 @@ class Write(msgspec.Struct):
     outcome: str = "unknown"
     note: str = ""
     saw: list[Saw] | None = []
+    entity: str = ITEM
+    grace: int = 0
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a program beside the application has made it."""
+        return self.grace > 0
 
     @property
     def answered(self) -> int:
-        """When its caller was told something that later queries must not contradict; ``NEVER``: not at all."""
-        return self.ended if self.outcome in ("done", "nothing", "failed") else NEVER
+        """From when on queries must not contradict what its caller was told; ``NEVER``: not at all."""
+        return self.ended + self.grace if self.outcome in ("done", "nothing", "failed") else NEVER
 
     @property
     def acknowledged(self) -> int:
-        """When its effect was acknowledged; ``NEVER`` if it was not."""
-        return self.ended if self.outcome == "done" else NEVER
+        """From when on queries have to show its effect; ``NEVER`` if none was acknowledged."""
+        return self.ended + self.grace if self.outcome == "done" else NEVER
 
 
 class History(NamedTuple):
@@ -217,8 +240,8 @@ class History(NamedTuple):
                     history.gets.append(record)
                 case Page():
                     history.pages.append(record)
-                case Begin(number, kind, keys, at):
-                    history.writes[number] = Write(number, kind, keys, at)
+                case Begin(number, kind, keys, at, entity, grace):
+                    history.writes[number] = Write(number, kind, keys, at, entity=entity, grace=grace)
                 case End(number, outcome, at, note, saw):
                     write = history.writes[number]
                     write.ended, write.outcome, write.note, write.saw = at, outcome, note, saw

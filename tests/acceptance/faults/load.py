@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
-from diptych import ConflictError, ConstraintError, Document, UnavailableError, UnreadableRowError
+from diptych import ConflictError, ConstraintError, UnavailableError
 from diptych.context import request_scope
 from tests.acceptance.faults import application as app
+from tests.acceptance.faults.answers import TakenError
+from tests.acceptance.faults.asking import Asking, told
+from tests.acceptance.faults.beside import statements as beside
 from tests.acceptance.faults.commands import KINDS, MIX, OWNERS, Step
-from tests.acceptance.faults.history import PROCESS, Begin, End, Entry, Failure, Get, Page, Saw, Writer, now
+from tests.acceptance.faults.history import (
+    CATCH_UP,
+    ITEM,
+    OPEN_ITEM,
+    PROCESS,
+    Begin,
+    End,
+    Saw,
+    Writer,
+    now,
+)
+from tests.acceptance.faults.open_items import OF_TWO, WAYS, WITH_ORM_SERVICE, keys_of_owners
 
 KIN = tuple(f"k{n}" for n in range(4))
+KIN_OF = {ITEM: KIN, OPEN_ITEM: beside.KIN}
 """The keys of items that only stories change, and everybody reads."""
 
 
@@ -41,7 +55,7 @@ class Options(msgspec.Struct, frozen=True):
     broken_rule: str | None = None
     readers: int = 3
     writers: int = 2
-    read_pause_ms: float = 8
+    read_pause_ms: float = 10
     write_pause_ms: float = 20
     hot: int = 6
     cold: int = 30
@@ -56,12 +70,11 @@ class Load:
         self._options = options
         self.record = writer.add
         self._bus = bus
-        self._tell = tell
         self._random = random.Random(f"{options.seed}.{options.number}")
         self._last_write = options.number * PROCESS
+        self._ask = Asking(bus, options.number, self._random, writer.add, tell)
         self._readers: set[asyncio.Task[None]] = set()
         self._operations: set[asyncio.Task[None]] = set()
-        self._stores: dict[str, str] = {}
         self._cancelling: asyncio.Task[None] | None = None
         self._writers: set[asyncio.Task[None]] = set()
         self.favour(options.hot, options.cold, options.mix)
@@ -110,13 +123,14 @@ class Load:
         """Sends these commands, one after the other, and asks after each for all that it names."""
         for step in steps:
             await self._do(self._write(step))
-            if not self._options.script and not step.kind.endswith("owner"):
-                await asyncio.gather(*(self._get(key) for key in step.keys), self._browse("key"))
-                await asyncio.gather(*(self._get_joined(key) for key in step.keys))
+            if not self._options.script and not step.is_of_owners:
+                got = (self._ask.get(key, step.items) for key in step.keys)
+                await asyncio.gather(*got, self._ask.browse("key", step.items))
+                await asyncio.gather(*(self._ask.get_joined(key, step.items) for key in step.keys))
 
     async def burst(self, key: str, count: int) -> None:
         """So many equal queries at once."""
-        await asyncio.gather(*(self._get(key) for _ in range(count)))
+        await asyncio.gather(*(self._ask.get(key) for _ in range(count)))
 
     async def rebuild(self) -> None:
         """A planned rebuild of the read models of this process."""
@@ -149,7 +163,7 @@ class Load:
             await self._do(self._write(step))
             if not self._options.script and self._random.random() < 0.5:
                 # The sternest reader is the one who has just been told.
-                await self._do(self._get(step.keys[0]))
+                await self._do(self._ask.get(step.keys[0], step.items))
             await self._pause(self._options.write_pause_ms)
 
     async def _do(self, operation: Coroutine[Any, Any, None]) -> None:
@@ -171,108 +185,72 @@ class Load:
 
     def _some_read(self) -> Coroutine[Any, Any, None]:
         chance = self._random.random()
-        key = self._random.choice(KIN) if self._random.random() < 0.2 else self._some_key()
+        if chance < 0.005:
+            return self._catch_up()
+        entity, key = ITEM, self._some_key()
+        if self._random.random() < 0.4:
+            entity, key = OPEN_ITEM, beside.some_key(self._random)
+        if self._random.random() < 0.2:
+            key = self._random.choice(KIN_OF[entity])
         if chance < 0.55:
-            return self._get(key)
+            return self._ask.get(key, entity)
         if chance < 0.8:
-            return self._get_joined(key)
-        return self._browse(self._random.choice(["key", "value"]))
+            return self._ask.get_joined(key, entity)
+        return self._ask.browse(self._random.choice(["key", "value"]), entity)
 
-    async def _get(self, key: str) -> None:
-        async with self._recording_failure("get", key) as begun:
-            document = await self._bus.ask(app.GetItem(key))
-            ended = now()
-            item = self._decoded(document, app.ItemDocument, "get")
-            served = document.served
-            get = Get(key, self._options.number, begun, ended, served.store, served.reason or "")
-            if item is not None:
-                get = msgspec.structs.replace(get, value=item.value, owner=item.owner_id, found=item.key)
-            self.record(get)
-
-    async def _get_joined(self, key: str) -> None:
-        async with self._recording_failure("joined", key) as begun:
-            document = await self._bus.ask(app.GetOwnedItem(key))
-            ended = now()
-            item = self._decoded(document, app.OwnedItemDocument, "joined")
-            served = document.served
-            get = Get(key, self._options.number, begun, ended, served.store, served.reason or "", joined=True)
-            if item is not None:
-                replaced = {"owner_name": item.owner_name, "found": item.key}
-                get = msgspec.structs.replace(get, value=item.value, owner=item.owner_id, **replaced)
-            self.record(get)
-
-    def _decoded(self, document: Document[Any], kind: type[Any], what: str) -> Any:
-        self._note_store(what, document.served.store)
-        return None if document.body is None else msgspec.json.decode(document.body, type=kind)
-
-    async def _browse(self, order: str) -> None:
-        """A page, and now and then the one after it."""
-        cursor, last = None, None
-        limit = self._random.choice([3, 10, 10, 60])
-        for _ in range(self._random.choice([1, 1, 2, 4])):
-            async with self._recording_failure("page", order) as begun:
-                page = await self._bus.ask(app.ListItems(order, limit, cursor))
-                ended = now()
-                self._note_store("page", page.served.store)
-                items = page.decode()
-                cursor = items.next
-                entries = [Entry(item.key, item.value, item.owner_id) for item in items.items]
-                served = page.served.store, page.served.reason or ""
-                process, more = self._options.number, cursor is not None
-                aside = page.set_aside
-                self.record(Page(order, last, limit, process, begun, ended, *served, more, entries, aside))
-                last = entries[-1][:2] if entries else None
-            if cursor is None or aside:
-                # Where the page ends is not known if its last row may be one that does not fit.
-                return
-
-    @contextlib.asynccontextmanager
-    async def _recording_failure(self, kind: str, key: str) -> AsyncIterator[int]:
-        begun = now()
+    async def _catch_up(self) -> None:
+        """Catches up with what others have written, and looks at some of it."""
+        number = self._next_write()
+        self.record(Begin(number, CATCH_UP, [], now(), OPEN_ITEM))
+        outcome, note = "unknown", ""
         try:
-            yield begun
-        except UnreadableRowError:
-            joined = kind == "joined"
-            self.record(
-                Get(key, self._options.number, begun, now(), "none", "", joined=joined, is_aside=True)
-            )
+            await self._bus.catch_up()
+            outcome = "nothing"
         except UnavailableError as error:
-            self.record(Failure(kind, key, begun, now(), told(error), expected=True))
-            self._note_store(kind, "none")
-            await asyncio.sleep(0.02)
-        except Exception as error:
-            self.record(Failure(kind, key, begun, now(), told(error), expected=False))
-            await asyncio.sleep(0.1)
-
-    def _note_store(self, what: str, store: str) -> None:
-        if self._stores.get(what) != store:
-            self._stores[what] = store
-            self._tell(f"store {what} {store}")
+            note = told(error)
+        finally:
+            self.record(End(number, outcome, now(), note, []))
+        await self._ask.get(beside.some_key(self._random), OPEN_ITEM)
 
     # Writes
 
-    def _some_step(self) -> Step:
+    def _next_write(self) -> int:
         self._last_write += 1
-        key, owner = self._some_key(), str(self._random.randint(1, OWNERS))
+        return self._last_write
+
+    def _some_step(self) -> Step:
         kind = self._random.choices(KINDS[: len(self._mix)], self._mix)[0]
-        keys = [key]
+        write, audit = self._next_write(), self._random.random() < 0.5
+        return Step(kind, self._open_keys(kind) if kind in WAYS else self._keys(kind), write, audit=audit)
+
+    def _keys(self, kind: str) -> list[str]:
+        key, owner = self._some_key(), str(self._random.randint(1, OWNERS))
         if kind == "rename":
-            keys = [key, self._some_key()]
+            return [key, self._some_key()]
         elif kind == "change several":
-            keys = [*sorted(self._random.sample(self._hot, 2)), self._random.choice(self._cold)]
+            return [*sorted(self._random.sample(self._hot, 2)), self._random.choice(self._cold)]
         elif kind.endswith("owner"):
-            keys = [owner]
-        return Step(kind, keys, self._last_write, audit=self._random.random() < 0.5)
+            return [owner]
+        return [key]
+
+    def _open_keys(self, kind: str) -> list[str]:
+        if keys_of_owners(kind):
+            keys = [str(self._random.randint(1, beside.OWNERS)) for _ in range(2)]
+        elif kind == WITH_ORM_SERVICE:
+            keys = [beside.some_key(self._random), self._some_key()]
+        else:
+            keys = self._random.sample([*beside.HOT, *beside.COLD], 2)
+        return keys if kind in OF_TWO else keys[:1]
 
     async def _write(self, step: Step) -> None:
         number = step.write
         request_scope.set({"headers": [(b"x-request-id", b"%d" % number)]})
-        self.record(Begin(number, step.kind, step.keys, now()))
+        self.record(Begin(number, step.kind, step.keys, now(), step.entity))
         outcome, note = "unknown", ""
         saw: list[Saw] = []
         try:
             outcome, saw = step.told_by(await self._bus.execute(step.command()))
-        except (ConstraintError, ConflictError, app.ChangedMindError, app.TakenError) as error:
+        except (ConstraintError, ConflictError, app.ChangedMindError, TakenError) as error:
             outcome, note, saw = "failed", told(error), step.told_by_error(error)
         except UnavailableError as error:
             note = told(error)
@@ -283,7 +261,3 @@ class Load:
             outcome, note = "error", told(error)
         finally:
             self.record(End(number, outcome, now(), note, saw))
-
-
-def told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300]

@@ -1,4 +1,4 @@
-"""A process of a run as the driver sees it."""
+"""Processes of a run as the driver sees them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,41 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
 
+import msgspec
 import psutil
 
 from tests.acceptance.faults.load import Options
+from tests.acceptance.faults.queries import QUERIES
 from tests.servers import forget_process, watch_process
 
 
-class Worker:
-    """A process of the run as the driver sees it."""
+async def launched(
+    module: str, options: msgspec.Struct, log: IO[bytes], cwd: Path, surroundings: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    """Starts a module of Python as a process that takes orders from its standard input."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, msgspec.json.encode(options).decode()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=log,
+        env=surroundings,
+        cwd=cwd,
+        start_new_session=True,
+    )
 
-    def __init__(self, options: Options, slot: int, process: asyncio.subprocess.Process) -> None:
-        self.options = options
-        self.slot = slot
+
+class Running:
+    """A process that takes orders, and tells what it does; its ``number`` in the run is also its history's."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
+        self.number = number
         self.stores: dict[str, str] = {}
         self.expected_to_end = False
-        self.stands_still = False
         self._process = process
         self._heard: list[str] = []
         self._news = asyncio.Event()
@@ -29,28 +48,12 @@ class Worker:
         watch_process(process.pid)
 
     @property
-    def number(self) -> int:
-        """Its number in the run: also that of its history's file."""
-        return self.options.number
-
-    @property
     def lives(self) -> bool:
         """Whether it has not ended."""
         return self._process.returncode is None
 
-    @property
-    def answers(self) -> bool:
-        """Whether queries are asked of it, and Redis may answer them."""
-        asked = self.lives and not self.stands_still and not self.options.script
-        return asked and self.options.redis is not None
-
-    @property
-    def on_redis(self) -> bool:
-        """Whether the last query of each kind was answered by Redis."""
-        return all(self.stores.get(kind) == "redis" for kind in ("get", "page", "joined"))
-
     async def order(self, *words: object) -> None:
-        """Tells it to do something (``worker._Orders``)."""
+        """Tells it to do something (``worker._Orders``, ``beside.program``)."""
         assert self._process.stdin is not None
         with contextlib.suppress(ConnectionError):
             self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
@@ -70,24 +73,6 @@ class Worker:
                     self._news.clear()
                     await self._news.wait()
         return None
-
-    def stop(self) -> None:
-        """SIGSTOP."""
-        self.stands_still = True
-        self.signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """SIGCONT."""
-        self.stands_still = False
-        self.signal(signal.SIGCONT)
-
-    async def is_stopped(self) -> None:
-        """Waits until it stands still: it says that it is about to, and a SIGCONT that comes first is lost."""
-        for _ in range(200):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:
-                    return
-            await asyncio.sleep(0.005)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal, if it lives."""
@@ -136,3 +121,47 @@ class Worker:
                     self._heard.append(line.decode().strip())
                     self._news.set()
         self._news.set()
+
+
+class Worker(Running):
+    """A process that runs the application, or ``ORMService`` alone, in a slot of the run."""
+
+    def __init__(
+        self, options: Options, slot: int, process: asyncio.subprocess.Process, *, is_before: bool = False
+    ) -> None:
+        super().__init__(options.number, process)
+        self.options = options
+        self.slot = slot
+        self.stands_still = False
+        # The version before has no open items.
+        entities = list(QUERIES.values())[: 1 if is_before else None]
+        self._asks = [name for queries in entities for name in queries.names]
+
+    @property
+    def answers(self) -> bool:
+        """Whether queries are asked of it, and Redis may answer them."""
+        asked = self.lives and not self.stands_still and not self.options.script
+        return asked and self.options.redis is not None
+
+    @property
+    def on_redis(self) -> bool:
+        """Whether the last query of each kind was answered by Redis."""
+        return all(self.stores.get(kind) == "redis" for kind in self._asks)
+
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self.stands_still = True
+        self.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self.stands_still = False
+        self.signal(signal.SIGCONT)
+
+    async def is_stopped(self) -> None:
+        """Waits until it stands still: it says that it is about to, and a SIGCONT that comes first is lost."""
+        for _ in range(200):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:
+                    return
+            await asyncio.sleep(0.005)

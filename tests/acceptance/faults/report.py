@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.acceptance.faults.checker import Anomaly
-from tests.acceptance.faults.history import ITEM, NEVER, OWNER, Get, History, Page, process_of
+from tests.acceptance.faults.history import CATCH_UP, NEVER, OWNER_OF, Get, History, Page, process_of
+from tests.acceptance.faults.staleness import staleness
 from tests.acceptance.faults.timelines import timelines_of
 
 _AROUND_NS = 700_000_000
@@ -39,7 +40,7 @@ def on_sql(history: History) -> list[OnSql]:
 
 
 def summary(histories: Sequence[History]) -> str:
-    """Operations, faults by kind, and how long queries ran on SQL after each."""
+    """Operations, changes by programs, faults by kind, and how long queries ran on SQL after each."""
     counts: Counter[str] = Counter()
     for history in histories:
         for get in history.gets:
@@ -47,13 +48,15 @@ def summary(histories: Sequence[History]) -> str:
         for page in history.pages:
             counts[f"page from {page.store}"] += 1
         for write in history.writes.values():
-            counts[f"command: {write.outcome}"] += 1
+            by = "catch_up" if write.kind == CATCH_UP else "program" if write.is_foreign else "command"
+            counts[f"{by}: {write.outcome}"] += 1
         counts["query: failed, as documented"] += sum(failure.expected for failure in history.failures)
     total = sum(history.operations for history in histories)
     lines = [
         f"{total:,} operations",
         *(f"  {count:>9,}  {what}" for what, count in sorted(counts.items()) if count),
     ]
+    lines.append(str(staleness(histories)))
     return "\n".join([*lines, *_faults_told([times for history in histories for times in on_sql(history)])])
 
 
@@ -101,7 +104,7 @@ def _around(anomaly: Anomaly, history: History) -> Iterator[tuple[int, str]]:
             owner = f"of owner {get.owner} {get.owner_name or ''}".rstrip()
             yield get.ended, f"{text} {owner} from {get.store} {get.reason}".rstrip()
     for page in history.pages:
-        if anomaly.entity == ITEM and _near(page.ended, anomaly):
+        if anomaly.entity == page.entity and _near(page.ended, anomaly):
             entry = next((entry for entry in page.entries if entry.key == anomaly.key), None)
             if entry is not None:
                 text = (
@@ -123,9 +126,9 @@ def _writes_around(anomaly: Anomaly, history: History) -> Iterator[tuple[int, st
 
 
 def _shows(get: Get, anomaly: Anomaly) -> bool:
-    if anomaly.entity == OWNER:
+    if anomaly.entity == OWNER_OF[get.entity]:
         return get.joined and str(get.owner) == anomaly.key
-    return get.key == anomaly.key
+    return get.entity == anomaly.entity and get.key == anomaly.key
 
 
 def _near(at: int, anomaly: Anomaly) -> bool:

@@ -30,6 +30,7 @@ class FaultKind(NamedTuple):
     def fits(self, cluster: Cluster) -> bool:
         """Whether it can happen on this database, with what is installed here."""
         is_here = libfaketime() is not None or not self.needs_clock
+        is_here &= cluster.program is not None or "program" not in self.touches
         return is_here and (self.postgresql if cluster.on_postgres else self.sqlite)
 
 

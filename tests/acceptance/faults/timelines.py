@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from tests.acceptance.faults.history import AUDIT, NEVER, History, Saw, Write
+from tests.acceptance.faults.history import AUDIT, CATCH_UP, NEVER, UNSEEN, History, Saw, Write
 
 
 class State(NamedTuple):
     """A key from one position of the log to its next. ``value`` None: there is no row with this key.
 
-    ``acknowledged``: from then on queries have to show it, or a later one, since write ``by`` was answered.
+    ``acknowledged``: from then on queries have to show it, or a later one, since write ``by`` was answered, or was
+    committed a lease ago.
     """
 
     position: int
@@ -55,10 +56,10 @@ class Timeline:
         for n in range(len(self.states) - 2, -1, -1):
             self._begun_after[n] = min(self._begun_after[n], self._begun_after[n + 1])
         self.has_misfits = not all(state.fits for state in self.states)
-        self._of_value: dict[tuple[Any, Any], int] = {}
+        self._of_value: dict[tuple[Any, Any], list[int]] = {}
         for n, state in enumerate(self.states):
             if state.value is not None:
-                self._of_value[state.value, state.owner] = n
+                self._of_value.setdefault((state.value, state.owner), []).append(n)
 
     def oldest_for(self, begun: int) -> int:
         """Which state is the oldest that a read begun then may show."""
@@ -78,17 +79,30 @@ class Timeline:
     def seen(self, saw: Saw, write: Write) -> int | None:
         """The oldest state that the command can have found, if what it tells of it is true; else None."""
         if saw.is_told and saw.value is not None:
-            number = self.number_of(saw.value, saw.owner)
-            is_possible = number is not None and number >= self.oldest_for(write.begun)
-            return number if is_possible and self.states[number or 0].begun <= write.ended else None
+            oldest = self.oldest_for(write.begun)
+            numbers = self._of_value.get((saw.value, saw.owner), ())
+            possible = (n for n in numbers if n >= oldest and self.states[n].begun <= write.ended)
+            return next(possible, None)
         for number in self._possible(write.begun, write.ended):
             if (self.states[number].value is None) == saw.is_told:
                 return number
         return None
 
-    def number_of(self, value: int | str, owner: int | None) -> int | None:
-        """Which state has this value, if any ever had."""
-        return self._of_value.get((value, owner))
+    def later(self, number: int, at: int) -> Iterator[State]:
+        """The states after this one that were begun by that time."""
+        there = range(number + 1, bisect_right(self._begun_after, at))
+        return (self.states[n] for n in there if self.states[n].begun <= at)
+
+    def newest_absent(self, ended: int) -> int:
+        """The newest state without a row that was begun by that time."""
+        there = range(bisect_right(self._begun_after, ended) - 1, 0, -1)
+        return next((n for n in there if self.states[n].value is None and self.states[n].begun <= ended), 0)
+
+    def number_of(self, value: int | str, owner: int | None, ended: int) -> int | None:
+        """Which state has this value, if any ever had: of several the newest that was begun before ``ended``."""
+        numbers = self._of_value.get((value, owner), ())
+        begun = (n for n in reversed(numbers) if self.states[n].begun <= ended)
+        return next(begun, numbers[-1] if numbers else None)
 
 
 Timelines = Mapping[tuple[str, str], Timeline]
@@ -119,11 +133,13 @@ def timelines_of(history: History, vouched: Mapping[int, Vouched]) -> dict[tuple
 def visible_from(history: History, timelines: Timelines) -> dict[int, Vouched]:
     """For each write the time from which on every query has to show all of it.
 
-    That is when it was acknowledged, or earlier: when a command was answered that rests on it. A command rests on
-    what it has found under the keys that it has changed, and on what its answer tells, be that an error; and on what
-    those commands rest on in their turn. ``timelines`` are those in which each command vouches for itself alone.
+    That is when it was acknowledged (a lease after its commit, if a program made it), or earlier: when a command was
+    answered that rests on it, or a ``catch_up`` that had begun after its commit. A command rests on what it has found
+    under the keys that it has changed, and on what its answer tells, be that an error; and on what those commands
+    rest on in their turn. ``timelines`` are those in which each command vouches for itself alone.
     """
     known = vouched_by_themselves(history)
+    _catch_up(history, known)
     found = _found_by(history, timelines)
     # Who rests on a write began it after its commit, and so has drawn later positions: each is complete before it is
     # handed on. Those who have changed nothing come first, as nobody rests on them.
@@ -132,7 +148,7 @@ def visible_from(history: History, timelines: Timelines) -> dict[int, Vouched]:
         write = history.writes[number]
         answered = min(known[number], Vouched(write.answered, number))
         for other in found[number]:
-            if other in known and other != number:
+            if other in known and other != number and history.writes[other].kind != UNSEEN:
                 known[other] = min(known[other], answered)
     return known
 
@@ -140,6 +156,23 @@ def visible_from(history: History, timelines: Timelines) -> dict[int, Vouched]:
 def vouched_by_themselves(history: History) -> dict[int, Vouched]:
     """As ``visible_from``, of the answers to the writes themselves alone."""
     return {number: Vouched(write.acknowledged, number) for number, write in history.writes.items()}
+
+
+def _catch_up(history: History, known: dict[int, Vouched]) -> None:
+    """Has each ``catch_up`` vouch for what programs had committed when it began."""
+    calls = sorted(
+        (write.begun, Vouched(write.answered, write.number))
+        for write in history.writes.values()
+        if write.kind == CATCH_UP and write.answered != NEVER
+    )
+    times = [begun for begun, _ in calls]
+    # Of the calls from each one on, the one that was answered first.
+    first = list(accumulate((vouched for _, vouched in reversed(calls)), min))[::-1]
+    for number, write in history.writes.items():
+        if write.is_foreign and write.outcome == "done" and write.kind != UNSEEN:
+            later = bisect_left(times, write.ended)
+            if later < len(first):
+                known[number] = min(known[number], first[later])
 
 
 def _found_by(history: History, timelines: Timelines) -> dict[int, set[int]]:

@@ -21,9 +21,12 @@ import msgspec
 from diptych import Command, ORMService
 from diptych.context import request_scope
 from tests.acceptance.faults import application as app
+from tests.acceptance.faults.asking import told
 from tests.acceptance.faults.commands import Step
 from tests.acceptance.faults.history import Writer
-from tests.acceptance.faults.load import Load, Options, told
+from tests.acceptance.faults.load import Load, Options
+from tests.acceptance.faults.models import Base
+from tests.acceptance.faults.open_items import ChangeOpen, OpenCommands
 from tests.acceptance.faults.points import Points, break_rule
 
 
@@ -44,7 +47,7 @@ async def _run(options: Options, points: Points) -> None:
         load: Load
         if options.script:
             orm = ORMService(configuration)
-            await orm.init(models=app.Base)
+            await orm.init(models=Base)
             await exits.enter_async_context(orm)
             load = Load(options, writer, _ScriptBus(orm), _tell)
         else:
@@ -85,6 +88,7 @@ class _ScriptBus:
             app.LookAtOwner: self._commands.look_at_owner,
             app.ClaimItem: self._commands.claim,
             app.ChangeItemOnce: self._commands.change_once,
+            ChangeOpen: OpenCommands(self._orm).change,
         }
         handler = handlers[type(command)]
         return await self._orm.side.units.run(

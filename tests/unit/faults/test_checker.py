@@ -10,9 +10,12 @@ import pytest
 from tests.acceptance.faults.checker import Ending, check, check_end
 from tests.acceptance.faults.history import (
     AUDIT,
+    CATCH_UP,
     ITEM,
+    OPEN_ITEM,
     OWNER,
     PROCESS,
+    UNSEEN,
     Begin,
     End,
     Entry,
@@ -28,6 +31,7 @@ from tests.acceptance.faults.history import (
     Writer,
 )
 from tests.acceptance.faults.report import on_sql, summary, told_all
+from tests.acceptance.faults.staleness import staleness
 
 OWNED_BY = 1
 
@@ -309,6 +313,151 @@ def test_rows_of_the_audit_are_in_the_log_and_are_nobodys_document(story):
     assert story.kinds == []
     story.name_owner(5, (71, 72), kind="created")
     assert list(check_end(story.log, _ending())) == []
+
+
+# Open items: programs beside the application change them too, and have a lease until queries show that
+
+
+GRACE = 100
+
+
+class OpenStory(Story):
+    """A history of open item "a", which the ledger tells."""
+
+    def changed(
+        self,
+        number: int,
+        at: tuple[int, int],
+        *,
+        kind: str = "update",
+        grace: int = 0,
+        key: str = "a",
+        owner: int = OWNED_BY,
+        outcome: str = "done",
+        log_kind: str = "updated",
+        value: int | None = None,
+    ) -> OpenStory:
+        """A change by a command, or, with a grace, by a program."""
+        self.records += [
+            Begin(number, kind, [key], at[0], OPEN_ITEM, grace),
+            End(number, outcome, at[1], saw=[]),
+        ]
+        old = None if log_kind == "created" else key
+        shown = number if value is None else value
+        self.log.append(
+            LogRow(len(self.log) + 1, OPEN_ITEM, log_kind, old, key, shown, owner, number),
+        )
+        return self
+
+    def shown(self, value: int | None, at: tuple[int, int], **more: Any) -> OpenStory:
+        """A read by key."""
+        self.get(value, at, entity=OPEN_ITEM, **more)
+        return self
+
+    def caught_up(self, number: int, at: tuple[int, int]) -> OpenStory:
+        """A call of ``catch_up``."""
+        self.records += [
+            Begin(number, CATCH_UP, [], at[0], OPEN_ITEM),
+            End(number, "nothing", at[1], saw=[]),
+        ]
+        return self
+
+
+@pytest.fixture
+def open_story() -> OpenStory:
+    """A command added "a" as 1, acknowledged at 20; a program changed it to 2 and had committed that at 40."""
+    story = OpenStory().changed(1, (10, 20), log_kind="created")
+    return story.changed(2, (30, 40), grace=GRACE)
+
+
+def test_a_change_by_a_program_may_be_missed_for_a_lease(open_story):
+    assert open_story.shown(1, (41, 42)).shown(1, (140, 141)).shown(2, (35, 36)).kinds == []
+
+
+def test_a_change_by_a_program_that_is_missed_after_a_lease_is_stale(open_story):
+    assert open_story.shown(1, (141, 142)).kinds == ["stale read"]
+    assert "its time was over" in told_all(check(open_story.history), open_story.history)
+
+
+def test_a_deletion_by_a_program_that_is_missed_after_a_lease_is_resurrected(open_story):
+    open_story.changed(3, (50, 60), kind="delete", grace=GRACE, log_kind="deleted", value=2)
+    assert open_story.shown(2, (160, 161)).shown(None, (161, 162)).kinds == []
+    assert open_story.shown(2, (161, 162)).kinds == ["resurrected delete"]
+
+
+def test_a_page_must_show_a_change_by_a_program_after_a_lease(open_story):
+    for begun in (140, 141):
+        entry = Entry("a", 1, OWNED_BY)
+        open_story.records.append(
+            Page("key", None, 10, 1, begun, begun + 1, "redis", "", False, [entry], 0, OPEN_ITEM)
+        )
+        assert open_story.kinds == (["stale entry"] if begun == 141 else [])
+
+
+def test_a_command_by_a_session_that_is_missed_after_its_acknowledgement_is_stale(open_story):
+    open_story.changed(3, (50, 60), kind="open: change")
+    assert open_story.shown(2, (60, 61)).kinds == []
+    assert open_story.shown(2, (61, 62)).kinds == ["stale read"]
+
+
+def test_a_command_that_builds_on_the_change_of_a_program_vouches_for_it(open_story):
+    open_story.changed(3, (50, 60), kind="open: delete", log_kind="deleted", value=2)
+    assert open_story.shown(1, (61, 62)).kinds == ["resurrected delete"]
+
+
+def test_what_an_answer_tells_of_a_programs_change_is_seen_from_then_on(open_story):
+    open_story.told(3, Saw(OPEN_ITEM, "a", 2, OWNED_BY), (50, 60))
+    assert open_story.shown(1, (60, 61)).kinds == []
+    assert open_story.shown(1, (61, 62)).kinds == ["stale read"]
+
+
+def test_a_change_by_a_program_of_unknown_outcome_may_be_seen_or_not(open_story):
+    open_story.changed(3, (50, 60), grace=GRACE, outcome="unknown")
+    assert open_story.shown(3, (300, 301)).shown(2, (302, 303)).kinds == []
+
+
+def test_what_a_program_took_back_is_never_seen(open_story):
+    open_story.changed(3, (50, 60), grace=GRACE, outcome="failed")
+    assert open_story.kinds == ["unwanted write"]
+    open_story.log.pop()
+    assert open_story.shown(3, (61, 62)).kinds == ["value never committed"]
+
+
+def test_catching_up_vouches_for_what_programs_had_committed_before(open_story):
+    open_story.caught_up(3, (45, 50)).shown(1, (50, 51))
+    assert open_story.kinds == []
+    assert open_story.shown(1, (51, 52)).kinds == ["stale read"]
+
+
+def test_catching_up_does_not_vouch_for_what_was_committed_since(open_story):
+    assert open_story.caught_up(3, (39, 50)).shown(1, (51, 52)).kinds == []
+
+
+def test_nobody_vouches_for_what_no_trigger_has_seen_before_its_time(open_story):
+    open_story.changed(3, (50, 60), kind=UNSEEN, grace=GRACE)
+    open_story.caught_up(4, (61, 62)).told(5, Saw(OPEN_ITEM, "a", 3, OWNED_BY), (61, 62))
+    assert open_story.shown(2, (160, 161)).kinds == []
+    assert open_story.shown(2, (161, 162)).kinds == ["stale read"]
+
+
+def test_a_value_that_comes_again_under_another_number_of_its_owner_may_be_any_of_them():
+    story = OpenStory().changed(1, (10, 20), log_kind="created")
+    story.changed(2, (30, 40), owner=2, value=1).changed(3, (50, 60), value=1)
+    assert story.shown(1, (21, 22)).shown(1, (61, 62)).kinds == []
+    assert story.shown(1, (45, 46)).kinds == ["stale read"]
+
+
+def test_the_staleness_of_a_change_is_the_time_to_the_last_query_that_missed_it(open_story):
+    open_story.changed(3, (50, 60), grace=GRACE)
+    open_story.shown(1, (45, 46)).shown(1, (55, 56)).shown(2, (80, 81)).shown(3, (85, 86))
+    found = staleness([open_story.history])
+    assert found.seconds == [15e-9, 20e-9]
+    assert found.lease_s == GRACE / 1e9
+    assert "2 changes by programs" in summary([open_story.history])
+
+
+def test_a_change_that_no_query_has_missed_was_stale_for_no_time(open_story):
+    assert staleness([open_story.shown(2, (41, 42)).history]).seconds == [0]
 
 
 # Joined documents

@@ -5,6 +5,27 @@ for Redis to answer again.
 """
 
 from tests.acceptance.faults.schedule import FAULTS
-from tests.acceptance.faults.stories import clocks, guests, misfits, moves, processes, redis, sql, successors
+from tests.acceptance.faults.stories import (
+    clocks,
+    guests,
+    misfits,
+    moves,
+    processes,
+    programs,
+    redis,
+    sql,
+    successors,
+)
 
-__all__ = ["FAULTS", "clocks", "guests", "misfits", "moves", "processes", "redis", "sql", "successors"]
+__all__ = [
+    "FAULTS",
+    "clocks",
+    "guests",
+    "misfits",
+    "moves",
+    "processes",
+    "programs",
+    "redis",
+    "sql",
+    "successors",
+]

@@ -11,15 +11,33 @@ import random
 
 import msgspec
 
+from tests.acceptance.faults.beside import statements as beside
 from tests.acceptance.faults.commands import Step
 from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.load import KIN
+from tests.acceptance.faults.open_items import OF_TWO, WAYS
 from tests.acceptance.faults.process import Worker
 from tests.acceptance.faults.schedule import fault
 from tests.faults import Fault
 
-_FIRST = ("rename", "rename", "change", "delete", "re-create", "add", "rename owner")
+_FIRST = (
+    *("rename", "rename", "change", "delete", "re-create", "add", "rename owner"),
+    *(
+        "open: rename",
+        "open: change",
+        "open: delete",
+        "open: add",
+        "open: save",
+        "open: change by a statement",
+    ),
+)
 """What the process does that is killed."""
+
+_FOLLOWING = ("look", "look", "retry", "claim", "add", "delete", "change", "rename", "rename")
+_FOLLOWING_OPEN = (
+    *("open: look", "open: look", "open: claim", "open: add", "open: delete", "open: change", "open: rename"),
+    *("open: swap", "open: upsert", "open: change several"),
+)
 
 
 @fault(Fault.KILLED_BEFORE_APPLY_AND_BUILT_ON, "process", "sql")
@@ -62,16 +80,20 @@ async def _built_on(cluster: Cluster, chance: random.Random, action: str) -> Non
 
 def _first(cluster: Cluster, chance: random.Random) -> Step:
     kind = chance.choice(_FIRST)
-    keys = [str(chance.randint(1, 3))] if kind == "rename owner" else chance.sample(KIN, 2)
-    return Step(kind, keys if kind == "rename" else keys[:1], cluster.next_write())
+    kin = beside.KIN if kind in WAYS else KIN
+    keys = [str(chance.randint(1, 3))] if kind == "rename owner" else chance.sample(kin, 2)
+    return Step(kind, keys if kind.endswith("rename") else keys[:1], cluster.next_write())
 
 
 async def _prepare(worker: Worker, cluster: Cluster, first: Step) -> None:
     """Has everything there that the command needs, nothing that it must not find, and all of it be known."""
     if first.kind == "rename owner":
         return
-    free = first.keys[-1] if first.kind in ("rename", "add") else None
-    steps = [Step("delete" if key == free else "claim", [key], cluster.next_write()) for key in KIN]
+    free = first.keys[-1] if first.kind.endswith(("rename", "add")) else None
+    prefix, kin = ("open: ", beside.KIN) if first.kind in WAYS else ("", KIN)
+    steps = [
+        Step(prefix + ("delete" if key == free else "claim"), [key], cluster.next_write()) for key in kin
+    ]
     await worker.order("do", _told(steps))
     assert await worker.hears("finished do", timeout_s=20), f"process {worker.number} is not done"
 
@@ -84,9 +106,7 @@ def _following(cluster: Cluster, chance: random.Random, first: Step) -> list[Ste
         if first.kind == "rename owner":
             kind, keys = chance.choice(["look at owner", "look at owner", "rename owner"]), first.keys
         else:
-            kind = chance.choice(
-                ["look", "look", "retry", "claim", "add", "delete", "change", "rename", "rename"]
-            )
+            kind = chance.choice(_FOLLOWING_OPEN if first.kind in WAYS else _FOLLOWING)
             keys = _keys(chance, kind, first)
         steps.append(Step(kind, keys, cluster.next_write(), former=first.write, audit=audit))
     return steps
@@ -95,9 +115,9 @@ def _following(cluster: Cluster, chance: random.Random, first: Step) -> list[Ste
 def _keys(chance: random.Random, kind: str, first: Step) -> list[str]:
     """Mostly those of the first command, of which a rename may take one for another row."""
     key = chance.choice(first.keys)
-    if kind != "rename":
+    if kind != "rename" and kind not in OF_TWO:
         return [key]
-    other = chance.choice([other for other in KIN if other != key])
+    other = chance.choice([other for other in (beside.KIN if kind in WAYS else KIN) if other != key])
     return chance.choice([[other, key], [key, other]])
 
 

@@ -1,0 +1,114 @@
+"""What a process asks, and what it records of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from diptych import Document, UnavailableError, UnreadableRowError
+from tests.acceptance.faults.history import ITEM, Entry, Failure, Get, Page, Record, now
+from tests.acceptance.faults.models import ItemDocument, OwnedItemDocument
+from tests.acceptance.faults.queries import QUERIES
+
+
+class Asking:
+    """Asks for documents and pages as process ``number``, and tells which store answers each kind of query."""
+
+    def __init__(
+        self,
+        bus: Any,
+        number: int,
+        chance: random.Random,
+        record: Callable[[Record], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._bus = bus
+        self._number = number
+        self._random = chance
+        self._record = record
+        self._tell = tell
+        self._stores: dict[str, str] = {}
+
+    async def get(self, key: str, entity: str = ITEM) -> None:
+        """A document by its key."""
+        queries = QUERIES[entity]
+        async with self._recording_failure(queries.names[0], key) as begun:
+            document = await self._bus.ask(queries.get(key))
+            ended = now()
+            item = self._decoded(document, ItemDocument, queries.names[0])
+            served = document.served.store, document.served.reason or ""
+            get = Get(key, self._number, begun, ended, *served, entity=entity)
+            if item is not None:
+                get = msgspec.structs.replace(get, value=item.value, owner=item.owner_id, found=item.key)
+            self._record(get)
+
+    async def get_joined(self, key: str, entity: str = ITEM) -> None:
+        """A document with its owner's name."""
+        queries = QUERIES[entity]
+        async with self._recording_failure(queries.names[1], key) as begun:
+            document = await self._bus.ask(queries.joined(key))
+            ended = now()
+            item = self._decoded(document, OwnedItemDocument, queries.names[1])
+            served = document.served.store, document.served.reason or ""
+            get = Get(key, self._number, begun, ended, *served, joined=True, entity=entity)
+            if item is not None:
+                replaced = {"owner_name": item.owner_name, "found": item.key}
+                get = msgspec.structs.replace(get, value=item.value, owner=item.owner_id, **replaced)
+            self._record(get)
+
+    def _decoded(self, document: Document[Any], kind: type[Any], what: str) -> Any:
+        self._note_store(what, document.served.store)
+        return None if document.body is None else msgspec.json.decode(document.body, type=kind)
+
+    async def browse(self, order: str, entity: str = ITEM) -> None:
+        """A page, and now and then the one after it."""
+        cursor, last = None, None
+        limit = self._random.choice([3, 10, 10, 60])
+        queries = QUERIES[entity]
+        for _ in range(self._random.choice([1, 1, 2, 4])):
+            async with self._recording_failure(queries.names[2], order) as begun:
+                page = await self._bus.ask(queries.page(order, limit, cursor))
+                ended = now()
+                self._note_store(queries.names[2], page.served.store)
+                items = page.decode()
+                cursor = items.next
+                entries = [Entry(item.key, item.value, item.owner_id) for item in items.items]
+                served = page.served.store, page.served.reason or ""
+                times = self._number, begun, ended
+                more, aside = cursor is not None, page.set_aside
+                self._record(Page(order, last, limit, *times, *served, more, entries, aside, entity))
+                last = entries[-1][:2] if entries else None
+            if cursor is None or aside:
+                # Where the page ends is not known if its last row may be one that does not fit.
+                return
+
+    @contextlib.asynccontextmanager
+    async def _recording_failure(self, kind: str, key: str) -> AsyncIterator[int]:
+        begun = now()
+        try:
+            yield begun
+        except UnreadableRowError:
+            joined = kind == "joined"
+            self._record(Get(key, self._number, begun, now(), "none", "", joined=joined, is_aside=True))
+        except UnavailableError as error:
+            self._record(Failure(kind, key, begun, now(), told(error), expected=True))
+            self._note_store(kind, "none")
+            await asyncio.sleep(0.02)
+        except Exception as error:
+            self._record(Failure(kind, key, begun, now(), told(error), expected=False))
+            await asyncio.sleep(0.1)
+
+    def _note_store(self, what: str, store: str) -> None:
+        if self._stores.get(what) != store:
+            self._stores[what] = store
+            self._tell(f"store {what} {store}")
+
+
+def told(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}"[:300]

@@ -1,0 +1,91 @@
+"""The rows and the documents: items that have owners.
+
+``Item`` and ``Owner`` are changed through ``ORMService`` alone, ``OpenItem`` and ``OpenOwner`` by all, in any way.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from diptych import code_point_text
+
+
+class Base(DeclarativeBase):
+    """The declarative base of the application."""
+
+
+class Owner(Base):
+    """Who owns items. The name is the number of the write that gave it."""
+
+    __tablename__ = "owners"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(code_point_text(40))
+
+
+class Item(Base):
+    """A thing with a value, which is the number of the write that gave it."""
+
+    __tablename__ = "items"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    key: Mapped[str] = mapped_column(code_point_text(40), unique=True)
+    value: Mapped[int] = mapped_column(sa.BigInteger)
+    owner_id: Mapped[int] = mapped_column(sa.ForeignKey("owners.id"), index=True)
+
+
+class Audit(Base):
+    """What a command has found, as it wrote it down."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    found: Mapped[str] = mapped_column(code_point_text(80))
+
+
+class OpenOwner(Base):
+    """An owner whom anybody renames, numbers anew and removes, and with the owner all that is owned."""
+
+    __tablename__ = "open_owners"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(code_point_text(40))
+
+
+class OpenItem(Base):
+    """An item that sessions, statements, cascades, triggers and programs beside the application change."""
+
+    __tablename__ = "open_items"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    key: Mapped[str] = mapped_column(code_point_text(40), unique=True)
+    value: Mapped[int] = mapped_column(sa.BigInteger)
+    owner_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("open_owners.id", ondelete="CASCADE", onupdate="CASCADE"), index=True
+    )
+
+
+Fitting = Annotated[int, msgspec.Meta(ge=0)]
+"""A value that goes out. An item may have one that is less: such a row does not fit its documents."""
+
+
+class ItemDocument(msgspec.Struct, frozen=True):
+    """An item as it goes out."""
+
+    id: int
+    key: str
+    value: Fitting
+    owner_id: int
+
+
+class OwnedItemDocument(msgspec.Struct, frozen=True):
+    """An item with its owner's name."""
+
+    key: str
+    value: Fitting
+    owner_id: int
+    owner_name: str | None

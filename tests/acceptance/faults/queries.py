@@ -1,0 +1,28 @@
+"""The queries that are asked of each entity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from diptych import Query
+from tests.acceptance.faults import application as app
+from tests.acceptance.faults.history import ITEM, OPEN_ITEM
+from tests.acceptance.faults.open_items import GetOpenItem, GetOwnedOpenItem, ListOpenItems
+
+
+class Queries(NamedTuple):
+    """A document by its key, plain or joined, and a page of a list; ``names`` is what processes call these three."""
+
+    get: Callable[[str], Query[Any]]
+    joined: Callable[[str], Query[Any]]
+    page: Callable[[str, int, str | None], Query[Any]]
+    names: tuple[str, str, str]
+
+
+QUERIES: Mapping[str, Queries] = {
+    ITEM: Queries(app.GetItem, app.GetOwnedItem, app.ListItems, ("get", "joined", "page")),
+    OPEN_ITEM: Queries(
+        GetOpenItem, GetOwnedOpenItem, ListOpenItems, ("open-get", "open-joined", "open-page")
+    ),
+}
