@@ -424,6 +424,7 @@ class OddSeat(Odd):
     shelf: Mapped[int]
     wing: Mapped[int | None]
     ratio: Mapped[float]
+    height: Mapped[int]
     late: Mapped[int]
     code: Mapped[int | None] = mapped_column(unique=True)
     weight: Mapped[float | None] = mapped_column(unique=True)
@@ -443,8 +444,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a part of what is unique": (
         {"key": (OddSeat.row, OddSeat.number)}, f"the columns of the key, row, number, {TOGETHER}",
     ),
-    "more than what is unique": (
-        {"key": (OddSeat.id, OddSeat.number)}, f"the columns of the key, id, number, {TOGETHER}",
+    "more than what is unique, and no entry names it": (
+        {"key": (OddSeat.id, OddSeat.height)},
+        "the columns of the key, id, height, must all be in the entries of the change log, and height is not: let "
+        "the mapping have a UniqueConstraint of just these columns",
     ),
     "a partial index": (
         {"key": (OddSeat.shelf, OddSeat.number)}, f"the columns of the key, shelf, number, {TOGETHER}",
@@ -498,6 +501,7 @@ async def test_what_is_unique_by_a_constraint_or_an_index_is_admitted(postgres_u
     for declared in (
         {"key": (OddSeat.row, OddSeat.number, OddSeat.floor)},
         {"key": (OddSeat.floor, OddSeat.number, OddSeat.row)},
+        {"key": (OddSeat.id, OddSeat.number)},
         {"key": OddSeat.id, "also": (OddSeat.code,)},
     ):
         async with refused(postgres_url, **declared):

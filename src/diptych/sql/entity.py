@@ -13,7 +13,7 @@ from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_trans
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
 from diptych.sql.columns import ColumnValues, python_type_of, stored_texts
-from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns
+from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns, unique_sets
 from diptych.sql.description import Column, Entity
 from diptych.sql.refusals import is_fetched, warn_of_refusals
 
@@ -64,12 +64,16 @@ class MappedEntity:
         self.image_columns = _image_columns(self.name, self.columns, image)
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
+        self._really_unique: frozenset[frozenset[str]] | None = None
         self._names = names
         self._values = {name: ColumnValues(column, database) for name, column in self.columns.items()}
 
     async def look_at_table(self, connection: AsyncConnection) -> None:
         """Reads the table's real columns from the database, for ``describe`` and the order of lists."""
         self._real = await real_columns(connection, self.table)
+        if self._real:
+            attributes = {str(column.name): name for name, column in self.columns.items()}
+            self._really_unique = await unique_sets(connection, self.table, attributes)
         self._described.clear()
 
     def in_code_points(self, name: str, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
@@ -106,9 +110,19 @@ class MappedEntity:
                 primary_key=self.primary_key,
                 columns={name: self._describe_column(name, dialect) for name in self.columns},
                 identifying=self.identifying,
-                unique=self.unique,
+                in_entries=self.entry_columns,
+                unique=self._unique_now,
             )
         return self._described[dialect.name]
+
+    @property
+    def _unique_now(self) -> frozenset[frozenset[str]]:
+        """What is unique by the catalogue, and by the mapping before that is known; of identifying columns alone.
+
+        Of others the log does not tell which value a change has freed.
+        """
+        unique = self.unique if self._really_unique is None else self._really_unique
+        return frozenset(names for names in unique if names <= set(self.identifying))
 
     def _describe_column(self, name: str, dialect: sa.Dialect) -> Column:
         column = self.columns[name]
@@ -119,7 +133,8 @@ class MappedEntity:
             name=name,
             type=python_type_of(there),
             nullable=bool(column.nullable),
-            unique=name in self.unique_columns and (real is None or real.unique),
+            unique=frozenset({name}) in self._unique_now,
+            in_table=str(column.name),
             bytewise=not compared,
             compared=compared,
             logged=self._values[name].logged,
