@@ -140,6 +140,8 @@ async def test_the_script_ends_what_was_made_while_triggers_were_missing(
     await asyncio.to_thread(run_script, await told(database_url, "migrate", "--sql"))
     [[generation]] = await owner.rows("SELECT generation FROM diptych_fence")
     assert generation == ""
+    gaps = await owner.rows("SELECT table_name, key, row_id, command_id FROM diptych_log WHERE kind = 'gap'")
+    assert gaps == [("books", "{}", None, "")]
     async with catalogue(database_url, valkey.url) as app:
         await answered_by(app, "redis")
         assert await author_of(app, "Dune") == ("redis", "second")

@@ -23,6 +23,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from diptych.messages.validation import worded
 from diptych.sql.sqlite.types import check_storable
 
+KEY_TYPES = (str, int, datetime.date, uuid.UUID)
+"""Types of columns by which the log names rows, whoever has written the entry: those of keys and of joins."""
+
 _INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 
 _LOGGED = (

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
-from diptych.sql.columns import ColumnValues, python_type_of, stored_texts
+from diptych.sql.columns import KEY_TYPES, ColumnValues, python_type_of, stored_texts
 from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns, unique_sets
 from diptych.sql.description import Column, Entity
 from diptych.sql.refusals import is_fetched, warn_of_refusals
@@ -58,6 +58,9 @@ class MappedEntity:
         self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
         linking = (names[column] for column in self.table.columns if column.foreign_keys and column in names)
         self.entry_columns = tuple(dict.fromkeys((*self.identifying, *linking)))
+        # Empty if the log can't have the primary key as text.
+        kinds = [python_type_of(self.columns[name].type) for name in self.primary_key]
+        self.row_id = self.primary_key if all(kind in KEY_TYPES for kind in kinds) else ()
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self.has_effects = False

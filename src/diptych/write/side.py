@@ -81,6 +81,7 @@ class WriteSide:
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         effects = Effects(self.fence, self.entities, settings.lease_s)
         self.units = UnitsOfWork(database, self.acknowledger, effects)
+        self._captured: Set[str] = frozenset()
         self._creates_tables = settings.create_tables
         self._prepared = set() if metadata is None else {metadata}
 
@@ -121,6 +122,11 @@ class WriteSide:
         """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
+        self._captured = frozenset(tables)
+
+    async def catch_up(self) -> None:
+        """Returns when queries see all that was committed before the call. Raises ``DatabaseUnavailableError``."""
+        await self.acknowledger.catch_up(self._captured)
 
     def note_read(self, tables: Set[str]) -> None:
         """Notes that the command of this task, if there is one, has read rows of these ``tables``."""

@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log.capture.table import CapturedColumn, CapturedTable, quoted
+from diptych.log.capture.table import FORMAT, CapturedColumn, CapturedTable, quoted
 
 _SELECTS = {
     # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these. The labels of
@@ -58,7 +58,7 @@ _SELECTS = {
 }
 _FINGERPRINTS = {database: sa.text(select) for database, select in _SELECTS.items()}
 _LOOK = """
-    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored
+    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored, noted.format
     FROM ({}) AS present LEFT JOIN diptych_capture AS noted ON noted.table_name = present.table_name
 """
 _LOOKS = {database: sa.text(_LOOK.format(select)) for database, select in _SELECTS.items()}
@@ -78,10 +78,11 @@ _columns = msgspec.json.Decoder(list[CapturedColumn]).decode
 class Look:
     """A captured table as it is now, and as it was when its triggers were last known to be right.
 
-    ``stored`` are the texts of ``diptych_capture`` (None: never right), ``present`` is the present fingerprint.
+    ``stored`` are the texts and the format of ``diptych_capture`` (None: never right), ``present`` is the present
+    fingerprint.
     """
 
-    def __init__(self, captured: CapturedTable, stored: tuple[str, str] | None, present: str) -> None:
+    def __init__(self, captured: CapturedTable, stored: tuple[str, str, int] | None, present: str) -> None:
         self.captured = captured
         self._stored = stored
         self._present = present
@@ -92,14 +93,12 @@ class Look:
 
         Columns that the mapping does not have may have changed: processes with another mapping look after these.
         """
-        if self._stored is None or not self._names_enough:
-            return False
-        if self._stored[1] == self._present:
-            return True
-        then, now = self._then, self._now
-        return then.triggers == now.triggers and all(
-            then.columns.get(name) == now.columns.get(name) for name in self.captured.mapped
-        )
+        return self._is_of_now and self._names_enough and self._is_as_noted
+
+    @property
+    def has_gap(self) -> bool:
+        """True if changes may have been made without an entry since the triggers were last known to be right."""
+        return self._stored is not None and not self._is_as_noted
 
     @property
     def has_triggers(self) -> bool:
@@ -107,7 +106,7 @@ class Look:
 
         So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers.
         """
-        if "." not in self._now.triggers or not self._names_enough:
+        if "." not in self._now.triggers or not (self._is_of_now and self._names_enough):
             return False
         are_there = all(column.name in self._now.columns for column in self._named)
         return are_there and _by_table(self._now).items() <= _by_table(self._then).items()
@@ -121,7 +120,22 @@ class Look:
         """
         named = {column.attribute: column for column in (*self._named, *self.captured.columns)}
         there = [column for column in named.values() if column.name in self._now.columns]
-        return self.captured._replace(columns=there)
+        has_row_id = all(name in self._now.columns for name, _ in self.captured.row_id)
+        return self.captured._replace(columns=there, row_id=self.captured.row_id if has_row_id else ())
+
+    @property
+    def _is_of_now(self) -> bool:
+        return self._stored is not None and self._stored[2] >= FORMAT
+
+    @property
+    def _is_as_noted(self) -> bool:
+        """True if neither the triggers nor a mapped column are other than they were noted."""
+        if self._stored is None or self._stored[1] == self._present:
+            return self._stored is not None
+        then, now = self._then, self._now
+        return then.triggers == now.triggers and all(
+            then.columns.get(name) == now.columns.get(name) for name in self.captured.mapped
+        )
 
     @cached_property
     def _named(self) -> Sequence[CapturedColumn]:
@@ -157,7 +171,7 @@ def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:
 async def looks(
     connection: AsyncConnection, tables: Sequence[CapturedTable], *, is_new: bool = False
 ) -> list[Look]:
-    """Returns a look at each of these tables; ``is_new`` says that diptych has no tables yet."""
+    """Returns a look at each of these tables; ``is_new`` says that diptych has no tables of this version yet."""
     if is_new:
         present = await fingerprints(connection, tables)
         return [Look(captured, None, present.get(captured.name, "")) for captured in tables]
@@ -170,7 +184,8 @@ async def looks(
 def _look(captured: CapturedTable, row: Any) -> Look:
     if row is None:
         return Look(captured, None, "")
-    return Look(captured, None if row.stored is None else (row.columns, row.stored), row.fingerprint)
+    stored = None if row.stored is None else (row.columns, row.stored, row.format)
+    return Look(captured, stored, row.fingerprint)
 
 
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:

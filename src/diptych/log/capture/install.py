@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import SchemaError
+from diptych.log.append import gap_entries
 from diptych.log.capture import postgres, sqlite
 from diptych.log.capture.fingerprint import Look, columns_text, fingerprints, looks, relation_of
 from diptych.log.capture.sqlite import UniqueColumn
-from diptych.log.capture.table import CAPTURE, PREFIX, CapturedTable, quoted
+from diptych.log.capture.table import CAPTURE, FORMAT, PREFIX, CapturedTable, quoted
 from diptych.log.table import LOG
 
 _TABLES = sa.bindparam("p_captured", expanding=True, type_=sa.Text)
@@ -28,7 +29,7 @@ async def mend(
     """Makes the triggers of these tables where they are not known to be right. Returns the tables.
 
     To be called in a transaction with the lock of the schema. Of each table returned, changes may have been missed
-    until now: the caller ends, in this transaction, what was made from them.
+    until now: an entry of the log says so, and the caller ends, in this transaction, what was made from them.
     """
     was_right = await _right_before(connection) if connection.dialect.name == "sqlite" else []
     found = await looks(connection, tables)
@@ -41,6 +42,8 @@ async def mend(
         await _set_hints(connection, [look for look in found if look.is_right], hints=hints)
     if wrong:
         await _note(connection, wrong)
+        if gaps := {look.captured.name: look.captured.entity for look in wrong if look.has_gap}:
+            await connection.execute(gap_entries(connection.dialect.name, gaps))
         # The statements above have changed the number that stands for the triggers of every table.
         names = {look.captured.name for look in wrong}
         await _keep_right(connection, [name for name in was_right if name not in names])
@@ -59,6 +62,7 @@ async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
             "table_name": look.captured.name,
             "columns": columns_text(look.to_be_named.columns),
             "fingerprint": present.get(look.captured.name, ""),
+            "format": FORMAT,
         }
         for look in mended
     ]
