@@ -205,6 +205,8 @@ class ColumnValues:
         """
         if value is None or isinstance(self._column.type, sa.JSON):
             return value
+        if is_uuid_text(self._column.type):
+            return str(msgspec.convert(value, uuid.UUID))  # a trigger of SQLite has written its digits alone
         if self.python_type is float and isinstance(value, str):
             return float(value)  # an infinity or NaN, which JSON can't express
         return msgspec.convert(value, self.python_type)

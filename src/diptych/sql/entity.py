@@ -290,7 +290,8 @@ def marker(token: str, table: str) -> str:
 
     ``token`` is random, and of the database: nobody else writes the comment without meaning to.
     """
-    return f"/*diptych {token} {table.replace('*/', '*//')}*/"
+    # A comment may hold no beginning and no end of another one, at its own end neither.
+    return f"/*diptych {token} {table.replace('*', '%2A').replace('/', '%2F')}*/"
 
 
 def _image_columns(name: str, columns: Collection[str], image: LogImage) -> tuple[str, ...]:

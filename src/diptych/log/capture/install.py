@@ -77,6 +77,7 @@ async def install_statements(
     if connection.dialect.name == "postgresql":
         await _refuse_heirs(connection, captured)
         schema = await log_schema(connection)
+        await _refuse_second_log(connection, captured, schema)
         left = await _left_elsewhere(connection, captured, schema)
         return [*left, *postgres.install(captured, schema, token, hints=hints)]
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
@@ -141,6 +142,31 @@ async def _refuse_heirs(connection: AsyncConnection, captured: CapturedTable) ->
             [
                 f"other tables inherit from {captured.name}: a query of it shows their rows too, whose changes its "
                 "triggers can't log. Make them partitions, or map the read model to a table of its own"
+            ]
+        )
+
+
+_OTHER_LOG = sa.text("""
+    SELECT nspname FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid
+        JOIN pg_namespace AS n ON n.oid = pronamespace
+        JOIN pg_class AS log ON log.relnamespace = n.oid AND log.relname = :log
+    WHERE tgrelid = to_regclass(:relation) AND tgname = :trigger AND nspname <> :schema
+""")
+
+
+async def _refuse_second_log(connection: AsyncConnection, captured: CapturedTable, schema: str) -> None:
+    """Raises ``SchemaError`` if the table's triggers write to the log of another schema.
+
+    Two applications would take the triggers from each other, again and again.
+    """
+    values = {"relation": relation_of(captured), "trigger": postgres.ROW_TRIGGER, "schema": schema}
+    other = await connection.scalar(_OTHER_LOG, {**values, "log": LOG.name})
+    if other is not None:
+        raise SchemaError(
+            [
+                f"changes of {captured.name} are captured by another application, into {other}.{LOG.name}, and a "
+                f'table has one log: let both have one, with "{other}" as the first schema in the search_path of '
+                "this one's role, or run `diptych uninstall` for the other one"
             ]
         )
 

@@ -6,6 +6,7 @@ forms of the writer's session. Nothing in them can fail, since their failure wou
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from diptych.log import KEY_FORMAT
@@ -58,20 +59,11 @@ def install(captured: CapturedTable, log_schema: str, token: str, *, hints: bool
     ]
 
 
-def uninstall(captured: CapturedTable, log_schema: str) -> Sequence[str]:
-    """Returns the statements that take the functions and triggers of a table away."""
-    table = _table(captured)
-    return [
-        f"DROP TRIGGER IF EXISTS {ROW_TRIGGER} ON {table}",
-        f"DROP TRIGGER IF EXISTS {TRUNCATE_TRIGGER} ON {table}",
-        f"DROP FUNCTION IF EXISTS {_row_function(captured, log_schema)}()",
-        f"DROP FUNCTION IF EXISTS {_truncate_function(captured, log_schema)}()",
-    ]
-
-
 def function_names(captured: CapturedTable) -> tuple[str, str]:
     """Returns the names of the functions of a table's triggers: for rows, and for TRUNCATE."""
-    return captured.object_name, f"{captured.object_name[:60]}_t"
+    # No two tables may share a function, whatever their names: `a` and `a_t`, or those that are long and alike.
+    digest = hashlib.sha256(captured.name.encode()).hexdigest()[:16]
+    return captured.object_name, f"{PREFIX}_truncate_{digest}"
 
 
 def _row_function(captured: CapturedTable, log_schema: str) -> str:
@@ -90,9 +82,12 @@ def _table(captured: CapturedTable) -> str:
 def _function(name: str, log_schema: str, body: str) -> str:
     # SECURITY DEFINER: a role that may write the table need not be able to write the log. The path is fixed, so that
     # nobody puts a function of his own in the place of one that is called here.
+    quote = "$diptych$"
+    while quote in body:
+        quote = f"{quote[:-1]}_$"
     return (
         f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-        f" SET search_path = pg_catalog, {quoted(log_schema)}, pg_temp AS $diptych$\n{body}\n$diptych$"
+        f" SET search_path = pg_catalog, {quoted(log_schema)}, pg_temp AS {quote}\n{body}\n{quote}"
     )
 
 
