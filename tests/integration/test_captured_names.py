@@ -176,3 +176,45 @@ async def test_a_table_that_is_captured_into_the_log_of_another_schema_is_refuse
         SchemaError, match=r"changes of tagged are captured by another application, into first\.diptych_log"
     ):
         await _tagged(postgres_url, valkey.url).start()
+
+
+@pytest.mark.parametrize("schema", [None, "main"])
+async def test_names_in_other_letters_than_sqlite_has_them(sqlite_url, valkey, schema):
+    """SQLite compares names without regard to case, and calls the schema of its file main."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Thing(Base):
+        __tablename__ = "things"
+        __table_args__ = {"schema": schema}  # noqa: RUF012 - as SQLAlchemy has it
+        code: Mapped[str] = mapped_column(code_point_text(200), primary_key=True)
+        amount: Mapped[int]
+
+    program = Program(sqlite_url)
+    await program.runs(
+        "CREATE TABLE THINGS (Code TEXT PRIMARY KEY NOT NULL, AMOUNT INTEGER NOT NULL)",
+        "CREATE TRIGGER follow AFTER UPDATE ON THINGS WHEN NEW.code = 'a' BEGIN "
+        "UPDATE THINGS SET amount = NEW.amount WHERE code = 'b'; END",
+    )
+    made: list[Any] = []
+    reads: Any = type("Reads", (ReadModel,), {"key": Thing.code, "document": Found})
+    scope: dict[str, Any] = {"made": made}
+    exec("def __init__(self, reads): made.append(reads)", scope)  # noqa: S102
+    scope["__init__"].__annotations__["reads"] = reads
+    holder = type("Holder", (), {"__init__": scope["__init__"], "__module__": "holder"})
+    config = ConfigService(
+        environ={}, database_url=sqlite_url, redis_url=valkey.url, lease_ms=10_000, create_tables=False
+    )
+    async with Diptych(config, models=Base, handlers=[holder], read_models=[reads]) as app:
+
+        async def at(code: str) -> tuple[str, int | None]:
+            found = await made[0].get(code)
+            return found.served.store, None if found.body is None else found.decode().amount
+
+        await answered_by(app, "redis")
+        await program.runs("INSERT INTO things VALUES ('a', 1), ('b', 2)")
+        await app.catch_up()
+        assert [await at("a"), await at("b")] == [("redis", 1), ("redis", 2)]
+        await app.orm.update(Thing, "a", amount=3)  # what its trigger does besides is known
+        assert [await at("a"), await at("b")] == [("redis", 3), ("redis", 3)]

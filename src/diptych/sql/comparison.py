@@ -195,8 +195,9 @@ async def _of_sqlite(connection: AsyncConnection, table: sa.Table) -> Mapping[st
     schema = table.schema or "main"
     columns = sa.func.pragma_table_xinfo(table.name, schema).table_valued("name", "type")
     found = await connection.execute(sa.select(columns.c.name, columns.c.type))
+    mapped = {str(column.name).lower(): str(column.name) for column in table.columns}
     return {
-        name: RealColumn(
+        mapped.get(name.lower(), name): RealColumn(
             declared or "(none)",
             _affinity(declared.upper()),
             loose_collation=await _loose_collation(connection, table, name),

@@ -339,15 +339,20 @@ class EntityRegistry:
             entity = self._entities[model] = MappedEntity(
                 model, mapper, self._database, self._token, self._images.get(model, "all")
             )
-            entity.has_effects = entity.full_name in self._effects
+            entity.has_effects = self._has_effects(entity)
             self._warn_of(mapper)
         return entity
 
     def note_effects(self, tables: Collection[str]) -> None:
         """Takes note of the tables of which a change may change further rows."""
-        self._effects = tables
+        self._effects = {name.lower() for name in tables} if self._database == "sqlite" else tables
         for entity in self._entities.values():
-            entity.has_effects = entity.full_name in tables
+            entity.has_effects = self._has_effects(entity)
+
+    def _has_effects(self, entity: MappedEntity) -> bool:
+        # SQLite compares names without regard to case, and knows no schemas within a file.
+        name = str(entity.table.name).lower() if self._database == "sqlite" else entity.full_name
+        return name in self._effects
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
         """Logs the refused writes, once for each mapper."""

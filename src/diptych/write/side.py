@@ -23,7 +23,7 @@ from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, LogImage, MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.open import open_database, open_through
-from diptych.sql.schema.application import check_tables
+from diptych.sql.schema.application import check_schemas, check_tables
 from diptych.sql.schema.own import prepare_schema
 from diptych.write.effects import Effects
 from diptych.write.unit_of_work import current_unit_of_work
@@ -52,6 +52,7 @@ async def open_write_side(
         database = await open_through(source, settings)
     metadata = None if models is None else _metadata_of(models)
     try:
+        check_schemas(database, metadata)
         with translated(database):
             await database.check_shared()
             await prepare_schema(database, metadata if settings.create_tables else None)

@@ -49,11 +49,11 @@ _SELECTS = {
     # ANALYZE and VACUUM change the number too, and a needless build follows: a trigger that was dropped for a moment
     # leaves no other trace.
     "sqlite": """
-        SELECT value AS table_name, json_object(
+        SELECT "key" AS table_name, json_object(
             'triggers', CAST(schema_version AS TEXT),
-            'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value))
+            'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value, 'main'))
         ) AS fingerprint
-        FROM json_each(:names), pragma_schema_version
+        FROM json_each(:tables), pragma_schema_version
     """,
 }
 _FINGERPRINTS = {database: sa.text(select) for database, select in _SELECTS.items()}
@@ -82,10 +82,13 @@ class Look:
     fingerprint.
     """
 
-    def __init__(self, captured: CapturedTable, stored: tuple[str, str, int] | None, present: str) -> None:
+    def __init__(
+        self, database: str, captured: CapturedTable, stored: tuple[str, str, int] | None, present: str
+    ) -> None:
         self.captured = captured
         self._stored = stored
         self._present = present
+        self._read = _read_of_sqlite if database == "sqlite" else _read
 
     @property
     def is_right(self) -> bool:
@@ -148,11 +151,27 @@ class Look:
 
     @cached_property
     def _then(self) -> Fingerprint:
-        return Fingerprint() if self._stored is None else _read(self._stored[1])
+        return Fingerprint() if self._stored is None else self._read(self._stored[1])
 
     @cached_property
     def _now(self) -> Fingerprint:
-        return _read(self._present)
+        return self._read(self._present)
+
+
+class _NoCase(dict[str, str]):
+    """Columns by their names, as SQLite compares these."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
+
+def _read_of_sqlite(text: str) -> Fingerprint:
+    found = _read(text)
+    columns = _NoCase({name.lower(): column for name, column in found.columns.items()})
+    return Fingerprint(found.triggers, columns)
 
 
 def _read(text: str) -> Fingerprint:
@@ -172,20 +191,20 @@ async def looks(
     connection: AsyncConnection, tables: Sequence[CapturedTable], *, is_new: bool = False
 ) -> list[Look]:
     """Returns a look at each of these tables; ``is_new`` says that diptych has no tables of this version yet."""
+    database = connection.dialect.name
     if is_new:
         present = await fingerprints(connection, tables)
-        return [Look(captured, None, present.get(captured.name, "")) for captured in tables]
-    database = connection.dialect.name
+        return [Look(database, captured, None, present.get(captured.name, "")) for captured in tables]
     rows = await connection.execute(_LOOKS[database], _values(database, tables))
     found = {row.table_name: row for row in rows}
-    return [_look(captured, found.get(captured.name)) for captured in tables]
+    return [_look(database, captured, found.get(captured.name)) for captured in tables]
 
 
-def _look(captured: CapturedTable, row: Any) -> Look:
+def _look(database: str, captured: CapturedTable, row: Any) -> Look:
     if row is None:
-        return Look(captured, None, "")
+        return Look(database, captured, None, "")
     stored = None if row.stored is None else (row.columns, row.stored, row.format)
-    return Look(captured, stored, row.fingerprint)
+    return Look(database, captured, stored, row.fingerprint)
 
 
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
@@ -202,9 +221,9 @@ def fingerprint_select(
 
 
 def _values(database: str, tables: Sequence[CapturedTable]) -> dict[str, Any]:
-    names = [captured.name for captured in tables]
     if database == "sqlite":
-        return {"names": msgspec.json.encode(names).decode()}
+        return {"tables": msgspec.json.encode({each.name: str(each.table) for each in tables}).decode()}
+    names = [captured.name for captured in tables]
     return {"names": names, "relations": [relation_of(captured) for captured in tables]}
 
 

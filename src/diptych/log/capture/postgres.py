@@ -15,9 +15,9 @@ from diptych.log.capture.table import (
     TOUCHED,
     CapturedColumn,
     CapturedTable,
-    literal,
     quoted,
 )
+from diptych.log.capture.table import literal as plain_literal
 from diptych.log.row_id import KeyPart, as_driver_gives, in_postgresql
 from diptych.sql.entity import marker
 
@@ -99,6 +99,11 @@ _COLUMNS = (
     "entity, table_name, key, old_key, kind, version, command_id, correlation_id, actor, recorded_at,"
     " row_id, old_row_id"
 )
+
+
+def literal(text: str) -> str:
+    """Returns a text as a constant, whatever ``standard_conforming_strings`` is where the function runs."""
+    return "E" + plain_literal(text.replace("\\", "\\\\")) if "\\" in text else plain_literal(text)
 
 
 def _values(
