@@ -189,9 +189,9 @@ class Diptych:
         """Returns when all that was committed before the call, by anybody, is visible to queries.
 
         To be called before an answer that is to show what others have written: raw SQL, another service, a session
-        outside of commands. Costs two short ``SELECT`` while there is nothing to bring in, otherwise some
-        milliseconds, and a lease after what no trigger has logged: a table that was swapped or truncated, triggers
-        that were disabled. Raises ``DatabaseUnavailableError``.
+        outside of commands. Costs two short ``SELECT``, which those who call at once share, while there is nothing to
+        bring in; otherwise some milliseconds, and up to a lease after what no trigger has logged: a table that was
+        swapped or truncated, triggers that were disabled. Raises ``DatabaseUnavailableError``.
 
         >>> import asyncio
         >>> from diptych import ConfigService, Diptych

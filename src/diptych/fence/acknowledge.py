@@ -119,7 +119,7 @@ class Acknowledger:
         ★ Their fingerprints are looked at first, before the sight: a change that was made while the triggers were not
         as they should be is in no log that a sight shows.
         """
-        missed = await self._fence.missed(captured) if captured else ()
+        missed = await self.rows.missed(captured) if captured else ()
         ending = self.ending((), None)
         ending.missed = missed
         await self.acknowledge(ending)
