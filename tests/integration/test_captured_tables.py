@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from demo_app.messages import AddBook
 from diptych import Diptych, WiringError
 from diptych.errors import SchemaError
+from diptych.log import EVERYTHING
 from diptych.log.append import gap_entries
 from diptych.log.capture.fingerprint import fingerprints
 from diptych.log.capture.table import CAPTURE, captured_table
@@ -458,6 +459,14 @@ async def test_entries_of_other_kinds_and_of_no_table_disturb_nothing(database_u
         await app.catch_up()
         await same(app, store="redis")
         await app.orm.update(Part, "a", "code", amount=5)
+        await same(app, store="redis")
+        # However many rows of no table there are, they do not count among the entries that a sight lists.
+        since = (await app.orm.side.fence.sight(EVERYTHING)).snapshot
+        await program.runs(*[f"{entry} VALUES ('none', NULL, 'no JSON', '', '', 0, '[', '', {now})"] * 2100)
+        for with_the_rows in (False, True):
+            sight = await app.orm.side.fence.sight(since, expects_entries=with_the_rows)
+            assert (sight.entries, sight.more) == ([], False)
+        await app.catch_up()
         await same(app, store="redis")
 
 
