@@ -230,8 +230,13 @@ class KeptConnections:
         return connection
 
     async def give_back(self, connection: AsyncConnection) -> None:
-        """Passes a connection on to a waiting unit of work, or keeps it. A session's goes to the pool."""
-        is_plain = not (connection.closed or connection.invalidated or connection.in_transaction())
+        """Passes a connection on to a waiting unit of work, or keeps it. One that was altered goes to the pool."""
+        if not (connection.closed or connection.invalidated) and connection.in_transaction():
+            await connection.rollback()  # the session's of a command that has ended: sends nothing
+        is_plain = not (connection.closed or connection.invalidated) and (
+            connection.sync_connection is not None
+            and connection.sync_connection.get_execution_options() == self.engine.get_execution_options()
+        )
         if not is_plain or self._size == 1:
             await self._drop(connection)
         elif not self._pass_on(connection):
