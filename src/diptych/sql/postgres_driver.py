@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -34,23 +35,30 @@ async def fetch_raw(
     """
     driver, compiled = driver_of(connection), statement.compiled
     arguments = compiled.arguments(values)
-    with engine_errors(driver):
+    with EngineErrors(driver):
         rows = await driver.fetch(compiled.text, *arguments)
     return compiled.loaded(rows)
 
 
-@contextlib.contextmanager
-def engine_errors(driver: Any) -> Iterator[None]:
-    """Inside the block, errors of the driver are raised in an engine's form."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
-        kind = IntegrityError if is_constraint else DBAPIError
-        is_broken = driver.is_closed() or is_of_broken_connection(error)
-        raise kind(None, None, error, connection_invalidated=is_broken) from error
+class EngineErrors:
+    """A block inside which errors of the driver are raised in an engine's form."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
+            kind = IntegrityError if is_constraint else DBAPIError
+            is_broken = self._driver.is_closed() or is_of_broken_connection(error)
+            raise kind(None, None, error, connection_invalidated=is_broken) from error
 
 
 def driver_of(connection: AsyncConnection) -> Any:
@@ -216,7 +224,7 @@ class PooledTransaction:
         return True
 
     async def _say(self, what: str) -> str:
-        with engine_errors(self._driver):
+        with EngineErrors(self._driver):
             said: str = await self._driver.execute(what, timeout=self._timeout_s)
         return said
 
