@@ -120,7 +120,7 @@ class MappedEntity:
 
     @property
     def _unique_now(self) -> frozenset[frozenset[str]]:
-        """What is unique by the catalogue, and by the mapping before that is known; of identifying columns alone.
+        """The sets of identifying columns that are unique by the catalogue, or by the mapping before that is known.
 
         Of others the log does not tell which value a change has freed.
         """

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, Self, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -235,27 +236,51 @@ def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
     PostgreSQL a flush that fails rolls back, which sends nothing: the unit of work does, at its end.
     """
     sync = cast(sa.Connection, connection.sync_connection)
-
-    def screen(
-        _connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
-    ) -> None:
-        unit.check_usable()
-        if context is None or context.compiled is None:
-            check_text(statement)
-
-    def refuse(_connection: sa.Connection) -> None:
-        raise UnitOfWorkError(f"the connection's commit() or rollback() was refused: {_BY_DIPTYCH}")
-
-    def roll_back(connection: sa.Connection) -> None:
-        if connection.dialect.name == "sqlite":
-            refuse(connection)
-        unit.fail("its connection was rolled back: let the error leave the handler")
-
-    listeners = (("before_cursor_execute", screen), ("commit", refuse), ("rollback", roll_back))
-    for name, listener in listeners:
-        sa.event.listen(sync, name, listener)
+    watch = _watches.get(sync)
+    if watch is None:
+        watch = _watches[sync] = _Watch(sync)
+    watch.unit = unit
     try:
         yield
     finally:
-        for name, listener in listeners:
-            sa.event.remove(sync, name, listener)
+        watch.unit = None
+
+
+class _Watch:
+    """Listeners of a connection, which stay as long as the connection does. They act while it has a ``unit``."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.unit: Unit | None = None
+        # To listen costs as much as a short statement: the connection is kept for other commands.
+        for name in ("before_cursor_execute", "commit", "rollback"):
+            sa.event.listen(connection, name, getattr(self, name))
+
+    def before_cursor_execute(
+        self,
+        _connection: Any,
+        _cursor: Any,
+        statement: str,
+        _values: Any,
+        context: Any,
+        _many: bool,
+    ) -> None:
+        if self.unit is not None:
+            self.unit.check_usable()
+            if context is None or context.compiled is None:
+                check_text(statement)
+
+    def commit(self, _connection: sa.Connection) -> None:
+        self._refuse()
+
+    def rollback(self, connection: sa.Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            self._refuse()
+        elif self.unit is not None:
+            self.unit.fail("its connection was rolled back: let the error leave the handler")
+
+    def _refuse(self) -> None:
+        if self.unit is not None:
+            raise UnitOfWorkError(f"the connection's commit() or rollback() was refused: {_BY_DIPTYCH}")
+
+
+_watches: WeakKeyDictionary[sa.Connection, _Watch] = WeakKeyDictionary()
