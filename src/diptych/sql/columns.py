@@ -206,7 +206,7 @@ class ColumnValues:
         if value is None or isinstance(self._column.type, sa.JSON):
             return value
         if is_uuid_text(self._column.type):
-            return str(msgspec.convert(value, uuid.UUID))  # a trigger of SQLite has written its digits alone
+            return _with_hyphens(msgspec.convert(value, str))
         if self.python_type is float and isinstance(value, str):
             return float(value)  # an infinity or NaN, which JSON can't express
         return msgspec.convert(value, self.python_type)
@@ -230,6 +230,16 @@ class ColumnValues:
             except OverflowError:
                 raise ValueError("must be in the years 1 to 9999 of UTC") from None
         return value
+
+
+def _with_hyphens(text: str) -> str:
+    """Returns a UUID as a select gives it. A trigger tells what the table holds: on SQLite the digits alone.
+
+    Other texts stay, those with capital letters among them: SQLite does not find their rows by the usual form.
+    """
+    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):
+        return text
+    return str(uuid.UUID(text))
 
 
 def _check_unicode(text: str) -> None:

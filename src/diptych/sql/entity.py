@@ -59,8 +59,8 @@ class MappedEntity:
         linking = (names[column] for column in self.table.columns if column.foreign_keys and column in names)
         self.entry_columns = tuple(dict.fromkeys((*self.identifying, *linking)))
         # Empty if the log can't have the primary key as text.
-        kinds = [python_type_of(self.columns[name].type) for name in self.primary_key]
-        self.row_id = self.primary_key if all(kind in KEY_TYPES for kind in kinds) else ()
+        has_text = all(_has_text(self.columns[name].type, database) for name in self.primary_key)
+        self.row_id = self.primary_key if has_text else ()
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self.has_effects = False
@@ -236,6 +236,12 @@ class MappedEntity:
             )
         if not isinstance(mapper.local_table, sa.Table):
             raise WiringError([f"{self.name} is mapped to a query: map it to a table"])
+
+
+def _has_text(column_type: sa.types.TypeEngine[Any], database: str) -> bool:
+    """Returns whether values of this type have one text in the log, whoever writes it."""
+    has_digits_alone = isinstance(column_type, sa.Uuid) and not column_type.native_uuid
+    return python_type_of(column_type) in KEY_TYPES and not (database == "postgresql" and has_digits_alone)
 
 
 def _target_of(key: sa.ForeignKey) -> str:
