@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +14,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool, StaticPool
 
 from demo_app.handlers.book_handlers import BookCommandHandler, BookQueryHandler
@@ -215,6 +218,31 @@ async def test_a_comment_that_a_hook_puts_before_statements_costs_no_freshness(
             await app.orm.update(Book, "Dune", "title", author=f"B {n}")
             await sees(app, "Dune", f"B {n}")
         await agree(app)
+    await engine.dispose()
+
+
+async def test_json_is_written_and_read_by_the_functions_of_the_engine(postgres_url: str):
+    class Own(DeclarativeBase):
+        pass
+
+    class Note(Own):
+        __tablename__ = "notes"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        data: Mapped[Any] = mapped_column(JSONB)
+
+    engine = engine_of(
+        postgres_url,
+        json_serializer=lambda value: json.dumps({"written": value}),
+        json_deserializer=lambda text: [json.loads(text)],
+    )
+    async with ORMService(ConfigService(environ={})) as orm:
+        await orm.init(models=Own, engine=engine)
+        made = await orm.create(Note, data=1)
+        assert made.data == [{"written": 1}]
+        changed = await orm.update(Note, made.id, return_instance=True, data=2)
+        assert changed is not None
+        assert changed.data == [{"written": 2}]
     await engine.dispose()
 
 

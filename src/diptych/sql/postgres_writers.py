@@ -125,7 +125,9 @@ class SharedEngine:
         is_outdated: Callable[[Any, Mapping[Any, Any]], bool],
     ) -> None:
         dispatch: Any = engine.sync_engine.dispatch
-        self.is_hooked = any(getattr(dispatch, name) for name in _HOOKS)
+        dialect: Any = engine.dialect
+        # Statements sent past the engine go past its own function for JSON, too.
+        self.is_hooked = bool(dialect._json_serializer) or any(getattr(dispatch, name) for name in _HOOKS)
         self.engine = engine.execution_options(**({HOOKED: True} if self.is_hooked else {}))
         own = self.engine.sync_engine
         self._is_outdated = is_outdated

@@ -27,7 +27,6 @@ from diptych.write.statements import (
     Lookup,
     RowValues,
     condition_of,
-    constants_of,
     delete_statement,
     in_order,
     insert_many_statement,
@@ -141,7 +140,7 @@ def one_insert(
     """Returns the insertion of a row as a single statement; None where that is not possible."""
     if not (values and _is_possible(takes_raw, entity)):
         return None
-    given = in_order(entity, constants_of(entity, "default") | dict(values))
+    given = in_order(entity, values)
     arguments = row_values(entity, "created", None, None, context) | numbered(given)
     statement = logged.insertion(entity, tuple(given))
 
@@ -160,7 +159,7 @@ def one_update(
     entity = lookup.entity
     if not (values and lookup.values and _is_possible(takes_raw, entity)):
         return None
-    given = in_order(entity, constants_of(entity, "onupdate") | dict(values))
+    given = in_order(entity, values)
     arguments = row_values(entity, "updated", None, None, context) | numbered(given) | named(lookup.values)
     statement = logged.update(entity, condition_of(lookup.values), tuple(given))
     keys = len(entity.entry_columns)

@@ -7,18 +7,22 @@ The log's row is made from a ``WITH`` that is the change. The server makes key a
 
 from __future__ import annotations
 
+import datetime
 import functools
+import operator
 from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.visitors import iterate
 
 from diptych.log.append import append_in_statement
 from diptych.sql.columns import stored_texts
 from diptych.sql.entity import MappedEntity
-from diptych.sql.statements import RawStatement, is_direct
-from diptych.write.statements import Columns, Condition, equal, has_sendable_defaults, parameters_of
+from diptych.sql.statements import RawStatement, is_direct, postgres_type
+from diptych.write.defaults import has_sendable_defaults
+from diptych.write.statements import Columns, Condition, equal, parameters_of
 
 _LONGEST_NAME = 63
 """Longest name of a column, in bytes: PostgreSQL cuts longer names, which would be missing in the image."""
@@ -132,7 +136,7 @@ def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None)
 
 def _for_json(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """Returns an expression of whose value the server makes the same JSON as ``log.append`` makes of the driver's."""
-    kind, name = column.type, column.key
+    kind, name = postgres_type(column.type), column.key
     expression = column
     if isinstance(kind, sa.Enum):
         expression = _member(column, kind)
@@ -142,11 +146,27 @@ def _for_json(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         is_known = column <= sa.cast(sa.literal("23:59:59.999999", sa.Text), sa.Time)
         known = (column.is_(None) | is_known, column)
         expression = sa.case(known, else_=sa.cast(_unreadable(column), sa.Time))
+    elif isinstance(kind, postgresql.INTERVAL):
+        expression = _duration(column)
+    elif isinstance(kind, sa.LargeBinary):
+        expression = _without_breaks(sa.func.encode(column, "base64"))
     elif isinstance(kind, sa.Float):
         expression = sa.cast(column, sa.Double)  # a real has more digits as Python's float
     elif isinstance(kind, sa.Numeric):
-        expression = sa.cast(column, sa.Text)
+        expression = _decimal(column)
     return expression.label(name)
+
+
+def _decimal(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """Returns a number as the driver reads it: a whole number without its last groups of four zeros, as in 12E+4."""
+    text, zero = sa.cast(column, sa.Text), sa.literal_column("0", sa.Integer)
+    digits = sa.func.rtrim(text, sa.literal_column("'0'"))
+    zeros = (sa.func.length(text, type_=sa.Integer) - sa.func.length(digits, type_=sa.Integer)).self_group()
+    exponent = (zeros - zeros % sa.literal_column("4", sa.Integer)).self_group()
+    first = sa.func.left(text, -exponent, type_=sa.Text)
+    short = first.concat(sa.literal_column("'E+'")).concat(sa.cast(exponent, sa.Text))
+    is_long = sa.and_(sa.func.scale(column) == zero, column != zero, exponent > zero)
+    return sa.case((is_long, short), else_=text)
 
 
 def _member(column: sa.ColumnElement[Any], kind: sa.Enum) -> sa.ColumnElement[Any]:
@@ -175,16 +195,57 @@ def _in_time(column: sa.ColumnElement[Any], kind: sa.Date | sa.DateTime) -> sa.C
     def moment(text: str) -> sa.ColumnElement[Any]:
         return sa.cast(sa.literal(text, sa.Text), plain)
 
-    known = sa.case(
-        (value == moment("-infinity"), moment(first)),
-        (value == moment("infinity"), moment(last)),
+    known: sa.ColumnElement[Any] = sa.case(
         (value.between(moment(first), moment(last)), value),
         (value.is_(None), sa.null()),
         else_=sa.cast(_unreadable(column), plain),
     )
-    if not zoned:
-        return known
-    return sa.func.to_json(known).op("#>>")(sa.literal_column("'{}'")).concat("Z")
+    if zoned:
+        known = _iso(known).concat("Z")
+    # The driver's first and last times have no zone.
+    of_infinite = [
+        (value == moment(infinite), _iso(moment(text)) if zoned else moment(text))
+        for infinite, text in (("-infinity", first), ("infinity", last))
+    ]
+    return sa.case(*of_infinite, else_=known)
+
+
+def _iso(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    return sa.func.to_json(moment, type_=sa.Text).op("#>>", return_type=sa.Text())(sa.literal_column("'{}'"))
+
+
+def _without_breaks(text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Returns the text in one line: PostgreSQL breaks base64 after 76 characters."""
+    return sa.func.replace(text, sa.func.chr(sa.literal_column("10")), sa.literal_column("''"), type_=sa.Text)
+
+
+def _duration(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """Returns a duration as ISO 8601 has it, in seconds alone.
+
+    A year has 365 days and a month 30, as the driver reads them. The statement fails for a duration that Python can't
+    have.
+    """
+    numbers = {
+        "year": 365 * 86400,
+        "month": 30 * 86400,
+        "day": 86400,
+        "hour": 3600,
+        "minute": 60,
+        "second": 1,
+    }
+    parts = (sa.extract(part, column) * sa.literal_column(str(number)) for part, number in numbers.items())
+    seconds: sa.ColumnElement[Any] = functools.reduce(operator.add, parts)
+    sign = sa.case((seconds < 0, sa.literal_column("'-PT'")), else_=sa.literal_column("'PT'"))
+    text = sign.concat(sa.cast(sa.func.abs(seconds), sa.Text)).concat(sa.literal_column("'S'"))
+    return sa.case(
+        (column.is_(None), sa.null()),
+        (seconds.between(_seconds(datetime.timedelta.min), _seconds(datetime.timedelta.max)), text),
+        else_=sa.cast(sa.cast(_unreadable(column), postgresql.INTERVAL), sa.Text),
+    )
+
+
+def _seconds(duration: datetime.timedelta) -> sa.ColumnElement[Any]:
+    return sa.literal_column(f"{duration.days * 86400 + duration.seconds}.{duration.microseconds:06}")
 
 
 def _unreadable(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:

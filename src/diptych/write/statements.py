@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +15,7 @@ from diptych.sql.entity import MARKER, MappedEntity
 from diptych.sql.execute import CommandView, execute, fetch_few
 from diptych.sql.statements import PreparedInsert, PreparedSelect
 from diptych.sql.view import fetched_carefully, is_of_a_value
+from diptych.write.defaults import has_sendable_defaults
 
 RowValues = dict[str, Any]
 """The values of a row by attribute name."""
@@ -81,7 +82,7 @@ def insert_statement(entity: MappedEntity, values: ColumnValues) -> tuple[Prepar
     The statement returns the row as the database holds it: with its defaults and conversions.
     """
     if values and has_sendable_defaults(entity):
-        given = in_order(entity, constants_of(entity, "default") | dict(values))
+        given = in_order(entity, values)
         return _insert_given(entity, tuple(given)), numbered(given)
     return _insert(entity), _stored(values)
 
@@ -165,27 +166,9 @@ def _select(entity: MappedEntity, condition: Condition, lock: bool) -> PreparedS
     return PreparedSelect(statement.with_for_update() if lock else statement)
 
 
-@functools.lru_cache(maxsize=1024)
-def has_sendable_defaults(entity: MappedEntity) -> bool:
-    """Returns whether all defaults in Python are constants or expressions of SQL.
-
-    A default that is a function has to be called by SQLAlchemy, with its context.
-    """
-    columns = entity.table.columns
-    defaults = [default for column in columns for default in (column.default, column.onupdate)]
-    return not any(default is not None and default.is_callable for default in defaults)
-
-
 def in_order(entity: MappedEntity, given: ColumnValues) -> dict[sa.Column[Any], Any]:
     """Returns the values in the table's order: any order of fields leads to the same statement."""
     return {column: given[column] for column in entity.table.columns if column in given}
-
-
-@functools.lru_cache(maxsize=1024)
-def constants_of(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> dict[sa.Column[Any], Any]:
-    """Returns the defaults given as values of Python."""
-    defaults = {column: getattr(column, kind) for column in entity.table.columns}
-    return {column: d.arg for column, d in defaults.items() if d is not None and d.is_scalar}
 
 
 def parameters_of(given: Columns) -> dict[sa.Column[Any], sa.BindParameter[Any]]:
