@@ -128,10 +128,29 @@ class Data(DataBase):
     tags: Mapped[list[str]] = mapped_column(JSONB, default_factory=lambda: ["new"])
 
 
+class Lowered(Base):
+    """Its ``onupdate`` is a text that names a column of the log's key."""
+
+    __tablename__ = "lowered"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    lower: Mapped[str | None] = mapped_column(onupdate=sa.text("lower(name)"))
+    literal: Mapped[str | None] = mapped_column(onupdate=sa.func.lower(sa.literal_column("name")))
+
+
+class Upper(Base):
+    __tablename__ = "upper"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    upper: Mapped[str | None] = mapped_column(onupdate=sa.func.upper(name.column))  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 async def orm(postgres_url: str) -> AsyncIterator[ORMService]:
     async with ORMService(config(postgres_url)) as service:
-        for model in (Everything, Made, Data):
+        for model in (Everything, Made, Data, Lowered, Upper):
             await service.all(model)  # makes the table
         yield service
 
@@ -356,6 +375,22 @@ async def test_none_made_by_a_default_is_null_in_json(orm):
             sa.text("SELECT nothing::text, absent::text, json_null::text FROM made")
         )
         assert found.one() == ("null", None, "null")
+
+
+async def test_a_text_that_names_columns_means_those_of_the_row(orm):
+    row = await orm.create(Lowered, name="A")
+    changed = await orm.update(Lowered, row.id, return_instance=True, name="B")
+    assert (changed.name, changed.lower, changed.literal) == ("B", "a", "a")
+
+
+async def test_an_expression_of_columns_means_those_of_the_row(orm, monkeypatch):
+    async def steps() -> list[Any]:
+        row = await orm.create(Upper, name="a")
+        return [await orm.update(Upper, row.id, return_instance=True, name="b")]
+
+    direct, slow = await both_routes(orm, monkeypatch, Upper, steps)
+    assert not list(_differences(direct, slow))
+    assert direct[0][0]["upper"] == (str, "'A'")
 
 
 async def test_defaults_of_a_mapped_dataclass_are_those_of_two_statements(orm, monkeypatch):

@@ -26,7 +26,7 @@ class CompiledStatement:
 
     def __init__(
         self,
-        statement: sa.Select[Any] | sa.Insert,
+        statement: sa.Select[Any] | sa.Insert | sa.Update,
         dialect: sa.Dialect,
         types: Iterable[sa.types.TypeEngine[Any]],
         names: Sequence[str] | None = None,
@@ -243,11 +243,11 @@ class PreparedSelect:
         return all(map(is_direct, types))
 
 
-class PreparedInsert:
-    """An insert of a single row, returning columns.
+class PreparedWrite:
+    """A statement that adds or changes a single row, returning columns.
 
     ``names`` are the columns that get values, where the statement itself gives them none. ``inline`` lets SQLite's
-    driver execute the insert in the event loop, ``raw`` PostgreSQL's: allowed where an engine has nothing to add,
+    driver execute the statement in the event loop, ``raw`` PostgreSQL's: allowed where an engine has nothing to add,
     such as a default made by a function.
     """
 

@@ -55,7 +55,7 @@ async def insert(
 
     The change has the state in the database: with defaults and conversions.
     """
-    inserted = entity.row(await execute.insert(connection, *insert_statement(entity, values)))
+    inserted = entity.row(await execute.write(connection, "insert", *insert_statement(entity, values)))
     after = await _finished(connection, entity, inserted)
     described = entity.describe(connection.dialect)
     change = Change(described, inserted, None) if after is None else Change(described, None, after)
@@ -112,9 +112,8 @@ async def update(
     context: CommandContext,
 ) -> Change:
     """Changes this row, locked by the transaction, by a statement for the change and one for the log."""
-    statement, parameters = update_statement(entity, before, values)
-    changed = await execute.change_row(connection, statement, parameters, entity.table.name)
-    after = await _finished(connection, entity, entity.row(changed.one()))
+    changed = entity.row(await execute.write(connection, "change", *update_statement(entity, before, values)))
+    after = await _finished(connection, entity, changed)
     change = Change(entity.describe(connection.dialect), before, after)
     return await append(connection, entity, change, context)
 
@@ -124,7 +123,7 @@ async def delete(
 ) -> Change:
     """Deletes this row, locked by the transaction, by a statement for the deletion and one for the log."""
     statement, parameters = delete_statement(entity, before)
-    deleted = await execute.change_row(connection, statement, parameters, entity.table.name)
+    deleted = await execute.delete_row(connection, statement, parameters, entity.table.name)
     if deleted.rowcount != 1:  # a trigger has kept the row
         raise NoResultFound("No row was found when one was required")
     change = Change(entity.describe(connection.dialect), before, None)

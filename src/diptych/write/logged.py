@@ -68,8 +68,11 @@ def update(entity: MappedEntity, condition: Condition, given: Columns) -> RawSta
     no row if there is none of this condition. It fails if there are several.
     """
     before = _before(entity, condition)
-    is_it = (before.c[name] == entity.columns[name] for name in entity.primary_key)
-    statement = sa.update(entity.table).where(*is_it, _at_most_one(before)).values(parameters_of(given))
+    statement = (
+        sa.update(entity.table)
+        .where(*_is_it(entity, before), _at_most_one(before))
+        .values(parameters_of(given))
+    )
     changed = _returning(entity, statement, "diptych_changed")
     logged = _logged(entity, changed, before)
     joined = before.outerjoin(changed, sa.true()).outerjoin(logged, sa.true())
@@ -87,10 +90,8 @@ def deletion(entity: MappedEntity, condition: Condition) -> RawStatement:
     none of this condition. It fails if there are several.
     """
     before = _before(entity, condition)
-    is_it = (before.c[name] == entity.columns[name] for name in entity.primary_key)
-    deleted = _returning(
-        entity, sa.delete(entity.table).where(*is_it, _at_most_one(before)), "diptych_deleted"
-    )
+    change = sa.delete(entity.table).where(*_is_it(entity, before), _at_most_one(before))
+    deleted = _returning(entity, change, "diptych_deleted")
     logged = _logged(entity, deleted, before)
     joined = before.outerjoin(deleted, sa.true()).outerjoin(logged, sa.true())
     return RawStatement(
@@ -101,8 +102,18 @@ def deletion(entity: MappedEntity, condition: Condition) -> RawStatement:
 
 def _before(entity: MappedEntity, condition: Condition) -> sa.CTE:
     # The transaction is at REPEATABLE READ: a change of the row since its snapshot fails the statement.
-    names = (entity.columns[name].label(name) for name in entity.entry_columns)
-    return sa.select(*names).where(*equal(condition)).limit(2).cte("diptych_before")
+    # The names are of its own: text in an ``onupdate`` may name columns, which are to be those of the table.
+    columns = (
+        entity.columns[name].label(f"diptych_before_{n}") for n, name in enumerate(entity.entry_columns)
+    )
+    return sa.select(*columns).where(*equal(condition)).limit(2).cte("diptych_before")
+
+
+def _is_it(entity: MappedEntity, before: sa.CTE) -> Iterator[sa.ColumnElement[bool]]:
+    """Yields the conditions for the row of ``before``."""
+    for name, column in zip(entity.entry_columns, before.c, strict=True):
+        if name in entity.primary_key:
+            yield column == entity.columns[name]
 
 
 def _at_most_one(rows: sa.CTE) -> sa.ColumnElement[bool]:
@@ -119,7 +130,7 @@ def _returning(entity: MappedEntity, change: Any, name: str) -> sa.CTE:
 
 def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None) -> sa.CTE:
     """Returns the insert of the log's row, with key and image of the changed row, and the key before."""
-    row = sa.select(*map(_for_json, changed.c)).cte("diptych_row")
+    row = sa.select(*(_for_json(column, column.key) for column in changed.c)).cte("diptych_row")
     key = sa.select(*(row.c[name] for name in entity.entry_columns)).cte("diptych_key")
     made: dict[str, sa.ColumnElement[str]] = {"key": _json(key)}
     source: sa.FromClause = row.join(key, sa.true())
@@ -128,15 +139,16 @@ def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None)
         made["image"] = _json(image)
         source = source.join(image, sa.true())
     if before is not None:
-        old_key = sa.select(*map(_for_json, before.c)).cte("diptych_old_key")
+        columns = map(_for_json, before.c, entity.entry_columns)
+        old_key = sa.select(*columns).cte("diptych_old_key")
         made["old_key"] = _json(old_key)
         source = source.join(old_key, sa.true())
     return append_in_statement(source, made)
 
 
-def _for_json(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+def _for_json(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:
     """Returns an expression of whose value the server makes the same JSON as ``log.append`` makes of the driver's."""
-    kind, name = postgres_type(column.type), column.key
+    kind = postgres_type(column.type)
     expression = column
     if isinstance(kind, sa.Enum):
         expression = _member(column, kind)

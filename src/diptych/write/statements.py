@@ -13,7 +13,7 @@ from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, Unrea
 from diptych.sql.description import Unreadable
 from diptych.sql.entity import MARKER, MappedEntity
 from diptych.sql.execute import CommandView, execute, fetch_few
-from diptych.sql.statements import PreparedInsert, PreparedSelect
+from diptych.sql.statements import PreparedSelect, PreparedWrite
 from diptych.sql.view import fetched_carefully, is_of_a_value
 from diptych.write.defaults import has_sendable_defaults
 
@@ -76,7 +76,7 @@ def check_readable(
             raise UnreadableRowError(entity.full_name, key, name, value.reason)
 
 
-def insert_statement(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInsert, dict[str, Any]]:
+def insert_statement(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedWrite, dict[str, Any]]:
     """Returns the statement adding a row, and its parameters.
 
     The statement returns the row as the database holds it: with its defaults and conversions.
@@ -100,10 +100,14 @@ def insert_many_statement(
 
 def update_statement(
     entity: MappedEntity, row: RowValues, values: ColumnValues
-) -> tuple[sa.Executable, dict[str, Any]]:
+) -> tuple[PreparedWrite, dict[str, Any]]:
     """Returns the statement changing this row, and its parameters. The statement returns the row after the change."""
     identity = identity_of(entity, row)
-    return _update(entity, condition_of(identity)), _stored(values) | named(identity)
+    condition = condition_of(identity)
+    if has_sendable_defaults(entity):
+        given = in_order(entity, values)
+        return _update_given(entity, condition, tuple(given)), numbered(given) | named(identity)
+    return _update(entity, condition), _stored(values) | named(identity)
 
 
 def delete_statement(entity: MappedEntity, row: RowValues) -> tuple[sa.Executable, dict[str, Any]]:
@@ -186,20 +190,26 @@ def _number(number: int) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _insert_given(entity: MappedEntity, given: Columns) -> PreparedInsert:
+def _insert_given(entity: MappedEntity, given: Columns) -> PreparedWrite:
     statement = sa.insert(entity.table).values(parameters_of(given))
-    return PreparedInsert(_own(entity, statement.returning(*entity.columns.values())), inline=True)
+    return PreparedWrite(_own(entity, statement.returning(*entity.columns.values())), inline=True)
 
 
 @functools.lru_cache(maxsize=1024)
-def _insert(entity: MappedEntity) -> PreparedInsert:
-    return PreparedInsert(_own(entity, sa.insert(entity.table).returning(*entity.columns.values())))
+def _insert(entity: MappedEntity) -> PreparedWrite:
+    return PreparedWrite(_own(entity, sa.insert(entity.table).returning(*entity.columns.values())))
 
 
 @functools.lru_cache(maxsize=1024)
-def _update(entity: MappedEntity, condition: Condition) -> sa.Executable:
-    statement = sa.update(entity.table).where(*equal(condition)).returning(*entity.columns.values())
-    return _own(entity, statement)
+def _update_given(entity: MappedEntity, condition: Condition, given: Columns) -> PreparedWrite:
+    statement = sa.update(entity.table).where(*equal(condition)).values(parameters_of(given))
+    return PreparedWrite(_own(entity, statement.returning(*entity.columns.values())), inline=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def _update(entity: MappedEntity, condition: Condition) -> PreparedWrite:
+    statement = sa.update(entity.table).where(*equal(condition))
+    return PreparedWrite(_own(entity, statement.returning(*entity.columns.values())))
 
 
 @functools.lru_cache(maxsize=1024)
