@@ -53,7 +53,7 @@ Kind: TypeAlias = Literal["insert", "change"]
 async def write(
     connection: AsyncConnection, kind: Kind, prepared: PreparedWrite, values: Values
 ) -> Sequence[Any]:
-    """Writes a row and returns the columns that the statement returns. Raises ``NoResultFound`` without a row."""
+    """Writes a row and returns the columns returned by the statement. Raises ``NoResultFound`` without a row."""
     sqlite = sqlite_under(connection)
     if sqlite is not None and sqlite.schema.is_quick(kind, prepared.table):
         if prepared.inline:
@@ -75,7 +75,7 @@ def _one(rows: Sequence[Sequence[Any]]) -> Sequence[Any]:
 async def delete_row(
     connection: AsyncConnection, statement: sa.Executable, values: Values, table: str
 ) -> sa.CursorResult[*tuple[Any, ...]]:
-    """Deletes the row of the table that the statement finds by its key."""
+    """Deletes the row of the table found by the statement."""
     sqlite = sqlite_under(connection)
     if sqlite is not None and sqlite.schema.is_quick("change", table):
         with sqlite.in_the_loop():
@@ -114,7 +114,7 @@ def _sync(connection: AsyncConnection) -> sa.Connection:
 
 
 def is_logged_by_trigger(connection: AsyncConnection, kind: Kind, table: str) -> bool:
-    """Returns whether the last entry of the change log is the one that a trigger has written for this change.
+    """Returns whether a trigger has written the last entry of the change log, for this change.
 
     So on SQLite after a change of a captured row that does nothing else besides.
     """

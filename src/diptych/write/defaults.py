@@ -1,4 +1,4 @@
-"""Defaults of columns that are made in this process: the constants and the functions of a mapping.
+"""Defaults of columns made in this process: the constants and the functions of a mapping.
 
 A function that takes SQLAlchemy's context of an execution is left to SQLAlchemy, and with it all defaults of its
 table: such a function may look at the values made before it. A default that is an expression of SQL is part of the
@@ -28,7 +28,7 @@ class _Defaults(NamedTuple):
 def with_defaults(
     entity: MappedEntity, kind: Kind, values: Mapping[sa.Column[Any], Any]
 ) -> Mapping[sa.Column[Any], Any]:
-    """Returns the values with the defaults of columns that have none: each function is called once."""
+    """Returns the values, completed by the defaults of the other columns: each function is called once."""
     constants, functions = _defaults_of(entity, kind)
     completed = {**constants, **values} if constants else dict(values)
     for column, function in functions.items():
@@ -39,7 +39,7 @@ def with_defaults(
 
 @functools.lru_cache(maxsize=1024)
 def has_sendable_defaults(entity: MappedEntity) -> bool:
-    """Returns whether ``with_defaults`` makes all defaults that are not made by the database."""
+    """Returns whether ``with_defaults`` makes all defaults not made by the database."""
     columns = entity.table.columns
     defaults = [default for column in columns for default in (column.default, column.onupdate)]
     return all(default is None or _is_sendable(default) for default in defaults)

@@ -1,4 +1,4 @@
-"""Statements of PostgreSQL that change a row and write its row of the change log: a round trip for both.
+"""Statements of PostgreSQL for a change of a row and its row of the change log: a round trip for both.
 
 The log's row is made from a ``WITH`` that is the change. The server makes key and image of the row after the change;
 ``append`` in ``log/append.py`` makes the same from the returned row. This needs columns of direct types: see
@@ -53,7 +53,7 @@ def _constants_in_defaults(entity: MappedEntity) -> Iterator[sa.BindParameter[An
 
 @functools.lru_cache(maxsize=1024)
 def insertion(entity: MappedEntity, given: Columns) -> RawStatement:
-    """Returns the statement that adds a row: it returns the row and the columns of ``appended``."""
+    """Returns the statement to add a row, which returns the row and the columns of ``appended``."""
     changed = _returning(entity, sa.insert(entity.table).values(parameters_of(given)), "diptych_changed")
     logged = _logged(entity, changed)
     both = sa.select(*changed.c, *logged.c).select_from(changed.join(logged, sa.true()))
@@ -62,7 +62,7 @@ def insertion(entity: MappedEntity, given: Columns) -> RawStatement:
 
 @functools.lru_cache(maxsize=1024)
 def update(entity: MappedEntity, condition: Condition, given: Columns) -> RawStatement:
-    """Returns the statement that changes the row of this condition.
+    """Returns the statement to change the row of this condition.
 
     It returns the columns that entries name as they were, the row after the change, and the columns of ``appended``;
     no row if there is none of this condition. It fails if there are several.
@@ -84,7 +84,7 @@ def update(entity: MappedEntity, condition: Condition, given: Columns) -> RawSta
 
 @functools.lru_cache(maxsize=1024)
 def deletion(entity: MappedEntity, condition: Condition) -> RawStatement:
-    """Returns the statement that deletes the row of this condition.
+    """Returns the statement to delete the row of this condition.
 
     It returns the deleted row, null where a trigger has kept it, and the columns of ``appended``; no row if there is
     none of this condition. It fails if there are several.
@@ -117,7 +117,7 @@ def _is_it(entity: MappedEntity, before: sa.CTE) -> Iterator[sa.ColumnElement[bo
 
 
 def _at_most_one(rows: sa.CTE) -> sa.ColumnElement[bool]:
-    """Returns a condition that fails for several rows: the server evaluates it once for the whole statement."""
+    """Returns a condition failing for several rows: the server evaluates the condition once a statement."""
     one: Any = sa.select(sa.true()).select_from(rows).scalar_subquery()
     return sa.func.coalesce(one, sa.true())
 
@@ -170,7 +170,7 @@ def _for_json(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]
 
 
 def _decimal(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """Returns a number as the driver reads it: a whole number without its last groups of four zeros, as in 12E+4."""
+    """Returns a number in the driver's form: a whole number without its last groups of four zeros, as in 12E+4."""
     text, zero = sa.cast(column, sa.Text), sa.literal_column("0", sa.Integer)
     digits = sa.func.rtrim(text, sa.literal_column("'0'"))
     zeros = (sa.func.length(text, type_=sa.Integer) - sa.func.length(digits, type_=sa.Integer)).self_group()
@@ -182,7 +182,7 @@ def _decimal(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
 
 
 def _member(column: sa.ColumnElement[Any], kind: sa.Enum) -> sa.ColumnElement[Any]:
-    """Returns the value of an enum's member. The statement fails for a text that is no member's."""
+    """Returns the value of an enum's member. The statement fails for the text of no member."""
     values = {text: getattr(member, "value", member) for member, text in stored_texts(kind).items()}
     of_numbers = all(type(value) is int for value in values.values())
     json_type = sa.BigInteger if of_numbers else sa.Text
@@ -192,7 +192,7 @@ def _member(column: sa.ColumnElement[Any], kind: sa.Enum) -> sa.ColumnElement[An
 
 
 def _in_time(column: sa.ColumnElement[Any], kind: sa.Date | sa.DateTime) -> sa.ColumnElement[Any]:
-    """Returns the value of Python: the driver turns infinite times into Python's first and last, and knows no others.
+    """Returns the value of Python: the driver turns infinite times into Python's first and last time.
 
     The statement fails for a time that Python can't have.
     """
@@ -227,12 +227,12 @@ def _iso(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
 
 
 def _without_breaks(text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-    """Returns the text in one line: PostgreSQL breaks base64 after 76 characters."""
+    """Returns the text in a single line: PostgreSQL breaks base64 after 76 characters."""
     return sa.func.replace(text, sa.func.chr(sa.literal_column("10")), sa.literal_column("''"), type_=sa.Text)
 
 
 def _duration(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """Returns a duration as ISO 8601 has it, in seconds alone.
+    """Returns a duration in the form of ISO 8601, in seconds alone.
 
     A year has 365 days and a month 30, as the driver reads them. The statement fails for a duration that Python can't
     have.
@@ -261,7 +261,7 @@ def _seconds(duration: datetime.timedelta) -> sa.ColumnElement[Any]:
 
 
 def _unreadable(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """Returns a text that is of no type: a cast of it fails, and with it the statement."""
+    """Returns a text of no type: its cast fails, and so does the statement."""
     return sa.cast(column, sa.Text).concat(sa.literal_column(f"' {UNREADABLE}'"))
 
 

@@ -1,4 +1,4 @@
-"""Statements that a command must not send: ends of transactions, changes of the schema, several at once."""
+"""Statements forbidden to commands: ends of transactions, changes of the schema, several at once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SEVERAL = "give one statement to each call"
 
 
 def check_statement(statement: object) -> None:
-    """Raises ``UnitOfWorkError`` for a statement that a command must not send."""
+    """Raises ``UnitOfWorkError`` for a statement forbidden to commands."""
     if isinstance(statement, ExecutableDDLElement):
         raise UnitOfWorkError(f"{type(statement).__name__} was not sent: {_DEFINITION}")
     if isinstance(statement, str):

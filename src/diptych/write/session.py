@@ -34,7 +34,7 @@ class Unit(Protocol):
     """The unit of work of a session."""
 
     def check_usable(self) -> None:
-        """Raises ``UnitOfWorkError`` if the unit of work is over, or one of its statements has failed."""
+        """Raises ``UnitOfWorkError`` if the unit of work is over, or a statement of the unit has failed."""
 
     def fail(self, reason: str) -> None:
         """Has the unit of work refuse everything from now on, its commit too."""
@@ -75,12 +75,12 @@ class _Session(Session):
         return super().execute(statement, *arguments, **named)
 
     def conclude(self) -> None:
-        """Flushes, and leaves the command's transaction as it is."""
+        """Flushes, and leaves the command's transaction open."""
         super().commit()
 
 
 class CommandSession(AsyncSession):
-    """SQLAlchemy's ``AsyncSession`` on the connection of a unit of work, for one attempt at a command.
+    """SQLAlchemy's ``AsyncSession`` on the connection of a unit of work, for a single attempt at a command.
 
     What it flushes is part of the command, and is flushed at the handler's end at the latest. ``commit``,
     ``rollback`` and ``begin`` raise ``UnitOfWorkError``; ``begin_nested`` makes a savepoint. Results are buffered:
@@ -112,7 +112,7 @@ class CommandSession(AsyncSession):
         self._here.on_commit = on_commit
 
     async def run_alone(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Awaits an operation of the session. Raises ``UnitOfWorkError`` while another task is at one."""
+        """Awaits an operation of the session. Raises ``UnitOfWorkError`` during an operation of a different task."""
         self._home.check()
         self._unit.check_usable()
         if _inside.get() is self:  # an operation that is made of others
@@ -165,15 +165,15 @@ class CommandSession(AsyncSession):
             await self.flush()
 
     async def conclude(self) -> None:
-        """Flushes what is left. To be called at the end of the handler."""
+        """Flushes the remaining changes. To be called at the end of the handler."""
         await self.run_alone(lambda: self.run_sync_here(_Session.conclude))
 
     async def run_sync_here(self, function: Callable[[Any], Any]) -> Any:
-        """Calls a function with the session under this one."""
+        """Calls a function with the synchronous session underneath."""
         return await super().run_sync(function)
 
     def note(self, entity: MappedEntity, row: Mapping[str, Any] | None, key: Mapping[str, Any]) -> None:
-        """Has an instance that the session holds show the row as ``ORMService`` has left it; None: deleted."""
+        """Has an instance held by the session show the row as left by ``ORMService``; None: deleted."""
         session = self.sync_session
         identity = entity.mapper.identity_key_from_primary_key(
             tuple(key[name] for name in entity.primary_key)
@@ -220,7 +220,7 @@ class _Nested(AsyncSessionTransaction):
 async def open_session(
     connection: AsyncConnection, unit: Unit, turn: asyncio.Lock, exits: contextlib.ExitStack
 ) -> CommandSession:
-    """Returns a session in the transaction of this connection. ``exits`` ends what it has done to the connection."""
+    """Returns a session in the transaction of this connection. ``exits`` takes its listeners off again."""
     if not connection.in_transaction():
         await connection.begin()  # PostgreSQL has begun: the engine is told, and sends nothing
     exits.enter_context(_watched(connection, unit))
@@ -229,7 +229,7 @@ async def open_session(
 
 @contextlib.contextmanager
 def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
-    """Inside the block, statements that are given to the connection itself are screened.
+    """Inside the block, statements given to the connection itself are screened.
 
     Its ``commit`` is refused, and on SQLite, where other commands may be in the transaction, its ``rollback``. On
     PostgreSQL a flush that fails rolls back, which sends nothing: the unit of work does, at its end.

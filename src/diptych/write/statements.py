@@ -117,7 +117,7 @@ def delete_statement(entity: MappedEntity, row: RowValues) -> tuple[sa.Executabl
 
 
 async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues | None:
-    """Returns the row after its change, with the effects of triggers after the statement; None if one deleted it."""
+    """Returns the row after its change and the triggers after the statement; None if a trigger deleted the row."""
     identity = identity_of(entity, row)
     found = await fetch_few(connection, _select(entity, condition_of(identity), False), named(identity))
     return entity.row(found[0]) if found else None
@@ -218,7 +218,7 @@ def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
 
 
 def _own(entity: MappedEntity, statement: sa.UpdateBase) -> sa.UpdateBase:
-    """Returns a statement that triggers know as diptych's own, whose row of the log diptych writes itself."""
+    """Returns the statement, marked for triggers as diptych's own: diptych writes its row of the log itself."""
     return statement.execution_options(**{MARKER: entity.marker}) if entity.marker else statement
 
 

@@ -120,7 +120,7 @@ class UnitOfWork:
         self.ends_with_call = caller is not None and caller is self.only_caller
 
     async def make(self, entity: MappedEntity, making: Making) -> Change | None:
-        """Makes a change; one after which nothing comes commits by itself, where the database can."""
+        """Makes a change; a change with nothing after commits by itself, where the database can."""
         is_alone = self.ends_with_call and not entity.is_checked_late
         if is_alone and not entity.has_effects and await self._conclude_with(entity, making):
             return self.changes[0] if self.changes else None
@@ -144,7 +144,7 @@ class UnitOfWork:
         return True
 
     async def finish(self) -> None:
-        """Closes the unit of work after the running statement, which a task left behind may have begun.
+        """Closes the unit of work after the running statement, perhaps begun by a task left behind.
 
         Ending the transaction in the midst of it could keep a change without its row in the log. Raises
         ``UnitOfWorkError`` if a statement has failed.
@@ -207,7 +207,7 @@ class UnitOfWork:
         return self._session
 
     def note(self, entity: MappedEntity, change: Change) -> None:
-        """Takes note of a change, which the session shows from now on."""
+        """Takes note of a change, shown by the session from now on."""
         self.changes.append(change)
         if self._session is not None:
             self._session.note(entity, change.after, change.image)
@@ -217,23 +217,23 @@ class UnitOfWork:
         self._unusable = self._unusable or reason
 
     async def _open_to_any(self, connection: AsyncConnection) -> None:
-        """Takes note that statements of the application's own may read and change any row."""
+        """Takes note of statements of the application's own: any row may be read and changed."""
         self._rests_on_any = True
         if self.is_whole:
             await self._expect_more(connection)
 
     async def _expect_more(self, connection: AsyncConnection) -> None:
-        """Prepares for entries of the log that only triggers write: they are to name the command."""
+        """Prepares for entries of the log written by triggers alone: these entries are to name the command."""
         self.is_whole = False
         self._first = await begin_naming(connection, self.context)
 
     def check_usable(self) -> None:
-        """Raises ``UnitOfWorkError`` if the unit of work is over, or one of its statements has failed."""
+        """Raises ``UnitOfWorkError`` if the unit of work is over, or a statement of the unit has failed."""
         if self._unusable is not None:
             raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
 
     def _close(self) -> None:
-        """Has later statements refused: tasks that the handler left behind may try some."""
+        """Has later statements refused: tasks left behind by the handler may try some."""
         self.fail("its command is over; do not leave tasks behind in a handler")
         self._exits.close()
         if self._session is not None:

@@ -158,7 +158,7 @@ def _has_listeners(entity: MappedEntity, fields: Mapping[str, Any]) -> bool:
 
 
 def _as_set(entity: MappedEntity, before: RowValues | None, values: ColumnValues) -> dict[str, Any]:
-    """Sets these attributes on an instance, in turn, and returns the values of all attributes that were set.
+    """Sets these attributes on an instance, in turn, and returns the values of all attributes set.
 
     SQLAlchemy's own machinery calls validators and listeners, as it does for any instance; attributes that these set
     are among the values. A ``ValueError`` of a listener is a fault of the field.
