@@ -26,6 +26,9 @@ OnCommit: TypeAlias = Literal["refuse", "flush"]
 _BY_DIPTYCH = "the command's transaction is ended by diptych: let the handler return, or raise an error"
 
 
+_ENDS = ("commit", "rollback", "close", "invalidate")
+"""Methods of a connection that end its transaction."""
+
 _inside: ContextVar[CommandSession | None] = ContextVar("diptych_session", default=None)
 """The session that the running code is an operation of."""
 
@@ -62,6 +65,17 @@ class _Session(Session):
 
     def prepare(self) -> None:
         raise UnitOfWorkError(f"prepare() was refused: {_BY_DIPTYCH}")
+
+    def invalidate(self) -> None:
+        raise UnitOfWorkError(f"invalidate() was refused: {_BY_DIPTYCH}")
+
+    def close(self) -> None:
+        self.unit.check_usable()
+        self.flush()
+
+    def reset(self) -> None:
+        self.close()
+        self.expunge_all()
 
     def begin(self, nested: bool = False) -> Any:
         self.unit.check_usable()
@@ -231,10 +245,12 @@ async def open_session(
 def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
     """Inside the block, statements given to the connection itself are screened.
 
-    Its ``commit`` is refused, and on SQLite, where other commands may be in the transaction, its ``rollback``. On
-    PostgreSQL a flush that fails rolls back, which sends nothing: the unit of work does, at its end.
+    Its ``commit``, ``rollback``, ``close`` and ``invalidate`` are refused: on SQLite other commands may be in the
+    transaction. On PostgreSQL a flush that fails rolls the transaction back, which sends nothing: the unit of work
+    does, at its end.
     """
     sync = cast(sa.Connection, connection.sync_connection)
+    root: Any = sync.get_transaction()
 
     def screen(
         _connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
@@ -242,20 +258,40 @@ def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
         unit.check_usable()
         if context is None or context.compiled is None:
             check_text(statement)
+        else:
+            check_statement(context.compiled.statement)
 
-    def refuse(_connection: sa.Connection) -> None:
-        raise UnitOfWorkError(f"the connection's commit() or rollback() was refused: {_BY_DIPTYCH}")
+    def refusing(name: str) -> Callable[..., None]:
+        def refuse(*_arguments: Any, **_named: Any) -> None:
+            raise UnitOfWorkError(f"the connection's {name}() was refused: {_BY_DIPTYCH}")
+
+        return refuse
+
+    def commit(_connection: sa.Connection) -> None:
+        unit.fail("its connection was to be committed: let the error leave the handler")
+        refusing("commit")()
 
     def roll_back(connection: sa.Connection) -> None:
-        if connection.dialect.name == "sqlite":
-            refuse(connection)
         unit.fail("its connection was rolled back: let the error leave the handler")
+        if connection.dialect.name == "sqlite":
+            refusing("rollback")()
 
-    listeners = (("before_cursor_execute", screen), ("commit", refuse), ("rollback", roll_back))
+    listeners = (("before_cursor_execute", screen), ("commit", commit), ("rollback", roll_back))
     for name, listener in listeners:
         sa.event.listen(sync, name, listener)
+    for name in _ENDS:
+        setattr(sync, name, refusing(name))
     try:
         yield
     finally:
+        for name in _ENDS:
+            delattr(sync, name)
         for name, listener in listeners:
             sa.event.remove(sync, name, listener)
+        # ★ A refused end has SQLAlchemy take the transaction for ended: on SQLite it would not commit what other
+        # commands have changed in it.
+        if sync.dialect.name == "sqlite":
+            sync._transaction = root
+        present: Any = sync.get_transaction()
+        if present is root:
+            present.is_active = True
