@@ -125,6 +125,23 @@ async def test_a_savepoint_undoes_its_own_part_alone(orm: ORMService):
     assert await authors(orm) == ["A", "B"]
 
 
+async def test_a_session_shows_what_a_savepoint_has_undone_as_it_was(orm: ORMService):
+    made = [await orm.create(Book, title=title, author="A") for title in ("T", "U")]
+    async with orm.session() as session:
+        book = await session.get_one(Book, made[0].id)
+        async with await session.begin_nested() as nested:
+            await orm.update(Book, made[0].id, author="undone")
+            await orm.create(Book, title="V", author="undone")
+            assert book.author == "undone"
+            async with session.begin_nested():
+                await orm.update(Book, made[1].id, author="undone")
+            await nested.rollback()
+        await session.refresh(book)
+        assert book.author == "A"
+        await orm.update(Book, made[1].id, author="kept")
+    assert await authors(orm) == ["A", "kept"]
+
+
 async def test_an_error_that_is_swallowed_outside_of_a_savepoint_commits_nothing(orm: ORMService):
     await orm.create(Book, **BOOK)
 

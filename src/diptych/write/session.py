@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol, Self, TypeAlias, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.util import identity_key
 
 from diptych.aio.event_loop import HomeLoop
 from diptych.aio.tasks import shielded
 from diptych.errors import UnitOfWorkError
+from diptych.sql.description import Entity
 from diptych.sql.entity import MappedEntity
-from diptych.write.screening import check_statement, check_text
+from diptych.write.screening import check_statement
+from diptych.write.watching import BY_DIPTYCH, Unit, watched
 
 OnCommit: TypeAlias = Literal["refuse", "flush"]
 """Effect of ``commit()`` in a handler: an error, or a flush, for services that call it themselves."""
 
-_BY_DIPTYCH = "the command's transaction is ended by diptych: let the handler return, or raise an error"
-
-
-_ENDS = ("commit", "rollback", "close", "invalidate")
-"""Methods of a connection that end its transaction."""
-
 _inside: ContextVar[CommandSession | None] = ContextVar("diptych_session", default=None)
 """The session that the running code is an operation of."""
-
-
-class Unit(Protocol):
-    """The unit of work of a session."""
-
-    def check_usable(self) -> None:
-        """Raises ``UnitOfWorkError`` if the unit of work is over, or a statement of the unit has failed."""
-
-    def fail(self, reason: str) -> None:
-        """Has the unit of work refuse everything from now on, its commit too."""
 
 
 class _Session(Session):
@@ -53,7 +39,7 @@ class _Session(Session):
         self.unit.check_usable()
         if self.on_commit == "refuse":
             raise UnitOfWorkError(
-                f'commit() was refused: {_BY_DIPTYCH}; or open it with session(commit="flush")'
+                f'commit() was refused: {BY_DIPTYCH}; or open it with session(commit="flush")'
             )
         self.flush()
 
@@ -61,13 +47,13 @@ class _Session(Session):
         self.unit.fail("its session was rolled back: let the error leave the handler")
         self.expunge_all()
         if self.on_commit == "refuse":
-            raise UnitOfWorkError(f"rollback() was refused: {_BY_DIPTYCH}")
+            raise UnitOfWorkError(f"rollback() was refused: {BY_DIPTYCH}")
 
     def prepare(self) -> None:
-        raise UnitOfWorkError(f"prepare() was refused: {_BY_DIPTYCH}")
+        raise UnitOfWorkError(f"prepare() was refused: {BY_DIPTYCH}")
 
     def invalidate(self) -> None:
-        raise UnitOfWorkError(f"invalidate() was refused: {_BY_DIPTYCH}")
+        raise UnitOfWorkError(f"invalidate() was refused: {BY_DIPTYCH}")
 
     def close(self) -> None:
         self.unit.check_usable()
@@ -80,9 +66,11 @@ class _Session(Session):
     def begin(self, nested: bool = False) -> Any:
         self.unit.check_usable()
         if not nested and self.on_commit == "refuse":
-            raise UnitOfWorkError(f"begin() was refused: {_BY_DIPTYCH}; begin_nested() makes a savepoint")
+            raise UnitOfWorkError(f"begin() was refused: {BY_DIPTYCH}; begin_nested() makes a savepoint")
         self._autobegin_t()
-        return super().begin(nested=True)
+        begun = super().begin(nested=True)
+        self.connection()  # sends the savepoint at once: what ORMService changes next is to be within
+        return begun
 
     def execute(self, statement: Any, *arguments: Any, **named: Any) -> Any:
         check_statement(statement)
@@ -162,7 +150,7 @@ class CommandSession(AsyncSession):
         raise UnitOfWorkError("stream_scalars() was refused: use scalars(), whose result is buffered")
 
     async def invalidate(self) -> None:
-        raise UnitOfWorkError(f"invalidate() was refused: {_BY_DIPTYCH}")
+        raise UnitOfWorkError(f"invalidate() was refused: {BY_DIPTYCH}")
 
     async def commit(self) -> None:
         await self.run_alone(super().commit)
@@ -188,18 +176,24 @@ class CommandSession(AsyncSession):
 
     def note(self, entity: MappedEntity, row: Mapping[str, Any] | None, key: Mapping[str, Any]) -> None:
         """Has an instance held by the session show the row as left by ``ORMService``; None: deleted."""
-        session = self.sync_session
-        identity = entity.mapper.identity_key_from_primary_key(
-            tuple(key[name] for name in entity.primary_key)
-        )
-        instance = session.identity_map.get(identity)
+        instance = self._held(entity, key)
         if instance is None:
             return
         if row is None:
-            session.expunge(instance)
+            self.sync_session.expunge(instance)
             return
         for name, value in row.items():
             set_committed_value(instance, name, value)
+
+    def expire_row(self, entity: Entity, key: Mapping[str, Any]) -> None:
+        """Has an instance held by the session read this row again."""
+        instance = self._held(entity, key)
+        if instance is not None:
+            self.sync_session.expire(instance)
+
+    def _held(self, entity: MappedEntity | Entity, key: Mapping[str, Any]) -> Any:
+        identity = tuple(key[name] for name in entity.primary_key)
+        return self.sync_session.identity_map.get(identity_key(entity.model, identity))
 
 
 def _alone(name: str) -> Callable[..., Awaitable[Any]]:
@@ -237,61 +231,5 @@ async def open_session(
     """Returns a session in the transaction of this connection. ``exits`` takes its listeners off again."""
     if not connection.in_transaction():
         await connection.begin()  # PostgreSQL has begun: the engine is told, and sends nothing
-    exits.enter_context(_watched(connection, unit))
+    exits.enter_context(watched(connection, unit))
     return CommandSession(unit, connection, turn)
-
-
-@contextlib.contextmanager
-def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
-    """Inside the block, statements given to the connection itself are screened.
-
-    Its ``commit``, ``rollback``, ``close`` and ``invalidate`` are refused: on SQLite other commands may be in the
-    transaction. On PostgreSQL a flush that fails rolls the transaction back, which sends nothing: the unit of work
-    does, at its end.
-    """
-    sync = cast(sa.Connection, connection.sync_connection)
-    root: Any = sync.get_transaction()
-
-    def screen(
-        _connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
-    ) -> None:
-        unit.check_usable()
-        if context is None or context.compiled is None:
-            check_text(statement)
-        else:
-            check_statement(context.compiled.statement)
-
-    def refusing(name: str) -> Callable[..., None]:
-        def refuse(*_arguments: Any, **_named: Any) -> None:
-            raise UnitOfWorkError(f"the connection's {name}() was refused: {_BY_DIPTYCH}")
-
-        return refuse
-
-    def commit(_connection: sa.Connection) -> None:
-        unit.fail("its connection was to be committed: let the error leave the handler")
-        refusing("commit")()
-
-    def roll_back(connection: sa.Connection) -> None:
-        unit.fail("its connection was rolled back: let the error leave the handler")
-        if connection.dialect.name == "sqlite":
-            refusing("rollback")()
-
-    listeners = (("before_cursor_execute", screen), ("commit", commit), ("rollback", roll_back))
-    for name, listener in listeners:
-        sa.event.listen(sync, name, listener)
-    for name in _ENDS:
-        setattr(sync, name, refusing(name))
-    try:
-        yield
-    finally:
-        for name in _ENDS:
-            delattr(sync, name)
-        for name, listener in listeners:
-            sa.event.remove(sync, name, listener)
-        # ★ A refused end has SQLAlchemy take the transaction for ended: on SQLite it would not commit what other
-        # commands have changed in it.
-        if sync.dialect.name == "sqlite":
-            sync._transaction = root
-        present: Any = sync.get_transaction()
-        if present is root:
-            present.is_active = True

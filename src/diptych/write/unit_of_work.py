@@ -212,6 +212,18 @@ class UnitOfWork:
         if self._session is not None:
             self._session.note(entity, change.after, change.image)
 
+    @property
+    def change_count(self) -> int:
+        """Number of the changes made so far by ``ORMService``."""
+        return len(self.changes)
+
+    def undo(self, change_count: int) -> None:
+        """Forgets the changes after the first ``change_count``: a savepoint has undone these."""
+        undone, self.changes[change_count:] = self.changes[change_count:], []
+        if self._session is not None:
+            for change in undone:
+                self._session.expire_row(change.entity, change.before or change.image)
+
     def fail(self, reason: str) -> None:
         """Has everything refused from now on, the commit too."""
         self._unusable = self._unusable or reason
