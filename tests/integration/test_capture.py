@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from demo_app.messages import AddBook
 from demo_app.models.book import Book
 from diptych import Diptych
+from diptych.write.unit_of_work import new_context
 from tests.catalogue import agree, answered_by, author_of, catalogue, eventually, sees_in_redis
 
 
@@ -118,6 +120,25 @@ async def test_own_commands_write_one_entry_and_a_session_entries_that_name_its_
         assert own.command_id
         assert of_session.command_id
         assert own.command_id != of_session.command_id
+
+
+@pytest.mark.parametrize("actor", ["Zoë'; DROP TABLE books; -- \\ $1 %s :x", None])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_entries_of_a_session_name_the_command_whatever_its_actor_is_called(
+    database_url, valkey, actor, is_first
+):
+    async with catalogue(database_url, valkey.url) as app:
+
+        async def work(_unit: Any) -> None:
+            if not is_first:
+                await app.orm.create(Book, title="Emma", author="0")
+            await app.orm.execute(sa.insert(Book).values(title="Dune", author="0"))
+
+        context = new_context(correlation_id="it's", actor=actor)
+        await app.orm.side.units.run(work, context)
+        async with app.orm.database.reader.connect() as connection:
+            log = sa.text("SELECT actor, correlation_id, command_id FROM diptych_log WHERE version = 2")
+            assert (await connection.execute(log)).all() == [(actor, "it's", context.command_id)]
 
 
 async def test_triggers_that_were_disabled_for_a_moment_end_the_generation(postgres_url, valkey):

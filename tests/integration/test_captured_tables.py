@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from demo_app.messages import AddBook
 from diptych import WiringError
 from diptych.errors import SchemaError
 from tests.captured import Maker, Part, Program, application, prepare, same, served_by_redis
-from tests.catalogue import answered_by, author_of, catalogue, set_author
+from tests.catalogue import Held, answered_by, author_of, catalogue, redis_side_of, set_author
 from tests.servers import PostgresServer
 
 LEASE_S = 1.0
@@ -195,6 +196,40 @@ async def test_what_is_done_to_tables_and_triggers_is_noticed(request, valkey, d
         await served_by_redis(app, *CODES)
         await app.orm.update(Part, "b", "code", amount=4711)
         await same(app, *CODES)
+
+
+@pytest.mark.parametrize(
+    ("database", "statement"),
+    [
+        ("sqlite", "DROP TRIGGER diptych_capture_parts_u"),
+        ("postgresql", "ALTER TABLE parts ALTER amount TYPE int USING amount + 7"),
+    ],
+)
+async def test_a_pass_that_begins_before_another_keeper_mends_the_triggers_gives_no_lease(
+    request, valkey, database, statement
+):
+    """The pass is promised, and finds the triggers right: the generation has ended meanwhile."""
+    url = str(request.getfixturevalue("sqlite_url" if database == "sqlite" else "postgres_url"))
+    program = await prepare(url)
+    lease_s = 2.0
+    async with application(url, valkey.url, lease_ms=int(lease_s * 1000)) as app:
+        await served_by_redis(app)
+        keeper, *others = redis_side_of(app).keepers.values()
+        for other in others:
+            await other.stop()
+        look = Held(keeper.replica.store, "inspect")
+        await look.reached.wait()
+        await program.runs(statement, "UPDATE parts SET amount = amount + 10")
+        committed = time.monotonic()
+        await asyncio.sleep(lease_s / 4)
+        replay = Held(keeper.replica, "replay_log")
+        look.go_on.set()
+        await replay.reached.wait()
+        await app.orm.side.fence.capture(keeper.replica.compiled.tables)
+        replay.go_on.set()
+        await asyncio.sleep(max(0.0, committed + lease_s - time.monotonic()))
+        while time.monotonic() < committed + 1.5 * lease_s:
+            await same(app)
 
 
 async def test_a_trigger_of_a_partition_is_known_to_commands(postgres_url, valkey):

@@ -132,10 +132,10 @@ class Fence(LogReader, PassNotifications):
 
     # Capture
 
-    async def are_missed(self, tables: Collection[str]) -> bool:
-        """Returns whether changes of these tables may have been made without an entry in the log."""
+    async def are_missed(self, tables: Collection[str], row: FenceRow) -> bool:
+        """Returns whether changes of these tables may be missing in the row's generation and in the log."""
         async with self._reading() as connection:
-            return await are_missed(connection, self._captured(tables))
+            return await are_missed(connection, self._captured(tables), row)
 
     async def capture(self, tables: Collection[str]) -> None:
         """Makes missing and altered triggers of these tables anew.

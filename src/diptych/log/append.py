@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.log import IMAGE_FORMAT, KEY_FORMAT, Change, CommandContext
-from diptych.log.table import EXPRESSIONS, LOG, Expressions, Value, text
+from diptych.log.table import EXPRESSIONS, LOG, Expressions, Value
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
-from diptych.sql.statements import PreparedSelect, PreparedWrite
+from diptych.sql.statements import PreparedWrite
 
 BOUND_COLUMNS = [
     column.name for column in LOG.columns if column.name not in ("position", "transaction", "recorded_at")
@@ -134,21 +134,21 @@ def _json(value: Mapping[str, Any]) -> str:
 # Entries of triggers, which name their command
 
 
-async def begin_naming(connection: AsyncConnection, context: CommandContext) -> int:
-    """Prepares for entries that triggers write in this transaction: they are to name the command.
-
-    On PostgreSQL triggers read the command from settings of the transaction. SQLite has none: returns the position
-    after which ``name_entries`` names them.
-    """
-    if connection.dialect.name == "sqlite":
-        return int((await execute.execute(connection, _LAST_POSITION)).scalar_one())
+def naming(context: CommandContext) -> dict[str, str]:
+    """Returns the settings of a transaction on PostgreSQL by which triggers name the command in their entries."""
     values = {"command": context.command_id, "correlation": context.correlation_id, "actor": context.actor}
-    await execute.fetch_few(connection, _SET, {name: value or "" for name, value in values.items()})
-    return 0
+    return {f"diptych.{name}": value for name, value in values.items() if value}
+
+
+async def position_before(connection: AsyncConnection) -> int:
+    """Returns the position after which ``name_entries`` names the command: triggers of SQLite know of no command."""
+    if connection.dialect.name != "sqlite":
+        return 0
+    return int((await execute.execute(connection, _LAST_POSITION)).scalar_one())
 
 
 async def name_entries(connection: AsyncConnection, after: int, context: CommandContext) -> None:
-    """Names the command in the entries that triggers of SQLite have written since ``begin_naming``."""
+    """Names the command in the entries that triggers of SQLite have written after a position."""
     if connection.dialect.name == "sqlite":
         named = sa.update(LOG).where(LOG.c.position > after, LOG.c.command_id == "")
         values = {"command_id": context.command_id, "correlation_id": context.correlation_id}
@@ -156,8 +156,3 @@ async def name_entries(connection: AsyncConnection, after: int, context: Command
 
 
 _LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(LOG.c.position), 0))
-_NAMED: list[Any] = [
-    sa.func.set_config(f"diptych.{name}", text(name), sa.true(), type_=sa.Text).label(name)
-    for name in ("command", "correlation", "actor")
-]
-_SET = PreparedSelect(sa.select(*_NAMED))

@@ -200,12 +200,14 @@ class KeptConnections:
         is_outdated: Callable[[Any, Mapping[str, Any]], bool],
     ) -> None:
         self.engine = engine
+        self._options = engine.get_execution_options()
         self._size = size
         self._timeout_s = timeout_s
         self._is_outdated = is_outdated
         self._kept: list[AsyncConnection] = []
         self._open = 0
-        self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[AsyncConnection | None], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def take(self) -> AsyncConnection:
         """Returns the connection used last, without a transaction. Raises the engine's errors."""
@@ -231,9 +233,12 @@ class KeptConnections:
         return connection
 
     async def give_back(self, connection: AsyncConnection) -> None:
-        """Passes a connection on to a waiting unit of work, or keeps the connection. A session's goes to the pool."""
-        is_plain = not (connection.closed or connection.invalidated or connection.in_transaction())
-        if not is_plain or self._size == 1:
+        """Passes a connection on to a waiting unit of work, or keeps it. An altered connection goes to the pool."""
+        sync = cast(sa.Connection, connection.sync_connection)
+        is_open = not (sync.closed or sync.invalidated)
+        if is_open and sync.in_transaction():
+            await connection.rollback()  # the session's of a command that has ended: sends nothing
+        if not is_open or sync.get_execution_options() != self._options or self._size == 1:
             await self._drop(connection)
         elif not self._pass_on(connection):
             self._kept.append(connection)
@@ -245,6 +250,9 @@ class KeptConnections:
 
     async def close(self) -> None:
         """Gives all connections to the pool. Safe to call twice."""
+        if self._timer is not None and not self._waiting:
+            self._timer.cancel()
+            self._timer = None
         while self._kept:
             await self._drop(self._kept.pop())
 
@@ -261,7 +269,7 @@ class KeptConnections:
     def _pass_on(self, connection: AsyncConnection | None) -> bool:
         """Gives a connection, or room for a new one, to the unit of work waiting longest; False if none waits."""
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return True
@@ -269,18 +277,27 @@ class KeptConnections:
 
     async def _wait(self) -> AsyncConnection | None:
         """Waits for a connection, or for room to open a new connection (None)."""
-        waiter: asyncio.Future[AsyncConnection | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[AsyncConnection | None] = loop.create_future()
+        self._waiting.append((waiter, loop.time() + self._timeout_s))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._give_up)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await waiter
-        except BaseException as error:
+            return await waiter
+        except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():  # it came too late
                 late = waiter.result()
                 if late is None:
                     self._pass_on(None)
                 else:
                     await self.give_back(late)
-            if isinstance(error, TimeoutError):
-                raise PoolTimeoutError("no connection was given back in time") from error
             raise
+
+    def _give_up(self) -> None:
+        """Fails those who have waited for too long. One timer is enough: they all wait equally long."""
+        loop = asyncio.get_running_loop()
+        while self._waiting and (self._waiting[0][1] <= loop.time() or self._waiting[0][0].done()):
+            waiter, _ = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(PoolTimeoutError("no connection was given back in time"))
+        self._timer = loop.call_at(self._waiting[0][1], self._give_up) if self._waiting else None

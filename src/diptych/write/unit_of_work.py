@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import UnitOfWorkError
 from diptych.log import Change, CommandContext
-from diptych.log.append import begin_naming, name_entries
+from diptych.log.append import name_entries, naming, position_before
 from diptych.sql.database import Database, Transaction
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated
@@ -105,10 +105,7 @@ class UnitOfWork:
             self.is_checked_late |= entity.is_checked_late
             try:
                 with translated(self.database, entity):
-                    connection = await self.transaction.connection()
-                    if entity.has_effects and self.is_whole:
-                        await self._expect_more(connection)
-                    yield connection
+                    yield await self._connection(has_more=entity.has_effects)
             except BaseException:
                 # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
                 # so that a handler that swallows the error can't commit half of its changes.
@@ -187,9 +184,7 @@ class UnitOfWork:
             self.check_usable()
             try:
                 with translated(self.database):
-                    connection = await self.transaction.connection()
-                    await self._open_to_any(connection)
-                    yield connection
+                    yield await self._connection_for_any()
             except BaseException:
                 self.fail(_FAILED)
                 raise
@@ -200,8 +195,7 @@ class UnitOfWork:
         if self._session is None:
             async with self._turn:
                 with translated(self.database):
-                    connection = await self.transaction.connection()
-                    await self._open_to_any(connection)
+                    connection = await self._connection_for_any()
                     self._session = await open_session(connection, self, self._turn, self._exits)
         self._session.set_on_commit(on_commit)
         return self._session
@@ -228,16 +222,21 @@ class UnitOfWork:
         """Has everything refused from now on, the commit too."""
         self._unusable = self._unusable or reason
 
-    async def _open_to_any(self, connection: AsyncConnection) -> None:
-        """Takes note of statements of the application's own: any row may be read and changed."""
+    async def _connection_for_any(self) -> AsyncConnection:
+        """Returns the connection for statements of the application's own, which may read and change any row."""
         self._rests_on_any = True
-        if self.is_whole:
-            await self._expect_more(connection)
+        return await self._connection(has_more=True)
 
-    async def _expect_more(self, connection: AsyncConnection) -> None:
-        """Prepares for entries of the log written by triggers alone: these entries are to name the command."""
+    async def _connection(self, *, has_more: bool) -> AsyncConnection:
+        """Returns the connection. From the first statement that ``has_more`` entries of the log than its change has,
+        which triggers write, these are to name the command.
+        """
+        if not (has_more and self.is_whole):
+            return await self.transaction.connection()
         self.is_whole = False
-        self._first = await begin_naming(connection, self.context)
+        connection = await self.transaction.connection(naming(self.context))
+        self._first = await position_before(connection)
+        return connection
 
     def check_usable(self) -> None:
         """Raises ``UnitOfWorkError`` if the unit of work is over, or a statement of the unit has failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,9 +15,6 @@ from diptych.errors import UnitOfWorkError
 from diptych.write.screening import check_statement, check_text
 
 BY_DIPTYCH = "the command's transaction is ended by diptych: let the handler return, or raise an error"
-
-_ENDS = ("commit", "rollback", "close", "invalidate")
-"""Methods of a connection that end its transaction."""
 
 
 class Unit(Protocol):
@@ -45,18 +43,18 @@ def watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
     """
     sync = cast(sa.Connection, connection.sync_connection)
     root: Any = sync.get_transaction()
-    listeners = [*_of_statements(unit), *_of_ends(unit)]
-    for name, listener in listeners:
-        sa.event.listen(sync, name, listener)
-    for name in _ENDS:
-        setattr(sync, name, _refusing(name))
+    watch = _watches.get(sync)
+    if watch is None:
+        watch = _watches[sync] = _Watch(sync)
+    watch.begin(unit)
+    for name, refuse in _REFUSING.items():
+        setattr(sync, name, refuse)
     try:
         yield
     finally:
-        for name in _ENDS:
+        watch.unit = None
+        for name in _REFUSING:
             delattr(sync, name)
-        for name, listener in listeners:
-            sa.event.remove(sync, name, listener)
         # ★ A refused end has SQLAlchemy take the transaction for ended: on SQLite it would not commit what other
         # commands have changed in it.
         if sync.dialect.name == "sqlite":
@@ -66,9 +64,6 @@ def watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
             present.is_active = True
 
 
-_Listener = tuple[str, Callable[..., None]]
-
-
 def _refusing(name: str) -> Callable[..., None]:
     def refuse(*_arguments: Any, **_named: Any) -> None:
         raise UnitOfWorkError(f"the connection's {name}() was refused: {BY_DIPTYCH}")
@@ -76,12 +71,31 @@ def _refusing(name: str) -> Callable[..., None]:
     return refuse
 
 
-def _of_statements(unit: Unit) -> Iterator[_Listener]:
-    counts: dict[str, int] = {}
+_REFUSING = {name: _refusing(name) for name in ("commit", "rollback", "close", "invalidate")}
+"""Refusals in place of the methods of a connection that end its transaction."""
 
-    def screen(
-        _connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
+
+class _Watch:
+    """Listeners of a connection, which stay as long as the connection does. They act while it has a ``unit``."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.unit: Unit | None = None
+        self._counts: dict[str, int] = {}
+        # To listen costs as much as a short statement: the connection is kept for other commands.
+        for name in ("before_cursor_execute", "commit", "rollback"):
+            sa.event.listen(connection, name, getattr(self, name))
+
+    def begin(self, unit: Unit) -> None:
+        """Acts for this unit of work from now on."""
+        self.unit = unit
+        self._counts.clear()
+
+    def before_cursor_execute(
+        self, _connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
     ) -> None:
+        unit = self.unit
+        if unit is None:
+            return
         unit.check_usable()
         if context is None or context.compiled is None:
             check_text(statement)
@@ -91,22 +105,20 @@ def _of_statements(unit: Unit) -> Iterator[_Listener]:
         # ★ The end of the command brings its changes to Redis: a change that a savepoint has undone would be told to
         # every query.
         if isinstance(sent, SavepointClause):
-            counts[sent.ident] = unit.change_count
+            self._counts[sent.ident] = unit.change_count
         elif isinstance(sent, RollbackToSavepointClause):
-            unit.undo(counts[sent.ident])
+            unit.undo(self._counts[sent.ident])
 
-    yield "before_cursor_execute", screen
+    def commit(self, _connection: sa.Connection) -> None:
+        if self.unit is not None:
+            self.unit.fail("its connection was to be committed: let the error leave the handler")
+            _REFUSING["commit"]()
+
+    def rollback(self, connection: sa.Connection) -> None:
+        if self.unit is not None:
+            self.unit.fail("its connection was rolled back: let the error leave the handler")
+            if connection.dialect.name == "sqlite":
+                _REFUSING["rollback"]()
 
 
-def _of_ends(unit: Unit) -> Iterator[_Listener]:
-    def commit(_connection: sa.Connection) -> None:
-        unit.fail("its connection was to be committed: let the error leave the handler")
-        _refusing("commit")()
-
-    def roll_back(connection: sa.Connection) -> None:
-        unit.fail("its connection was rolled back: let the error leave the handler")
-        if connection.dialect.name == "sqlite":
-            _refusing("rollback")()
-
-    yield "commit", commit
-    yield "rollback", roll_back
+_watches: WeakKeyDictionary[sa.Connection, _Watch] = WeakKeyDictionary()
