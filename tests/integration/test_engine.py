@@ -105,17 +105,30 @@ class Hooks:
         connection.exec_driver_sql("SELECT set_config('shop.tenant', 'north', true)")
 
 
-@pytest.fixture(params=["plain", "hooked", "autocommit", "no pool", "not durable"])
+PECULIAR = (
+    *("plain", "hooked", "autocommit", "serializable", "no pool", "one connection", "no cache"),
+    *("not durable", "disposed of"),
+)
+
+
+@pytest.fixture(params=PECULIAR)
 async def engine(request: pytest.FixtureRequest, postgres_url: str) -> Any:
     """An engine of an application, with one peculiarity each."""
     peculiar: dict[str, dict[str, Any]] = {
         "autocommit": {"isolation_level": "AUTOCOMMIT"},
+        "serializable": {"isolation_level": "SERIALIZABLE"},
         "no pool": {"poolclass": NullPool},
+        "one connection": {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5},
+        "no cache": {"connect_args": {"statement_cache_size": 0, "prepared_statement_cache_size": 0}},
         "not durable": {"connect_args": {"server_settings": {"synchronous_commit": "off"}}},
     }
     made = engine_of(postgres_url, **peculiar.get(request.param, {}))
     if request.param == "hooked":
         Hooks(made)
+    if request.param == "disposed of":
+        async with made.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+        await made.dispose()
     yield made
     await made.dispose()
 
