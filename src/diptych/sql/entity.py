@@ -122,6 +122,7 @@ class MappedEntity:
             unique=name in self.unique_columns and (real is None or real.unique),
             bytewise=not compared,
             compared=compared,
+            misordered=difference(column, dialect, real, in_order=True),
             logged=self._values[name].logged,
             fit=self._values[name].fit,
             has_one_form=self._values[name].has_one_form,
