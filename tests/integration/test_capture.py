@@ -193,3 +193,23 @@ async def test_those_who_catch_up_together_share_their_looks(postgres_url, valke
             assert await author_of(app, "Dune") == ("redis", str(number))
         assert looks <= 8
     await foreign.close()
+
+
+async def test_what_a_savepoint_has_undone_reaches_nobody(database_url, valkey):
+    """Changes by ``ORMService`` within a savepoint are undone with it, with their entries of the log."""
+    async with catalogue(database_url, valkey.url, lease_ms=30_000) as app:
+        for title in ("Dune", "Emma", "Ulysses"):
+            await app.execute(AddBook(title, "first"))
+        await answered_by(app, "redis")
+        async with app.orm.session() as session:
+            nested = await session.begin_nested()
+            await app.orm.create(Book, title="Arrakis", author="undone", stock_quantity=0)
+            await app.orm.update(Book, "Dune", "title", author="undone")
+            await app.orm.update(Book, "Emma", "title", title="Harriet")
+            await app.orm.delete(Book, "Ulysses", "title")
+            await nested.rollback()
+            await app.orm.update(Book, "Emma", "title", author="kept")
+        for title, author in (("Arrakis", None), ("Dune", "first"), ("Emma", "kept"), ("Harriet", None)):
+            assert await author_of(app, title) == ("redis", author)
+        assert await author_of(app, "Ulysses") == ("redis", "first")
+        await agree(app)

@@ -91,7 +91,7 @@ class Acknowledger:
 
     @contextlib.contextmanager
     def committing(self) -> Iterator[None]:
-        """Inside the block, a statement commits a change of which this process hears afterwards.
+        """Inside the block, a statement commits a change; this process learns its position afterwards.
 
         Other commands, which may see the change before, wait for that instead of bringing the change in themselves.
         """

@@ -143,7 +143,7 @@ class Fence(LogReader, PassNotifications):
             return frozenset(captured.name for captured in await broken(connection, self._captured(tables)))
 
     async def capture(self, tables: Collection[str]) -> None:
-        """Makes the triggers of these tables where they are not as they were made.
+        """Makes missing and altered triggers of these tables anew.
 
         Raises ``SchemaError``, ``DatabaseUnavailableError``.
         """
@@ -151,7 +151,7 @@ class Fence(LogReader, PassNotifications):
             await shielded(capture(self._database, self._captured(tables), hints=self._hints))
 
     async def tables_with_effects(self) -> frozenset[str]:
-        """Returns the tables of which a change may change further rows: by triggers, rules or foreign keys."""
+        """Returns the tables where a change may change further rows, by triggers, rules or foreign keys."""
         async with self._reading() as connection:
             return await tables_with_effects(connection)
 
@@ -232,7 +232,7 @@ class Fence(LogReader, PassNotifications):
         return await self._change((self._statements.claim, values))
 
     async def keep_building(self, row: FenceRow, building_s: float) -> bool:
-        """Says that the caller will be at work for ``building_s`` seconds more.
+        """Announces ``building_s`` seconds more of the caller's work.
 
         Returns False if the generation is another.
         """
@@ -298,7 +298,7 @@ class Fence(LogReader, PassNotifications):
         return found
 
     async def end_rebuild(self, row: FenceRow) -> None:
-        """Removes the row of a planned rebuild: its generation can't take the place of the serving one any more."""
+        """Removes the row of a planned rebuild: its generation can't replace the serving generation any more."""
         await self._write((self._statements.end_rebuild, key_values(row)))
 
     # Writing

@@ -48,7 +48,7 @@ class Installation:
         self._captured = [captured_table(entity) for entity in entities]
 
     async def bring_up(self, role: str | None = None) -> Collection[str]:
-        """Makes and upgrades what is not as it should be, and gives ``role`` the rights that it needs.
+        """Makes missing and outdated tables and triggers, and gives ``role`` the necessary rights.
 
         Returns the names of the tables whose triggers were made.
         """
@@ -70,7 +70,7 @@ class Installation:
                     await connection.exec_driver_sql(statement)
 
     async def script(self, role: str | None = None) -> str:
-        """Returns the script that does what ``bring_up`` would do now, for the owner of the tables.
+        """Returns a script with the effect of ``bring_up``, for the owner of the tables.
 
         ``role`` is the role of the application; without it, that of ``DATABASE_URL``.
         """
@@ -85,7 +85,7 @@ class Installation:
                 return await self._written(connection, upgrade, [*statements, *grants])
 
     async def removal_script(self) -> str:
-        """Returns the script that does what ``remove`` would do now."""
+        """Returns a script with the effect of ``remove``."""
         with translated(self._database):
             async with self._database.reader.connect() as connection:
                 statements = [*await remove_statements(connection), *drop_statements()]
@@ -106,7 +106,7 @@ class Installation:
     # Scripts
 
     async def _triggers(self, connection: AsyncConnection, token: str, *, is_new: bool) -> list[str]:
-        """Returns the statements that make the triggers which are not right, and note that they are.
+        """Returns the statements to make wrong triggers anew, and to note the triggers as right.
 
         ★ The fingerprints are read when the script has made everything: they hold numbers that the database gives.
         Every generation made from such a table ends, since changes may have been missed until the script is run.
@@ -170,7 +170,7 @@ class Installation:
 
 
 def _bound(statement: sa.TextClause, values: dict[str, Any]) -> sa.TextClause:
-    """Returns the statement with its parameters in it."""
+    """Returns the statement with its parameters as literals."""
     kinds = {name: ARRAY(sa.Text) if isinstance(value, list) else sa.Text() for name, value in values.items()}
     return statement.bindparams(
         *(sa.bindparam(name, value, type_=kinds[name], unique=False) for name, value in values.items())

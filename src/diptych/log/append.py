@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from diptych.log.row_id import row_id
 from diptych.log.table import EXPRESSIONS, LOG, Expressions, Value
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
-from diptych.sql.statements import PreparedInsert
+from diptych.sql.statements import PreparedWrite
 
 BOUND_COLUMNS = [
     column.name for column in LOG.columns if column.name not in ("position", "transaction", "recorded_at")
@@ -23,17 +23,17 @@ BOUND_COLUMNS = [
 """Columns of a new row with values of the change, from ``row_values``; the others are made by the database."""
 
 
-def _insert(expressions: Expressions) -> PreparedInsert:
+def _insert(expressions: Expressions) -> PreparedWrite:
     statement = sa.insert(LOG).values(recorded_at=expressions.recorded_at)
-    return PreparedInsert(statement.returning(*expressions.appended), BOUND_COLUMNS, inline=True, raw=True)
+    return PreparedWrite(statement.returning(*expressions.appended), BOUND_COLUMNS, inline=True, raw=True)
 
 
-def _completion() -> PreparedInsert:
+def _completion() -> PreparedWrite:
     """Returns the statement that gives the entry of a trigger, the last one, what only the command knows."""
     sequence = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq", sa.BigInteger))
     last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
     statement = sa.update(LOG).where(LOG.c.position == last)
-    return PreparedInsert(statement.returning(*EXPRESSIONS["sqlite"].appended), BOUND_COLUMNS, inline=True)
+    return PreparedWrite(statement.returning(*EXPRESSIONS["sqlite"].appended), BOUND_COLUMNS, inline=True)
 
 
 _COMPLETION = _completion()
@@ -49,11 +49,11 @@ async def append(
     the positions of one row are in the order of its commits.
     """
     values = row_values(entity, change.kind, change.before, change.image, context)
-    kind: Literal["insert", "change"] = "insert" if change.before is None else "change"
+    kind: execute.Kind = "insert" if change.before is None else "change"
     # On SQLite, where triggers can't tell diptych's own statements, the entry is there already.
     is_there = execute.is_logged_by_trigger(connection, kind, entity.table.name)
     prepared = _COMPLETION if is_there else _INSERTS[connection.dialect.name]
-    row = await execute.insert(connection, prepared, values)
+    row = await execute.write(connection, "insert", prepared, values)
     change.position, change.transaction, change.snapshot = row
     return change
 

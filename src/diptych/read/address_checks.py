@@ -120,6 +120,11 @@ def compared(column: Column) -> str:
     return f"must be compared byte for byte{found}: {_BYTEWISE}"
 
 
+def sorted_differently(column: Column) -> str:
+    """Returns the rule for columns of lists, which both routes have to order alike."""
+    return f"is {column.misordered}, which the database orders by rules of its own: {_BYTEWISE}"
+
+
 def named(attribute: Any) -> str:
     """Returns a mapped attribute as it is written in code."""
     return f"{attribute.class_.__name__}.{attribute.key}"

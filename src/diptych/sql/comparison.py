@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +21,23 @@ _BYTEWISE = {
     *("date", "DATE", "datetime", "DATETIME", "TIMESTAMP", "uuid", "UUID"),
 }
 """Types, by SQLAlchemy's names, whose equal values are the same bytes."""
+
+_IN_ORDER = {
+    *(
+        "boolean",
+        "BOOLEAN",
+        "float",
+        "FLOAT",
+        "REAL",
+        "double",
+        "DOUBLE",
+        "double_precision",
+        "DOUBLE_PRECISION",
+    ),
+    *("numeric", "NUMERIC", "DECIMAL", "time", "TIME", "interval", "INTERVAL"),
+    "type_decorator",  # SQLAlchemy's own, such as Interval on SQLite
+}
+"""Further types whose values have one order, by SQLAlchemy's names: equal values may be different bytes."""
 
 _PADDED = {"CHAR", "NCHAR"}
 """Types that PostgreSQL compares without trailing blanks; to SQLite they are text."""
@@ -34,24 +52,34 @@ _STORED = {
         (sa.Integer, {"int2", "int4", "int8"}),
         (sa.Date, {"date"}),
         (sa.DateTime, {"timestamp", "timestamptz"}),
+        (sa.Boolean, {"bool"}),
+        (sa.Float, {"float4", "float8"}),
+        (sa.Numeric, {"numeric"}),
+        (sa.Time, {"time"}),
+        (postgresql.INTERVAL, {"interval"}),
     ),
     "sqlite": (
         (sa.String | sa.Uuid, {"TEXT", "BLOB"}),
         (sa.Integer, {"INTEGER", "NUMERIC", "BLOB"}),
-        (sa.Date | sa.DateTime, {"TEXT", "NUMERIC", "BLOB"}),
+        (sa.Date | sa.DateTime | sa.Time | sa.Interval, {"TEXT", "NUMERIC", "BLOB"}),
+        (sa.Boolean | sa.Numeric | sa.Float, {"INTEGER", "NUMERIC", "REAL", "BLOB"}),
     ),
 }
 """Types of the database, on SQLite affinities, that columns mapped to these types may have."""
 
 
-def difference(column: sa.Column[Any], dialect: sa.Dialect, real: RealColumn | None) -> str:
+def difference(
+    column: sa.Column[Any], dialect: sa.Dialect, real: RealColumn | None, *, in_order: bool = False
+) -> str:
     """Returns the property of the column that makes different bytes equal; empty if there is none.
 
-    ``real`` is the column in the database, if known.
+    With ``in_order`` the property that gives its values another order than Python's. ``real`` is the column in the
+    database, if known.
     """
     there = column.type.dialect_impl(dialect)
     names = {column.type.__visit_name__, there.__visit_name__}
     admitted = _BYTEWISE if dialect.name == "postgresql" else _BYTEWISE | _PADDED
+    admitted = admitted | _IN_ORDER if in_order else admitted
     is_known = names <= admitted and is_library_type(column.type) and is_library_type(there)
     if not is_known or python_type_of(there) != python_type_of(column.type):
         return f"of the type {type(column.type).__name__}"

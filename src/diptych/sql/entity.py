@@ -95,7 +95,7 @@ class MappedEntity:
 
     @functools.cached_property
     def related_tables(self) -> frozenset[str]:
-        """The tables that a statement on this table may depend on: itself, and all joined to it by foreign keys."""
+        """The tables that statements on this table may touch: the table, and all joined by foreign keys."""
         referring = {
             table.fullname
             for table in self.table.metadata.tables.values()
@@ -140,6 +140,7 @@ class MappedEntity:
             in_table=str(column.name),
             bytewise=not compared,
             compared=compared,
+            misordered=difference(column, dialect, real, in_order=True),
             logged=self._values[name].logged,
             fit=self._values[name].fit,
             has_one_form=self._values[name].has_one_form,
@@ -176,7 +177,7 @@ class MappedEntity:
         return converted
 
     def convert_lookup(self, values: Mapping[str, Any]) -> dict[sa.Column[Any], Any] | None:
-        """Returns values to look for, in their columns' types; None if no row can hold all of them.
+        """Returns values to look for, in their columns' types; None if no row can hold all these values.
 
         Raises ``InvalidValueError`` for a value of a wrong type, ``UnknownColumnError``.
         """
@@ -203,7 +204,7 @@ class MappedEntity:
         return dict(zip(self.columns, values, strict=True))
 
     def from_log(self, image: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the values, in an image or key of the change log, that are exactly those of a select.
+        """Returns the values, in an image or key of the change log, known to equal the values of a select.
 
         Left out, and to be read again, are columns not exact in JSON (``Column.logged``), columns unknown to this
         class, and values impossible for it (written by a different version of the application).
@@ -262,7 +263,7 @@ def _primary_key_of(mapper: Mapper[Any], table: sa.Table) -> Sequence[sa.Column[
 
 
 def _unique_sets(table: sa.Table, names: Mapping[sa.Column[Any], str]) -> Iterable[frozenset[str]]:
-    """Yields the sets of attributes of which no two rows have the same values, null aside.
+    """Yields the sets of attributes with different values in any two rows, null aside.
 
     Deferrable constraints and partial indexes don't count.
     """
@@ -292,7 +293,7 @@ MARKER = "diptych_marker"
 
 
 def marker(token: str, table: str) -> str:
-    """Returns the comment that begins diptych's own statements on a table.
+    """Returns the comment at the beginning of diptych's own statements on a table.
 
     ``token`` is random, and of the database: nobody else writes the comment without meaning to.
     """
@@ -350,7 +351,7 @@ class EntityRegistry:
         return entity
 
     def note_effects(self, tables: Collection[str]) -> None:
-        """Takes note of the tables of which a change may change further rows."""
+        """Takes note of the tables where a change may change further rows."""
         self._effects = {name.lower() for name in tables} if self._database == "sqlite" else tables
         for entity in self._entities.values():
             entity.has_effects = self._has_effects(entity)

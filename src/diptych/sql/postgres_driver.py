@@ -67,7 +67,7 @@ def driver_of(connection: AsyncConnection) -> Any:
 
 
 def info_of(connection: AsyncConnection) -> Mapping[str, Any]:
-    """Returns the notes that the pool keeps of an engine's connection."""
+    """Returns the pool's notes on an engine's connection."""
     return cast(sa.Connection, connection.sync_connection).info
 
 
@@ -94,7 +94,7 @@ def connect(dialect: Any, _record: object, arguments: Sequence[Any], options: Ma
 
 
 def pooler_error() -> ConfigurationError:
-    """Returns the error for an address behind which somebody else hands out PostgreSQL's connections."""
+    """Returns the error for the address of a pooler of PostgreSQL's connections."""
     return ConfigurationError(
         "DATABASE_URL",
         "leads to a connection pooler, such as PgBouncer, which does not pass on the settings of connections, nor "

@@ -1,4 +1,4 @@
-"""The write side of an application, opened and composed: the database, and the parts that commands need."""
+"""The write side of an application, opened and composed: the database, and the parts needed by commands."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def open_write_side(
 
 
 class WriteSide:
-    """An open database and the parts that commands need over it; made by ``open_write_side``.
+    """An open database with the parts needed by commands; made by ``open_write_side``.
 
     ``home`` is the event loop in which the database was opened, and the only one in which the parts may be used.
     """
@@ -120,7 +120,7 @@ class WriteSide:
                 yield connection
 
     async def capture(self, tables: Set[str]) -> None:
-        """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
+        """Has every change of these tables, by any writer, noticed from now on. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
         self._captured = frozenset(tables)
@@ -130,13 +130,13 @@ class WriteSide:
         await self.acknowledger.catch_up(self._captured)
 
     def note_read(self, tables: Set[str]) -> None:
-        """Notes that the command of this task, if there is one, has read rows of these ``tables``."""
+        """Notes a reading of rows of these ``tables`` by the command of this task, if any."""
         unit = current_unit_of_work(self.database)
         if unit is not None:
             unit.touched |= tables
 
     async def check_tables(self, models: type, read: Iterable[type]) -> None:
-        """Checks that the tables of these ``models`` are as they are mapped.
+        """Checks the tables of these ``models`` against their mappings.
 
         Those of the classes ``read``, of which documents are made, have to be readable. Raises ``SchemaError``.
         """
@@ -144,7 +144,7 @@ class WriteSide:
             await check_tables(self.database, _mappers_of(models), set(read))
 
     def warn_of_refusals(self, models: type) -> None:
-        """Logs which writes of the mapped classes of this base are refused, because of their mappings."""
+        """Logs the writes refused for the mapped classes of this base, because of their mappings."""
         self.entities.warn_of_all(_mappers_of(models))
 
     async def health(self) -> SqlHealth:

@@ -117,7 +117,7 @@ class UnitOfWork:
         self.ends_with_call = caller is not None and caller is self.only_caller
 
     async def make(self, entity: MappedEntity, making: Making) -> Change | None:
-        """Makes a change; one after which nothing comes commits by itself, where the database can."""
+        """Makes a change; a change with nothing after commits by itself, where the database can."""
         is_alone = self.ends_with_call and not entity.is_checked_late
         if is_alone and not entity.has_effects and await self._conclude_with(entity, making):
             return self.changes[0] if self.changes else None
@@ -141,7 +141,7 @@ class UnitOfWork:
         return True
 
     async def finish(self) -> None:
-        """Closes the unit of work after the running statement, which a task left behind may have begun.
+        """Closes the unit of work after the running statement, perhaps begun by a task left behind.
 
         Ending the transaction in the midst of it could keep a change without its row in the log. Raises
         ``UnitOfWorkError`` if a statement has failed.
@@ -201,10 +201,22 @@ class UnitOfWork:
         return self._session
 
     def note(self, entity: MappedEntity, change: Change) -> None:
-        """Takes note of a change, which the session shows from now on."""
+        """Takes note of a change, shown by the session from now on."""
         self.changes.append(change)
         if self._session is not None:
             self._session.note(entity, change.after, change.image)
+
+    @property
+    def change_count(self) -> int:
+        """Number of the changes made so far by ``ORMService``."""
+        return len(self.changes)
+
+    def undo(self, change_count: int) -> None:
+        """Forgets the changes after the first ``change_count``: a savepoint has undone these."""
+        undone, self.changes[change_count:] = self.changes[change_count:], []
+        if self._session is not None:
+            for change in undone:
+                self._session.expire_row(change.entity, change.before or change.image)
 
     def fail(self, reason: str) -> None:
         """Has everything refused from now on, the commit too."""
@@ -227,12 +239,12 @@ class UnitOfWork:
         return connection
 
     def check_usable(self) -> None:
-        """Raises ``UnitOfWorkError`` if the unit of work is over, or one of its statements has failed."""
+        """Raises ``UnitOfWorkError`` if the unit of work is over, or a statement of the unit has failed."""
         if self._unusable is not None:
             raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
 
     def _close(self) -> None:
-        """Has later statements refused: tasks that the handler left behind may try some."""
+        """Has later statements refused: tasks left behind by the handler may try some."""
         self.fail("its command is over; do not leave tasks behind in a handler")
         self._exits.close()
         if self._session is not None:

@@ -1,4 +1,4 @@
-"""Fingerprints of captured tables, by which it is known that their triggers have logged every change.
+"""Fingerprints of captured tables: an unchanged fingerprint proves every change logged.
 
 A fingerprint is of the database's catalogue alone. Its ``triggers`` change when a trigger was disabled or dropped,
 perhaps for a moment, the table was replaced, or a partition was attached. Its ``columns`` change when a column was
@@ -76,7 +76,7 @@ _columns = msgspec.json.Decoder(list[CapturedColumn]).decode
 
 
 class Look:
-    """A captured table as it is now, and as it was when its triggers were last known to be right.
+    """A captured table as it is now, and as at the time when its triggers were last known to be right.
 
     ``stored`` are the texts and the format of ``diptych_capture`` (None: never right), ``present`` is the present
     fingerprint.
@@ -92,7 +92,7 @@ class Look:
 
     @property
     def is_right(self) -> bool:
-        """True if the triggers are known to have logged every change, and name all columns that they should.
+        """True if the triggers are known to have logged every change, and name all columns due.
 
         Columns that the mapping does not have may have changed: processes with another mapping look after these.
         """
@@ -105,7 +105,7 @@ class Look:
 
     @property
     def has_triggers(self) -> bool:
-        """True if PostgreSQL's triggers are as they were made, though rows, partitions or columns have changed.
+        """True if PostgreSQL's triggers are unchanged, though rows, partitions or columns have changed.
 
         So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers.
         """
@@ -116,7 +116,7 @@ class Look:
 
     @cached_property
     def to_be_named(self) -> CapturedTable:
-        """The table with the columns that its triggers are to name, of those that are there.
+        """The table with the columns to be named by its triggers, as far as the columns exist.
 
         A trigger that names a column which a migration has dropped would fail, and the application's write with it.
         Columns of other processes stay: versions of an application that run side by side map different ones.
@@ -182,7 +182,7 @@ def _read(text: str) -> Fingerprint:
 
 
 def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:
-    """Returns what a fingerprint of PostgreSQL tells of triggers, by the numbers of the table and its partitions."""
+    """Returns the triggers' part of PostgreSQL's fingerprint, by the numbers of the table and its partitions."""
     parts = (table.split(".", 2) for table in fingerprint.triggers.split(" "))
     return {table: "".join(triggers) for table, _, *triggers in parts}
 
@@ -190,7 +190,7 @@ def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:
 async def looks(
     connection: AsyncConnection, tables: Sequence[CapturedTable], *, is_new: bool = False
 ) -> list[Look]:
-    """Returns a look at each of these tables; ``is_new`` says that diptych has no tables of this version yet."""
+    """Returns a look at each of these tables; ``is_new`` is true while diptych has no tables of this version."""
     database = connection.dialect.name
     if is_new:
         present = await fingerprints(connection, tables)
@@ -208,7 +208,7 @@ def _look(database: str, captured: CapturedTable, row: Any) -> Look:
 
 
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
-    """Returns the present fingerprint of each table that exists, by its name."""
+    """Returns the present fingerprint of each existing table, by its name."""
     found = await connection.execute(*fingerprint_select(connection.dialect.name, tables))
     return {row.table_name: row.fingerprint for row in found}
 
@@ -228,11 +228,11 @@ def _values(database: str, tables: Sequence[CapturedTable]) -> dict[str, Any]:
 
 
 def relation_of(captured: CapturedTable) -> str:
-    """Returns the name of the table as PostgreSQL's ``to_regclass`` takes it."""
+    """Returns the name of the table in the form of PostgreSQL's ``to_regclass``."""
     table = quoted(captured.table)
     return table if captured.schema is None else f"{quoted(captured.schema)}.{table}"
 
 
 def columns_text(columns: Collection[CapturedColumn]) -> str:
-    """Returns what ``diptych_capture`` holds of the columns that the triggers of a table name."""
+    """Returns the text in ``diptych_capture`` for the columns named by a table's triggers."""
     return msgspec.json.encode(columns).decode()

@@ -1,4 +1,4 @@
-"""Triggers of captured tables: made, and made anew where something has changed them or their table."""
+"""Triggers of captured tables: made, and made anew after a change of trigger or table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def broken(connection: AsyncConnection, tables: Sequence[CapturedTable]) -
 async def mend(
     connection: AsyncConnection, tables: Sequence[CapturedTable], token: str, *, hints: bool = True
 ) -> list[CapturedTable]:
-    """Makes the triggers of these tables where they are not known to be right. Returns the tables.
+    """Makes the triggers of these tables, except triggers known to be right. Returns the tables.
 
     To be called in a transaction with the lock of the schema. Of each table returned, changes may have been missed
     until now: an entry of the log says so, and the caller ends, in this transaction, what was made from them.
@@ -51,7 +51,7 @@ async def mend(
 
 
 async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
-    """Notes that the triggers of these tables are right now."""
+    """Notes the triggers of these tables as right at this moment."""
     present = await fingerprints(connection, [look.captured for look in mended])
     names = [look.captured.name for look in mended]
     await connection.execute(
@@ -72,7 +72,7 @@ async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
 async def install_statements(
     connection: AsyncConnection, look: Look, token: str, *, hints: bool = True
 ) -> Sequence[str]:
-    """Returns the statements that make the triggers of a table."""
+    """Returns the statements to make the triggers of a table."""
     captured = look.to_be_named
     if connection.dialect.name == "postgresql":
         await _refuse_heirs(connection, captured)
@@ -89,7 +89,7 @@ async def install_statements(
 
 
 async def _set_hints(connection: AsyncConnection, right: Sequence[Look], *, hints: bool) -> None:
-    """Makes the functions of these tables anew that have hints and are not to, or the other way round.
+    """Makes the functions of these tables anew where hints are to be added or left out.
 
     Nothing is missed by that, and no generation ends.
     """
@@ -119,7 +119,7 @@ _ELSEWHERE = sa.text("""
 
 
 async def _left_elsewhere(connection: AsyncConnection, captured: CapturedTable, schema: str) -> Sequence[str]:
-    """Returns the statements that take the triggers of a table away from one that had its name before.
+    """Returns the statements to take triggers away from the table that formerly had this name.
 
     The functions are made for the columns of the table that has the name now.
     """
@@ -172,7 +172,7 @@ async def _refuse_second_log(connection: AsyncConnection, captured: CapturedTabl
 
 
 async def log_schema(connection: AsyncConnection) -> str:
-    """Returns the schema of diptych's tables on PostgreSQL, or in which they will be made."""
+    """Returns the schema of diptych's tables on PostgreSQL, present or to be made."""
     found = await connection.execute(
         sa.text(
             "SELECT coalesce((SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace "
@@ -184,7 +184,7 @@ async def log_schema(connection: AsyncConnection) -> str:
 
 
 async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[list[UniqueColumn]]:
-    """Returns the sets of columns that are unique in an SQLite table, the primary key first."""
+    """Returns the unique sets of columns of an SQLite table, the primary key first."""
     indexes = sa.text("""
         SELECT i.name, c.name AS column_name, c.coll, s.sql
         FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS c LEFT JOIN sqlite_master AS s
@@ -223,7 +223,7 @@ async def _keep_right(connection: AsyncConnection, names: Collection[str]) -> No
 
 
 async def remove_statements(connection: AsyncConnection) -> Sequence[str]:
-    """Returns the statements that take the triggers and functions of every table away."""
+    """Returns the statements to take the triggers and functions of every table away."""
     if connection.dialect.name == "sqlite":
         triggers = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
         names = await connection.scalars(triggers, {"names": f"{PREFIX}_*"})
@@ -266,7 +266,7 @@ _EFFECTS = {
 
 
 async def tables_with_effects(connection: AsyncConnection) -> frozenset[str]:
-    """Returns the tables of which a change may change further rows, by their names in mappings."""
+    """Returns the tables where a change may change further rows, by their names in mappings."""
     found = (await connection.execute(_EFFECTS[connection.dialect.name])).all()
     if connection.dialect.name == "sqlite":
         return frozenset(row[0] for row in found)

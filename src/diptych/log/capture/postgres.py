@@ -1,4 +1,4 @@
-"""Capture on PostgreSQL: a row trigger that logs which row has changed, and a statement trigger for TRUNCATE.
+"""Capture on PostgreSQL: a row trigger to log the address of each changed row, a statement trigger for TRUNCATE.
 
 The triggers log no image: a value in NEW may be changed again by a later trigger, lacks virtual columns, and has the
 forms of the writer's session. Nothing in them can fail, since their failure would be that of the application's write.
@@ -31,7 +31,7 @@ HINT_CHANNEL = "diptych_capture"
 
 
 def functions(captured: CapturedTable, log_schema: str, *, hints: bool) -> Sequence[str]:
-    """Returns the statements that make the functions of a table's triggers, or make them anew."""
+    """Returns the statements to make, or replace, the functions of a table's triggers."""
     return [
         _function(
             _row_function(captured, log_schema), log_schema, _row_body(captured, log_schema, hints=hints)
@@ -41,7 +41,7 @@ def functions(captured: CapturedTable, log_schema: str, *, hints: bool) -> Seque
 
 
 def install(captured: CapturedTable, log_schema: str, token: str, *, hints: bool) -> Sequence[str]:
-    """Returns the statements that make the functions and triggers of a table, or make them anew."""
+    """Returns the statements to make, or replace, the functions and triggers of a table."""
     table = _table(captured)
     mark = marker(token, captured.name)
     own = f"left(current_query(), {len(mark)}) IS DISTINCT FROM {literal(mark)} OR pg_trigger_depth() > 0"
@@ -146,7 +146,7 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
 
 
 def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
-    """Returns the body that logs every row as touched; of a partition that is truncated by itself, its rows.
+    """Returns the body to log every row as touched; for a partition truncated by itself, the partition's rows.
 
     ★ And an entry that names no row: TRUNCATE removes rows, too, that were committed after the snapshot of its
     transaction. Nobody can bring that entry in: who rests on it waits for a pass, which notices the table's new file.

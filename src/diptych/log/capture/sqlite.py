@@ -1,4 +1,4 @@
-"""Capture on SQLite: triggers for each kind of change, which log which row has changed.
+"""Capture on SQLite: a trigger for each kind of change, to log the address of each changed row.
 
 The triggers call no function of diptych and read no table of its processes: they run in every program that writes the
 file. So they know nothing of commands, whose entries get their command afterwards.
@@ -28,7 +28,7 @@ _INSERT = (
 
 
 class UniqueColumn(NamedTuple):
-    """A column of a unique index or key, with the collation in which its values are compared there.
+    """A column of a unique index or key, with the collation of its comparisons there.
 
     Or an ``expression`` over columns, of which ``name`` is none.
     """
@@ -39,7 +39,7 @@ class UniqueColumn(NamedTuple):
     columns: Sequence[str] = ()
 
     def is_same(self, one: str, other: str, operator: str = "=") -> str:
-        """Returns the condition that two rows have the same value."""
+        """Returns the condition for two rows to have the same value."""
         collated = "" if self.collation == "BINARY" else f" COLLATE {quoted(self.collation)}"
         return f"{self._of(one)} {operator} {self._of(other)}{collated}"
 
@@ -57,7 +57,7 @@ _PART = re.compile(
 
 
 def terms_of(index: str) -> list[str]:
-    """Returns the terms of an index, from the text of the statement that made it."""
+    """Returns the terms of an index, from the text of its ``CREATE INDEX``."""
     terms, depth = [""], 0
     for part in _PART.findall(index):
         depth -= part == ")"
@@ -88,7 +88,7 @@ def unique_columns(
 
 
 def triggers(captured: CapturedTable, unique: Sequence[Sequence[UniqueColumn]]) -> Mapping[str, str]:
-    """Returns the statements that make the triggers of a table, by the triggers' names.
+    """Returns the statements to make the triggers of a table, by the triggers' names.
 
     ``unique`` are the sets of columns of which no two rows have the same values. ``INSERT OR REPLACE`` deletes such
     a row without a DELETE trigger, unless the connection has ``recursive_triggers``: the row in the way is logged
@@ -121,7 +121,7 @@ def triggers(captured: CapturedTable, unique: Sequence[Sequence[UniqueColumn]]) 
 
 
 def is_ours(trigger: str) -> bool:
-    """Returns whether a trigger of this name is one of capture's."""
+    """Returns whether a trigger of this name belongs to capture."""
     return trigger.startswith(f"{PREFIX}_")
 
 

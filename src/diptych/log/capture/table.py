@@ -1,4 +1,4 @@
-"""Captured tables: tables whose changes triggers write to the change log, whoever makes the changes."""
+"""Captured tables: tables whose changes triggers write to the change log, by any writer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CAPTURE = sa.Table(
 
 
 class CapturedColumn(NamedTuple):
-    """A column that entries name: its attribute, its name in the table, and whether it holds dates."""
+    """A column named by entries: its attribute, its name in the table, and whether its values are dates."""
 
     attribute: str
     name: str
@@ -71,7 +71,7 @@ class CapturedTable(NamedTuple):
 
 
 def captured_table(entity: MappedEntity) -> CapturedTable:
-    """Returns what is captured of an entity's table."""
+    """Returns the captured part of an entity's table."""
     kinds = {name: python_type_of(entity.columns[name].type) for name in entity.entry_columns}
     columns = [
         CapturedColumn(name, str(entity.columns[name].name), kind is datetime.date)
@@ -87,7 +87,7 @@ def captured_table(entity: MappedEntity) -> CapturedTable:
 
 
 def literal(text: str) -> str:
-    """Returns a text as a constant of SQL, for DDL, which takes no parameters."""
+    """Returns a text as a constant of SQL: DDL takes no parameters."""
     if "\x00" in text:
         raise ValueError("a name must not contain the character U+0000")
     return "'" + text.replace("'", "''") + "'"
