@@ -1,14 +1,17 @@
-"""Commands over HTTP that change one row of PostgreSQL: diptych beside raw ASGI and FastAPI, both with asyncpg.
+"""Commands over HTTP that change one row: on PostgreSQL beside raw ASGI and FastAPI, both with asyncpg.
 
-A part of ``benchmarks.writes``, which says what is measured.
+Revisions are compared on SQLite too. A part of ``benchmarks.writes``, which says what is measured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+import sqlite3
+import tempfile
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import asyncpg
 import psutil
@@ -29,12 +32,26 @@ FASTAPI = "FastAPI, asyncpg, the same log"
 RATE, CPU = "requests/s", "the server's CPU, µs a request"
 PLAIN = "Changing a row, PostgreSQL, {} at once"
 JSONB = "Changing a row with a column of JSONB, PostgreSQL, {} at once"
+SQLITE = "Changing a row, SQLite, {} at once"
+JSON = "Changing a row with a column of JSON, SQLite, {} at once"
 CLIENTS = (1, 32)
 
 CLAIMS = (
     Claim(PLAIN.format(32), RATE, OURS, BARE, at_least=0.35),
     *(Claim(case.format(32), RATE, OURS, FASTAPI, at_least=1) for case in (PLAIN, JSONB)),
 )
+
+
+class Products(NamedTuple):
+    """A kind of table, on a kind of database; ``title`` is that of its cases."""
+
+    title: str
+    on_sqlite: bool = False
+    has_documents: bool = False
+
+
+ON_POSTGRESQL = (Products(PLAIN), Products(JSONB, has_documents=True))
+ON_SQLITE = (Products(SQLITE, on_sqlite=True), Products(JSON, on_sqlite=True, has_documents=True))
 
 
 class Updating(Peer):
@@ -53,52 +70,78 @@ class Updating(Peer):
 async def cases(quick: bool) -> AsyncGenerator[Case, None]:
     """The peers, for products without and with a column of JSONB."""
     named = {BARE: "update_asgi", OURS: "update_diptych", FASTAPI: "update_fastapi"}
-    async for case in _cases(quick, {who: (name, THIS) for who, name in named.items()}, rounds=5):
+    peers = {who: (name, THIS) for who, name in named.items()}
+    async for case in _cases(quick, ON_POSTGRESQL, peers, rounds=5):
         yield case
 
 
 async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, None]:
-    """The same command in the trees that are compared."""
+    """The same command in the trees that are compared, on both databases."""
     named = {tree.name: ("update_diptych", tree) for tree in trees}
-    async for case in _cases(quick, named, rounds=15):
+    async for case in _cases(quick, (*ON_POSTGRESQL, *ON_SQLITE), named, rounds=15):
         yield case
 
 
-async def _cases(quick: bool, named: dict[str, tuple[str, Tree]], rounds: int) -> AsyncGenerator[Case, None]:
+async def _cases(
+    quick: bool, tables: Sequence[Products], named: dict[str, tuple[str, Tree]], rounds: int
+) -> AsyncGenerator[Case, None]:
     rounds, seconds = (1, 0.5) if quick else (rounds, 2.0)
     with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         postgresql = stack.enter_context(stored(PostgresServer(durable=True)))
-        for title, variables in ((PLAIN, {}), (JSONB, {"DOCUMENTS": "1"})):
+        for number, products in enumerate(tables):
             with contextlib.ExitStack() as servers:
                 started: dict[str, Updating] = {}
                 for who, (module, tree) in named.items():
-                    url = postgresql.url_of(postgresql.create_database())
-                    await _fill(url, tree, has_documents=bool(variables))
-                    started[who] = server = Updating(module, tree, {"DATABASE_URL": url, **variables})
+                    if products.on_sqlite:
+                        url = f"sqlite:///{folder / f'{tree.name} {number}'}.db"
+                        _fill_sqlite(url, products)
+                    else:
+                        url = postgresql.url_of(postgresql.create_database())
+                        await _fill_postgresql(url, tree, products)
+                    variables = {"DATABASE_URL": url} | ({"DOCUMENTS": "1"} if products.has_documents else {})
+                    started[who] = server = Updating(module, tree, variables)
                     servers.enter_context(running(server, path="/products/x"))
                 for clients in CLIENTS:
                     candidates = {who: _changing(one, clients, seconds) for who, one in started.items()}
-                    yield Case(title.format(clients), rounds, candidates, warm_up=not quick)
+                    yield Case(products.title.format(clients), rounds, candidates, warm_up=not quick)
 
 
-async def _fill(url: str, tree: Tree, *, has_documents: bool) -> None:
+async def _fill_postgresql(url: str, tree: Tree, products: Products) -> None:
     if tree is THIS:  # the peers' log is this tree's; another tree makes its own
         async with ORMService(ConfigService(environ={}, database_url=url)):
             pass
     connection = await asyncpg.connect(url)
     try:
-        more = ", attributes jsonb NOT NULL" if has_documents else ""
-        await connection.execute(
-            "CREATE TABLE products (id serial PRIMARY KEY, name varchar(100) NOT NULL UNIQUE,"
-            f" maker varchar(100) NOT NULL, stock integer NOT NULL{more})"
-        )
-        names, values = "name, maker, stock", "$1, $2, $3"
-        extra = [json.dumps(ATTRIBUTES)] if has_documents else []
-        names, values = (f"{names}, attributes", f"{values}, $4") if has_documents else (names, values)
-        rows = [[name_of(n), f"maker {n % 97}", 1, *extra] for n in range(PRODUCTS)]
-        await connection.executemany(f"INSERT INTO products ({names}) VALUES ({values})", rows)
+        await connection.execute(_table(products, "serial", "jsonb"))
+        names, rows = _rows(products)
+        values = ", ".join(f"${number + 1}" for number in range(len(names)))
+        await connection.executemany(f"INSERT INTO products ({', '.join(names)}) VALUES ({values})", rows)
     finally:
         await connection.close()
+
+
+def _fill_sqlite(url: str, products: Products) -> None:
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(_table(products, "integer", "json"))
+        names, rows = _rows(products)
+        values = ", ".join("?" for _ in names)
+        connection.executemany(f"INSERT INTO products ({', '.join(names)}) VALUES ({values})", rows)
+
+
+def _table(products: Products, key: str, document: str) -> str:
+    more = f", attributes {document} NOT NULL" if products.has_documents else ""
+    return (
+        f"CREATE TABLE products (id {key} PRIMARY KEY, name varchar(100) NOT NULL UNIQUE,"
+        f" maker varchar(100) NOT NULL, stock integer NOT NULL{more})"
+    )
+
+
+def _rows(products: Products) -> tuple[list[str], Iterator[list[Any]]]:
+    names, more = ["name", "maker", "stock"], list[Any]()
+    if products.has_documents:
+        names, more = [*names, "attributes"], [json.dumps(ATTRIBUTES)]
+    return names, ([name_of(number), f"maker {number % 97}", 1, *more] for number in range(PRODUCTS))
 
 
 def _changing(server: Updating, clients: int, seconds: float) -> Candidate:

@@ -9,7 +9,8 @@ each database is asked whether there is a row of the log for every book.
 
 ``PUT /products/{name}`` changes the stock of a product and answers with the product, on PostgreSQL: diptych in raw
 ASGI beside ``UPDATE … RETURNING`` by asyncpg without any log, and FastAPI with asyncpg, which writes diptych's row of
-the log in the statement of the change. The CPU is that of the server, PostgreSQL's excepted.
+the log in the statement of the change. The CPU is that of the server, PostgreSQL's excepted. Revisions of diptych are
+compared on SQLite as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A product and the change of its stock, for the servers of ``benchmarks.updates``: table, request and answer.
 
-``DATABASE_URL`` is a URL of PostgreSQL. With ``DOCUMENTS`` set, a product has a further column, of JSONB.
+``DATABASE_URL`` is a URL of PostgreSQL, or, for diptych, of SQLite. With ``DOCUMENTS`` set, a product has a further
+column, of JSONB or JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Product(Base):
     maker: Mapped[str] = mapped_column(sa.String(100))
     stock: Mapped[int]
     if HAS_DOCUMENTS:
-        attributes: Mapped[Any] = mapped_column(JSONB)
+        attributes: Mapped[Any] = mapped_column(sa.JSON().with_variant(JSONB(), "postgresql"))
 
 
 class NewStock(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,28 @@ from tests.servers import PostgresServer
 
 def config(database_url: str, **settings: Any) -> ConfigService:
     return ConfigService(environ={}, database_url=database_url, **settings)
+
+
+@contextlib.contextmanager
+def statements_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The statements sent to PostgreSQL by units of work meanwhile."""
+    import asyncpg
+
+    seen: list[str] = []
+    fetch, execute = asyncpg.Connection.fetch, asyncpg.Connection.execute
+
+    async def fetched(self: Any, query: str, *arguments: Any, **named: Any) -> Any:
+        seen.append(query)
+        return await fetch(self, query, *arguments, **named)
+
+    async def executed(self: Any, query: str, *arguments: Any, **named: Any) -> Any:
+        seen.append(query)
+        return await execute(self, query, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "fetch", fetched)
+        patch.setattr(asyncpg.Connection, "execute", executed)
+        yield seen
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from diptych import code_point_text
+from diptych.sql.sorting import Sorting
 
 
 class Base(DeclarativeBase):
@@ -122,3 +123,8 @@ class Price(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     amount: Mapped[decimal.Decimal | None] = mapped_column(sa.Numeric(8, 2))
+
+
+def ascending(*names: str) -> tuple[Sorting, ...]:
+    """The order of a list by these columns."""
+    return tuple(Sorting(name, Base) for name in names)

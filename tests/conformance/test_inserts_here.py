@@ -1,4 +1,4 @@
-"""Rows that are inserted in the event loop, past SQLAlchemy: what is stored and told is what its engine does."""
+"""Rows written and read in the event loop, past SQLAlchemy: what is stored and told is what its engine does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from diptych import ConstraintError, DuplicateError, ORMService
 from diptych.sql.sqlite.connection import Schema
+from diptych.sql.statements import PreparedSelect
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book, Defaults, Kinds, Shelf, Size
 
@@ -57,6 +58,8 @@ async def test_the_engine_begins_and_no_more(orm: ORMService):
     seen = watched(orm)
     await orm.create(Book, title="T", author="A")
     await orm.create(Book, author="B", title="U", isbn="1")
+    made = await orm.create(Kinds, **VALUES)
+    assert await orm.update(Kinds, made.id, big=0)
     assert {statement.split()[0] for statement in seen} == {"BEGIN"}
 
 
@@ -77,15 +80,49 @@ async def test_values_of_every_type_are_stored_and_returned_as_an_engine_does(or
     assert [len(recorded_at) for _, recorded_at in images] == [26, 26]
 
 
+async def test_changes_of_every_type_are_stored_and_returned_as_an_engine_does(orm, monkeypatch):
+    nothing = dict.fromkeys(VALUES)
+    ids = [(await orm.create(Kinds, **VALUES)).id for _ in range(2)]
+    here = [await orm.update(Kinds, ids[0], return_instance=True, **each) for each in (nothing, VALUES)]
+    monkeypatch.setattr(Schema, "is_quick", lambda *_: False)  # then the engine changes, in the thread
+    seen = watched(orm)
+    by_engine = [await orm.update(Kinds, ids[1], return_instance=True, **each) for each in (nothing, VALUES)]
+    assert any(statement.startswith("UPDATE kinds") for statement in seen)
+    names = [column.key for column in Kinds.__table__.columns if column.key != "id"]
+    for one, other in zip(here, by_engine, strict=True):
+        assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
+    async with orm.database.reader.connect() as connection:
+        first, second = (await connection.execute(sa.text(f"SELECT {', '.join(names)} FROM kinds"))).all()
+        images = (await connection.execute(sa.text("SELECT image FROM diptych_log ORDER BY position"))).all()
+    assert first == second
+    for one, other in zip(images[2:4], images[4:6], strict=True):
+        assert one[0] == other[0].replace('"id":2', '"id":1')
+
+
+async def test_a_row_is_looked_up_as_by_an_engine(orm, monkeypatch):
+    made = await orm.create(Kinds, **VALUES)
+    names = [column.key for column in Kinds.__table__.columns]
+    here = await orm.get(Kinds, made.id)
+    monkeypatch.setattr(PreparedSelect, "may_run", lambda _: False)  # then the engine reads, in the thread
+    by_engine = await orm.get(Kinds, made.id)
+    assert [(type(getattr(here, n)), getattr(here, n)) for n in names] == [
+        (type(getattr(by_engine, n)), getattr(by_engine, n)) for n in names
+    ]
+
+
 async def test_errors_are_told_as_ever_and_leave_nothing(orm: ORMService):
     await orm.create(Book, title="T", author="A")
     with pytest.raises(DuplicateError) as refused:
         await orm.create(Book, title="T", author="B")
     assert tuple(refused.value.columns) == ("title",)
+    await orm.create(Book, title="U", author="A")
+    with pytest.raises(DuplicateError) as refused:
+        await orm.update(Book, "U", "title", title="T")
+    assert tuple(refused.value.columns) == ("title",)
     with pytest.raises(ConstraintError):
         await orm.create(Shelf, room="north", number=1, book_id=77)
     async with orm.database.reader.connect() as connection:
-        assert (await connection.execute(sa.text("SELECT count(*) FROM diptych_log"))).scalar_one() == 1
+        assert (await connection.execute(sa.text("SELECT count(*) FROM diptych_log"))).scalar_one() == 2
 
 
 async def test_defaults_made_by_a_function_are_the_engines(orm: ORMService):

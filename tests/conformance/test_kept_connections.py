@@ -103,8 +103,33 @@ async def test_a_connection_that_the_server_has_closed_is_replaced(orm: ORMServi
     assert _kept(orm).in_use == 0
 
 
-async def test_the_connection_of_a_session_goes_back_to_the_pool(orm: ORMService):
+async def test_the_connection_of_a_session_is_kept_without_its_transaction(orm: ORMService):
     async with orm.session() as session:
         session.add(Book(title="T", author="A"))
+        async with session.begin_nested():
+            session.add(Book(title="U", author="A"))
+    assert (_kept(orm).in_use, _checked_out(orm)) == (0, min(1, orm._settings.database_pool_size - 1))
+    async with orm.database.keeper.connect() as connection:
+        open_ones = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND state LIKE 'idle in transaction%' AND pid <> pg_backend_pid()"
+        )
+        assert await connection.scalar(sa.text(open_ones)) == 0
+
+    async def fails() -> None:
+        async with orm.session() as session:
+            session.add(Book(title="V", author="A"))
+            await session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
+    assert set((await orm.execute(sa.select(Book.title))).scalars()) == {"T", "U"}
+
+
+async def test_the_connection_of_a_session_that_altered_it_goes_to_the_pool(orm: ORMService):
+    async with orm.session() as session:
+        session.add(Book(title="T", author="A"))
+        await (await session.connection()).execution_options(stream_results=True)
     assert (_kept(orm).in_use, _checked_out(orm)) == (0, 0)
     assert await orm.get(Book, "T", "title") is not None

@@ -26,6 +26,7 @@ from diptych import (
 )
 from diptych.read.sql.rows import SqlRows
 from tests.catalogue import answered_by
+from tests.conformance.tables import ascending
 
 
 class Base(DeclarativeBase):
@@ -384,4 +385,4 @@ async def test_a_list_is_in_code_points_whatever_collation_the_database_has(post
             [("key",)],
             ["key"],
         )
-        assert 'ORDER BY keyed.key COLLATE "C"' in str(rows._pages.select(("key",), None).select)
+        assert 'ORDER BY keyed.key COLLATE "C"' in str(rows._pages.select(ascending("key"), None).select)

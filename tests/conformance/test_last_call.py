@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import decimal
 import enum
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from diptych import (
     UnreadableRowError,
 )
 from diptych.write import changes
-from tests.conformance.conftest import config
+from tests.conformance.conftest import config, statements_of
 
 
 class Base(DeclarativeBase):
@@ -159,28 +158,6 @@ async def app(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[D
         yield started
 
 
-@contextlib.contextmanager
-def statements_of(app: Diptych, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The statements sent to PostgreSQL by units of work meanwhile."""
-    import asyncpg
-
-    seen: list[str] = []
-    fetch, execute = asyncpg.Connection.fetch, asyncpg.Connection.execute
-
-    async def fetched(self: Any, query: str, *arguments: Any, **named: Any) -> Any:
-        seen.append(query)
-        return await fetch(self, query, *arguments, **named)
-
-    async def executed(self: Any, query: str, *arguments: Any, **named: Any) -> Any:
-        seen.append(query)
-        return await execute(self, query, *arguments, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(asyncpg.Connection, "fetch", fetched)
-        patch.setattr(asyncpg.Connection, "execute", executed)
-        yield seen
-
-
 async def names(app: Diptych) -> list[str]:
     return [thing.name for thing in await app.orm.all(Thing)]
 
@@ -196,7 +173,7 @@ async def log_of(app: Diptych) -> list[Any]:
 async def test_one_change_is_one_statement_and_a_look_at_the_fence(app: Diptych, monkeypatch):
     if app.orm.database.name == "sqlite":
         pytest.skip("SQLite's transactions are shared by many commands")
-    with statements_of(app, monkeypatch) as seen:
+    with statements_of(monkeypatch) as seen:
         assert await app.execute(Rename("one", "two"))
         assert not await app.execute(Rename("one", "two"))
         assert await app.execute(Remove("two"))

@@ -125,6 +125,23 @@ async def test_a_savepoint_undoes_its_own_part_alone(orm: ORMService):
     assert await authors(orm) == ["A", "B"]
 
 
+async def test_a_session_shows_what_a_savepoint_has_undone_as_it_was(orm: ORMService):
+    made = [await orm.create(Book, title=title, author="A") for title in ("T", "U")]
+    async with orm.session() as session:
+        book = await session.get_one(Book, made[0].id)
+        async with await session.begin_nested() as nested:
+            await orm.update(Book, made[0].id, author="undone")
+            await orm.create(Book, title="V", author="undone")
+            assert book.author == "undone"
+            async with session.begin_nested():
+                await orm.update(Book, made[1].id, author="undone")
+            await nested.rollback()
+        await session.refresh(book)
+        assert book.author == "A"
+        await orm.update(Book, made[1].id, author="kept")
+    assert await authors(orm) == ["A", "kept"]
+
+
 async def test_an_error_that_is_swallowed_outside_of_a_savepoint_commits_nothing(orm: ORMService):
     await orm.create(Book, **BOOK)
 
@@ -311,11 +328,18 @@ STATEMENTS = [
     "DROP TABLE books",
     "UPDATE books SET author = 'B'; DELETE FROM books",
     "SELECT ';' ; SELECT 1",
+    " /* c */ commit",
+    "/* a /* b */ c */ COMMIT",
+    "-- a\rCOMMIT",
+    "\ufeffCOMMIT",
+    "SET synchronous_commit = off",
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "RESET ALL",
 ]
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-@pytest.mark.parametrize("by", ["execute", "session", "connection"])
+@pytest.mark.parametrize("by", ["execute", "session", "connection", "text by the connection", "run_sync"])
 async def test_statements_that_are_not_a_commands_are_refused_before_they_are_sent(
     orm: ORMService, statement: str, by: str
 ):
@@ -328,7 +352,12 @@ async def test_statements_that_are_not_a_commands_are_refused_before_they_are_se
         async with orm.session() as session:
             if by == "session":
                 await session.execute(sa.text(statement))
-            await (await session.connection()).exec_driver_sql(statement)
+            if by == "run_sync":
+                await session.run_sync(lambda sync: sync.connection().execute(sa.text(statement)))
+            connection = await session.connection()
+            if by == "text by the connection":
+                await connection.execute(sa.text(statement))
+            await connection.exec_driver_sql(statement)
 
     with pytest.raises(UnitOfWorkError, match="sent"):
         await run(orm, work)
@@ -336,16 +365,105 @@ async def test_statements_that_are_not_a_commands_are_refused_before_they_are_se
     await orm.create(Book, title="U", author="B")
 
 
-async def test_the_connection_of_a_session_can_not_commit(orm: ORMService):
+async def test_a_definition_is_refused_by_the_connection_too(orm: ORMService):
+    async def work(_unit: Any) -> None:
+        async with orm.session() as session:
+            await (await session.connection()).execute(sa.schema.DropTable(Shelf.__table__))  # type: ignore[arg-type]
+
+    with pytest.raises(UnitOfWorkError, match="DropTable was not sent"):
+        await run(orm, work)
+    assert await orm.all(Shelf) == []
+
+
+async def test_settings_of_the_transaction_are_allowed(orm: ORMService):
+    if orm.database.name == "sqlite":
+        pytest.skip("SQLite has no SET")
+    async with orm.session() as session:
+        await session.execute(sa.text("SET LOCAL lock_timeout = 1000"))
+        await session.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
+
+
+def by_root(connection: sa.Connection, name: str) -> None:
+    transaction = connection.get_transaction()
+    assert transaction is not None
+    getattr(transaction, name)()
+
+
+ENDS: dict[str, Any] = {
+    **{
+        name: lambda connection, name=name: getattr(connection, name)()
+        for name in ("commit", "rollback", "close")
+    },
+    "invalidate": lambda connection: connection.invalidate(RuntimeError()),
+    "commit of the transaction": lambda connection: by_root(connection, "commit"),
+    "rollback of the transaction": lambda connection: by_root(connection, "rollback"),
+}
+
+
+@pytest.mark.parametrize("ending", list(ENDS))
+async def test_the_connection_of_a_session_can_not_be_ended_and_other_commands_are_unharmed(
+    orm: ORMService, ending: str
+):
+    """On SQLite the other commands are in the same transaction."""
+
     async def work(_unit: Any) -> None:
         async with orm.session() as session:
             session.add(Book(**BOOK))
             await session.flush()
-            await (await session.connection()).commit()
+            connection = await session.connection()
+            await connection.run_sync(ENDS[ending])
+            raise UnitOfWorkError("it was refused")  # PostgreSQL is told at the end, and sends nothing
 
-    with pytest.raises(UnitOfWorkError, match="the connection's commit"):
-        await run(orm, work)
-    assert await authors(orm) == []
+    async def refused() -> None:
+        with pytest.raises(UnitOfWorkError, match="was refused"):
+            await run(orm, work)
+
+    others = [orm.create(Book, title=f"{n}", author=f"{n}") for n in range(3)]
+    await asyncio.gather(others[0], others[1], refused(), others[2])
+    async with orm.session() as session:
+        session.add(Book(title="later", author="L"))
+    assert sorted(await authors(orm)) == ["0", "1", "2", "L"]
+    async with orm.database.reader.connect() as connection:
+        found = await connection.execute(sa.text("SELECT count(*) FROM books"))
+        assert found.scalar_one() == 4
+
+
+async def test_a_refused_end_that_is_swallowed_commits_all_or_nothing(orm: ORMService):
+    async def work(_unit: Any) -> None:
+        async with orm.session() as session:
+            session.add(Book(**BOOK))
+            connection = await session.connection()
+            with contextlib.suppress(UnitOfWorkError):
+                await connection.commit()
+            session.add(Book(title="U", author="B"))
+
+    await run(orm, work)
+    assert await authors(orm) == ["A", "B"]
+
+
+@pytest.mark.parametrize("ending", ["close", "reset"])
+async def test_a_session_that_is_closed_in_the_midst_keeps_what_it_has_flushed(orm: ORMService, ending: str):
+    async def work(_unit: Any) -> None:
+        async with orm.session() as session:
+            session.add(Book(**BOOK))
+            await session.flush()
+            await session.run_sync(lambda sync: getattr(sync, ending)())
+            session.add(Book(title="U", author="B"))
+            await getattr(session, ending)()
+            session.add(Book(title="V", author="C"))
+
+    await run(orm, work)
+    assert await authors(orm) == ["A", "B", "C"]
+
+
+async def test_a_session_is_not_invalidated(orm: ORMService):
+    async with orm.session() as session:
+        session.add(Book(**BOOK))
+        with pytest.raises(UnitOfWorkError, match="invalidate"):
+            await session.run_sync(lambda sync: sync.invalidate())
+        with pytest.raises(UnitOfWorkError, match="invalidate"):
+            await session.invalidate()
+    assert await authors(orm) == ["A"]
 
 
 async def test_text_alone_is_refused(orm: ORMService):

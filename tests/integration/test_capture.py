@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from demo_app.messages import AddBook
 from demo_app.models.book import Book
 from diptych import Diptych
+from diptych.write.unit_of_work import new_context
 from tests.catalogue import agree, answered_by, author_of, catalogue, eventually, sees_in_redis
 
 
@@ -120,6 +123,25 @@ async def test_own_commands_write_one_entry_and_a_session_entries_that_name_its_
         assert own.command_id != of_session.command_id
 
 
+@pytest.mark.parametrize("actor", ["Zoë'; DROP TABLE books; -- \\ $1 %s :x", None])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_entries_of_a_session_name_the_command_whatever_its_actor_is_called(
+    database_url, valkey, actor, is_first
+):
+    async with catalogue(database_url, valkey.url) as app:
+
+        async def work(_unit: Any) -> None:
+            if not is_first:
+                await app.orm.create(Book, title="Emma", author="0")
+            await app.orm.execute(sa.insert(Book).values(title="Dune", author="0"))
+
+        context = new_context(correlation_id="it's", actor=actor)
+        await app.orm.side.units.run(work, context)
+        async with app.orm.database.reader.connect() as connection:
+            log = sa.text("SELECT actor, correlation_id, command_id FROM diptych_log WHERE version = 2")
+            assert (await connection.execute(log)).all() == [(actor, "it's", context.command_id)]
+
+
 async def test_triggers_that_were_disabled_for_a_moment_end_the_generation(postgres_url, valkey):
     foreign = Foreign(postgres_url)
     async with catalogue(postgres_url, valkey.url) as app:
@@ -148,3 +170,46 @@ async def test_a_trigger_that_was_dropped_is_made_anew(sqlite_url, valkey):
         await foreign.runs("UPDATE books SET author = 'third' WHERE title = 'Dune'")
         await arrives(app, "Dune", "third")
     await foreign.close()
+
+
+async def test_those_who_catch_up_together_share_their_looks(postgres_url, valkey, monkeypatch):
+    """However many pages are answered at once, they take no connection each."""
+    foreign = Foreign(postgres_url)
+    async with catalogue(postgres_url, valkey.url, lease_ms=30_000) as app:
+        await app.execute(AddBook("Dune", "0"))
+        await answered_by(app, "redis")
+        fence = app.orm.side.fence
+        looks, missed = 0, fence.missed
+
+        async def counted(tables):
+            nonlocal looks
+            looks += 1
+            return await missed(tables)
+
+        monkeypatch.setattr(fence, "missed", counted)
+        for number in range(1, 5):
+            await foreign.runs(f"UPDATE books SET author = '{number}' WHERE title = 'Dune'")
+            await asyncio.gather(*(app.catch_up() for _ in range(100)))
+            assert await author_of(app, "Dune") == ("redis", str(number))
+        assert looks <= 8
+    await foreign.close()
+
+
+async def test_what_a_savepoint_has_undone_reaches_nobody(database_url, valkey):
+    """Changes by ``ORMService`` within a savepoint are undone with it, with their entries of the log."""
+    async with catalogue(database_url, valkey.url, lease_ms=30_000) as app:
+        for title in ("Dune", "Emma", "Ulysses"):
+            await app.execute(AddBook(title, "first"))
+        await answered_by(app, "redis")
+        async with app.orm.session() as session:
+            nested = await session.begin_nested()
+            await app.orm.create(Book, title="Arrakis", author="undone", stock_quantity=0)
+            await app.orm.update(Book, "Dune", "title", author="undone")
+            await app.orm.update(Book, "Emma", "title", title="Harriet")
+            await app.orm.delete(Book, "Ulysses", "title")
+            await nested.rollback()
+            await app.orm.update(Book, "Emma", "title", author="kept")
+        for title, author in (("Arrakis", None), ("Dune", "first"), ("Emma", "kept"), ("Harriet", None)):
+            assert await author_of(app, title) == ("redis", author)
+        assert await author_of(app, "Ulysses") == ("redis", "first")
+        await agree(app)

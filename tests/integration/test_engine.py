@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +14,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool, StaticPool
 
 from demo_app.handlers.book_handlers import BookCommandHandler, BookQueryHandler
@@ -102,17 +105,30 @@ class Hooks:
         connection.exec_driver_sql("SELECT set_config('shop.tenant', 'north', true)")
 
 
-@pytest.fixture(params=["plain", "hooked", "autocommit", "no pool", "not durable"])
+PECULIAR = (
+    *("plain", "hooked", "autocommit", "serializable", "no pool", "one connection", "no cache"),
+    *("not durable", "disposed of"),
+)
+
+
+@pytest.fixture(params=PECULIAR)
 async def engine(request: pytest.FixtureRequest, postgres_url: str) -> Any:
     """An engine of an application, with one peculiarity each."""
     peculiar: dict[str, dict[str, Any]] = {
         "autocommit": {"isolation_level": "AUTOCOMMIT"},
+        "serializable": {"isolation_level": "SERIALIZABLE"},
         "no pool": {"poolclass": NullPool},
+        "one connection": {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5},
+        "no cache": {"connect_args": {"statement_cache_size": 0, "prepared_statement_cache_size": 0}},
         "not durable": {"connect_args": {"server_settings": {"synchronous_commit": "off"}}},
     }
     made = engine_of(postgres_url, **peculiar.get(request.param, {}))
     if request.param == "hooked":
         Hooks(made)
+    if request.param == "disposed of":
+        async with made.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+        await made.dispose()
     yield made
     await made.dispose()
 
@@ -215,6 +231,31 @@ async def test_a_comment_that_a_hook_puts_before_statements_costs_no_freshness(
             await app.orm.update(Book, "Dune", "title", author=f"B {n}")
             await sees(app, "Dune", f"B {n}")
         await agree(app)
+    await engine.dispose()
+
+
+async def test_json_is_written_and_read_by_the_functions_of_the_engine(postgres_url: str):
+    class Own(DeclarativeBase):
+        pass
+
+    class Note(Own):
+        __tablename__ = "notes"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        data: Mapped[Any] = mapped_column(JSONB)
+
+    engine = engine_of(
+        postgres_url,
+        json_serializer=lambda value: json.dumps({"written": value}),
+        json_deserializer=lambda text: [json.loads(text)],
+    )
+    async with ORMService(ConfigService(environ={})) as orm:
+        await orm.init(models=Own, engine=engine)
+        made = await orm.create(Note, data=1)
+        assert made.data == [{"written": 1}]
+        changed = await orm.update(Note, made.id, return_instance=True, data=2)
+        assert changed is not None
+        assert changed.data == [{"written": 2}]
     await engine.dispose()
 
 

@@ -16,18 +16,13 @@ import redis
 
 from tests.servers import PostgresServer, RedisServer
 
-SHOP = """
+MODELS = """
     from typing import Any
 
     import msgspec
-    from litestar import Litestar, Request, Response, get, post
-    from litestar.di import NamedDependency
-    from litestar.params import FromPath
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
     from diptych import Command, ConfigService, Diptych, Document, ORMService, Query, ReadModel, code_point_text
-    from diptych.ext.litestar import DiptychPlugin, asgi_app
-    from diptych.http import answer_query
 
     class Base(DeclarativeBase): ...
 
@@ -38,7 +33,7 @@ SHOP = """
     class ProductDocument(msgspec.Struct):
         sku: str
 
-    class Products(ReadModel[Product]):
+    class ProductReadModel(ReadModel[Product]):
         key = Product.sku
         document = ProductDocument
 
@@ -48,8 +43,8 @@ SHOP = """
     class GetProduct(Query[Document[ProductDocument]]):
         sku: str
 
-    class Handler:
-        def __init__(self, orm: ORMService, products: Products) -> None:
+    class ProductHandler:
+        def __init__(self, orm: ORMService, products: ProductReadModel) -> None:
             self.orm, self.products = orm, products
 
         async def add(self, command: AddProduct) -> str:
@@ -57,9 +52,20 @@ SHOP = """
 
         async def get(self, query: GetProduct) -> Document[ProductDocument]:
             return await self.products.get(query.sku)
+"""
+
+SHOP = (
+    MODELS
+    + """
+    from litestar import Litestar, Request, Response, get, post
+    from litestar.di import NamedDependency
+    from litestar.params import FromPath
+
+    from diptych.ext.litestar import DiptychPlugin, asgi_app
+    from diptych.http import answer_query
 
     def create_app(config: ConfigService) -> Diptych:
-        return Diptych(config, models=Base, handlers=[Handler], read_models=[Products])
+        return Diptych(config, models=Base, handlers=[ProductHandler], read_models=[ProductReadModel])
 
     Shop = NamedDependency[Diptych]
 
@@ -76,6 +82,7 @@ SHOP = """
         routes = [add_product, get_product]
         return asgi_app(Litestar(routes, plugins=[DiptychPlugin(shop)], openapi_config=None))
 """
+)
 
 CONFTEST = """
     import pytest

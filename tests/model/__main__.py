@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tests.model.capture import machine as capture_machine
+from tests.model.capture import rules as capture_rules
 from tests.model.explore import Explored, Machine, breadth_first, walk
 from tests.model.history import machine as history_machine
 from tests.model.history import rules as history_rules
@@ -30,6 +32,7 @@ def main() -> int:
     missed = _tell_rules(RULES, machine)
     missed += _tell_rules(rows_rules.RULES, rows_machine.machine)
     missed += _tell_rules(history_rules.RULES, history_machine.machine)
+    missed += _tell_rules(capture_rules.RULES, capture_machine.machine)
     if given.rules or missed:
         return int(missed > 0)
     for name, explored in _explorations(given.seed):
@@ -47,6 +50,8 @@ def _explorations(seed: int) -> Explorations:
         yield name, rows_machine.machine(rows)
     for name, history in {**history_rules.SOUND, **history_rules.LARGER}.items():
         yield name, history_machine.machine(history)
+    for name, capture in {**capture_rules.SOUND, **capture_rules.LARGER}.items():
+        yield name, capture_machine.machine(capture)
     for name, rows in rows_rules.triples(seed):
         yield name, rows_machine.machine(rows)
 

@@ -154,7 +154,7 @@ def migrate(app: str, factory: bool, sql: bool, role: str | None) -> None:
 @_factory
 @_sql
 def uninstall(app: str, factory: bool, sql: bool) -> None:
-    """Take away what diptych has in the database: its tables, the change log too, its triggers and functions.
+    """Take away diptych's part of the database: its tables, the change log too, its triggers and functions.
 
     Stop the application first. The application's own tables are left as they are.
 

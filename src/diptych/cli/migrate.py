@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def migrated(application: Diptych, *, sql: bool, role: str | None) -> str:
-    """Brings diptych's part of the database up, and returns what was done; with ``sql`` returns the script alone."""
+    """Brings diptych's part of the database up, and returns a report; with ``sql`` returns the script alone."""
 
     async def migrate(installation: Installation) -> str:
         if sql:

@@ -187,7 +187,7 @@ _LOGGING: dict[str, Any] = {
 
 @contextmanager
 def _redis(choice: str | None) -> Iterator[None]:
-    """Runs the Redis that was chosen, if it is our own, with the environment telling the workers of it."""
+    """Runs the chosen Redis, if our own, and tells the workers its URL by the environment."""
     if choice is None:
         yield
     elif choice == "embedded":

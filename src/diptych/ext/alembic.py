@@ -1,4 +1,4 @@
-"""Alembic: what ``env.py`` and revisions need beside diptych's tables and triggers.
+"""Alembic: helpers of ``env.py`` and revisions beside diptych's tables and triggers.
 
     from diptych.ext.alembic import include_name, include_object
 
@@ -19,7 +19,7 @@ __all__ = ["include_name", "include_object"]
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
-    """Returns False for the names of diptych's tables in the database: autogenerate does not read them.
+    """Returns False for the names of diptych's tables in the database: autogenerate leaves these tables unread.
 
     >>> from diptych.ext.alembic import include_name
     >>> include_name("diptych_log", "table", {}), include_name("books", "table", {})
@@ -29,7 +29,7 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
 
 
 def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
-    """Returns False for diptych's tables, and for everything that is part of one of them.
+    """Returns False for diptych's tables and for all their parts.
 
     >>> import sqlalchemy as sa
     >>> from diptych.ext.alembic import include_object

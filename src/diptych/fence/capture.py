@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import SchemaError
-from diptych.fence.statements import FENCE, NO_GENERATION
+from diptych.fence.contract import FenceRow
+from diptych.fence.statements import FENCE, IS_OF_GENERATION, NO_GENERATION, key_values
 from diptych.log.capture.install import broken, mend
 from diptych.log.capture.table import CapturedTable
 from diptych.log.table import HISTORY
@@ -27,6 +28,8 @@ _LOCK_MS = 300
 
 _PATIENCE_S = 20.0
 """Time for which it is tried to make triggers on a table that others hold, in seconds."""
+
+_STANDS = sa.select(FENCE.c.generation).where(IS_OF_GENERATION)
 
 
 async def capture(database: Database, tables: Sequence[CapturedTable], *, hints: bool) -> Collection[str]:
@@ -72,9 +75,15 @@ async def _capture(database: Database, tables: Sequence[CapturedTable], *, hints
         return names
 
 
-async def are_missed(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> bool:
-    """Returns whether changes of these tables may have been made without an entry in the log."""
-    return bool(await broken(connection, tables))
+async def are_missed(connection: AsyncConnection, tables: Sequence[CapturedTable], row: FenceRow) -> bool:
+    """Returns whether changes of these tables may be missing in the row's generation and in the log.
+
+    ★ The fingerprint counts only if the fence still names the generation when the fingerprint has been read. Another
+    keeper notes a new fingerprint and ends the generation, which lacks those changes, by one transaction.
+    """
+    if await broken(connection, tables):
+        return True
+    return (await connection.execute(_STANDS, key_values(row))).first() is None
 
 
 def generations_over(database: str, tables: Collection[str]) -> sa.Update:
@@ -98,6 +107,8 @@ def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
                 "migrate` as the owner of the tables, or what `diptych migrate --sql` prints"
             ]
         )
+    if state == "42809":  # wrong_object_type
+        return SchemaError([f"{words_of(error)}: read models are made from tables, not from views"])
     if state in ("42P01", "3F000") or "no such table" in str(error.orig):
         return SchemaError(
             [f"one of the tables {names} is not there: run the application's migrations first"]

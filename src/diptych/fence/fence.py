@@ -23,8 +23,8 @@ from diptych.fence.statements import (
     new_row,
     tables_as_json,
 )
-from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
-from diptych.log.capture.install import tables_with_effects
+from diptych.log import EVERYTHING, GAP, NOTHING, Entry, Snapshot
+from diptych.log.capture.install import broken, tables_with_effects
 from diptych.log.capture.table import CapturedTable, captured_table
 from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis import RedisIdentity
@@ -107,7 +107,7 @@ class Fence(LogReader, PassNotifications):
                     entries = [entry_of(row) for row in await self._read(self._entries, values)]
                 # ★ Counted before any entry is left out: beyond the limit the log was not read at all.
                 more = len(entries) > MOST_ENTRIES
-                entries = [entry for entry in entries if snapshot.sees(entry.transaction)]
+                entries = [e for e in entries if snapshot.sees(e.transaction) and e.kind != GAP]
                 self._note_others(entries, own)
                 return Sight(
                     {row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more
@@ -132,13 +132,18 @@ class Fence(LogReader, PassNotifications):
 
     # Capture
 
-    async def are_missed(self, tables: Collection[str]) -> bool:
-        """Returns whether changes of these tables may have been made without an entry in the log."""
+    async def are_missed(self, tables: Collection[str], row: FenceRow) -> bool:
+        """Returns whether changes of these tables may be missing in the row's generation and in the log."""
         async with self._reading() as connection:
-            return await are_missed(connection, self._captured(tables))
+            return await are_missed(connection, self._captured(tables), row)
+
+    async def missed(self, tables: Collection[str]) -> frozenset[str]:
+        """Returns those of the tables whose changes may have been made without an entry in the log."""
+        async with self._reading() as connection:
+            return frozenset(captured.name for captured in await broken(connection, self._captured(tables)))
 
     async def capture(self, tables: Collection[str]) -> None:
-        """Makes the triggers of these tables where they are not as they were made.
+        """Makes missing and altered triggers of these tables anew.
 
         Raises ``SchemaError``, ``DatabaseUnavailableError``.
         """
@@ -146,7 +151,7 @@ class Fence(LogReader, PassNotifications):
             await shielded(capture(self._database, self._captured(tables), hints=self._hints))
 
     async def tables_with_effects(self) -> frozenset[str]:
-        """Returns the tables of which a change may change further rows: by triggers, rules or foreign keys."""
+        """Returns the tables where a change may change further rows, by triggers, rules or foreign keys."""
         async with self._reading() as connection:
             return await tables_with_effects(connection)
 
@@ -227,7 +232,7 @@ class Fence(LogReader, PassNotifications):
         return await self._change((self._statements.claim, values))
 
     async def keep_building(self, row: FenceRow, building_s: float) -> bool:
-        """Says that the caller will be at work for ``building_s`` seconds more.
+        """Announces ``building_s`` seconds more of the caller's work.
 
         Returns False if the generation is another.
         """
@@ -293,7 +298,7 @@ class Fence(LogReader, PassNotifications):
         return found
 
     async def end_rebuild(self, row: FenceRow) -> None:
-        """Removes the row of a planned rebuild: its generation can't take the place of the serving one any more."""
+        """Removes the row of a planned rebuild: its generation can't replace the serving generation any more."""
         await self._write((self._statements.end_rebuild, key_values(row)))
 
     # Writing

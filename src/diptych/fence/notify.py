@@ -1,4 +1,4 @@
-"""Requests for passes between processes, and hints that somebody else has changed a captured row.
+"""Requests for passes between processes, and hints of foreign changes of captured rows.
 
 Both come by PostgreSQL's NOTIFY. On SQLite no process is asked, and the log is looked at for foreign entries.
 """

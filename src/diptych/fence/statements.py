@@ -47,6 +47,10 @@ _row = FENCE.c
 _is_named = sa.and_(_row.read_model == text("p_read_model"), _row.declaration == text("p_declaration"))
 _is_of_generation = _row.generation == text("p_generation")
 _is_of_incarnation = sa.and_(_row.run_id == text("p_run_id"), _row.replication_id == text("p_replication_id"))
+
+IS_OF_GENERATION = sa.and_(_is_named, _is_of_generation)
+"""Condition of the row with the names of ``key_values``."""
+
 _is_as_ready = _row.ready == sa.bindparam("p_ready", type_=sa.Boolean)
 
 

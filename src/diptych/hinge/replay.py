@@ -87,10 +87,10 @@ class LogReplay:
         Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
         is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
 
-        ★ Whether the triggers of the tables are as they were made is looked at each time, after the promise: a change
+        ★ Whether the triggers of the tables are as they were made is looked at each time, after t0 (step 7): a change
         that was made while they were not is in no log, and the lease would vouch for what lacks it.
         """
-        if await self._fence.are_missed(self.compiled.tables):
+        if await self._fence.are_missed(self.compiled.tables, row):
             raise Refused("UNCAPTURED")
         replay = self._replay_in_a_view if self.compiled.is_joined else self._replay
         snapshot, count = await replay(row.target, cursor)

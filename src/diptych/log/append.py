@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log import IMAGE_FORMAT, KEY_FORMAT, Change, CommandContext
-from diptych.log.table import EXPRESSIONS, LOG, Expressions, Value, text
+from diptych.log import GAP, IMAGE_FORMAT, KEY_FORMAT, Change, CommandContext
+from diptych.log.row_id import row_id
+from diptych.log.table import EXPRESSIONS, LOG, Expressions, Value
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
-from diptych.sql.statements import PreparedInsert, PreparedSelect
+from diptych.sql.statements import PreparedWrite
 
 BOUND_COLUMNS = [
     column.name for column in LOG.columns if column.name not in ("position", "transaction", "recorded_at")
@@ -22,17 +23,17 @@ BOUND_COLUMNS = [
 """Columns of a new row with values of the change, from ``row_values``; the others are made by the database."""
 
 
-def _insert(expressions: Expressions) -> PreparedInsert:
+def _insert(expressions: Expressions) -> PreparedWrite:
     statement = sa.insert(LOG).values(recorded_at=expressions.recorded_at)
-    return PreparedInsert(statement.returning(*expressions.appended), BOUND_COLUMNS, inline=True, raw=True)
+    return PreparedWrite(statement.returning(*expressions.appended), BOUND_COLUMNS, inline=True, raw=True)
 
 
-def _completion() -> PreparedInsert:
+def _completion() -> PreparedWrite:
     """Returns the statement that gives the entry of a trigger, the last one, what only the command knows."""
     sequence = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq", sa.BigInteger))
     last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
     statement = sa.update(LOG).where(LOG.c.position == last)
-    return PreparedInsert(statement.returning(*EXPRESSIONS["sqlite"].appended), BOUND_COLUMNS, inline=True)
+    return PreparedWrite(statement.returning(*EXPRESSIONS["sqlite"].appended), BOUND_COLUMNS, inline=True)
 
 
 _COMPLETION = _completion()
@@ -48,11 +49,11 @@ async def append(
     the positions of one row are in the order of its commits.
     """
     values = row_values(entity, change.kind, change.before, change.image, context)
-    kind: Literal["insert", "change"] = "insert" if change.before is None else "change"
+    kind: execute.Kind = "insert" if change.before is None else "change"
     # On SQLite, where triggers can't tell diptych's own statements, the entry is there already.
     is_there = execute.is_logged_by_trigger(connection, kind, entity.table.name)
     prepared = _COMPLETION if is_there else _INSERTS[connection.dialect.name]
-    row = await execute.insert(connection, prepared, values)
+    row = await execute.write(connection, "insert", prepared, values)
     change.position, change.transaction, change.snapshot = row
     return change
 
@@ -97,8 +98,8 @@ def row_values(
 ) -> dict[str, Any]:
     """Returns the values of ``BOUND_COLUMNS`` for a change.
 
-    ``image`` is the row after the change, or a deleted row's last state. Without it the statement makes ``key`` and
-    ``image`` itself.
+    ``image`` is the row after the change, or a deleted row's last state. Without it the statement makes ``key``,
+    ``image`` and ``row_id`` itself.
     """
     values = {
         "entity": entity.name,
@@ -110,12 +111,25 @@ def row_values(
         "command_id": context.command_id,
         "correlation_id": context.correlation_id,
         "actor": context.actor,
+        "row_id": None,
+        "old_row_id": None,
     }
     if image is not None:
+        values["row_id"] = row_id(entity.row_id, image)
+        if before is not None and (old := row_id(entity.row_id, before)) != values["row_id"]:
+            values["old_row_id"] = old
         values["key"] = _json(_picked(image, entity.entry_columns))
         if entity.image_columns:
             values["image"] = _json(_picked(image, entity.image_columns))
     return values
+
+
+def gap_entries(database: str, tables: Mapping[str, str]) -> sa.Insert:
+    """Returns the insertion of an entry of kind ``gap`` for each of these tables, with their entities' names."""
+    values = {"key": "{}", "old_key": "{}", "kind": GAP, "version": KEY_FORMAT, "command_id": ""}
+    recorded_at = EXPRESSIONS[database].recorded_at
+    rows = [{"table_name": table, "entity": entity} for table, entity in sorted(tables.items())]
+    return sa.insert(LOG).values([{**values, **row, "recorded_at": recorded_at} for row in rows])
 
 
 def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -134,21 +148,21 @@ def _json(value: Mapping[str, Any]) -> str:
 # Entries of triggers, which name their command
 
 
-async def begin_naming(connection: AsyncConnection, context: CommandContext) -> int:
-    """Prepares for entries that triggers write in this transaction: they are to name the command.
-
-    On PostgreSQL triggers read the command from settings of the transaction. SQLite has none: returns the position
-    after which ``name_entries`` names them.
-    """
-    if connection.dialect.name == "sqlite":
-        return int((await execute.execute(connection, _LAST_POSITION)).scalar_one())
+def naming(context: CommandContext) -> dict[str, str]:
+    """Returns the settings of a transaction on PostgreSQL by which triggers name the command in their entries."""
     values = {"command": context.command_id, "correlation": context.correlation_id, "actor": context.actor}
-    await execute.fetch_few(connection, _SET, {name: value or "" for name, value in values.items()})
-    return 0
+    return {f"diptych.{name}": value for name, value in values.items() if value}
+
+
+async def position_before(connection: AsyncConnection) -> int:
+    """Returns the position after which ``name_entries`` names the command: triggers of SQLite know of no command."""
+    if connection.dialect.name != "sqlite":
+        return 0
+    return int((await execute.execute(connection, _LAST_POSITION)).scalar_one())
 
 
 async def name_entries(connection: AsyncConnection, after: int, context: CommandContext) -> None:
-    """Names the command in the entries that triggers of SQLite have written since ``begin_naming``."""
+    """Names the command in the entries that triggers of SQLite have written after a position."""
     if connection.dialect.name == "sqlite":
         named = sa.update(LOG).where(LOG.c.position > after, LOG.c.command_id == "")
         values = {"command_id": context.command_id, "correlation_id": context.correlation_id}
@@ -156,8 +170,3 @@ async def name_entries(connection: AsyncConnection, after: int, context: Command
 
 
 _LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(LOG.c.position), 0))
-_NAMED: list[Any] = [
-    sa.func.set_config(f"diptych.{name}", text(name), sa.true(), type_=sa.Text).label(name)
-    for name in ("command", "correlation", "actor")
-]
-_SET = PreparedSelect(sa.select(*_NAMED))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import uuid
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_origin, get_type_hints
 
@@ -20,14 +20,15 @@ from diptych.read.address_checks import (
     compared,
     key_attributes,
     named,
+    sorted_differently,
     type_names,
 )
 from diptych.read.declaration import Declaration, Join, ListOrder
 from diptych.read.fitting import can_fill
-from diptych.read.lists.ordering import sorted_as
+from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
 from diptych.sql.description import Column, Entity
 
-_SORTED_TYPES = (str, int, datetime.date, datetime.datetime, uuid.UUID)
+_NAME = re.compile(r"[\w,-]{1,200}", re.ASCII)
 
 Entities = Mapping[type, Entity]
 
@@ -112,15 +113,15 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
         field.name for field in msgspec.structs.fields(model.document) if field.name not in model.joined
     ]
     listed = [
-        name
-        for order in model.lists
-        for name, owner in zip(order.columns, order.models, strict=True)
-        if owner is not None
+        sorting.name for order in model.lists for sorting in order.sorted_by if sorting.model is not None
     ]
     addresses = (attribute.key for attribute in (*key_attributes(model), *model.also))
     for name in dict.fromkeys((*addresses, *fields, *listed)):
         if name not in entity.columns:
             yield _unknown(name, entity)
+    names = [order.name for order in model.lists]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield f"`lists`: {names.count(name)} lists are called {name!r}: give them other names, by(…, name='newest')"
     for order in model.lists:
         yield from _check_order(order, entity)
     for field, join in model.joined.items():
@@ -130,12 +131,14 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
 def _check_order(order: ListOrder, entity: Entity) -> Iterator[str]:
     if not order.columns:
         yield f"{order} names no column: name at least one, such as by({entity.name}.{entity.primary_key[0]})"
-    for name, owner in zip(order.columns, order.models, strict=True):
+    elif not isinstance(order.name, str) or not _NAME.fullmatch(order.name):
+        yield f"{order}: the name must be of letters, digits and the characters , _ - alone, at most 200 of them"
+    for name, owner in ((sorting.name, sorting.model) for sorting in order.sorted_by):
         if owner is None:
             yield (
-                f"{order}: {name!r} is no mapped attribute. Lists are in ascending order of columns, by("
-                f"{entity.name}.{entity.primary_key[0]}) for one; for another order (descending, lower case) add a "
-                "column that sorts so, and have commands fill it"
+                f"{order}: {name!r} is no mapped attribute. Lists are in the order of columns, such as by("
+                f"{entity.name}.{entity.primary_key[0]}.desc()); for another order (without case, say) add a column "
+                "that sorts so, and have the database or commands fill it"
             )
         elif owner is not entity.model:
             other = getattr(owner, "__name__", "another class")
@@ -164,12 +167,10 @@ def _check_joined_names(
 def _check_lists(model: type[Declaration], entity: Entity) -> Iterator[str]:
     for order in model.lists:
         for column in (entity.columns[name] for name in order.columns):
-            if column.nullable:
-                yield f"{order}: {column.name!r} must be NOT NULL, since databases disagree where null sorts"
-            if not column.bytewise:
-                yield f"{order}: {column.name!r} {compared(column)}"
             if sorted_as(column) is None:
-                yield f"{order}: {column.name!r} must be of one of the types {type_names(_SORTED_TYPES)}, or an enum"
+                yield f"{order}: {column.name!r} must be of one of the types {type_names(SORTED_TYPES)}, or an enum"
+            elif column.misordered:
+                yield f"{order}: {column.name!r} {sorted_differently(column)}"
 
 
 def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:

@@ -162,12 +162,17 @@ class CompiledReadModel:
             )
         return self.also[name]
 
-    def list_by(self, order: ListOrder | None) -> ListIndex:
-        """Returns the list of this order, or the first for None. Raises ``WiringError`` for an undeclared order."""
+    def list_by(self, order: ListOrder | str | None) -> ListIndex:
+        """Returns the list of this order or name, or the first for None. Raises ``WiringError`` for another."""
         for index in self.lists:
-            if order is None or index.order == order:
+            if order is None or order == index.name:
                 return index
-        raise WiringError([f"{self.name} has no list {order or ''}: add it to `lists` of {self.name}"])
+            if isinstance(order, ListOrder) and order.sorted_by == index.order.sorted_by:
+                return index
+        known = ", ".join(index.name for index in self.lists) or "none"
+        raise WiringError(
+            [f"{self.name} has no list {order or ''}: add it to `lists` of {self.name} (its lists: {known})"]
+        )
 
     def _declared(self) -> dict[str, Any]:
         """Returns the declaration of keys, columns, lists and joins for the fingerprint, as values for JSON."""
@@ -178,7 +183,13 @@ class CompiledReadModel:
             "key": keys[0] if len(keys) == 1 else keys,
             "fields": {name: self._typed(self.entity, name) for name in self.columns},
             "lists": [
-                [index.name, *(self._typed(self.entity, name) for name in index.columns)]
+                [
+                    index.name,
+                    *(
+                        [*self._typed(self.entity, name), *direction]
+                        for name, direction in zip(index.columns, index.declared(), strict=True)
+                    ),
+                ]
                 for index in self.lists
             ],
             "joins": [

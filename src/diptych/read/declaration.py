@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
 from diptych.sql.description import Entity
+from diptych.sql.sorting import Sorting, sorting_by
 
 
 class ListOrder(msgspec.Struct, frozen=True):
-    """The order of a list: names of attributes with their classes, the first counts most. Made by ``by``.
+    """The order of a list: the sorting that counts most first, and the list's name. Made by ``by``."""
 
-    An argument of ``by`` that is no attribute has its text as name, and None as class.
-    """
+    sorted_by: tuple[Sorting, ...]
+    name: str
 
-    columns: tuple[str, ...]
-    models: tuple[type | None, ...]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the attributes."""
+        return tuple(sorting.name for sorting in self.sorted_by)
 
     def __str__(self) -> str:
-        return f"by({', '.join(self.columns)})"
+        given = [] if self.name == _name_of(self.sorted_by) else [f"name={self.name!r}"]
+        return f"by({', '.join([*map(str, self.sorted_by), *given])})"
 
 
-def by(*columns: Any) -> ListOrder:
+def by(*columns: Any, name: str | None = None) -> ListOrder:
     """Returns the order of a list by mapped attributes, for ``lists`` of a read model and for ``ReadModel.page``.
 
-    The order is ascending: text by code point, points in time with a zone by the instant, enums by the text that the
-    database stores, which is the name unless the column says otherwise. Rows that are equal in all attributes are in
-    the order of the read model's key. Arguments that are no mapped attributes are refused when the application
-    starts, where the read model's name is known.
+    An attribute sorts in ascending order, or says otherwise: ``Book.price.desc()``, ``Book.price.nulls_first()``.
+    Nulls come last in ascending order and first in descending order. Text is sorted by code point, points in time
+    with a zone by the instant, enums by the text that the database stores, which is the name unless the column says
+    otherwise. Rows that are equal in all attributes are in the order of the read model's key. ``name`` is the list's
+    name, by default the names of its columns: ``author,title``. Arguments that are no mapped attributes are refused
+    when the application starts, where the read model's name is known.
 
     >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
     >>> from diptych import by
@@ -41,12 +47,18 @@ def by(*columns: Any) -> ListOrder:
     ...     id: Mapped[int] = mapped_column(primary_key=True)
     ...     author: Mapped[str]
     ...     title: Mapped[str]
+    ...     price: Mapped[int | None]
     >>> print(by(Book.author, Book.title))
     by(author, title)
+    >>> print(by(Book.author, Book.price.desc().nulls_last(), name="dearest"))
+    by(author, price.desc().nulls_last(), name='dearest')
     """
-    classes = tuple(getattr(column, "class_", None) for column in columns)
-    names = (str(c) if owner is None else str(c.key) for c, owner in zip(columns, classes, strict=True))
-    return ListOrder(tuple(names), classes)
+    sorted_by = tuple(map(sorting_by, columns))
+    return ListOrder(sorted_by, _name_of(sorted_by) if name is None else name)
+
+
+def _name_of(sorted_by: Sequence[Sorting]) -> str:
+    return ",".join(sorting.name for sorting in sorted_by)
 
 
 class Join(msgspec.Struct, frozen=True):

@@ -132,9 +132,9 @@ class ReadModel(Declaration, Generic[E]):
         return self._reader.get(address, value)
 
     def page(
-        self, order: ListOrder | None = None, *, limit: int = DEFAULT_LIMIT, after: str | None = None
+        self, order: ListOrder | str | None = None, *, limit: int = DEFAULT_LIMIT, after: str | None = None
     ) -> Coroutine[Any, Any, Page[Any]]:
-        """Returns at most ``limit`` (1 to 500) documents in this order (None: the first of ``lists``).
+        """Returns at most ``limit`` (1 to 500) documents of a list, named by its name or order (None: the first).
 
         ``after`` is the page cursor ``next`` of the page before. Rows that do not fit their documents hold their
         places and are left out (``Page.set_aside``); a page may be empty and yet have a next one. Raises

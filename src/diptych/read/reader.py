@@ -67,7 +67,7 @@ class Reader:
             raise self._unreadable(address, value, body)
         return Document(body, served, self._document)
 
-    async def page(self, order: ListOrder | None, limit: int, after: str | None) -> Page[Any]:
+    async def page(self, order: ListOrder | str | None, limit: int, after: str | None) -> Page[Any]:
         """Returns a page of a list, as documented by ``ReadModel.page``."""
         self._home.check()
         check_limit(limit)

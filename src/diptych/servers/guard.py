@@ -19,12 +19,12 @@ from pathlib import Path
 
 
 def watch_process(pid: int, signal_number: int = signal.SIGKILL) -> None:
-    """Have ``pid`` ended with ``signal_number`` should the tests end without doing it."""
+    """Have ``pid`` ended with ``signal_number`` if the tests end first."""
     _tell(f"+ {pid} {int(signal_number)}")
 
 
 def forget_process(pid: int) -> None:
-    """``pid`` has ended and been waited for; the number may soon be another process's."""
+    """``pid`` has ended and been waited for; the number may soon belong to a different process."""
     _tell(f"- {pid}")
 
 
@@ -43,7 +43,7 @@ def _guard() -> subprocess.Popen[str]:
 
 
 def _dismiss(guard: subprocess.Popen[str]) -> None:
-    """Lets it finish what is left, and waits for that."""
+    """Lets the guard finish the rest of its work, and waits."""
     if guard.stdin is not None:
         guard.stdin.close()
     guard.wait()

@@ -58,7 +58,7 @@ class PostgresServer(Server):
         return [str(self._binaries / "postgres"), "-D", str(self.data), *settings]
 
     def run_as(self) -> dict[str, Any]:
-        """PostgreSQL refuses to run as root: then it is ``nobody``."""
+        """``nobody`` in place of root: PostgreSQL refuses to run as root."""
         if not is_root():
             return {"env": self._environment}
         nobody = pwd.getpwnam("nobody")
@@ -72,11 +72,11 @@ class PostgresServer(Server):
         return name
 
     def drop_database(self, name: str) -> None:
-        """Drop the database ``name``, whoever is connected."""
+        """Drop the database ``name``, with any connections to it."""
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, statement: str, database: str = "postgres") -> str:
-        """Run one SQL statement with ``psql``; returns the rows, unaligned."""
+        """Run a single SQL statement with ``psql``; returns the rows, unaligned."""
         options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
         return self._run("psql", *options, f"--dbname={self.url_of(database)}", f"--command={statement}")
 
@@ -85,7 +85,7 @@ class PostgresServer(Server):
         self._run("pg_dump", f"--dbname={self.url_of(database)}", f"--file={file}")
 
     def load(self, database: str, file: Path) -> None:
-        """Into the empty ``database`` what another server has dumped."""
+        """Load a dump of a different server into the empty ``database``."""
         options = ["--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1"]
         self._run("psql", *options, f"--dbname={self.url_of(database)}", f"--file={file}")
 
@@ -132,7 +132,7 @@ def _postgres_binaries() -> Path:
 
 @cache
 def _language_locale() -> tuple[str, dict[str, str]]:
-    """A UTF-8 locale that does not order by code point, and the environment that has it; else ``C.UTF-8``."""
+    """A UTF-8 locale with an order other than that of code points, and its environment; else ``C.UTF-8``."""
     environment = dict(os.environ)
     for name in _output("locale", "-a").split():
         if name.lower().endswith((".utf8", ".utf-8")) and not name.startswith(("C.", "POSIX")):

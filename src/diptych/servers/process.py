@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on.
+    """A free TCP port of 127.0.0.1.
 
     It lies below the range from which systems give ports to clients: in that range a client could take the port
     of a server that is just being restarted, or be connected to itself while the server is away. For the same reason
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def lives(process: psutil.Process) -> bool:
-    """Returns whether ``process`` still runs: not if it has ended and its parent has not waited for it yet."""
+    """Returns whether ``process`` still runs: a process that has ended, but was not waited for, does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -56,7 +56,7 @@ class ServerFailedError(Exception):
 
 
 class Server(ABC):
-    """A server process that can be started, stopped, killed and started again on the same port and data."""
+    """A server process, to be started, stopped, killed and started again on the same port and data."""
 
     ready_line: ClassVar[str]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
@@ -77,10 +77,10 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """Returns the command that starts the server in the foreground."""
+        """Returns the command to start the server in the foreground."""
 
     def run_as(self) -> dict[str, Any]:
-        """Arguments of ``subprocess`` that say which user and environment the server has."""
+        """Arguments of ``subprocess`` for the user and the environment of the server."""
         return {}
 
     @property
@@ -96,7 +96,7 @@ class Server(ABC):
         return self._process.pid
 
     def start(self) -> None:
-        """Start and wait until clients are served. Safe when it runs already."""
+        """Start and wait until clients are served. Safe while the server runs."""
         if self.running:
             return
         self._reap()
@@ -115,7 +115,7 @@ class Server(ABC):
         self._await_ready(log_begin)
 
     def stop(self) -> None:
-        """Stop in good order; what does not end in time is killed. Safe twice."""
+        """Stop in good order; kill a process that does not end in time. Safe twice."""
         if self._process is not None and self.running:
             self._signal(signal.SIGCONT)
             self._process.send_signal(self.stop_signal)
@@ -192,12 +192,12 @@ class Server(ABC):
 
 
 def is_root() -> bool:
-    """Returns whether the tests run as root, as which some servers refuse to start."""
+    """Returns whether the tests run as root: some servers refuse to start as root."""
     return os.geteuid() == 0
 
 
 def temporary_directory() -> Path:
-    """A new directory that is gone after the tests."""
+    """A new directory, removed after the tests."""
     # Root's TMPDIR may be closed to the user that PostgreSQL runs as.
     parent = "/tmp" if is_root() else None  # noqa: S108
     path = Path(tempfile.mkdtemp(prefix="diptych-test-", dir=parent))

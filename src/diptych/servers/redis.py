@@ -34,12 +34,12 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """A ``redis://`` URL, with the password of ``requirepass`` if there is one."""
+        """A ``redis://`` URL, with the password of ``requirepass`` if set."""
         password = self.config.get("requirepass")
         return f"redis://{f':{password}@' if password else ''}{HOST}:{self.port}/0"
 
     def command(self) -> list[str]:
-        """Write the configuration, so that changes of ``config`` take effect at the next start."""
+        """Write the configuration: changes of ``config`` take effect at the next start."""
         file = self.directory / "server.conf"
         lines = [f"dir {self.directory}", *(f"{name} {value}" for name, value in self.config.items())]
         file.write_text("\n".join(lines) + "\n")
@@ -65,5 +65,5 @@ def valkey_binary() -> str | None:
 
 
 def redis_binary() -> str | None:
-    """The system's ``redis-server``, if there is one."""
+    """The system's ``redis-server``, or None."""
     return shutil.which("redis-server")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from diptych.sql.statements import PreparedSelect
 
 Values = Mapping[str, Any]
 Rows = Sequence[Sequence[Any]]
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 Step = tuple[sa.Executable, Values]
 """A statement and its parameters."""
 
@@ -33,8 +35,8 @@ database refuses this user, or does not exist. ``lost``: the database can't be r
 class Transaction(Protocol):
     """An open transaction. ``commit`` and ``roll_back`` end the transaction and release its connection and locks."""
 
-    async def connection(self) -> AsyncConnection:
-        """Returns the connection for its statements."""
+    async def connection(self, settings: Mapping[str, str] = NO_SETTINGS) -> AsyncConnection:
+        """Returns the connection for its statements. ``settings`` are PostgreSQL's, for this transaction alone."""
 
     async def outside(self) -> AsyncConnection | None:
         """Returns the connection for a statement that commits by itself, if nothing was executed before.

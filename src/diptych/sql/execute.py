@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.tasks import shielded
@@ -19,7 +19,7 @@ from diptych.sql.database import Values
 from diptych.sql.entity import MappedEntity
 from diptych.sql.postgres_driver import HOOKED, fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under
-from diptych.sql.statements import PreparedInsert, PreparedSelect
+from diptych.sql.statements import PreparedSelect, PreparedWrite
 from diptych.sql.view import View
 
 
@@ -31,39 +31,51 @@ async def fetch_few(
         return await fetch_raw(connection, short.raw, values)
     sqlite = sqlite_under(connection)
     if sqlite is not None and short.may_run():
+        compiled = short.compiled(connection.dialect)
+        parameters = compiled.parameters(values)
         try:
-            with sqlite.in_the_loop(), sqlite.within_budget():
-                rows = _sync(connection).execute(short.select, values).all()
+            with sqlite.within_budget():
+                rows = sqlite.fetch_here(compiled.text, parameters)
         except DBAPIError as error:
             if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
                 raise
             short.mark_slow()
         else:
             short.mark_fast()
-            return rows
+            return compiled.loaded(rows)
     return (await execute(connection, short.select, values)).all()
 
 
-async def insert(connection: AsyncConnection, prepared: PreparedInsert, values: Values) -> Sequence[Any]:
-    """Inserts a row and returns the columns that the statement returns."""
+Kind: TypeAlias = Literal["insert", "change"]
+"""Kind of a write: whether rows may refer to the row by now."""
+
+
+async def write(
+    connection: AsyncConnection, kind: Kind, prepared: PreparedWrite, values: Values
+) -> Sequence[Any]:
+    """Writes a row and returns the columns returned by the statement. Raises ``NoResultFound`` without a row."""
     sqlite = sqlite_under(connection)
-    if sqlite is not None and sqlite.schema.is_quick("insert", prepared.table):
+    if sqlite is not None and sqlite.schema.is_quick(kind, prepared.table):
         if prepared.inline:
             compiled = prepared.compiled(connection.dialect)
-            (row,) = compiled.loaded(sqlite.fetch_here(compiled.text, compiled.parameters(values)))
-            return row
+            return _one(compiled.loaded(sqlite.fetch_here(compiled.text, compiled.parameters(values))))
         with sqlite.in_the_loop():
             return _sync(connection).execute(prepared.statement, values).one()
     if prepared.raw is not None and takes_raw_statements(connection):
-        (row,) = await fetch_raw(connection, prepared.raw, values)
-        return row
+        return _one(await fetch_raw(connection, prepared.raw, values))
     return (await execute(connection, prepared.statement, values)).one()
 
 
-async def change_row(
+def _one(rows: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    if not rows:
+        raise NoResultFound("No row was found when one was required")
+    return rows[0]
+
+
+async def delete_row(
     connection: AsyncConnection, statement: sa.Executable, values: Values, table: str
 ) -> sa.CursorResult[*tuple[Any, ...]]:
-    """Changes or deletes the row of the table that the statement finds by its key."""
+    """Deletes the row of the table found by the statement."""
     sqlite = sqlite_under(connection)
     if sqlite is not None and sqlite.schema.is_quick("change", table):
         with sqlite.in_the_loop():
@@ -101,8 +113,8 @@ def _sync(connection: AsyncConnection) -> sa.Connection:
     return cast(sa.Connection, connection.sync_connection)  # as long as the connection is not closed
 
 
-def is_logged_by_trigger(connection: AsyncConnection, kind: Literal["insert", "change"], table: str) -> bool:
-    """Returns whether the last entry of the change log is the one that a trigger has written for this change.
+def is_logged_by_trigger(connection: AsyncConnection, kind: Kind, table: str) -> bool:
+    """Returns whether a trigger has written the last entry of the change log, for this change.
 
     So on SQLite after a change of a captured row that does nothing else besides.
     """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -27,31 +29,45 @@ class TransactionConflict(DiptychError):
     """Raised when a concurrent transaction won: the unit of work is run again. Never reaches a user."""
 
 
-@contextlib.contextmanager
-def translated(database: Database, entity: MappedEntity | None = None) -> Iterator[None]:
+def translated(database: Database, entity: MappedEntity | None = None) -> AbstractContextManager[None]:
     """Inside the block, errors of the database are raised as diptych's own, with the cause kept.
 
     ``entity`` is the mapped class of the statements, named in the errors.
     """
-    try:
-        yield
-    except DBAPIError as error:
-        known = _translate(database, error, entity)
-        if known is None:
-            raise
-        raise known from error
-    except StatementError as error:
-        # Raised by the column's type, before the statement was sent.
-        raise _misfit(entity, error.orig) from error
-    except PoolTimeoutError as error:
-        raise DatabaseBusyError(
-            "every SQL connection was in use for longer than DATABASE_TIMEOUT_MS: "
-            "raise DATABASE_POOL_SIZE, or shorten what holds them"
-        ) from error
-    except OSError as error:
-        raise DatabaseUnavailableError(
-            f"the SQL database can't be reached ({database.address}): {error}"
-        ) from error
+    return _Translating(database, entity)
+
+
+class _Translating:
+    """The block of ``translated``. A generator would cost each command several times as much."""
+
+    __slots__ = ("_database", "_entity")
+
+    def __init__(self, database: Database, entity: MappedEntity | None) -> None:
+        self._database = database
+        self._entity = entity
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, DBAPIError):
+            known = _translate(self._database, error, self._entity)
+            if known is not None:
+                raise known from error
+        elif isinstance(error, StatementError):
+            # Raised by the column's type, before the statement was sent.
+            raise _misfit(self._entity, error.orig) from error
+        elif isinstance(error, PoolTimeoutError):
+            raise DatabaseBusyError(
+                "every SQL connection was in use for longer than DATABASE_TIMEOUT_MS: "
+                "raise DATABASE_POOL_SIZE, or shorten what holds them"
+            ) from error
+        elif isinstance(error, OSError):
+            raise DatabaseUnavailableError(
+                f"the SQL database can't be reached ({self._database.address}): {error}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def open_database(address: str, settings: Settings) -> Database:
 
 
 async def open_through(engine: AsyncEngine, settings: Settings) -> Database:
-    """Returns the database of the application's own engine, which units of work use.
+    """Returns the database of the application's own engine, with units of work over the engine.
 
     Raises ``ConfigurationError`` if diptych can't work through the engine.
     """

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from diptych.errors import ConfigurationError, UnitOfWorkError
+from diptych.sql.database import NO_SETTINGS
 from diptych.sql.entity import MARKER
 from diptych.sql.statements import PreparedSelect, RawStatement, text_of
 
@@ -33,23 +35,30 @@ async def fetch_raw(
     """
     driver, compiled = driver_of(connection), statement.compiled
     arguments = compiled.arguments(values)
-    with engine_errors(driver):
+    with EngineErrors(driver):
         rows = await driver.fetch(compiled.text, *arguments)
     return compiled.loaded(rows)
 
 
-@contextlib.contextmanager
-def engine_errors(driver: Any) -> Iterator[None]:
-    """Inside the block, errors of the driver are raised in an engine's form."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
-        kind = IntegrityError if is_constraint else DBAPIError
-        is_broken = driver.is_closed() or is_of_broken_connection(error)
-        raise kind(None, None, error, connection_invalidated=is_broken) from error
+class EngineErrors:
+    """A block inside which errors of the driver are raised in an engine's form."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
+            kind = IntegrityError if is_constraint else DBAPIError
+            is_broken = self._driver.is_closed() or is_of_broken_connection(error)
+            raise kind(None, None, error, connection_invalidated=is_broken) from error
 
 
 def driver_of(connection: AsyncConnection) -> Any:
@@ -58,7 +67,7 @@ def driver_of(connection: AsyncConnection) -> Any:
 
 
 def info_of(connection: AsyncConnection) -> Mapping[str, Any]:
-    """Returns the notes that the pool keeps of an engine's connection."""
+    """Returns the pool's notes on an engine's connection."""
     return cast(sa.Connection, connection.sync_connection).info
 
 
@@ -85,7 +94,7 @@ def connect(dialect: Any, _record: object, arguments: Sequence[Any], options: Ma
 
 
 def pooler_error() -> ConfigurationError:
-    """Returns the error for an address behind which somebody else hands out PostgreSQL's connections."""
+    """Returns the error for the address of a pooler of PostgreSQL's connections."""
     return ConfigurationError(
         "DATABASE_URL",
         "leads to a connection pooler, such as PgBouncer, which does not pass on the settings of connections, nor "
@@ -158,16 +167,20 @@ class PooledTransaction:
         self._adapter: Any = lent.dbapi_connection  # SQLAlchemy's, with the interface of PEP 249
         self._has_begun = False
 
-    async def connection(self) -> AsyncConnection:
+    async def connection(self, settings: Mapping[str, str] = NO_SETTINGS) -> AsyncConnection:
         # The transaction begins at its first statement: a handler may do other things before, and its now() is the
         # time of its beginning.
-        if not self._has_begun:
-            self._has_begun = True  # a BEGIN that is cut off may have arrived
-            # The engine takes the connection for one without transactions: else it would begin a transaction, too.
-            self._adapter.autocommit = True
-            await self._say(_BEGIN_DURABLE if self._is_foreign else _BEGIN)
-            if self._is_hooked:
-                await self._connection.begin()  # sends nothing but what hooks send
+        if self._has_begun:
+            if settings:
+                await self._say(_set_for_transaction(settings))
+            return self._connection
+        self._has_begun = True  # a BEGIN that is cut off may have arrived
+        # The engine takes the connection for one without transactions: else it would begin a transaction, too.
+        self._adapter.autocommit = True
+        begin = _BEGIN_DURABLE if self._is_foreign else _BEGIN
+        await self._say(f"{begin}; {_set_for_transaction(settings)}" if settings else begin)
+        if self._is_hooked:
+            await self._connection.begin()  # sends nothing but what hooks send
         return self._connection
 
     async def outside(self) -> AsyncConnection | None:
@@ -211,9 +224,22 @@ class PooledTransaction:
         return True
 
     async def _say(self, what: str) -> str:
-        with engine_errors(self._driver):
+        with EngineErrors(self._driver):
             said: str = await self._driver.execute(what, timeout=self._timeout_s)
         return said
+
+
+def _set_for_transaction(settings: Mapping[str, str]) -> str:
+    """Returns a statement that ends with the transaction. It has no parameters, so that it can be sent with BEGIN.
+
+    Its constants are of hexadecimal digits alone, whatever the names and values are.
+    """
+    calls = (f"set_config({_constant(name)}, {_constant(value)}, true)" for name, value in settings.items())
+    return f"SELECT {', '.join(calls)}"
+
+
+def _constant(value: str) -> str:
+    return f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')"
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,4 +1,4 @@
-"""Connections of PostgreSQL for units of work: diptych's own, or those of the application's engine.
+"""Connections of PostgreSQL for units of work: diptych's own, or the connections of the application's engine.
 
 An application's engine is checked at the start. Nothing is added to it but listeners, which the application's own use
 does not notice and which are removed at the stop. What diptych needs besides is made from its URL and arguments.
@@ -41,7 +41,7 @@ _OWN_CREATOR = (
 
 
 def check_engine(engine: object) -> AsyncEngine:
-    """Returns the engine. Raises ``ConfigurationError``, which says what to do, if diptych can't work through it."""
+    """Returns the engine. Raises ``ConfigurationError``, with the remedy, for an engine of no use to diptych."""
     problem = _problem_of(engine)
     if problem is not None:
         raise ConfigurationError("engine", problem)
@@ -75,7 +75,7 @@ def _problem_of(engine: object) -> str | None:
 
 
 async def arguments_of(engine: AsyncEngine) -> dict[str, Any]:
-    """Returns the arguments with which the engine opens its connections; none is opened.
+    """Returns the arguments of the engine for its connections; no connection is opened.
 
     Raises ``ConfigurationError`` if something other than the engine opens them.
     """
@@ -103,7 +103,7 @@ async def arguments_of(engine: AsyncEngine) -> dict[str, Any]:
 
 
 class _Told(Exception):
-    """Carries the arguments of a connection that is not opened."""
+    """Carries the arguments of a connection not opened."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Told(Exception):
 
 
 class SharedEngine:
-    """The application's engine as units of work use it.
+    """The application's engine for the use by units of work.
 
     ``engine`` shares its pool and its hooks, and has the listeners of diptych's own statements besides. ``identify``
     is called with each new connection of the pool; ``is_outdated`` says whether a connection, by the driver's and by
@@ -125,7 +125,9 @@ class SharedEngine:
         is_outdated: Callable[[Any, Mapping[Any, Any]], bool],
     ) -> None:
         dispatch: Any = engine.sync_engine.dispatch
-        self.is_hooked = any(getattr(dispatch, name) for name in _HOOKS)
+        dialect: Any = engine.dialect
+        # Statements sent past the engine go past its own function for JSON, too.
+        self.is_hooked = bool(dialect._json_serializer) or any(getattr(dispatch, name) for name in _HOOKS)
         self.engine = engine.execution_options(**({HOOKED: True} if self.is_hooked else {}))
         own = self.engine.sync_engine
         self._is_outdated = is_outdated
@@ -144,7 +146,7 @@ class SharedEngine:
             sa.event.listen(own, name, listener)
 
     async def take(self) -> AsyncConnection:
-        """Returns a connection. One that was opened before the start, or to another server, is replaced."""
+        """Returns a connection. A connection opened before the start, or to a former server, is replaced."""
         while True:
             connection = self.engine.connect()
             with _connecting():
@@ -160,7 +162,7 @@ class SharedEngine:
         await connection.close()
 
     async def close(self) -> None:
-        """Removes the listeners. The engine stays as it is: it is the application's. Safe to call twice."""
+        """Removes the listeners. The engine is the application's, and stays open. Safe to call twice."""
         for name, listener in self._listeners:
             sa.event.remove(self.engine.sync_engine, name, listener)
         self._listeners = ()
@@ -168,7 +170,7 @@ class SharedEngine:
 
 @contextlib.contextmanager
 def _connecting() -> Iterator[None]:
-    """Inside the block, which opens a connection, errors have an engine's form under each version of SQLAlchemy."""
+    """Inside the block, errors of an opening connection have an engine's form under each version of SQLAlchemy."""
     import asyncpg
 
     try:
@@ -183,8 +185,7 @@ def _connecting() -> Iterator[None]:
 
 
 class KeptConnections:
-    """Connections for units of work, passed from one to the next: a pool takes as long for it as the driver for a
-    statement.
+    """Connections for units of work, passed from unit to unit: a pool takes as long as a statement for that.
 
     At most ``size`` less one are open at once, so that the pool has one left for others; a waiting unit of work gives
     up after ``timeout_s`` seconds. ``is_outdated`` tells of a driver's connection, and its notes in the pool, whether
@@ -199,15 +200,17 @@ class KeptConnections:
         is_outdated: Callable[[Any, Mapping[str, Any]], bool],
     ) -> None:
         self.engine = engine
+        self._options = engine.get_execution_options()
         self._size = size
         self._timeout_s = timeout_s
         self._is_outdated = is_outdated
         self._kept: list[AsyncConnection] = []
         self._open = 0
-        self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[AsyncConnection | None], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def take(self) -> AsyncConnection:
-        """Returns a connection without a transaction, the one that was used last. Raises the engine's errors."""
+        """Returns the connection used last, without a transaction. Raises the engine's errors."""
         while self._kept:
             connection = self._kept.pop()
             if self._is_usable(connection):
@@ -230,9 +233,12 @@ class KeptConnections:
         return connection
 
     async def give_back(self, connection: AsyncConnection) -> None:
-        """Passes a connection on to a waiting unit of work, or keeps it. A session's goes to the pool."""
-        is_plain = not (connection.closed or connection.invalidated or connection.in_transaction())
-        if not is_plain or self._size == 1:
+        """Passes a connection on to a waiting unit of work, or keeps it. An altered connection goes to the pool."""
+        sync = cast(sa.Connection, connection.sync_connection)
+        is_open = not (sync.closed or sync.invalidated)
+        if is_open and sync.in_transaction():
+            await connection.rollback()  # the session's of a command that has ended: sends nothing
+        if not is_open or sync.get_execution_options() != self._options or self._size == 1:
             await self._drop(connection)
         elif not self._pass_on(connection):
             self._kept.append(connection)
@@ -244,6 +250,9 @@ class KeptConnections:
 
     async def close(self) -> None:
         """Gives all connections to the pool. Safe to call twice."""
+        if self._timer is not None and not self._waiting:
+            self._timer.cancel()
+            self._timer = None
         while self._kept:
             await self._drop(self._kept.pop())
 
@@ -258,28 +267,37 @@ class KeptConnections:
             self._pass_on(None)
 
     def _pass_on(self, connection: AsyncConnection | None) -> bool:
-        """Gives a connection, or room for one, to the unit of work that waits longest; False if none waits."""
+        """Gives a connection, or room for a new one, to the unit of work waiting longest; False if none waits."""
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return True
         return False
 
     async def _wait(self) -> AsyncConnection | None:
-        """Waits for a connection, or for room to open one (None)."""
-        waiter: asyncio.Future[AsyncConnection | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        """Waits for a connection, or for room to open a new connection (None)."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[AsyncConnection | None] = loop.create_future()
+        self._waiting.append((waiter, loop.time() + self._timeout_s))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._give_up)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await waiter
-        except BaseException as error:
+            return await waiter
+        except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():  # it came too late
                 late = waiter.result()
                 if late is None:
                     self._pass_on(None)
                 else:
                     await self.give_back(late)
-            if isinstance(error, TimeoutError):
-                raise PoolTimeoutError("no connection was given back in time") from error
             raise
+
+    def _give_up(self) -> None:
+        """Fails those who have waited for too long. One timer is enough: they all wait equally long."""
+        loop = asyncio.get_running_loop()
+        while self._waiting and (self._waiting[0][1] <= loop.time() or self._waiting[0][0].done()):
+            waiter, _ = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(PoolTimeoutError("no connection was given back in time"))
+        self._timer = loop.call_at(self._waiting[0][1], self._give_up) if self._waiting else None

@@ -26,7 +26,7 @@ class CompiledStatement:
 
     def __init__(
         self,
-        statement: sa.Select[Any] | sa.Insert,
+        statement: sa.Select[Any] | sa.Insert | sa.Update,
         dialect: sa.Dialect,
         types: Iterable[sa.types.TypeEngine[Any]],
         names: Sequence[str] | None = None,
@@ -138,9 +138,14 @@ _NUMERIC, _FLOAT8 = 1700, 701
 
 _DIRECT = (
     *(sa.Integer, sa.String, sa.Boolean, sa.Date, sa.DateTime, sa.Time, sa.Numeric, sa.Uuid),
-    *(sa.Float, sa.JSON, sa.ARRAY),
+    *(sa.Float, sa.JSON, sa.ARRAY, sa.LargeBinary, postgresql.INTERVAL),
 )
 _DIRECT_ITEMS = (sa.Integer, sa.String, sa.Boolean, sa.Uuid)
+
+
+def postgres_type(column_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """Returns the type that stands for this one on PostgreSQL: its variant, or the dialect's own."""
+    return column_type.dialect_impl(_DIALECT)
 
 
 def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
@@ -148,11 +153,11 @@ def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
 
     Not so for types of an application, which may do anything, and may look at the connection.
     """
-    there = column_type.dialect_impl(_DIALECT)
+    there = postgres_type(column_type)
     if not (type(there).__module__.startswith("sqlalchemy.") and isinstance(there, _DIRECT)):
         return False
     if isinstance(there, sa.ARRAY):
-        item = there.item_type.dialect_impl(_DIALECT)
+        item = postgres_type(there.item_type)
         return is_direct(item) and isinstance(item, _DIRECT_ITEMS) and not isinstance(item, sa.Enum)
     if isinstance(there, sa.Time) and there.timezone:
         return False
@@ -162,12 +167,12 @@ def is_direct(column_type: sa.types.TypeEngine[Any]) -> bool:
 
 
 def _store_of(column_type: sa.types.TypeEngine[Any]) -> _Process | None:
-    process: _Process | None = column_type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+    process: _Process | None = postgres_type(column_type).bind_processor(_DIALECT)
     return process
 
 
 def _load_of(column_type: sa.types.TypeEngine[Any]) -> _Process | None:
-    there = column_type.dialect_impl(_DIALECT)
+    there = postgres_type(column_type)
     number = _FLOAT8 if isinstance(there, sa.Float) else _NUMERIC if isinstance(there, sa.Numeric) else None
     process: _Process | None = there.result_processor(_DIALECT, number)
     return process
@@ -238,11 +243,11 @@ class PreparedSelect:
         return all(map(is_direct, types))
 
 
-class PreparedInsert:
-    """An insert of a single row, returning columns.
+class PreparedWrite:
+    """A statement that adds or changes a single row, returning columns.
 
     ``names`` are the columns that get values, where the statement itself gives them none. ``inline`` lets SQLite's
-    driver execute the insert in the event loop, ``raw`` PostgreSQL's: allowed where an engine has nothing to add,
+    driver execute the statement in the event loop, ``raw`` PostgreSQL's: allowed where an engine has nothing to add,
     such as a default made by a function.
     """
 

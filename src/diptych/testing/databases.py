@@ -1,4 +1,4 @@
-"""Databases for tests: each a copy of a database that was prepared once."""
+"""Databases for tests: copies of a database prepared once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Prepare = Callable[[str], Awaitable[None]]
 
 
 class Databases(ABC):
-    """Databases of one kind, each a copy of a template.
+    """Databases of a kind, each a copy of a template.
 
     A template is made once for each function that prepares one; equal functions share theirs.
     """
@@ -30,12 +30,12 @@ class Databases(ABC):
         self._templates: list[tuple[Prepare, str]] = []
 
     def create(self, prepare: Prepare) -> str:
-        """Make a database as ``prepare`` leaves an empty one; returns its URL."""
+        """Make an empty database, have ``prepare`` fill the database with tables; returns its URL."""
         return self._copy(self._template(prepare))
 
     @abstractmethod
     def drop(self, url: str) -> None:
-        """Drop the database of this URL, whoever is connected."""
+        """Drop the database of this URL, with any connections."""
 
     def close(self) -> None:
         """Drop the templates."""
@@ -61,7 +61,7 @@ class Databases(ABC):
 
     @abstractmethod
     def _copy(self, template: str) -> str:
-        """Makes a copy of a database that nobody uses; returns its URL."""
+        """Makes a copy of an unused database; returns its URL."""
 
 
 class SqliteFiles(Databases):
@@ -90,14 +90,14 @@ class SqliteFiles(Databases):
 
 
 class PostgresDatabases(Databases):
-    """Databases of the PostgreSQL server that ``url`` leads to, made by its role."""
+    """Databases of the PostgreSQL server at ``url``, made by the URL's role."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
         self._url = urlsplit(url.replace("postgresql+asyncpg://", "postgresql://", 1))
 
     def drop(self, url: str) -> None:
-        """Drop the database, whoever is connected."""
+        """Drop the database, with any connections."""
         self._execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
 
     def _empty(self) -> str:
@@ -141,7 +141,7 @@ async def _prepared(prepare: Prepare, url: str) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs ``work`` in a loop of its own. The thread of the test may have a loop, which is left alone."""
+    """Runs ``work`` in a loop of its own: a loop of the test's thread is left alone."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 

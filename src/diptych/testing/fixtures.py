@@ -29,7 +29,7 @@ _PATIENT: Mapping[str, object] = {"redis_query_timeout_ms": 2000, "redis_command
 
 @pytest.fixture(scope="session")
 def diptych_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a PostgreSQL server: the one given, else one that is started for this run."""
+    """The URL of a PostgreSQL server: the given server, else a server started for this run."""
     given = value_of(request.config, SQL)
     if "://" in given:
         yield given
@@ -44,7 +44,7 @@ def diptych_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def diptych_valkey(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a Valkey or Redis: the one given, else a Valkey that is started for this run."""
+    """The URL of a Valkey or Redis: the given server, else a Valkey started for this run."""
     given = value_of(request.config, REDIS)
     if "://" in given:
         yield given
@@ -84,7 +84,7 @@ def diptych_settings() -> Mapping[str, object]:
 
 @pytest.fixture
 def diptych_factory() -> Factory:
-    """The function that makes the application; a test suite has to say which."""
+    """The function to make the application; a test suite has to override this fixture."""
     raise pytest.UsageError(
         "diptych.testing does not know your application: override the fixture diptych_factory in conftest.py, "
         "to return a function that takes a ConfigService and returns a Diptych that is not started"
@@ -93,7 +93,7 @@ def diptych_factory() -> Factory:
 
 @dataclass(frozen=True)
 class _Started:
-    """Makes the tables of a database by starting the application on it once. Equal ones share a template."""
+    """Makes the tables of a database by a start of the application. Equal preparations share a template."""
 
     factory: Factory
     settings: Mapping[str, object]
@@ -106,7 +106,7 @@ class _Started:
 
 @pytest.fixture
 def diptych_prepare(diptych_factory: Factory, diptych_settings: Mapping[str, object]) -> Prepare:
-    """The function that makes the tables of an empty database; it starts the application once."""
+    """The function to make the tables of an empty database, by a start of the application."""
     return _Started(diptych_factory, dict(diptych_settings))
 
 

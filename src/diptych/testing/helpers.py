@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HasHeaders(Protocol):
-    """A response, of httpx or of a test client that is made like it."""
+    """A response of httpx, or of a test client made like httpx."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -26,7 +26,7 @@ class HasHeaders(Protocol):
 
 
 async def settled(app: Diptych, *, timeout_s: float = 20) -> None:
-    """Returns when Redis answers for every read model, and all that was committed before the call is visible.
+    """Returns when Redis answers for every read model, and all changes committed before the call are visible.
 
     Without Redis SQL answers at once. Raises ``TimeoutError``, which says what keeps Redis from answering.
 
@@ -62,7 +62,7 @@ async def _answered_by_sql(app: Diptych) -> list[str]:
 
 
 def store_of(answer: Document[Any] | Page[Any] | HasHeaders) -> str:
-    """Returns the store that gave an answer, "redis" or "sql": of a document, a page, or a response over HTTP.
+    """Returns the store of an answer, "redis" or "sql": of a document, a page, or a response over HTTP.
 
     Raises ``ValueError`` for a response without the ``Cache-Status`` of diptych.
 
@@ -81,7 +81,7 @@ def store_of(answer: Document[Any] | Page[Any] | HasHeaders) -> str:
 
 @asynccontextmanager
 async def serving(site: ASGIApp, base_url: str = "http://testserver") -> AsyncIterator[httpx.AsyncClient]:
-    """Starts an ASGI application by its lifespan, in the loop of the test, and gives an ``httpx.AsyncClient`` of it.
+    """Starts an ASGI application by its lifespan, in the loop of the test, and gives its ``httpx.AsyncClient``.
 
     An error of the start is raised as it is.
 

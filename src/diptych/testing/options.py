@@ -1,4 +1,4 @@
-"""The options of pytest: which servers the tests use."""
+"""The options of pytest for the servers of the tests."""
 
 from __future__ import annotations
 

@@ -27,7 +27,6 @@ from diptych.write.statements import (
     Lookup,
     RowValues,
     condition_of,
-    constants_of,
     delete_statement,
     in_order,
     insert_many_statement,
@@ -52,11 +51,11 @@ _SEVERAL_ROWS = "21000"
 async def insert(
     connection: AsyncConnection, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Change:
-    """Adds a row, by a statement for the row and one for the log.
+    """Adds a row, by a statement for the row and a second for the log.
 
     The change has the state in the database: with defaults and conversions.
     """
-    inserted = entity.row(await execute.insert(connection, *insert_statement(entity, values)))
+    inserted = entity.row(await execute.write(connection, "insert", *insert_statement(entity, values)))
     after = await _finished(connection, entity, inserted)
     described = entity.describe(connection.dialect)
     change = Change(described, inserted, None) if after is None else Change(described, None, after)
@@ -64,7 +63,7 @@ async def insert(
 
 
 async def _finished(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues | None:
-    """Returns the row after a statement that returned ``row``, and after its triggers; None if one deleted it."""
+    """Returns the row as triggers have left ``row``, returned by a statement; None if a trigger deleted the row."""
     if entity.is_finished_by_database or execute.has_triggers(connection, entity):
         return await row_again(connection, entity, row)
     return row
@@ -76,7 +75,7 @@ async def insert_all(
     rows: Sequence[ColumnValues],
     context: CommandContext,
 ) -> list[Change]:
-    """Adds rows. On PostgreSQL by a few statements for all of them, and a few for their rows of the log."""
+    """Adds rows. On PostgreSQL by a few statements for all rows, and a few for their rows of the log."""
     # Where triggers may change the rows again, each row has its entry before these changes have theirs.
     is_plain = not entity.is_finished_by_database and not entity.has_effects and all(rows)
     if connection.dialect.name != "postgresql" or not is_plain:
@@ -98,7 +97,7 @@ async def _insert_one(
 
 
 def _alike(rows: Sequence[ColumnValues]) -> Mapping[Columns, list[int]]:
-    """Returns the numbers of the rows by the columns that they have values for."""
+    """Returns the numbers of the rows by the columns with given values."""
     found: dict[Columns, list[int]] = {}
     for number, values in enumerate(rows):
         found.setdefault(tuple(values), []).append(number)
@@ -112,10 +111,9 @@ async def update(
     values: ColumnValues,
     context: CommandContext,
 ) -> Change:
-    """Changes this row, locked by the transaction, by a statement for the change and one for the log."""
-    statement, parameters = update_statement(entity, before, values)
-    changed = await execute.change_row(connection, statement, parameters, entity.table.name)
-    after = await _finished(connection, entity, entity.row(changed.one()))
+    """Changes this row, locked by the transaction, by a statement for the change and a second for the log."""
+    changed = entity.row(await execute.write(connection, "change", *update_statement(entity, before, values)))
+    after = await _finished(connection, entity, changed)
     change = Change(entity.describe(connection.dialect), before, after)
     return await append(connection, entity, change, context)
 
@@ -123,9 +121,9 @@ async def update(
 async def delete(
     connection: AsyncConnection, entity: MappedEntity, before: RowValues, context: CommandContext
 ) -> Change:
-    """Deletes this row, locked by the transaction, by a statement for the deletion and one for the log."""
+    """Deletes this row, locked by the transaction, by a statement for the deletion and a second for the log."""
     statement, parameters = delete_statement(entity, before)
-    deleted = await execute.change_row(connection, statement, parameters, entity.table.name)
+    deleted = await execute.delete_row(connection, statement, parameters, entity.table.name)
     if deleted.rowcount != 1:  # a trigger has kept the row
         raise NoResultFound("No row was found when one was required")
     change = Change(entity.describe(connection.dialect), before, None)
@@ -138,10 +136,10 @@ async def delete(
 def one_insert(
     takes_raw: bool, entity: MappedEntity, values: ColumnValues, context: CommandContext
 ) -> Inserting | None:
-    """Returns the insertion of a row as a single statement; None where that is not possible."""
+    """Returns the insertion of a row as a single statement; None where impossible."""
     if not (values and _is_possible(takes_raw, entity)):
         return None
-    given = in_order(entity, constants_of(entity, "default") | dict(values))
+    given = in_order(entity, values)
     arguments = row_values(entity, "created", None, None, context) | numbered(given)
     statement = logged.insertion(entity, tuple(given))
 
@@ -156,11 +154,11 @@ def one_insert(
 def one_update(
     takes_raw: bool, lookup: Lookup, values: ColumnValues, context: CommandContext
 ) -> Making | None:
-    """Returns the change of the row that is looked up as a single statement; None where that is not possible."""
+    """Returns the change of the row looked up as a single statement; None where impossible."""
     entity = lookup.entity
     if not (values and lookup.values and _is_possible(takes_raw, entity)):
         return None
-    given = in_order(entity, constants_of(entity, "onupdate") | dict(values))
+    given = in_order(entity, values)
     arguments = row_values(entity, "updated", None, None, context) | numbered(given) | named(lookup.values)
     statement = logged.update(entity, condition_of(lookup.values), tuple(given))
     keys = len(entity.entry_columns)
@@ -180,7 +178,7 @@ def one_update(
 
 
 def one_deletion(takes_raw: bool, lookup: Lookup, context: CommandContext) -> Making | None:
-    """Returns the deletion of the row that is looked up as a single statement; None where that is not possible."""
+    """Returns the deletion of the row looked up as a single statement; None where impossible."""
     entity = lookup.entity
     if not (lookup.values and _is_possible(takes_raw, entity)):
         return None

@@ -1,4 +1,4 @@
-"""The tables of which a change may change further rows, by triggers, rules or foreign keys."""
+"""The tables where a change may change further rows, by triggers, rules or foreign keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diptych.sql.entity import EntityRegistry
 
 
 class Effects:
-    """The knowledge of tables with effects: read from the catalogue again once it is half a lease old.
+    """The knowledge of tables with effects: read from the catalogue again at the age of half a lease.
 
     So commands know of a trigger that a migration has added a lease later, at the latest.
     """

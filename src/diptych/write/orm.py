@@ -174,7 +174,7 @@ class ORMService:
         return await self._write(entity, "create all", work) if values else []
 
     async def upsert(self, model: type[M], *, conflict_on: Any, **fields: Any) -> M:
-        """Adds a row, or changes the row that has the same value of ``conflict_on``. Returns the instance.
+        """Adds a row, or changes the row with the same value of ``conflict_on``. Returns the instance.
 
         ``conflict_on`` is a unique column: its attribute, such as ``Book.title``, or the attribute's name. Raises
         ``ValueError`` for a column that is not unique, and the errors of ``create`` and ``update``.
@@ -328,7 +328,7 @@ class ORMService:
 
     @contextlib.asynccontextmanager
     async def session(self, *, commit: OnCommit = "refuse") -> AsyncIterator[AsyncSession]:
-        """Opens SQLAlchemy's ``AsyncSession`` in the transaction of the command, for everything that a session does.
+        """Opens SQLAlchemy's ``AsyncSession`` in the transaction of the command, with all abilities of a session.
 
         Inside a command there is one session for each run of the handler. ``ORMService`` shares it: what the session
         holds is flushed before each call, and shows what the call has changed. Outside, the block is a unit of work

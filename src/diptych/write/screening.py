@@ -1,4 +1,4 @@
-"""Statements that a command must not send: ends of transactions, changes of the schema, several at once."""
+"""Statements forbidden to commands: ends of transactions, changes of the schema, several at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from diptych.errors import UnitOfWorkError
 
 _TOKEN = re.compile(
     r"""
-      (?P<skipped> \s+ | --[^\n]* | /\*.*?\*/ )
+      (?P<skipped> [\s\ufeff]+ | --[^\n\r]* )
+    | (?P<comment> /\*.*?\*/ )
     | (?P<quoted> [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \[[^\]]*\] | `[^`]*` )
     | (?P<dollar> \$(?P<tag>[A-Za-z_]\w*)?\$ .*? \$(?P=tag)?\$ )
     | (?P<word> [A-Za-z_]\w* )
@@ -30,7 +31,8 @@ _SCHEMA = frozenset(
         *("UNLISTEN", "COPY", "LOCK", "CHECKPOINT", "LOAD"),
     }
 )
-_SET = frozenset({"TRANSACTION", "SESSION"})
+_FOR_TRANSACTION = frozenset({"LOCAL", "CONSTRAINTS"})
+"""Words after SET that leave nothing behind in the connection."""
 
 _TRANSACTION = (
     "a command's transaction is begun and ended by diptych: let the handler return, or raise an error"
@@ -40,10 +42,11 @@ _DEFINITION = (
     "a command changes rows, not the schema or the server: put it into a migration, or run it outside"
 )
 _SEVERAL = "give one statement to each call"
+_SETTING = "it would hold for later commands too: write SET LOCAL"
 
 
 def check_statement(statement: object) -> None:
-    """Raises ``UnitOfWorkError`` for a statement that a command must not send."""
+    """Raises ``UnitOfWorkError`` for a statement forbidden to commands."""
     if isinstance(statement, ExecutableDDLElement):
         raise UnitOfWorkError(f"{type(statement).__name__} was not sent: {_DEFINITION}")
     if isinstance(statement, str):
@@ -69,8 +72,10 @@ def check_text(text: str) -> None:
     first, second = (*words, "", "")[:2]
     if first in _ENDS:
         raise UnitOfWorkError(f"{first} was not sent: {_NESTED}")
-    if first in _SCHEMA or (first == "SET" and second in _SET):
+    if first in _SCHEMA or (first, second) == ("SET", "TRANSACTION"):
         raise UnitOfWorkError(f"{' '.join(words)} was not sent: {_DEFINITION}")
+    if first == "RESET" or (first == "SET" and second not in _FOR_TRANSACTION):
+        raise UnitOfWorkError(f"{' '.join(words)} was not sent: {_SETTING}")
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
@@ -78,5 +83,9 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
         kind = str(match.lastgroup)
         if kind == "tag":
             kind = "dollar"
-        if kind != "skipped":
+        if kind == "comment":
+            # PostgreSQL ends the comment at its own end, SQLite at the first.
+            if "/*" in match[0][2:]:
+                raise UnitOfWorkError("a comment within a comment was not sent: leave it out")
+        elif kind != "skipped":
             yield kind, match[0]

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol, Self, TypeAlias, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.util import identity_key
 
 from diptych.aio.event_loop import HomeLoop
 from diptych.aio.tasks import shielded
 from diptych.errors import UnitOfWorkError
+from diptych.sql.description import Entity
 from diptych.sql.entity import MappedEntity
-from diptych.write.screening import check_statement, check_text
+from diptych.write.screening import check_statement
+from diptych.write.watching import BY_DIPTYCH, Unit, watched
 
 OnCommit: TypeAlias = Literal["refuse", "flush"]
 """Effect of ``commit()`` in a handler: an error, or a flush, for services that call it themselves."""
 
-_BY_DIPTYCH = "the command's transaction is ended by diptych: let the handler return, or raise an error"
-
-
 _inside: ContextVar[CommandSession | None] = ContextVar("diptych_session", default=None)
 """The session that the running code is an operation of."""
-
-
-class Unit(Protocol):
-    """The unit of work of a session."""
-
-    def check_usable(self) -> None:
-        """Raises ``UnitOfWorkError`` if the unit of work is over, or one of its statements has failed."""
-
-    def fail(self, reason: str) -> None:
-        """Has the unit of work refuse everything from now on, its commit too."""
 
 
 class _Session(Session):
@@ -50,7 +39,7 @@ class _Session(Session):
         self.unit.check_usable()
         if self.on_commit == "refuse":
             raise UnitOfWorkError(
-                f'commit() was refused: {_BY_DIPTYCH}; or open it with session(commit="flush")'
+                f'commit() was refused: {BY_DIPTYCH}; or open it with session(commit="flush")'
             )
         self.flush()
 
@@ -58,29 +47,42 @@ class _Session(Session):
         self.unit.fail("its session was rolled back: let the error leave the handler")
         self.expunge_all()
         if self.on_commit == "refuse":
-            raise UnitOfWorkError(f"rollback() was refused: {_BY_DIPTYCH}")
+            raise UnitOfWorkError(f"rollback() was refused: {BY_DIPTYCH}")
 
     def prepare(self) -> None:
-        raise UnitOfWorkError(f"prepare() was refused: {_BY_DIPTYCH}")
+        raise UnitOfWorkError(f"prepare() was refused: {BY_DIPTYCH}")
+
+    def invalidate(self) -> None:
+        raise UnitOfWorkError(f"invalidate() was refused: {BY_DIPTYCH}")
+
+    def close(self) -> None:
+        self.unit.check_usable()
+        self.flush()
+
+    def reset(self) -> None:
+        self.close()
+        self.expunge_all()
 
     def begin(self, nested: bool = False) -> Any:
         self.unit.check_usable()
         if not nested and self.on_commit == "refuse":
-            raise UnitOfWorkError(f"begin() was refused: {_BY_DIPTYCH}; begin_nested() makes a savepoint")
+            raise UnitOfWorkError(f"begin() was refused: {BY_DIPTYCH}; begin_nested() makes a savepoint")
         self._autobegin_t()
-        return super().begin(nested=True)
+        begun = super().begin(nested=True)
+        self.connection()  # sends the savepoint at once: what ORMService changes next is to be within
+        return begun
 
     def execute(self, statement: Any, *arguments: Any, **named: Any) -> Any:
         check_statement(statement)
         return super().execute(statement, *arguments, **named)
 
     def conclude(self) -> None:
-        """Flushes, and leaves the command's transaction as it is."""
+        """Flushes, and leaves the command's transaction open."""
         super().commit()
 
 
 class CommandSession(AsyncSession):
-    """SQLAlchemy's ``AsyncSession`` on the connection of a unit of work, for one attempt at a command.
+    """SQLAlchemy's ``AsyncSession`` on the connection of a unit of work, for a single attempt at a command.
 
     What it flushes is part of the command, and is flushed at the handler's end at the latest. ``commit``,
     ``rollback`` and ``begin`` raise ``UnitOfWorkError``; ``begin_nested`` makes a savepoint. Results are buffered:
@@ -112,7 +114,7 @@ class CommandSession(AsyncSession):
         self._here.on_commit = on_commit
 
     async def run_alone(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Awaits an operation of the session. Raises ``UnitOfWorkError`` while another task is at one."""
+        """Awaits an operation of the session. Raises ``UnitOfWorkError`` during an operation of a different task."""
         self._home.check()
         self._unit.check_usable()
         if _inside.get() is self:  # an operation that is made of others
@@ -148,7 +150,7 @@ class CommandSession(AsyncSession):
         raise UnitOfWorkError("stream_scalars() was refused: use scalars(), whose result is buffered")
 
     async def invalidate(self) -> None:
-        raise UnitOfWorkError(f"invalidate() was refused: {_BY_DIPTYCH}")
+        raise UnitOfWorkError(f"invalidate() was refused: {BY_DIPTYCH}")
 
     async def commit(self) -> None:
         await self.run_alone(super().commit)
@@ -165,27 +167,33 @@ class CommandSession(AsyncSession):
             await self.flush()
 
     async def conclude(self) -> None:
-        """Flushes what is left. To be called at the end of the handler."""
+        """Flushes the remaining changes. To be called at the end of the handler."""
         await self.run_alone(lambda: self.run_sync_here(_Session.conclude))
 
     async def run_sync_here(self, function: Callable[[Any], Any]) -> Any:
-        """Calls a function with the session under this one."""
+        """Calls a function with the synchronous session underneath."""
         return await super().run_sync(function)
 
     def note(self, entity: MappedEntity, row: Mapping[str, Any] | None, key: Mapping[str, Any]) -> None:
-        """Has an instance that the session holds show the row as ``ORMService`` has left it; None: deleted."""
-        session = self.sync_session
-        identity = entity.mapper.identity_key_from_primary_key(
-            tuple(key[name] for name in entity.primary_key)
-        )
-        instance = session.identity_map.get(identity)
+        """Has an instance held by the session show the row as left by ``ORMService``; None: deleted."""
+        instance = self._held(entity, key)
         if instance is None:
             return
         if row is None:
-            session.expunge(instance)
+            self.sync_session.expunge(instance)
             return
         for name, value in row.items():
             set_committed_value(instance, name, value)
+
+    def expire_row(self, entity: Entity, key: Mapping[str, Any]) -> None:
+        """Has an instance held by the session read this row again."""
+        instance = self._held(entity, key)
+        if instance is not None:
+            self.sync_session.expire(instance)
+
+    def _held(self, entity: MappedEntity | Entity, key: Mapping[str, Any]) -> Any:
+        identity = tuple(key[name] for name in entity.primary_key)
+        return self.sync_session.identity_map.get(identity_key(entity.model, identity))
 
 
 def _alone(name: str) -> Callable[..., Awaitable[Any]]:
@@ -220,42 +228,8 @@ class _Nested(AsyncSessionTransaction):
 async def open_session(
     connection: AsyncConnection, unit: Unit, turn: asyncio.Lock, exits: contextlib.ExitStack
 ) -> CommandSession:
-    """Returns a session in the transaction of this connection. ``exits`` ends what it has done to the connection."""
+    """Returns a session in the transaction of this connection. ``exits`` takes its listeners off again."""
     if not connection.in_transaction():
         await connection.begin()  # PostgreSQL has begun: the engine is told, and sends nothing
-    exits.enter_context(_watched(connection, unit))
+    exits.enter_context(watched(connection, unit))
     return CommandSession(unit, connection, turn)
-
-
-@contextlib.contextmanager
-def _watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
-    """Inside the block, statements that are given to the connection itself are screened.
-
-    Its ``commit`` is refused, and on SQLite, where other commands may be in the transaction, its ``rollback``. On
-    PostgreSQL a flush that fails rolls back, which sends nothing: the unit of work does, at its end.
-    """
-    sync = cast(sa.Connection, connection.sync_connection)
-
-    def screen(
-        _connection: Any, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
-    ) -> None:
-        unit.check_usable()
-        if context is None or context.compiled is None:
-            check_text(statement)
-
-    def refuse(_connection: sa.Connection) -> None:
-        raise UnitOfWorkError(f"the connection's commit() or rollback() was refused: {_BY_DIPTYCH}")
-
-    def roll_back(connection: sa.Connection) -> None:
-        if connection.dialect.name == "sqlite":
-            refuse(connection)
-        unit.fail("its connection was rolled back: let the error leave the handler")
-
-    listeners = (("before_cursor_execute", screen), ("commit", refuse), ("rollback", roll_back))
-    for name, listener in listeners:
-        sa.event.listen(sync, name, listener)
-    try:
-        yield
-    finally:
-        for name, listener in listeners:
-            sa.event.remove(sync, name, listener)

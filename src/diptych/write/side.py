@@ -1,4 +1,4 @@
-"""The write side of an application, opened and composed: the database, and the parts that commands need."""
+"""The write side of an application, opened and composed: the database, and the parts needed by commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, LogImage, MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.open import open_database, open_through
-from diptych.sql.schema.application import check_tables
+from diptych.sql.schema.application import check_schemas, check_tables
 from diptych.sql.schema.own import prepare_schema
 from diptych.write.effects import Effects
 from diptych.write.unit_of_work import current_unit_of_work
@@ -52,6 +52,7 @@ async def open_write_side(
         database = await open_through(source, settings)
     metadata = None if models is None else _metadata_of(models)
     try:
+        check_schemas(database, metadata)
         with translated(database):
             await database.check_shared()
             await prepare_schema(database, metadata if settings.create_tables else None)
@@ -66,7 +67,7 @@ async def open_write_side(
 
 
 class WriteSide:
-    """An open database and the parts that commands need over it; made by ``open_write_side``.
+    """An open database with the parts needed by commands; made by ``open_write_side``.
 
     ``home`` is the event loop in which the database was opened, and the only one in which the parts may be used.
     """
@@ -81,6 +82,7 @@ class WriteSide:
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         effects = Effects(self.fence, self.entities, settings.lease_s)
         self.units = UnitsOfWork(database, self.acknowledger, effects)
+        self._captured: Set[str] = frozenset()
         self._creates_tables = settings.create_tables
         self._prepared = set() if metadata is None else {metadata}
 
@@ -118,18 +120,23 @@ class WriteSide:
                 yield connection
 
     async def capture(self, tables: Set[str]) -> None:
-        """Has every change of these tables noticed from now on, whoever makes it. Raises ``SchemaError``."""
+        """Has every change of these tables, by any writer, noticed from now on. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
+        self._captured = frozenset(tables)
+
+    async def catch_up(self) -> None:
+        """Returns when queries see all that was committed before the call. Raises ``DatabaseUnavailableError``."""
+        await self.acknowledger.catch_up(self._captured)
 
     def note_read(self, tables: Set[str]) -> None:
-        """Notes that the command of this task, if there is one, has read rows of these ``tables``."""
+        """Notes a reading of rows of these ``tables`` by the command of this task, if any."""
         unit = current_unit_of_work(self.database)
         if unit is not None:
             unit.touched |= tables
 
     async def check_tables(self, models: type, read: Iterable[type]) -> None:
-        """Checks that the tables of these ``models`` are as they are mapped.
+        """Checks the tables of these ``models`` against their mappings.
 
         Those of the classes ``read``, of which documents are made, have to be readable. Raises ``SchemaError``.
         """
@@ -137,7 +144,7 @@ class WriteSide:
             await check_tables(self.database, _mappers_of(models), set(read))
 
     def warn_of_refusals(self, models: type) -> None:
-        """Logs which writes of the mapped classes of this base are refused, because of their mappings."""
+        """Logs the writes refused for the mapped classes of this base, because of their mappings."""
         self.entities.warn_of_all(_mappers_of(models))
 
     async def health(self) -> SqlHealth:

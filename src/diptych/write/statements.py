@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,8 +13,9 @@ from diptych.errors import AmbiguousLookupError, Fault, InvalidValueError, Unrea
 from diptych.sql.description import Unreadable
 from diptych.sql.entity import MARKER, MappedEntity
 from diptych.sql.execute import CommandView, execute, fetch_few
-from diptych.sql.statements import PreparedInsert, PreparedSelect
+from diptych.sql.statements import PreparedSelect, PreparedWrite
 from diptych.sql.view import fetched_carefully, is_of_a_value
+from diptych.write.defaults import has_sendable_defaults
 
 RowValues = dict[str, Any]
 """The values of a row by attribute name."""
@@ -75,13 +76,13 @@ def check_readable(
             raise UnreadableRowError(entity.full_name, key, name, value.reason)
 
 
-def insert_statement(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedInsert, dict[str, Any]]:
+def insert_statement(entity: MappedEntity, values: ColumnValues) -> tuple[PreparedWrite, dict[str, Any]]:
     """Returns the statement adding a row, and its parameters.
 
     The statement returns the row as the database holds it: with its defaults and conversions.
     """
     if values and has_sendable_defaults(entity):
-        given = in_order(entity, constants_of(entity, "default") | dict(values))
+        given = in_order(entity, values)
         return _insert_given(entity, tuple(given)), numbered(given)
     return _insert(entity), _stored(values)
 
@@ -99,10 +100,14 @@ def insert_many_statement(
 
 def update_statement(
     entity: MappedEntity, row: RowValues, values: ColumnValues
-) -> tuple[sa.Executable, dict[str, Any]]:
+) -> tuple[PreparedWrite, dict[str, Any]]:
     """Returns the statement changing this row, and its parameters. The statement returns the row after the change."""
     identity = identity_of(entity, row)
-    return _update(entity, condition_of(identity)), _stored(values) | named(identity)
+    condition = condition_of(identity)
+    if has_sendable_defaults(entity):
+        given = in_order(entity, values)
+        return _update_given(entity, condition, tuple(given)), numbered(given) | named(identity)
+    return _update(entity, condition), _stored(values) | named(identity)
 
 
 def delete_statement(entity: MappedEntity, row: RowValues) -> tuple[sa.Executable, dict[str, Any]]:
@@ -112,7 +117,7 @@ def delete_statement(entity: MappedEntity, row: RowValues) -> tuple[sa.Executabl
 
 
 async def row_again(connection: AsyncConnection, entity: MappedEntity, row: RowValues) -> RowValues | None:
-    """Returns the row after its change, with the effects of triggers after the statement; None if one deleted it."""
+    """Returns the row after its change and the triggers after the statement; None if a trigger deleted the row."""
     identity = identity_of(entity, row)
     found = await fetch_few(connection, _select(entity, condition_of(identity), False), named(identity))
     return entity.row(found[0]) if found else None
@@ -165,27 +170,9 @@ def _select(entity: MappedEntity, condition: Condition, lock: bool) -> PreparedS
     return PreparedSelect(statement.with_for_update() if lock else statement)
 
 
-@functools.lru_cache(maxsize=1024)
-def has_sendable_defaults(entity: MappedEntity) -> bool:
-    """Returns whether all defaults in Python are constants or expressions of SQL.
-
-    A default that is a function has to be called by SQLAlchemy, with its context.
-    """
-    columns = entity.table.columns
-    defaults = [default for column in columns for default in (column.default, column.onupdate)]
-    return not any(default is not None and default.is_callable for default in defaults)
-
-
 def in_order(entity: MappedEntity, given: ColumnValues) -> dict[sa.Column[Any], Any]:
     """Returns the values in the table's order: any order of fields leads to the same statement."""
     return {column: given[column] for column in entity.table.columns if column in given}
-
-
-@functools.lru_cache(maxsize=1024)
-def constants_of(entity: MappedEntity, kind: Literal["default", "onupdate"]) -> dict[sa.Column[Any], Any]:
-    """Returns the defaults given as values of Python."""
-    defaults = {column: getattr(column, kind) for column in entity.table.columns}
-    return {column: d.arg for column, d in defaults.items() if d is not None and d.is_scalar}
 
 
 def parameters_of(given: Columns) -> dict[sa.Column[Any], sa.BindParameter[Any]]:
@@ -203,20 +190,26 @@ def _number(number: int) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _insert_given(entity: MappedEntity, given: Columns) -> PreparedInsert:
+def _insert_given(entity: MappedEntity, given: Columns) -> PreparedWrite:
     statement = sa.insert(entity.table).values(parameters_of(given))
-    return PreparedInsert(_own(entity, statement.returning(*entity.columns.values())), inline=True)
+    return PreparedWrite(_own(entity, statement.returning(*entity.columns.values())), inline=True)
 
 
 @functools.lru_cache(maxsize=1024)
-def _insert(entity: MappedEntity) -> PreparedInsert:
-    return PreparedInsert(_own(entity, sa.insert(entity.table).returning(*entity.columns.values())))
+def _insert(entity: MappedEntity) -> PreparedWrite:
+    return PreparedWrite(_own(entity, sa.insert(entity.table).returning(*entity.columns.values())))
 
 
 @functools.lru_cache(maxsize=1024)
-def _update(entity: MappedEntity, condition: Condition) -> sa.Executable:
-    statement = sa.update(entity.table).where(*equal(condition)).returning(*entity.columns.values())
-    return _own(entity, statement)
+def _update_given(entity: MappedEntity, condition: Condition, given: Columns) -> PreparedWrite:
+    statement = sa.update(entity.table).where(*equal(condition)).values(parameters_of(given))
+    return PreparedWrite(_own(entity, statement.returning(*entity.columns.values())), inline=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def _update(entity: MappedEntity, condition: Condition) -> PreparedWrite:
+    statement = sa.update(entity.table).where(*equal(condition))
+    return PreparedWrite(_own(entity, statement.returning(*entity.columns.values())))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -225,7 +218,7 @@ def _delete(entity: MappedEntity, condition: Condition) -> sa.Executable:
 
 
 def _own(entity: MappedEntity, statement: sa.UpdateBase) -> sa.UpdateBase:
-    """Returns a statement that triggers know as diptych's own, whose row of the log diptych writes itself."""
+    """Returns the statement, marked for triggers as diptych's own: diptych writes its row of the log itself."""
     return statement.execution_options(**{MARKER: entity.marker}) if entity.marker else statement
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import UnitOfWorkError
 from diptych.log import Change, CommandContext
-from diptych.log.append import begin_naming, name_entries
+from diptych.log.append import name_entries, naming, position_before
 from diptych.sql.database import Database, Transaction
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated
@@ -105,10 +105,7 @@ class UnitOfWork:
             self.is_checked_late |= entity.is_checked_late
             try:
                 with translated(self.database, entity):
-                    connection = await self.transaction.connection()
-                    if entity.has_effects and self.is_whole:
-                        await self._expect_more(connection)
-                    yield connection
+                    yield await self._connection(has_more=entity.has_effects)
             except BaseException:
                 # PostgreSQL refuses everything after an error in a transaction, SQLite goes on: we refuse on both,
                 # so that a handler that swallows the error can't commit half of its changes.
@@ -120,7 +117,7 @@ class UnitOfWork:
         self.ends_with_call = caller is not None and caller is self.only_caller
 
     async def make(self, entity: MappedEntity, making: Making) -> Change | None:
-        """Makes a change; one after which nothing comes commits by itself, where the database can."""
+        """Makes a change; a change with nothing after commits by itself, where the database can."""
         is_alone = self.ends_with_call and not entity.is_checked_late
         if is_alone and not entity.has_effects and await self._conclude_with(entity, making):
             return self.changes[0] if self.changes else None
@@ -144,7 +141,7 @@ class UnitOfWork:
         return True
 
     async def finish(self) -> None:
-        """Closes the unit of work after the running statement, which a task left behind may have begun.
+        """Closes the unit of work after the running statement, perhaps begun by a task left behind.
 
         Ending the transaction in the midst of it could keep a change without its row in the log. Raises
         ``UnitOfWorkError`` if a statement has failed.
@@ -187,9 +184,7 @@ class UnitOfWork:
             self.check_usable()
             try:
                 with translated(self.database):
-                    connection = await self.transaction.connection()
-                    await self._open_to_any(connection)
-                    yield connection
+                    yield await self._connection_for_any()
             except BaseException:
                 self.fail(_FAILED)
                 raise
@@ -200,40 +195,56 @@ class UnitOfWork:
         if self._session is None:
             async with self._turn:
                 with translated(self.database):
-                    connection = await self.transaction.connection()
-                    await self._open_to_any(connection)
+                    connection = await self._connection_for_any()
                     self._session = await open_session(connection, self, self._turn, self._exits)
         self._session.set_on_commit(on_commit)
         return self._session
 
     def note(self, entity: MappedEntity, change: Change) -> None:
-        """Takes note of a change, which the session shows from now on."""
+        """Takes note of a change, shown by the session from now on."""
         self.changes.append(change)
         if self._session is not None:
             self._session.note(entity, change.after, change.image)
+
+    @property
+    def change_count(self) -> int:
+        """Number of the changes made so far by ``ORMService``."""
+        return len(self.changes)
+
+    def undo(self, change_count: int) -> None:
+        """Forgets the changes after the first ``change_count``: a savepoint has undone these."""
+        undone, self.changes[change_count:] = self.changes[change_count:], []
+        if self._session is not None:
+            for change in undone:
+                self._session.expire_row(change.entity, change.before or change.image)
 
     def fail(self, reason: str) -> None:
         """Has everything refused from now on, the commit too."""
         self._unusable = self._unusable or reason
 
-    async def _open_to_any(self, connection: AsyncConnection) -> None:
-        """Takes note that statements of the application's own may read and change any row."""
+    async def _connection_for_any(self) -> AsyncConnection:
+        """Returns the connection for statements of the application's own, which may read and change any row."""
         self._rests_on_any = True
-        if self.is_whole:
-            await self._expect_more(connection)
+        return await self._connection(has_more=True)
 
-    async def _expect_more(self, connection: AsyncConnection) -> None:
-        """Prepares for entries of the log that only triggers write: they are to name the command."""
+    async def _connection(self, *, has_more: bool) -> AsyncConnection:
+        """Returns the connection. From the first statement that ``has_more`` entries of the log than its change has,
+        which triggers write, these are to name the command.
+        """
+        if not (has_more and self.is_whole):
+            return await self.transaction.connection()
         self.is_whole = False
-        self._first = await begin_naming(connection, self.context)
+        connection = await self.transaction.connection(naming(self.context))
+        self._first = await position_before(connection)
+        return connection
 
     def check_usable(self) -> None:
-        """Raises ``UnitOfWorkError`` if the unit of work is over, or one of its statements has failed."""
+        """Raises ``UnitOfWorkError`` if the unit of work is over, or a statement of the unit has failed."""
         if self._unusable is not None:
             raise UnitOfWorkError(f"this unit of work can't be used: {self._unusable}")
 
     def _close(self) -> None:
-        """Has later statements refused: tasks that the handler left behind may try some."""
+        """Has later statements refused: tasks left behind by the handler may try some."""
         self.fail("its command is over; do not leave tasks behind in a handler")
         self._exits.close()
         if self._session is not None:

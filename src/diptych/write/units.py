@@ -103,7 +103,7 @@ class UnitsOfWork:
     async def _conclude_with(
         self, unit: UnitOfWork, entity: MappedEntity, connection: AsyncConnection, making: Making
     ) -> None:
-        """Makes the only change of a unit of work by a statement that commits by itself, and acknowledges the change.
+        """Makes the only change of a unit of work by a self-committing statement, and acknowledges the change.
 
         Goes on to the end even if the caller is cancelled meanwhile.
         """
@@ -153,7 +153,7 @@ class UnitsOfWork:
 
     @contextlib.asynccontextmanager
     async def opened(self, context: CommandContext) -> AsyncIterator[UnitOfWork]:
-        """Opens a unit of work, which ends with the block: as ``run`` does, but it can't be run again.
+        """Opens a unit of work, ended by the block: as by ``run``, but for a single attempt.
 
         Raises ``ConflictError`` if a concurrent transaction won.
         """
@@ -237,7 +237,7 @@ class UnitsOfWork:
         await self._vouch(unit, error)
 
     async def _vouch(self, unit: UnitOfWork, error: BaseException) -> None:
-        """Holds an error back until queries see the changes that the error may rest on.
+        """Holds an error back until queries see the changes under the error.
 
         ★ "There is one of this name already" may be the work of a command that was killed before it brought its
         change to Redis: told at once, the next query would not find it.

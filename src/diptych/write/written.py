@@ -1,6 +1,7 @@
 """Values to write: a caller's, completed and changed as the mapping asks.
 
-Mappings ask by validators and listeners of attributes, defaults of dataclasses, and versions (``version_id_col``).
+Mappings ask by validators and listeners of attributes, defaults of columns and dataclasses, and versions
+(``version_id_col``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from diptych.errors import Fault, InvalidValueError, StaleVersionError
 from diptych.sql.entity import MappedEntity
 from diptych.sql.refusals import check_write
+from diptych.write.defaults import with_defaults
 from diptych.write.statements import ColumnValues, RowValues
 
 
@@ -31,7 +33,7 @@ def values_of_new(entity: MappedEntity, fields: Mapping[str, Any]) -> ColumnValu
     fields = _made_by_dataclass(entity, fields)
     if _has_listeners(entity, fields):
         fields = _as_set(entity, None, entity.convert(fields))
-    return entity.convert(fields, complete=True)
+    return with_defaults(entity, "default", entity.convert(fields, complete=True))
 
 
 _NOT_TOLD = object()
@@ -55,7 +57,11 @@ class Version(NamedTuple):
 
 
 class GivenChange(NamedTuple):
-    """A caller's change of a row: the values, and the version if the mapping has versions."""
+    """A caller's change of a row: the values, and the version if the mapping has versions.
+
+    The values are completed by the columns' ``onupdate``, unless the change ``is_listened_to``: what listeners are
+    told of is the caller's alone.
+    """
 
     entity: MappedEntity
     values: ColumnValues
@@ -76,7 +82,7 @@ class GivenChange(NamedTuple):
         if version is not None:
             version.check(before)
         if self.is_listened_to:
-            values = self.entity.convert(_as_set(self.entity, before, values))
+            values = _with_onupdate(self.entity, self.entity.convert(_as_set(self.entity, before, values)))
         if values and version is not None and version.generator:
             following = version.generator(before[version.name])
             return {**values, **self.entity.convert({version.name: following})}
@@ -92,7 +98,14 @@ def given_change(entity: MappedEntity, fields: Mapping[str, Any]) -> GivenChange
     if version is not None and version.name in fields:
         fields = {name: value for name, value in fields.items() if name != version.name}
     check_write(entity.mapper, "update", fields)
-    return GivenChange(entity, entity.convert(fields), version, _has_listeners(entity, fields))
+    is_listened_to = _has_listeners(entity, fields)
+    values = entity.convert(fields)
+    completed = values if is_listened_to else _with_onupdate(entity, values)
+    return GivenChange(entity, completed, version, is_listened_to)
+
+
+def _with_onupdate(entity: MappedEntity, values: ColumnValues) -> ColumnValues:
+    return with_defaults(entity, "onupdate", values) if values else values
 
 
 def given_deletion(entity: MappedEntity, fields: Mapping[str, Any]) -> Version | None:
@@ -145,7 +158,7 @@ def _has_listeners(entity: MappedEntity, fields: Mapping[str, Any]) -> bool:
 
 
 def _as_set(entity: MappedEntity, before: RowValues | None, values: ColumnValues) -> dict[str, Any]:
-    """Sets these attributes on an instance, in turn, and returns the values of all attributes that were set.
+    """Sets these attributes on an instance, in turn, and returns the values of all attributes set.
 
     SQLAlchemy's own machinery calls validators and listeners, as it does for any instance; attributes that these set
     are among the values. A ``ValueError`` of a listener is a fault of the field.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import enum
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,9 @@ from diptych.read import fingerprint
 from diptych.read.addresses import key_bytes
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.index import ListIndex
-from diptych.read.lists.ordering import SORTABLE, Instant, SortCodec
+from diptych.read.lists.ordering import SORTABLE, Instant, SortCodec, decode, encode
 from diptych.sql.description import Column, Entity
+from diptych.sql.sorting import Sorting
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = {
@@ -31,8 +33,45 @@ VALUES = {
         allow_imaginary=False,
     ),
     uuid.UUID: st.uuids(),
+    bool: st.booleans(),
+    float: st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 1.5, -1.5]),
+    decimal.Decimal: st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**30), max_value=10**30)
+    | st.sampled_from(
+        [decimal.Decimal(text) for text in ("0", "-0.00", "1", "1.0", "10", "-1.2", "-1.23", "1E-9")]
+    ),
+    datetime.time: st.times(),
+    datetime.timedelta: st.timedeltas(datetime.timedelta(days=-(10**5)), datetime.timedelta(days=10**5)),
 }
-TYPES = st.lists(st.sampled_from(SORTABLE), min_size=1, max_size=3)
+
+
+class Sorted(NamedTuple):
+    """A column of a list."""
+
+    kind: type
+    descending: bool
+    nullable: bool
+    nulls_first: bool
+
+    def codec(self) -> SortCodec:
+        return SortCodec(
+            self.kind, descending=self.descending, nullable=self.nullable, nulls_first=self.nulls_first
+        )
+
+    def values(self) -> st.SearchStrategy[Any]:
+        return VALUES[self.kind] | st.none() if self.nullable else VALUES[self.kind]
+
+    def is_before(self, one: Any, other: Any) -> bool:
+        if one is None or other is None:
+            return one is not other and (one is None) == self.nulls_first
+        first, second = (other, one) if self.descending else (one, other)
+        return bool(_order(first) < _order(second))
+
+
+COLUMNS = st.lists(
+    st.builds(Sorted, st.sampled_from(SORTABLE), st.booleans(), st.booleans(), st.booleans()),
+    min_size=1,
+    max_size=3,
+)
 
 
 def _order(value: Any) -> Any:
@@ -44,46 +83,68 @@ def _order(value: Any) -> Any:
     return value.bytes if isinstance(value, uuid.UUID) else value
 
 
-@given(st.data(), TYPES)
-def test_bytes_sort_as_the_tuples_do(data, types):
-    tuples = st.tuples(*(VALUES[kind] for kind in types))
+@given(st.data(), COLUMNS)
+def test_bytes_sort_as_the_tuples_do(data, columns):
+    tuples = st.tuples(*(column.values() for column in columns))
     one, other = data.draw(tuples), data.draw(tuples)
-    codec = SortCodec(types)
-    by_value = [_order(v) for v in one] < [_order(v) for v in other]
-    are_equal = [_order(v) for v in one] == [_order(v) for v in other]
-    assert (codec.encode(one) < codec.encode(other)) == by_value
-    assert (codec.encode(one) == codec.encode(other)) == are_equal
+    codecs = [column.codec() for column in columns]
+    pairs = list(zip(columns, one, other, strict=True))
+    differing = next(((c, a, b) for c, a, b in pairs if _order(a) != _order(b)), None)
+    is_before = differing is not None and differing[0].is_before(*differing[1:])
+    assert (encode(codecs, one) < encode(codecs, other)) == is_before
+    assert (encode(codecs, one) == encode(codecs, other)) == (differing is None)
 
 
-@given(st.data(), TYPES)
-def test_a_tuple_comes_back(data, types):
-    values = data.draw(st.tuples(*(VALUES[kind] for kind in types)))
-    found = SortCodec(types).decode(SortCodec(types).encode(values))
+@given(st.data(), COLUMNS)
+def test_a_tuple_comes_back(data, columns):
+    values = data.draw(st.tuples(*(column.values() for column in columns)))
+    codecs = [column.codec() for column in columns]
+    found = decode(codecs, encode(codecs, values))
     assert [_order(value) for value in found] == [_order(value) for value in values]
+
+
+@given(st.data(), COLUMNS)
+def test_no_sort_key_is_the_beginning_of_another(data, columns):
+    """A page begins behind everything that begins with its place."""
+    tuples = st.tuples(*(column.values() for column in columns))
+    codecs = [column.codec() for column in columns]
+    one, other = (encode(codecs, data.draw(tuples)) for _ in range(2))
+    assert one == other or not other.startswith(one)
 
 
 def test_text_ends_where_it_ends_whatever_comes_next():
     """A first byte of 0xff behind a text must not be taken for a part of it."""
     values = ("a", uuid.UUID(int=2**128 - 1), "", 2**63 - 1)
-    codec = SortCodec([str, uuid.UUID, str, int])
-    assert codec.decode(codec.encode(values)) == values
-    assert codec.encode(values) < codec.encode(("a\x00", uuid.UUID(int=0), "", 0))
+    codecs = [SortCodec(kind) for kind in (str, uuid.UUID, str, int)]
+    assert decode(codecs, encode(codecs, values)) == values
+    assert encode(codecs, values) < encode(codecs, ("a\x00", uuid.UUID(int=0), "", 0))
 
 
-@given(st.binary(max_size=40), TYPES)
-def test_other_bytes_are_refused(data, types):
+@given(st.binary(max_size=40), COLUMNS)
+def test_other_bytes_are_refused(data, columns):
     """A cursor comes from outside: whatever it holds, it decodes to what encodes to it, or is refused."""
-    codec = SortCodec(types)
+    codecs = [column.codec() for column in columns]
     try:
-        values = codec.decode(data)
+        values = decode(codecs, data)
     except ValueError:
         return
-    assert codec.encode(values) == data
+    assert encode(codecs, values) == data
 
 
-def test_a_time_zone_is_refused():
-    with pytest.raises(ValueError, match="time zone"):
-        SortCodec([datetime.datetime]).encode([datetime.datetime.now(datetime.UTC)])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (datetime.datetime, datetime.datetime.now(datetime.UTC)),
+        (datetime.time, datetime.time(1, tzinfo=datetime.UTC)),
+        (float, float("nan")),
+        (decimal.Decimal, decimal.Decimal("NaN")),
+        (decimal.Decimal, decimal.Decimal("Infinity")),
+        (int, None),
+    ],
+)
+def test_a_value_without_a_place_is_refused(kind, value):
+    with pytest.raises((ValueError, TypeError)):
+        SortCodec(kind).encode(value)
 
 
 # The bytes in Redis and in clients' hands
@@ -106,6 +167,12 @@ ROW: dict[str, Any] = {
     "instant": MOMENT.replace(tzinfo=datetime.UTC).astimezone(NEPAL),
     "code": uuid.UUID("00112233-4455-6677-8899-aabbccddeeff"),
     "size": Size.LARGE,
+    "is_there": True,
+    "ratio": -0.375,
+    "price": decimal.Decimal("-1250.40"),
+    "hour": datetime.time(6, 30, 0, 1),
+    "span": datetime.timedelta(days=-2, microseconds=1),
+    "lacking": None,
     "id": 7,
     "title": "Dune",
 }
@@ -115,16 +182,19 @@ ROW: dict[str, Any] = {
 def _column(name: str) -> Column:
     texts = {size: size.name for size in Size} if name == "size" else None
     is_zoned = name == "instant"
-    return Column(
-        name, type(ROW[name]), False, False, True, True, lambda value: value, zoned=is_zoned, texts=texts
-    )
+    kind, nullable = (int, True) if name == "lacking" else (type(ROW[name]), False)
+    return Column(name, kind, nullable, False, True, True, lambda value: value, zoned=is_zoned, texts=texts)
 
 
 ENTITY = Entity(object, "Thing", "things", ("id",), {name: _column(name) for name in ROW})
 
 
 def _list(key: str, *columns: str) -> ListIndex:
-    return ListIndex(ListOrder(columns, tuple(object for _ in columns)), (key,), ENTITY)
+    sorted_by = tuple(
+        Sorting(name.lstrip("-"), object, name.startswith("-"), nulls_first=name.startswith("-"))
+        for name in columns
+    )
+    return ListIndex(ListOrder(sorted_by, ",".join(columns)), (key,), ENTITY)
 
 
 def _bytes(index: ListIndex, key: str) -> tuple[str, str, str]:
@@ -138,6 +208,7 @@ LISTS |= {
     "id": _list("id", "id"),
     "size,day,text": _list("id", "size", "day", "text"),
     "title": _list("title", "title"),
+    "-lacking,-text,-price": _list("id", "-lacking", "-text", "-price"),
     "none,code,title": _list("title", "none", "code"),
 }
 KEYS = {name: index.columns[-1] for name, index in LISTS.items()}
@@ -203,6 +274,41 @@ LAYOUTS: dict[int, dict[str, tuple[str, str, str]]] = {
             "44756e650001",
             "44756e65000144756e6500000004",
             "RHVuZQAB",
+        ),
+        "is_there": (
+            "018000000000000007",
+            "0180000000000000073700000001",
+            "AYAAAAAAAAAH",
+        ),
+        "ratio": (
+            "4027ffffffffffff8000000000000007",
+            "4027ffffffffffff80000000000000073700000001",
+            "QCf_______-AAAAAAAAABw",
+        ),
+        "price": (
+            "007ffffffbcecdcacfcbff8000000000000007",
+            "007ffffffbcecdcacfcbff80000000000000073700000001",
+            "AH____vOzcrPy_-AAAAAAAAABw",
+        ),
+        "hour": (
+            "30363a33303a30302e3030303030318000000000000007",
+            "30363a33303a30302e30303030303180000000000000073700000001",
+            "MDY6MzA6MDAuMDAwMDAxgAAAAAAAAAc",
+        ),
+        "span": (
+            "7fffffd7c45140018000000000000007",
+            "7fffffd7c451400180000000000000073700000001",
+            "f___18RRQAGAAAAAAAAABw",
+        ),
+        "lacking": (
+            "028000000000000007",
+            "0280000000000000073700000001",
+            "AoAAAAAAAAAH",
+        ),
+        "-lacking,-text,-price": (
+            "009eff003c56fffeff800000043132353034008000000000000007",
+            "009eff003c56fffeff8000000431323530340080000000000000073700000001",
+            "AJ7_ADxW__7_gAAABDEyNTA0AIAAAAAAAAAH",
         ),
         "none,code,title": (
             "000100112233445566778899aabbccddeeff44756e650001",

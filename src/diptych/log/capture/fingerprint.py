@@ -1,4 +1,4 @@
-"""Fingerprints of captured tables, by which it is known that their triggers have logged every change.
+"""Fingerprints of captured tables: an unchanged fingerprint proves every change logged.
 
 A fingerprint is of the database's catalogue alone. Its ``triggers`` change when a trigger was disabled or dropped,
 perhaps for a moment, the table was replaced, or a partition was attached. Its ``columns`` change when a column was
@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log.capture.table import CapturedColumn, CapturedTable, quoted
+from diptych.log.capture.table import FORMAT, CapturedColumn, CapturedTable, quoted
 
 _SELECTS = {
     # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these. The labels of
@@ -49,16 +49,16 @@ _SELECTS = {
     # ANALYZE and VACUUM change the number too, and a needless build follows: a trigger that was dropped for a moment
     # leaves no other trace.
     "sqlite": """
-        SELECT value AS table_name, json_object(
+        SELECT "key" AS table_name, json_object(
             'triggers', CAST(schema_version AS TEXT),
-            'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value))
+            'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value, 'main'))
         ) AS fingerprint
-        FROM json_each(:names), pragma_schema_version
+        FROM json_each(:tables), pragma_schema_version
     """,
 }
 _FINGERPRINTS = {database: sa.text(select) for database, select in _SELECTS.items()}
 _LOOK = """
-    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored
+    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored, noted.format
     FROM ({}) AS present LEFT JOIN diptych_capture AS noted ON noted.table_name = present.table_name
 """
 _LOOKS = {database: sa.text(_LOOK.format(select)) for database, select in _SELECTS.items()}
@@ -76,52 +76,69 @@ _columns = msgspec.json.Decoder(list[CapturedColumn]).decode
 
 
 class Look:
-    """A captured table as it is now, and as it was when its triggers were last known to be right.
+    """A captured table as it is now, and as at the time when its triggers were last known to be right.
 
-    ``stored`` are the texts of ``diptych_capture`` (None: never right), ``present`` is the present fingerprint.
+    ``stored`` are the texts and the format of ``diptych_capture`` (None: never right), ``present`` is the present
+    fingerprint.
     """
 
-    def __init__(self, captured: CapturedTable, stored: tuple[str, str] | None, present: str) -> None:
+    def __init__(
+        self, database: str, captured: CapturedTable, stored: tuple[str, str, int] | None, present: str
+    ) -> None:
         self.captured = captured
         self._stored = stored
         self._present = present
+        self._read = _read_of_sqlite if database == "sqlite" else _read
 
     @property
     def is_right(self) -> bool:
-        """True if the triggers are known to have logged every change, and name all columns that they should.
+        """True if the triggers are known to have logged every change, and name all columns due.
 
         Columns that the mapping does not have may have changed: processes with another mapping look after these.
         """
-        if self._stored is None or not self._names_enough:
-            return False
-        if self._stored[1] == self._present:
-            return True
-        then, now = self._then, self._now
-        return then.triggers == now.triggers and all(
-            then.columns.get(name) == now.columns.get(name) for name in self.captured.mapped
-        )
+        return self._is_of_now and self._names_enough and self._is_as_noted
+
+    @property
+    def has_gap(self) -> bool:
+        """True if changes may have been made without an entry since the triggers were last known to be right."""
+        return self._stored is not None and not self._is_as_noted
 
     @property
     def has_triggers(self) -> bool:
-        """True if PostgreSQL's triggers are as they were made, though rows, partitions or columns have changed.
+        """True if PostgreSQL's triggers are unchanged, though rows, partitions or columns have changed.
 
         So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers.
         """
-        if "." not in self._now.triggers or not self._names_enough:
+        if "." not in self._now.triggers or not (self._is_of_now and self._names_enough):
             return False
         are_there = all(column.name in self._now.columns for column in self._named)
         return are_there and _by_table(self._now).items() <= _by_table(self._then).items()
 
     @cached_property
     def to_be_named(self) -> CapturedTable:
-        """The table with the columns that its triggers are to name, of those that are there.
+        """The table with the columns to be named by its triggers, as far as the columns exist.
 
         A trigger that names a column which a migration has dropped would fail, and the application's write with it.
         Columns of other processes stay: versions of an application that run side by side map different ones.
         """
         named = {column.attribute: column for column in (*self._named, *self.captured.columns)}
         there = [column for column in named.values() if column.name in self._now.columns]
-        return self.captured._replace(columns=there)
+        has_row_id = all(name in self._now.columns for name, _ in self.captured.row_id)
+        return self.captured._replace(columns=there, row_id=self.captured.row_id if has_row_id else ())
+
+    @property
+    def _is_of_now(self) -> bool:
+        return self._stored is not None and self._stored[2] >= FORMAT
+
+    @property
+    def _is_as_noted(self) -> bool:
+        """True if neither the triggers nor a mapped column are other than they were noted."""
+        if self._stored is None or self._stored[1] == self._present:
+            return self._stored is not None
+        then, now = self._then, self._now
+        return then.triggers == now.triggers and all(
+            then.columns.get(name) == now.columns.get(name) for name in self.captured.mapped
+        )
 
     @cached_property
     def _named(self) -> Sequence[CapturedColumn]:
@@ -134,11 +151,27 @@ class Look:
 
     @cached_property
     def _then(self) -> Fingerprint:
-        return Fingerprint() if self._stored is None else _read(self._stored[1])
+        return Fingerprint() if self._stored is None else self._read(self._stored[1])
 
     @cached_property
     def _now(self) -> Fingerprint:
-        return _read(self._present)
+        return self._read(self._present)
+
+
+class _NoCase(dict[str, str]):
+    """Columns by their names, as SQLite compares these."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
+
+def _read_of_sqlite(text: str) -> Fingerprint:
+    found = _read(text)
+    columns = _NoCase({name.lower(): column for name, column in found.columns.items()})
+    return Fingerprint(found.triggers, columns)
 
 
 def _read(text: str) -> Fingerprint:
@@ -149,7 +182,7 @@ def _read(text: str) -> Fingerprint:
 
 
 def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:
-    """Returns what a fingerprint of PostgreSQL tells of triggers, by the numbers of the table and its partitions."""
+    """Returns the triggers' part of PostgreSQL's fingerprint, by the numbers of the table and its partitions."""
     parts = (table.split(".", 2) for table in fingerprint.triggers.split(" "))
     return {table: "".join(triggers) for table, _, *triggers in parts}
 
@@ -157,24 +190,25 @@ def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:
 async def looks(
     connection: AsyncConnection, tables: Sequence[CapturedTable], *, is_new: bool = False
 ) -> list[Look]:
-    """Returns a look at each of these tables; ``is_new`` says that diptych has no tables yet."""
+    """Returns a look at each of these tables; ``is_new`` is true while diptych has no tables of this version."""
+    database = connection.dialect.name
     if is_new:
         present = await fingerprints(connection, tables)
-        return [Look(captured, None, present.get(captured.name, "")) for captured in tables]
-    database = connection.dialect.name
+        return [Look(database, captured, None, present.get(captured.name, "")) for captured in tables]
     rows = await connection.execute(_LOOKS[database], _values(database, tables))
     found = {row.table_name: row for row in rows}
-    return [_look(captured, found.get(captured.name)) for captured in tables]
+    return [_look(database, captured, found.get(captured.name)) for captured in tables]
 
 
-def _look(captured: CapturedTable, row: Any) -> Look:
+def _look(database: str, captured: CapturedTable, row: Any) -> Look:
     if row is None:
-        return Look(captured, None, "")
-    return Look(captured, None if row.stored is None else (row.columns, row.stored), row.fingerprint)
+        return Look(database, captured, None, "")
+    stored = None if row.stored is None else (row.columns, row.stored, row.format)
+    return Look(database, captured, stored, row.fingerprint)
 
 
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
-    """Returns the present fingerprint of each table that exists, by its name."""
+    """Returns the present fingerprint of each existing table, by its name."""
     found = await connection.execute(*fingerprint_select(connection.dialect.name, tables))
     return {row.table_name: row.fingerprint for row in found}
 
@@ -187,18 +221,18 @@ def fingerprint_select(
 
 
 def _values(database: str, tables: Sequence[CapturedTable]) -> dict[str, Any]:
-    names = [captured.name for captured in tables]
     if database == "sqlite":
-        return {"names": msgspec.json.encode(names).decode()}
+        return {"tables": msgspec.json.encode({each.name: str(each.table) for each in tables}).decode()}
+    names = [captured.name for captured in tables]
     return {"names": names, "relations": [relation_of(captured) for captured in tables]}
 
 
 def relation_of(captured: CapturedTable) -> str:
-    """Returns the name of the table as PostgreSQL's ``to_regclass`` takes it."""
+    """Returns the name of the table in the form of PostgreSQL's ``to_regclass``."""
     table = quoted(captured.table)
     return table if captured.schema is None else f"{quoted(captured.schema)}.{table}"
 
 
 def columns_text(columns: Collection[CapturedColumn]) -> str:
-    """Returns what ``diptych_capture`` holds of the columns that the triggers of a table name."""
+    """Returns the text in ``diptych_capture`` for the columns named by a table's triggers."""
     return msgspec.json.encode(columns).decode()

@@ -1,4 +1,4 @@
-"""Triggers of captured tables: made, and made anew where something has changed them or their table."""
+"""Triggers of captured tables: made, and made anew after a change of trigger or table."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import SchemaError
+from diptych.log.append import gap_entries
 from diptych.log.capture import postgres, sqlite
 from diptych.log.capture.fingerprint import Look, columns_text, fingerprints, looks, relation_of
 from diptych.log.capture.sqlite import UniqueColumn
-from diptych.log.capture.table import CAPTURE, PREFIX, CapturedTable, quoted
+from diptych.log.capture.table import CAPTURE, FORMAT, PREFIX, CapturedTable, quoted
 from diptych.log.table import LOG
 
 _TABLES = sa.bindparam("p_captured", expanding=True, type_=sa.Text)
@@ -25,10 +26,10 @@ async def broken(connection: AsyncConnection, tables: Sequence[CapturedTable]) -
 async def mend(
     connection: AsyncConnection, tables: Sequence[CapturedTable], token: str, *, hints: bool = True
 ) -> list[CapturedTable]:
-    """Makes the triggers of these tables where they are not known to be right. Returns the tables.
+    """Makes the triggers of these tables, except triggers known to be right. Returns the tables.
 
     To be called in a transaction with the lock of the schema. Of each table returned, changes may have been missed
-    until now: the caller ends, in this transaction, what was made from them.
+    until now: an entry of the log says so, and the caller ends, in this transaction, what was made from them.
     """
     was_right = await _right_before(connection) if connection.dialect.name == "sqlite" else []
     found = await looks(connection, tables)
@@ -41,6 +42,8 @@ async def mend(
         await _set_hints(connection, [look for look in found if look.is_right], hints=hints)
     if wrong:
         await _note(connection, wrong)
+        if gaps := {look.captured.name: look.captured.entity for look in wrong if look.has_gap}:
+            await connection.execute(gap_entries(connection.dialect.name, gaps))
         # The statements above have changed the number that stands for the triggers of every table.
         names = {look.captured.name for look in wrong}
         await _keep_right(connection, [name for name in was_right if name not in names])
@@ -48,7 +51,7 @@ async def mend(
 
 
 async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
-    """Notes that the triggers of these tables are right now."""
+    """Notes the triggers of these tables as right at this moment."""
     present = await fingerprints(connection, [look.captured for look in mended])
     names = [look.captured.name for look in mended]
     await connection.execute(
@@ -59,6 +62,7 @@ async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
             "table_name": look.captured.name,
             "columns": columns_text(look.to_be_named.columns),
             "fingerprint": present.get(look.captured.name, ""),
+            "format": FORMAT,
         }
         for look in mended
     ]
@@ -68,11 +72,12 @@ async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
 async def install_statements(
     connection: AsyncConnection, look: Look, token: str, *, hints: bool = True
 ) -> Sequence[str]:
-    """Returns the statements that make the triggers of a table."""
+    """Returns the statements to make the triggers of a table."""
     captured = look.to_be_named
     if connection.dialect.name == "postgresql":
         await _refuse_heirs(connection, captured)
         schema = await log_schema(connection)
+        await _refuse_second_log(connection, captured, schema)
         left = await _left_elsewhere(connection, captured, schema)
         return [*left, *postgres.install(captured, schema, token, hints=hints)]
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
@@ -84,7 +89,7 @@ async def install_statements(
 
 
 async def _set_hints(connection: AsyncConnection, right: Sequence[Look], *, hints: bool) -> None:
-    """Makes the functions of these tables anew that have hints and are not to, or the other way round.
+    """Makes the functions of these tables anew where hints are to be added or left out.
 
     Nothing is missed by that, and no generation ends.
     """
@@ -114,7 +119,7 @@ _ELSEWHERE = sa.text("""
 
 
 async def _left_elsewhere(connection: AsyncConnection, captured: CapturedTable, schema: str) -> Sequence[str]:
-    """Returns the statements that take the triggers of a table away from one that had its name before.
+    """Returns the statements to take triggers away from the table that formerly had this name.
 
     The functions are made for the columns of the table that has the name now.
     """
@@ -141,8 +146,33 @@ async def _refuse_heirs(connection: AsyncConnection, captured: CapturedTable) ->
         )
 
 
+_OTHER_LOG = sa.text("""
+    SELECT nspname FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid
+        JOIN pg_namespace AS n ON n.oid = pronamespace
+        JOIN pg_class AS log ON log.relnamespace = n.oid AND log.relname = :log
+    WHERE tgrelid = to_regclass(:relation) AND tgname = :trigger AND nspname <> :schema
+""")
+
+
+async def _refuse_second_log(connection: AsyncConnection, captured: CapturedTable, schema: str) -> None:
+    """Raises ``SchemaError`` if the table's triggers write to the log of another schema.
+
+    Two applications would take the triggers from each other, again and again.
+    """
+    values = {"relation": relation_of(captured), "trigger": postgres.ROW_TRIGGER, "schema": schema}
+    other = await connection.scalar(_OTHER_LOG, {**values, "log": LOG.name})
+    if other is not None:
+        raise SchemaError(
+            [
+                f"changes of {captured.name} are captured by another application, into {other}.{LOG.name}, and a "
+                f'table has one log: let both have one, with "{other}" as the first schema in the search_path of '
+                "this one's role, or run `diptych uninstall` for the other one"
+            ]
+        )
+
+
 async def log_schema(connection: AsyncConnection) -> str:
-    """Returns the schema of diptych's tables on PostgreSQL, or in which they will be made."""
+    """Returns the schema of diptych's tables on PostgreSQL, present or to be made."""
     found = await connection.execute(
         sa.text(
             "SELECT coalesce((SELECT nspname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace "
@@ -154,7 +184,7 @@ async def log_schema(connection: AsyncConnection) -> str:
 
 
 async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[list[UniqueColumn]]:
-    """Returns the sets of columns that are unique in an SQLite table, the primary key first."""
+    """Returns the unique sets of columns of an SQLite table, the primary key first."""
     indexes = sa.text("""
         SELECT i.name, c.name AS column_name, c.coll, s.sql
         FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS c LEFT JOIN sqlite_master AS s
@@ -193,7 +223,7 @@ async def _keep_right(connection: AsyncConnection, names: Collection[str]) -> No
 
 
 async def remove_statements(connection: AsyncConnection) -> Sequence[str]:
-    """Returns the statements that take the triggers and functions of every table away."""
+    """Returns the statements to take the triggers and functions of every table away."""
     if connection.dialect.name == "sqlite":
         triggers = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
         names = await connection.scalars(triggers, {"names": f"{PREFIX}_*"})
@@ -236,7 +266,7 @@ _EFFECTS = {
 
 
 async def tables_with_effects(connection: AsyncConnection) -> frozenset[str]:
-    """Returns the tables of which a change may change further rows, by their names in mappings."""
+    """Returns the tables where a change may change further rows, by their names in mappings."""
     found = (await connection.execute(_EFFECTS[connection.dialect.name])).all()
     if connection.dialect.name == "sqlite":
         return frozenset(row[0] for row in found)

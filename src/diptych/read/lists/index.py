@@ -9,9 +9,10 @@ from typing import Any
 
 from diptych.errors import Fault, InvalidMessage
 from diptych.read.declaration import ListOrder
-from diptych.read.lists.ordering import SortCodec, sorted_as
+from diptych.read.lists.ordering import SortCodec, decode, encode, sorted_as
 from diptych.read.set_aside import Misfit, reason_of
 from diptych.sql.description import Entity, Row
+from diptych.sql.sorting import Sorting
 
 
 class ListIndex:
@@ -19,21 +20,40 @@ class ListIndex:
 
     def __init__(self, order: ListOrder, key: Sequence[str], entity: Entity) -> None:
         self.order = order
-        self.name = ",".join(order.columns)
+        self.name = order.name
         # The read model's key comes last, so that no two rows are equal in the order.
-        self.columns = (*order.columns, *(name for name in key if name not in order.columns))
+        tied = (Sorting(name, entity.model) for name in key if name not in order.columns)
+        self.sorted_by = (*order.sorted_by, *tied)
+        self.columns = tuple(sorting.name for sorting in self.sorted_by)
         self._columns = [entity.columns[name] for name in self.columns]
-        types = [sorted_as(column) or str for column in self._columns]
-        self._codec, self._codecs = SortCodec(types), [SortCodec([kind]) for kind in types]
+        self._codecs = [
+            SortCodec(
+                sorted_as(column) or str,
+                descending=sorting.descending,
+                nullable=column.nullable,
+                nulls_first=sorting.nulls_first,
+            )
+            for sorting, column in zip(self.sorted_by, self._columns, strict=True)
+        ]
         self._texts: list[Mapping[Any, str]] = [column.texts or {} for column in self._columns]
         self._values = [{text: value for value, text in texts.items()} for texts in self._texts]
+
+    def declared(self) -> list[list[Any]]:
+        """Returns the directions of the columns for the fingerprint: none for ascending order without nulls."""
+        return [
+            [sorting.descending, sorting.nulls_first if column.nullable else None]
+            if sorting.descending or column.nullable
+            else []
+            for sorting, column in zip(self.sorted_by, self._columns, strict=True)
+        ]
 
     def sort_key(self, row: Row) -> bytes:
         """Returns the row's place in the list as sortable bytes; empty for a row whose values can't be ordered."""
         values = [row[name] for name in self.columns]
         try:
-            return self._codec.encode(
-                [texts.get(value, value) for texts, value in zip(self._texts, values, strict=True)]
+            return encode(
+                self._codecs,
+                [texts.get(value, value) for texts, value in zip(self._texts, values, strict=True)],
             )
         except Exception:
             return b""
@@ -49,7 +69,7 @@ class ListIndex:
         """Returns the misfit of a row without a place in the list."""
         for name, texts, codec in zip(self.columns, self._texts, self._codecs, strict=True):
             try:
-                codec.encode([texts.get(row[name], row[name])])
+                codec.encode(texts.get(row[name], row[name]))
             except Exception:
                 return Misfit(name, reason_of(row[name], "can't be ordered"))
         return Misfit(self.name, "can't be ordered")
@@ -66,8 +86,11 @@ class ListIndex:
         """Returns the place in a page cursor and its values. Raises ``InvalidMessage`` for any other text."""
         try:
             sort_key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-            decoded = zip(self._columns, self._values, self._codec.decode(sort_key), strict=True)
-            return sort_key, tuple(column.fit(values.get(value, value)) for column, values, value in decoded)
+            decoded = zip(self._columns, self._values, decode(self._codecs, sort_key), strict=True)
+            return sort_key, tuple(
+                None if value is None else column.fit(values.get(value, value))
+                for column, values, value in decoded
+            )
         except (ValueError, binascii.Error):
             raise InvalidMessage(
                 "page", [Fault("after", "is not a cursor that this list has given")]

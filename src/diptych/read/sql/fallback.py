@@ -60,7 +60,7 @@ class SqlFallback:
     async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
         """Returns a page of a list: at most ``limit`` documents, from the beginning or ``after`` a place."""
         await self._budget.wait()
-        rows = self._source.try_page(index.columns, after, limit + 1)
+        rows = self._source.try_page(index.sorted_by, after, limit + 1)
         if rows is not None:
             listed = await self._listed(rows, index)
             if len(listed) > limit or len(rows) <= limit:
@@ -81,7 +81,7 @@ class SqlFallback:
         listed: list[_Listed] = []
         at_once = limit + 1
         while True:
-            rows = await self._source.page(index.columns, after, at_once)
+            rows = await self._source.page(index.sorted_by, after, at_once)
             found = await self._listed(rows, index)
             listed += found
             if len(listed) > limit or len(rows) < at_once:

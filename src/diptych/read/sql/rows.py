@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
-from diptych.read.lists.in_sql import PageSelects, parameters
+from diptych.read.lists.in_sql import Order, PageSelects, parameters
 from diptych.sql.comparison import collated_like
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
@@ -72,12 +72,12 @@ class SqlRows:
         values = self._parameters(names, value)
         return [] if values is None else self._try(self._one[names], values)
 
-    async def page(self, order: tuple[str, ...], after: Sequence[Any] | None, limit: int) -> list[Row]:
-        """Returns at most ``limit`` rows in the order of these columns, from the beginning or ``after`` a place."""
+    async def page(self, order: Order, after: Sequence[Any] | None, limit: int) -> list[Row]:
+        """Returns at most ``limit`` rows in this order, from the beginning or ``after`` a place."""
         prepared = self._pages.select(order, after)
         return [self._row(found) for found in await self._fetch(prepared.select, parameters(after, limit))]
 
-    def try_page(self, order: tuple[str, ...], after: Sequence[Any] | None, limit: int) -> list[Row] | None:
+    def try_page(self, order: Order, after: Sequence[Any] | None, limit: int) -> list[Row] | None:
         """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
         self._on_read(self._tables)
         return self._try(self._pages.select(order, after), parameters(after, limit))

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from diptych.aio.priority_lock import PriorityLock
 from diptych.errors import DatabaseBusyError
+from diptych.sql.database import NO_SETTINGS
 from diptych.sql.sqlite.connection import SqliteConnection, sqlite_under
 
 _QUICK_S = 0.01
@@ -192,7 +193,7 @@ class _Member:
     async def outside(self) -> AsyncConnection | None:
         return None
 
-    async def connection(self) -> AsyncConnection:
+    async def connection(self, settings: Mapping[str, str] = NO_SETTINGS) -> AsyncConnection:
         return self._connection
 
     async def commit(self, *, then_find: sa.Select[Any] | None = None) -> bool:
