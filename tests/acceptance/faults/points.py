@@ -197,10 +197,10 @@ def _skip_entries_of_triggers() -> None:
     # A command takes what it has changed through ORMService for all that it has changed.
     from diptych.write.unit_of_work import UnitOfWork
 
-    async def expect_nothing(self: UnitOfWork, connection: Any) -> None:
-        pass
+    async def connection(self: UnitOfWork, *, has_more: bool) -> Any:
+        return await self.transaction.connection()
 
-    UnitOfWork._expect_more = expect_nothing  # type: ignore[method-assign]
+    UnitOfWork._connection = connection  # type: ignore[method-assign]
 
 
 RULES: dict[str, Callable[[], None]] = {
