@@ -133,9 +133,9 @@ class Worker(Running):
         self.options = options
         self.slot = slot
         self.stands_still = False
-        # The version before has no open items.
-        entities = list(QUERIES.values())[: 1 if is_before else None]
-        self._asks = [name for queries in entities for name in queries.names]
+        # The version before takes entries of triggers, which have no image, for lost data, and builds all anew: while
+        # others write, it may be on its way to Redis at any time.
+        self._asks = [] if is_before else [name for queries in QUERIES.values() for name in queries.names]
 
     @property
     def answers(self) -> bool:

@@ -12,7 +12,7 @@ from tests.acceptance.faults.driver import Cluster
 from tests.acceptance.faults.schedule import fault
 from tests.faults import Fault
 
-_ALL = ("process", "redis", "link", "sql")
+_ALL = ("process", "redis", "link", "sql", "program")
 
 
 @fault(Fault.DATABASE_MOVED, *_ALL)
