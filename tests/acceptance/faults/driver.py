@@ -44,6 +44,7 @@ from tests.acceptance.faults.load import Options
 from tests.acceptance.faults.models import Base, Item, OpenItem, OpenOwner, Owner
 from tests.acceptance.faults.process import Running, Worker, launched
 from tests.acceptance.faults.proxy import Link
+from tests.acceptance.faults.staleness import missed
 from tests.acceptance.serving import ROOT, environment
 from tests.servers import (
     HOST,
@@ -481,6 +482,7 @@ class Cluster:
         history = History.of(self._reader.new(), writes=self._writes)
         history.log[:] = await self._whole_log()
         self.problems += await asyncio.to_thread(check, history)
+        history.missed.update(await asyncio.to_thread(missed, history))
         return history
 
     async def finish(self) -> Result:

@@ -227,13 +227,16 @@ class History(NamedTuple):
     failures: list[Failure]
     faults: list[Fault]
     log: list[LogRow]
+    missed: dict[
+        int, int
+    ]  # see ``staleness``; by the log as it was then, which another one may have replaced
 
     @classmethod
     def of(
         cls, records: Iterable[Record], log: Iterable[LogRow] = (), writes: dict[int, Write] | None = None
     ) -> Self:
         """Sorts the records by what they are. ``writes`` are those of earlier records."""
-        history = cls({} if writes is None else writes, [], [], [], [], list(log))
+        history = cls({} if writes is None else writes, [], [], [], [], list(log), {})
         for record in records:
             match record:
                 case Get():
@@ -258,7 +261,10 @@ class History(NamedTuple):
             list(chain.from_iterable(getattr(part, name) for part in parts))
             for name in ("gets", "pages", "failures", "faults")
         )
-        return cls(parts[-1].writes, gets, pages, failures, faults, parts[-1].log)
+        missed: dict[int, int] = {}
+        for number, time_ns in chain.from_iterable(part.missed.items() for part in parts):
+            missed[number] = max(time_ns, missed.get(number, 0))
+        return cls(parts[-1].writes, gets, pages, failures, faults, parts[-1].log, missed)
 
     @property
     def operations(self) -> int:

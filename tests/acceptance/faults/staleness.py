@@ -43,21 +43,23 @@ class Staleness(NamedTuple):
 
 
 def staleness(histories: Sequence[History]) -> Staleness:
-    """Of all changes by programs in these histories that were committed for sure, and are in the ledger."""
-    seconds: list[float] = []
-    lease_s = 0.0
-    for history in histories:
-        writes = history.writes.items()
-        foreign = {number: write for number, write in writes if write.is_foreign and write.outcome == "done"}
-        timelines = timelines_of(history, vouched_by_themselves(history))
-        missed = {row.write: 0 for row in history.log if row.write in foreign}
-        for shown in _shown(history):
-            timeline = timelines.get((shown.entity, shown.key))
-            for write in _missed_by(shown, timeline, foreign) if timeline is not None else ():
-                missed[write.number] = max(missed[write.number], shown.begun - write.ended)
-        seconds += [time / 1e9 for time in missed.values()]
-        lease_s = max([lease_s, *(write.grace / 1e9 for write in foreign.values())])
-    return Staleness(seconds, lease_s)
+    """Of all changes by programs that were ``missed``, for some time or for none, in these histories."""
+    lease = [write.grace for history in histories for write in history.writes.values()]
+    seconds = [time / 1e9 for history in histories for time in history.missed.values()]
+    return Staleness(seconds, max(lease, default=0) / 1e9)
+
+
+def missed(history: History) -> dict[int, int]:
+    """For how many nanoseconds queries missed each change by a program that was committed for sure."""
+    writes = history.writes.items()
+    foreign = {number: write for number, write in writes if write.is_foreign and write.outcome == "done"}
+    timelines = timelines_of(history, vouched_by_themselves(history))
+    found = {row.write: 0 for row in history.log if row.write in foreign}
+    for shown in _shown(history):
+        timeline = timelines.get((shown.entity, shown.key))
+        for write in _missed_by(shown, timeline, foreign) if timeline is not None else ():
+            found[write.number] = max(found[write.number], shown.begun - write.ended)
+    return found
 
 
 def _shown(history: History) -> Iterator[Shown]:

@@ -31,7 +31,7 @@ from tests.acceptance.faults.history import (
     Writer,
 )
 from tests.acceptance.faults.report import on_sql, summary, told_all
-from tests.acceptance.faults.staleness import staleness
+from tests.acceptance.faults.staleness import missed, staleness
 
 OWNED_BY = 1
 
@@ -450,14 +450,16 @@ def test_a_value_that_comes_again_under_another_number_of_its_owner_may_be_any_o
 def test_the_staleness_of_a_change_is_the_time_to_the_last_query_that_missed_it(open_story):
     open_story.changed(3, (50, 60), grace=GRACE)
     open_story.shown(1, (45, 46)).shown(1, (55, 56)).shown(2, (80, 81)).shown(3, (85, 86))
-    found = staleness([open_story.history])
+    history = open_story.history
+    history.missed.update(missed(history))
+    found = staleness([history])
     assert found.seconds == [15e-9, 20e-9]
     assert found.lease_s == GRACE / 1e9
-    assert "2 changes by programs" in summary([open_story.history])
+    assert "2 changes by programs" in summary([history])
 
 
 def test_a_change_that_no_query_has_missed_was_stale_for_no_time(open_story):
-    assert staleness([open_story.shown(2, (41, 42)).history]).seconds == [0]
+    assert missed(open_story.shown(2, (41, 42)).history) == {2: 0}
 
 
 # Joined documents
