@@ -45,6 +45,8 @@ class Change(Base):
     correlation_id: Mapped[str | None]
     actor: Mapped[str | None]
     recorded_at: Mapped[datetime.datetime] = mapped_column(sa.DateTime(timezone=True))
+    row_id: Mapped[str | None]
+    old_row_id: Mapped[str | None]
 
 
 def log_values(book: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +63,8 @@ def log_values(book: dict[str, Any]) -> dict[str, Any]:
         "correlation_id": None,
         "actor": None,
         "recorded_at": datetime.datetime.now(datetime.UTC),
+        "row_id": str(book["id"]),
+        "old_row_id": None,
     }
 
 

@@ -16,10 +16,11 @@ UPDATE = """
 WITH before AS (SELECT id, name FROM products WHERE name = $1 FOR UPDATE),
 changed AS (UPDATE products SET stock = $2 FROM before WHERE products.id = before.id RETURNING products.*),
 logged AS (
-    INSERT INTO diptych_log (table_name, entity, key, old_key, kind, version, image, command_id, recorded_at)
+    INSERT INTO diptych_log (table_name, entity, key, old_key, kind, version, image, command_id, recorded_at,
+        row_id)
     SELECT 'products', 'Product', json_build_object('id', changed.id, 'name', changed.name)::text,
         json_build_object('id', before.id, 'name', before.name)::text, 'updated', 1,
-        row_to_json(changed)::text, $3, clock_timestamp()
+        row_to_json(changed)::text, $3, clock_timestamp(), changed.id::text
     FROM changed, before)
 SELECT * FROM changed
 """

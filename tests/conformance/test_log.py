@@ -76,6 +76,8 @@ async def test_each_change_is_one_row_with_all_that_is_known_of_it(orm: ORMServi
         "image": IMAGE,
         "correlation_id": None,
         "actor": None,
+        "row_id": "1",
+        "old_row_id": None,
     }
 
 
@@ -289,7 +291,7 @@ async def test_personal_data_is_blanked_after_the_days_that_are_set(orm: ORMServ
     settings = config("unused.db", log_personal_data_days=10).settings
     await Retention(orm.database, settings, followers(orm.database.name)).run()
     after = await log_of(orm)
-    blank: dict[str, Any] = {"key": {}, "old_key": None, "image": None, "actor": None}
+    blank: dict[str, Any] = {"key": {}, "old_key": None, "image": None, "actor": None, "row_id": None}
     assert after == [before[0] | blank, before[1] | blank, before[2], before[3]]
     await Retention(orm.database, settings, followers(orm.database.name)).run()
     assert await log_of(orm) == after

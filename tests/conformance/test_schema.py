@@ -26,7 +26,7 @@ from tests.conformance.tables import Base, Book
 pytestmark = pytest.mark.filterwarnings("ignore:Did not recognize type 'xid8'")
 
 AT = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
-CURRENT = "0004"
+CURRENT = "0005"
 ROOT = Path(__file__).parents[2]
 
 NEXT = '''
@@ -35,8 +35,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
@@ -50,7 +50,7 @@ def newer(tmp_path: Path) -> Path:
     """The migrations of a newer diptych, with one revision more."""
     directory = tmp_path / "migrations 100%"
     shutil.copytree(own._MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
-    (directory / "versions" / "0005_next.py").write_text(NEXT)
+    (directory / "versions" / "0006_next.py").write_text(NEXT)
     return directory
 
 
@@ -111,6 +111,8 @@ async def test_a_fresh_database_gets_the_tables_of_both(database_url: str):
         "actor",
         "recorded_at",
         "table_name",
+        "row_id",
+        "old_row_id",
     ]
     is_postgres = database_url.startswith("postgresql")
     assert found["diptych_log"][1] == (["diptych_log_unseen"] if is_postgres else [])
@@ -208,7 +210,7 @@ async def test_the_first_version_gets_the_fence_and_keeps_its_log(
     after = await state(database_url)
     assert after["rows of diptych_version"] == [(CURRENT,)]
     assert "diptych_fence" in after
-    assert after["rows of diptych_log"] == [(*row, None) for row in before["rows of diptych_log"]]
+    assert after["rows of diptych_log"] == [(*row, None, None, None) for row in before["rows of diptych_log"]]
     await orm.create(Book, title="V", author="A")
     assert [row[0] for row in (await state(database_url))["rows of diptych_log"]] == [1, 2, 3]
     await orm.close()
@@ -225,7 +227,7 @@ async def test_an_older_version_is_upgraded_without_losing_rows(
     monkeypatch.setattr(own, "_MIGRATIONS", newer)
     orm = await started(database_url)
     after = await state(database_url)
-    assert after["rows of diptych_version"] == [("0005",)]
+    assert after["rows of diptych_version"] == [("0006",)]
     assert "diptych_added" in after
     assert after["rows of diptych_log"] == [(*row, "by the upgrade") for row in before["rows of diptych_log"]]
     await orm.update(Book, 1, title="V")
@@ -251,10 +253,10 @@ async def test_a_newer_version_is_refused_and_nothing_is_changed(
     sa.Table("never_made", Other.metadata, sa.Column("id", sa.Integer, primary_key=True))
     orm = ORMService(config(database_url))
     with pytest.raises(
-        SchemaVersionError, match="have version 0005, which this diptych does not know"
+        SchemaVersionError, match="have version 0006, which this diptych does not know"
     ) as caught:
         await orm.init(models=Other)
-    assert caught.value.found == "0005"
+    assert caught.value.found == "0006"
     assert await state(database_url) == before
 
 
@@ -267,9 +269,9 @@ async def test_an_upgrade_that_fails_leaves_the_old_state(
     await orm.create(Book, title="T", author="A")
     await orm.close()
     before = await state(database_url)
-    faulty = NEXT.replace('"0005"', '"0006"').replace('"0004"', '"0005"')
+    faulty = NEXT.replace('"0006"', '"0007"').replace('"0005"', '"0006"')
     faulty = faulty.replace("added", "more") + f"    {fault}\n"
-    (newer / "versions" / "0006_faulty.py").write_text(faulty)
+    (newer / "versions" / "0007_faulty.py").write_text(faulty)
     with monkeypatch.context() as patch:
         patch.setattr(own, "_MIGRATIONS", newer)
         with pytest.raises((RuntimeError, sa.exc.DBAPIError)):
@@ -283,7 +285,7 @@ async def test_an_upgrade_that_fails_leaves_the_old_state(
 async def test_a_first_start_that_fails_leaves_an_empty_database(
     database_url: str, newer: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (newer / "versions" / "0005_next.py").write_text(NEXT + "    raise RuntimeError('on purpose')\n")
+    (newer / "versions" / "0006_next.py").write_text(NEXT + "    raise RuntimeError('on purpose')\n")
     with monkeypatch.context() as patch:
         patch.setattr(own, "_MIGRATIONS", newer)
         with pytest.raises(RuntimeError, match="on purpose"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -168,6 +169,29 @@ async def test_a_trigger_that_was_dropped_is_made_anew(sqlite_url, valkey):
         await arrives(app, "Dune", "second")
         await foreign.runs("UPDATE books SET author = 'third' WHERE title = 'Dune'")
         await arrives(app, "Dune", "third")
+    await foreign.close()
+
+
+async def test_those_who_catch_up_together_share_their_looks(postgres_url, valkey, monkeypatch):
+    """However many pages are answered at once, they take no connection each."""
+    foreign = Foreign(postgres_url)
+    async with catalogue(postgres_url, valkey.url, lease_ms=30_000) as app:
+        await app.execute(AddBook("Dune", "0"))
+        await answered_by(app, "redis")
+        fence = app.orm.side.fence
+        looks, missed = 0, fence.missed
+
+        async def counted(tables):
+            nonlocal looks
+            looks += 1
+            return await missed(tables)
+
+        monkeypatch.setattr(fence, "missed", counted)
+        for number in range(1, 5):
+            await foreign.runs(f"UPDATE books SET author = '{number}' WHERE title = 'Dune'")
+            await asyncio.gather(*(app.catch_up() for _ in range(100)))
+            assert await author_of(app, "Dune") == ("redis", str(number))
+        assert looks <= 8
     await foreign.close()
 
 

@@ -12,8 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from demo_app.messages import AddBook
-from diptych import WiringError
+from diptych import Diptych, WiringError
 from diptych.errors import SchemaError
+from diptych.log import EVERYTHING
+from diptych.log.append import gap_entries
+from diptych.log.capture.fingerprint import fingerprints
+from diptych.log.capture.table import CAPTURE, captured_table
 from tests.captured import Maker, Part, Program, application, prepare, same, served_by_redis
 from tests.catalogue import Held, answered_by, author_of, catalogue, redis_side_of, set_author
 from tests.servers import PostgresServer
@@ -306,7 +310,7 @@ async def test_another_role_writes_and_may_neither_read_the_log_nor_switch_the_t
         await same(app)
         async with app.orm.database.reader.connect() as connection:
             kinds = sa.text(
-                "SELECT DISTINCT kind, actor, command_id FROM diptych_log WHERE kind <> 'created'"
+                "SELECT DISTINCT kind, actor, command_id FROM diptych_log WHERE kind NOT IN ('created', 'gap')"
             )
             assert set(await connection.execute(kinds)) == {
                 ("updated", "postgres", ""),
@@ -456,3 +460,118 @@ async def test_entries_of_other_kinds_and_of_no_table_disturb_nothing(database_u
         await same(app, store="redis")
         await app.orm.update(Part, "a", "code", amount=5)
         await same(app, store="redis")
+        # However many rows of no table there are, they do not count among the entries that a sight lists.
+        since = (await app.orm.side.fence.sight(EVERYTHING)).snapshot
+        await program.runs(*[f"{entry} VALUES ('none', NULL, 'no JSON', '', '', 0, '[', '', {now})"] * 2100)
+        for with_the_rows in (False, True):
+            sight = await app.orm.side.fence.sight(since, expects_entries=with_the_rows)
+            assert (sight.entries, sight.more) == ([], False)
+        await app.catch_up()
+        await same(app, store="redis")
+
+
+_BREAKS = {"sqlite": ["DROP TRIGGER diptych_capture_parts_u", _CHANGE], "postgresql": [_OFF, _CHANGE, _ON]}
+
+
+async def _log_of(app: Diptych) -> list[tuple[str, str | None, str]]:
+    async with app.orm.database.reader.connect() as connection:
+        entries = sa.text("SELECT kind, table_name, key, row_id FROM diptych_log ORDER BY position")
+        return [(row.kind, row.table_name, row.key) for row in await connection.execute(entries)]
+
+
+async def test_an_entry_says_that_changes_may_have_been_missed_and_holds_nobody_up(database_url, valkey):
+    """It is written with the triggers that are made anew, and the generations built since begin after it."""
+    program = await prepare(database_url)
+    async with application(database_url, valkey.url, lease_ms=int(LEASE_S * 1000)) as app:
+        await served_by_redis(app)
+        assert "gap" not in {kind for kind, _, _ in await _log_of(app)}  # the triggers were made at the start
+        await program.runs_each_alone(*_BREAKS["sqlite" if program.is_sqlite else "postgresql"])
+        await asyncio.sleep(LEASE_S)
+        await served_by_redis(app)
+        # On SQLite the number of the schema stands for the triggers of every table.
+        tables = ["makers", "parts"] if program.is_sqlite else ["parts"]
+        gaps = [("gap", table, "{}") for table in tables]
+        assert sorted(entry for entry in await _log_of(app) if entry[0] == "gap") == gaps
+        generations = {row.generation for row in await app.orm.side.fence.rows()}
+        assert "" not in generations
+        began = time.monotonic()
+        for number in range(20):
+            await app.orm.update(Part, "a", "code", amount=number)
+            await program.runs(f"UPDATE parts SET amount = {number} WHERE code = 'b'")
+            await app.catch_up()
+            await same(app, store="redis")
+        assert time.monotonic() - began < 10
+        await asyncio.sleep(2 * LEASE_S)
+        assert {row.generation for row in await app.orm.side.fence.rows()} == generations
+        assert sorted(entry for entry in await _log_of(app) if entry[0] == "gap") == gaps
+
+
+async def test_a_gap_that_a_generation_has_not_seen_is_passed_over(database_url, valkey):
+    """A generation that did not end with it was begun after it."""
+    program = await prepare(database_url)
+    async with application(database_url, valkey.url, lease_ms=30_000) as app:
+        await served_by_redis(app)
+        generations = {row.generation for row in await app.orm.side.fence.rows()}
+        async with app.orm.database.writer.begin() as connection:
+            await connection.execute(gap_entries(app.orm.database.name, {"parts": "Part", "makers": "Maker"}))
+        await app.catch_up()
+        await same(app, store="redis")
+        await app.orm.update(Part, "a", "code", amount=5)
+        await program.runs("UPDATE makers SET name = name || '!'")
+        await app.catch_up()
+        await same(app, store="redis")
+        assert {row.generation for row in await app.orm.side.fence.rows()} == generations
+
+
+_EARLIER = {
+    "sqlite": [
+        "DROP TRIGGER diptych_capture_parts_u",
+        "CREATE TRIGGER diptych_capture_parts_u AFTER UPDATE ON parts BEGIN "
+        "INSERT INTO diptych_log (entity, table_name, key, old_key, kind, version, command_id, recorded_at) VALUES "
+        "('Part', 'parts', json_object('id', NEW.id, 'code', NEW.code), json_object('id', OLD.id, 'code', OLD.code), "
+        "'updated', 2, '', '2026-01-01 00:00:00.000000'); END",
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION diptych_capture_parts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO diptych_log (entity, table_name, key, old_key, kind, version, command_id, recorded_at) VALUES "
+        "('Part', 'parts', json_build_object('id', NEW.id, 'code', NEW.code), "
+        "json_build_object('id', OLD.id, 'code', OLD.code), 'updated', 2, '', now()); RETURN NULL; END $$"
+    ],
+}
+
+
+async def test_triggers_of_an_earlier_version_are_made_anew(database_url, valkey):
+    """They write no row_id. They have missed nothing: the log has no gap."""
+    program = await prepare(database_url)
+    async with application(database_url, valkey.url) as app:
+        captured = [captured_table(app.orm.side.entities.of(model)) for model in (Part, Maker)]
+        async with app.orm.database.writer.begin() as connection:
+            for statement in _EARLIER[app.orm.database.name]:
+                await connection.exec_driver_sql(statement)
+            # As by a process of that version, which still runs: it knows nothing of the format.
+            for table, present in (await fingerprints(connection, captured)).items():
+                update = sa.update(CAPTURE).where(CAPTURE.c.table_name == table)
+                await connection.execute(update.values(format=1, fingerprint=present))
+        await served_by_redis(app)
+        await program.runs("UPDATE parts SET amount = 77 WHERE code = 'b'")
+        await asyncio.sleep(LEASE_S)
+        await served_by_redis(app)
+        await program.runs("UPDATE parts SET amount = 78 WHERE code = 'b'")
+        async with app.orm.database.reader.connect() as connection:
+            last = sa.text("SELECT row_id FROM diptych_log ORDER BY position DESC LIMIT 1")
+            assert (await connection.execute(last)).scalar_one() == "2"
+        assert "gap" not in {kind for kind, _, _ in await _log_of(app)}
+
+
+@pytest.mark.parametrize("round_", range(3))
+async def test_catch_up_knows_of_what_no_trigger_has_logged(database_url, valkey, round_):
+    """It waits until nobody trusts what lacks the change."""
+    program = await prepare(database_url)
+    async with application(database_url, valkey.url, lease_ms=int(LEASE_S * 1000)) as app:
+        await served_by_redis(app)
+        await asyncio.sleep(round_ * LEASE_S / 7)
+        await program.runs_each_alone(*_BREAKS["sqlite" if program.is_sqlite else "postgresql"])
+        began = time.monotonic()
+        await app.catch_up()
+        assert time.monotonic() - began < 1.5 * LEASE_S
+        await same(app)

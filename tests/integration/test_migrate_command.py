@@ -140,9 +140,43 @@ async def test_the_script_ends_what_was_made_while_triggers_were_missing(
     await asyncio.to_thread(run_script, await told(database_url, "migrate", "--sql"))
     [[generation]] = await owner.rows("SELECT generation FROM diptych_fence")
     assert generation == ""
+    gaps = await owner.rows("SELECT table_name, key, row_id, command_id FROM diptych_log WHERE kind = 'gap'")
+    assert gaps == [("books", "{}", None, "")]
     async with catalogue(database_url, valkey.url) as app:
         await answered_by(app, "redis")
         assert await author_of(app, "Dune") == ("redis", "second")
+
+
+@pytest.mark.parametrize("how", ["by itself", "by its script"])
+async def test_an_upgrade_makes_the_triggers_of_the_version_before_anew(
+    database_url, owner, run_script, valkey, how
+):
+    """They know nothing of the columns that it adds."""
+    async with catalogue(database_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "first"))
+        await sees_in_redis(app, "Dune", "first")
+    if database_url.startswith("sqlite"):
+        triggers = await owner.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        await owner.runs(*(f"DROP TRIGGER {row.name}" for row in triggers))
+    await owner.runs(
+        "ALTER TABLE diptych_log DROP COLUMN row_id",
+        "ALTER TABLE diptych_log DROP COLUMN old_row_id",
+        "ALTER TABLE diptych_capture DROP COLUMN format",
+        "UPDATE diptych_version SET version_num = '0004'",
+    )
+    if how == "by itself":
+        await told(database_url, "migrate")
+    else:
+        await asyncio.to_thread(run_script, await told(database_url, "migrate", "--sql"))
+    made = await owner.rows("SELECT * FROM diptych_capture")
+    async with catalogue(database_url, valkey.url) as app:
+        await answered_by(app, "redis")
+        await owner.runs("UPDATE books SET author = 'second'")
+        await app.catch_up()
+        assert await author_of(app, "Dune") == ("redis", "second")
+        [[row_id]] = await owner.rows("SELECT row_id FROM diptych_log WHERE kind = 'updated'")
+        assert row_id == "1"
+    assert await owner.rows("SELECT * FROM diptych_capture") == made
 
 
 @pytest.mark.parametrize("how", ["by itself", "by its script"])

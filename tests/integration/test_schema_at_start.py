@@ -60,6 +60,46 @@ async def test_a_start_without_create_tables_leaves_the_application_s_tables_as_
     await owner.close()
 
 
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
+async def test_documents_of_a_view_are_refused_by_name(database_url, owner, kind):
+    """No trigger could log its changes."""
+    if database_url.startswith("sqlite") and kind != "VIEW":
+        pytest.skip("SQLite has nothing of the kind")
+    await owner.runs(
+        books_table(database_url),
+        "ALTER TABLE books RENAME TO all_books",
+        f"CREATE {kind} books AS SELECT * FROM all_books",
+    )
+    text = await refused(catalogue(database_url, create_tables=False))
+    assert f"books (Book) is a {kind.lower()}, whose changes no trigger can log" in text
+
+
+async def test_a_virtual_table_is_refused_by_name(sqlite_url):
+    owner = Foreign(sqlite_url)
+    columns = ", ".join(column.name for column in Book.__table__.columns)
+    await owner.runs(f"CREATE VIRTUAL TABLE books USING fts5({columns})")
+    text = await refused(catalogue(sqlite_url, create_tables=False))
+    assert "books (Book) is a virtual table, whose changes no trigger can log" in text
+    await owner.close()
+
+
+async def test_a_table_of_another_file_is_refused_by_name(sqlite_url):
+    class Attached(DeclarativeBase):
+        pass
+
+    class Thing(Attached):
+        __tablename__ = "things"
+        __table_args__ = {"schema": "other"}  # noqa: RUF012 - as SQLAlchemy has it
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    config = ConfigService(environ={}, database_url=sqlite_url)
+    text = await refused(Diptych(config, models=Attached, handlers=[]))
+    assert (
+        "the table other.things is mapped to the schema other: SQLite has no schemas but attached files"
+        in text
+    )
+
+
 async def test_a_missing_column_is_named_with_its_table(database_url, owner):
     await owner.runs(books_table(database_url), "ALTER TABLE books DROP COLUMN author")
     text = await refused(catalogue(database_url))

@@ -28,6 +28,9 @@ class Ending:
     before its commit. The command may rest on every change up to the position ``last``; on all changes, if ``last``
     is None. ``is_whole`` says that its transaction has no further entries than those of ``changes``.
 
+    ``missed`` are tables of which it may rest on changes that are in no log: for what is made of them there is a pass
+    to wait for, which notices that, or the end of the lease.
+
     ``applying`` holds, once ``begun`` is done, a future for each target that the changes are being written to.
     """
 
@@ -45,6 +48,7 @@ class Ending:
         self.touched = touched
         self.targets = targets
         self.last = last
+        self.missed: Collection[str] = ()
         seen = changes[0].snapshot if changes else None
         self._snapshot = None if seen is None or last is None else Snapshot.parse(seen)
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -107,6 +107,8 @@ def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
                 "migrate` as the owner of the tables, or what `diptych migrate --sql` prints"
             ]
         )
+    if state == "42809":  # wrong_object_type
+        return SchemaError([f"{words_of(error)}: read models are made from tables, not from views"])
     if state in ("42P01", "3F000") or "no such table" in str(error.orig):
         return SchemaError(
             [f"one of the tables {names} is not there: run the application's migrations first"]

@@ -23,8 +23,8 @@ from diptych.fence.statements import (
     new_row,
     tables_as_json,
 )
-from diptych.log import EVERYTHING, NOTHING, Entry, Snapshot
-from diptych.log.capture.install import tables_with_effects
+from diptych.log import EVERYTHING, GAP, NOTHING, Entry, Snapshot
+from diptych.log.capture.install import broken, tables_with_effects
 from diptych.log.capture.table import CapturedTable, captured_table
 from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis import RedisIdentity
@@ -107,7 +107,7 @@ class Fence(LogReader, PassNotifications):
                     entries = [entry_of(row) for row in await self._read(self._entries, values)]
                 # ★ Counted before any entry is left out: beyond the limit the log was not read at all.
                 more = len(entries) > MOST_ENTRIES
-                entries = [entry for entry in entries if snapshot.sees(entry.transaction)]
+                entries = [e for e in entries if snapshot.sees(e.transaction) and e.kind != GAP]
                 self._note_others(entries, own)
                 return Sight(
                     {row.id: row for row in rows}, since, snapshot, entries[:MOST_ENTRIES], more=more
@@ -136,6 +136,11 @@ class Fence(LogReader, PassNotifications):
         """Returns whether changes of these tables may be missing in the row's generation and in the log."""
         async with self._reading() as connection:
             return await are_missed(connection, self._captured(tables), row)
+
+    async def missed(self, tables: Collection[str]) -> frozenset[str]:
+        """Returns those of the tables whose changes may have been made without an entry in the log."""
+        async with self._reading() as connection:
+            return frozenset(captured.name for captured in await broken(connection, self._captured(tables)))
 
     async def capture(self, tables: Collection[str]) -> None:
         """Makes missing and altered triggers of these tables anew.

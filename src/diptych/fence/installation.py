@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.errors import SchemaError
 from diptych.fence.adoption import adopt
 from diptych.fence.capture import capture, generations_over
+from diptych.log.append import gap_entries
 from diptych.log.capture.fingerprint import Look, columns_text, fingerprint_select, looks
 from diptych.log.capture.install import install_statements, remove_statements
-from diptych.log.capture.table import CAPTURE, captured_table, literal, quoted
+from diptych.log.capture.table import CAPTURE, FORMAT, captured_table, literal, quoted
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import is_denied, translated, words_of
@@ -77,7 +78,7 @@ class Installation:
             await check_tables(self._database, self._mappers, ())
             async with alembic_alone(), self._database.reader.connect() as connection:
                 upgrade, token = await connection.run_sync(upgrade_script)
-                statements = await self._triggers(connection, token)
+                statements = await self._triggers(connection, token, is_new=bool(upgrade))
                 if role is None:
                     role = (await connection.run_sync(role_of)).name
                 grants = grant_statements(self._database.name, role)
@@ -104,13 +105,13 @@ class Installation:
 
     # Scripts
 
-    async def _triggers(self, connection: AsyncConnection, token: str) -> list[str]:
+    async def _triggers(self, connection: AsyncConnection, token: str, *, is_new: bool) -> list[str]:
         """Returns the statements to make wrong triggers anew, and to note the triggers as right.
 
         ★ The fingerprints are read when the script has made everything: they hold numbers that the database gives.
         Every generation made from such a table ends, since changes may have been missed until the script is run.
+        ``is_new`` says that the script makes or upgrades diptych's own tables.
         """
-        is_new = not await connection.run_sync(lambda sync: sa.inspect(sync).has_table(CAPTURE.name))
         found = await looks(connection, self._captured, is_new=is_new)
         wrong = [look for look in found if not look.is_right]
         if wrong and self._database.name == "sqlite":
@@ -130,8 +131,10 @@ class Installation:
         present = fingerprints.columns(*read).subquery("present")
         columns = {look.captured.name: columns_text(look.to_be_named.columns) for look in made}
         of_table = sa.case(columns, value=present.c.table_name)
-        rows = sa.select(present.c.table_name, of_table, present.c.fingerprint)
-        yield sa.insert(CAPTURE).from_select(["table_name", "columns", "fingerprint"], rows)
+        rows = sa.select(present.c.table_name, of_table, present.c.fingerprint, sa.literal(FORMAT))
+        yield sa.insert(CAPTURE).from_select(["table_name", "columns", "fingerprint", "format"], rows)
+        if gaps := {look.captured.name: look.captured.entity for look in made if look.has_gap}:
+            yield gap_entries(self._database.name, gaps)
         yield generations_over(self._database.name, names)
 
     def _rendered(self, statement: sa.Executable) -> str:

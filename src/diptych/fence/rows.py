@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from diptych.aio.sharing import SerialBatcher
 from diptych.errors import DatabaseUnavailableError
@@ -47,6 +47,10 @@ class FenceRows:
         self._looks: SerialBatcher[None, bool] = SerialBatcher(
             self._look, cut_off=DatabaseUnavailableError(NOT_KNOWN)
         )
+        # ★ As with the fence: a look at the fingerprints that has been sent may be older than the caller's call.
+        self._fingerprints: SerialBatcher[Collection[str], frozenset[str]] = SerialBatcher(
+            self._look_for_missed, cut_off=DatabaseUnavailableError(NOT_KNOWN)
+        )
 
     async def rows(self) -> Rows:
         """Returns the fence rows as of a moment after this call. Raises ``DatabaseUnavailableError``."""
@@ -65,6 +69,13 @@ class FenceRows:
             return await self._looks.get(None)
         except DatabaseUnavailableError:
             return True
+
+    async def missed(self, tables: Collection[str]) -> frozenset[str]:
+        """Returns those tables that may lack entries of changes in the log, as of a moment after this call.
+
+        Raises ``DatabaseUnavailableError``.
+        """
+        return await self._fingerprints.get(tables)
 
     async def sight_within(self, patience_s: float, *, expects_entries: bool = False) -> NotedSight:
         """Returns the same as ``sight``. While SQL is away, tries again for ``patience_s`` seconds."""
@@ -99,6 +110,7 @@ class FenceRows:
         """Ends the reading. Waiting callers fail with ``DatabaseUnavailableError``."""
         await self._reads.close()
         await self._looks.close()
+        await self._fingerprints.close()
 
     async def _read(self, callers: Sequence[bool]) -> Sequence[NotedSight]:
         self._read_at = time.monotonic()
@@ -109,6 +121,9 @@ class FenceRows:
 
     async def _look(self, callers: Sequence[None]) -> Sequence[bool]:
         return [await self._fence.is_leased()] * len(callers)
+
+    async def _look_for_missed(self, callers: Sequence[Collection[str]]) -> Sequence[frozenset[str]]:
+        return [await self._fence.missed({table for tables in callers for table in tables})] * len(callers)
 
     def _gathering_s(self) -> float:
         return self._read_at + _GATHER_S * self.commands - time.monotonic()

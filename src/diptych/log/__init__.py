@@ -52,6 +52,12 @@ IMAGE_FORMAT = 1
 KEY_FORMAT = 2
 """``version`` of entries with keys alone: those of triggers, and of entities whose images are not logged."""
 
+GAP = "gap"
+"""``kind`` of an entry that names a table and no row: earlier changes of the table may be in no entry.
+
+Every generation that was made from the table ended in the transaction of the entry.
+"""
+
 NOTHING = Snapshot(0, 0)
 """The snapshot that saw no transaction at all."""
 

@@ -10,7 +10,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log import IMAGE_FORMAT, KEY_FORMAT, Change, CommandContext
+from diptych.log import GAP, IMAGE_FORMAT, KEY_FORMAT, Change, CommandContext
+from diptych.log.row_id import row_id
 from diptych.log.table import EXPRESSIONS, LOG, Expressions, Value
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
@@ -97,8 +98,8 @@ def row_values(
 ) -> dict[str, Any]:
     """Returns the values of ``BOUND_COLUMNS`` for a change.
 
-    ``image`` is the row after the change, or a deleted row's last state. Without it the statement makes ``key`` and
-    ``image`` itself.
+    ``image`` is the row after the change, or a deleted row's last state. Without it the statement makes ``key``,
+    ``image`` and ``row_id`` itself.
     """
     values = {
         "entity": entity.name,
@@ -110,12 +111,25 @@ def row_values(
         "command_id": context.command_id,
         "correlation_id": context.correlation_id,
         "actor": context.actor,
+        "row_id": None,
+        "old_row_id": None,
     }
     if image is not None:
+        values["row_id"] = row_id(entity.row_id, image)
+        if before is not None and (old := row_id(entity.row_id, before)) != values["row_id"]:
+            values["old_row_id"] = old
         values["key"] = _json(_picked(image, entity.entry_columns))
         if entity.image_columns:
             values["image"] = _json(_picked(image, entity.image_columns))
     return values
+
+
+def gap_entries(database: str, tables: Mapping[str, str]) -> sa.Insert:
+    """Returns the insertion of an entry of kind ``gap`` for each of these tables, with their entities' names."""
+    values = {"key": "{}", "old_key": "{}", "kind": GAP, "version": KEY_FORMAT, "command_id": ""}
+    recorded_at = EXPRESSIONS[database].recorded_at
+    rows = [{"table_name": table, "entity": entity} for table, entity in sorted(tables.items())]
+    return sa.insert(LOG).values([{**values, **row, "recorded_at": recorded_at} for row in rows])
 
 
 def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

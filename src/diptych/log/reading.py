@@ -12,7 +12,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import WiringError
-from diptych.log import Change, Entry, LogPart, Snapshot
+from diptych.log import GAP, Change, Entry, LogPart, Snapshot
 from diptych.log.table import EXPRESSIONS, LOG, OF_THIS_HISTORY, TRANSACTION, PostgresType, Value, text, whole
 from diptych.sql.database import Database, Values
 from diptych.sql.entity import MappedEntity
@@ -93,7 +93,8 @@ def _with_snapshot(snapshot: Value, changes: sa.Select[Any]) -> sa.Select[Any]:
 
 def _entry(transaction: Value) -> sa.Select[Any]:
     entry = sa.select(*_ENTRY, transaction.label("number"))
-    return entry.limit(MOST_ENTRIES + 1).where(OF_THIS_HISTORY)
+    # A row without a table is nobody's change, and must not count among the most that are read.
+    return entry.limit(MOST_ENTRIES + 1).where(OF_THIS_HISTORY, LOG.c.table_name.is_not(None))
 
 
 def _postgresql() -> LogStatements:
@@ -215,7 +216,9 @@ class LogReader:
         snapshot = Snapshot.parse(found[0]["snapshot"]) if part is None else part.snapshot
         logged = [row for row in found if row["position"] is not None]
         read = logged[:limit]
-        told = [row for row in read if row["position"] not in skip or _ends_an_address(row)]
+        # ★ A generation that has not ended with a gap was begun after it, and its rows were read after that.
+        rows = (row for row in read if row["kind"] != GAP)
+        told = [row for row in rows if row["position"] not in skip or _ends_an_address(row)]
         last = read[-1]["position"] if read else 0
         changes = self._decoded(told, entities)
         return LogPart(snapshot, changes, len(logged) > limit, last, len(read) - len(told))

@@ -97,10 +97,10 @@ class Retention:
                 sa.update(LOG)
                 .where(
                     age_s > self._data_days * _DAY_S,
-                    sa.or_(LOG.c.image.is_not(None), LOG.c.key != "{}"),
+                    sa.or_(LOG.c.image.is_not(None), LOG.c.key != "{}", LOG.c.actor.is_not(None)),
                     seen,
                 )
-                .values(key="{}", old_key=None, image=None, actor=None)
+                .values(key="{}", old_key=None, image=None, actor=None, row_id=None, old_row_id=None)
             )
             blanked = (await connection.execute(blank)).rowcount
         return deleted, blanked

@@ -55,6 +55,8 @@ LOG = sa.Table(
     sa.Column("correlation_id", sa.Text),
     sa.Column("actor", sa.Text),
     sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("row_id", sa.Text),
+    sa.Column("old_row_id", sa.Text),
 )
 
 TRANSACTION = sa.cast(sa.cast(LOG.c.transaction, sa.Text), sa.BigInteger)

@@ -71,18 +71,35 @@ def check_key(model: type[Declaration], entity: Entity) -> Iterator[str]:
         if column.nullable:
             yield f"the key {column.name!r} must be NOT NULL"
         if len(columns) == 1 and not column.unique:
-            yield f"the key {column.name!r} {UNIQUE}"
+            yield f"the key {column.name!r} {UNIQUE}{_mend(entity, [column])}"
         yield from (f"the key {column.name!r} {rule}" for rule in _broken_rules(column))
     names = [column.name for column in columns]
-    if len(names) > 1 and frozenset(names) not in entity.unique:
-        yield f"the columns of the key, {', '.join(names)}, {_UNIQUE_TOGETHER}"
+    # What holds some of the columns unique holds all of them so.
+    if len(names) > 1 and not any(unique <= set(names) for unique in entity.unique):
+        yield f"the columns of the key, {', '.join(names)}, {_UNIQUE_TOGETHER}{_mend(entity, columns)}"
+    elif left_out := [name for name in names if len(names) > 1 and name not in entity.in_entries]:
+        yield (
+            f"the columns of the key, {', '.join(names)}, must all be in the entries of the change log, and "
+            f"{', '.join(left_out)} is not: let the mapping have a UniqueConstraint of just these columns"
+        )
+
+
+def _mend(entity: Entity, columns: Sequence[Column]) -> str:
+    names = [column.in_table for column in columns]
+    if not set(entity.in_entries) >= {column.name for column in columns}:
+        return ""  # the mapping has nothing of that kind
+    index = "_".join((entity.table.replace(".", "_"), *names))
+    return (
+        f". The table {entity.table} has nothing like that (what is deferrable, partial or of an expression does not "
+        f"count): let a migration do `CREATE UNIQUE INDEX {index} ON {entity.table} ({', '.join(names)})`"
+    )
 
 
 def check_also(model: type[Declaration], entity: Entity) -> Iterator[str]:
     """Yields the faults of the columns of ``also``. They may be null: such a row has no second address."""
     for column in (entity.columns[attribute.key] for attribute in model.also):
-        rules = [*_broken_rules(column)] if column.unique else [UNIQUE, *_broken_rules(column)]
-        yield from (f"`also`: {column.name!r} {rule}" for rule in rules)
+        not_unique = [] if column.unique else [UNIQUE + _mend(entity, [column])]
+        yield from (f"`also`: {column.name!r} {rule}" for rule in [*not_unique, *_broken_rules(column)])
 
 
 def _broken_rules(column: Column) -> Iterator[str]:

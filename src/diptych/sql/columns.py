@@ -23,6 +23,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from diptych.messages.validation import worded
 from diptych.sql.sqlite.types import check_storable
 
+KEY_TYPES = (str, int, datetime.date, uuid.UUID)
+"""Types of columns by which the log names rows, whoever has written the entry: those of keys and of joins."""
+
 _INTEGER_BITS = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 
 _LOGGED = (
@@ -202,6 +205,8 @@ class ColumnValues:
         """
         if value is None or isinstance(self._column.type, sa.JSON):
             return value
+        if is_uuid_text(self._column.type):
+            return _with_hyphens(msgspec.convert(value, str))
         if self.python_type is float and isinstance(value, str):
             return float(value)  # an infinity or NaN, which JSON can't express
         return msgspec.convert(value, self.python_type)
@@ -225,6 +230,16 @@ class ColumnValues:
             except OverflowError:
                 raise ValueError("must be in the years 1 to 9999 of UTC") from None
         return value
+
+
+def _with_hyphens(text: str) -> str:
+    """Returns a UUID as a select gives it. A trigger tells what the table holds: on SQLite the digits alone.
+
+    Other texts stay, those with capital letters among them: SQLite does not find their rows by the usual form.
+    """
+    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):
+        return text
+    return str(uuid.UUID(text))
 
 
 def _check_unicode(text: str) -> None:

@@ -1,6 +1,6 @@
-"""Comparison of a column's values by the database: byte for byte, as in Redis, or differently.
+"""Comparison of a column's values by the database: byte for byte, as in Redis, or differently; and uniqueness.
 
-The real columns of a table in the database need not be those of the mapping.
+The real columns of a table in the database, and what is unique there, need not be those of the mapping.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class RealColumn(NamedTuple):
 
     ``kind`` is its type: on PostgreSQL the name of a built-in type (for a domain, of the type below it), ``enum``, or
     empty for any other type; on SQLite the affinity. ``loose_collation`` names the collation, if different texts are
-    equal in it. The column is ``unique`` if it can't hold a value twice, not even within a transaction.
+    equal in it.
     """
 
     type_name: str
@@ -169,7 +169,6 @@ class RealColumn(NamedTuple):
     collation: str | None = None
     loose_collation: str = ""
     timezone: bool | None = None
-    unique: bool = False
 
 
 async def real_columns(connection: AsyncConnection, table: sa.Table) -> Mapping[str, RealColumn]:
@@ -181,17 +180,14 @@ async def real_columns(connection: AsyncConnection, table: sa.Table) -> Mapping[
 
 # A domain has the collation of its column, and the equality of the type below it.
 _POSTGRESQL = sa.text("""
-    WITH RECURSIVE found (name, type_name, collation_id, type_id, is_unique) AS (
-        SELECT attname, format_type(atttypid, atttypmod), attcollation, atttypid, EXISTS (
-            SELECT 1 FROM pg_index WHERE indrelid = attrelid AND indisunique AND indimmediate AND indisvalid
-                AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum)
-        FROM pg_attribute
+    WITH RECURSIVE found (name, type_name, collation_id, type_id) AS (
+        SELECT attname, format_type(atttypid, atttypmod), attcollation, atttypid FROM pg_attribute
         WHERE attrelid = to_regclass(:table_name) AND attnum > 0 AND NOT attisdropped
       UNION ALL
-        SELECT name, type_name, collation_id, typbasetype, is_unique FROM found JOIN pg_type ON oid = type_id
+        SELECT name, type_name, collation_id, typbasetype FROM found JOIN pg_type ON oid = type_id
         WHERE typtype = 'd'
     )
-    SELECT name, type_name, is_unique, collname AS collation, coalesce(collisdeterministic, true) AS is_deterministic,
+    SELECT name, type_name, collname AS collation, coalesce(collisdeterministic, true) AS is_deterministic,
         CASE WHEN typtype = 'e' THEN 'enum'
             WHEN typnamespace = 'pg_catalog'::regnamespace THEN typname ELSE '' END AS kind
     FROM found JOIN pg_type ON pg_type.oid = type_id LEFT JOIN pg_collation ON pg_collation.oid = collation_id
@@ -209,7 +205,6 @@ async def _of_postgresql(connection: AsyncConnection, table: sa.Table) -> Mappin
             row.collation,
             "" if row.is_deterministic else f"the nondeterministic collation {row.collation}",
             {"timestamp": False, "timestamptz": True}.get(row.kind),
-            row.is_unique,
         )
         for row in found
     }
@@ -224,24 +219,16 @@ _AFFINITIES = {
 }
 
 
-_UNIQUE_IN_SQLITE = sa.text("""
-    SELECT min(c.name) FROM pragma_index_list(:table_name, :schema) AS i, pragma_index_info(i.name, :schema) AS c
-    WHERE i."unique" AND NOT i.partial GROUP BY i.name HAVING count(*) = 1
-    UNION SELECT min(name) FROM pragma_table_info(:table_name, :schema) WHERE pk HAVING count(*) = 1
-""")
-
-
 async def _of_sqlite(connection: AsyncConnection, table: sa.Table) -> Mapping[str, RealColumn]:
     schema = table.schema or "main"
     columns = sa.func.pragma_table_xinfo(table.name, schema).table_valued("name", "type")
     found = await connection.execute(sa.select(columns.c.name, columns.c.type))
-    unique = set(await connection.scalars(_UNIQUE_IN_SQLITE, {"table_name": table.name, "schema": schema}))
+    mapped = {str(column.name).lower(): str(column.name) for column in table.columns}
     return {
-        name: RealColumn(
+        mapped.get(name.lower(), name): RealColumn(
             declared or "(none)",
             _affinity(declared.upper()),
             loose_collation=await _loose_collation(connection, table, name),
-            unique=name in unique,
         )
         for name, declared in found.all()
     }
@@ -266,3 +253,41 @@ async def _loose_collation(connection: AsyncConnection, table: sa.Table, name: s
     if ignores_case:
         return "a collation that ignores case"
     return "a collation that ignores trailing blanks" if ignores_blanks else ""
+
+
+_UNIQUE = {
+    # Not what is checked at the end of a statement (deferrable), nor an index that is still being made.
+    "postgresql": sa.text("""
+        SELECT indexrelid AS name, CAST(attname AS text) AS column_name
+        FROM pg_index CROSS JOIN generate_series(0, indnkeyatts - 1) AS place
+            JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[place]
+        WHERE indrelid = to_regclass(:table_name) AND indisunique AND indimmediate AND indisvalid
+            AND indpred IS NULL AND indexprs IS NULL
+    """),
+    "sqlite": sa.text("""
+        SELECT i.name, c.name AS column_name
+        FROM pragma_index_list(:table_name, :schema) AS i, pragma_index_info(i.name, :schema) AS c
+        WHERE i."unique" AND NOT i.partial
+      UNION ALL SELECT NULL, name FROM pragma_table_info(:table_name, :schema) WHERE pk
+    """),
+}
+
+
+async def unique_sets(
+    connection: AsyncConnection, table: sa.Table, attributes: Mapping[str, str]
+) -> frozenset[frozenset[str]]:
+    """Returns the sets of attributes, given by their columns, of which no two rows ever have the same values.
+
+    Null aside. Indexes that are partial, or on an expression, don't count, nor what is deferrable.
+    """
+    database = connection.dialect.name
+    if database == "postgresql":
+        values = {"table_name": connection.dialect.identifier_preparer.format_table(table)}
+    else:
+        values = {"table_name": table.name, "schema": table.schema or "main"}
+        attributes = {column.lower(): name for column, name in attributes.items()}  # as SQLite compares names
+    found: dict[str | None, set[str | None]] = {}
+    for index, column in await connection.execute(_UNIQUE[database], values):
+        name = column if column is None or database == "postgresql" else column.lower()
+        found.setdefault(index, set()).add(attributes.get(name))
+    return frozenset(frozenset(map(str, names)) for names in found.values() if None not in names)

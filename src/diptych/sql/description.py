@@ -33,7 +33,7 @@ class Column(msgspec.Struct, frozen=True):
     that makes other values equal. ``misordered`` names the property by which the database sorts values differently
     than Redis their sort keys; empty if there is none. ``logged``: the change log's image gives back exactly the
     value of a select. ``zoned``: its points in time have a zone. ``texts``, of an enum: every value with the text
-    stored for it.
+    stored for it. ``in_table`` is its name in the table.
 
     ``fit`` returns a value in the form that the column holds, and raises ``ValueError`` for a value that can't be in
     the column. If the column ``has_one_form``, every value of its type is in that form already.
@@ -51,13 +51,15 @@ class Column(msgspec.Struct, frozen=True):
     has_one_form: bool = True
     zoned: bool = False
     texts: Mapping[Any, str] | None = None
+    in_table: str = ""
 
 
 class Entity(msgspec.Struct, frozen=True):
     """A mapped class as the other rooms see it: its columns by attribute name, in the order of the table.
 
-    ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique.
-    ``unique`` are the sets of columns of which no two rows have the same values, null aside.
+    ``identifying`` are the columns that identify a row: the primary key, and all that take part in anything unique;
+    ``in_entries`` these and foreign keys, which each entry of the log names. ``unique`` are the sets of identifying
+    columns of which no two rows have the same values, null aside: by the catalogue, once it is known.
     """
 
     model: type
@@ -66,4 +68,5 @@ class Entity(msgspec.Struct, frozen=True):
     primary_key: tuple[str, ...]
     columns: dict[str, Column]
     identifying: tuple[str, ...] = ()
+    in_entries: tuple[str, ...] = ()
     unique: frozenset[frozenset[str]] = frozenset()

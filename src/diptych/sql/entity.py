@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
-from diptych.sql.columns import ColumnValues, python_type_of, stored_texts
-from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns
+from diptych.sql.columns import KEY_TYPES, ColumnValues, python_type_of, stored_texts
+from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns, unique_sets
 from diptych.sql.description import Column, Entity
 from diptych.sql.refusals import is_fetched, warn_of_refusals
 
@@ -58,18 +58,25 @@ class MappedEntity:
         self.identifying = tuple(dict.fromkeys((*self.primary_key, *_in_unique(self.table, names))))
         linking = (names[column] for column in self.table.columns if column.foreign_keys and column in names)
         self.entry_columns = tuple(dict.fromkeys((*self.identifying, *linking)))
+        # Empty if the log can't have the primary key as text.
+        has_text = all(_has_text(self.columns[name].type, database) for name in self.primary_key)
+        self.row_id = self.primary_key if has_text else ()
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
         self.has_effects = False
         self.image_columns = _image_columns(self.name, self.columns, image)
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
+        self._really_unique: frozenset[frozenset[str]] | None = None
         self._names = names
         self._values = {name: ColumnValues(column, database) for name, column in self.columns.items()}
 
     async def look_at_table(self, connection: AsyncConnection) -> None:
         """Reads the table's real columns from the database, for ``describe`` and the order of lists."""
         self._real = await real_columns(connection, self.table)
+        if self._real:
+            attributes = {str(column.name): name for name, column in self.columns.items()}
+            self._really_unique = await unique_sets(connection, self.table, attributes)
         self._described.clear()
 
     def in_code_points(self, name: str, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
@@ -106,9 +113,19 @@ class MappedEntity:
                 primary_key=self.primary_key,
                 columns={name: self._describe_column(name, dialect) for name in self.columns},
                 identifying=self.identifying,
-                unique=self.unique,
+                in_entries=self.entry_columns,
+                unique=self._unique_now,
             )
         return self._described[dialect.name]
+
+    @property
+    def _unique_now(self) -> frozenset[frozenset[str]]:
+        """The sets of identifying columns that are unique by the catalogue, or by the mapping before that is known.
+
+        Of others the log does not tell which value a change has freed.
+        """
+        unique = self.unique if self._really_unique is None else self._really_unique
+        return frozenset(names for names in unique if names <= set(self.identifying))
 
     def _describe_column(self, name: str, dialect: sa.Dialect) -> Column:
         column = self.columns[name]
@@ -119,7 +136,8 @@ class MappedEntity:
             name=name,
             type=python_type_of(there),
             nullable=bool(column.nullable),
-            unique=name in self.unique_columns and (real is None or real.unique),
+            unique=frozenset({name}) in self._unique_now,
+            in_table=str(column.name),
             bytewise=not compared,
             compared=compared,
             misordered=difference(column, dialect, real, in_order=True),
@@ -221,6 +239,12 @@ class MappedEntity:
             raise WiringError([f"{self.name} is mapped to a query: map it to a table"])
 
 
+def _has_text(column_type: sa.types.TypeEngine[Any], database: str) -> bool:
+    """Returns whether values of this type have one text in the log, whoever writes it."""
+    has_digits_alone = isinstance(column_type, sa.Uuid) and not column_type.native_uuid
+    return python_type_of(column_type) in KEY_TYPES and not (database == "postgresql" and has_digits_alone)
+
+
 def _target_of(key: sa.ForeignKey) -> str:
     return key.target_fullname.rpartition(".")[0]
 
@@ -273,7 +297,8 @@ def marker(token: str, table: str) -> str:
 
     ``token`` is random, and of the database: nobody else writes the comment without meaning to.
     """
-    return f"/*diptych {token} {table.replace('*/', '*//')}*/"
+    # A comment may hold no beginning and no end of another one, at its own end neither.
+    return f"/*diptych {token} {table.replace('*', '%2A').replace('/', '%2F')}*/"
 
 
 def _image_columns(name: str, columns: Collection[str], image: LogImage) -> tuple[str, ...]:
@@ -321,15 +346,20 @@ class EntityRegistry:
             entity = self._entities[model] = MappedEntity(
                 model, mapper, self._database, self._token, self._images.get(model, "all")
             )
-            entity.has_effects = entity.full_name in self._effects
+            entity.has_effects = self._has_effects(entity)
             self._warn_of(mapper)
         return entity
 
     def note_effects(self, tables: Collection[str]) -> None:
         """Takes note of the tables where a change may change further rows."""
-        self._effects = tables
+        self._effects = {name.lower() for name in tables} if self._database == "sqlite" else tables
         for entity in self._entities.values():
-            entity.has_effects = entity.full_name in tables
+            entity.has_effects = self._has_effects(entity)
+
+    def _has_effects(self, entity: MappedEntity) -> bool:
+        # SQLite compares names without regard to case, and knows no schemas within a file.
+        name = str(entity.table.name).lower() if self._database == "sqlite" else entity.full_name
+        return name in self._effects
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
         """Logs the refused writes, once for each mapper."""

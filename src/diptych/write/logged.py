@@ -18,6 +18,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.visitors import iterate
 
 from diptych.log.append import append_in_statement
+from diptych.log.capture.table import quoted
+from diptych.log.row_id import KeyPart, in_postgresql, kind_of
 from diptych.sql.columns import stored_texts
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import RawStatement, is_direct, postgres_type
@@ -133,6 +135,8 @@ def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None)
     row = sa.select(*(_for_json(column, column.key) for column in changed.c)).cte("diptych_row")
     key = sa.select(*(row.c[name] for name in entity.entry_columns)).cte("diptych_key")
     made: dict[str, sa.ColumnElement[str]] = {"key": _json(key)}
+    if entity.row_id:
+        made["row_id"] = _row_id(entity, row)
     source: sa.FromClause = row.join(key, sa.true())
     if entity.image_columns:
         image = sa.select(*(row.c[name] for name in entity.image_columns)).cte("diptych_image")
@@ -143,7 +147,15 @@ def _logged(entity: MappedEntity, changed: sa.CTE, before: sa.CTE | None = None)
         old_key = sa.select(*columns).cte("diptych_old_key")
         made["old_key"] = _json(old_key)
         source = source.join(old_key, sa.true())
+        if entity.row_id:
+            made["old_row_id"] = sa.func.nullif(_row_id(entity, old_key), made["row_id"])
     return append_in_statement(source, made)
+
+
+def _row_id(entity: MappedEntity, row: sa.CTE) -> sa.ColumnElement[str]:
+    table = quoted(str(row.name))
+    parts = [KeyPart(f"{table}.{quoted(name)}", kind_of(entity.columns[name])) for name in entity.row_id]
+    return sa.literal_column(in_postgresql(parts), sa.Text)
 
 
 def _for_json(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:

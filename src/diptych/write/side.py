@@ -23,7 +23,7 @@ from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry, LogImage, MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.open import open_database, open_through
-from diptych.sql.schema.application import check_tables
+from diptych.sql.schema.application import check_schemas, check_tables
 from diptych.sql.schema.own import prepare_schema
 from diptych.write.effects import Effects
 from diptych.write.unit_of_work import current_unit_of_work
@@ -52,6 +52,7 @@ async def open_write_side(
         database = await open_through(source, settings)
     metadata = None if models is None else _metadata_of(models)
     try:
+        check_schemas(database, metadata)
         with translated(database):
             await database.check_shared()
             await prepare_schema(database, metadata if settings.create_tables else None)
@@ -81,6 +82,7 @@ class WriteSide:
         self.acknowledger = Acknowledger(self.fence, FenceRows(self.fence), settings.database_timeout_s)
         effects = Effects(self.fence, self.entities, settings.lease_s)
         self.units = UnitsOfWork(database, self.acknowledger, effects)
+        self._captured: Set[str] = frozenset()
         self._creates_tables = settings.create_tables
         self._prepared = set() if metadata is None else {metadata}
 
@@ -121,6 +123,11 @@ class WriteSide:
         """Has every change of these tables, by any writer, noticed from now on. Raises ``SchemaError``."""
         if tables:
             await self.fence.capture(tables)
+        self._captured = frozenset(tables)
+
+    async def catch_up(self) -> None:
+        """Returns when queries see all that was committed before the call. Raises ``DatabaseUnavailableError``."""
+        await self.acknowledger.catch_up(self._captured)
 
     def note_read(self, tables: Set[str]) -> None:
         """Notes a reading of rows of these ``tables`` by the command of this task, if any."""

@@ -428,7 +428,9 @@ def with_blurb(kind: Any) -> dict[str, Any]:
     return with_fields(("blurb", kind))
 
 
-YEAR_AND_TITLE = msgspec.structs.replace(Book.entity(), unique=frozenset({frozenset({"year", "title"})}))
+YEAR_AND_TITLE = msgspec.structs.replace(
+    Book.entity(), unique=frozenset({frozenset({"year", "title"})}), in_entries=("year", "title")
+)
 
 NAMED = [
     {},

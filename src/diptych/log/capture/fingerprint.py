@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.log.capture.table import CapturedColumn, CapturedTable, quoted
+from diptych.log.capture.table import FORMAT, CapturedColumn, CapturedTable, quoted
 
 _SELECTS = {
     # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these. The labels of
@@ -49,16 +49,16 @@ _SELECTS = {
     # ANALYZE and VACUUM change the number too, and a needless build follows: a trigger that was dropped for a moment
     # leaves no other trace.
     "sqlite": """
-        SELECT value AS table_name, json_object(
+        SELECT "key" AS table_name, json_object(
             'triggers', CAST(schema_version AS TEXT),
-            'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value))
+            'columns', (SELECT json_group_object(name, CAST(cid AS TEXT)) FROM pragma_table_xinfo(value, 'main'))
         ) AS fingerprint
-        FROM json_each(:names), pragma_schema_version
+        FROM json_each(:tables), pragma_schema_version
     """,
 }
 _FINGERPRINTS = {database: sa.text(select) for database, select in _SELECTS.items()}
 _LOOK = """
-    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored
+    SELECT present.table_name, present.fingerprint, noted.columns, noted.fingerprint AS stored, noted.format
     FROM ({}) AS present LEFT JOIN diptych_capture AS noted ON noted.table_name = present.table_name
 """
 _LOOKS = {database: sa.text(_LOOK.format(select)) for database, select in _SELECTS.items()}
@@ -78,13 +78,17 @@ _columns = msgspec.json.Decoder(list[CapturedColumn]).decode
 class Look:
     """A captured table as it is now, and as at the time when its triggers were last known to be right.
 
-    ``stored`` are the texts of ``diptych_capture`` (None: never right), ``present`` is the present fingerprint.
+    ``stored`` are the texts and the format of ``diptych_capture`` (None: never right), ``present`` is the present
+    fingerprint.
     """
 
-    def __init__(self, captured: CapturedTable, stored: tuple[str, str] | None, present: str) -> None:
+    def __init__(
+        self, database: str, captured: CapturedTable, stored: tuple[str, str, int] | None, present: str
+    ) -> None:
         self.captured = captured
         self._stored = stored
         self._present = present
+        self._read = _read_of_sqlite if database == "sqlite" else _read
 
     @property
     def is_right(self) -> bool:
@@ -92,14 +96,12 @@ class Look:
 
         Columns that the mapping does not have may have changed: processes with another mapping look after these.
         """
-        if self._stored is None or not self._names_enough:
-            return False
-        if self._stored[1] == self._present:
-            return True
-        then, now = self._then, self._now
-        return then.triggers == now.triggers and all(
-            then.columns.get(name) == now.columns.get(name) for name in self.captured.mapped
-        )
+        return self._is_of_now and self._names_enough and self._is_as_noted
+
+    @property
+    def has_gap(self) -> bool:
+        """True if changes may have been made without an entry since the triggers were last known to be right."""
+        return self._stored is not None and not self._is_as_noted
 
     @property
     def has_triggers(self) -> bool:
@@ -107,7 +109,7 @@ class Look:
 
         So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers.
         """
-        if "." not in self._now.triggers or not self._names_enough:
+        if "." not in self._now.triggers or not (self._is_of_now and self._names_enough):
             return False
         are_there = all(column.name in self._now.columns for column in self._named)
         return are_there and _by_table(self._now).items() <= _by_table(self._then).items()
@@ -121,7 +123,22 @@ class Look:
         """
         named = {column.attribute: column for column in (*self._named, *self.captured.columns)}
         there = [column for column in named.values() if column.name in self._now.columns]
-        return self.captured._replace(columns=there)
+        has_row_id = all(name in self._now.columns for name, _ in self.captured.row_id)
+        return self.captured._replace(columns=there, row_id=self.captured.row_id if has_row_id else ())
+
+    @property
+    def _is_of_now(self) -> bool:
+        return self._stored is not None and self._stored[2] >= FORMAT
+
+    @property
+    def _is_as_noted(self) -> bool:
+        """True if neither the triggers nor a mapped column are other than they were noted."""
+        if self._stored is None or self._stored[1] == self._present:
+            return self._stored is not None
+        then, now = self._then, self._now
+        return then.triggers == now.triggers and all(
+            then.columns.get(name) == now.columns.get(name) for name in self.captured.mapped
+        )
 
     @cached_property
     def _named(self) -> Sequence[CapturedColumn]:
@@ -134,11 +151,27 @@ class Look:
 
     @cached_property
     def _then(self) -> Fingerprint:
-        return Fingerprint() if self._stored is None else _read(self._stored[1])
+        return Fingerprint() if self._stored is None else self._read(self._stored[1])
 
     @cached_property
     def _now(self) -> Fingerprint:
-        return _read(self._present)
+        return self._read(self._present)
+
+
+class _NoCase(dict[str, str]):
+    """Columns by their names, as SQLite compares these."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
+
+def _read_of_sqlite(text: str) -> Fingerprint:
+    found = _read(text)
+    columns = _NoCase({name.lower(): column for name, column in found.columns.items()})
+    return Fingerprint(found.triggers, columns)
 
 
 def _read(text: str) -> Fingerprint:
@@ -157,20 +190,21 @@ def _by_table(fingerprint: Fingerprint) -> Mapping[str, str]:
 async def looks(
     connection: AsyncConnection, tables: Sequence[CapturedTable], *, is_new: bool = False
 ) -> list[Look]:
-    """Returns a look at each of these tables; ``is_new`` is true while diptych has no tables."""
+    """Returns a look at each of these tables; ``is_new`` is true while diptych has no tables of this version."""
+    database = connection.dialect.name
     if is_new:
         present = await fingerprints(connection, tables)
-        return [Look(captured, None, present.get(captured.name, "")) for captured in tables]
-    database = connection.dialect.name
+        return [Look(database, captured, None, present.get(captured.name, "")) for captured in tables]
     rows = await connection.execute(_LOOKS[database], _values(database, tables))
     found = {row.table_name: row for row in rows}
-    return [_look(captured, found.get(captured.name)) for captured in tables]
+    return [_look(database, captured, found.get(captured.name)) for captured in tables]
 
 
-def _look(captured: CapturedTable, row: Any) -> Look:
+def _look(database: str, captured: CapturedTable, row: Any) -> Look:
     if row is None:
-        return Look(captured, None, "")
-    return Look(captured, None if row.stored is None else (row.columns, row.stored), row.fingerprint)
+        return Look(database, captured, None, "")
+    stored = None if row.stored is None else (row.columns, row.stored, row.format)
+    return Look(database, captured, stored, row.fingerprint)
 
 
 async def fingerprints(connection: AsyncConnection, tables: Sequence[CapturedTable]) -> dict[str, str]:
@@ -187,9 +221,9 @@ def fingerprint_select(
 
 
 def _values(database: str, tables: Sequence[CapturedTable]) -> dict[str, Any]:
-    names = [captured.name for captured in tables]
     if database == "sqlite":
-        return {"names": msgspec.json.encode(names).decode()}
+        return {"tables": msgspec.json.encode({each.name: str(each.table) for each in tables}).decode()}
+    names = [captured.name for captured in tables]
     return {"names": names, "relations": [relation_of(captured) for captured in tables]}
 
 

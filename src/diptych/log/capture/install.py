@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.errors import SchemaError
+from diptych.log.append import gap_entries
 from diptych.log.capture import postgres, sqlite
 from diptych.log.capture.fingerprint import Look, columns_text, fingerprints, looks, relation_of
 from diptych.log.capture.sqlite import UniqueColumn
-from diptych.log.capture.table import CAPTURE, PREFIX, CapturedTable, quoted
+from diptych.log.capture.table import CAPTURE, FORMAT, PREFIX, CapturedTable, quoted
 from diptych.log.table import LOG
 
 _TABLES = sa.bindparam("p_captured", expanding=True, type_=sa.Text)
@@ -28,7 +29,7 @@ async def mend(
     """Makes the triggers of these tables, except triggers known to be right. Returns the tables.
 
     To be called in a transaction with the lock of the schema. Of each table returned, changes may have been missed
-    until now: the caller ends, in this transaction, what was made from them.
+    until now: an entry of the log says so, and the caller ends, in this transaction, what was made from them.
     """
     was_right = await _right_before(connection) if connection.dialect.name == "sqlite" else []
     found = await looks(connection, tables)
@@ -41,6 +42,8 @@ async def mend(
         await _set_hints(connection, [look for look in found if look.is_right], hints=hints)
     if wrong:
         await _note(connection, wrong)
+        if gaps := {look.captured.name: look.captured.entity for look in wrong if look.has_gap}:
+            await connection.execute(gap_entries(connection.dialect.name, gaps))
         # The statements above have changed the number that stands for the triggers of every table.
         names = {look.captured.name for look in wrong}
         await _keep_right(connection, [name for name in was_right if name not in names])
@@ -59,6 +62,7 @@ async def _note(connection: AsyncConnection, mended: Sequence[Look]) -> None:
             "table_name": look.captured.name,
             "columns": columns_text(look.to_be_named.columns),
             "fingerprint": present.get(look.captured.name, ""),
+            "format": FORMAT,
         }
         for look in mended
     ]
@@ -73,6 +77,7 @@ async def install_statements(
     if connection.dialect.name == "postgresql":
         await _refuse_heirs(connection, captured)
         schema = await log_schema(connection)
+        await _refuse_second_log(connection, captured, schema)
         left = await _left_elsewhere(connection, captured, schema)
         return [*left, *postgres.install(captured, schema, token, hints=hints)]
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
@@ -137,6 +142,31 @@ async def _refuse_heirs(connection: AsyncConnection, captured: CapturedTable) ->
             [
                 f"other tables inherit from {captured.name}: a query of it shows their rows too, whose changes its "
                 "triggers can't log. Make them partitions, or map the read model to a table of its own"
+            ]
+        )
+
+
+_OTHER_LOG = sa.text("""
+    SELECT nspname FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid
+        JOIN pg_namespace AS n ON n.oid = pronamespace
+        JOIN pg_class AS log ON log.relnamespace = n.oid AND log.relname = :log
+    WHERE tgrelid = to_regclass(:relation) AND tgname = :trigger AND nspname <> :schema
+""")
+
+
+async def _refuse_second_log(connection: AsyncConnection, captured: CapturedTable, schema: str) -> None:
+    """Raises ``SchemaError`` if the table's triggers write to the log of another schema.
+
+    Two applications would take the triggers from each other, again and again.
+    """
+    values = {"relation": relation_of(captured), "trigger": postgres.ROW_TRIGGER, "schema": schema}
+    other = await connection.scalar(_OTHER_LOG, {**values, "log": LOG.name})
+    if other is not None:
+        raise SchemaError(
+            [
+                f"changes of {captured.name} are captured by another application, into {other}.{LOG.name}, and a "
+                f'table has one log: let both have one, with "{other}" as the first schema in the search_path of '
+                "this one's role, or run `diptych uninstall` for the other one"
             ]
         )
 

@@ -6,6 +6,7 @@ forms of the writer's session. Nothing in them can fail, since their failure wou
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from diptych.log import KEY_FORMAT
@@ -14,9 +15,10 @@ from diptych.log.capture.table import (
     TOUCHED,
     CapturedColumn,
     CapturedTable,
-    literal,
     quoted,
 )
+from diptych.log.capture.table import literal as plain_literal
+from diptych.log.row_id import KeyPart, as_driver_gives, in_postgresql
 from diptych.sql.entity import marker
 
 ROW_TRIGGER = PREFIX
@@ -57,20 +59,11 @@ def install(captured: CapturedTable, log_schema: str, token: str, *, hints: bool
     ]
 
 
-def uninstall(captured: CapturedTable, log_schema: str) -> Sequence[str]:
-    """Returns the statements to take the functions and triggers of a table away."""
-    table = _table(captured)
-    return [
-        f"DROP TRIGGER IF EXISTS {ROW_TRIGGER} ON {table}",
-        f"DROP TRIGGER IF EXISTS {TRUNCATE_TRIGGER} ON {table}",
-        f"DROP FUNCTION IF EXISTS {_row_function(captured, log_schema)}()",
-        f"DROP FUNCTION IF EXISTS {_truncate_function(captured, log_schema)}()",
-    ]
-
-
 def function_names(captured: CapturedTable) -> tuple[str, str]:
     """Returns the names of the functions of a table's triggers: for rows, and for TRUNCATE."""
-    return captured.object_name, f"{captured.object_name[:60]}_t"
+    # No two tables may share a function, whatever their names: `a` and `a_t`, or those that are long and alike.
+    digest = hashlib.sha256(captured.name.encode()).hexdigest()[:16]
+    return captured.object_name, f"{PREFIX}_truncate_{digest}"
 
 
 def _row_function(captured: CapturedTable, log_schema: str) -> str:
@@ -89,9 +82,12 @@ def _table(captured: CapturedTable) -> str:
 def _function(name: str, log_schema: str, body: str) -> str:
     # SECURITY DEFINER: a role that may write the table need not be able to write the log. The path is fixed, so that
     # nobody puts a function of his own in the place of one that is called here.
+    quote = "$diptych$"
+    while quote in body:
+        quote = f"{quote[:-1]}_$"
     return (
         f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-        f" SET search_path = pg_catalog, {quoted(log_schema)}, pg_temp AS $diptych$\n{body}\n$diptych$"
+        f" SET search_path = pg_catalog, {quoted(log_schema)}, pg_temp AS {quote}\n{body}\n{quote}"
     )
 
 
@@ -99,23 +95,36 @@ def _function(name: str, log_schema: str, body: str) -> str:
 # application's write must not fail by that; adoption, which is due then, has every read model built anew.
 _OR_NOTHING = "ON CONFLICT (position) DO NOTHING"
 
-_COLUMNS = "entity, table_name, key, old_key, kind, version, command_id, correlation_id, actor, recorded_at"
+_COLUMNS = (
+    "entity, table_name, key, old_key, kind, version, command_id, correlation_id, actor, recorded_at,"
+    " row_id, old_row_id"
+)
 
 
-def _values(captured: CapturedTable, kind: str, key: str, old_key: str) -> str:
+def literal(text: str) -> str:
+    """Returns a text as a constant, whatever ``standard_conforming_strings`` is where the function runs."""
+    return "E" + plain_literal(text.replace("\\", "\\\\")) if "\\" in text else plain_literal(text)
+
+
+def _values(
+    captured: CapturedTable, kind: str, key: str, old_key: str, row_id: str = "NULL", old_row_id: str = "NULL"
+) -> str:
     command = "coalesce(current_setting('diptych.command', true), '')"
     return (
         f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {KEY_FORMAT},"
         f" {command},"
         " nullif(current_setting('diptych.correlation', true), ''),"
         f" CASE {command} WHEN '' THEN session_user::text"
-        " ELSE nullif(current_setting('diptych.actor', true), '') END, clock_timestamp()"
+        " ELSE nullif(current_setting('diptych.actor', true), '') END, clock_timestamp(),"
+        f" {row_id}, {old_row_id}"
     )
 
 
 def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
     old, new = _key_of("OLD", captured.columns), _key_of("NEW", captured.columns)
+    old_id, new_id = _row_id_of("OLD", captured), _row_id_of("NEW", captured)
     kind = "CASE TG_OP WHEN 'INSERT' THEN 'created' WHEN 'UPDATE' THEN 'updated' ELSE 'deleted' END"
+    names = ("row_key", "row_old_key", "its_id", "its_old_id")
     first, second = HINT_LOCK
     hint = (
         "  IF coalesce(current_setting('diptych.command', true), '') = ''"
@@ -123,13 +132,15 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
         f"    PERFORM pg_notify({literal(HINT_CHANNEL)}, '');\n  END IF;\n"
     )
     return (
-        "DECLARE\n  row_key text; row_old_key text;\nBEGIN\n  BEGIN\n"
+        "DECLARE\n  row_key text; row_old_key text; its_id text; its_old_id text;\nBEGIN\n  BEGIN\n"
         f"    row_key := CASE TG_OP WHEN 'DELETE' THEN {old} ELSE {new} END;\n"
         f"    row_old_key := CASE TG_OP WHEN 'INSERT' THEN NULL ELSE {old} END;\n"
+        f"    its_id := CASE TG_OP WHEN 'DELETE' THEN {old_id} ELSE {new_id} END;\n"
+        f"    its_old_id := CASE TG_OP WHEN 'UPDATE' THEN nullif({old_id}, {new_id}) END;\n"
         # A migration has renamed or dropped one of the columns: the entry names no row, and the next pass finds that
         # the trigger has to be made anew. Nothing is written in this block: it costs no transaction number.
-        "  EXCEPTION WHEN undefined_column THEN row_key := '{}'; row_old_key := '{}';\n  END;\n"
-        f"  {_insert(log_schema)}\n  VALUES ({_values(captured, kind, 'row_key', 'row_old_key')}) {_OR_NOTHING};\n"
+        "  EXCEPTION WHEN undefined_column THEN row_key := '{}'; row_old_key := '{}'; its_id := NULL;\n  END;\n"
+        f"  {_insert(log_schema)}\n  VALUES ({_values(captured, kind, *names)}) {_OR_NOTHING};\n"
         f"{hint if hints else ''}  RETURN NULL;\nEND"
     )
 
@@ -141,9 +152,8 @@ def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
     transaction. Nobody can bring that entry in: who rests on it waits for a pass, which notices the table's new file.
     """
     key = _key_of("gone", captured.columns)
-    statement = f"{_insert(log_schema)} SELECT {_values(captured, literal(TOUCHED), key, key)}".replace(
-        "%", "%%"
-    )
+    values = _values(captured, literal(TOUCHED), key, key, _row_id_of("gone", captured))
+    statement = f"{_insert(log_schema)} SELECT {values}".replace("%", "%%")
     source = f"' FROM %I.%I AS gone {_OR_NOTHING}', TG_TABLE_SCHEMA, TG_TABLE_NAME"
     of_any = f"{_insert(log_schema)}\n  VALUES ({_values(captured, literal(TOUCHED), literal('{}'), literal('{}'))})"
     return (
@@ -163,8 +173,8 @@ def _key_of(row: str, columns: Sequence[CapturedColumn]) -> str:
 
 def _value(row: str, column: CapturedColumn) -> str:
     value = f"{row}.{quoted(column.name)}"
-    if not column.is_date:
-        return value
-    # As the driver gives them: infinite days are Python's first and last day.
-    first, last = "'0001-01-01'::date", "'9999-12-31'"
-    return f"CASE {value} WHEN '-infinity' THEN {first} WHEN 'infinity' THEN {last} ELSE {value} END"
+    return as_driver_gives(value) if column.is_date else value
+
+
+def _row_id_of(row: str, captured: CapturedTable) -> str:
+    return in_postgresql([KeyPart(f"{row}.{quoted(name)}", kind) for name, kind in captured.row_id])

@@ -19,9 +19,11 @@ from diptych.log.capture.table import (
     literal,
     quoted,
 )
+from diptych.log.row_id import KeyPart, in_sqlite
 
 _INSERT = (
-    'INSERT INTO diptych_log (entity, table_name, "key", old_key, kind, version, command_id, recorded_at)'
+    'INSERT INTO diptych_log (entity, table_name, "key", old_key, kind, version, command_id, recorded_at,'
+    " row_id, old_row_id)"
 )
 
 
@@ -97,14 +99,15 @@ def triggers(captured: CapturedTable, unique: Sequence[Sequence[UniqueColumn]]) 
     in_the_way = " OR ".join(
         "(" + " AND ".join(column.is_same("there", "NEW") for column in columns) + ")" for columns in unique
     )
-    there = _key_of("there", captured.columns)
+    there, there_id = _key_of("there", captured.columns), _row_id_of("there", captured)
+    new_id, old_id = _row_id_of("NEW", captured), _row_id_of("OLD", captured)
     source = f"FROM {table} AS there WHERE"
-    touched = f"{_INSERT} SELECT {_values(captured, there, there, TOUCHED)} {source}"
+    touched = f"{_INSERT} SELECT {_values(captured, there, there, TOUCHED, there_id)} {source}"
     same = " AND ".join(column.is_same("there", "OLD", "IS") for column in unique[0]) if unique else ""
     bodies = {
-        "i": ("AFTER INSERT", _insert(captured, new, "NULL", "created")),
-        "u": ("AFTER UPDATE", _insert(captured, new, old, "updated")),
-        "d": ("AFTER DELETE", _insert(captured, old, old, "deleted")),
+        "i": ("AFTER INSERT", _insert(captured, new, "NULL", "created", new_id)),
+        "u": ("AFTER UPDATE", _insert(captured, new, old, "updated", new_id, f"nullif({old_id}, {new_id})")),
+        "d": ("AFTER DELETE", _insert(captured, old, old, "deleted", old_id)),
     }
     if unique:
         bodies["bi"] = ("BEFORE INSERT", f"{touched} ({in_the_way})")
@@ -122,23 +125,31 @@ def is_ours(trigger: str) -> bool:
     return trigger.startswith(f"{PREFIX}_")
 
 
-def _insert(captured: CapturedTable, key: str, old_key: str, kind: str) -> str:
-    return f"{_INSERT} VALUES ({_values(captured, key, old_key, kind)})"
+def _insert(
+    captured: CapturedTable, key: str, old_key: str, kind: str, row_id: str, old_row_id: str = "NULL"
+) -> str:
+    return f"{_INSERT} VALUES ({_values(captured, key, old_key, kind, row_id, old_row_id)})"
 
 
-def _values(captured: CapturedTable, key: str, old_key: str, kind: str) -> str:
+def _values(
+    captured: CapturedTable, key: str, old_key: str, kind: str, row_id: str, old_row_id: str = "NULL"
+) -> str:
     return (
         f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, '{kind}', {KEY_FORMAT}, '',"
-        " strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+        f" strftime('%Y-%m-%d %H:%M:%f000', 'now'), {row_id}, {old_row_id}"
     )
 
 
 def _key_of(row: str, columns: Sequence[CapturedColumn]) -> str:
     # JSON has no bytes, and json_object fails for them: a key of another type than its column's is null.
-    pairs = (
-        f"{literal(column.attribute)}, CASE typeof({row}.{quoted(column.name)})"
-        f" WHEN 'blob' THEN NULL WHEN 'real' THEN printf('%!.17g', {row}.{quoted(column.name)})"
-        f" ELSE {row}.{quoted(column.name)} END"
-        for column in columns
-    )
+    pairs = (f"{literal(column.attribute)}, {_value(row, column.name)}" for column in columns)
     return f"json_object({', '.join(pairs)})"
+
+
+def _row_id_of(row: str, captured: CapturedTable) -> str:
+    return in_sqlite([KeyPart(_value(row, name), kind) for name, kind in captured.row_id])
+
+
+def _value(row: str, column: str) -> str:
+    value = f"{row}.{quoted(column)}"
+    return f"CASE typeof({value}) WHEN 'blob' THEN NULL WHEN 'real' THEN printf('%!.17g', {value}) ELSE {value} END"

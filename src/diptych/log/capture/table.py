@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import uuid
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from diptych.log.row_id import kind_of
 from diptych.log.table import METADATA
-from diptych.sql.columns import python_type_of
+from diptych.sql.columns import KEY_TYPES, python_type_of
 from diptych.sql.entity import MappedEntity
 
 PREFIX = "diptych_capture"
 """Beginning of the names of triggers and functions."""
+
+FORMAT = 2
+"""Number of what triggers write: those of an earlier number, of a version before this one, are made anew."""
 
 TOUCHED = "touched"
 """``kind`` of an entry that tells no more than that the row at these addresses may have changed."""
@@ -27,6 +30,9 @@ CAPTURE = sa.Table(
     sa.Column("table_name", sa.Text, primary_key=True),
     sa.Column("columns", sa.Text, nullable=False),  # JSON: the columns that entries name
     sa.Column("fingerprint", sa.Text, nullable=False),  # when last known to be right
+    sa.Column(
+        "format", sa.Integer, nullable=False
+    ),  # `FORMAT` of the version of diptych that made the triggers
 )
 
 
@@ -42,7 +48,8 @@ class CapturedTable(NamedTuple):
     """A table to be captured. ``name`` is as in the log, with the schema if the mapping names one.
 
     ``columns`` are all columns that identify a row or link it to others: the primary key, unique columns and foreign
-    keys. ``mapped`` are the names of all columns that the mapping has.
+    keys. ``mapped`` are the names of all columns that the mapping has. ``row_id`` are names and types of the columns
+    whose values are the ``row_id`` of an entry.
     """
 
     entity: str
@@ -51,6 +58,7 @@ class CapturedTable(NamedTuple):
     table: str
     columns: Sequence[CapturedColumn]
     mapped: Sequence[str] = ()
+    row_id: Sequence[tuple[str, type]] = ()
 
     @property
     def object_name(self) -> str:
@@ -62,22 +70,20 @@ class CapturedTable(NamedTuple):
         return f"{PREFIX}_{digest}"
 
 
-_CAPTURED_TYPES = (str, int, datetime.date, uuid.UUID)
-"""Types of the columns that entries of triggers name: those of keys and of joins."""
-
-
 def captured_table(entity: MappedEntity) -> CapturedTable:
     """Returns the captured part of an entity's table."""
     kinds = {name: python_type_of(entity.columns[name].type) for name in entity.entry_columns}
     columns = [
         CapturedColumn(name, str(entity.columns[name].name), kind is datetime.date)
         for name, kind in kinds.items()
-        if kind in _CAPTURED_TYPES
+        if kind in KEY_TYPES
     ]
     mapped = [str(column.name) for column in entity.columns.values()]
-    return CapturedTable(
-        entity.name, entity.full_name, entity.table.schema, entity.table.name, columns, mapped
-    )
+    row_id = [
+        (str(column.name), kind_of(column)) for column in map(entity.columns.__getitem__, entity.row_id)
+    ]
+    table = entity.table
+    return CapturedTable(entity.name, entity.full_name, table.schema, table.name, columns, mapped, row_id)
 
 
 def literal(text: str) -> str:

@@ -28,7 +28,10 @@ class _Needed(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A table in the database: its columns, the columns that the role can't read, and the role's missing rights."""
+    """A table in the database: its columns, the columns that the role can't read, and the role's missing rights.
+
+    ``kind`` is what it is if it is no table with rows of its own: a view.
+    """
 
     schema: str
     is_at_hand: bool
@@ -36,6 +39,20 @@ class _Found(NamedTuple):
     columns: Collection[str] = ()
     unreadable: Collection[str] = ()
     refused: Collection[str] = ()
+    kind: str = ""
+
+
+def check_schemas(database: Database, metadata: sa.MetaData | None) -> None:
+    """Raises ``SchemaError`` for tables that are mapped to another file than the one that an SQLite database is."""
+    tables = () if metadata is None or database.name != "sqlite" else metadata.tables.values()
+    problems = [
+        f"the table {table.fullname} is mapped to the schema {table.schema}: SQLite has no schemas but attached "
+        "files, and diptych has one file. Leave the schema out on SQLite"
+        for table in tables
+        if table.schema not in (None, "main")
+    ]
+    if problems:
+        raise SchemaError(problems)
 
 
 async def check_tables(database: Database, mappers: Iterable[Mapper[Any]], read: Collection[type]) -> None:
@@ -82,6 +99,11 @@ def _problems(needed: _Needed, found: Collection[_Found], role: Role, database: 
             f"the role {role.name} may not use the schema {there.schema} of the table {name} ({by}): let the "
             f'owner of the schema do `GRANT USAGE ON SCHEMA "{there.schema}" TO "{role.name}"`'
         )
+    elif needed.is_read and there.kind:
+        yield (
+            f"{name} ({by}) is a {there.kind}, whose changes no trigger can log: make the documents from the tables "
+            "behind it, with `joined` for values of other tables"
+        )
     elif missing := [column for column in needed.columns if column not in there.columns]:
         yield (
             f"the table {name} has no column {', '.join(missing)}, which {by} maps: run the application's migrations "
@@ -119,7 +141,9 @@ _POSTGRESQL = sa.text("""
         array_remove(ARRAY[
             CASE WHEN NOT has_any_column_privilege(class.oid, 'INSERT') THEN 'INSERT' END,
             CASE WHEN NOT has_any_column_privilege(class.oid, 'UPDATE') THEN 'UPDATE' END,
-            CASE WHEN NOT has_table_privilege(class.oid, 'DELETE') THEN 'DELETE' END], NULL) AS refused
+            CASE WHEN NOT has_table_privilege(class.oid, 'DELETE') THEN 'DELETE' END], NULL) AS refused,
+        CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' ELSE '' END
+            AS kind
     FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = relnamespace
     WHERE relname = ANY(CAST(:names AS name[])) AND relkind IN ('r', 'p', 'v', 'm', 'f')
     ORDER BY nspname
@@ -140,6 +164,7 @@ async def _in_postgresql(
                 row.columns,
                 row.unreadable,
                 row.refused,
+                row.kind,
             )
             for row in rows
             if row.relname == table.name
@@ -149,7 +174,9 @@ async def _in_postgresql(
 
 
 _SQLITE = sa.text("""
-    SELECT CAST(given.key AS INTEGER), found.name
+    SELECT CAST(given.key AS INTEGER), found.name, (SELECT CASE type WHEN 'view' THEN 'view' ELSE 'virtual table' END
+        FROM sqlite_master AS made WHERE lower(made.name) = lower(json_extract(given.value, '$[0]'))
+            AND (type = 'view' OR type = 'table' AND sql LIKE 'CREATE VIRTUAL%'))
     FROM json_each(:tables) AS given,
         pragma_table_xinfo(
             json_extract(given.value, '$[0]'), coalesce(json_extract(given.value, '$[1]'), 'main')) AS found
@@ -170,9 +197,12 @@ async def _in_sqlite(
     numbered = list(tables)
     pairs = [(str(table.name), table.schema and str(table.schema)) for table in numbered]
     columns: dict[sa.Table, set[str]] = {}
-    for number, column in await connection.execute(_SQLITE, {"tables": msgspec.json.encode(pairs).decode()}):
+    kinds: dict[sa.Table, str] = {}
+    found_columns = await connection.execute(_SQLITE, {"tables": msgspec.json.encode(pairs).decode()})
+    for number, column, kind in found_columns:
         columns.setdefault(numbered[number], set()).add(column.lower())
+        kinds[numbered[number]] = kind or ""
     return {
-        table: [_Found(table.schema or "main", True, columns=_NoCase(found))]
+        table: [_Found(table.schema or "main", True, columns=_NoCase(found), kind=kinds[table])]
         for table, found in columns.items()
     }
