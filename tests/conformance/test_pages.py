@@ -287,12 +287,10 @@ async def test_faulty_arguments_are_refused(sqlite_url):
         ):
             with pytest.raises(InvalidMessage):
                 await pages("all", **asked)
-        for asked in (
-            {"where": {"owner": ["ann", "bob"]}, "offset": 1},
-            {"where": {"owner": [f"{n}" for n in range(21)]}},
-        ):
-            with pytest.raises(InvalidMessage):
-                await pages("newest", **asked)
+        with pytest.raises(InvalidMessage, match="several values"):
+            await pages("newest", {"owner": ["ann", "bob"]}, offset=1)
+        with pytest.raises(InvalidMessage, match="more than 20"):
+            await pages("newest", {"owner": [f"{n}" for n in range(21)]})
 
 
 async def test_a_cursor_holds_no_filter(database_url, valkey):

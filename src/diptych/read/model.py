@@ -64,7 +64,7 @@ class ReadModel(Declaration, Generic[E]):
     ...         print((await app.ask(ListBooks())).decode())
     >>> asyncio.run(main())
     b'{"id":1,"title":"Dune"}'
-    PageOf(items=[BookDocument(id=1, title='Dune')], next=None)
+    PageOf(items=[BookDocument(id=1, title='Dune')], next=None, previous=None, total=None)
     """
 
     def __init__(self, reader: Reader) -> None:
