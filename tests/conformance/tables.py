@@ -17,7 +17,7 @@ from diptych.read.declaration import ListOrder
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.selection import Selection
-from diptych.sql.sorting import Sorting
+from diptych.sql.description import Sorting
 
 
 class Base(DeclarativeBase):

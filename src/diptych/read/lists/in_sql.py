@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from diptych.read.lists.filters import Between, StartsWith
 from diptych.read.lists.page import PageRequest
 from diptych.sql.comparison import enum_as_text
+from diptych.sql.description import Sorting
 from diptych.sql.entity import MappedEntity
-from diptych.sql.sorting import Sorting
 from diptych.sql.statements import PreparedSelect
 
 Order: TypeAlias = tuple[Sorting, ...]
@@ -79,7 +79,7 @@ def parameters(request: PageRequest, limit: int) -> dict[str, Any]:
 
 
 class Beside(NamedTuple):
-    """What a page tells of its selection: whether there are rows on the other side of its place, and their number."""
+    """The rest of a page: whether there are rows on the other side of its place, and the number of selected rows."""
 
     has_other: bool = False
     total: int = 0

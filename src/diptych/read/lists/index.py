@@ -11,8 +11,7 @@ from diptych.errors import Fault, InvalidMessage
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.ordering import SortCodec, decode, encode, sorted_as
 from diptych.read.set_aside import Misfit, reason_of
-from diptych.sql.description import Entity, Row
-from diptych.sql.sorting import Sorting
+from diptych.sql.description import Entity, Row, Sorting
 
 
 class ListIndex:
