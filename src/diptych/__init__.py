@@ -31,6 +31,7 @@ from diptych.errors import (
     UnitOfWorkError,
     UnknownColumnError,
     UnreadableRowError,
+    UnsupportedFilterError,
     WiringError,
 )
 from diptych.health import Health
@@ -38,6 +39,7 @@ from diptych.messages.message import Command, Event, Message, Query, build
 from diptych.messages.plans import Rule
 from diptych.read.answers import Document, Page, PageOf, Served
 from diptych.read.declaration import by, join
+from diptych.read.lists.filters import between, starts_with
 from diptych.read.model import ReadModel
 from diptych.sql.comparison import code_point_text
 from diptych.write.orm import ORMService
@@ -85,11 +87,14 @@ __all__ = [
     "UnitOfWorkError",
     "UnknownColumnError",
     "UnreadableRowError",
+    "UnsupportedFilterError",
     "WiringError",
+    "between",
     "build",
     "by",
     "code_point_text",
     "join",
+    "starts_with",
 ]
 
 __version__ = "0.1.0"

@@ -126,6 +126,23 @@ class InvalidMessage(DiptychError, ValueError):
         super().__init__(f"{message}: " + "; ".join(f"{f.field} {f.detail}" for f in self.faults))
 
 
+class UnsupportedFilterError(InvalidMessage):
+    """A list can't serve the filter of a page. ``lists`` are the names of the read model's lists that can."""
+
+    def __init__(self, name: str, columns: Sequence[str], able: Sequence[str], known: Sequence[str]) -> None:
+        asked = ", ".join(map(str, columns))
+        mend = (
+            f"these lists can: {', '.join(able)}"
+            if able
+            else "values are for the leading columns of a list, and a range for the next one. The lists are: "
+            + "; ".join(known)
+        )
+        super().__init__(
+            "page", [Fault("where", f"selects by {asked}, which the list {name} can't serve; {mend}")]
+        )
+        self.lists = tuple(able)
+
+
 class UnknownColumnError(DiptychError, ValueError):
     """``names`` are not mapped columns of ``model``; ``columns`` lists its mapped columns."""
 

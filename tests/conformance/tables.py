@@ -6,13 +6,18 @@ import datetime
 import decimal
 import enum
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from diptych import code_point_text
-from diptych.sql.sorting import Sorting
+from diptych import ORMService, code_point_text
+from diptych.read.declaration import ListOrder
+from diptych.read.lists.index import ListIndex
+from diptych.read.lists.page import PageRequest
+from diptych.read.lists.selection import Selection
+from diptych.sql.description import Sorting
 
 
 class Base(DeclarativeBase):
@@ -125,6 +130,11 @@ class Price(Base):
     amount: Mapped[decimal.Decimal | None] = mapped_column(sa.Numeric(8, 2))
 
 
-def ascending(*names: str) -> tuple[Sorting, ...]:
-    """The order of a list by these columns."""
-    return tuple(Sorting(name, Base) for name in names)
+def page_of(
+    orm: ORMService, model: type, order: Sequence[str], after: Sequence[Any] | None = None
+) -> PageRequest:
+    """A page of a list in ascending order of these columns, the last of them the key."""
+    entity = orm.side.entities.of(model).describe(orm.database.reader.dialect)
+    sorted_by = tuple(Sorting(name, model) for name in order)
+    index = ListIndex(ListOrder(sorted_by, "list"), order[-1:], entity)
+    return PageRequest(Selection(index), 10, values=None if after is None else tuple(after))

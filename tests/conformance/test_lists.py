@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConfigService, Diptych, Page, Query, ReadModel, by, code_point_text
 from diptych.read.declaration import ListOrder
-from diptych.sql.sorting import Sorting
+from diptych.sql.description import Sorting
 from tests.catalogue import answered_by
 
 UTC = datetime.UTC

@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from diptych import DatabaseBusyError, ORMService, ReadModel, SchemaError, by
 from diptych.aio.event_loop import LoopBudget
 from diptych.read.compiled import CompiledReadModel
+from diptych.read.lists.page import PageRequest
+from diptych.read.lists.selection import Selection
 from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.sqlite.database import SqliteDatabase
@@ -25,7 +27,7 @@ from diptych.sql.sqlite.inline_reads import InlineConnection
 from diptych.sql.statements import PreparedSelect
 from tests.catalogue import Held, Recorded
 from tests.conformance.conftest import config
-from tests.conformance.tables import Base, Book, Kinds, Size, ascending
+from tests.conformance.tables import Base, Book, Kinds, Size, page_of
 
 
 class BookDocument(msgspec.Struct):
@@ -61,7 +63,8 @@ class Route:
         return None if body is None else msgspec.json.decode(body, type=BookDocument).stock_quantity
 
     async def listed(self, order: int = 0, limit: int = 500, after: Any = None) -> list[str]:
-        body, _ = await self.sql.page(self.compiled.lists[order], after, limit)
+        request = PageRequest(Selection(self.compiled.lists[order]), limit, values=after)
+        body, _ = await self.sql.page(request)
         return [item["title"] for item in msgspec.json.decode(body)["items"]]
 
     @property
@@ -135,15 +138,17 @@ async def test_a_column_of_each_kind_is_read_as_in_a_thread(on_sqlite: ORMServic
         assert rows.try_one(("id",), key) == ([] if one is None else [one])
     assert rows.try_one(("id",), 1) == [{"id": 1, **values}]
     for order in (("id",), ("whole", "id"), ("backwards", "id")):
-        assert rows.try_page(ascending(*order), None, 10) == await rows.page(ascending(*order), None, 10)
+        page = page_of(on_sqlite, Kinds, order)
+        assert rows.try_page(page, 10) == await rows.page(page, 10)
     for order, after in (
         (("id",), (1,)),
         (("day", "id"), (values["day"], 0)),
         (("name",), (uuid.UUID(int=6),)),
     ):
-        found = rows.try_page(ascending(*order), after, 10)
+        page = page_of(on_sqlite, Kinds, order, after)
+        found = rows.try_page(page, 10)
         assert found
-        assert found == await rows.page(ascending(*order), after, 10)
+        assert found == await rows.page(page, 10)
 
 
 async def test_short_reads_of_sqlite_take_no_thread(on_sqlite: ORMService):
@@ -164,7 +169,7 @@ async def test_postgresql_is_never_read_in_the_event_loop(postgres_url: str):
         route = Route(orm)
         await route.add("a", 1)
         assert route.rows.try_one(("title",), "a") is None
-        assert route.rows.try_page(ascending("title"), None, 10) is None
+        assert route.rows.try_page(page_of(orm, Book, ("title",)), 10) is None
         assert (await route.stock("a"), await route.listed()) == (1, ["a"])
 
 
@@ -173,7 +178,7 @@ async def test_a_read_that_is_not_short_is_given_up_and_answered_by_a_thread(on_
     route = Route(on_sqlite)
     await fill(on_sqlite, 3000)
     hold(on_sqlite, budget_s=0)
-    assert route.rows.try_page(ascending("stock_quantity", "title"), None, 3) is None
+    assert route.rows.try_page(page_of(on_sqlite, Book, ("stock_quantity", "title")), 3) is None
     assert route.threads == 0
     assert await route.listed(order=2, limit=3) == ["002999", "002998", "002997"]
     assert route.threads == 1
@@ -232,7 +237,8 @@ async def test_reads_see_every_commit_of_another_process_at_once(on_sqlite: ORMS
         assert await writer.stdout.readline() == b"committed\n"
         assert await route.stock("000007") == number
         assert [
-            row["stock_quantity"] for row in route.rows.try_page(ascending("title"), None, 3) or ()
+            row["stock_quantity"]
+            for row in route.rows.try_page(page_of(on_sqlite, Book, ("title",)), 3) or ()
         ] == 3 * [number]
     writer.stdin.close()
     await writer.communicate()

@@ -136,7 +136,8 @@ READ_MODEL_FAULTS: dict[str, dict[str, object]] = {
     "must be NOT NULL": {"key": Note.text},
     "must be unique by itself": {"key": Note.text},
     "byte for byte": {"key": Note.folded},
-    "'text' must be NOT NULL, since databases disagree": {"key": Note.slug, "lists": (by(Note.text),)},
+    "2 lists are called 'text'": {"key": Note.slug, "lists": (by(Note.text), by(Note.text.desc()))},
+    "the name must be of letters": {"key": Note.slug, "lists": (by(Note.slug, name="a b"),)},
     "'isbn' is not a mapped column of Note": {
         "key": Note.slug,
         "document": msgspec.defstruct("D", [("isbn", str)]),
@@ -176,8 +177,6 @@ class TagDocument(msgspec.Struct):
 
 
 NO_COLUMNS = {
-    "tags.name DESC": Tag.name.desc(),
-    "tags.name DESC NULLS LAST": Tag.name.desc().nulls_last(),
     "lower(tags.name)": func.lower(Tag.name),
     "tags.name COLLATE": Tag.name.collate("NOCASE"),
     "tags.name": Tag.__table__.c.name,
@@ -196,7 +195,7 @@ async def test_an_order_of_something_else_than_a_column_is_refused_in_words(sqli
         await _app(sqlite_url, read_models=[model]).start()
     (problem,) = caught.value.problems
     assert problem.startswith(f"TagReadModel: by({shown}")
-    assert "is no mapped attribute. Lists are in ascending order of columns, by(Tag.id) for one" in problem
+    assert "is no mapped attribute. Lists are in the order of columns, such as by(Tag.id.desc());" in problem
     assert "add a column that sorts so" in problem
 
 

@@ -460,6 +460,7 @@ ERRORS: dict[str, Exception] = {
     "SchemaError": diptych.SchemaError(["the table books (Book) is not there: run the migrations"]),
     "SchemaVersionError": diptych.SchemaVersionError("9"),
     "InvalidMessage": diptych.InvalidMessage("M", []),
+    "UnsupportedFilterError": diptych.UnsupportedFilterError("newest", ["title"], [], []),
     "UnknownColumnError": diptych.UnknownColumnError("M", [], []),
     "InvalidValueError": diptych.InvalidValueError("M", []),
     "AmbiguousLookupError": diptych.AmbiguousLookupError("M", "c"),

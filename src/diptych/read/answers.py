@@ -22,7 +22,10 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class PageOf(msgspec.Struct, Generic[D]):
-    """A decoded page; ``next`` is the page cursor of the following page, None on the last page.
+    """A decoded page, with the page cursors of its neighbours.
+
+    ``next`` is the cursor of the following page, None on the last page; ``previous`` that of the page in front, None
+    on the first page. ``total`` is the number of all selected rows, None if not asked; rows that are set aside count.
 
     >>> from diptych import PageOf
     >>> page = PageOf(items=["Dune", "Emma"], next=None)
@@ -32,6 +35,8 @@ class PageOf(msgspec.Struct, Generic[D]):
 
     items: list[D]
     next: str | None
+    previous: str | None = None
+    total: int | None = None
 
 
 class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
@@ -63,6 +68,8 @@ class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
 
 class Page(msgspec.Struct, Generic[D], eq=False, gc=False):
     """The answer to a query for a page; ``body`` is ``{"items":[…],"next":…}`` in JSON as sent to clients.
+
+    It has ``previous`` on pages after the first, and ``total`` if asked for.
 
     ``set_aside`` is the number of rows that have places in the page but are left out, since they do not fit their
     documents: the page has fewer items than places by this number. ``get`` of such a row raises

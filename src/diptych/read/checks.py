@@ -131,7 +131,7 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
 def _check_order(order: ListOrder, entity: Entity) -> Iterator[str]:
     if not order.columns:
         yield f"{order} names no column: name at least one, such as by({entity.name}.{entity.primary_key[0]})"
-    elif not isinstance(order.name, str) or not _NAME.fullmatch(order.name):
+    elif all(sorting.model for sorting in order.sorted_by) and not _is_name(order.name):
         yield f"{order}: the name must be of letters, digits and the characters , _ - alone, at most 200 of them"
     for name, owner in ((sorting.name, sorting.model) for sorting in order.sorted_by):
         if owner is None:
@@ -143,6 +143,10 @@ def _check_order(order: ListOrder, entity: Entity) -> Iterator[str]:
         elif owner is not entity.model:
             other = getattr(owner, "__name__", "another class")
             yield f"{order}: {name!r} is of {other}: lists are in the order of {entity.name}'s own columns"
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def _check_joined_names(

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
-from diptych.sql.description import Entity
-from diptych.sql.sorting import Sorting, sorting_by
+from diptych.sql.comparison import sorting_by
+from diptych.sql.description import Entity, Sorting
 
 
 class ListOrder(msgspec.Struct, frozen=True):

@@ -64,7 +64,7 @@ class ReadModel(Declaration, Generic[E]):
     ...         print((await app.ask(ListBooks())).decode())
     >>> asyncio.run(main())
     b'{"id":1,"title":"Dune"}'
-    PageOf(items=[BookDocument(id=1, title='Dune')], next=None)
+    PageOf(items=[BookDocument(id=1, title='Dune')], next=None, previous=None, total=None)
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -132,12 +132,27 @@ class ReadModel(Declaration, Generic[E]):
         return self._reader.get(address, value)
 
     def page(
-        self, order: ListOrder | str | None = None, *, limit: int = DEFAULT_LIMIT, after: str | None = None
+        self,
+        order: ListOrder | str | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        limit: int = DEFAULT_LIMIT,
+        after: str | None = None,
+        before: str | None = None,
+        offset: int = 0,
+        count: bool = False,
     ) -> Coroutine[Any, Any, Page[Any]]:
         """Returns at most ``limit`` (1 to 500) documents of a list, named by its name or order (None: the first).
 
-        ``after`` is the page cursor ``next`` of the page before. Rows that do not fit their documents hold their
-        places and are left out (``Page.set_aside``); a page may be empty and yet have a next one. Raises
-        ``InvalidMessage`` for a faulty limit or cursor, ``DatabaseUnavailableError`` and ``RedisUnavailableError``.
+        ``where`` selects rows by values of the list's leading columns: None for null, or a list of at most 20 values
+        of the last of them. A range of the next column, by ``between`` or ``starts_with``, may follow. The page
+        follows the page cursor ``after``, or comes before the cursor ``before``: a page tells the cursor of the page
+        behind it, ``next``, and of the page in front, ``previous``. A numbered page skips ``offset`` rows, at most
+        10,000. ``count`` asks for the ``total``, the number of all selected rows.
+
+        Rows that do not fit their documents hold their places and are left out (``Page.set_aside``); a page may be
+        empty and yet have a next one. Raises ``UnsupportedFilterError`` for a filter that the list can't serve,
+        ``InvalidMessage`` for a faulty limit, offset or cursor, ``DatabaseUnavailableError`` and
+        ``RedisUnavailableError``.
         """
-        return self._reader.page(order, limit, after)
+        return self._reader.page(order, where, limit, after=after, before=before, offset=offset, count=count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from diptych.aio.event_loop import HomeLoop
@@ -11,7 +11,8 @@ from diptych.read.addresses import Address
 from diptych.read.answers import Document, Page, Served
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.declaration import ListOrder
-from diptych.read.lists.page import check_limit
+from diptych.read.lists.page import page_request
+from diptych.read.lists.selection import select
 from diptych.read.set_aside import MARK, misfit_of
 from diptych.read.sql.fallback import SqlFallback
 
@@ -67,18 +68,27 @@ class Reader:
             raise self._unreadable(address, value, body)
         return Document(body, served, self._document)
 
-    async def page(self, order: ListOrder | str | None, limit: int, after: str | None) -> Page[Any]:
+    async def page(
+        self,
+        order: ListOrder | str | None,
+        where: Mapping[str, Any] | None,
+        limit: int,
+        *,
+        after: str | None,
+        before: str | None,
+        offset: int,
+        count: bool,
+    ) -> Page[Any]:
         """Returns a page of a list, as documented by ``ReadModel.page``."""
         self._home.check()
-        check_limit(limit)
-        index = self._compiled.list_by(order)
-        place, values = index.place(after) if after is not None else (None, None)
+        selection = select(self._compiled.list_by(order), where, self._compiled.lists)
+        request = page_request(selection, limit, after=after, before=before, offset=offset, count=count)
         if self._source is not None:
-            found = await self._source.page(index, place, limit)
+            found = await self._source.page(request)
             if found is not None:
                 return Page(found.body, _REDIS, self._document, found.set_aside)
         served = self._served_by_sql()
-        found = await self._fallback.page(index, values, limit)
+        found = await self._fallback.page(request)
         return Page(found.body, served, self._document, found.set_aside)
 
     def _unreadable(self, address: Address, value: Any, stored: bytes) -> UnreadableRowError:

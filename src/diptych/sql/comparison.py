@@ -12,8 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import UnaryExpression
 
 from diptych.sql.columns import is_library_type, python_type_of
+from diptych.sql.description import Sorting
 
 _BYTEWISE = {
     *("string", "text", "unicode", "unicode_text", "VARCHAR", "NVARCHAR", "TEXT", "CLOB", "enum"),
@@ -108,6 +111,26 @@ def in_code_points(
     if is_in_order or not isinstance(column.type, sa.String):
         return column
     return enum_as_text(column, dialect).collate("C" if is_postgresql else "BINARY")
+
+
+_DIRECTIONS = {operators.asc_op: False, operators.desc_op: True}
+_NULLS = {operators.nulls_first_op: True, operators.nulls_last_op: False}
+
+
+def sorting_by(column: Any) -> Sorting:
+    """Returns the sorting that an argument of ``by`` asks for."""
+    descending, nulls_first = False, None
+    while isinstance(column, UnaryExpression) and column.modifier in {**_DIRECTIONS, **_NULLS}:
+        descending = _DIRECTIONS.get(column.modifier, descending)
+        nulls_first = _NULLS.get(column.modifier, nulls_first)
+        column = column.element
+    first = descending if nulls_first is None else nulls_first
+    annotations = getattr(column, "_annotations", {})
+    if hasattr(column, "class_"):
+        return Sorting(str(column.key), column.class_, descending, first)
+    if "parententity" in annotations and "proxy_key" in annotations:
+        return Sorting(annotations["proxy_key"], annotations["parententity"].class_, descending, first)
+    return Sorting(str(column), None, descending, first)
 
 
 def enum_as_text(value: sa.ColumnElement[Any], dialect: sa.Dialect) -> sa.ColumnElement[Any]:

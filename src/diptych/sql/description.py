@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -70,3 +70,21 @@ class Entity(msgspec.Struct, frozen=True):
     identifying: tuple[str, ...] = ()
     in_entries: tuple[str, ...] = ()
     unique: frozenset[frozenset[str]] = frozenset()
+
+
+class Sorting(NamedTuple):
+    """Sorting by the attribute ``name`` of the class ``model``.
+
+    What is no mapped attribute has its text as name, and None as class. Nulls come last in ascending order and first
+    in descending order, as in PostgreSQL, where the attribute does not say otherwise.
+    """
+
+    name: str
+    model: type | None
+    descending: bool = False
+    nulls_first: bool = False
+
+    def __str__(self) -> str:
+        direction = ".desc()" if self.descending else ""
+        nulls = (".nulls_last()", ".nulls_first()")[self.nulls_first]
+        return self.name + direction + (nulls if self.nulls_first != self.descending else "")

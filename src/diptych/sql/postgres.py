@@ -86,15 +86,11 @@ class PostgresDatabase(Database):
         name = url.query.get("application_name")
         self._url = url.difference_update_query(["application_name"])
         self._arguments = dict(arguments or {})
-        self._server_settings = {
-            # A keeper has to wait longer than a request of the application may.
-            **{
-                k: v
-                for k, v in self._arguments.pop("server_settings", {}).items()
-                if not k.endswith("_timeout")
-            },
-            **({} if name is None else {"application_name": name}),
-        }
+        given = self._arguments.pop("server_settings", {})
+        # A keeper has to wait longer than a request of the application may.
+        self._server_settings = {k: v for k, v in given.items() if not k.endswith("_timeout")}
+        if name is not None:
+            self._server_settings["application_name"] = name
         self._settings = settings
         self._identity = ""
         self.lease_s = settings.lease_s

@@ -17,8 +17,7 @@ from diptych.read.addresses import key_bytes
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.ordering import SORTABLE, Instant, SortCodec, decode, encode
-from diptych.sql.description import Column, Entity
-from diptych.sql.sorting import Sorting
+from diptych.sql.description import Column, Entity, Sorting
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = {

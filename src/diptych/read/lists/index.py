@@ -11,8 +11,7 @@ from diptych.errors import Fault, InvalidMessage
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.ordering import SortCodec, decode, encode, sorted_as
 from diptych.read.set_aside import Misfit, reason_of
-from diptych.sql.description import Entity, Row
-from diptych.sql.sorting import Sorting
+from diptych.sql.description import Entity, Row, Sorting
 
 
 class ListIndex:
@@ -21,6 +20,7 @@ class ListIndex:
     def __init__(self, order: ListOrder, key: Sequence[str], entity: Entity) -> None:
         self.order = order
         self.name = order.name
+        self.key = tuple(key)
         # The read model's key comes last, so that no two rows are equal in the order.
         tied = (Sorting(name, entity.model) for name in key if name not in order.columns)
         self.sorted_by = (*order.sorted_by, *tied)
@@ -58,6 +58,29 @@ class ListIndex:
         except Exception:
             return b""
 
+    def encoded(self, values: Sequence[Any], *, at: int = 0) -> bytes:
+        """Returns the bytes of values of the columns from number ``at`` on. Raises an error for others."""
+        texts = self._texts[at : at + len(values)]
+        codecs = self._codecs[at : at + len(values)]
+        return encode(codecs, [known.get(value, value) for known, value in zip(texts, values, strict=True)])
+
+    def fit(self, at: int, value: Any) -> Any:
+        """Returns a value in the form held by a column. Raises ``ValueError`` for one that can't be there."""
+        column = self._columns[at]
+        if value is not None:
+            return column.fit(value)
+        if not column.nullable:
+            raise ValueError("is never null")
+        return None
+
+    def codec(self, at: int) -> SortCodec | None:
+        """Returns the codec of a column, None behind the last one."""
+        return self._codecs[at] if at < len(self._codecs) else None
+
+    def is_text(self, at: int) -> bool:
+        """Returns True for a column of text."""
+        return self._columns[at].type is str and self._columns[at].texts is None
+
     def entry(self, sort_key: bytes, key: bytes) -> bytes:
         """Returns the list entry, a member of the list's sorted set: place, key, and the key's length in 4 bytes.
 
@@ -82,16 +105,18 @@ class ListIndex:
         """Returns the page cursor of a place: an opaque text, safe in a URL."""
         return base64.urlsafe_b64encode(sort_key).rstrip(b"=").decode()
 
-    def place(self, cursor: str) -> tuple[bytes, tuple[Any, ...]]:
-        """Returns the place in a page cursor and its values. Raises ``InvalidMessage`` for any other text."""
+    def place(self, cursor: str, name: str = "after", *, at: int = 0) -> tuple[bytes, tuple[Any, ...]]:
+        """Returns the place in a page cursor, and its values of the columns from number ``at`` on.
+
+        Raises ``InvalidMessage`` for any other text as the argument ``name``.
+        """
         try:
             sort_key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-            decoded = zip(self._columns, self._values, decode(self._codecs, sort_key), strict=True)
+            values = decode(self._codecs[at:], sort_key)
+            decoded = zip(self._columns[at:], self._values[at:], values, strict=True)
             return sort_key, tuple(
                 None if value is None else column.fit(values.get(value, value))
                 for column, values, value in decoded
             )
         except (ValueError, binascii.Error):
-            raise InvalidMessage(
-                "page", [Fault("after", "is not a cursor that this list has given")]
-            ) from None
+            raise InvalidMessage("page", [Fault(name, "is not a cursor that this list has given")]) from None

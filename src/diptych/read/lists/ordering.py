@@ -209,7 +209,7 @@ class SortCodec:
     beginning of another's.
     """
 
-    __slots__ = ("_decode", "_descending", "_encode", "_null")
+    __slots__ = ("_decode", "_descending", "_encode", "_null", "present")
 
     def __init__(
         self, kind: type, *, descending: bool = False, nullable: bool = False, nulls_first: bool = False
@@ -217,6 +217,8 @@ class SortCodec:
         self._encode, self._decode = _CODECS[kind]
         self._descending = descending
         self._null = None if not nullable else _NULL_FIRST if nulls_first else _NULL_LAST
+        self.present = b"" if self._null is None else _PRESENT
+        """The beginning of the bytes of all values but null."""
 
     def encode(self, value: Any) -> bytes:
         """Returns the bytes. Raises an error for a value of another type."""
@@ -224,7 +226,12 @@ class SortCodec:
             return self._null
         data = self._encode(value)
         data = data.translate(OPPOSITE) if self._descending else data
-        return data if self._null is None else _PRESENT + data
+        return self.present + data
+
+    def beginning(self, text: str) -> bytes:
+        """Returns the beginning of the bytes of all texts that begin with this one."""
+        data = text.encode().replace(b"\x00", b"\x00\xff")
+        return self.present + (data.translate(OPPOSITE) if self._descending else data)
 
     def decode(self, data: bytes, start: int) -> tuple[Any, int]:
         """Returns the value that begins at ``start``, and its end. Raises errors for other bytes."""
@@ -238,6 +245,12 @@ class SortCodec:
 
 
 _NULL_FIRST, _PRESENT, _NULL_LAST = b"\x00", b"\x01", b"\x02"
+
+
+def successor(beginning: bytes) -> bytes | None:
+    """Returns the first bytes behind all that have this beginning; None if nothing is behind."""
+    cut = beginning.rstrip(b"\xff")
+    return cut[:-1] + bytes([cut[-1] + 1]) if cut else None
 
 
 def encode(codecs: Sequence[SortCodec], values: Sequence[Any]) -> bytes:

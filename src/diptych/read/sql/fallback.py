@@ -12,8 +12,8 @@ from diptych.aio.event_loop import LoopBudget
 from diptych.aio.sharing import SingleFlight
 from diptych.errors import DatabaseBusyError
 from diptych.read.compiled import CompiledReadModel
-from diptych.read.lists.index import ListIndex
-from diptych.read.lists.page import PageBody, page_body
+from diptych.read.lists.in_sql import Beside
+from diptych.read.lists.page import PageBody, PageRequest, page_body
 from diptych.read.sql.rows import Columns, SqlRows
 from diptych.sql.description import Row
 
@@ -57,42 +57,51 @@ class SqlFallback:
                 return await self._documents.run((names, value), partial(self._read_one, names, value))
         return self._document(rows[0]) if rows else None
 
-    async def page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
-        """Returns a page of a list: at most ``limit`` documents, from the beginning or ``after`` a place."""
+    async def page(self, request: PageRequest) -> PageBody:
+        """Returns a page of a list."""
         await self._budget.wait()
-        rows = self._source.try_page(index.sorted_by, after, limit + 1)
-        if rows is not None:
-            listed = await self._listed(rows, index)
-            if len(listed) > limit or len(rows) <= limit:
-                return _page_of(listed, index, limit)
+        if request.selection.is_empty:
+            return self._page_of([], request, Beside())
+        rows = self._source.try_page(request, request.limit + 1)
+        beside = None if rows is None else self._source.try_beside(request)
+        if rows is not None and beside is not None:
+            listed = await self._listed(rows, request)
+            if len(listed) > request.limit or len(rows) <= request.limit:
+                return self._page_of(listed, request, beside)
         async with self._time_limit():
-            key = (index.name, after, limit)
-            return await self._pages.run(key, partial(self._read_page, index, after, limit))
+            return await self._pages.run(request, partial(self._read_page, request))
 
     async def _read_one(self, names: Columns, value: Any) -> bytes | None:
         row = await self._source.one(names, value)
         return None if row is None else self._document(row)
 
-    async def _read_page(self, index: ListIndex, after: tuple[Any, ...] | None, limit: int) -> PageBody:
-        """Reads a page, and further than its rows where SQL orders rows without a place in Redis's list.
+    async def _read_page(self, request: PageRequest) -> PageBody:
+        beside = await self._source.beside(request)
+        return self._page_of(await self._read_listed(request), request, beside)
+
+    async def _read_listed(self, request: PageRequest) -> list[_Listed]:
+        """Reads the rows of a page and one more, and further where SQL orders rows without a place in Redis's list.
 
         The reading ends: each SELECT begins after the last row with a place, or is for twice as many rows.
         """
         listed: list[_Listed] = []
-        at_once = limit + 1
+        at_once, asked = request.limit + 1, request
         while True:
-            rows = await self._source.page(index.sorted_by, after, at_once)
-            found = await self._listed(rows, index)
+            rows = await self._source.page(asked, at_once)
+            found = await self._listed(rows, request)
             listed += found
-            if len(listed) > limit or len(rows) < at_once:
-                return _page_of(listed, index, limit)
+            if len(listed) > request.limit or len(rows) < at_once:
+                return listed
             if found:
-                after = tuple(found[-1].row[name] for name in index.columns)
+                rest = request.selection.index.columns[len(request.selection.values) :]
+                values = tuple(found[-1].row[name] for name in rest)
+                asked = request._replace(values=values, offset=0)
             else:
                 at_once *= 2
 
-    async def _listed(self, rows: list[Row], index: ListIndex) -> list[_Listed]:
+    async def _listed(self, rows: list[Row], request: PageRequest) -> list[_Listed]:
         """Returns the rows with a place in the list, with their documents."""
+        index = request.selection.index
         listed: list[_Listed] = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             await self._budget.wait()
@@ -103,6 +112,25 @@ class SqlFallback:
                 if self._compiled.is_placed(row) or index.sort_key(row)
             ]
         return listed
+
+    def _page_of(self, listed: list[_Listed], request: PageRequest, beside: Beside) -> PageBody:
+        """Makes the page of the first rows; there are more if it does not show all."""
+        shown = listed[: request.limit]
+        if request.is_backward:
+            shown.reverse()
+        index, at = request.selection.index, len(request.selection.values)
+        ends = [
+            index.encoded([each.row[name] for name in index.columns[at:]], at=at)
+            for each in shown[:1] + shown[-1:]
+        ]
+        return page_body(
+            request,
+            [each.body for each in shown],
+            (ends[0], ends[1]) if ends else None,
+            has_more=len(listed) > request.limit,
+            has_other=beside.has_other or (request.offset > 0 and bool(shown)),
+            total=beside.total if request.counts else None,
+        )
 
     def _document(self, row: Row) -> bytes:
         """Returns the row's document, or ``marked`` bytes if the row is set aside; the log is told of the latter."""
@@ -129,10 +157,3 @@ class _Listed(NamedTuple):
 
     row: Row
     body: bytes
-
-
-def _page_of(listed: list[_Listed], index: ListIndex, limit: int) -> PageBody:
-    """Makes the page of the first ``limit`` rows, with a cursor if there are more rows."""
-    shown = listed[:limit]
-    cursor = index.cursor(index.sort_key(shown[-1].row)) if len(listed) > limit else None
-    return page_body([row.body for row in shown], cursor)

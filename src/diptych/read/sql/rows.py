@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
-from diptych.read.lists.in_sql import Order, PageSelects, parameters
+from diptych.read.lists.in_sql import Beside, PageSelects, parameters
+from diptych.read.lists.page import PageRequest
 from diptych.sql.comparison import collated_like
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
@@ -72,15 +73,33 @@ class SqlRows:
         values = self._parameters(names, value)
         return [] if values is None else self._try(self._one[names], values)
 
-    async def page(self, order: Order, after: Sequence[Any] | None, limit: int) -> list[Row]:
-        """Returns at most ``limit`` rows in this order, from the beginning or ``after`` a place."""
-        prepared = self._pages.select(order, after)
-        return [self._row(found) for found in await self._fetch(prepared.select, parameters(after, limit))]
+    async def page(self, request: PageRequest, limit: int) -> list[Row]:
+        """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
+        found = await self._fetch(self._pages.page(request).select, parameters(request, limit))
+        return [self._row(values) for values in found]
 
-    def try_page(self, order: Order, after: Sequence[Any] | None, limit: int) -> list[Row] | None:
+    def try_page(self, request: PageRequest, limit: int) -> list[Row] | None:
         """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
         self._on_read(self._tables)
-        return self._try(self._pages.select(order, after), parameters(after, limit))
+        return self._try(self._pages.page(request), parameters(request, limit))
+
+    async def beside(self, request: PageRequest) -> Beside:
+        """Returns what a page tells of its selection beside its rows."""
+        found = []
+        for prepared in self._pages.beside(request):
+            rows = [] if prepared is None else await self._fetch(prepared.select, parameters(request, 1))
+            found.append(rows)
+        return Beside.of(found)
+
+    def try_beside(self, request: PageRequest) -> Beside | None:
+        """Returns the same; None if reading here would hold up the event loop: then await ``beside``."""
+        found = []
+        for prepared in self._pages.beside(request):
+            rows = [] if prepared is None else self._database.read_now(prepared, parameters(request, 1))
+            if rows is None:
+                return None
+            found.append(rows)
+        return Beside.of(found)
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""

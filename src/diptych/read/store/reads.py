@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from diptych.read.lists.in_redis import StoredPage, range_start
-from diptych.read.lists.index import ListIndex
+from diptych.read.lists.in_redis import StoredPage, bounds_of
+from diptych.read.lists.page import PageRequest
 from diptych.read.store.keys import Keys
 from diptych.read.store.script import Script
 from diptych.redis.channel import Channel, Receiver, packed
@@ -41,12 +41,12 @@ class Reads:
         channel.send(packed(b"MGET", self._keys.lease, *names), receiver, length=1 + len(names))
         channel.flush()  # those of this turn have been gathered already
 
-    async def page(
-        self, channel: Channel, generation: bytes, index: ListIndex, after: bytes | None, limit: int
-    ) -> StoredPage:
-        """Reads at most ``limit`` documents of a list, from the beginning or behind the place ``after``."""
-        keys = [self._keys.lease, self._keys.index(generation, index)]
-        arguments = [self._keys.document(generation, b""), range_start(after), limit]
+    async def page(self, channel: Channel, generation: bytes, request: PageRequest) -> StoredPage:
+        """Reads a page of a list."""
+        keys = [self._keys.lease, self._keys.index(generation, request.selection.index)]
+        asked = [request.limit, int(request.is_backward), request.offset, int(request.counts)]
+        bounds = (part for each in bounds_of(request) for part in each)
+        arguments = [self._keys.document(generation, b""), *asked, *bounds]
         return StoredPage(*await self._page(channel, keys, arguments))
 
     async def set_aside(self, channel: Channel, generation: bytes, most: int) -> StoredAside:

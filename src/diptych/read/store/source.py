@@ -10,8 +10,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from diptych.aio.sharing import Batch, Batcher
 from diptych.errors import RedisUnavailableError
 from diptych.read.lists.in_redis import StoredPage
-from diptych.read.lists.index import ListIndex
-from diptych.read.lists.page import PageBody
+from diptych.read.lists.page import PageBody, PageRequest
 from diptych.read.set_aside import SetAside, SetAsideRow, misfit_of, shown_key
 from diptych.read.store.reads import StoredAside
 from diptych.read.store.state import Lease
@@ -96,11 +95,11 @@ class RedisSource:
         if self._history != history.encode():
             self._history, self._trusted = history.encode(), None
 
-    async def page(self, index: ListIndex, after: bytes | None, limit: int) -> PageBody | None:
+    async def page(self, request: PageRequest) -> PageBody | None:
         """Returns the page; None if Redis is not to be trusted."""
 
         async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, StoredPage]:
-            page = await self._reads.page(channel, generation, index, after, limit)
+            page = await self._reads.page(channel, generation, request)
             return page.lease, page
 
         async with self._pages:
@@ -108,7 +107,7 @@ class RedisSource:
         if found is None:
             return None
         generation, page = found
-        body = page.body(index)
+        body = page.body(request)
         if body is None:
             # Entries and documents move together: somebody else has been at these keys.
             self._watch.broken(generation.decode(), "a list names a document that is not there")
