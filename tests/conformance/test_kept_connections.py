@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from diptych import DatabaseBusyError, ORMService
+from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService
 from diptych.sql.postgres import PostgresDatabase
 from diptych.sql.postgres_writers import KeptConnections
 from diptych.write.unit_of_work import new_context
@@ -133,3 +134,24 @@ async def test_the_connection_of_a_session_that_altered_it_goes_to_the_pool(orm:
         await (await session.connection()).execution_options(stream_results=True)
     assert (_kept(orm).in_use, _checked_out(orm)) == (0, 0)
     assert await orm.get(Book, "T", "title") is not None
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+async def test_a_connection_that_breaks_under_a_session_is_told_as_such(orm: ORMService, is_nested: bool):
+    async def work(_unit: Any) -> None:
+        async with orm.session() as session:
+            session.add(Book(title="T", author="A"))
+            await session.flush()
+            async with session.begin_nested() if is_nested else contextlib.nullcontext():
+                session.add(Book(title="U", author="A"))
+                pid = await session.scalar(sa.text("SELECT pg_backend_pid()"))
+                async with orm.database.keeper.connect() as connection:
+                    await connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+                await asyncio.sleep(0.2)
+                await session.flush()
+
+    with pytest.raises(DatabaseUnavailableError):
+        await orm.side.units.run(work, new_context())
+    await orm.create(Book, title="V", author="A")
+    assert set((await orm.execute(sa.select(Book.title))).scalars()) == {"V"}
+    assert _kept(orm).in_use == 0

@@ -47,13 +47,14 @@ def watched(connection: AsyncConnection, unit: Unit) -> Iterator[None]:
     if watch is None:
         watch = _watches[sync] = _Watch(sync)
     watch.begin(unit)
-    for name, refuse in _REFUSING.items():
-        setattr(sync, name, refuse)
+    replaced = {**_REFUSING, "invalidate": _invalidating(sync)}
+    for name, method in replaced.items():
+        setattr(sync, name, method)
     try:
         yield
     finally:
         watch.unit = None
-        for name in _REFUSING:
+        for name in replaced:
             delattr(sync, name)
         # ★ A refused end has SQLAlchemy take the transaction for ended: on SQLite it would not commit what other
         # commands have changed in it.
@@ -71,8 +72,19 @@ def _refusing(name: str) -> Callable[..., None]:
     return refuse
 
 
-_REFUSING = {name: _refusing(name) for name in ("commit", "rollback", "close", "invalidate")}
+_REFUSING = {name: _refusing(name) for name in ("commit", "rollback", "close")}
 """Refusals in place of the methods of a connection that end its transaction."""
+
+
+def _invalidating(connection: sa.Connection) -> Callable[..., None]:
+    """Returns a method in place of ``invalidate``, which SQLAlchemy calls with the error of a broken connection."""
+
+    def invalidate(exception: BaseException | None = None) -> None:
+        if exception is None:
+            raise UnitOfWorkError(f"the connection's invalidate() was refused: {BY_DIPTYCH}")
+        type(connection).invalidate(connection, exception)
+
+    return invalidate
 
 
 class _Watch:
