@@ -51,7 +51,14 @@ class Anomaly(NamedTuple):
 def check(history: History) -> list[Anomaly]:
     """Every anomaly of the history, but for the state at its end (``check_end``)."""
     by_themselves = timelines_of(history, vouched_by_themselves(history))
-    timelines = timelines_of(history, visible_from(history, by_themselves))
+    timelines = {
+        (entity, key): timeline
+        for family, owner in OWNER_OF.items()
+        for (entity, key), timeline in timelines_of(
+            history, visible_from(history, by_themselves, family)
+        ).items()
+        if entity in (family, owner)
+    }
     return [
         *check_log(history),
         *check_writes(history),

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from tests.acceptance.faults.history import AUDIT, CATCH_UP, NEVER, UNSEEN, History, Saw, Write
+from tests.acceptance.faults.history import (
+    AUDIT,
+    CATCH_UP,
+    ITEM,
+    NEVER,
+    OWNER_OF,
+    UNSEEN,
+    History,
+    Saw,
+    Write,
+)
 
 
 class State(NamedTuple):
@@ -130,14 +140,17 @@ def timelines_of(history: History, vouched: Mapping[int, Vouched]) -> dict[tuple
     return {key: Timeline(found) for key, found in states.items()}
 
 
-def visible_from(history: History, timelines: Timelines) -> dict[int, Vouched]:
-    """For each write the time from which on every query has to show all of it.
+def visible_from(history: History, timelines: Timelines, family: str = ITEM) -> dict[int, Vouched]:
+    """For each write the time from which on every query has to show its changes of the entities of a family.
 
     That is when it was acknowledged (a lease after its commit, if a program made it), or earlier: when a command was
     answered that rests on it, or a ``catch_up`` that had begun after its commit. A command rests on what it has found
     under the keys that it has changed, and on what its answer tells, be that an error; and on what those commands
-    rest on in their turn. ``timelines`` are those in which each command vouches for itself alone.
+    rest on in their turn. A command can have found nothing in tables that it has not touched: it vouches for changes
+    of the entities that it has changed, or tells of, and of those that they are joined to. ``timelines`` are those in
+    which each command vouches for itself alone.
     """
+    touched = _touched_by(history)
     known = vouched_by_themselves(history)
     _catch_up(history, known)
     found = _found_by(history, timelines)
@@ -147,7 +160,7 @@ def visible_from(history: History, timelines: Timelines) -> dict[int, Vouched]:
     for number in sorted(found, key=lambda number: last.get(number, NEVER), reverse=True):
         write = history.writes[number]
         answered = min(known[number], Vouched(write.answered, number))
-        for other in found[number]:
+        for other in found[number] if (number, family) in touched else ():
             if other in known and other != number and history.writes[other].kind != UNSEEN:
                 known[other] = min(known[other], answered)
     return known
@@ -156,6 +169,14 @@ def visible_from(history: History, timelines: Timelines) -> dict[int, Vouched]:
 def vouched_by_themselves(history: History) -> dict[int, Vouched]:
     """As ``visible_from``, of the answers to the writes themselves alone."""
     return {number: Vouched(write.acknowledged, number) for number, write in history.writes.items()}
+
+
+def _touched_by(history: History) -> set[tuple[int, str]]:
+    """The writes, each with the families of the entities that it has changed or tells of."""
+    family_of = {owner: item for item, owner in OWNER_OF.items()}
+    changed = ((row.write, row.entity) for row in history.log)
+    told = ((write.number, saw.entity) for write in history.writes.values() for saw in write.saw or ())
+    return {(number, family_of.get(entity, entity)) for number, entity in (*changed, *told)}
 
 
 def _catch_up(history: History, known: dict[int, Vouched]) -> None:

@@ -411,6 +411,17 @@ def test_what_an_answer_tells_of_a_programs_change_is_seen_from_then_on(open_sto
     assert open_story.shown(1, (61, 62)).kinds == ["stale read"]
 
 
+def test_a_command_vouches_for_the_tables_that_it_has_touched(open_story):
+    """Another command has added "b" and changed the open item, in a transaction that nobody has answered for."""
+    open_story.write(3, "add", (50, 0), key="b", outcome="cut")
+    open_story.log.append(LogRow(len(open_story.log) + 1, OPEN_ITEM, "updated", "a", "a", 3, OWNED_BY, 3))
+    open_story.write(4, "change", (61, 70), key="b")
+    assert open_story.shown(2, (71, 72)).kinds == []
+    assert open_story.get(3, (71, 72), key="b").kinds == ["stale read"]
+    open_story.told(5, Saw(OPEN_ITEM, "a", 3, OWNED_BY), (73, 80))
+    assert open_story.shown(2, (81, 82)).kinds == ["stale read", "stale read"]
+
+
 def test_a_change_by_a_program_of_unknown_outcome_may_be_seen_or_not(open_story):
     open_story.changed(3, (50, 60), grace=GRACE, outcome="unknown")
     assert open_story.shown(3, (300, 301)).shown(2, (302, 303)).kinds == []
