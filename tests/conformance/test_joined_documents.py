@@ -35,6 +35,8 @@ from diptych.fence.fence import Fence
 from diptych.log import NOTHING, Change, LogPart
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
+from diptych.read.lists.page import PageRequest
+from diptych.read.lists.selection import Selection
 from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.description import Row
@@ -199,7 +201,7 @@ async def test_every_way_to_read_gives_the_same_bytes(cards):
     assert await cards.sql.get(("title",), "Emma") is None
     page = b'{"items":[%s],"next":null}' % b",".join([DUNE, MESSIAH, LOST])
     for index in cards.compiled.lists:
-        assert await cards.sql.page(index, None, 10) == (page, 0)
+        assert await cards.sql.page(PageRequest(Selection(index), 10)) == (page, 0)
     scanned = [cards.compiled.body(row) async for rows in cards.rows.scan(2) for row in rows]
     assert scanned == [DUNE, MESSIAH, LOST]
     assert await cards.bodies("title", ["Lost", "Dune", "Emma", "Dune Messiah"]) == [DUNE, MESSIAH, LOST]
@@ -208,9 +210,11 @@ async def test_every_way_to_read_gives_the_same_bytes(cards):
 async def test_a_page_goes_on_after_a_cursor(cards):
     await add_books(cards.orm)
     index = cards.compiled.lists[0]
-    first = msgspec.json.decode((await cards.sql.page(index, None, 2)).body)
-    _, place = index.place(first["next"])
-    assert (await cards.sql.page(index, place, 2)).body == b'{"items":[%s],"next":null}' % LOST
+    request = PageRequest(Selection(index), 2)
+    first = msgspec.json.decode((await cards.sql.page(request)).body)
+    place, values = index.place(first["next"])
+    second = (await cards.sql.page(request._replace(place=place, values=values))).body
+    assert second.startswith(b'{"items":[%s],"next":null,"previous":' % LOST)
 
 
 async def test_rows_are_found_by_what_a_changed_row_touches(cards):

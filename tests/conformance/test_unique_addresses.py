@@ -62,7 +62,7 @@ def slots(database_url: str, redis_url: str | None = None, **declared: Any) -> A
 
     Handler.__init__.__annotations__["slots"] = model
     config = ConfigService(
-        environ={}, database_url=database_url, redis_url=redis_url, create_tables=False, lease_ms=400
+        environ={}, database_url=database_url, redis_url=redis_url, create_tables=False, lease_ms=10_000
     )
     return Diptych(config, models=Rooms, handlers=[Handler], read_models=[model])
 

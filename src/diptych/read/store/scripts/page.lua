@@ -62,11 +62,10 @@ local function put(runs, run)
   table.insert(runs, place, run)
 end
 
-local runs, all = {}, 0
+local runs = {}
 for i = 6, #ARGV, 5 do
   local from, to, other_from, other_to = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local found = offset > 0 and behind(from, to) or range(from, to, 0, limit + 1)
-  all = all + #found
   runs[#runs + 1] = { found = found, length = tonumber(ARGV[i]), at = 1 }
   if other_from ~= '' and other == 0 then
     other = #redis.call('ZRANGE', list, other_from, other_to, 'BYLEX', 'LIMIT', 0, 1)
@@ -79,20 +78,15 @@ for i = 6, #ARGV, 5 do
   end
 end
 
-local entries, rests = {}, {}
+local entries, shown, first, last = {}, 0, '', ''
 if #runs == 1 then
-  local run = runs[1]
-  entries = run.found
-  for i = 1, #entries do
-    rests[i] = entries[i]
-  end
-  local length = run.length
-  if #entries > 0 and length > 0 then
-    local last = math.min(#entries, limit)
-    rests[1], rests[last] = sub(entries[1], length + 1), sub(entries[last], length + 1)
+  entries = runs[1].found
+  shown = math.min(#entries, limit)
+  if shown > 0 then
+    first, last = sub(entries[1], runs[1].length + 1), sub(entries[shown], runs[1].length + 1)
   end
 else
-  local ordered = {}
+  local ordered, rests = {}, {}
   for i = 1, #runs do
     put(ordered, runs[i])
   end
@@ -102,11 +96,11 @@ else
     run.at = run.at + 1
     put(ordered, run)
   end
+  shown = math.min(#entries, limit)
+  first, last = rests[1] or '', rests[shown] or ''
 end
 
 local more = #entries > limit and 1 or 0
-local shown = math.min(#entries, limit)
-local first, last = rests[1] or '', rests[shown] or ''
 local keys = {}
 for i = 1, shown do
   -- From the entry to the document: its key is before the key's length, in four bytes. `struct.unpack` takes longer.
