@@ -13,7 +13,7 @@ from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.hinge.leases import CLAIM_LEASES, MARGIN, WorkClaim
-from diptych.hinge.replay import accepted
+from diptych.hinge.replay import Refused, accepted
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
 from diptych.log import NOTHING, Snapshot
@@ -84,7 +84,11 @@ class Builder:
             async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
                 cursor = beside.cursor or NOTHING
                 await self._fill(target, cursor, progress)
-                cursor = await self._catch_up(beside, cursor, floor=True)
+                try:
+                    cursor = await self._catch_up(beside, cursor, floor=True)
+                except Refused:
+                    await self._check_kept(beside)
+                    raise
             # Generations of builders that died are among these. None of them can be published after the switch.
             former = (await self._replica.inspect(beside)).generations - {generation.encode()}
             self.switching = True
@@ -139,11 +143,7 @@ class Builder:
 
     async def _switch(self, row: FenceRow, beside: FenceRow, cursor: Snapshot) -> FenceRow:
         """Ends the serving generation in Redis and names the new generation in the fence. Returns the fence row."""
-        if not await self._fence.keep_building(beside, self._claim_s):
-            raise RebuildFailedError(
-                f"{self._replica.name}: the rebuild stood still for so long that it was given up: the change log may "
-                "have lost what it still had to read. Start it again"
-            )
+        await self._check_kept(beside)
         # First, so that no query trusts the old generation, and no pass renews its lease, once the fence has moved.
         # If this process dies in between, the next pass finds the data lost.
         await accepted(self._store.drop(row.target, row.history))
@@ -160,6 +160,14 @@ class Builder:
             )
         self._rows.on_row_changed(moved)
         return moved
+
+    async def _check_kept(self, beside: FenceRow) -> None:
+        """Raises ``RebuildFailedError`` if the row of the rebuild has been closed."""
+        if not await self._fence.keep_building(beside, self._claim_s):
+            raise RebuildFailedError(
+                f"{self._replica.name}: the rebuild was given up: it stood still for so long that the change log may "
+                "have lost what it still had to read, or triggers of its tables were made anew. Start it again"
+            )
 
     async def _finish(self, moved: FenceRow, cursor: Snapshot) -> bool:
         """Catches up, promises, replays the rest, sets ``ready`` and publishes.
