@@ -41,11 +41,16 @@ from tests.acceptance.faults.open_items import (
 
 
 class ItemReadModel(ReadModel[Item]):
-    """Items by their keys; in two lists, of which one is reordered by each change."""
+    """Items by their keys; in lists that each change reorders, or moves an entry of to another part."""
 
     key = Item.key
     document = ItemDocument
-    lists = (by(Item.key), by(Item.value, Item.key))
+    lists = (
+        by(Item.key),
+        by(Item.value, Item.key, name="value"),
+        by(Item.odd.desc().nulls_last(), Item.key, name="odd"),
+        by(Item.owner_id, Item.value.desc(), Item.key, name="owned"),
+    )
 
 
 class OwnedItemReadModel(ReadModel[Item]):
@@ -234,11 +239,13 @@ class GetItem(Query[Document[ItemDocument]], frozen=True):
 
 
 class ListItems(Query[Page[ItemDocument]], frozen=True):
-    """A page of items, by "key" or by "value"."""
+    """A page of the list ``order``, of the items of ``owner`` if one is given."""
 
     order: str
     limit: int
     after: str | None = None
+    owner: int | None = None
+    count: bool = False
 
 
 class GetOwnedItem(Query[Document[OwnedItemDocument]], frozen=True):
@@ -257,8 +264,10 @@ class Queries:
         return await self.items.get(query.key)
 
     async def page(self, query: ListItems) -> Page[ItemDocument]:
-        order = ItemReadModel.lists[0 if query.order == "key" else 1]
-        return await self.items.page(order, limit=query.limit, after=query.after)
+        where = None if query.owner is None else {"owner_id": query.owner}
+        return await self.items.page(
+            query.order, where=where, limit=query.limit, after=query.after, count=query.count
+        )
 
 
 class JoinedQueries:

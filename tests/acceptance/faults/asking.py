@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from diptych import Document, UnavailableError, UnreadableRowError
+from tests.acceptance.faults.beside import statements as beside
 from tests.acceptance.faults.history import ITEM, Entry, Failure, Get, Page, Record, now
 from tests.acceptance.faults.models import ItemDocument, OwnedItemDocument
-from tests.acceptance.faults.queries import QUERIES
+from tests.acceptance.faults.queries import OWNED, QUERIES
 
 
 class Asking:
@@ -68,11 +69,12 @@ class Asking:
     async def browse(self, order: str, entity: str = ITEM) -> None:
         """A page, and now and then the one after it."""
         cursor, last = None, None
-        limit = self._random.choice([3, 10, 10, 60])
+        limit, count = self._random.choice([3, 10, 10, 60]), self._random.random() < 0.3
+        owner = self._random.randint(1, beside.OWNERS) if order == OWNED else None
         queries = QUERIES[entity]
         for _ in range(self._random.choice([1, 1, 2, 4])):
             async with self._recording_failure(queries.names[2], order) as begun:
-                page = await self._bus.ask(queries.page(order, limit, cursor))
+                page = await self._bus.ask(queries.page(order, limit, cursor, owner, count))
                 ended = now()
                 self._note_store(queries.names[2], page.served.store)
                 items = page.decode()
@@ -81,8 +83,9 @@ class Asking:
                 served = page.served.store, page.served.reason or ""
                 times = self._number, begun, ended
                 more, aside = cursor is not None, page.set_aside
-                self._record(Page(order, last, limit, *times, *served, more, entries, aside, entity))
-                last = entries[-1][:2] if entries else None
+                of: tuple[Any, ...] = entity, owner, items.total
+                self._record(Page(order, last, limit, *times, *served, more, entries, aside, *of))
+                last = entries[-1] if entries else None
             if cursor is None or aside:
                 # Where the page ends is not known if its last row may be one that does not fit.
                 return

@@ -216,9 +216,12 @@ def _vouched(state: State) -> str:
 # Reads of lists
 
 
-def place(order: str, key: str, value: int) -> tuple[Any, ...]:
+def place(order: str, entry: Entry) -> tuple[Any, ...]:
     """Where an entry stands in a list of this order."""
-    return (key,) if order == "key" else (value, key)
+    key, value, owner = entry
+    if order == "odd":
+        return (0, -value, key) if value > 0 and value % 2 else (1, 0, key)
+    return {"key": (key,), "value": (value, key), "owned": (owner, -value, key)}[order]
 
 
 def check_pages(history: History, timelines: Timelines, entity: str) -> Iterator[Anomaly]:
@@ -268,6 +271,21 @@ def _check_page(
             text = f"{told}: {key!r} is not on it, though {_vouched(state)}"
             yield Anomaly("missing entry", page.entity, key, page.ended, text)
     yield from _check_set_aside(page, told, items)
+    yield from _check_total(page, told, items)
+
+
+def _check_total(page: Page, told: str, items: Mapping[str, Timeline]) -> Iterator[Anomaly]:
+    """Whether the page counts the rows that are there, those that do not fit among them."""
+    if page.total is None:
+        return
+    least = most = 0
+    for timeline in items.values():
+        selected = [_selects(page, state) for state in timeline.possible(page.begun, page.ended)]
+        most += any(selected)
+        least += all(selected)
+    if not least <= page.total <= most:
+        text = f"{told}: {page.total} in all, and not {least} to {most}"
+        yield Anomaly("wrong total", page.entity, "", page.ended, text)
 
 
 def _check_set_aside(page: Page, told: str, items: Mapping[str, Timeline]) -> Iterator[Anomaly]:
@@ -285,14 +303,15 @@ def _check_set_aside(page: Page, told: str, items: Mapping[str, Timeline]) -> It
 
 
 def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
-    places = [place(page.order, entry.key, entry.value) for entry in page.entries]
+    places = [place(page.order, entry) for entry in page.entries]
     if page.after is not None:
-        places.insert(0, place(page.order, *page.after))
+        places.insert(0, place(page.order, page.after))
     faults = {
         "its entries are not in order": any(b <= a for a, b in pairwise(places)),
         "it is longer than asked for": len(page.entries) + page.set_aside > page.limit,
         "it says that more follow, but is not full": page.more
         and len(page.entries) + page.set_aside < page.limit,
+        "it has an item of another owner": any(page.owner not in (None, e.owner) for e in page.entries),
     }
     for fault, is_there in faults.items():
         if is_there:
@@ -307,13 +326,18 @@ def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
 
 def _covers(page: Page, key: str, state: State) -> bool:
     """Whether an entry with this state would stand on the page."""
-    if not isinstance(state.value, int):
+    if not isinstance(state.value, int) or not _selects(page, state):
         return False
-    found = place(page.order, key, state.value)
-    if page.after is not None and found <= place(page.order, *page.after):
+    found = place(page.order, Entry(key, state.value, state.owner or 0))
+    if page.after is not None and found <= place(page.order, page.after):
         return False
     last = page.entries[-1] if page.entries else None
-    return not page.more or last is None or found < place(page.order, last.key, last.value)
+    return not page.more or last is None or found < place(page.order, last)
+
+
+def _selects(page: Page, state: State) -> bool:
+    """Whether a row in this state is one of those that were asked for."""
+    return state.value is not None and page.owner in (None, state.owner)
 
 
 # The end
@@ -349,7 +373,7 @@ def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
     yield from _differ("documents and rows", entity, ending.documents, fitting)
     for order, entries in ending.lists.items():
         yield from _differ(f"list by {order} and rows", entity, {e.key: e for e in entries}, fitting)
-        if list(entries) != sorted(entries, key=lambda entry: place(order, entry.key, entry.value)):
+        if list(entries) != sorted(entries, key=lambda entry: place(order, entry)):
             yield Anomaly("different at the end", entity, "", 0, f"the list by {order} is not in order")
     if ending.joined is not None:
         wanted = {key: (row, ending.owners.get(str(row.owner))) for key, row in fitting.items()}

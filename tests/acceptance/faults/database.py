@@ -54,7 +54,7 @@ class Database:
         return sa.create_engine(self.url_of_others, poolclass=sa.NullPool)
 
     async def open_ledger(self) -> None:
-        """Makes the tables of open items, and the triggers that write down what anybody changes in them."""
+        """Makes the tables, and the triggers that write down what anybody changes in open items."""
         await asyncio.to_thread(open_ledger, self.engine())
 
     async def ledger(self) -> list[LogRow]:

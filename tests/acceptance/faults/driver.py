@@ -164,6 +164,8 @@ class Cluster:
             self.sql_link = await self._opened_link(self.setup.postgres.port)
         self.links = [await self._opened_link(self._master.port) for _ in range(self.setup.workers)]
         self.replication = await self._opened_link(self._master.port)
+        # Before the version before makes tables that lack a column.
+        await self.database.open_ledger()
         slots = [self.setup.workers + 1 + n for n in range(2 if self.setup.before is not None else 0)]
         # They only look for what they may delete until there is something.
         self.of_version_before = [
@@ -198,7 +200,6 @@ class Cluster:
 
     async def _sow(self) -> None:
         """Owners and some items, recorded as the writes of process 0."""
-        await self.database.open_ledger()
         async with ORMService(app.config(self.database.url, None, self.setup.lease_ms)) as orm:
             await orm.init(models=Base)
             for number in range(1, OWNERS + 1):

@@ -99,18 +99,21 @@ class Get(msgspec.Struct, frozen=True, array_like=True, tag="g"):
 
 
 class Entry(NamedTuple):
-    """A document on a page."""
+    """A document on a page. (The version before tells no owner of the last entry of the page before.)"""
 
     key: str
     value: int
-    owner: int
+    owner: int = 0
 
 
 class Page(msgspec.Struct, frozen=True, array_like=True, tag="p"):
-    """A page of a list: ``order`` is "key" or "value", ``after`` the last entry of the page before (None: first)."""
+    """A page of the list ``order``: ``after`` is the last entry of the page before (None: first).
+
+    ``owner`` is the one whose items were asked for, ``total`` the number of them that the page tells; None if not.
+    """
 
     order: str
-    after: tuple[str, int] | None
+    after: Entry | None
     limit: int
     process: int
     begun: int
@@ -121,6 +124,8 @@ class Page(msgspec.Struct, frozen=True, array_like=True, tag="p"):
     entries: list[Entry]
     set_aside: int = 0
     entity: str = ITEM
+    owner: int | None = None
+    total: int | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="f"):

@@ -28,6 +28,7 @@ from tests.acceptance.faults.history import (
     now,
 )
 from tests.acceptance.faults.open_items import OF_TWO, WAYS, WITH_ORM_SERVICE, keys_of_owners
+from tests.acceptance.faults.queries import LISTS
 
 KIN = tuple(f"k{n}" for n in range(4))
 KIN_OF = {ITEM: KIN, OPEN_ITEM: beside.KIN}
@@ -196,7 +197,7 @@ class Load:
             return self._ask.get(key, entity)
         if chance < 0.8:
             return self._ask.get_joined(key, entity)
-        return self._ask.browse(self._random.choice(["key", "value"]), entity)
+        return self._ask.browse(self._random.choice(LISTS), entity)
 
     async def _catch_up(self) -> None:
         """Catches up with what others have written, and looks at some of it."""

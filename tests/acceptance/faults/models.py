@@ -18,6 +18,11 @@ class Base(DeclarativeBase):
     """The declarative base of the application."""
 
 
+def _odd_value() -> sa.Computed:
+    """The value, if it is odd: a column that is null for every second write."""
+    return sa.Computed("CASE WHEN value > 0 AND value % 2 = 1 THEN value END", persisted=True)
+
+
 class Owner(Base):
     """Who owns items. The name is the number of the write that gave it."""
 
@@ -36,6 +41,7 @@ class Item(Base):
     key: Mapped[str] = mapped_column(code_point_text(40), unique=True)
     value: Mapped[int] = mapped_column(sa.BigInteger)
     owner_id: Mapped[int] = mapped_column(sa.ForeignKey("owners.id"), index=True)
+    odd: Mapped[int | None] = mapped_column(sa.BigInteger, _odd_value())
 
 
 class Audit(Base):
@@ -67,6 +73,7 @@ class OpenItem(Base):
     owner_id: Mapped[int] = mapped_column(
         sa.ForeignKey("open_owners.id", ondelete="CASCADE", onupdate="CASCADE"), index=True
     )
+    odd: Mapped[int | None] = mapped_column(sa.BigInteger, _odd_value())
 
 
 Fitting = Annotated[int, msgspec.Meta(ge=0)]

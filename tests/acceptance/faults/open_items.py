@@ -21,11 +21,16 @@ from tests.acceptance.faults.models import Item, ItemDocument, OpenItem, OpenOwn
 
 
 class OpenItemReadModel(ReadModel[OpenItem]):
-    """Open items by their keys; in two lists, of which one is reordered by each change."""
+    """Open items by their keys; in lists that each change reorders, or moves an entry of to another part."""
 
     key = OpenItem.key
     document = ItemDocument
-    lists = (by(OpenItem.key), by(OpenItem.value, OpenItem.key))
+    lists = (
+        by(OpenItem.key),
+        by(OpenItem.value, OpenItem.key, name="value"),
+        by(OpenItem.odd.desc().nulls_last(), OpenItem.key, name="odd"),
+        by(OpenItem.owner_id, OpenItem.value.desc(), OpenItem.key, name="owned"),
+    )
 
 
 class OwnedOpenItemReadModel(ReadModel[OpenItem]):
@@ -43,11 +48,13 @@ class GetOpenItem(Query[Document[ItemDocument]], frozen=True):
 
 
 class ListOpenItems(Query[Page[ItemDocument]], frozen=True):
-    """A page of open items, by "key" or by "value"."""
+    """A page of the list ``order``, of the open items of ``owner`` if one is given."""
 
     order: str
     limit: int
     after: str | None = None
+    owner: int | None = None
+    count: bool = False
 
 
 class GetOwnedOpenItem(Query[Document[OwnedItemDocument]], frozen=True):
@@ -66,8 +73,10 @@ class OpenQueries:
         return await self.items.get(query.key)
 
     async def page(self, query: ListOpenItems) -> Page[ItemDocument]:
-        order = OpenItemReadModel.lists[0 if query.order == "key" else 1]
-        return await self.items.page(order, limit=query.limit, after=query.after)
+        where = None if query.owner is None else {"owner_id": query.owner}
+        return await self.items.page(
+            query.order, where=where, limit=query.limit, after=query.after, count=query.count
+        )
 
 
 class JoinedOpenQueries:

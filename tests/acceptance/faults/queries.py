@@ -10,13 +10,19 @@ from tests.acceptance.faults import application as app
 from tests.acceptance.faults.history import ITEM, OPEN_ITEM
 from tests.acceptance.faults.open_items import GetOpenItem, GetOwnedOpenItem, ListOpenItems
 
+OWNED = "owned"
+"""The list of which a page has the items of one owner."""
+
+LISTS = ("key", "value", "odd", OWNED)
+"""The names of the lists of each entity."""
+
 
 class Queries(NamedTuple):
     """A document by its key, plain or joined, and a page of a list; ``names`` is what processes call these three."""
 
     get: Callable[[str], Query[Any]]
     joined: Callable[[str], Query[Any]]
-    page: Callable[[str, int, str | None], Query[Any]]
+    page: Callable[..., Query[Any]]
     names: tuple[str, str, str]
 
 

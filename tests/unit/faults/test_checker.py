@@ -111,10 +111,12 @@ class Story:
         limit: int = 10,
         more: bool = False,
         set_aside: int = 0,
+        **told: Any,
     ) -> Story:
         """A read of a list."""
         shown = [Entry(key, value, OWNED_BY) for key, value in entries]
-        self.records.append(Page(order, after, limit, 1, *at, "redis", "", more, shown, set_aside))
+        last = None if after is None else Entry(*after, OWNED_BY)
+        self.records.append(Page(order, last, limit, 1, *at, "redis", "", more, shown, set_aside, **told))
         return self
 
     @property
@@ -545,6 +547,35 @@ def test_a_moved_item_must_be_where_it_is_now(listed):
     listed.write(4, "change", (40, 50), key="a")
     assert listed.page([("b", 2), ("c", 3), ("a", 4)], (51, 52), order="value").kinds == []
     assert listed.page([("c", 3)], (53, 54), order="value", after=("b", 2)).kinds == ["missing entry"]
+
+
+def test_a_list_of_odd_values_has_the_greatest_first_and_the_others_behind_them(listed):
+    """Nulls are last: the value of "b" is even."""
+    assert listed.page([("c", 3), ("a", 1), ("b", 2)], (51, 52), order="odd").kinds == []
+    assert listed.page([("a", 1), ("c", 3), ("b", 2)], (51, 52), order="odd").kinds == ["malformed page"]
+
+
+def test_the_items_of_an_owner_are_on_a_page_and_no_others(listed):
+    listed.page([("c", 3), ("b", 2), ("a", 1)], (51, 52), order="owned", owner=OWNED_BY)
+    assert listed.page([], (51, 52), order="owned", owner=OWNED_BY + 1).kinds == []
+    assert listed.page([("c", 3), ("a", 1)], (51, 52), order="owned", owner=OWNED_BY).kinds == [
+        "missing entry"
+    ]
+    assert "malformed page" in listed.page([("c", 3)], (51, 52), order="owned", owner=OWNED_BY + 1).kinds
+
+
+def test_an_item_that_gets_another_owner_is_on_that_page_alone(listed):
+    listed.write(4, "change", (40, 50), key="b", owner=OWNED_BY + 1)
+    assert listed.page([("c", 3), ("a", 1)], (51, 52), order="owned", owner=OWNED_BY).kinds == []
+    assert listed.page([], (53, 54), order="owned", owner=OWNED_BY + 1).kinds == ["missing entry"]
+
+
+def test_a_total_counts_what_must_be_there_and_no_more_than_may_be(listed):
+    listed.write(4, "delete", (40, 50), key="b")
+    for total in (2, 3):
+        listed.page([("a", 1), ("b", 2), ("c", 3)], (45, 46), total=total)
+    assert listed.kinds == []
+    assert listed.page([("a", 1), ("c", 3)], (51, 52), total=3).kinds == ["wrong total"]
 
 
 @pytest.mark.parametrize(

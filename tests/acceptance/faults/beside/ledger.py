@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from tests.acceptance.faults.history import OPEN_ITEM, OPEN_OWNER, LogRow
-from tests.acceptance.faults.models import OpenItem, OpenOwner
+from tests.acceptance.faults.models import Base
 
 _TABLES = {OPEN_ITEM: ("open_items", "key", "value"), OPEN_OWNER: ("open_owners", "id", "name")}
 """By entity: its table, its column of keys, and that of values."""
@@ -104,10 +104,9 @@ _ON_SQLITE = (
 
 
 def open_ledger(engine: sa.Engine) -> None:
-    """Makes the tables of open items and owners, and all that writes the ledger."""
+    """Makes the tables, and all that writes the ledger of open items and owners."""
     with engine.begin() as connection:
-        tables = [OpenOwner.metadata.tables[model.__tablename__] for model in (OpenOwner, OpenItem)]
-        OpenOwner.metadata.create_all(connection, tables=tables)
+        Base.metadata.create_all(connection)
         for statement in _ON_SQLITE if engine.dialect.name == "sqlite" else _ON_POSTGRESQL:
             connection.execute(sa.text(statement))
 
