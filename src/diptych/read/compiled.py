@@ -23,7 +23,7 @@ from diptych.read.lists.index import ListIndex
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
 from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
 from diptych.sql.conditions.parse import condition_of
-from diptych.sql.conditions.tree import declared, fitted, names_in, test_of
+from diptych.sql.conditions.tree import declared, fitted, names_in, predicate_of
 from diptych.sql.description import Entity, Row
 
 _encode = msgspec.json.Encoder().encode
@@ -59,7 +59,7 @@ class CompiledReadModel:
         self._encoded = [(field.encode_name, field.name) for field in fields]
         self._types = {field.name: field.type for field in fields}
         self.where = None if model.where is None else fitted(condition_of(model.where), entity)
-        self._has = None if self.where is None else test_of(self.where, entity)
+        self._has = None if self.where is None else predicate_of(self.where, entity)
         self.lists = tuple(ListIndex(order, self.key.names, entity, self.where) for order in model.lists)
         self.joins = tuple(
             JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)

@@ -11,7 +11,7 @@ from diptych.errors import Fault, InvalidMessage
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.ordering import SortCodec, decode, encode, sorted_as
 from diptych.read.set_aside import Misfit, reason_of
-from diptych.sql.conditions.tree import Condition, both, fitted, test_of
+from diptych.sql.conditions.tree import Condition, both, fitted, predicate_of
 from diptych.sql.description import Entity, Row, Sorting
 
 
@@ -45,7 +45,7 @@ class ListIndex:
         self._values = [{text: value for value, text in texts.items()} for texts in self._texts]
         self.own_where = None if order.where is None else fitted(order.where, entity)
         self.where = both(shown, self.own_where)
-        self._has = None if self.where is None else test_of(self.where, entity)
+        self._has = None if self.where is None else predicate_of(self.where, entity)
 
     def declared(self) -> list[list[Any]]:
         """Returns the directions of the columns for the fingerprint: none for ascending order without nulls."""

@@ -13,7 +13,7 @@ from diptych.read.lists.in_sql import Beside, PageSelects, parameters
 from diptych.read.lists.page import PageRequest
 from diptych.sql.comparison import collated_like
 from diptych.sql.conditions.clause import clause_of
-from diptych.sql.conditions.tree import Condition, test_of
+from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
 from diptych.sql.entity import MappedEntity
@@ -58,7 +58,7 @@ class SqlRows:
         dialect = database.reader.dialect
         self._shown = [] if where is None else [clause_of(where, entity, dialect)]
         # What SQL has selected is tested once more: of a value that can't be read, Redis knows no more than that.
-        self._test = None if where is None else test_of(where, entity.describe(dialect))
+        self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._tables = {entity.full_name, *(join.entity.table for join in joins)}
         self._one = {names: self._select_by(names) for names in addresses}
@@ -217,7 +217,7 @@ class SqlRows:
         return self._tested(list(map(self._row, found)))
 
     def _tested(self, rows: list[Row]) -> list[Row]:
-        return rows if self._test is None else list(filter(self._test, rows))
+        return rows if self._predicate is None else list(filter(self._predicate, rows))
 
     def _row(self, values: Sequence[Any]) -> Row:
         """Names the values of a row; the primary key, for the next batch, may follow at the end."""

@@ -94,7 +94,7 @@ class Unsupported(msgspec.Struct, frozen=True):
 
 Condition: TypeAlias = Compared | AllOf | AnyOf | Unsupported
 
-Test: TypeAlias = Callable[[Row], bool]
+Predicate: TypeAlias = Callable[[Row], bool]
 
 
 def leaves_of(condition: Condition) -> Iterator[Compared | Unsupported]:
@@ -147,7 +147,7 @@ def declared(condition: Condition, entity: Entity) -> Any:
     return [condition.name, str(condition.test), *(texts.get(value, value) for value in condition.values)]
 
 
-def test_of(condition: Condition, entity: Entity) -> Test:
+def predicate_of(condition: Condition, entity: Entity) -> Predicate:
     """Returns the test of a fitted condition: True for a row for which SQL says the same.
 
     A value that can't be read is like one of which nothing is known, but that it is not null and is no constant.
@@ -156,13 +156,13 @@ def test_of(condition: Condition, entity: Entity) -> Test:
         raise ValueError(condition.reason)
     if isinstance(condition, Compared):
         return _comparison(condition, entity.columns[condition.name])
-    parts = [test_of(part, entity) for part in condition.parts]
+    parts = [predicate_of(part, entity) for part in condition.parts]
     if isinstance(condition, AllOf):
         return lambda row: all(part(row) for part in parts)
     return lambda row: any(part(row) for part in parts)
 
 
-def _comparison(compared: Compared, column: Column) -> Test:
+def _comparison(compared: Compared, column: Column) -> Predicate:
     name, values = compared.name, compared.values
     match compared.test:
         case Operator.NULL:
