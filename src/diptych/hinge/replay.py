@@ -113,6 +113,10 @@ class LogReplay:
         count, part = 0, None
         while part is None or part.more:
             tables, skip = self.compiled.tables, self._applied if self._applied_to == target else ()
+            if self.compiled.where is not None:
+                # ★ Only a pass tells when the tombstone of a row may go that the condition leaves out by now: passed
+                # over, it would stay for ever.
+                skip = ()
             part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
             if part.snapshot.xmax < cursor.xmax:
                 # SQL was put back to a state from before the state that Redis was brought to.
@@ -193,7 +197,7 @@ class LogReplay:
         writes, located = self.store.writes, self._located(change)
         return in_one_script(
             [
-                writes.write_at(key, rows[key], stamp, transaction)
+                writes.write_at(key, rows[key], stamp, transaction, snapshot.xmax)
                 if key in rows
                 else writes.tombstone(key, stamp, transaction, snapshot.xmax)
                 for key in located
@@ -224,7 +228,8 @@ class LogReplay:
             await self._write_joined_at(target, dict(some), part, view)
         for column, altered in others.items():
             async for rows in self.source.rows_by(view, (column,), list(altered), self.batch_size):
-                await self._write_joined_rows(target, rows, part)
+                shown = [row for row in rows if not self.compiled.leaves_out(row)]
+                await self._write_joined_rows(target, shown, part)
 
     async def _write_joined_at(
         self, target: Target, located: Mapping[bytes, Located], part: LogPart, view: View

@@ -147,7 +147,7 @@ class Replica(LogReplay):
             return await self.store.apply(target, await self.writes_of(part, None)) == "OK"
         writes = await self._writes_now(part)
         # A row that is no longer at its address has got another one by a change that only a pass would bring with it.
-        ended = {write.key for write in writes if write.body is None}
+        ended = {write.key for write in writes if write.body is None and not write.is_left_out}
         last = {key: change for change in changes for key in self._located(change)}
         has_moved = any(
             key in ended and change.after is not None and key in self.compiled.addresses_of(change.after)

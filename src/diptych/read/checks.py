@@ -23,6 +23,7 @@ from diptych.read.address_checks import (
     sorted_differently,
     type_names,
 )
+from diptych.read.condition_checks import check_conditions
 from diptych.read.declaration import Declaration, Join, ListOrder
 from diptych.read.fitting import can_fill
 from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
@@ -49,6 +50,7 @@ def check_declaration(model: type[Declaration], entity: Entity, joined: Entities
             *check_key(model, entity),
             *check_also(model, entity),
             *_check_lists(model, entity),
+            *check_conditions(model, entity),
             *_check_fields(model, entity, joined),
             *_check_joins(model, entity, joined),
         ]

@@ -22,6 +22,8 @@ from diptych.read.fingerprint import declaration_hash
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
 from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
+from diptych.sql.conditions.parse import condition_of
+from diptych.sql.conditions.tree import declared, fitted, names_in, predicate_of
 from diptych.sql.description import Entity, Row
 
 _encode = msgspec.json.Encoder().encode
@@ -31,8 +33,9 @@ class CompiledReadModel:
     """A compiled declaration. Raises ``WiringError`` with every fault of the declaration.
 
     ``joined`` are the entities of the classes that ``joined_models`` names. ``addresses`` are the key and, behind it,
-    the columns of ``also``. ``columns`` are the own columns that documents, addresses and lists need; ``tables`` all
-    that documents are made from; ``fingerprint`` is another text as soon as any of it is declared otherwise.
+    the columns of ``also``. ``columns`` are the own columns that documents, addresses, lists and conditions need;
+    ``tables`` all that documents are made from; ``fingerprint`` is another text as soon as any of it is declared
+    otherwise. ``where`` is the condition of rows with documents, None for all rows.
     """
 
     def __init__(
@@ -55,14 +58,19 @@ class CompiledReadModel:
         self.fields = tuple(field.name for field in fields)
         self._encoded = [(field.encode_name, field.name) for field in fields]
         self._types = {field.name: field.type for field in fields}
-        self.lists = tuple(ListIndex(order, self.key.names, entity) for order in model.lists)
+        self.where = None if model.where is None else fitted(condition_of(model.where), entity)
+        self._has = None if self.where is None else predicate_of(self.where, entity)
+        self.lists = tuple(ListIndex(order, self.key.names, entity, self.where) for order in model.lists)
         self.joins = tuple(
             JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
             for name, join in model.joined.items()
         )
         own = (name for name in self.fields if name not in model.joined)
         ordered = (name for index in self.lists for name in index.columns)
-        self.columns = tuple(dict.fromkeys((*own, *self.key.names, *self.also, *ordered)))
+        compared = (
+            name for where in (self.where, *(i.where for i in self.lists)) for name in names_in(where)
+        )
+        self.columns = tuple(dict.fromkeys((*own, *self.key.names, *self.also, *ordered, *compared)))
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
         self._ordered = [
@@ -76,29 +84,33 @@ class CompiledReadModel:
         """True if documents have values of joined rows: the change of a row alone does not make its document then."""
         return bool(self.joins)
 
-    def places(self, row: Row) -> tuple[bytes, ...]:
+    def leaves_out(self, row: Row) -> bool:
+        """Returns True for a row without a document: its read model's condition does not hold."""
+        return self._has is not None and not self._has(row)
+
+    def places(self, row: Row) -> tuple[bytes | None, ...]:
         """Returns the row's place in each list, see ``ListIndex.sort_key``."""
         return tuple(index.sort_key(row) for index in self.lists)
 
     def is_placed(self, row: Row) -> bool:
-        """Says if the row has a place in each list; quick for values of types in ``ALWAYS_SORTABLE``."""
+        """Says if no list lacks a place for the row; quick for values of types in ``ALWAYS_SORTABLE``."""
         for name, kind in self._ordered:
             if type(row[name]) is not kind:
-                return all(self.places(row))
+                return b"" not in self.places(row)
         return True
 
-    def body(self, row: Row, places: Sequence[bytes] = ()) -> bytes:
+    def body(self, row: Row, places: Sequence[bytes | None] = ()) -> bytes:
         """Returns the document of a row as JSON. Joined values are in the row under the names of their fields.
 
-        For a row that does not fit, or lacks a place among ``places``, returns the ``marked`` misfit instead. Raises
-        ``KeyError`` if the row lacks a column.
+        For a row that does not fit, or has an empty place among ``places``, returns the ``marked`` misfit instead.
+        Raises ``KeyError`` if the row lacks a column.
         """
         values = {encoded: row[name] for encoded, name in self._encoded}
         try:
             body = _encode(msgspec.convert(values, self.document))
         except Exception as error:
             return marked(self._misfit(row, error))
-        if all(places):
+        if b"" not in places:
             return body
         return marked(self.lists[list(places).index(b"")].misfit(row))
 
@@ -167,7 +179,7 @@ class CompiledReadModel:
         for index in self.lists:
             if order is None or order == index.name:
                 return index
-            if isinstance(order, ListOrder) and order.sorted_by == index.order.sorted_by:
+            if isinstance(order, ListOrder) and order.selects_as(index.order):
                 return index
         known = ", ".join(index.name for index in self.lists) or "none"
         raise WiringError(
@@ -177,8 +189,12 @@ class CompiledReadModel:
     def _declared(self) -> dict[str, Any]:
         """Returns the declaration of keys, columns, lists and joins for the fingerprint, as values for JSON."""
         keys = [self._typed(self.entity, name) for name in self.key.names]
-        also = {"also": [self._typed(self.entity, name) for name in sorted(self.also)]} if self.also else {}
-        return also | {
+        given: dict[str, Any] = {}
+        if self.also:
+            given["also"] = [self._typed(self.entity, name) for name in sorted(self.also)]
+        if self.where is not None:
+            given["where"] = declared(self.where, self.entity)
+        return given | {
             "table": self.entity.table,
             "key": keys[0] if len(keys) == 1 else keys,
             "fields": {name: self._typed(self.entity, name) for name in self.columns},
@@ -189,6 +205,7 @@ class CompiledReadModel:
                         [*self._typed(self.entity, name), *direction]
                         for name, direction in zip(index.columns, index.declared(), strict=True)
                     ),
+                    *([] if index.own_where is None else [{"where": declared(index.own_where, self.entity)}]),
                 ]
                 for index in self.lists
             ],

@@ -61,6 +61,7 @@ async def open_panels(
             [address.names for address in compiled.addresses],
             compiled.columns,
             compiled.joins,
+            where=compiled.where,
             on_read=on_read,
         )
         return ReadPanel(model, compiled, rows, SqlFallback(compiled, rows, turns, pace, timeout_s))

@@ -53,7 +53,7 @@ def _change(state: State, config: Config, n: int, command: Command) -> Iterator[
     change = changes[command.done]
     last = sql.last_of(state, change.row, command.transaction) if change.row else None
     here = last.new if last else 0
-    to = {"update": here, "spoil": here, "delete": 0}.get(change.kind, change.address)
+    to = 0 if change.kind == "delete" else change.address or here
     if sql.is_held(state, command.transaction, change.row, to):
         return
     if change.other and sql.is_held(state, command.transaction, change.other, here):
@@ -76,7 +76,8 @@ def _change(state: State, config: Config, n: int, command: Command) -> Iterator[
         )
         return
     image = config.programs[n].writer == "orm"
-    entries = [Entry(0, change.row, here, to, change.kind != "spoil", image)]
+    listed = {"shift": 2, "hide": 0}.get(change.kind, 1)
+    entries = [Entry(0, change.row, here, to, change.kind != "spoil", image, listed)]
     if change.kind == "oust":
         other = sql.last_of(state, change.other, command.transaction)
         assert other is not None

@@ -25,7 +25,8 @@ class Change(NamedTuple):
 
     `note` writes a row of no document. `try` creates in a savepoint: if the address is taken, the command goes on.
     `oust` moves a row, and a trigger of the application moves the row `other` to where the first one was: the entry
-    of the inner statement comes first.
+    of the inner statement comes first. `shift` puts a row into the second list, and `hide` leaves it out of the read
+    model, as their conditions say; any other change brings it into the first.
     """
 
     kind: str
@@ -80,7 +81,7 @@ def first_state(config: Config) -> State:
     log = tuple(Entry(1, row, 0, address) for row, address in config.rows)
     documents: list[Document | None] = [None] * config.addresses
     for position, entry in enumerate(log, 1):
-        documents[entry.new - 1] = Document(0, Shown(entry.row, position, True))
+        documents[entry.new - 1] = Document(0, Shown(entry.row, position, True), lists=(entry.listed,))
     processes = 1 + max(program.process for program in config.programs)
     return State(
         log=log,

@@ -183,7 +183,7 @@ def _backfill(state: State, config: Config, n: int, keeper: Keeper) -> Step:
         return "is refused: the generation is gone", put(state, n, IDLE)
     there = sql.history(state.log, state.order, config.addresses)[-1]
     documents = tuple(
-        stored or (Document(0, shown) if shown else None)
+        stored or (Document(0, shown, lists=(shown.listed,)) if shown else None)
         for stored, shown in zip(generation.documents, there, strict=True)
     )
     filled = redis.put(state, generation._replace(documents=documents, floor=keeper.snapshot.xmin))

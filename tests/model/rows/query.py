@@ -12,6 +12,10 @@ def wrong(state: State, config: Config) -> str:
     generation = redis.find(state, state.lease)
     documents = generation.documents if generation else (None,) * config.addresses
     shown = tuple(document.shown if document else None for document in documents)
+    for at, document in enumerate(documents, 1):
+        lists = (document.shown.listed,) if document and document.shown else ()
+        if document and document.lists != lists:
+            return f"lists {list(document.lists)} name {at}, which belongs to {list(lists)}"
     states = sql.history(state.log, state.order, config.addresses)
     for at, bar in enumerate(state.bars):
         if all(each[at] != shown[at] for each in states[bar:]):

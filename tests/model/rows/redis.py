@@ -21,9 +21,11 @@ def writes_of(
         entry = log[position - 1]
         if not entry.fits and "set-aside-written" in off:
             continue
+        if not entry.listed and "left-out-written" in off:
+            continue
         for address in (entry.old, entry.new):
             if address:
-                shown = Shown(entry.row, position, entry.fits) if address == entry.new else None
+                shown = _shown(entry, position) if address == entry.new else None
                 if there and (again or not entry.image) and not ("read-both" in off and address == entry.old):
                     shown = there[address - 1]
                 writes[address] = Write(address, position, entry.transaction, shown)
@@ -40,10 +42,14 @@ def writes_by_row(log: tuple[Entry, ...], positions: Iterable[int]) -> tuple[Wri
         entry = log[position - 1]
         stamp, end = last[entry.row], log[last[entry.row] - 1].new
         for address in {entry.old, entry.new} - {0}:
-            shown = Shown(entry.row, stamp, entry.fits) if address == end else None
+            shown = _shown(entry, stamp) if address == end else None
             if address not in writes or writes[address].stamp < stamp:
                 writes[address] = Write(address, stamp, entry.transaction, shown)
     return tuple(writes.values())
+
+
+def _shown(entry: Entry, position: int) -> Shown | None:
+    return Shown(entry.row, position, entry.fits, entry.listed) if entry.listed else None
 
 
 def find(state: State, name: int) -> Generation | None:
@@ -73,7 +79,9 @@ def _put(stored: Document | None, write: Write, horizon: int, off: frozenset[str
         new = Document(write.stamp, None, horizon)
     else:
         stamp = 0 if "set-aside-stamp" in off and not write.shown.fits else write.stamp
-        new = Document(stamp, write.shown)
+        new = Document(stamp, write.shown, lists=(write.shown.listed,))
+    if stored and "former-entry" in off:
+        new = new._replace(lists=tuple(sorted({*stored.lists, *new.lists})))
     if stored is None or write.stamp > stored.stamp or "stamps" in off:
         return None if "tombstones" in off and write.shown is None else new
     if write.stamp == stored.stamp and stored.shown is None and write.shown is None and horizon:

@@ -26,6 +26,7 @@ UPDATE, MOVE, DELETE, SPOIL = (
     Change("delete", R),
     Change("spoil", R),
 )
+SHIFT, HIDE = Change("shift", R), Change("hide", R)
 UPDATE_Q, NOTE = Change("update", Q), Change("note")
 TWO_ROWS = ((R, 1), (Q, 2))
 # R goes from 1 to 3, and a trigger moves Q from 2 to 1: the trigger's entry comes first.
@@ -200,6 +201,12 @@ RULES: dict[str, Rule[Config]] = {
     "set-aside-stamp": Rule(
         "4", "what is set aside has a stamp as documents have", Config((_by(0, UPDATE), _by(1, SPOIL)))
     ),
+    "former-entry": Rule(
+        "4", "with a document go the list entries that it had", Config((_by(0, SHIFT), _by(1, UPDATE)))
+    ),
+    "left-out-written": Rule(
+        "4 ★", "a row that its condition leaves out by now is a tombstone", Config((_by(0, HIDE),))
+    ),
 }
 
 RULES |= {
@@ -251,6 +258,15 @@ SOUND: dict[str, Config] = {
         (_by(0, MOVE), _by(1, UPDATE), _by(2, DELETE)), read_again=True
     ),
     "a planned rebuild": Config((_by(0, MOVE), _by(1, Change("create", Q, 1))), plans=1),
+    "a row goes from list to list, is left out, and comes back": Config(
+        (_by(0, SHIFT), _by(1, HIDE), _by(0, UPDATE))
+    ),
+    "a row that is left out leaves its address to another; a pass, a late script": Config(
+        (_by(0, HIDE), _by(1, Change("move", R, 2), Change("create", Q, 1))), late=1, passes=1
+    ),
+    "a session leaves a row out, another program puts it back": Config(
+        (_session(0, HIDE), _foreign(1, SHIFT)), passes=1, late=1
+    ),
     "carried before the promise": Config((_by(0, MOVE),), early=1, passes=1, late=1),
     "a foreign move, two passes, a late script": Config((_foreign(0, MOVE),), passes=2, keepers=2, late=1),
     "a command builds on a foreign change": Config((_foreign(0, MOVE), _by(1, UPDATE)), passes=1, late=1),
@@ -263,6 +279,9 @@ SOUND: dict[str, Config] = {
 }
 
 LARGER: dict[str, Config] = {
+    "a row goes from list to list, is left out, and comes back elsewhere; a late script": Config(
+        (_by(0, SHIFT), _by(1, HIDE), _by(0, MOVE)), late=1
+    ),
     "an address handed over, three commands, a late script": Config(
         (_by(0, MOVE), _by(1, Change("create", Q, 1)), _by(1, UPDATE)), late=1
     ),

@@ -11,13 +11,14 @@ Addresses = tuple[Shown | None, ...]
 
 @lru_cache(maxsize=100_000)
 def history(log: tuple[Entry, ...], order: tuple[int, ...], addresses: int) -> tuple[Addresses, ...]:
-    """Who is at each address after so many commits; the first, before any, is of an empty table."""
+    """Who is shown at each address after so many commits; the first, before any, is of an empty table."""
     rows: dict[int, tuple[int, Shown]] = {}
     states: list[Addresses] = [(None,) * addresses]
     for transaction in order:
         for position, entry in enumerate(log, 1):
             if entry.transaction == transaction and entry.row != NOBODY:
-                rows[entry.row] = entry.new, Shown(entry.row, position, entry.fits)
+                shown = Shown(entry.row, position, entry.fits, entry.listed)
+                rows[entry.row] = entry.new if entry.listed else 0, shown
         at: list[Shown | None] = [None] * (addresses + 1)
         for address, shown in rows.values():
             at[address] = shown

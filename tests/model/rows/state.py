@@ -14,7 +14,8 @@ NOBODY = 0
 class Entry(NamedTuple):
     """A row of the log: which row was at which address before and after. Its position is its place in the log.
 
-    An entry that a trigger has written has no `image`: it says which row has changed, not what is in the row.
+    An entry that a trigger has written has no `image`: it says which row has changed, not what is in the row. The
+    conditions of the lists put the row into the list of number `listed`; 0: the read model's own leaves the row out.
     """
 
     transaction: int
@@ -23,22 +24,31 @@ class Entry(NamedTuple):
     new: int
     fits: bool = True
     image: bool = True
+    listed: int = 1
 
 
 class Shown(NamedTuple):
-    """What a query is answered: the state of a row that an entry made; set aside if it does not fit."""
+    """What a query is answered: the state of a row that an entry made; set aside if it does not fit.
+
+    It is shown in the list of number `listed`.
+    """
 
     row: int
     position: int
     fits: bool
+    listed: int = 1
 
 
 class Document(NamedTuple):
-    """What is stored at an address, None for a tombstone; `purge` is the floor that ends it, 0 if not known."""
+    """What is stored at an address, None for a tombstone; `purge` is the floor that ends it, 0 if not known.
+
+    `lists` are the numbers of the lists that have an entry which names it.
+    """
 
     stamp: int
     shown: Shown | None
     purge: int = 0
+    lists: tuple[int, ...] = ()
 
 
 class Generation(NamedTuple):

@@ -199,6 +199,7 @@ def _list(key: str, *columns: str) -> ListIndex:
 def _bytes(index: ListIndex, key: str) -> tuple[str, str, str]:
     """Sort key and list entry of the row in hexadecimal digits, and the page cursor behind it."""
     place = index.sort_key(ROW)
+    assert place is not None
     return place.hex(), index.entry(place, key_bytes(ROW[key])).hex(), index.cursor(place)
 
 

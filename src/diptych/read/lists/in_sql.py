@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from diptych.read.lists.filters import Between, StartsWith
 from diptych.read.lists.page import PageRequest
 from diptych.sql.comparison import enum_as_text
+from diptych.sql.conditions.clause import clause_of
+from diptych.sql.conditions.tree import Condition
 from diptych.sql.description import Sorting
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import PreparedSelect
@@ -35,6 +37,7 @@ class _Shape(NamedTuple):
     place: tuple[bool, ...] | None
     is_backward: bool
     has_offset: bool
+    where: Condition | None
 
 
 def _shape_of(request: PageRequest) -> _Shape:
@@ -51,6 +54,7 @@ def _shape_of(request: PageRequest) -> _Shape:
         None if request.values is None else tuple(value is None for value in request.values),
         request.is_backward,
         request.offset > 0,
+        selection.index.where,
     )
 
 
@@ -123,6 +127,8 @@ class PageSelects:
         columns = [self._sorted(sorting) for sorting in shape.order]
         leading, rest = columns[: len(shape.nulls)], columns[len(shape.nulls) :]
         conditions = [self._equal(i, column, shape.nulls[i]) for i, column in enumerate(leading)]
+        if shape.where is not None:
+            conditions.append(clause_of(shape.where, self._entity, self._dialect))
         if shape.given is not None:
             conditions += self._ranged(rest[0], shape.given)
         if what == "count":

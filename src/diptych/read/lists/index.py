@@ -11,13 +11,19 @@ from diptych.errors import Fault, InvalidMessage
 from diptych.read.declaration import ListOrder
 from diptych.read.lists.ordering import SortCodec, decode, encode, sorted_as
 from diptych.read.set_aside import Misfit, reason_of
+from diptych.sql.conditions.tree import Condition, both, fitted, predicate_of
 from diptych.sql.description import Entity, Row, Sorting
 
 
 class ListIndex:
-    """A list of a read model: its order and columns, its name in Redis, its list entries and page cursors."""
+    """A list of a read model: its order and columns, its name in Redis, its list entries and page cursors.
 
-    def __init__(self, order: ListOrder, key: Sequence[str], entity: Entity) -> None:
+    It has the rows that fulfil the condition ``where``: the list's own and that of the read model, ``shown``.
+    """
+
+    def __init__(
+        self, order: ListOrder, key: Sequence[str], entity: Entity, shown: Condition | None = None
+    ) -> None:
         self.order = order
         self.name = order.name
         self.key = tuple(key)
@@ -37,6 +43,9 @@ class ListIndex:
         ]
         self._texts: list[Mapping[Any, str]] = [column.texts or {} for column in self._columns]
         self._values = [{text: value for value, text in texts.items()} for texts in self._texts]
+        self.own_where = None if order.where is None else fitted(order.where, entity)
+        self.where = both(shown, self.own_where)
+        self._has = None if self.where is None else predicate_of(self.where, entity)
 
     def declared(self) -> list[list[Any]]:
         """Returns the directions of the columns for the fingerprint: none for ascending order without nulls."""
@@ -47,8 +56,13 @@ class ListIndex:
             for sorting, column in zip(self.sorted_by, self._columns, strict=True)
         ]
 
-    def sort_key(self, row: Row) -> bytes:
-        """Returns the row's place in the list as sortable bytes; empty for a row whose values can't be ordered."""
+    def sort_key(self, row: Row) -> bytes | None:
+        """Returns the row's place in the list as sortable bytes; None for a row that the list leaves out.
+
+        Empty for a row whose values can't be ordered.
+        """
+        if self._has is not None and not self._has(row):
+            return None
         values = [row[name] for name in self.columns]
         try:
             return encode(
@@ -81,12 +95,12 @@ class ListIndex:
         """Returns True for a column of text."""
         return self._columns[at].type is str and self._columns[at].texts is None
 
-    def entry(self, sort_key: bytes, key: bytes) -> bytes:
+    def entry(self, sort_key: bytes | None, key: bytes) -> bytes:
         """Returns the list entry, a member of the list's sorted set: place, key, and the key's length in 4 bytes.
 
         Empty for a row without a place.
         """
-        return sort_key and sort_key + key + len(key).to_bytes(4, "big")
+        return sort_key + key + len(key).to_bytes(4, "big") if sort_key else b""
 
     def misfit(self, row: Row) -> Misfit:
         """Returns the misfit of a row without a place in the list."""

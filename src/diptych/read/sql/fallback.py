@@ -109,7 +109,7 @@ class SqlFallback:
             listed += [
                 _Listed(row, self._document(row))
                 for row in some
-                if self._compiled.is_placed(row) or index.sort_key(row)
+                if (index.where is None and self._compiled.is_placed(row)) or index.sort_key(row)
             ]
         return listed
 

@@ -12,6 +12,8 @@ from diptych.read.declaration import JoinedField
 from diptych.read.lists.in_sql import Beside, PageSelects, parameters
 from diptych.read.lists.page import PageRequest
 from diptych.sql.comparison import collated_like
+from diptych.sql.conditions.clause import clause_of
+from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
 from diptych.sql.entity import MappedEntity
@@ -30,7 +32,8 @@ class SqlRows:
     """The rows of an entity with the ``columns`` in use: by ``addresses``, in the order of lists, or all.
 
     Each row has the values of ``joins`` too, under the names of their fields. ``entity_of`` returns the entity of a
-    mapped class. ``on_read`` is called with the names of the tables before the event loop answers a query from them.
+    mapped class. ``where`` is the condition of the rows that queries and builds see, None for all rows. ``on_read``
+    is called with the names of the tables before the event loop answers a query from them.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class SqlRows:
         columns: Sequence[str],
         joins: Sequence[JoinedField] = (),
         *,
+        where: Condition | None = None,
         on_read: Callable[[Set[str]], None] = lambda _tables: None,
     ) -> None:
         self._database = database
@@ -51,6 +55,10 @@ class SqlRows:
         own = [entity.columns[name] for name in columns]
         source, joined = _outer_joins(database.reader.dialect, entity_of, entity, joins)
         self._selected = sa.select(*own, *joined).select_from(source)
+        dialect = database.reader.dialect
+        self._shown = [] if where is None else [clause_of(where, entity, dialect)]
+        # What SQL has selected is tested once more: of a value that can't be read, Redis knows no more than that.
+        self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._tables = {entity.full_name, *(join.entity.table for join in joins)}
         self._one = {names: self._select_by(names) for names in addresses}
@@ -61,8 +69,8 @@ class SqlRows:
         values = self._parameters(names, value)
         if values is None:
             return None
-        rows = await self._fetch(self._one[names].select, values)
-        return self._row(rows[0]) if rows else None
+        rows = self._rows(await self._fetch(self._one[names].select, values))
+        return rows[0] if rows else None
 
     def try_one(self, names: Columns, value: Any) -> list[Row] | None:
         """Returns a list with the row of ``one``, or without any; None if reading here would hold up the event loop.
@@ -71,7 +79,8 @@ class SqlRows:
         """
         self._on_read(self._tables)
         values = self._parameters(names, value)
-        return [] if values is None else self._try(self._one[names], values)
+        found = [] if values is None else self._try(self._one[names], values)
+        return found if found is None else self._tested(found)
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
@@ -103,12 +112,12 @@ class SqlRows:
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""
-        selected = self._selected.add_columns(*self._primary_key)
+        selected = self._selected.where(*self._shown).add_columns(*self._primary_key)
         last: Sequence[Any] | None = None
         while True:
             found = await self._fetch(self._batch(selected, last, batch_size))
             if found:
-                yield [self._row(values) for values in found]
+                yield self._rows(found)
             if len(found) < batch_size:
                 return
             last, batch_size = self._after(found, last, batch_size)
@@ -118,7 +127,7 @@ class SqlRows:
     ) -> AsyncIterator[list[Row]]:
         """Yields the rows of this view with any of these values in the columns ``names``, in non-empty batches.
 
-        The columns are of the read model's own entity.
+        The columns are of the read model's own entity. The rows that its condition leaves out are among them.
         """
         there = (value for value in dict.fromkeys(values) if value is not None)
         wanted = [value for value in there if self._parameters(names, value) is not None]
@@ -135,7 +144,8 @@ class SqlRows:
 
     async def count(self) -> int:
         """Returns the approximate number of rows."""
-        found = await self._fetch(sa.select(sa.func.count()).select_from(self._entity.table))
+        counted = sa.select(sa.func.count()).select_from(self._entity.table).where(*self._shown)
+        found = await self._fetch(counted)
         return int(found[0][0])
 
     def _batch(self, selected: sa.Select[Any], last: Sequence[Any] | None, batch_size: int) -> sa.Select[Any]:
@@ -163,7 +173,7 @@ class SqlRows:
         """Returns the SELECT of a row by these columns, whose names are those of the parameters."""
         columns = {name: self._entity.columns[name] for name in names}
         given = (column == sa.bindparam(name, type_=column.type) for name, column in columns.items())
-        return PreparedSelect(self._selected.where(*given))
+        return PreparedSelect(self._selected.where(*given, *self._shown))
 
     def _parameters(self, names: Columns, value: Any) -> dict[str, Any] | None:
         """Returns the parameters of the SELECT by these columns; None if they can't hold the value."""
@@ -202,6 +212,12 @@ class SqlRows:
                 if not is_of_a_value(error):
                     raise
             return await fetched_carefully(view, statement)
+
+    def _rows(self, found: Sequence[Sequence[Any]]) -> list[Row]:
+        return self._tested(list(map(self._row, found)))
+
+    def _tested(self, rows: list[Row]) -> list[Row]:
+        return rows if self._predicate is None else list(filter(self._predicate, rows))
 
     def _row(self, values: Sequence[Any]) -> Row:
         """Names the values of a row; the primary key, for the next batch, may follow at the end."""

@@ -19,7 +19,8 @@ class Write(NamedTuple):
     """A document to be written: its key, stamp, transaction, body (None: deleted) and entry in each list.
 
     ``purge_at`` is the floor at which a tombstone may go, None if not known. ``is_second`` marks a write that belongs
-    into the same script as the one before: of the same change, or a copy of the same document.
+    into the same script as the one before: of the same change, or a copy of the same document. ``is_left_out`` marks
+    the tombstone of a row that is there, and that the read model leaves out.
     """
 
     key: bytes
@@ -29,6 +30,7 @@ class Write(NamedTuple):
     entries: tuple[bytes, ...]
     purge_at: int | None = None
     is_second: bool = False
+    is_left_out: bool = False
 
     def copied_to(self, key: bytes) -> Write:
         """Returns the write of a copy at a second address."""
@@ -51,9 +53,13 @@ class Writes:
         before, after = change.before, change.after
         old = [] if before is None else self._compiled.addresses_of(before)
         new = [] if after is None else self._compiled.addresses_of(after)
+        if after is not None and self._compiled.leaves_out(after):
+            # ★ At its own addresses too, whatever it was before: the change counts as in where it has been written,
+            # and an earlier one that comes late must find something newer there.
+            old, new, after = [*old, *new], [], None
         writes = [
             self.tombstone(key, change.position, change.transaction, purge_at)
-            for key in old
+            for key in dict.fromkeys(old)
             if key not in new
         ]
         if after is not None:
@@ -67,8 +73,10 @@ class Writes:
             return [written]
         return [written, *(written.copied_to(key) for key in self._compiled.addresses_of(row)[1:])]
 
-    def write_at(self, key: bytes, row: Row, stamp: int, transaction: int) -> Write:
-        """Returns the write of a row's document at one of its addresses."""
+    def write_at(self, key: bytes, row: Row, stamp: int, transaction: int, purge_at: int) -> Write:
+        """Returns the write of a row's document at one of its addresses, or of a tombstone if the row is left out."""
+        if self._compiled.leaves_out(row):
+            return self.tombstone(key, stamp, transaction, purge_at)._replace(is_left_out=True)
         written = self.write_of(row, stamp, transaction)
         return written.copied_to(key) if is_second(key) else written
 
@@ -91,6 +99,8 @@ class Writes:
 
     def joined_writes(self, row: Row, snapshot: Snapshot) -> list[Write]:
         """Returns the writes of the joined document of a row in this snapshot, at all of its addresses."""
+        if self._compiled.leaves_out(row):
+            return [self.joined_tombstone(key, snapshot) for key in self._compiled.addresses_of(row)]
         return self.writes_at_all(row, snapshot.stamp, _transaction_of(snapshot))
 
     def joined_tombstone(self, key: bytes, snapshot: Snapshot) -> Write:
