@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 # Not demo_app.app, which reads the settings when it is imported: they are not complete yet.
 from demo_app.catalogue import create_catalogue
+from demo_app.folding import fold_titles
+from demo_app.many_books import MOST_BOOKS, Progress, fill
 from demo_app.samples import add_samples
-from diptych import ConfigService, ConfigurationError
+from diptych import ConfigService, ConfigurationError, SchemaError
 from diptych.cli import Serving, embedded_available, serve
 
 DATABASE = "books.db"
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workers=options.workers,
         redis=options.redis or _default_redis(config),
         announce=partial(_announce, config),
-        prepare=None if options.no_samples else _add_samples,
+        prepare=partial(_prepare, samples=not options.no_samples, books=options.books),
     )
 
 
@@ -68,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"(the setting DATABASE_URL, else {DATABASE} in this directory)",
     )
     parser.add_argument("--no-samples", action="store_true", help="leave an empty catalogue empty")
+    parser.add_argument(
+        "--books",
+        type=_books,
+        metavar="N",
+        help=f"fill the catalogue up to N books, at most {MOST_BOOKS:,}, before it is served",
+    )
     return parser
 
 
@@ -85,9 +93,16 @@ def _positive(text: str) -> int:
     return number
 
 
+def _books(text: str) -> int:
+    number = _positive(text)
+    if number > MOST_BOOKS:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_BOOKS:,}")
+    return number
+
+
 # argparse names these in its messages: "invalid port value: …".
 _port.__name__ = "port"
-_positive.__name__ = "number"
+_positive.__name__ = _books.__name__ = "number"
 
 
 def _configure(database: str | None) -> ConfigService:
@@ -118,13 +133,38 @@ def _is_default(config: ConfigService, name: str) -> bool:
     return any(setting.name == name and layer == "default" for setting, _, layer in config.describe())
 
 
-def _add_samples() -> None:
-    async def add() -> None:
-        # SQL alone is written: when the server starts, it fills its Redis from SQL.
-        async with create_catalogue(_settings(REDIS_URL=None)) as catalogue:
-            await add_samples(catalogue)
+_TO_ADD = (
+    "the catalogue is of an earlier version: choose another database by --database, or add the column by "
+    "`ALTER TABLE books ADD COLUMN {column}`"
+)
 
-    asyncio.run(add())
+
+def _prepare(*, samples: bool, books: int | None) -> None:
+    progress = None if books is None else Progress(books)
+    try:
+        asyncio.run(_prepared(samples, progress))
+    except SystemExit:  # by Ctrl+C or a signal
+        if progress is not None:
+            progress.end(f"Stopped: {progress.there:,} books are there. The same command goes on from here.")
+        raise
+    except SchemaError as error:
+        if not any("no column search_title" in problem for problem in error.problems):
+            raise
+        collation = ' COLLATE "C"' if _settings().get("DATABASE_URL").startswith("postgres") else ""
+        raise SchemaError(
+            [*error.problems, _TO_ADD.format(column=f"search_title VARCHAR(200){collation}")]
+        ) from None
+
+
+async def _prepared(samples: bool, progress: Progress | None) -> None:
+    # SQL alone is written: when the server starts, it fills its Redis from SQL.
+    async with create_catalogue(_settings(REDIS_URL=None)) as catalogue:
+        await fold_titles(catalogue)
+        if samples:
+            await add_samples(catalogue)
+        if progress is not None:
+            added = await fill(catalogue, progress.wanted, progress)
+            progress.end(f"{progress.there:,} books are there, {added:,} of them new.")
 
 
 def _announce(config: ConfigService, serving: Serving) -> None:

@@ -37,7 +37,8 @@ def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[N
         openapi_config=None,
         logging_config=None,  # the server's, which Litestar would replace
     )
-    return asgi_app(site, hot={"/books/{title}": GetBook, "/books?limit&after": ListBooks})
+    parameters = "&".join(ListBooks.__struct_fields__)
+    return asgi_app(site, hot={"/books/{title}": GetBook, f"/books?{parameters}": ListBooks})
 
 
 @get("/", status_code=302)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+from typing import Annotated
 
 from msgspec import UNSET, Struct, UnsetType
 
 from demo_app.models.book import Author, Isbn, Stock, Title
 from demo_app.models.book_read_model import BookDocument
-from diptych import Command, Document, Page, Query
+from diptych import Command, Document, Page, Query, Rule
+
+SORTS = ("title", "-published_date", "author")
+"""The orders of the catalogue."""
 
 
 class AddBook(Command[int]):
@@ -50,8 +54,28 @@ class GetBook(Query[Document[BookDocument]]):
     title: str
 
 
+def _sort(text: str) -> str:
+    if text not in SORTS:
+        raise ValueError(f"must be one of {', '.join(SORTS)}")
+    return text
+
+
+Sort = Annotated[str, Rule(_sort)]
+
+
 class ListBooks(Query[Page[BookDocument]]):
-    """Asks for a page of the catalogue, by title."""
+    """Asks for a page of the catalogue.
+
+    `title` is the beginning of a title, in any case and with or without accents. What can be asked for together is in
+    `handlers/book_lists.py`.
+    """
 
     limit: int = 50
     after: str | None = None
+    before: str | None = None
+    author: str | None = None
+    title: str | None = None
+    published_from: datetime.date | None = None
+    published_to: datetime.date | None = None
+    sort: Sort = "title"
+    count: bool = False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import Request
 
+from demo_app.forms.filter_form import SORTS
 from diptych.http import Problem, encode_segment
 
 __all__ = ["book_path", "render", "render_problem"]
@@ -18,11 +20,9 @@ def book_path(title: str) -> str:
     return f"/books/{encode_segment(title)}"
 
 
-def page_path(after: str | None, limit: int) -> str:
-    """Returns the path of the list's page after this page cursor."""
-    parameters = {"limit": "" if limit == 50 else str(limit), "after": after or ""}
-    query = urlencode({name: value for name, value in parameters.items() if value})
-    return f"/books?{query}" if query else "/books"
+def list_path(parameters: Mapping[str, str]) -> str:
+    """Returns the path of the list with these parameters of its query string."""
+    return f"/books?{urlencode(parameters)}" if parameters else "/books"
 
 
 def render(template: str, **values: Any) -> str:
@@ -48,4 +48,4 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters |= {"book_path": book_path, "sentence": _sentence}
-_environment.globals |= {"page_path": page_path}
+_environment.globals |= {"list_path": list_path, "sorts": SORTS}

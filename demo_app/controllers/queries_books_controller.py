@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from litestar import Controller, Response, get
 from litestar.params import FromPath
+from msgspec.structs import replace
 
 from demo_app.controllers.responses import (
     Catalogue,
@@ -19,11 +21,12 @@ from demo_app.controllers.responses import (
 )
 from demo_app.flash import Flash
 from demo_app.forms.book_form import BookForm
+from demo_app.forms.filter_form import FilterForm
 from demo_app.messages import AddBook, GetBook, ListBooks
 from demo_app.models.book_read_model import BookDocument
 from demo_app.pages import render
 from diptych import Document, Fault, InvalidMessage, build
-from diptych.http import QUERY_HEADERS, answer_headers, prefers_html
+from diptych.http import QUERY_HEADERS, answer_headers, prefers_html, problem_for
 
 # The fields of POST /books/action/add with their defaults: null where a field has none.
 _NEW_BOOK = msgspec.json.encode(
@@ -38,15 +41,21 @@ class QueriesBooksController(Controller):
 
     @get()
     async def list_books(self, request: WebRequest, diptych: Catalogue) -> Response[Any]:
-        """Answers with a page of the catalogue, by title."""
-        query = build(ListBooks, _parameters(request), text=True)
-        page = await diptych.ask(query)
+        """Answers with a page of the catalogue."""
+        sent = [(name, value) for name, value in request.query_params.multi_items() if value]
         if not prefers_html(request.scope):
-            return query_answer(request, page)
+            return query_answer(request, await diptych.ask(_list_query(sent)))
+        # Of a parameter that was sent more than once the first value is shown.
+        form = FilterForm.of(dict(reversed(sent)))
+        try:
+            query = replace(_list_query(sent), count=True)
+            page = await diptych.ask(query)
+        except InvalidMessage as error:
+            problem = problem_for(error)
+            return html_answer(render("list.html", form=form.refused(problem), page=None), 422, QUERY_HEADERS)
         flash = Flash.of(request.cookies)
-        found = page.decode()
-        shown = {"books": found.items, "next": found.next, "set_aside": page.set_aside}
-        html = render("list.html", **shown, query=query, served=page.served, flash=flash)
+        shown = {"page": page.decode(), "query": query, "set_aside": page.set_aside}
+        html = render("list.html", **shown, form=form, served=page.served, flash=flash)
         return _shown_once(html_answer(html, headers=answer_headers(page)), flash)
 
     @get("/{title:str}")
@@ -80,14 +89,13 @@ class QueriesBooksController(Controller):
         return html_answer(render("add.html", form=BookForm.blank()), headers=QUERY_HEADERS)
 
 
-def _parameters(request: WebRequest) -> dict[str, str]:
-    """Returns the query string's parameters. Raises `InvalidMessage` for a parameter that is repeated."""
-    pairs = list(request.query_params.multi_items())
-    counted = Counter(name for name, _ in pairs)
+def _list_query(sent: Sequence[tuple[str, str]]) -> ListBooks:
+    """Returns the query of these parameters. Raises `InvalidMessage` for faulty and for repeated ones."""
+    counted = Counter(name for name, _ in sent)
     repeated = [Fault(name, "was sent more than once") for name, count in counted.items() if count > 1]
     if repeated:
         raise InvalidMessage("ListBooks", repeated)
-    return dict(pairs)
+    return build(ListBooks, dict(sent), text=True)
 
 
 def _found(title: str, document: Document[BookDocument]) -> BookDocument:

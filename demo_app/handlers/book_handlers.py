@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, convert
 from msgspec.structs import asdict
 
+from demo_app.handlers.book_lists import list_for
 from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
 from demo_app.models.book import Book
 from demo_app.models.book_read_model import BookDocument, BookReadModel
@@ -41,7 +42,10 @@ class BookQueryHandler:
         return await self.books.get(query.title)
 
     async def list_books(self, query: ListBooks) -> Page[BookDocument]:
-        return await self.books.page(limit=query.limit, after=query.after)
+        order, where = list_for(query)
+        return await self.books.page(
+            order, where=where, limit=query.limit, after=query.after, before=query.before, count=query.count
+        )
 
 
 def _given(changes: BookChanges) -> dict[str, object]:

@@ -8,9 +8,10 @@ import unicodedata
 from typing import Annotated
 
 from msgspec import Meta
-from sqlalchemy import Date, Integer, String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import Date, Index, Integer, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 
+from demo_app.models.folding import MAX_LENGTH, folded
 from diptych import Rule, code_point_text
 
 
@@ -25,10 +26,29 @@ class Book(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     title: Mapped[str] = mapped_column(code_point_text(200), unique=True)
-    author: Mapped[str] = mapped_column(code_point_text(200), index=True)
+    author: Mapped[str] = mapped_column(code_point_text(200))
     published_date: Mapped[datetime.date | None] = mapped_column(Date)
     isbn: Mapped[str | None] = mapped_column(String(13), unique=True)
     stock_quantity: Mapped[int] = mapped_column(Integer, default=0)
+    # The title as it is searched for. It is null for a title that another program has written.
+    search_title: Mapped[str | None] = mapped_column(code_point_text(MAX_LENGTH))
+
+    @validates("title")
+    def _fold(self, _: str, title: str) -> str:
+        """Keeps `search_title` up to date, whether a title comes by `ORMService` or by a session."""
+        self.search_title = folded(title)
+        return title
+
+
+# One index for each list of the read model, for pages from SQL. That of the titles is their uniqueness.
+Index("ix_books_author", Book.author, Book.title)
+Index("ix_books_search", Book.search_title, Book.title)
+Index("ix_books_author_search", Book.author, Book.search_title, Book.title)
+# In descending order SQLite has nulls last by itself, and knows no such words in an index.
+_NEWEST = {"sqlite": Book.published_date.desc(), "postgresql": Book.published_date.desc().nulls_last()}
+for _database, _newest in _NEWEST.items():
+    Index("ix_books_newest", _newest, Book.title).ddl_if(dialect=_database)
+    Index("ix_books_author_newest", Book.author, _newest, Book.title).ddl_if(dialect=_database)
 
 
 def _line(text: str) -> str:

@@ -26,4 +26,11 @@ class BookReadModel(ReadModel[Book]):
 
     key = Book.title
     document = BookDocument
-    lists = (by(Book.title), by(Book.author, Book.title))
+    lists = (
+        by(Book.title),
+        by(Book.author, Book.title),
+        by(Book.search_title, name="search"),
+        by(Book.author, Book.search_title, name="author_search"),
+        by(Book.published_date.desc().nulls_last(), name="newest"),
+        by(Book.author, Book.published_date.desc().nulls_last(), name="author_newest"),
+    )

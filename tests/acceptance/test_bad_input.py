@@ -264,9 +264,7 @@ def test_it_is_refused_without_being_read_to_its_end(books: Catalogue, header: s
         assert client.recv(12) == b"HTTP/1.1 413"
 
 
-@pytest.mark.parametrize(
-    "limit", ["0", "501", "-1", "x", "", "1.5", "1e2", "5.0", "050", "+5", "null", "9" * 50]
-)
+@pytest.mark.parametrize("limit", ["0", "501", "-1", "x", "1.5", "1e2", "5.0", "050", "+5", "null", "9" * 50])
 def test_a_bad_limit_is_422(both: Catalogue, limit: str) -> None:
     answer = both.get("/books", params={"limit": limit})
     assert answer.status_code == 422
@@ -276,7 +274,7 @@ def test_a_bad_limit_is_422(both: Catalogue, limit: str) -> None:
     assert "<code>limit</code> must be" in page.text
 
 
-@pytest.mark.parametrize("after", ["x", "", "☃", "AAAA", "x" * 5000, "%00"])
+@pytest.mark.parametrize("after", ["x", "☃", "AAAA", "x" * 5000, "%00"])
 def test_a_bad_cursor_is_422(both: Catalogue, after: str) -> None:
     answer = both.get("/books", params={"after": after})
     assert answer.status_code == 422

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +20,7 @@ import httpx
 import pytest
 
 from demo_app.samples import sample_books
-from tests.acceptance.serving import FROM_REDIS, FROM_SQL, environment
+from tests.acceptance.serving import FROM_REDIS, FROM_SQL, environment, path_of
 from tests.conftest import MISSING, RedisServerFactory
 from tests.servers import HOST, Server, valkey_binary
 
@@ -127,6 +131,72 @@ def test_a_critical_redis_may_be_the_embedded_one(demo: StartDemo) -> None:
     demo(DIPTYCH_REDIS_CRITICAL="true").await_cache_status(FROM_REDIS)
 
 
+def test_it_is_filled_up_to_a_number_of_books_once(demo: StartDemo) -> None:
+    running = demo("--redis", "none", "--books", "2500")
+    assert "2,500 books are there, 2,423 of them new.\n" in running.log()
+    assert "\n1,077 of 2,500 books are there\n" in running.log()
+    assert httpx.get(f"{running.url}/books?count=1&limit=1").json()["total"] == 2500
+    removed = httpx.get(f"{running.url}/books", params={"sort": "-published_date"}).json()["items"][0]
+    httpx.patch(f"{running.url}{path_of(removed['title'])}/edit", json={"title": "Ours"}).raise_for_status()
+    running.restart()
+    assert running.log().count("2,500 books are there, 0 of them new.\n") == 1
+    assert httpx.get(f"{running.url}/books?count=1&limit=1").json()["total"] == 2500
+    running.arguments = ("--redis", "none", "--books", "2600")
+    running.restart()
+    assert "2,600 books are there, 100 of them new.\n" in running.log()
+    assert httpx.get(f"{running.url}/books/Ours").json()["isbn"] == removed["isbn"]
+
+
+def fill(directory: Path, *, stream: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "demo_app", "--redis", "none", "--books", "300000", "--port", "0"]
+    return subprocess.Popen(command, cwd=directory, env=environment(), stdout=subprocess.PIPE, stderr=stream)
+
+
+def test_filling_stops_cleanly_with_ctrl_c_and_a_terminal_shows_a_bar(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    with fill(tmp_path, stream=theirs) as process:
+        os.close(theirs)
+        shown = ""
+        while "5,077 of 300,000 books are there" not in shown:
+            shown += os.read(ours, 4096).decode()
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # which says that the terminal was closed
+            while more := os.read(ours, 4096):
+                shown += more.decode()
+        assert process.wait(30) == 0
+    os.close(ours)
+    assert re.search(r"\r[█░]{30} 5,077 of 300,000 books are there", shown)
+    (there,) = re.findall(r"Stopped: ([\d,]+) books are there. The same command goes on from here.", shown)
+    assert "Traceback" not in shown
+    with contextlib.closing(sqlite3.connect(tmp_path / "books.db")) as database:
+        ((count, titles),) = database.execute("SELECT count(*), count(search_title) FROM books")
+    assert count == titles
+    assert count in (int(there.replace(",", "")), int(there.replace(",", "")) + 1000)
+
+
+def test_a_catalogue_of_an_earlier_version_says_what_to_do_and_is_searched_then(
+    demo: StartDemo, tmp_path: Path
+) -> None:
+    path = tmp_path / "books.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TABLE books (id INTEGER NOT NULL PRIMARY KEY, title VARCHAR(200) NOT NULL UNIQUE, author "
+            "VARCHAR(200) NOT NULL, published_date DATE, isbn VARCHAR(13) UNIQUE, stock_quantity INTEGER NOT NULL)"
+        )
+        database.execute("INSERT INTO books (title, author, stock_quantity) VALUES ('Émile', 'Rousseau', 1)")
+        database.commit()
+        command = [sys.executable, "-m", "demo_app", "--port", "0", "--redis", "none"]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+        )
+        assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+        (statement,) = re.findall(r"`(ALTER TABLE [^`]*)`", ended.stderr)
+        database.execute(statement)
+    running = demo("--redis", "none", "--database", str(path))
+    found = httpx.get(f"{running.url}/books", params={"title": "EMI"}).json()["items"]
+    assert [book["title"] for book in found] == ["Émile"]
+
+
 def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -153,6 +223,8 @@ def test_a_postgresql_and_several_workers(
     [
         ([], {"PORT": "70000"}, "invalid port value: '70000'"),
         (["--workers", "0"], {}, "invalid number value: '0'"),
+        (["--books", "0"], {}, "invalid number value: '0'"),
+        (["--books", "1000001"], {}, "must be at most 1,000,000"),
         (["--database", "mysql://me:secret@host/db"], {}, "Error: DATABASE_URL: must be"),
         (["--redis", "http://me:secret@host"], {}, "Error: --redis: must be"),
         ([], {"DIPTYCH_REDIS_URL": "http://me:secret@host"}, "Error: REDIS_URL: must be"),

@@ -173,3 +173,37 @@ async def test_hostile_titles_are_found_edited_and_deleted_by_following_links(
         await page.get_by_role("button", name="Yes, delete it").click()
         assert await page.get_by_role("status").locator("bdi").text_content() == title
     assert books.get("/books").json()["items"] == []
+
+
+async def test_books_are_searched_for_and_the_filters_stay(page: Page, books: Catalogue) -> None:
+    for title, published in (
+        ("Émile", "1762-05-22"),
+        ("EMIL", "1929-10-15"),
+        ("Emma", None),
+        ("Ivanhoe", None),
+    ):
+        books.add(title, published_date=published)
+    await page.goto("/books?limit=2")
+    await fill(page, Title_begins_with="em")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_text("3 books found, by title")).to_be_visible()
+    await expect(page.get_by_label("Title begins with")).to_have_value("em")
+    await expect(page.get_by_role("rowheader")).to_have_text(["EMIL", "Émile"])
+    await page.get_by_role("link", name="Next page").click()
+    await expect(page.get_by_role("rowheader")).to_have_text(["Emma"])
+    await page.get_by_role("link", name="Previous page").click()
+    await expect(page.get_by_role("rowheader")).to_have_text(["EMIL", "Émile"])
+    await page.get_by_label("Sort by").select_option("Newest first")
+    await page.get_by_role("button", name="Show").click()
+    order = page.get_by_label("Sort by")
+    await expect(order).to_have_value("-published_date")
+    await expect(order).to_have_attribute("aria-invalid", "true")
+    await expect(order).to_have_accessible_description("Does not go with these filters.")
+    await expect(page.get_by_role("alert")).to_contain_text(
+        "Newest first: all books, or by author, or by dates"
+    )
+    await fill(page, Title_begins_with="", Published_to="1900-01-01")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_role("rowheader")).to_have_text(["Émile"])
+    await page.get_by_role("link", name="Clear").click()
+    await expect(page.get_by_text("4 books, by title")).to_be_visible()

@@ -124,6 +124,9 @@ async def test_the_list_stays_a_table_on_a_phone(browser: Browser, books: Catalo
     books.add("Dune", "Frank Herbert", stock_quantity=3)
     async with opened(browser, books.server.url, viewport=PHONE) as page:
         await page.goto("/books")
+        await expect(page.get_by_role("search", name="Filter and sort")).to_be_visible()
+        for label in ("Title begins with", "Author", "Published from", "Published to", "Sort by"):
+            await expect(page.get_by_label(label)).to_be_in_viewport(ratio=1)
         table = page.get_by_role("table", name="Books by title")
         await expect(table.get_by_role("columnheader")).to_have_count(4)
         row = table.get_by_role("row").nth(1)
@@ -165,7 +168,12 @@ async def test_no_page_has_to_be_scrolled_sideways(
     for title in (LONG, RTL, "/" * 200):
         books.add(title, LONG, stock_quantity=2147483647)
     paths = [*PAGES, path_of(LONG), f"{path_of(LONG)}/edit", path_of(RTL), f"{path_of('/' * 200)}/edit"]
-    paths += [path_of("x" * 500)]
+    paths += [
+        path_of("x" * 500),
+        f"/books?author={LONG}",
+        f"/books?title={LONG}&sort=-published_date&published_to=x",
+    ]
+    paths += [f"/books?title={LONG}&sort=-published_date", f"/books?sort={LONG}"]
     async with opened(browser, books.server.url, script=True, viewport=size, color_scheme=scheme) as page:
         for path in paths:
             await page.goto(path)

@@ -35,7 +35,10 @@ class Script:
 
 
 def fields(book: Book) -> dict[str, Any]:
-    return {name: value for name, value in vars(book).items() if not name.startswith("_")}
+    """The fields that the samples speak of, and `search_title`, which they need not know of, checked."""
+    found = {name: value for name, value in vars(book).items() if not name.startswith("_")}
+    assert found.pop("search_title") == book.title.lower()
+    return found
 
 
 ADDED = {
