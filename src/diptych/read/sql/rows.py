@@ -73,6 +73,16 @@ class SqlRows:
         values = self._parameters(names, value)
         return [] if values is None else self._try(self._one[names], values)
 
+    def note_read(self) -> None:
+        """Says that the rows are about to be read for a query of this task."""
+        self._on_read(self._tables)
+
+    async def many(self, names: Columns, values: Sequence[Any]) -> list[Row]:
+        """Returns the rows with any of these values in the columns of an address, all of one moment."""
+        async with view_of(self._database, self._database.reader) as view:
+            batches = self.rows_by(view, names, values, len(values) + 1)
+            return [row async for rows in batches for row in rows]
+
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
         found = await self._fetch(self._pages.page(request).select, parameters(request, limit))
