@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
 from diptych.read.lists.in_sql import Beside, PageSelects, parameters
+from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageRequest
+from diptych.read.sql.indexes import ListInSql
 from diptych.sql.comparison import collated_like
 from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
@@ -110,6 +112,10 @@ class SqlRows:
                 return None
             found.append(rows)
         return Beside.of(found)
+
+    def in_sql(self, read_model: str, index: ListIndex) -> ListInSql:
+        """Returns a list of the read model of this name as SQL has it."""
+        return ListInSql(read_model, index.name, self._entity, self._pages.order(index))
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""
