@@ -19,6 +19,7 @@ from benchmarks import (
     dispatch,
     hinge,
     idle,
+    lists,
     loop_lag,
     reads,
     recovery,
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "bad_row": bad_row,
     "capture": capture,
     "switched_on": switched_on,
+    "lists": lists,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.
 

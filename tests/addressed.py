@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConfigService, Diptych, Document, Page, Query, ReadModel, by, code_point_text, join
+from tests.configuration import PATIENT_REDIS
 
 
 class Base(DeclarativeBase):
@@ -122,8 +123,7 @@ def seating(
     Not ``joined`` it has one read model, which commands bring up to date without a pass.
     """
     values: dict[str, Any] = {
-        "redis_query_timeout_ms": 2000,
-        "redis_command_timeout_ms": 5000,
+        **PATIENT_REDIS,
         "redis_probe_interval_ms": 20,
         "lease_ms": 30_000,
     }

@@ -25,6 +25,7 @@ from diptych import (
     join,
 )
 from tests.catalogue import eventually
+from tests.configuration import PATIENT_REDIS
 
 
 class Base(DeclarativeBase):
@@ -119,8 +120,7 @@ FIRST = (
 def application(database_url: str, redis_url: str | None, **settings: Any) -> Diptych:
     """The application over parts and makers."""
     values: dict[str, Any] = {
-        "redis_query_timeout_ms": 2000,
-        "redis_command_timeout_ms": 5000,
+        **PATIENT_REDIS,
         "redis_probe_interval_ms": 20,
         "lease_ms": 1000,
     }

@@ -17,6 +17,7 @@ from diptych.fence.contract import Applied, FenceRow
 from diptych.hinge.keeper import Keeper
 from diptych.hinge.side import RedisSide
 from diptych.read.store.store import RedisStore
+from tests.configuration import PATIENT_REDIS
 
 PATIENCE_S = 20.0
 
@@ -24,8 +25,7 @@ PATIENCE_S = 20.0
 def catalogue(database_url: str, redis_url: str | None = None, **settings: Any) -> Diptych:
     """The catalogue without its pages. Redis may answer slowly here: a busy machine must not fail a test."""
     values: dict[str, Any] = {
-        "redis_query_timeout_ms": 2000,
-        "redis_command_timeout_ms": 5000,
+        **PATIENT_REDIS,
         "redis_probe_interval_ms": 20,
         "lease_ms": 400,
     }

@@ -27,6 +27,7 @@ from diptych import (
 )
 from diptych.health import ReadModelHealth
 from tests.catalogue import answered_by
+from tests.configuration import PATIENT_REDIS
 
 
 class Base(DeclarativeBase):
@@ -218,8 +219,7 @@ NO_PLACE = "an order value that Python can't have"
 def shop(database_url: str, redis_url: str | None = None, *, joined: bool = True, **settings: Any) -> Diptych:
     """The application, with its joined read model or without. A busy machine does not let its lease run out."""
     values: dict[str, Any] = {
-        "redis_query_timeout_ms": 2000,
-        "redis_command_timeout_ms": 5000,
+        **PATIENT_REDIS,
         "redis_probe_interval_ms": 20,
         "lease_ms": 10_000,
     }

@@ -138,8 +138,9 @@ async def test_nothing_is_wrong_while_nothing_happens(shared):
     result = await shared.holds(story)
     stores = [get.store for get in result.history.gets]
     late = stores[len(stores) // 2 :]
-    # Nearly all: on a machine that others use, too, a reply of Redis or a pass may be late.
-    assert late.count("redis") > 0.9 * len(late)
+    # Most of them: on a machine that others use, too, a reply of Redis or a pass may be late now and then. Without
+    # renewals of the lease there are none.
+    assert late.count("redis") > len(late) / 2
 
 
 async def test_killed_after_commit(shared):

@@ -39,6 +39,7 @@ from tests.addressed import (
     seats_of,
 )
 from tests.catalogue import Recorded, answered_by, eventually, redis_side_of, stop_keeper
+from tests.configuration import configured
 
 
 @pytest.fixture
@@ -359,13 +360,7 @@ class PartQueries:
 async def test_no_two_keys_share_a_document_whatever_is_in_their_texts(database_url, redis_url):
     names = ["", " ", '"', '",', "a", 'a",', "[", "]", "1", "é", "𝔄", "\\", "\\u0061", "\n", "\x7f", "a:b"]
     day, code = datetime.date(2024, 2, 29), uuid.UUID(int=5)
-    config = ConfigService(
-        environ={},
-        database_url=database_url,
-        redis_url=redis_url,
-        lease_ms=30_000,
-        redis_query_timeout_ms=2000,
-    )
+    config = configured(database_url, redis_url, lease_ms=30_000)
     async with Diptych(config, models=Kinds, handlers=[PartQueries], read_models=[Parts]) as app:
         await answered_by(app, "redis")
         keys = [(name, day, code, serial) for name in names for serial in (-(2**63), 1, 2**63 - 1)]

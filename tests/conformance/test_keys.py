@@ -26,6 +26,7 @@ from diptych import (
 )
 from diptych.read.sql.rows import SqlRows
 from tests.catalogue import answered_by
+from tests.configuration import configured
 from tests.conformance.tables import page_of
 
 
@@ -185,7 +186,7 @@ NOT_THERE: list[tuple[str, Any]] = [
 
 
 def application(database_url: str, redis_url: str | None = None) -> Diptych:
-    config = ConfigService(environ={}, database_url=database_url, redis_url=redis_url, lease_ms=10_000)
+    config = configured(database_url, redis_url)
     return Diptych(config, models=Base, handlers=[Handler], read_models=READ_MODELS)
 
 

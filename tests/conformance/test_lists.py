@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, Diptych, Page, Query, ReadModel, by, code_point_text
+from diptych import Diptych, Page, Query, ReadModel, by, code_point_text
 from diptych.read.declaration import ListOrder
 from diptych.sql.description import Sorting
 from tests.catalogue import answered_by
+from tests.configuration import configured
 
 UTC = datetime.UTC
 
@@ -135,7 +136,7 @@ class Handler:
 
 
 def application(database_url: str, redis_url: str | None = None) -> Diptych:
-    config = ConfigService(environ={}, database_url=database_url, redis_url=redis_url, lease_ms=10_000)
+    config = configured(database_url, redis_url)
     return Diptych(config, models=Base, handlers=[Handler], read_models=[EventReadModel])
 
 

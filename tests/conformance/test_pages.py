@@ -18,7 +18,6 @@ from msgspec import Struct
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import (
-    ConfigService,
     Diptych,
     InvalidMessage,
     ReadModel,
@@ -31,6 +30,7 @@ from diptych import (
 from diptych.read.lists.filters import Between, StartsWith
 from diptych.read.lists.index import ListIndex
 from tests.catalogue import answered_by, keeper_of
+from tests.configuration import configured
 
 
 class Base(DeclarativeBase):
@@ -167,7 +167,7 @@ def _asked(chance: random.Random, where: Mapping[str, Any] | None) -> dict[str, 
 async def application(
     database_url: str, redis_url: str | None = None
 ) -> AsyncIterator[tuple[Diptych, Pages]]:
-    config = ConfigService(environ={}, database_url=database_url, redis_url=redis_url, lease_ms=10_000)
+    config = configured(database_url, redis_url)
     async with Diptych(config, models=Base, handlers=[Tickets], read_models=[TicketReadModel]) as app:
         yield app, Pages(Tickets.made.pop(), "sql" if redis_url is None else "redis")
 

@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, Diptych, Document, Query, ReadModel, WiringError, code_point_text
+from diptych import Diptych, Document, Query, ReadModel, WiringError, code_point_text
 from diptych.read.address_checks import UNIQUE
 from tests.captured import Program
 from tests.catalogue import answered_by
+from tests.configuration import configured
 
 TOGETHER = (
     "must be unique together: by a primary key, a unique constraint or a unique index of just these columns, not "
@@ -61,9 +62,7 @@ def slots(database_url: str, redis_url: str | None = None, **declared: Any) -> A
             return found
 
     Handler.__init__.__annotations__["slots"] = model
-    config = ConfigService(
-        environ={}, database_url=database_url, redis_url=redis_url, create_tables=False, lease_ms=10_000
-    )
+    config = configured(database_url, redis_url, create_tables=False)
     return Diptych(config, models=Rooms, handlers=[Handler], read_models=[model])
 
 

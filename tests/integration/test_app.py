@@ -29,6 +29,7 @@ from diptych import (
 from diptych.context import request_scope
 from diptych.write.unit_of_work import new_context
 from tests.catalogue import author_of, catalogue, eventually
+from tests.configuration import configured
 
 
 class Base(DeclarativeBase):
@@ -265,9 +266,7 @@ class SmallReadModel(ReadModel[Note]):
 async def test_a_row_that_does_not_fit_one_document_is_set_aside_there_and_shown_in_another(
     sqlite_url, valkey, caplog
 ):
-    config = ConfigService(
-        environ={}, database_url=sqlite_url, redis_url=valkey.url, redis_probe_interval_ms=10
-    )
+    config = configured(sqlite_url, valkey.url, redis_probe_interval_ms=10)
     async with Diptych(config, models=Base, handlers=[], read_models=[SmallReadModel, NoteReadModel]) as app:
         await app.orm.create(Note, slug="too long", folded="x")
 

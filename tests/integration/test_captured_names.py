@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, Diptych, Document, Query, ReadModel, code_point_text
+from diptych import Diptych, Document, Query, ReadModel, code_point_text
 from diptych.errors import SchemaError
 from tests.captured import Program
 from tests.catalogue import answered_by
+from tests.configuration import configured
 
 NAMES = (
     "foo",
@@ -57,9 +58,7 @@ def _application(url: str, redis_url: str) -> tuple[Diptych, list[Any]]:
     scope["__init__"].__annotations__.update(kinds)
     # Of a module of its own: it handles no query of this one.
     holder = type("Holder", (), {"__init__": scope["__init__"], "__module__": "holder"})
-    config = ConfigService(
-        environ={}, database_url=url, redis_url=redis_url, lease_ms=10_000, redis_query_timeout_ms=2000
-    )
+    config = configured(url, redis_url)
     return Diptych(config, models=Base, handlers=[holder], read_models=list(kinds.values())), made
 
 
@@ -128,7 +127,7 @@ class TaggedQueries:
 
 
 def _tagged(url: str, redis_url: str) -> Diptych:
-    config = ConfigService(environ={}, database_url=url, redis_url=redis_url, lease_ms=10_000)
+    config = configured(url, redis_url)
     return Diptych(config, models=TextBase, handlers=[TaggedQueries], read_models=[TaggedReads])
 
 
@@ -203,9 +202,7 @@ async def test_names_in_other_letters_than_sqlite_has_them(sqlite_url, valkey, s
     exec("def __init__(self, reads): made.append(reads)", scope)  # noqa: S102
     scope["__init__"].__annotations__["reads"] = reads
     holder = type("Holder", (), {"__init__": scope["__init__"], "__module__": "holder"})
-    config = ConfigService(
-        environ={}, database_url=sqlite_url, redis_url=valkey.url, lease_ms=10_000, create_tables=False
-    )
+    config = configured(sqlite_url, valkey.url, create_tables=False)
     async with Diptych(config, models=Base, handlers=[holder], read_models=[reads]) as app:
 
         async def at(code: str) -> tuple[str, int | None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, Diptych, Document, Query, ReadModel, code_point_text
+from diptych import Diptych, Document, Query, ReadModel, code_point_text
 from tests.captured import Program
 from tests.catalogue import answered_by
+from tests.configuration import configured
 
 
 class Base(DeclarativeBase):
@@ -50,7 +51,7 @@ async def test_a_table_of_another_schema_is_captured_and_its_namesake_is_not(pos
     program = Program(postgres_url)
     await program.runs('CREATE SCHEMA "Other Schema"')
     app = Diptych(
-        ConfigService(environ={}, database_url=postgres_url, redis_url=valkey.url, lease_ms=10_000),
+        configured(postgres_url, valkey.url),
         models=Base,
         handlers=[ThingQueries],
         read_models=[ThingReadModel],

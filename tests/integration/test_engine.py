@@ -35,6 +35,7 @@ from diptych import (
 )
 from diptych.cli.migrate import migrated
 from tests.catalogue import agree, answered_by, author_of, sees, sees_in_redis
+from tests.configuration import configured
 from tests.conftest import MISSING
 from tests.servers import PgBouncer, PostgresServer, RedisServer, pgbouncer_binary
 
@@ -500,7 +501,7 @@ async def test_what_goes_through_pgbouncer_is_noticed(
             "server_settings": {"jit": "off"} if "ignore_startup_parameters" in pgbouncer.config else {},
         },
     )
-    config = ConfigService(environ={}, database_url=postgres_url, redis_url=valkey.url, lease_ms=400)
+    config = configured(postgres_url, valkey.url, lease_ms=400)
     handlers = [BookCommandHandler, BookQueryHandler]
     async with Diptych(config, models=Base, handlers=handlers, read_models=[BookReadModel]) as app:
         await answered_by(app, "redis")

@@ -24,6 +24,7 @@ from diptych import ConfigService, Diptych, Document, Query, Served, WiringError
 from diptych.ext.litestar import DiptychPlugin, asgi_app
 from diptych.http import Front, query_app
 from tests.catalogue import answered_by, catalogue
+from tests.configuration import configured
 
 TITLES = [
     "Dune",
@@ -122,7 +123,7 @@ def asked(
     """The demo with some books, served by each store, and the loop that it runs in."""
     url = f"sqlite:///{tmp_path_factory.mktemp('front') / 'books.db'}"
     valkey = request.getfixturevalue("valkey_server") if request.param == "redis" else None
-    config = ConfigService(environ={}, database_url=url, redis_url=valkey.url if valkey else None)
+    config = configured(url, valkey.url if valkey else None)
     front = create_app(config)
     assert isinstance(front, Front)
     with asyncio.Runner() as runner:
@@ -231,7 +232,7 @@ async def test_the_tag_is_the_same_from_either_store(sqlite_url, valkey):
     tags: dict[bytes, set[bytes]] = {}
     began = {"sql": b"diptych; fwd", "redis": b"diptych; hit"}
     for store, redis_url in (("sql", None), ("redis", valkey.url)):
-        front = create_app(ConfigService(environ={}, database_url=sqlite_url, redis_url=redis_url))
+        front = create_app(configured(sqlite_url, redis_url))
         assert isinstance(front, Front)
         async with front.diptych as app:
             if store == "sql":
@@ -245,7 +246,7 @@ async def test_the_tag_is_the_same_from_either_store(sqlite_url, valkey):
 
 
 async def test_an_acknowledged_change_is_in_the_next_answer(database_url, valkey):
-    front = create_app(ConfigService(environ={}, database_url=database_url, redis_url=valkey.url))
+    front = create_app(configured(database_url, valkey.url))
     assert isinstance(front, Front)
     async with front.diptych as app:
         await answered_by(app, "redis")

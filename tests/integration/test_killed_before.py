@@ -29,12 +29,12 @@ LONG_MS = 60_000
 
 @asynccontextmanager
 async def _two(
-    make: Callable[..., Diptych], database_url: str, redis_url: str
+    make: Callable[..., Diptych], database_url: str, redis_url: str, lease_ms: int = LONG_MS
 ) -> AsyncIterator[tuple[Diptych, Diptych]]:
     """Two processes answered from Redis. Before, a command could have to wait for the end of the lease."""
     async with (
-        make(database_url, redis_url, lease_ms=LONG_MS) as one,
-        make(database_url, redis_url, lease_ms=LONG_MS) as two,
+        make(database_url, redis_url, lease_ms=lease_ms) as one,
+        make(database_url, redis_url, lease_ms=lease_ms) as two,
     ):
         for app in (one, two):
             await answered_by(app, "redis")
@@ -231,8 +231,11 @@ async def test_scripts_that_come_late_in_the_wrong_order(database_url: str, valk
 async def test_a_row_that_moves_there_and_back_and_is_deleted_does_not_come_back(
     database_url: str, valkey: Any
 ) -> None:
-    """The script of the first move comes last; the script of the second move, back, never came."""
-    async with _two(catalogue, database_url, valkey.url) as (one, two):
+    """The script of the first move comes last; the script of the second move, back, never came.
+
+    The deletion waits for the end of the lease here, as its process hears nothing of the first one.
+    """
+    async with _two(catalogue, database_url, valkey.url, lease_ms=3000) as (one, two):
         await one.execute(AddBook("a", "x"))
         await sees_in_redis(two, "a", "x")
         replica = keeper_of(one).replica

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConfigService, Diptych, ORMService, ReadModel, WiringError
 from tests.catalogue import eventually
+from tests.configuration import configured
 from tests.servers import RedisServer
 
 
@@ -48,7 +49,7 @@ class Users:
 
 
 def application(database_url: str, redis_url: str | None, images: Any) -> Diptych:
-    config = ConfigService(environ={}, database_url=database_url, redis_url=redis_url)
+    config = configured(database_url, redis_url)
     return Diptych(
         config, models=Base, handlers=[Users], read_models=[UserReadModel], log_images={User: images}
     )

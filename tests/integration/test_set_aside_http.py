@@ -10,9 +10,9 @@ import pytest
 from demo_app.app import create_app
 from demo_app.messages import AddBook, DeleteBook, GetBook, ListBooks
 from demo_app.models.book_read_model import BookReadModel
-from diptych import ConfigService
 from diptych.http import Front, query_app
 from tests.catalogue import answered_by
+from tests.configuration import configured
 from tests.integration.test_front import Answer, ask
 from tests.setaside import write_raw
 
@@ -21,9 +21,7 @@ from tests.setaside import write_raw
 async def front(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIterator[Front]:
     """The demo with three books, of which one has a date that is none, served by each store."""
     valkey = request.getfixturevalue("valkey") if request.param == "redis" else None
-    config = ConfigService(
-        environ={}, database_url=sqlite_url, redis_url=valkey.url if valkey else None, lease_ms=10_000
-    )
+    config = configured(sqlite_url, valkey.url if valkey else None)
     app = create_app(config)
     assert isinstance(app, Front)
     async with app.diptych as books:

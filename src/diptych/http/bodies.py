@@ -85,7 +85,7 @@ async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int
             raise BadRequest("Content-Length is not a number")
         # The digits are counted first: Python refuses to convert thousands of them.
         if len(declared) > 18 or int(declared) > max_bytes:
-            raise PayloadTooLarge(max_bytes)
+            raise _too_large(scope, max_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -95,10 +95,21 @@ async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
-            raise PayloadTooLarge(max_bytes)
+            raise _too_large(scope, max_bytes)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+def _too_large(scope: RequestScope, max_bytes: int) -> PayloadTooLarge:
+    """Returns the refusal of a body whose rest nobody reads: its answer ends a connection of HTTP/1.
+
+    Without the header a client may send its next request over a connection that the server is about to close.
+    """
+    refusal = PayloadTooLarge(max_bytes)
+    if str(scope.get("http_version", "1.1")).startswith("1"):
+        refusal.headers["Connection"] = "close"
+    return refusal
 
 
 def parse_json(body: bytes) -> Any:

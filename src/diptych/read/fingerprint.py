@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-_LAYOUT = 2
+_LAYOUT = 3
 """Number of the layout of keys, documents, list entries and page cursors; to be raised with every change of their
 bytes. tests/unit/read/test_ordering.py holds the bytes of the present layout.
 """

@@ -67,6 +67,13 @@ async def test_a_declared_length_is_refused_before_anything_is_read(length: str)
         await read_body(request({"content-length": length}), client.receive, 3)
     assert client.sent == 0
     assert refused.value.max_bytes == 3
+    assert refused.value.headers == {"Connection": "close"}
+
+
+async def test_http_2_has_no_connection_header() -> None:
+    with pytest.raises(PayloadTooLarge) as refused:
+        await read_body({**request({"content-length": "4"}), "http_version": "2"}, Client().receive, 3)
+    assert refused.value.headers == {}
 
 
 async def test_an_undeclared_length_is_refused_at_the_first_chunk_too_many() -> None:

@@ -213,7 +213,7 @@ LISTS |= {
 KEYS = {name: index.columns[-1] for name, index in LISTS.items()}
 
 LAYOUTS: dict[int, dict[str, tuple[str, str, str]]] = {
-    2: {
+    3: {
         "text": (
             "6100ffc3a900018000000000000007",
             "6100ffc3a9000180000000000000073700000001",
@@ -240,14 +240,14 @@ LAYOUTS: dict[int, dict[str, tuple[str, str, str]]] = {
             "AAtHeYAAAAAAAAAH",
         ),
         "moment": (
-            "323032342d31312d30335430363a33303a30302e3030303030318000000000000007",
-            "323032342d31312d30335430363a33303a30302e30303030303180000000000000073700000001",
-            "MjAyNC0xMS0wM1QwNjozMDowMC4wMDAwMDGAAAAAAAAABw",
+            "00e2e5fb4b54aa018000000000000007",
+            "00e2e5fb4b54aa0180000000000000073700000001",
+            "AOLl-0tUqgGAAAAAAAAABw",
         ),
         "instant": (
-            "323032342d31312d30335430363a33303a30302e3030303030318000000000000007",
-            "323032342d31312d30335430363a33303a30302e30303030303180000000000000073700000001",
-            "MjAyNC0xMS0wM1QwNjozMDowMC4wMDAwMDGAAAAAAAAABw",
+            "00e2e5fb4b54aa018000000000000007",
+            "00e2e5fb4b54aa0180000000000000073700000001",
+            "AOLl-0tUqgGAAAAAAAAABw",
         ),
         "code": (
             "00112233445566778899aabbccddeeff8000000000000007",
@@ -290,9 +290,9 @@ LAYOUTS: dict[int, dict[str, tuple[str, str, str]]] = {
             "AH____vOzcrPy_-AAAAAAAAABw",
         ),
         "hour": (
-            "30363a33303a30302e3030303030318000000000000007",
-            "30363a33303a30302e30303030303180000000000000073700000001",
-            "MDY6MzA6MDAuMDAwMDAxgAAAAAAAAAc",
+            "0572bfaa018000000000000007",
+            "0572bfaa0180000000000000073700000001",
+            "BXK_qgGAAAAAAAAABw",
         ),
         "span": (
             "7fffffd7c45140018000000000000007",

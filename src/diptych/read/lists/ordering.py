@@ -36,6 +36,8 @@ _BIAS_OF_EXPONENTS = 1 << 31
 _MOST = 1_000_000
 """Greatest exponent of a decimal number in a page cursor. PostgreSQL has 131,072 digits before the point at most."""
 
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
 Decode = Callable[[bytes, int], tuple[Any, int]]
 
 
@@ -65,11 +67,12 @@ def _date_from_bytes(data: bytes, start: int) -> tuple[datetime.date, int]:
 def _datetime_to_bytes(value: datetime.datetime) -> bytes:
     if value.tzinfo is not None:
         raise ValueError("the column keeps no time zone")
-    return value.isoformat(timespec="microseconds").encode()
+    return ((value - datetime.datetime.min) // _MICROSECOND).to_bytes(8, "big")
 
 
 def _datetime_from_bytes(data: bytes, start: int) -> tuple[datetime.datetime, int]:
-    return datetime.datetime.fromisoformat(_exactly(data, start, 26).decode()), start + 26
+    since = int.from_bytes(_exactly(data, start, 8), "big")
+    return datetime.datetime.min + since * _MICROSECOND, start + 8
 
 
 def _instant_to_bytes(value: datetime.datetime) -> bytes:
@@ -148,14 +151,14 @@ def _bool_from_bytes(data: bytes, start: int) -> tuple[bool, int]:
 def _time_to_bytes(value: datetime.time) -> bytes:
     if value.tzinfo is not None:
         raise ValueError("the column keeps no time zone")
-    return value.isoformat(timespec="microseconds").encode()
+    seconds = (value.hour * 60 + value.minute) * 60 + value.second
+    return (seconds * 1_000_000 + value.microsecond).to_bytes(5, "big")
 
 
 def _time_from_bytes(data: bytes, start: int) -> tuple[datetime.time, int]:
-    return datetime.time.fromisoformat(_exactly(data, start, 15).decode()), start + 15
-
-
-_MICROSECOND = datetime.timedelta(microseconds=1)
+    seconds, microsecond = divmod(int.from_bytes(_exactly(data, start, 5), "big"), 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    return datetime.time(minutes // 60, minutes % 60, second, microsecond), start + 5
 
 
 def _duration_from_bytes(data: bytes, start: int) -> tuple[datetime.timedelta, int]:

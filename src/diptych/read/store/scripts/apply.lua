@@ -1,6 +1,6 @@
 -- Writes documents with their list entries into a generation, each only if it is newer than the stored document.
 --
--- KEYS: marker, entries (hash: document key -> its list entries), tombstones (sorted set: when they may go), aside
+-- KEYS: marker, entries (hash: the row's key -> its list entries), tombstones (sorted set: when they may go), aside
 --       (sorted set: documents of set-aside rows), recent (sorted set: positions of commands' changes that are in),
 --       n lists, then the document keys, of which the last c are second addresses, for copies of documents.
 -- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
@@ -50,6 +50,8 @@ end
 local recent = ARGV[5] ~= ''
 local lists = tonumber(ARGV[6])
 local first_copy = #KEYS - tonumber(ARGV[7]) + 1
+-- In the hash, the names of documents without what all names of the generation begin with: it is longer than most keys.
+local after_prefix = #KEYS[1] - #'marker' + #'d:' + 1
 local at = 8
 for k = 6 + lists, #KEYS do
   local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
@@ -63,7 +65,8 @@ for k = 6 + lists, #KEYS do
     if is_set and is_copy then
       redis.call('SET', document, stamp .. body)
     elseif is_set then
-      local former = redis.call('HGET', KEYS[2], document)
+      local key = string.sub(document, after_prefix)
+      local former = redis.call('HGET', KEYS[2], key)
       former = former and cmsgpack.unpack(former)
       for i = 1, former and lists or 0 do
         redis.call('ZREM', KEYS[5 + i], former[i])
@@ -75,7 +78,7 @@ for k = 6 + lists, #KEYS do
         redis.call('ZREM', KEYS[4], document)
       end
       if body == '' then
-        redis.call('HDEL', KEYS[2], document)
+        redis.call('HDEL', KEYS[2], key)
       elseif lists > 0 then
         local entries = {}
         for i = 1, lists do
@@ -84,7 +87,7 @@ for k = 6 + lists, #KEYS do
             redis.call('ZADD', KEYS[5 + i], 0, entries[i])
           end
         end
-        redis.call('HSET', KEYS[2], document, cmsgpack.pack(entries))
+        redis.call('HSET', KEYS[2], key, cmsgpack.pack(entries))
       end
     end
     -- A pass knows when its tombstone may go; the command that wrote the same tombstone did not.
