@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.read.lists.sorted_columns import SortedColumn
 from diptych.sql.entity import MappedEntity
-from diptych.sql.indexes import IndexTerm, TableIndexes, indexes_of, sqlite_term
+from diptych.sql.schema.indexes import IndexTerm, TableIndexes, indexes_of, sqlite_term
 
 _LONGEST_NAME = 63
 """Length of a name in PostgreSQL, in bytes; longer ones are cut."""
