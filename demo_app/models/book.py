@@ -40,15 +40,21 @@ class Book(Base):
         return title
 
 
-# One index for each list of the read model, for pages from SQL. That of the titles is their uniqueness.
+# One index for each list of the read model, for pages from SQL, as `diptych check` proposes them for each database.
+# That of the titles is their uniqueness.
 Index("ix_books_author", Book.author, Book.title)
-Index("ix_books_search", Book.search_title, Book.title)
-Index("ix_books_author_search", Book.author, Book.search_title, Book.title)
-# In descending order SQLite has nulls last by itself, and knows no such words in an index.
-_NEWEST = {"sqlite": Book.published_date.desc(), "postgresql": Book.published_date.desc().nulls_last()}
-for _database, _newest in _NEWEST.items():
-    Index("ix_books_newest", _newest, Book.title).ddl_if(dialect=_database)
-    Index("ix_books_author_newest", Book.author, _newest, Book.title).ddl_if(dialect=_database)
+_ORDERS = {
+    "sqlite": (Book.published_date.desc(), (Book.search_title.is_(None), Book.search_title)),
+    "postgresql": (Book.published_date.desc().nulls_last(), (Book.search_title,)),
+}
+for _database, (_newest, _search) in _ORDERS.items():
+    for _index in (
+        Index("ix_books_search", *_search, Book.title),
+        Index("ix_books_author_search", Book.author, *_search, Book.title),
+        Index("ix_books_newest", _newest, Book.title),
+        Index("ix_books_author_newest", Book.author, _newest, Book.title),
+    ):
+        _index.ddl_if(dialect=_database)
 
 
 def _line(text: str) -> str:

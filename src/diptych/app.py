@@ -20,7 +20,7 @@ from diptych.log.retention import Retention
 from diptych.messages.handlers import Bus, Handler, by_type
 from diptych.messages.message import Command, Query
 from diptych.read.model import ReadModel
-from diptych.read.panel import ReadPanel, mapped_classes, open_panels
+from diptych.read.panel import ReadPanel, mapped_classes, open_panels, warn_of_missing
 from diptych.read.reader import Reader
 from diptych.sql.entity import LogImage
 from diptych.sql.postgres_writers import AppEngine, check_engine
@@ -260,6 +260,7 @@ class Diptych:
             self._read_models, write.database, write.entities, settings, write.note_read
         )
         write.warn_of_refusals(self._models)
+        await warn_of_missing(panels, write.database)
         await write.capture({table for panel in panels for table in panel.compiled.tables})
         redis, redis_services = _redis_side(settings, panels, write)
         read_models: dict[type, object | None] = {}

@@ -106,3 +106,5 @@ async def read_models_give_their_documents(books: BookReadModel) -> None:
     page: Page[BookDocument] = await books.page(by(Book.title))
     assert_type(found.decode(), BookDocument | None)
     assert_type(page.decode().items, list[BookDocument])
+    basket: list[Document[BookDocument]] = await books.get_many(["T", "U"])
+    assert_type([document.decode() for document in basket], list[BookDocument | None])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from diptych.fence.installation import Installation
 from diptych.read.panel import mapped_classes
+from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.open import open_database, open_through
 
@@ -40,18 +41,24 @@ def uninstalled(application: Diptych, *, sql: bool) -> str:
     return _run(application, uninstall)
 
 
+async def database_of(application: Diptych) -> Database:
+    """Opens the application's database. Raises ``ConfigurationError``."""
+    settings = application.config.settings
+    if application.engine is None:
+        return open_database(settings.database_url, settings)
+    return await open_through(application.engine, settings)
+
+
 def _run(application: Diptych, work: Callable[[Installation], Awaitable[str]]) -> str:
     async def run() -> str:
-        settings = application.config.settings
-        if application.engine is None:
-            database = open_database(settings.database_url, settings)
-        else:
-            database = await open_through(application.engine, settings)
+        database = await database_of(application)
         try:
             entities = EntityRegistry(database.name)
             models = dict.fromkeys(mapped_classes(application.read_models))
             captured = [entities.of(model) for model in models]
-            return await work(Installation(database, captured, hints=settings.capture_hints))
+            return await work(
+                Installation(database, captured, hints=application.config.settings.capture_hints)
+            )
         finally:
             await database.close()
 

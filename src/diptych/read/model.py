@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
+from diptych.read.addresses import Address
 from diptych.read.answers import Document, Page
 from diptych.read.declaration import Declaration, ListOrder
 from diptych.read.reader import Reader
@@ -129,10 +130,62 @@ class ReadModel(Declaration, Generic[E]):
             return self._get_by(key, also)
         return self._reader.get(self._key, key)
 
+    def get_many(
+        self, keys: Iterable[Any] | UnsetType = UNSET, /, **also: Iterable[Any]
+    ) -> Coroutine[Any, Any, list[Document[Any]]]:
+        """Returns the documents with these keys, at most 500, in the order of the keys; falsy without such a row.
+
+        From Redis they are one ``MGET``, from SQL one ``SELECT`` (one for each 100 keys of several columns, all of
+        the same moment); all of them come from the same store. A key that is there twice is answered twice. Values of
+        a column of ``also`` are named: ``books.get_many(isbn=["9780441013593"])``. Otherwise keys are as in ``get``.
+
+        Raises what ``get`` raises: ``UnreadableRowError``, for the first row that does not fit its document, since an
+        answer without the row would say that there is no such row; then ``get`` answers each of the others.
+        ``InvalidMessage`` for more than 500 keys.
+
+        >>> import asyncio
+        >>> from msgspec import Struct
+        >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+        >>> from diptych import ConfigService, Diptych, Document, Query, ReadModel
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class Book(Base):
+        ...     __tablename__ = "books"
+        ...     id: Mapped[int] = mapped_column(primary_key=True)
+        ...     title: Mapped[str]
+        >>> class BookDocument(Struct):
+        ...     id: int
+        ...     title: str
+        >>> class BookReadModel(ReadModel[Book]):
+        ...     key = Book.id
+        ...     document = BookDocument
+        >>> class GetBasket(Query[list[Document[BookDocument]]]):
+        ...     ids: list[int]
+        >>> class BookQueries:
+        ...     def __init__(self, books: BookReadModel) -> None:
+        ...         self.books = books
+        ...     async def get(self, query: GetBasket) -> list[Document[BookDocument]]:
+        ...         return await self.books.get_many(query.ids)
+        >>> async def main() -> None:
+        ...     config = ConfigService(database_url="sqlite:///books.db")
+        ...     app = Diptych(config, models=Base, handlers=[BookQueries], read_models=[BookReadModel])
+        ...     async with app:
+        ...         await app.orm.create_all(Book, [{"id": 1, "title": "Dune"}, {"id": 2, "title": "Emma"}])
+        ...         print([document.body for document in await app.ask(GetBasket([2, 7, 1]))])
+        >>> asyncio.run(main())
+        [b'{"id":2,"title":"Emma"}', None, b'{"id":1,"title":"Dune"}']
+        """
+        if also or isinstance(keys, UnsetType):
+            return self._reader.get_many(*self._second(keys, also))
+        return self._reader.get_many(self._key, keys)
+
     def _get_by(self, key: Any, also: Mapping[str, Any]) -> Coroutine[Any, Any, Document[Any]]:
+        return self._reader.get(*self._second(key, also))
+
+    def _second(self, key: Any, also: Mapping[str, Any]) -> tuple[Address, Any]:
         address = self._reader.second_address([*(["the key"] if key is not UNSET else []), *also])
         [value] = also.values()
-        return self._reader.get(address, value)
+        return address, value
 
     def page(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
@@ -15,10 +16,13 @@ from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel
 from diptych.read.sql.fallback import SqlFallback
+from diptych.read.sql.indexes import MissingIndex, missing_indexes
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
+
+_log = logging.getLogger("diptych.read")
 
 ReadModelClass = type[ReadModel[Any]]
 
@@ -67,6 +71,32 @@ async def open_panels(
         return ReadPanel(model, compiled, rows, SqlFallback(compiled, rows, turns, pace, timeout_s))
 
     return [panel(model) for model in models]
+
+
+async def missing_of(panels: Iterable[ReadPanel], database: Database) -> list[MissingIndex]:
+    """Returns the lists of read models whose SQL no index serves. Raises ``DatabaseUnavailableError``."""
+    lists = [
+        panel.rows.in_sql(panel.compiled.name, index) for panel in panels for index in panel.compiled.lists
+    ]
+    if not lists:
+        return []
+    with translated(database):
+        async with database.reader.connect() as connection:
+            return await missing_indexes(connection, lists)
+
+
+async def warn_of_missing(panels: Iterable[ReadPanel], database: Database) -> None:
+    """Logs the lists whose SQL no index serves, in one line for each read model."""
+    missing: dict[str, list[str]] = {}
+    for each in await missing_of(panels, database):
+        missing.setdefault(each.read_model, []).append(each.list_name)
+    for read_model, lists in missing.items():
+        _log.warning(
+            "%s: in SQL no index serves the lists %s, whose pages get slow with many rows when Redis does not "
+            "answer; `diptych check` names the indexes to create",
+            read_model,
+            "; ".join(lists),
+        )
 
 
 async def _look_at_tables(models: Iterable[type], database: Database, entities: EntityRegistry) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from diptych.aio.event_loop import HomeLoop
-from diptych.errors import UnreadableRowError
+from diptych.errors import Fault, InvalidMessage, UnreadableRowError
 from diptych.read.addresses import Address
 from diptych.read.answers import Document, Page, Served
 from diptych.read.compiled import CompiledReadModel
@@ -19,6 +21,9 @@ from diptych.read.sql.fallback import SqlFallback
 if TYPE_CHECKING:
     # Redis is an extra: without it SQL answers, and nothing that needs it may be imported.
     from diptych.read.store.source import RedisSource
+
+MOST_KEYS = 500
+"""Number of documents of one call of ``get_many`` at most."""
 
 _REDIS = Served("redis")
 _NO_KEY = Served("sql", "no-key")
@@ -68,6 +73,36 @@ class Reader:
             raise self._unreadable(address, value, body)
         return Document(body, served, self._document)
 
+    async def get_many(self, address: Address, keys: Iterable[Any]) -> list[Document[Any]]:
+        """Returns the documents at these addresses, as documented by ``ReadModel.get_many``."""
+        self._home.check()
+        wanted: list[bytes | None] = []
+        values: dict[bytes, Any] = {}
+        for key in _at_most(MOST_KEYS, keys):
+            where = None
+            with contextlib.suppress(ValueError):  # else no row can have it
+                value = address.fit(key)
+                where = address.encoded(value)
+                values[where] = value
+            wanted.append(where)
+        found, served = await self._many(address, values) if values else ({}, _NO_KEY)
+        for where, value in values.items():
+            if found.get(where, b"")[:1] == MARK:
+                raise self._unreadable(address, value, found[where])
+        bodies = (None if where is None else found.get(where) or None for where in wanted)
+        return [Document(body, served, self._document) for body in bodies]
+
+    async def _many(
+        self, address: Address, values: Mapping[bytes, Any]
+    ) -> tuple[Mapping[bytes, bytes], Served]:
+        """Returns the bodies at these addresses, some left out that have no row, and the store of them all."""
+        if self._source is not None:
+            found = await self._source.get_many(list(values))
+            if found is not None:
+                return dict(zip(values, found, strict=True)), _REDIS
+        served = self._served_by_sql()
+        return await self._fallback.get_many(address, tuple(values.values())), served
+
     async def page(
         self,
         order: ListOrder | str | None,
@@ -98,3 +133,13 @@ class Reader:
 
     def _served_by_sql(self) -> Served:
         return Served("sql", "no-redis" if self._source is None else self._source.reason)
+
+
+def _at_most(most: int, keys: Iterable[Any]) -> list[Any]:
+    """Returns the keys. Raises ``InvalidMessage`` for more than ``most``, ``TypeError`` for what is no list."""
+    if isinstance(keys, str | bytes | Mapping) or not isinstance(keys, Iterable):
+        raise TypeError(f"get_many takes a list of keys, not a value of type {type(keys).__name__}")
+    taken = list(itertools.islice(keys, most + 1))
+    if len(taken) > most:
+        raise InvalidMessage("get_many", [Fault("keys", f"has more than {most} keys: ask in several calls")])
+    return taken

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeAlias
 import sqlalchemy as sa
 
 from diptych.read.lists.filters import Between, StartsWith
+from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageRequest
-from diptych.sql.comparison import enum_as_text
+from diptych.read.lists.sorted_columns import Part, SortedColumn, behind, everywhere
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition
 from diptych.sql.description import Sorting
@@ -29,6 +30,7 @@ class _Shape(NamedTuple):
 
     ``nulls`` tells which values of each leading column are null. ``given`` is the kind of the next column's filter
     with the presence of its ends, ``place`` tells which values of the place are null; None if there is none.
+    ``is_behind_start`` and ``is_before_end`` tell where the place is beside that filter's range, in the list's order.
     """
 
     order: Order
@@ -38,6 +40,8 @@ class _Shape(NamedTuple):
     is_backward: bool
     has_offset: bool
     where: Condition | None
+    is_behind_start: bool
+    is_before_end: bool
 
 
 def _shape_of(request: PageRequest) -> _Shape:
@@ -55,7 +59,17 @@ def _shape_of(request: PageRequest) -> _Shape:
         request.is_backward,
         request.offset > 0,
         selection.index.where,
+        *_beside_range(request),
     )
+
+
+def _beside_range(request: PageRequest) -> tuple[bool, bool]:
+    if request.values is None or request.selection.given is None:
+        return True, True
+    start, end = request.selection.range()
+    index, at = request.selection.index, len(request.selection.values)
+    place = index.encoded(request.values, at=at)
+    return place >= start, end is None or place < end
 
 
 def following_text(beginning: str) -> str | None:
@@ -98,13 +112,15 @@ class Beside(NamedTuple):
 class PageSelects:
     """The SELECTs of pages of an entity's lists, made from ``selected``, the SELECT of rows without an order.
 
-    Their parameters are those of ``parameters``.
+    Their parameters are those of ``parameters``. Each reads parts of the list (see ``sorted_columns.py``), of each
+    not more than the page's rows, which an index has in their order.
     """
 
     def __init__(self, entity: MappedEntity, selected: sa.Select[Any], dialect: sa.Dialect) -> None:
         self._entity = entity
         self._selected = selected
         self._dialect = dialect
+        self._unique = entity.describe(dialect).unique
         self._made = functools.lru_cache(maxsize=1024)(self._make)  # it takes its time
 
     def page(self, request: PageRequest) -> PreparedSelect:
@@ -123,121 +139,151 @@ class PageSelects:
             self._made("count", shape._replace(place=None, has_offset=False)) if request.counts else None,
         )
 
+    def order(self, index: ListIndex) -> list[SortedColumn]:
+        """Returns the columns that an index has to have in this order, so that it serves a list."""
+        columns = [self._sorted(sorting) for sorting in index.sorted_by]
+        return columns[: self._decisive((), (), columns)]
+
     def _make(self, what: str, shape: _Shape) -> PreparedSelect:
-        columns = [self._sorted(sorting) for sorting in shape.order]
+        is_turned = shape.is_backward != (what == "other")
+        sorted_by = map(self._sorted, shape.order)
+        columns = [column.turned() if is_turned else column for column in sorted_by]
         leading, rest = columns[: len(shape.nulls)], columns[len(shape.nulls) :]
-        conditions = [self._equal(i, column, shape.nulls[i]) for i, column in enumerate(leading)]
-        if shape.where is not None:
-            conditions.append(clause_of(shape.where, self._entity, self._dialect))
-        if shape.given is not None:
-            conditions += self._ranged(rest[0], shape.given)
+        decisive = self._decisive(leading, shape.nulls, rest)
+        ends = self._ends(rest, shape, decisive, is_turned=is_turned, has_place=what == "other")
+        shown = (
+            Part() if shape.where is None else Part((clause_of(shape.where, self._entity, self._dialect),))
+        )
+        parts = [start.then(end, shown) for start in self._starts(leading, shape.nulls) for end in ends]
         if what == "count":
-            return PreparedSelect(
-                sa.select(sa.func.count()).select_from(self._entity.table).where(*conditions)
+            return PreparedSelect(self._counted(parts))
+        if what == "other":
+            one: sa.Select[Any] = sa.select(sa.literal_column("1").label("found")).select_from(
+                self._entity.table
             )
-        if what == "other" and shape.place is not None:
-            before = rest if shape.is_backward else [column.turned() for column in rest]
-            at_place = sa.and_(sa.true(), *self._at_place(rest, shape.place))
-            conditions.append(self._behind(before, shape.place) | at_place)
-            return PreparedSelect(sa.select(rest[0].value).where(*conditions).limit(sa.literal_column("1")))
-        rest = [column.turned() for column in rest] if shape.is_backward else rest
-        if shape.place is not None:
-            conditions.append(self._behind(rest, shape.place))
-        page = self._selected.where(*conditions).order_by(*(column.ordered for column in rest))
-        page = page.limit(sa.bindparam("limit", type_=sa.Integer))
+            return PreparedSelect(self._together(one, parts, rest[:decisive], sa.literal_column("1")))
+        limit = sa.bindparam("limit", type_=sa.Integer)
+        page = self._together(self._selected, parts, rest[:decisive], limit)
         return PreparedSelect(
             page.offset(sa.bindparam("offset", type_=sa.Integer)) if shape.has_offset else page
         )
 
-    def _sorted(self, sorting: Sorting) -> _SortedColumn:
+    def _starts(self, columns: Sequence[SortedColumn], nulls: Sequence[Sequence[bool]]) -> list[Part]:
+        """Returns the rows with each value of the leading columns, all but the last of which have one value."""
+        starts = [Part()]
+        for i, (column, of_values) in enumerate(zip(columns, nulls, strict=True)):
+            values = [
+                column.at(_parameter(f"value_{i}_{j}", column), is_null=is_null)
+                for j, is_null in enumerate(of_values)
+            ]
+            starts = [start.then(value) for start in starts for value in values]
+        return starts
+
+    def _ends(
+        self,
+        columns: Sequence[SortedColumn],
+        shape: _Shape,
+        decisive: int,
+        *,
+        is_turned: bool,
+        has_place: bool,
+    ) -> list[Part]:
+        """Returns the rows in the range of the next column and behind the place; ``has_place``: or at the place."""
+        place, given = shape.place, shape.given
+        sides = (shape.is_behind_start, shape.is_before_end)
+        is_behind_near, is_before_far = reversed(sides) if is_turned else sides
+        if place is None or not is_behind_near:
+            # A place in front of the range has all of the range behind it.
+            if given is None:
+                return [everywhere(columns[:decisive])]
+            within = columns[0].within(*_bounds(columns[0], given))
+            return [within.then(everywhere(columns[1:decisive]))]
+        if not is_before_far:
+            return [Part((sa.false(),))]
+        values = [_parameter(f"place_{i}", column) for i, column in enumerate(columns)]
+        # SQLite takes one bound of each side for its search, which has to be the place's.
+        near = "end" if columns and columns[0].sorting.descending else "start"
+        bounds = None if given is None else _bounds(columns[0], given, but=near)
+        parts = behind(columns, values, place, decisive, bounds=bounds)
+        if has_place:
+            at = zip(columns, values, place, strict=True)
+            parts.append(Part().then(*(column.at(value, is_null=is_null) for column, value, is_null in at)))
+        return parts
+
+    def _together(
+        self,
+        selected: sa.Select[Any],
+        parts: Sequence[Part],
+        columns: Sequence[SortedColumn],
+        limit: sa.ColumnElement[int],
+    ) -> sa.Select[Any]:
+        """Returns the SELECT of the first rows of several parts."""
+        if len(parts) == 1:
+            return _first(selected, parts[0], limit)
+        own = [value.label(f"value_{n}") for n, value in enumerate(selected.selected_columns)]
+        ordered = [column.value.label(f"order_{n}") for n, column in enumerate(columns)]
+        labelled = selected.with_only_columns(*own, *ordered, maintain_column_froms=True)
+        # A part alone: both databases take its rows from the index until there are enough.
+        each = [_first(labelled, part, limit).subquery(f"part_{n}") for n, part in enumerate(parts)]
+        together = sa.union_all(*(sa.select(*part.c) for part in each)).subquery("parts")
+        values = list(together.c)
+        order = [
+            term
+            for column, value in zip(columns, values[len(own) :], strict=True)
+            for term in column.ordered(value)
+        ]
+        return sa.select(*values[: len(own)]).order_by(*order).limit(limit)
+
+    def _counted(self, parts: Sequence[Part]) -> sa.Select[Any]:
+        one: sa.Select[Any] = sa.select(sa.literal_column("1").label("counted")).select_from(
+            self._entity.table
+        )
+        if len(parts) == 1:
+            counted = one.where(*parts[0].conditions)
+            return counted.with_only_columns(sa.func.count(), maintain_column_froms=True)
+        each = sa.union_all(*(one.where(*part.conditions) for part in parts)).subquery("parts")
+        return sa.select(sa.func.count()).select_from(each)
+
+    def _decisive(
+        self,
+        leading: Sequence[SortedColumn],
+        nulls: Sequence[Sequence[bool]],
+        columns: Sequence[SortedColumn],
+    ) -> int:
+        """Returns the number of columns after which no two rows are equal: an index need not have the others."""
+        equal = [column for column, of_values in zip(leading, nulls, strict=True) if len(of_values) == 1]
+        names: set[str] = set()
+        for n, column in enumerate((*equal, *columns)):
+            if n >= len(equal) and any(unique <= names for unique in self._unique):
+                return n - len(equal)
+            if not column.is_nullable:
+                names.add(column.sorting.name)
+        return len(columns)
+
+    def _sorted(self, sorting: Sorting) -> SortedColumn:
         column = self._entity.columns[sorting.name]
         value = self._entity.in_code_points(sorting.name, self._dialect)
-        return _SortedColumn(sorting, value, bool(column.nullable), column.type)
-
-    def _parameter(self, name: str, column: _SortedColumn) -> sa.ColumnElement[Any]:
-        return enum_as_text(sa.bindparam(name, type_=column.type), self._dialect)
-
-    def _equal(self, i: int, column: _SortedColumn, nulls: Sequence[bool]) -> sa.ColumnElement[bool]:
-        """Returns the condition for the values of a leading column."""
-        return sa.or_(
-            sa.false(),
-            *(
-                column.is_at(self._parameter(f"value_{i}_{j}", column), is_null=is_null)
-                for j, is_null in enumerate(nulls)
-            ),
-        )
-
-    def _ranged(self, column: _SortedColumn, given: tuple[type, bool, bool]) -> list[sa.ColumnElement[bool]]:
-        kind, has_start, has_end = given
-        start, end = self._parameter("start", column), self._parameter("end", column)
-        bounds = [column.value >= start] if has_start else []
-        if has_end:
-            bounds.append(column.value < end if kind is StartsWith else column.value <= end)
-        return bounds or [column.value.is_not(None)]
-
-    def _at_place(
-        self, columns: Sequence[_SortedColumn], nulls: Sequence[bool]
-    ) -> list[sa.ColumnElement[bool]]:
-        return [
-            column.is_at(self._parameter(f"place_{i}", column), is_null=nulls[i])
-            for i, column in enumerate(columns)
-        ]
-
-    def _behind(self, columns: Sequence[_SortedColumn], nulls: Sequence[bool]) -> sa.ColumnElement[bool]:
-        """Returns the condition for rows behind a place, whose null values are known."""
-        if not columns:
-            return sa.false()
-        place = [self._parameter(f"place_{i}", column) for i, column in enumerate(columns)]
-        if not any(column.is_nullable or column.sorting.descending for column in columns):
-            return sa.tuple_(*(column.value for column in columns)) > sa.tuple_(*place)
-        behind: sa.ColumnElement[bool] = sa.false()
-        for column, value, is_null in reversed(list(zip(columns, place, nulls, strict=True))):
-            behind = column.is_behind(value, is_null=is_null) | (
-                column.is_at(value, is_null=is_null) & behind
-            )
-        # An index serves a bound of its first column, and no alternatives.
-        return columns[0].is_from(place[0], is_null=nulls[0]) & behind
+        # PostgreSQL has no index of an enum's texts, but finds a value.
+        is_enum = isinstance(column.type, sa.Enum) and column.type.native_enum
+        plain = column if is_enum and self._dialect.name == "postgresql" else value
+        return SortedColumn(sorting, value, plain, bool(column.nullable), column.type, self._dialect)
 
 
-class _SortedColumn(NamedTuple):
-    """A column of a list in SQL: ``value`` is compared, as in Redis."""
+def _parameter(name: str, column: SortedColumn) -> sa.ColumnElement[Any]:
+    return sa.bindparam(name, type_=column.type)
 
-    sorting: Sorting
-    value: sa.ColumnElement[Any]
-    is_nullable: bool
-    type: sa.types.TypeEngine[Any]
 
-    def turned(self) -> _SortedColumn:
-        """Returns the column in the opposite order."""
-        sorting = self.sorting
-        turned = sorting._replace(descending=not sorting.descending, nulls_first=not sorting.nulls_first)
-        return self._replace(sorting=turned)
+def _bounds(
+    column: SortedColumn, given: tuple[type, bool, bool], but: str = ""
+) -> list[sa.ColumnElement[bool]]:
+    """Returns the conditions for the ends of a range, ``but`` for one of them."""
+    kind, has_start, has_end = given
+    start, end = (column.compared(_parameter(name, column)) for name in ("start", "end"))
+    bounds = [column.value >= start] if has_start and but != "start" else []
+    if has_end and but != "end":
+        bounds.append(column.value < end if kind is StartsWith else column.value <= end)
+    return bounds
 
-    @property
-    def ordered(self) -> sa.ColumnElement[Any]:
-        """The column in ``ORDER BY``."""
-        ordered = self.value.desc() if self.sorting.descending else self.value
-        if not self.is_nullable:
-            return ordered
-        return ordered.nulls_first() if self.sorting.nulls_first else ordered.nulls_last()
 
-    def is_behind(self, place: sa.ColumnElement[Any], *, is_null: bool) -> sa.ColumnElement[bool]:
-        """Returns the condition for values that come after a value."""
-        if is_null:
-            return self.value.is_not(None) if self.sorting.nulls_first else sa.false()
-        behind = self.value < place if self.sorting.descending else self.value > place
-        return self._or_null(behind)
-
-    def is_from(self, place: sa.ColumnElement[Any], *, is_null: bool) -> sa.ColumnElement[bool]:
-        """Returns the condition for a value and all that come after it."""
-        if is_null:
-            return sa.true() if self.sorting.nulls_first else self.value.is_(None)
-        return self._or_null(self.value <= place if self.sorting.descending else self.value >= place)
-
-    def is_at(self, place: sa.ColumnElement[Any], *, is_null: bool) -> sa.ColumnElement[bool]:
-        """Returns the condition for a value."""
-        return self.value.is_(None) if is_null else self.value == place
-
-    def _or_null(self, condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-        has_nulls_behind = self.is_nullable and not self.sorting.nulls_first
-        return condition | self.value.is_(None) if has_nulls_behind else condition
+def _first(selected: sa.Select[Any], part: Part, limit: sa.ColumnElement[int]) -> sa.Select[Any]:
+    return selected.where(*part.conditions).order_by(*part.ordered).limit(limit)

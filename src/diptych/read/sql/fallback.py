@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from diptych.aio.event_loop import LoopBudget
 from diptych.aio.sharing import SingleFlight
 from diptych.errors import DatabaseBusyError
+from diptych.read.addresses import Address
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.lists.in_sql import Beside
 from diptych.read.lists.page import PageBody, PageRequest, page_body
@@ -43,6 +44,7 @@ class SqlFallback:
         self._budget = budget
         self._timeout_s = timeout_s
         self._documents: SingleFlight[bytes | None] = SingleFlight(turns)
+        self._many: SingleFlight[dict[bytes, bytes]] = SingleFlight(turns)
         self._pages: SingleFlight[PageBody] = SingleFlight(turns)
 
     async def get(self, names: Columns, value: Any) -> bytes | None:
@@ -56,6 +58,17 @@ class SqlFallback:
             async with self._time_limit():
                 return await self._documents.run((names, value), partial(self._read_one, names, value))
         return self._document(rows[0]) if rows else None
+
+    async def get_many(self, address: Address, values: tuple[Any, ...]) -> dict[bytes, bytes]:
+        """Returns the documents of the rows with these values, as JSON, by their keys in Redis.
+
+        A set-aside row has ``marked`` bytes.
+        """
+        await self._budget.wait()
+        self._source.note_read()
+        async with self._time_limit():
+            read = partial(self._read_many, address, values)
+            return await self._many.run((address.names, values), read)
 
     async def page(self, request: PageRequest) -> PageBody:
         """Returns a page of a list."""
@@ -74,6 +87,15 @@ class SqlFallback:
     async def _read_one(self, names: Columns, value: Any) -> bytes | None:
         row = await self._source.one(names, value)
         return None if row is None else self._document(row)
+
+    async def _read_many(self, address: Address, values: tuple[Any, ...]) -> dict[bytes, bytes]:
+        rows = await self._source.many(address.names, values)
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            await self._budget.wait()
+            some = rows[start : start + _ROWS_AT_ONCE]
+            found |= {address.of(row): self._document(row) for row in some}
+        return found
 
     async def _read_page(self, request: PageRequest) -> PageBody:
         beside = await self._source.beside(request)

@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
 from diptych.read.lists.in_sql import Beside, PageSelects, parameters
+from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageRequest
+from diptych.read.sql.indexes import ListInSql
 from diptych.sql.comparison import collated_like
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
@@ -82,6 +84,16 @@ class SqlRows:
         found = [] if values is None else self._try(self._one[names], values)
         return found if found is None else self._tested(found)
 
+    def note_read(self) -> None:
+        """Says that the rows are about to be read for a query of this task."""
+        self._on_read(self._tables)
+
+    async def many(self, names: Columns, values: Sequence[Any]) -> list[Row]:
+        """Returns the rows with any of these values in the columns of an address, all of one moment."""
+        async with view_of(self._database, self._database.reader) as view:
+            batches = self.rows_by(view, names, values, len(values) + 1)
+            return self._tested([row async for rows in batches for row in rows])
+
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
         found = await self._fetch(self._pages.page(request).select, parameters(request, limit))
@@ -109,6 +121,10 @@ class SqlRows:
                 return None
             found.append(rows)
         return Beside.of(found)
+
+    def in_sql(self, read_model: str, index: ListIndex) -> ListInSql:
+        """Returns a list of the read model of this name as SQL has it."""
+        return ListInSql(read_model, index.name, self._entity, self._pages.order(index))
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""

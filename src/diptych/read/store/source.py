@@ -44,8 +44,8 @@ _COMMANDS_AT_ONCE = 16
 """Number of commands under way at most. Further look-ups wait here, where a cancelled one costs Redis nothing."""
 
 _PAGES_AT_ONCE = 64
-"""Number of pages under way at most. Redis keeps a reply until it is read: a thousand pages of large documents would
-take its memory."""
+"""Number of pages, and of answers with many documents, under way at most. Redis keeps a reply until it is read: a
+thousand pages of large documents would take its memory."""
 
 
 class Watch(Protocol):
@@ -95,6 +95,14 @@ class RedisSource:
         if self._history != history.encode():
             self._history, self._trusted = history.encode(), None
 
+    async def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes] | None:
+        """Returns the bodies of documents, empty without a row; None if Redis is not to be trusted.
+
+        They are read by one command, and are no part of a batch, whose other look-ups would wait for them.
+        """
+        async with self._pages:
+            return await self._bodies(keys)
+
     async def page(self, request: PageRequest) -> PageBody | None:
         """Returns the page; None if Redis is not to be trusted."""
 
@@ -137,7 +145,7 @@ class RedisSource:
     def _look_up(self, batch: LookUps) -> None:
         channel, generation = self._redis.channel, self._generation
         if channel is None or self._trusted is None:
-            batch.resolve_later(self._bodies(batch.keys))
+            batch.resolve_later(self._bodies_or_none(batch.keys))
         else:
             self._reads.documents(
                 channel, generation, batch.keys, _BatchReceiver(self, batch, channel, generation)
@@ -152,10 +160,15 @@ class RedisSource:
             self._watch.answered_by_redis()
             batch.resolve(bodies_of(documents))
         else:
-            batch.resolve_later(self._bodies(batch.keys))
+            batch.resolve_later(self._bodies_or_none(batch.keys))
 
-    async def _bodies(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """Returns the values of a batch, with as many reads as necessary."""
+    async def _bodies_or_none(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Returns the values of a batch."""
+        found = await self._bodies(keys)
+        return [None] * len(keys) if found is None else found
+
+    async def _bodies(self, keys: Sequence[bytes]) -> list[bytes] | None:
+        """Returns the bodies of documents, with as many reads as necessary; None if Redis is not to be trusted."""
 
         async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, list[bytes | None]]:
             reply: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
@@ -164,7 +177,7 @@ class RedisSource:
             return lease, documents
 
         found = await self._read(read)
-        return [None] * len(keys) if found is None else bodies_of(found[1])
+        return None if found is None else bodies_of(found[1])
 
     async def _without_redis(self, keys: Sequence[bytes], error: Exception) -> Sequence[None]:
         self._failed(error)

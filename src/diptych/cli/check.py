@@ -1,0 +1,59 @@
+"""The command ``check``: whether an index serves the SQL of each list."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from diptych.cli.migrate import database_of
+from diptych.read.panel import mapped_classes, missing_of, open_panels
+from diptych.sql.entity import EntityRegistry
+from diptych.sql.failures import translated
+from diptych.sql.schema.application import check_tables
+
+if TYPE_CHECKING:
+    from diptych.app import Diptych
+    from diptych.read.sql.indexes import MissingIndex
+
+
+class Checked(NamedTuple):
+    """The report of a check, and whether everything is as it should be."""
+
+    report: str
+    is_good: bool
+
+
+def checked(application: Diptych) -> Checked:
+    """Looks for the indexes of all lists in the database."""
+    missing = asyncio.run(_missing(application))
+    if missing:
+        return Checked(_report(missing), False)
+    return Checked("an index serves the SQL of each list", True)
+
+
+async def _missing(application: Diptych) -> list[MissingIndex]:
+    database = await database_of(application)
+    try:
+        entities = EntityRegistry(database.name)
+        models = application.read_models
+        mappers = {model: entities.of(model).mapper for model in mapped_classes(models)}
+        with translated(database):
+            await check_tables(database, mappers.values(), set(mappers))
+        settings = application.config.settings
+        panels = await open_panels(models, database, entities, settings, lambda _tables: None)
+        return await missing_of(panels, database)
+    finally:
+        await database.close()
+
+
+def _report(missing: list[MissingIndex]) -> str:
+    lines = []
+    for each in missing:
+        lines.append(
+            f"{each.read_model}: no index of {each.table} serves the list {each.list_name!r}; create\n"
+        )
+        lines.append(f"    {each.python}\n")
+    lines.append(
+        "Each goes below its mapped class, with `from sqlalchemy import Index`, and into the database by a migration."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,172 @@
+"""``diptych check``, and the line at start: which lists no index serves, and which indexes count."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+ROOT = Path(__file__).parents[2]
+
+APPLICATION = """
+from msgspec import Struct
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from diptych import ConfigService, Diptych, ReadModel, by, code_point_text
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Ticket(Base):
+    __tablename__ = "tickets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(unique=True)
+    owner: Mapped[str] = mapped_column(code_point_text(40))
+    title: Mapped[str] = mapped_column(String(40))
+    opened: Mapped[int | None]
+
+
+class TicketDocument(Struct):
+    id: int
+
+
+class Tickets(ReadModel[Ticket]):
+    key = Ticket.id
+    document = TicketDocument
+    lists = (
+        by(Ticket.owner, Ticket.opened.desc(), name="newest"),
+        by(Ticket.title, name="a-title"),
+        by(Ticket.number.desc(), name="numbers"),
+    )
+
+
+class Owned(ReadModel[Ticket]):
+    key = Ticket.number
+    document = TicketDocument
+    lists = (by(Ticket.owner, Ticket.opened.desc(), Ticket.id),)
+
+
+app = Diptych(ConfigService(), models=Base, handlers=[], read_models=[Tickets, Owned])
+
+if __name__ == "__main__":
+    import asyncio
+
+    async def main() -> None:
+        async with app:
+            pass
+
+    asyncio.run(main())
+"""
+
+NEWEST = {
+    "sqlite": (
+        'Index("ix_tickets_newest", Ticket.owner, Ticket.opened.is_(None).desc(), Ticket.opened.desc(), Ticket.id)'
+    ),
+    "postgresql": 'Index("ix_tickets_newest", Ticket.owner, Ticket.opened.desc(), Ticket.id)',
+}
+TITLE = {
+    "sqlite": 'Index("ix_tickets_a_title", Ticket.title, Ticket.id)',
+    "postgresql": 'Index("ix_tickets_a_title", Ticket.title.collate("C"), Ticket.id)',
+}
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Path:
+    (tmp_path / "helpdesk.py").write_text(APPLICATION)
+    return tmp_path
+
+
+async def run(folder: Path, url: str, *arguments: str) -> tuple[int, str, str]:
+    """Runs Python; returns its exit code, what it wrote, and what it complained of."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DIPTYCH_")}
+
+    def done() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env={**ours, "DIPTYCH_DATABASE_URL": url, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    found = await asyncio.to_thread(done)
+    return found.returncode, found.stdout, found.stderr
+
+
+async def check(folder: Path, url: str) -> tuple[int, str, str]:
+    return await run(folder, url, "-m", "diptych.cli", "check", "--app", "helpdesk:app")
+
+
+async def execute(url: str, *statements: str) -> None:
+    driver = "postgresql+asyncpg" if url.startswith("postgresql") else "sqlite+aiosqlite"
+    engine = create_async_engine(sa.make_url(url).set(drivername=driver))
+    try:
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(sa.text(statement))
+    finally:
+        await engine.dispose()
+
+
+async def test_a_list_without_an_index_is_named_with_the_index_to_create(database_url, module):
+    """Once its index is there, written as it was proposed, nothing is missing; the line at start says the same."""
+    kind = database_url.partition(":")[0]
+    code, _, told = await run(module, database_url, "helpdesk.py")
+    assert code == 0
+    assert [line for line in told.splitlines() if "no index" in line] == [
+        f"{name}: in SQL no index serves the lists {lists}, whose pages get slow with many rows when Redis does not "
+        "answer; `diptych check` names the indexes to create"
+        for name, lists in (("Tickets", "newest; a-title"), ("Owned", "owner,opened,id"))
+    ]
+    code, report, complained = await check(module, database_url)
+    assert (code, complained) == (1, "")
+    assert report == (
+        "Tickets: no index of tickets serves the list 'newest'; create\n\n"
+        f"    {NEWEST[kind]}\n\n"
+        "Tickets: no index of tickets serves the list 'a-title'; create\n\n"
+        f"    {TITLE[kind]}\n\n"
+        "Owned: no index of tickets serves the list 'owner,opened,id'; create\n\n"
+        f"    {NEWEST[kind]}\n\n"
+        "Each goes below its mapped class, with `from sqlalchemy import Index`, and into the database by a "
+        "migration.\n"
+    )
+    indexes = f"\n\nfrom sqlalchemy import Index\n{NEWEST[kind]}\n{TITLE[kind]}\n\n\nclass TicketDocument"
+    (module / "helpdesk.py").write_text(APPLICATION.replace("\n\n\nclass TicketDocument", indexes, 1))
+    make = "import helpdesk, sqlalchemy as sa\nfrom sqlalchemy.schema import CreateIndex\n"
+    make += f"from sqlalchemy.dialects import {kind} as kind\n"
+    make += "for index in helpdesk.Ticket.__table__.indexes:\n"
+    make += "    print(CreateIndex(index).compile(dialect=kind.dialect()))\n"
+    code, statements, _ = await run(module, database_url, "-c", make)
+    assert code == 0
+    await execute(database_url, *statements.splitlines())
+    assert await check(module, database_url) == (0, "an index serves the SQL of each list\n", "")
+    _, _, told = await run(module, database_url, "helpdesk.py")
+    assert "no index" not in told
+
+
+async def test_a_name_that_is_taken_is_not_proposed(database_url, module):
+    await run(module, database_url, "helpdesk.py")
+    await execute(database_url, "CREATE INDEX ix_tickets_newest ON tickets (opened)")
+    _, report, _ = await check(module, database_url)
+    assert report.count('Index("ix_tickets_newest_2", ') == 2
+
+
+async def test_what_cannot_be_checked_ends_with_2(sqlite_url, module):
+    code, report, complained = await check(module, sqlite_url)
+    assert (code, report) == (2, "")
+    assert "the table tickets (Ticket) is not there" in complained
+    code, _, complained = await run(
+        module, sqlite_url, "-m", "diptych.cli", "check", "--app", "helpdesk:nothing"
+    )
+    assert code == 2
+    assert '"helpdesk" has no "nothing"' in complained
