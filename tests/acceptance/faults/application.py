@@ -22,7 +22,7 @@ from diptych import (
 )
 from diptych.log import CommandContext
 from tests.acceptance.faults.answers import Answer, TakenError
-from tests.acceptance.faults.history import ITEM, OWNER, Saw
+from tests.acceptance.faults.history import FRONT_OWNERS, ITEM, OWNER, Saw
 from tests.acceptance.faults.models import (
     Audit,
     Base,
@@ -50,6 +50,7 @@ class ItemReadModel(ReadModel[Item]):
         by(Item.value, Item.key, name="value"),
         by(Item.odd.desc().nulls_last(), Item.key, name="odd"),
         by(Item.owner_id, Item.value.desc(), Item.key, name="owned"),
+        by(Item.value, Item.key, name="front", where=Item.owner_id <= FRONT_OWNERS),
     )
 
 

@@ -16,6 +16,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tests.acceptance.faults.history import (
+    FRONT,
+    FRONT_OWNERS,
     ITEM,
     NEVER,
     OWNER_OF,
@@ -221,7 +223,12 @@ def place(order: str, entry: Entry) -> tuple[Any, ...]:
     key, value, owner = entry
     if order == "odd":
         return (0, -value, key) if value > 0 and value % 2 else (1, 0, key)
-    return {"key": (key,), "value": (value, key), "owned": (owner, -value, key)}[order]
+    return {"key": (key,), "owned": (owner, -value, key)}.get(order, (value, key))
+
+
+def has(order: str, owner: int | None) -> bool:
+    """Whether a list has the items of an owner."""
+    return order != FRONT or (owner or 0) <= FRONT_OWNERS
 
 
 def check_pages(history: History, timelines: Timelines, entity: str) -> Iterator[Anomaly]:
@@ -311,7 +318,10 @@ def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
         "it is longer than asked for": len(page.entries) + page.set_aside > page.limit,
         "it says that more follow, but is not full": page.more
         and len(page.entries) + page.set_aside < page.limit,
-        "it has an item of another owner": any(page.owner not in (None, e.owner) for e in page.entries),
+        "it has an item of another owner": any(
+            page.owner not in (None, entry.owner) or not has(page.order, entry.owner)
+            for entry in page.entries
+        ),
     }
     for fault, is_there in faults.items():
         if is_there:
@@ -337,7 +347,7 @@ def _covers(page: Page, key: str, state: State) -> bool:
 
 def _selects(page: Page, state: State) -> bool:
     """Whether a row in this state is one of those that were asked for."""
-    return state.value is not None and page.owner in (None, state.owner)
+    return state.value is not None and page.owner in (None, state.owner) and has(page.order, state.owner)
 
 
 # The end
@@ -372,7 +382,8 @@ def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
     fitting = {key: row for key, row in ending.rows.items() if row.value >= 0}
     yield from _differ("documents and rows", entity, ending.documents, fitting)
     for order, entries in ending.lists.items():
-        yield from _differ(f"list by {order} and rows", entity, {e.key: e for e in entries}, fitting)
+        listed = {key: row for key, row in fitting.items() if has(order, row.owner)}
+        yield from _differ(f"list by {order} and rows", entity, {e.key: e for e in entries}, listed)
         if list(entries) != sorted(entries, key=lambda entry: place(order, entry)):
             yield Anomaly("different at the end", entity, "", 0, f"the list by {order} is not in order")
     if ending.joined is not None:

@@ -26,6 +26,9 @@ ITEM, OWNER, AUDIT = "Item", "Owner", "Audit"
 OPEN_ITEM, OPEN_OWNER = "OpenItem", "OpenOwner"
 OWNER_OF = {ITEM: OWNER, OPEN_ITEM: OPEN_OWNER}
 
+FRONT, FRONT_OWNERS = "front", 2
+"""A list of items whose owners have these numbers at most."""
+
 CATCH_UP = "catch up"
 """The kind of a write that changes nothing: ``catch_up`` was called."""
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from diptych import Command, Document, ORMService, Page, Query, ReadModel, by, join
 from tests.acceptance.faults.answers import Answer, TakenError
 from tests.acceptance.faults.beside.statements import SIGN, SWAP, UPSERT
-from tests.acceptance.faults.history import ITEM, OPEN_ITEM, Saw
+from tests.acceptance.faults.history import FRONT_OWNERS, ITEM, OPEN_ITEM, Saw
 from tests.acceptance.faults.models import Item, ItemDocument, OpenItem, OpenOwner, OwnedItemDocument
 
 
@@ -30,6 +30,7 @@ class OpenItemReadModel(ReadModel[OpenItem]):
         by(OpenItem.value, OpenItem.key, name="value"),
         by(OpenItem.odd.desc().nulls_last(), OpenItem.key, name="odd"),
         by(OpenItem.owner_id, OpenItem.value.desc(), OpenItem.key, name="owned"),
+        by(OpenItem.value, OpenItem.key, name="front", where=OpenItem.owner_id <= FRONT_OWNERS),
     )
 
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from diptych import Query
 from tests.acceptance.faults import application as app
-from tests.acceptance.faults.history import ITEM, OPEN_ITEM
+from tests.acceptance.faults.history import FRONT, ITEM, OPEN_ITEM
 from tests.acceptance.faults.open_items import GetOpenItem, GetOwnedOpenItem, ListOpenItems
 
 OWNED = "owned"
 """The list of which a page has the items of one owner."""
 
-LISTS = ("key", "value", "odd", OWNED)
+LISTS = ("key", "value", "odd", OWNED, FRONT)
 """The names of the lists of each entity."""
 
 

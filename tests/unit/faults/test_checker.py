@@ -11,6 +11,8 @@ from tests.acceptance.faults.checker import Ending, check, check_end
 from tests.acceptance.faults.history import (
     AUDIT,
     CATCH_UP,
+    FRONT,
+    FRONT_OWNERS,
     ITEM,
     OPEN_ITEM,
     OWNER,
@@ -568,6 +570,12 @@ def test_an_item_that_gets_another_owner_is_on_that_page_alone(listed):
     listed.write(4, "change", (40, 50), key="b", owner=OWNED_BY + 1)
     assert listed.page([("c", 3), ("a", 1)], (51, 52), order="owned", owner=OWNED_BY).kinds == []
     assert listed.page([], (53, 54), order="owned", owner=OWNED_BY + 1).kinds == ["missing entry"]
+
+
+def test_a_list_with_a_condition_has_the_rows_that_fulfil_it(listed):
+    listed.write(4, "change", (40, 50), key="b", owner=FRONT_OWNERS + 1)
+    assert listed.page([("a", 1), ("c", 3)], (51, 52), order=FRONT, total=2).kinds == []
+    assert listed.page([("a", 1)], (53, 54), order=FRONT).kinds == ["missing entry"]
 
 
 def test_a_total_counts_what_must_be_there_and_no_more_than_may_be(listed):
