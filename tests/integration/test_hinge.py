@@ -56,7 +56,7 @@ def _calls(server: RedisServer) -> dict[str, int]:
 
 
 def _book(title: str, author: str) -> dict[str, object]:
-    fields = {"published_date": None, "isbn": None, "stock_quantity": 0}
+    fields = {"published_date": None, "isbn": None, "stock_quantity": 0, "search_title": title.lower()}
     return {"id": 9, "title": title, "author": author, **fields}
 
 

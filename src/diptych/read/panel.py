@@ -16,7 +16,7 @@ from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel
 from diptych.read.sql.fallback import SqlFallback
-from diptych.read.sql.indexes import MissingIndex, missing_indexes
+from diptych.read.sql.indexes import ListInSql, MissingIndex, missing_indexes
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry
@@ -76,7 +76,9 @@ async def open_panels(
 async def missing_of(panels: Iterable[ReadPanel], database: Database) -> list[MissingIndex]:
     """Returns the lists of read models whose SQL no index serves. Raises ``DatabaseUnavailableError``."""
     lists = [
-        panel.rows.in_sql(panel.compiled.name, index) for panel in panels for index in panel.compiled.lists
+        ListInSql(panel.compiled.name, index.name, panel.rows.entity, panel.rows.order(index))
+        for panel in panels
+        for index in panel.compiled.lists
     ]
     if not lists:
         return []

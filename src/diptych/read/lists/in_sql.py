@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
 from diptych.read.lists.filters import Between, StartsWith
-from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.sorted_columns import Part, SortedColumn, behind, everywhere
 from diptych.sql.conditions.clause import clause_of
@@ -20,6 +19,9 @@ from diptych.sql.conditions.tree import Condition
 from diptych.sql.description import Sorting
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import PreparedSelect
+
+if TYPE_CHECKING:
+    from diptych.read.lists.index import ListIndex
 
 Order: TypeAlias = tuple[Sorting, ...]
 """The columns of a list, with their directions."""

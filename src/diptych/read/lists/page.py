@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diptych.errors import Fault, InvalidMessage
-from diptych.read.lists.selection import Selection
 from diptych.read.set_aside import MARK
+
+if TYPE_CHECKING:
+    from diptych.read.lists.selection import Selection
 
 MAX_LIMIT = 500
 """Number of documents of a page at most."""

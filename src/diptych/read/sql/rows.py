@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
 from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
 from diptych.read.lists.in_sql import Beside, PageSelects, parameters
-from diptych.read.lists.index import ListIndex
 from diptych.read.lists.page import PageRequest
-from diptych.read.sql.indexes import ListInSql
 from diptych.sql.comparison import collated_like
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
@@ -22,6 +20,10 @@ from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
 from diptych.sql.statements import PreparedSelect
 from diptych.sql.view import View, fetched_carefully, is_of_a_value, view_of
+
+if TYPE_CHECKING:
+    from diptych.read.lists.index import ListIndex
+    from diptych.read.lists.sorted_columns import SortedColumn
 
 Columns: TypeAlias = tuple[str, ...]
 """Names of the columns of an address. Its values are those of the column, or tuples if there are several."""
@@ -52,7 +54,7 @@ class SqlRows:
     ) -> None:
         self._database = database
         self._on_read = on_read
-        self._entity = entity
+        self.entity = entity
         self._names = (*columns, *(join.field for join in joins))
         own = [entity.columns[name] for name in columns]
         source, joined = _outer_joins(database.reader.dialect, entity_of, entity, joins)
@@ -122,9 +124,9 @@ class SqlRows:
             found.append(rows)
         return Beside.of(found)
 
-    def in_sql(self, read_model: str, index: ListIndex) -> ListInSql:
-        """Returns a list of the read model of this name as SQL has it."""
-        return ListInSql(read_model, index.name, self._entity, self._pages.order(index))
+    def order(self, index: ListIndex) -> list[SortedColumn]:
+        """Returns the columns that an index has to have in this order, so that it serves a list."""
+        return self._pages.order(index)
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""
@@ -160,7 +162,7 @@ class SqlRows:
 
     async def count(self) -> int:
         """Returns the approximate number of rows."""
-        counted = sa.select(sa.func.count()).select_from(self._entity.table).where(*self._shown)
+        counted = sa.select(sa.func.count()).select_from(self.entity.table).where(*self._shown)
         found = await self._fetch(counted)
         return int(found[0][0])
 
@@ -169,7 +171,7 @@ class SqlRows:
         statement = selected.order_by(*self._primary_key).limit(batch_size)
         if last is None:
             return statement
-        after = sa.tuple_(*self._literals(self._entity.primary_key, last))
+        after = sa.tuple_(*self._literals(self.entity.primary_key, last))
         return statement.where(sa.tuple_(*self._primary_key) > after)
 
     def _after(
@@ -187,7 +189,7 @@ class SqlRows:
 
     def _select_by(self, names: Columns) -> PreparedSelect:
         """Returns the SELECT of a row by these columns, whose names are those of the parameters."""
-        columns = {name: self._entity.columns[name] for name in names}
+        columns = {name: self.entity.columns[name] for name in names}
         given = (column == sa.bindparam(name, type_=column.type) for name, column in columns.items())
         return PreparedSelect(self._selected.where(*given, *self._shown))
 
@@ -195,13 +197,13 @@ class SqlRows:
         """Returns the parameters of the SELECT by these columns; None if they can't hold the value."""
         if len(names) == 1:
             [name] = names
-            return {name: value} if self._entity.holds(name, value) else None
+            return {name: value} if self.entity.holds(name, value) else None
         values = dict(zip(names, value, strict=True))
-        is_held = all(part is not None and self._entity.holds(name, part) for name, part in values.items())
+        is_held = all(part is not None and self.entity.holds(name, part) for name, part in values.items())
         return values if is_held else None
 
     def _has_one_of(self, names: Columns, values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        columns = [self._entity.columns[name] for name in names]
+        columns = [self.entity.columns[name] for name in names]
         return (columns[0] if len(columns) == 1 else sa.tuple_(*columns)).in_(values)
 
     def _try(self, prepared: PreparedSelect, values: Mapping[str, Any]) -> list[Row] | None:
@@ -211,7 +213,7 @@ class SqlRows:
     async def _fetch(
         self, statement: sa.Select[Any], values: dict[str, Any] | None = None
     ) -> Sequence[Sequence[Any]]:
-        with translated_reading(self._database, self._entity):
+        with translated_reading(self._database, self.entity):
             try:
                 return await self._database.read(statement, values)
             except Exception as error:
@@ -221,7 +223,7 @@ class SqlRows:
                 return await fetched_carefully(view, statement, values)
 
     async def _fetch_in(self, view: View, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
-        with translated_reading(self._database, self._entity):
+        with translated_reading(self._database, self.entity):
             try:
                 return await view.fetch(statement)
             except Exception as error:
@@ -240,7 +242,7 @@ class SqlRows:
         return dict(zip(self._names, values, strict=False))
 
     def _literals(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        columns = (self._entity.columns[name] for name in names)
+        columns = (self.entity.columns[name] for name in names)
         return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]
 
 
