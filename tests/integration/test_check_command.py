@@ -19,7 +19,7 @@ from msgspec import Struct
 from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, Diptych, ReadModel, by, code_point_text
+from diptych import ConfigService, Diptych, ReadModel, by, code_point_text, join
 
 
 class Base(DeclarativeBase):
@@ -65,6 +65,29 @@ if __name__ == "__main__":
             pass
 
     asyncio.run(main())
+"""
+
+JOINED = """
+
+class Owner(Base):
+    __tablename__ = "owners"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    city: Mapped[str] = mapped_column(code_point_text(40))
+
+
+class OwnerDocument(Struct):
+    id: int
+    city: str | None
+
+
+class ByCity(ReadModel[Ticket]):
+    key = Ticket.id
+    document = OwnerDocument
+    joined = {"city": join(Owner.city, Ticket.opened, Owner.id)}
+    lists = (by(Owner.city, name="cities"), by(Ticket.opened, Owner.city, name="opened"))
+
+
+app = Diptych(ConfigService(), models=Base, handlers=[], read_models=[ByCity])
 """
 
 NEWEST = {
@@ -152,6 +175,32 @@ async def test_a_list_without_an_index_is_named_with_the_index_to_create(databas
     assert await check(module, database_url) == (0, "an index serves the SQL of each list\n", "")
     _, _, told = await run(module, database_url, "helpdesk.py")
     assert "no index" not in told
+
+
+async def test_a_list_sorted_by_a_joined_column_is_named_and_asks_for_what_an_index_can_have(
+    database_url, module
+):
+    path = module / "helpdesk.py"
+    tables, main = APPLICATION.partition("class Tickets(")[0], APPLICATION.partition("if __name__")
+    path.write_text("".join((tables, JOINED, *main[1:])))
+    await run(module, database_url, "helpdesk.py")
+    nothing_serves = (
+        "ByCity: no index can serve the list '{}', which is in the order of a joined table's column; when Redis does "
+        "not answer, a page sorts all rows that it selects\n"
+    )
+    code, report, complained = await check(module, database_url)
+    assert (code, complained) == (1, "")
+    assert report.startswith(nothing_serves.format("cities"))
+    assert "serves the list 'opened'; create" in report
+    assert 'Index("ix_tickets_opened", Ticket.opened' in report
+    rank = "(opened IS NULL), " * database_url.startswith("sqlite")
+    await execute(database_url, f"CREATE INDEX ix_tickets_opened ON tickets ({rank}opened)")
+    served = "an index serves the SQL of each other list\n"
+    assert await check(module, database_url) == (
+        0,
+        "".join(map(nothing_serves.format, ("cities", "opened"))) + served,
+        "",
+    )
 
 
 async def test_a_name_that_is_taken_is_not_proposed(database_url, module):

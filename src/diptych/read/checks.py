@@ -26,8 +26,9 @@ from diptych.read.address_checks import (
 from diptych.read.condition_checks import check_conditions
 from diptych.read.declaration import Declaration, Join, ListOrder
 from diptych.read.fitting import can_fill
+from diptych.read.lists.joined import fields_with, in_fields
 from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
-from diptych.sql.description import Column, Entity
+from diptych.sql.description import Column, Entity, Sorting
 
 _NAME = re.compile(r"[\w,-]{1,200}", re.ASCII)
 
@@ -49,7 +50,7 @@ def check_declaration(model: type[Declaration], entity: Entity, joined: Entities
         problems = [
             *check_key(model, entity),
             *check_also(model, entity),
-            *_check_lists(model, entity),
+            *_check_lists(model, entity, joined),
             *check_conditions(model, entity),
             *_check_fields(model, entity, joined),
             *_check_joins(model, entity, joined),
@@ -114,8 +115,12 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
     fields = [
         field.name for field in msgspec.structs.fields(model.document) if field.name not in model.joined
     ]
+    orders = [in_fields(order, entity, model.joined) for order in model.lists]
     listed = [
-        sorting.name for order in model.lists for sorting in order.sorted_by if sorting.model is not None
+        sorting.name
+        for order in orders
+        for sorting in order.sorted_by
+        if sorting.model is entity.model and sorting.name not in model.joined
     ]
     addresses = (attribute.key for attribute in (*key_attributes(model), *model.also))
     for name in dict.fromkeys((*addresses, *fields, *listed)):
@@ -125,17 +130,18 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield f"`lists`: {names.count(name)} lists are called {name!r}: give them other names, by(…, name='newest')"
     for order in model.lists:
-        yield from _check_order(order, entity)
+        yield from _check_order(order, entity, model.joined)
     for field, join in model.joined.items():
         yield from _check_joined_names(model, field, join, entity, joined)
 
 
-def _check_order(order: ListOrder, entity: Entity) -> Iterator[str]:
+def _check_order(order: ListOrder, entity: Entity, joined: Mapping[str, Join]) -> Iterator[str]:
     if not order.columns:
         yield f"{order} names no column: name at least one, such as by({entity.name}.{entity.primary_key[0]})"
     elif all(sorting.model for sorting in order.sorted_by) and not _is_name(order.name):
         yield f"{order}: the name must be of letters, digits and the characters , _ - alone, at most 200 of them"
-    for name, owner in ((sorting.name, sorting.model) for sorting in order.sorted_by):
+    for sorting in order.sorted_by:
+        name, owner = sorting.name, sorting.model
         if owner is None:
             yield (
                 f"{order}: {name!r} is no mapped attribute. Lists are in the order of columns, such as by("
@@ -143,8 +149,24 @@ def _check_order(order: ListOrder, entity: Entity) -> Iterator[str]:
                 "that sorts so, and have the database or commands fill it"
             )
         elif owner is not entity.model:
-            other = getattr(owner, "__name__", "another class")
-            yield f"{order}: {name!r} is of {other}: lists are in the order of {entity.name}'s own columns"
+            yield from _check_joined_order(order, sorting, entity, joined)
+
+
+def _check_joined_order(
+    order: ListOrder, sorting: Sorting, entity: Entity, joined: Mapping[str, Join]
+) -> Iterator[str]:
+    fields, other = fields_with(sorting, joined), getattr(sorting.model, "__name__", "another class")
+    column = f"{other}.{sorting.name}"
+    if not fields:
+        yield (
+            f"{order}: {sorting.name!r} is of {other}: lists are in the order of {entity.name}'s own columns and of "
+            f"those that `joined` has: declare a field with join({column}, …)"
+        )
+    elif len(fields) > 1:
+        yield (
+            f"{order}: {column} is in several joined fields ({', '.join(fields)}), of different rows: sort by a "
+            f"column of {entity.name} that has the value of one of them"
+        )
 
 
 def _is_name(name: object) -> bool:
@@ -170,9 +192,10 @@ def _check_joined_names(
         yield from (f"`joined`: {_unknown(name, other)}" for name in names if name not in other.columns)
 
 
-def _check_lists(model: type[Declaration], entity: Entity) -> Iterator[str]:
+def _check_lists(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     for order in model.lists:
-        for column in (entity.columns[name] for name in order.columns):
+        owners = (joined[sorting.model] for sorting in order.sorted_by if sorting.model is not None)
+        for column in (owner.columns[name] for owner, name in zip(owners, order.columns, strict=True)):
             if sorted_as(column) is None:
                 yield f"{order}: {column.name!r} must be of one of the types {type_names(SORTED_TYPES)}, or an enum"
             elif column.misordered:

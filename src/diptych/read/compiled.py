@@ -20,6 +20,7 @@ from diptych.read.checks import check_declaration
 from diptych.read.declaration import Declaration, JoinedField, ListOrder
 from diptych.read.fingerprint import declaration_hash
 from diptych.read.lists.index import ListIndex
+from diptych.read.lists.joined import in_fields, with_fields
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
 from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
 from diptych.sql.conditions.parse import condition_of
@@ -60,13 +61,15 @@ class CompiledReadModel:
         self._types = {field.name: field.type for field in fields}
         self.where = None if model.where is None else fitted(condition_of(model.where), entity)
         self._has = None if self.where is None else predicate_of(self.where, entity)
-        self.lists = tuple(ListIndex(order, self.key.names, entity, self.where) for order in model.lists)
         self.joins = tuple(
             JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
             for name, join in model.joined.items()
         )
+        self._listed = with_fields(entity, self.joins)
+        orders = (in_fields(order, entity, model.joined) for order in model.lists)
+        self.lists = tuple(ListIndex(order, self.key.names, self._listed, self.where) for order in orders)
         own = (name for name in self.fields if name not in model.joined)
-        ordered = (name for index in self.lists for name in index.columns)
+        ordered = (name for index in self.lists for name in index.columns if name in entity.columns)
         compared = (
             name for where in (self.where, *(i.where for i in self.lists)) for name in names_in(where)
         )
@@ -74,7 +77,7 @@ class CompiledReadModel:
         self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
         self._ordered = [
-            (name, kind if (kind := entity.columns[name].type) in ALWAYS_SORTABLE else None)
+            (name, kind if (kind := self._listed.columns[name].type) in ALWAYS_SORTABLE else None)
             for name in dict.fromkeys(name for index in self.lists for name in index.columns)
         ]
         self.notices = Notices(self.name, entity.table)
@@ -176,10 +179,11 @@ class CompiledReadModel:
 
     def list_by(self, order: ListOrder | str | None) -> ListIndex:
         """Returns the list of this order or name, or the first for None. Raises ``WiringError`` for another."""
+        wanted = in_fields(order, self.entity, self.model.joined) if isinstance(order, ListOrder) else None
         for index in self.lists:
             if order is None or order == index.name:
                 return index
-            if isinstance(order, ListOrder) and order.selects_as(index.order):
+            if wanted is not None and wanted.selects_as(index.order):
                 return index
         known = ", ".join(index.name for index in self.lists) or "none"
         raise WiringError(
@@ -202,7 +206,7 @@ class CompiledReadModel:
                 [
                     index.name,
                     *(
-                        [*self._typed(self.entity, name), *direction]
+                        [*self._typed(self._listed, name), *direction]
                         for name, direction in zip(index.columns, index.declared(), strict=True)
                     ),
                     *([] if index.own_where is None else [{"where": declared(index.own_where, self.entity)}]),

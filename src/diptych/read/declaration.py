@@ -45,10 +45,11 @@ def by(*columns: Any, name: str | None = None, where: Any = None) -> ListOrder:
     An attribute sorts in ascending order, or says otherwise: ``Book.price.desc()``, ``Book.price.nulls_first()``.
     Nulls come last in ascending order and first in descending order. Text is sorted by code point, points in time
     with a zone by the instant, enums by the text that the database stores, which is the name unless the column says
-    otherwise. Rows that are equal in all attributes are in the order of the read model's key. ``name`` is the list's
-    name, by default the names of its columns: ``author,title``. ``where`` is the condition of the rows in the list,
-    as of a read model: see ``ReadModel``. What can't be served is refused when the application starts, where the read
-    model's name is known.
+    otherwise. An attribute of another class has to be in ``joined``; filters call it like the field with its value.
+    Rows that are equal in all attributes are in the order of the read model's key. ``name`` is the list's name, by
+    default the names of its columns: ``author,title``. ``where`` is the condition of the rows in the list, as of a
+    read model: see ``ReadModel``. What can't be served is refused when the application starts, where the read model's
+    name is known.
 
     >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
     >>> from diptych import by

@@ -79,9 +79,14 @@ class MappedEntity:
             self._really_unique = await unique_sets(connection, self.table, attributes)
         self._described.clear()
 
-    def in_code_points(self, name: str, dialect: sa.Dialect) -> sa.ColumnElement[Any]:
-        """Returns the column ordered as in Redis. An unchanged column keeps the use of its index."""
-        column = self.columns[name]
+    def in_code_points(
+        self, name: str, dialect: sa.Dialect, aliased: sa.Column[Any] | None = None
+    ) -> sa.ColumnElement[Any]:
+        """Returns the column, or the same of an alias of the table, ordered as in Redis.
+
+        An unchanged column keeps the use of its index.
+        """
+        column = self.columns[name] if aliased is None else aliased
         return in_code_points(column, dialect, self._real.get(column.name))
 
     @functools.cached_property

@@ -368,12 +368,15 @@ def test_lists_are_a_tuple_of_orders():
     assert refused(lists=(by(),)) == "by() names no column: name at least one, such as by(Book.id)"
 
 
-def test_a_list_is_of_own_columns():
+def test_a_list_is_of_own_and_of_joined_columns():
     """Author.name would be taken for a column of books that has the same name."""
     entity = Book.entity(name=column("name"))
     lists = (by(B.year, A.name),)
-    assert refused(entity=entity, lists=lists) == (
-        "by(year, name): 'name' is of Author: lists are in the order of Book's own columns"
+    assert projection(entity=entity, lists=lists).lists[0].columns[:2] == ("year", "author_name")
+    document = defstruct("NoAuthor", [("title", str)])
+    assert refused(entity=entity, lists=lists, joined={}, document=document) == (
+        "by(year, name): 'name' is of Author: lists are in the order of Book's own columns and of those that "
+        "`joined` has: declare a field with join(Author.name, …)"
     )
 
 

@@ -22,6 +22,7 @@ from diptych.sql.statements import PreparedSelect
 
 if TYPE_CHECKING:
     from diptych.read.lists.index import ListIndex
+    from diptych.read.lists.outer_joins import OuterJoins
 
 Order: TypeAlias = tuple[Sorting, ...]
 """The columns of a list, with their directions."""
@@ -118,8 +119,11 @@ class PageSelects:
     not more than the page's rows, which an index has in their order.
     """
 
-    def __init__(self, entity: MappedEntity, selected: sa.Select[Any], dialect: sa.Dialect) -> None:
+    def __init__(
+        self, entity: MappedEntity, joined: OuterJoins, selected: sa.Select[Any], dialect: sa.Dialect
+    ) -> None:
         self._entity = entity
+        self._joined = joined
         self._selected = selected
         self._dialect = dialect
         self._unique = entity.describe(dialect).unique
@@ -158,11 +162,9 @@ class PageSelects:
         )
         parts = [start.then(end, shown) for start in self._starts(leading, shape.nulls) for end in ends]
         if what == "count":
-            return PreparedSelect(self._counted(parts))
+            return PreparedSelect(self._counted(parts, columns))
         if what == "other":
-            one: sa.Select[Any] = sa.select(sa.literal_column("1").label("found")).select_from(
-                self._entity.table
-            )
+            one = self._one("found", columns)
             return PreparedSelect(self._together(one, parts, rest[:decisive], sa.literal_column("1")))
         limit = sa.bindparam("limit", type_=sa.Integer)
         page = self._together(self._selected, parts, rest[:decisive], limit)
@@ -236,10 +238,14 @@ class PageSelects:
         ]
         return sa.select(*values[: len(own)]).order_by(*order).limit(limit)
 
-    def _counted(self, parts: Sequence[Part]) -> sa.Select[Any]:
-        one: sa.Select[Any] = sa.select(sa.literal_column("1").label("counted")).select_from(
-            self._entity.table
-        )
+    def _one(self, label: str, columns: Sequence[SortedColumn]) -> sa.Select[Any]:
+        """Returns the SELECT of a 1 for each row, from the tables that these columns are of."""
+        has_joined = any(column.is_joined for column in columns)
+        source = self._joined.source if has_joined else self._entity.table
+        return sa.select(sa.literal_column("1").label(label)).select_from(source)
+
+    def _counted(self, parts: Sequence[Part], columns: Sequence[SortedColumn]) -> sa.Select[Any]:
+        one = self._one("counted", columns)
         if len(parts) == 1:
             counted = one.where(*parts[0].conditions)
             return counted.with_only_columns(sa.func.count(), maintain_column_froms=True)
@@ -263,12 +269,13 @@ class PageSelects:
         return len(columns)
 
     def _sorted(self, sorting: Sorting) -> SortedColumn:
-        column = self._entity.columns[sorting.name]
-        value = self._entity.in_code_points(sorting.name, self._dialect)
+        is_joined = sorting.name in self._joined.columns
+        column, value = self._joined.in_code_points(sorting.name)
         # PostgreSQL has no index of an enum's texts, but finds a value.
         is_enum = isinstance(column.type, sa.Enum) and column.type.native_enum
         plain = column if is_enum and self._dialect.name == "postgresql" else value
-        return SortedColumn(sorting, value, plain, bool(column.nullable), column.type, self._dialect)
+        is_nullable = is_joined or bool(column.nullable)
+        return SortedColumn(sorting, value, plain, is_nullable, column.type, self._dialect, is_joined)
 
 
 def _parameter(name: str, column: SortedColumn) -> sa.ColumnElement[Any]:

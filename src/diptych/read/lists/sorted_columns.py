@@ -33,7 +33,10 @@ class Part(NamedTuple):
 
 
 class SortedColumn(NamedTuple):
-    """A column of a list in SQL: ``value`` is ordered as in Redis, ``plain`` is compared for equality."""
+    """A column of a list in SQL: ``value`` is ordered as in Redis, ``plain`` is compared for equality.
+
+    ``is_joined`` marks a column of a joined row, null where there is none.
+    """
 
     sorting: Sorting
     value: sa.ColumnElement[Any]
@@ -41,6 +44,7 @@ class SortedColumn(NamedTuple):
     is_nullable: bool
     type: sa.types.TypeEngine[Any]
     dialect: sa.Dialect
+    is_joined: bool = False
 
     @property
     def is_of_sqlite(self) -> bool:

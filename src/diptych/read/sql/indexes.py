@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -18,16 +19,24 @@ _LONGEST_NAME = 63
 
 
 class ListInSql(NamedTuple):
-    """A list of a read model, with the columns of its order in SQL."""
+    """A list of a read model, with the columns of its order in SQL; those of joined rows are in no index."""
 
     read_model: str
     name: str
     entity: MappedEntity
     columns: Sequence[SortedColumn]
 
+    @property
+    def indexed(self) -> list[SortedColumn]:
+        """The columns that an index can have: those before the first one of a joined row."""
+        return list(itertools.takewhile(lambda column: not column.is_joined, self.columns))
+
 
 class MissingIndex(NamedTuple):
-    """A list whose SQL no index serves. ``python`` is the text of SQLAlchemy's ``Index`` that would."""
+    """A list whose SQL no index serves. ``python`` is the text of SQLAlchemy's ``Index`` that would.
+
+    ``python`` is empty if none can: a page sorts all rows that it selects.
+    """
 
     read_model: str
     list_name: str
@@ -48,8 +57,10 @@ async def missing_indexes(connection: AsyncConnection, lists: Iterable[ListInSql
         table = each.entity.full_name
         if table not in known:
             known[table], taken[table] = await indexes_of(connection, each.entity.table), {}
-        wanted = tuple(term for column in each.columns for term in _terms(column))
-        if any(index.serves(wanted) for index in known[table].found):
+        wanted = tuple(term for column in each.indexed for term in _terms(column))
+        if not wanted or any(index.serves(wanted) for index in known[table].found):
+            if len(each.indexed) < len(each.columns):
+                missing.append(MissingIndex(each.read_model, each.name, table, ""))
             continue
         proposed = taken[table]
         if wanted not in proposed:  # lists of several read models may share an index
@@ -83,7 +94,7 @@ def _collation(column: SortedColumn) -> str | None:
 
 
 def _text(of_list: ListInSql, name: str) -> str:
-    terms = (term for column in of_list.columns for term in _term_texts(of_list.entity.name, column))
+    terms = (term for column in of_list.indexed for term in _term_texts(of_list.entity.name, column))
     return f"Index({name!r}, {', '.join(terms)})".replace("'", '"')
 
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
 from diptych.read.lists.in_sql import Beside, PageSelects, parameters
+from diptych.read.lists.outer_joins import OuterJoins
 from diptych.read.lists.page import PageRequest
-from diptych.sql.comparison import collated_like
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
@@ -57,16 +56,16 @@ class SqlRows:
         self.entity = entity
         self._names = (*columns, *(join.field for join in joins))
         own = [entity.columns[name] for name in columns]
-        source, joined = _outer_joins(database.reader.dialect, entity_of, entity, joins)
-        self._selected = sa.select(*own, *joined).select_from(source)
         dialect = database.reader.dialect
+        joined = OuterJoins(dialect, entity_of, entity, joins)
+        self._selected = sa.select(*own, *joined.columns.values()).select_from(joined.source)
         self._shown = [] if where is None else [clause_of(where, entity, dialect)]
         # What SQL has selected is tested once more: of a value that can't be read, Redis knows no more than that.
         self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._tables = {entity.full_name, *(join.entity.table for join in joins)}
         self._one = {names: self._select_by(names) for names in addresses}
-        self._pages = PageSelects(entity, self._selected, database.reader.dialect)
+        self._pages = PageSelects(entity, joined, self._selected, dialect)
 
     async def one(self, names: Columns, value: Any) -> Row | None:
         """Returns the row with this value in the columns of an address; None if there is no such row."""
@@ -244,38 +243,3 @@ class SqlRows:
     def _literals(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
         columns = (self.entity.columns[name] for name in names)
         return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]
-
-
-def _outer_joins(
-    dialect: sa.Dialect,
-    entity_of: Callable[[type], MappedEntity],
-    entity: MappedEntity,
-    joins: Sequence[JoinedField],
-) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
-    """Returns the joined tables and the columns of the joined values.
-
-    A table is joined once for all fields from the same row, and again for another row of it.
-    """
-    source: sa.FromClause = entity.table
-    values: list[sa.ColumnElement[Any]] = []
-    aliases: dict[tuple[str, type, str], sa.FromClause] = {}
-    for join in joins:
-        other = entity_of(join.entity.model)
-        row = (join.local, other.model, join.remote)
-        if row not in aliases:
-            aliases[row] = other.table.alias()
-            remote = aliases[row].c[other.columns[join.remote].key]
-            local = entity.columns[join.local]
-            _check_comparable(local, other.columns[join.remote])
-            on = remote == collated_like(local, other.columns[join.remote], dialect)
-            source = source.outerjoin(aliases[row], on)
-        values.append(aliases[row].c[other.columns[join.value].key])
-    return source, values
-
-
-def _check_comparable(local: sa.Column[Any], remote: sa.Column[Any]) -> None:
-    kinds = [column.type for column in (local, remote)]
-    if any(isinstance(kind, sa.Enum) for kind in kinds) and repr(kinds[0]) != repr(kinds[1]):
-        raise WiringError(
-            [f"{local} and {remote} can't be joined: PostgreSQL compares an enum only with itself"]
-        )
