@@ -1,6 +1,7 @@
 """Commands over HTTP that change one row: on PostgreSQL beside raw ASGI and FastAPI, both with asyncpg.
 
-Revisions are compared on SQLite too. A part of ``benchmarks.writes``, which says what is measured.
+Revisions are compared on SQLite too, and by commands that add a row; the application is the same for all of them. A
+part of ``benchmarks.writes``, which says what is measured.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import psutil
 
 from benchmarks.claims import Claim
 from benchmarks.driver import drive, sample_of
-from benchmarks.http_job import Exchange, Job, Repeated
+from benchmarks.http_job import Exchange, Job, Numbered, Repeated
 from benchmarks.peers.update import ATTRIBUTES, PRODUCTS, name_of
 from benchmarks.runner import Candidate, Case, Sample
 from benchmarks.servers import Peer, running, stored
@@ -33,6 +34,7 @@ RATE, CPU = "requests/s", "the server's CPU, µs a request"
 PLAIN = "Changing a row, PostgreSQL, {} at once"
 JSONB = "Changing a row with a column of JSONB, PostgreSQL, {} at once"
 SQLITE = "Changing a row, SQLite, {} at once"
+ADDING, ADDING_ON_SQLITE = "Adding a row, PostgreSQL, {} at once", "Adding a row, SQLite, {} at once"
 JSON = "Changing a row with a column of JSON, SQLite, {} at once"
 CLIENTS = (1, 32)
 
@@ -43,15 +45,17 @@ CLAIMS = (
 
 
 class Products(NamedTuple):
-    """A kind of table, on a kind of database; ``title`` is that of its cases."""
+    """A kind of table, on a kind of database; ``title`` is that of its cases. One that ``grows`` has rows added."""
 
     title: str
     on_sqlite: bool = False
     has_documents: bool = False
+    grows: bool = False
 
 
 ON_POSTGRESQL = (Products(PLAIN), Products(JSONB, has_documents=True))
 ON_SQLITE = (Products(SQLITE, on_sqlite=True), Products(JSON, on_sqlite=True, has_documents=True))
+GROWING = (Products(ADDING_ON_SQLITE, on_sqlite=True, grows=True), Products(ADDING, grows=True))
 
 
 class Updating(Peer):
@@ -61,6 +65,7 @@ class Updating(Peer):
         super().__init__(name)
         self.tree = tree
         self.variables = variables
+        self.added = 0
 
     def run_as(self) -> dict[str, Any]:
         """With the tree's modules."""
@@ -76,9 +81,9 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
 
 
 async def against(quick: bool, trees: Sequence[Tree]) -> AsyncGenerator[Case, None]:
-    """The same command in the trees that are compared, on both databases."""
+    """The same commands in the trees that are compared, on both databases."""
     named = {tree.name: ("update_diptych", tree) for tree in trees}
-    async for case in _cases(quick, (*ON_POSTGRESQL, *ON_SQLITE), named, rounds=15):
+    async for case in _cases(quick, (*ON_POSTGRESQL, *ON_SQLITE, *GROWING), named, rounds=15):
         yield case
 
 
@@ -103,7 +108,8 @@ async def _cases(
                     started[who] = server = Updating(module, tree, variables)
                     servers.enter_context(running(server, path="/products/x"))
                 for clients in CLIENTS:
-                    candidates = {who: _changing(one, clients, seconds) for who, one in started.items()}
+                    load = _adding if products.grows else _changing
+                    candidates = {who: load(one, clients, seconds) for who, one in started.items()}
                     yield Case(products.title.format(clients), rounds, candidates, warm_up=not quick)
 
 
@@ -146,12 +152,26 @@ def _rows(products: Products) -> tuple[list[str], Iterator[list[Any]]]:
 
 def _changing(server: Updating, clients: int, seconds: float) -> Candidate:
     async def measure() -> Sample:
-        before = _cpu_s(server)
-        outcome = await drive(Job(server.port, clients, seconds, _changes()))
-        # The load's warm-up is in the time and in the number of requests.
-        return sample_of(outcome) | {CPU: 1e6 * (_cpu_s(server) - before) / max(1, outcome.sent)}
+        return (await _driven(server, Job(server.port, clients, seconds, _changes())))[0]
 
     return measure
+
+
+def _adding(server: Updating, clients: int, seconds: float) -> Candidate:
+    async def measure() -> Sample:
+        new = Numbered(_addition(), server.added)
+        sample, sent = await _driven(server, Job(server.port, clients, seconds, new))
+        server.added += sent + clients  # each client may have taken one more number
+        return sample
+
+    return measure
+
+
+async def _driven(server: Updating, job: Job) -> tuple[Sample, int]:
+    before = _cpu_s(server)
+    outcome = await drive(job)
+    # The load's warm-up is in the time and in the number of requests.
+    return sample_of(outcome) | {CPU: 1e6 * (_cpu_s(server) - before) / max(1, outcome.sent)}, outcome.sent
 
 
 def _cpu_s(server: Updating) -> float:
@@ -161,17 +181,29 @@ def _cpu_s(server: Updating) -> float:
 
 
 def _changes() -> Repeated:
-    exchanges = []
-    for number in range(PRODUCTS):
-        body = f'{{"stock":{number}}}'
-        lines = (
-            f"PUT /products/{name_of(number)} HTTP/1.1",
-            "host: localhost",
-            "accept: application/json",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            "",
-            body,
-        )
-        exchanges.append(Exchange("\r\n".join(lines).encode(), f'"stock":{number}'.encode()))
-    return Repeated(exchanges)
+    bodies = {number: f'{{"stock":{number}}}' for number in range(PRODUCTS)}
+    return Repeated(
+        [
+            Exchange(_request(f"PUT /products/{name_of(n)}", body, len(body)), f'"stock":{n}'.encode())
+            for n, body in bodies.items()
+        ]
+    )
+
+
+def _addition() -> Exchange:
+    name = '"name":"added-%09d"'
+    body = f'{{{name},"maker":"maker 7","stock":12}}'
+    return Exchange(_request("POST /products", body, len(body % 0)), name.encode())
+
+
+def _request(asked: str, body: str, length: int) -> bytes:
+    lines = (
+        f"{asked} HTTP/1.1",
+        "host: localhost",
+        "accept: application/json",
+        "content-type: application/json",
+        f"content-length: {length}",
+        "",
+        body,
+    )
+    return "\r\n".join(lines).encode()

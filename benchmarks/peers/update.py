@@ -1,4 +1,4 @@
-"""A product and the change of its stock, for the servers of ``benchmarks.updates``: table, request and answer.
+"""A product, the change of its stock and its addition, for the servers of ``benchmarks.updates``.
 
 ``DATABASE_URL`` is a URL of PostgreSQL, or, for diptych, of SQLite. With ``DOCUMENTS`` set, a product has a further
 column, of JSONB or JSON.
@@ -43,6 +43,14 @@ class NewStock(msgspec.Struct):
     stock: int
 
 
+class NewProduct(msgspec.Struct):
+    """The body of a request: ``POST /products``."""
+
+    name: str
+    maker: str
+    stock: int
+
+
 class Answer(msgspec.Struct):
     """The body of an answer."""
 
@@ -64,13 +72,18 @@ def product(number: int) -> dict[str, Any]:
 
 
 _decoder = msgspec.json.Decoder(NewStock)
+_product_decoder = msgspec.json.Decoder(NewProduct)
 _encoder = msgspec.json.Encoder()
 
 
 async def serve(
-    scope: Scope, receive: Receive, send: Send, change: Callable[[str, int], Awaitable[Answer | None]]
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    change: Callable[[str, int], Awaitable[Answer | None]],
+    add: Callable[[NewProduct], Awaitable[Answer]] | None = None,
 ) -> None:
-    """Answers a request by ``change(name, stock)``; 404 for None. A GET is answered at once."""
+    """Answers a PUT by ``change(name, stock)``, 404 for None, and a POST by ``add``. A GET is answered at once."""
     status, body = 200, b"{}"
     if scope["method"] != "GET":
         message = await receive()
@@ -78,7 +91,10 @@ async def serve(
         while message.get("more_body"):
             message = await receive()
             given += message.get("body", b"")
-        answer = await change(scope["path"].rpartition("/")[2], _decoder.decode(given).stock)
+        if add is not None and scope["method"] == "POST":
+            answer: Answer | None = await add(_product_decoder.decode(given))
+        else:
+            answer = await change(scope["path"].rpartition("/")[2], _decoder.decode(given).stock)
         status, body = (404, b"{}") if answer is None else (200, _encoder.encode(answer))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})

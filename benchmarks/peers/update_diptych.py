@@ -1,4 +1,4 @@
-"""Raw ASGI and diptych: one ``update`` in a command, over a table that a read model is made of, without Redis."""
+"""Raw ASGI and diptych: one change in a command, over a table that a read model is made of, without Redis."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import os
 import msgspec
 
 from benchmarks.peers.asgi import Receive, Scope, Send, run_lifespan
-from benchmarks.peers.update import Answer, Base, Product, serve
+from benchmarks.peers.update import Answer, Base, NewProduct, Product, serve
 from diptych import Command, ConfigService, Diptych, ORMService, ReadModel
 
 
 class SetStock(Command[Product | None]):
     name: str
+    stock: int
+
+
+class AddProduct(Command[Product]):
+    name: str
+    maker: str
     stock: int
 
 
@@ -23,6 +29,11 @@ class Stock:
     async def set(self, command: SetStock) -> Product | None:
         return await self.orm_service.update(
             Product, command.name, "name", return_instance=True, stock=command.stock
+        )
+
+    async def add(self, command: AddProduct) -> Product:
+        return await self.orm_service.create(
+            Product, name=command.name, maker=command.maker, stock=command.stock
         )
 
 
@@ -49,8 +60,13 @@ async def change(name: str, stock: int) -> Answer | None:
     return Answer(found.id, found.name, found.maker, found.stock, getattr(found, "attributes", None))
 
 
+async def add(new: NewProduct) -> Answer:
+    made = await diptych.execute(AddProduct(new.name, new.maker, new.stock))
+    return Answer(made.id, made.name, made.maker, made.stock)
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await run_lifespan(receive, send, diptych.start, diptych.stop)
     else:
-        await serve(scope, receive, send, change)
+        await serve(scope, receive, send, change, add)
