@@ -17,6 +17,7 @@ from diptych.errors import SchemaError
 from diptych.log import EVERYTHING
 from diptych.log.append import gap_entries
 from diptych.log.capture.fingerprint import fingerprints
+from diptych.log.capture.postgres import HINT_CHANNEL
 from diptych.log.capture.table import CAPTURE, captured_table
 from tests.captured import Maker, Part, Program, application, prepare, same, served_by_redis
 from tests.catalogue import Held, answered_by, author_of, catalogue, redis_side_of, set_author
@@ -250,6 +251,29 @@ async def test_a_trigger_of_a_partition_is_known_to_commands(postgres_url, valke
         for number in range(10, 20):
             await app.orm.update(Part, "a", "code", amount=number)
             await same(app, store="redis")
+
+
+async def test_each_transaction_that_changes_rows_notifies_whatever_a_savepoint_took_back(
+    postgres_url, valkey
+):
+    await prepare(postgres_url)
+    notifications: asyncio.Queue[str] = asyncio.Queue()
+    async with application(postgres_url, valkey.url):
+        listener, program = [await asyncpg.connect(postgres_url) for _ in range(2)]
+        await listener.add_listener(HINT_CHANNEL, lambda *heard: notifications.put_nowait(heard[2]))
+        for statements in (
+            (_CHANGE, _CHANGE),
+            (_CHANGE,),
+            ("SAVEPOINT a", _CHANGE, "ROLLBACK TO a", _CHANGE),
+            ("SAVEPOINT a", _CHANGE, "RELEASE a", "SAVEPOINT b", _CHANGE, "ROLLBACK TO b"),
+        ):
+            async with program.transaction():
+                for statement in statements:
+                    await program.execute(statement)
+            await asyncio.wait_for(notifications.get(), 10)
+            assert notifications.empty(), statements
+        await listener.close()
+        await program.close()
 
 
 @pytest.mark.parametrize(

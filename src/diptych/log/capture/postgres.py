@@ -106,10 +106,18 @@ def literal(text: str) -> str:
     return "E" + plain_literal(text.replace("\\", "\\\\")) if "\\" in text else plain_literal(text)
 
 
+_COMMAND = "coalesce(current_setting('diptych.command', true), '')"
+
+
 def _values(
-    captured: CapturedTable, kind: str, key: str, old_key: str, row_id: str = "NULL", old_row_id: str = "NULL"
+    captured: CapturedTable,
+    kind: str,
+    key: str,
+    old_key: str,
+    row_id: str = "NULL",
+    old_row_id: str = "NULL",
+    command: str = _COMMAND,
 ) -> str:
-    command = "coalesce(current_setting('diptych.command', true), '')"
     return (
         f"{literal(captured.entity)}, {literal(captured.name)}, {key}, {old_key}, {kind}, {KEY_FORMAT},"
         f" {command},"
@@ -124,15 +132,18 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
     old, new = _key_of("OLD", captured.columns), _key_of("NEW", captured.columns)
     old_id, new_id = _row_id_of("OLD", captured), _row_id_of("NEW", captured)
     kind = "CASE TG_OP WHEN 'INSERT' THEN 'created' WHEN 'UPDATE' THEN 'updated' ELSE 'deleted' END"
-    names = ("row_key", "row_old_key", "its_id", "its_old_id")
+    names = ("row_key", "row_old_key", "its_id", "its_old_id", "by_command")
     first, second = HINT_LOCK
+    # A transaction notifies once: a savepoint that is rolled back takes the note back together with the notification.
     hint = (
-        "  IF coalesce(current_setting('diptych.command', true), '') = ''"
+        "  IF by_command = '' AND coalesce(current_setting('diptych.has_notified', true), '') = ''"
         f" AND pg_try_advisory_xact_lock({first}, {second}) THEN\n"
-        f"    PERFORM pg_notify({literal(HINT_CHANNEL)}, '');\n  END IF;\n"
+        f"    PERFORM pg_notify({literal(HINT_CHANNEL)}, ''), set_config('diptych.has_notified', '1', true);\n"
+        "  END IF;\n"
     )
     return (
-        "DECLARE\n  row_key text; row_old_key text; its_id text; its_old_id text;\nBEGIN\n  BEGIN\n"
+        f"DECLARE\n  by_command text := {_COMMAND};\n"
+        "  row_key text; row_old_key text; its_id text; its_old_id text;\nBEGIN\n  BEGIN\n"
         f"    row_key := CASE TG_OP WHEN 'DELETE' THEN {old} ELSE {new} END;\n"
         f"    row_old_key := CASE TG_OP WHEN 'INSERT' THEN NULL ELSE {old} END;\n"
         f"    its_id := CASE TG_OP WHEN 'DELETE' THEN {old_id} ELSE {new_id} END;\n"
