@@ -101,6 +101,7 @@ class Cluster:
         self.lease_s = setup.lease_ms / 1000
         self.directory = Path(tempfile.mkdtemp(prefix="diptych-faults-"))
         self.problems: list[Anomaly] = []
+        self._log: list[LogRow] = []  # as it was judged last
         self._record = Writer(self.directory / "history-driver.jsonl")
         self._reader = Reader(self.directory)
         self._writes: dict[int, Write] = {}
@@ -130,6 +131,9 @@ class Cluster:
         self._record.close()
         await self._exits.aclose()
         if self.problems:
+            # Without the log a kept history can't be judged again.
+            (self.directory / "log.json").write_bytes(msgspec.json.encode(self._log))
+            (self.directory / "anomalies.json").write_bytes(msgspec.json.encode(self.problems))
             self.directory.rename(kept_directory(self.directory))
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -481,7 +485,7 @@ class Cluster:
     async def _judge(self) -> History:
         # The records first: what they say was acknowledged is then in the log, and what was read was written.
         history = History.of(self._reader.new(), writes=self._writes)
-        history.log[:] = await self._whole_log()
+        history.log[:] = self._log = await self._whole_log()
         self.problems += await asyncio.to_thread(check, history)
         history.missed.update(await asyncio.to_thread(missed, history))
         return history
