@@ -38,7 +38,7 @@ from diptych.health import Health
 from diptych.messages.message import Command, Event, Message, Query, build
 from diptych.messages.plans import Rule
 from diptych.read.answers import Document, Page, PageOf, Served
-from diptych.read.declaration import by, join
+from diptych.read.declaration import by, each, join
 from diptych.read.lists.filters import between, starts_with
 from diptych.read.model import ReadModel
 from diptych.sql.comparison import code_point_text
@@ -93,6 +93,7 @@ __all__ = [
     "build",
     "by",
     "code_point_text",
+    "each",
     "join",
     "starts_with",
 ]

@@ -129,8 +129,16 @@ class InvalidMessage(DiptychError, ValueError):
 class UnsupportedFilterError(InvalidMessage):
     """A list can't serve the filter of a page. ``lists`` are the names of the read model's lists that can."""
 
-    def __init__(self, name: str, columns: Sequence[str], able: Sequence[str], known: Sequence[str]) -> None:
-        asked = ", ".join(map(str, columns))
+    def __init__(
+        self,
+        name: str,
+        columns: Sequence[str],
+        able: Sequence[str],
+        known: Sequence[str],
+        needs: Sequence[str] = (),
+    ) -> None:
+        asked = ", ".join(map(str, columns)) or "nothing"
+        needed = f" (it needs one value of {' and one of '.join(needs)}, no range)" if needs else ""
         mend = (
             f"these lists can: {', '.join(able)}"
             if able
@@ -138,7 +146,7 @@ class UnsupportedFilterError(InvalidMessage):
             + "; ".join(known)
         )
         super().__init__(
-            "page", [Fault("where", f"selects by {asked}, which the list {name} can't serve; {mend}")]
+            "page", [Fault("where", f"selects by {asked}, which the list {name} can't serve{needed}; {mend}")]
         )
         self.lists = tuple(able)
 

@@ -196,7 +196,7 @@ class Builder:
             return
         writes = [write for row in sample for write in self._store.writes.writes_at_all(row, 0, 0)]
         size = sum(len(w.key) * 2 + len(w.body or b"") + 3 * sum(map(len, w.entries)) for w in writes)
-        kept = sum(1 + len(write.entries) for write in writes)
+        kept = sum(1 + self._store.entry_count(write) for write in writes)
         each = (size + _DOCUMENT_OVERHEAD * kept) / len(sample)
         needed = int(each * await self._replica.source.count())
         if state.used_memory + needed > state.maxmemory:

@@ -26,6 +26,7 @@ from diptych.read.address_checks import (
 from diptych.read.condition_checks import check_conditions
 from diptych.read.declaration import Declaration, Join, ListOrder
 from diptych.read.fitting import can_fill
+from diptych.read.lists.elements import check_each, check_elements, element_models
 from diptych.read.lists.joined import fields_with, in_fields
 from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
 from diptych.sql.description import Column, Entity, Sorting
@@ -36,11 +37,15 @@ Entities = Mapping[type, Entity]
 
 
 def joined_models(model: type[Declaration]) -> list[type]:
-    """Returns the mapped classes joined by a read model, each once. Raises ``WiringError`` for malformed joins."""
-    problems = [*_check_joined_form(model)]
+    """Returns the mapped classes joined by a read model or its lists, each once.
+
+    Raises ``WiringError`` for malformed joins.
+    """
+    problems = [*_check_joined_form(model)] or [*check_each(model)]
     if problems:
         raise _wiring_error(model, problems)
-    return list(dict.fromkeys(join.remote.class_ for join in model.joined.values()))
+    joined = (join.remote.class_ for join in model.joined.values())
+    return list(dict.fromkeys((*joined, *element_models(model))))
 
 
 def check_declaration(model: type[Declaration], entity: Entity, joined: Entities) -> None:
@@ -51,6 +56,7 @@ def check_declaration(model: type[Declaration], entity: Entity, joined: Entities
             *check_key(model, entity),
             *check_also(model, entity),
             *_check_lists(model, entity, joined),
+            *check_elements(model, entity, joined),
             *check_conditions(model, entity),
             *_check_fields(model, entity, joined),
             *_check_joins(model, entity, joined),
@@ -120,7 +126,7 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
         sorting.name
         for order in orders
         for sorting in order.sorted_by
-        if sorting.model is entity.model and sorting.name not in model.joined
+        if sorting.model is entity.model and sorting.name not in model.joined and sorting.element is None
     ]
     addresses = (attribute.key for attribute in (*key_attributes(model), *model.also))
     for name in dict.fromkeys((*addresses, *fields, *listed)):
@@ -140,7 +146,7 @@ def _check_order(order: ListOrder, entity: Entity, joined: Mapping[str, Join]) -
         yield f"{order} names no column: name at least one, such as by({entity.name}.{entity.primary_key[0]})"
     elif all(sorting.model for sorting in order.sorted_by) and not _is_name(order.name):
         yield f"{order}: the name must be of letters, digits and the characters , _ - alone, at most 200 of them"
-    for sorting in order.sorted_by:
+    for sorting in (sorting for sorting in order.sorted_by if sorting.element is None):
         name, owner = sorting.name, sorting.model
         if owner is None:
             yield (
@@ -194,8 +200,9 @@ def _check_joined_names(
 
 def _check_lists(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     for order in model.lists:
-        owners = (joined[sorting.model] for sorting in order.sorted_by if sorting.model is not None)
-        for column in (owner.columns[name] for owner, name in zip(owners, order.columns, strict=True)):
+        plain = [sorting for sorting in order.sorted_by if sorting.element is None]
+        owners = [(joined[sorting.model], sorting.name) for sorting in plain if sorting.model is not None]
+        for column in (owner.columns[name] for owner, name in owners):
             if sorted_as(column) is None:
                 yield f"{order}: {column.name!r} must be of one of the types {type_names(SORTED_TYPES)}, or an enum"
             elif column.misordered:

@@ -5,7 +5,7 @@ Both routes to an answer, Redis and SQL, use the same compiled declaration, so t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +17,9 @@ from diptych.messages.validation import worded
 from diptych.read.address_checks import key_attributes
 from diptych.read.addresses import Address, CompositeKey, Key, Located, SecondAddress
 from diptych.read.checks import check_declaration
-from diptych.read.declaration import Declaration, JoinedField, ListOrder
+from diptych.read.declaration import Collection, Declaration, JoinedField, ListOrder
 from diptych.read.fingerprint import declaration_hash
+from diptych.read.lists.elements import collection_of, with_element
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.joined import in_fields, with_fields
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
@@ -65,27 +66,39 @@ class CompiledReadModel:
             JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
             for name, join in model.joined.items()
         )
-        self._listed = with_fields(entity, self.joins)
-        orders = (in_fields(order, entity, model.joined) for order in model.lists)
-        self.lists = tuple(ListIndex(order, self.key.names, self._listed, self.where) for order in orders)
+        listed = with_fields(entity, self.joins)
+        orders = [in_fields(order, entity, model.joined) for order in model.lists]
+        of_lists = [collection_of(order, joined) for order in orders]
+        self.collections = tuple({each.field: each for each in of_lists if each is not None}.values())
+        self.lists = tuple(
+            ListIndex(order, self.key.names, with_element(listed, each), self.where, each)
+            for order, each in zip(orders, of_lists, strict=True)
+        )
         own = (name for name in self.fields if name not in model.joined)
         ordered = (name for index in self.lists for name in index.columns if name in entity.columns)
         compared = (
             name for where in (self.where, *(i.where for i in self.lists)) for name in names_in(where)
         )
-        self.columns = tuple(dict.fromkeys((*own, *self.key.names, *self.also, *ordered, *compared)))
-        self.tables = frozenset((entity.table, *(join.entity.table for join in self.joins)))
+        linking = (each.local for each in self.collections)
+        self.columns = tuple(
+            dict.fromkeys((*own, *self.key.names, *self.also, *ordered, *compared, *linking))
+        )
+        self.tables = frozenset(
+            (entity.table, *(join.entity.table for join in self.joins), *_tables_of(self.collections))
+        )
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
         self._ordered = [
-            (name, kind if (kind := self._listed.columns[name].type) in ALWAYS_SORTABLE else None)
-            for name in dict.fromkeys(name for index in self.lists for name in index.columns)
+            (name, kind if (kind := listed.columns[name].type) in ALWAYS_SORTABLE else None)
+            for name in dict.fromkeys(name for index in self.lists for name in index.own_columns)
         ]
+        self._followed = [(join.entity.table, join.remote, join.local) for join in self.joins]
+        self._followed += [followed for each in self.collections for followed in _followed(each)]
         self.notices = Notices(self.name, entity.table)
 
     @property
     def is_joined(self) -> bool:
-        """True if documents have values of joined rows: the change of a row alone does not make its document then."""
-        return bool(self.joins)
+        """True if documents or lists have values of other rows: the change of a row alone does not make them then."""
+        return bool(self.joins or self.collections)
 
     def leaves_out(self, row: Row) -> bool:
         """Returns True for a row without a document: its read model's condition does not hold."""
@@ -139,16 +152,17 @@ class CompiledReadModel:
     def touched(self, change: Change) -> list[tuple[str, list[Any]]]:
         """Returns own columns and values: rows with these values have documents altered by a change of a joined row.
 
-        The values are of the joined row before and after the change. Empty for a change of an entity that is not
+        The values are of the joined row before and after the change. For an element that rows are linked to many to
+        many, the name of the collection is in the place of a column. Empty for a change of an entity that is not
         joined; the effect of a change of an own row on its own document is not included. Raises ``KeyError`` for a
         change whose row in the log lacks a column that is joined on.
         """
         found: dict[str, dict[Any, None]] = {}
-        for join in self.joins:
-            if join.entity.table == change.entity.table:
-                images = [image for image in (change.before, change.after) if image is not None]
-                values = [image[join.remote] for image in images]
-                found.setdefault(join.local, {}).update((v, None) for v in values if v is not None)
+        images = [image for image in (change.before, change.after) if image is not None]
+        for table, remote, local in self._followed:
+            if table == change.entity.table:
+                values = [image[remote] for image in images]
+                found.setdefault(local, {}).update((v, None) for v in values if v is not None)
         return [(column, list(values)) for column, values in found.items() if values]
 
     def addresses_of(self, row: Row) -> list[bytes]:
@@ -196,6 +210,8 @@ class CompiledReadModel:
         given: dict[str, Any] = {}
         if self.also:
             given["also"] = [self._typed(self.entity, name) for name in sorted(self.also)]
+        if self.collections:
+            given["collections"] = [self._linked(each) for each in self.collections]
         if self.where is not None:
             given["where"] = declared(self.where, self.entity)
         return given | {
@@ -206,7 +222,7 @@ class CompiledReadModel:
                 [
                     index.name,
                     *(
-                        [*self._typed(self._listed, name), *direction]
+                        [*self._typed(index.entity, name), *direction]
                         for name, direction in zip(index.columns, index.declared(), strict=True)
                     ),
                     *([] if index.own_where is None else [{"where": declared(index.own_where, self.entity)}]),
@@ -226,6 +242,36 @@ class CompiledReadModel:
             "revision": self.model.revision,
         }
 
+    def _linked(self, collection: Collection) -> list[Any]:
+        through = collection.association
+        return [
+            collection.name,
+            self._typed(self.entity, collection.local),
+            collection.entity.table,
+            self._typed(collection.entity, collection.remote),
+            self._typed(collection.entity, collection.value),
+            [] if through is None else [through.entity.table, through.near, through.far],
+        ]
+
     def _typed(self, entity: Entity, name: str) -> list[str]:
         kind, texts = entity.columns[name].type, entity.columns[name].texts or {}
         return [name, kind.__qualname__ if isinstance(kind, type) else "", *sorted(texts.values())]
+
+
+def _tables_of(collections: Iterable[Collection]) -> Iterator[str]:
+    for collection in collections:
+        yield collection.entity.table
+        if collection.association is not None:
+            yield collection.association.entity.table
+
+
+def _followed(collection: Collection) -> list[tuple[str, str, str]]:
+    """Returns tables whose changes alter entries: with a column there, and what it equals of the rows."""
+    elements, through = collection.entity.table, collection.association
+    if through is None:
+        return [(elements, collection.remote, collection.local)]
+    # ★ A row that was linked until now is found by the change that has ended the link, which is in the log as well.
+    return [
+        (through.entity.table, through.near, collection.local),
+        (elements, collection.remote, collection.name),
+    ]

@@ -65,6 +65,7 @@ async def open_panels(
             [address.names for address in compiled.addresses],
             compiled.columns,
             compiled.joins,
+            collections=compiled.collections,
             where=compiled.where,
             on_read=on_read,
         )
@@ -76,9 +77,10 @@ async def open_panels(
 async def missing_of(panels: Iterable[ReadPanel], database: Database) -> list[MissingIndex]:
     """Returns the lists of read models whose SQL no index serves. Raises ``DatabaseUnavailableError``."""
     lists = [
-        ListInSql(panel.compiled.name, index.name, panel.rows.entity, panel.rows.order(index))
+        ListInSql(panel.compiled.name, index.name, *needed)
         for panel in panels
         for index in panel.compiled.lists
+        for needed in panel.rows.linking(index) or [(panel.rows.entity, panel.rows.order(index))]
     ]
     if not lists:
         return []
@@ -97,7 +99,7 @@ async def warn_of_missing(panels: Iterable[ReadPanel], database: Database) -> No
             "%s: in SQL no index serves the lists %s, whose pages get slow with many rows when Redis does not "
             "answer; `diptych check` names the indexes to create",
             read_model,
-            "; ".join(lists),
+            "; ".join(dict.fromkeys(lists)),
         )
 
 

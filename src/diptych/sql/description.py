@@ -72,19 +72,33 @@ class Entity(msgspec.Struct, frozen=True):
     unique: frozenset[frozenset[str]] = frozenset()
 
 
+class ElementColumn(NamedTuple):
+    """The attribute ``name`` of the class ``model``, of which the elements of a collection are.
+
+    What is no mapped attribute has its text as name, and None as class.
+    """
+
+    name: str
+    model: type | None
+
+
 class Sorting(NamedTuple):
     """Sorting by the attribute ``name`` of the class ``model``.
 
     What is no mapped attribute has its text as name, and None as class. Nulls come last in ascending order and first
-    in descending order, as in PostgreSQL, where the attribute does not say otherwise.
+    in descending order, as in PostgreSQL, where the attribute does not say otherwise. With an ``element`` the
+    attribute is a collection, of whose elements that column has the values.
     """
 
     name: str
     model: type | None
     descending: bool = False
     nulls_first: bool = False
+    element: ElementColumn | None = None
 
     def __str__(self) -> str:
+        if self.element is not None:
+            return f"each({self.name}, {self.element.name})"
         direction = ".desc()" if self.descending else ""
         nulls = (".nulls_last()", ".nulls_first()")[self.nulls_first]
         return self.name + direction + (nulls if self.nulls_first != self.descending else "")

@@ -136,12 +136,17 @@ class WriteSide:
             unit.touched |= tables
 
     async def check_tables(self, models: type, read: Iterable[type]) -> None:
-        """Checks the tables of these ``models`` against their mappings.
+        """Checks the tables of these ``models``, and of the classes ``read``, against their mappings.
 
         Those of the classes ``read``, of which documents are made, have to be readable. Raises ``SchemaError``.
         """
+        made_from = dict.fromkeys(read)
+        inspected: list[object] = [sa.inspect(model, raiseerr=False) for model in made_from]
+        others = [mapper for mapper in inspected if isinstance(mapper, Mapper)]
         with translated(self.database):
-            await check_tables(self.database, _mappers_of(models), set(read))
+            await check_tables(
+                self.database, dict.fromkeys((*_mappers_of(models), *others)), made_from.keys()
+            )
 
     def warn_of_refusals(self, models: type) -> None:
         """Logs the writes refused for the mapped classes of this base, because of their mappings."""

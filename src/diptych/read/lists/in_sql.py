@@ -23,6 +23,7 @@ from diptych.sql.statements import PreparedSelect
 if TYPE_CHECKING:
     from diptych.read.lists.index import ListIndex
     from diptych.read.lists.outer_joins import OuterJoins
+    from diptych.read.lists.semijoins import Semijoins
 
 Order: TypeAlias = tuple[Sorting, ...]
 """The columns of a list, with their directions."""
@@ -120,10 +121,16 @@ class PageSelects:
     """
 
     def __init__(
-        self, entity: MappedEntity, joined: OuterJoins, selected: sa.Select[Any], dialect: sa.Dialect
+        self,
+        entity: MappedEntity,
+        joined: OuterJoins,
+        elements: Semijoins,
+        selected: sa.Select[Any],
+        dialect: sa.Dialect,
     ) -> None:
         self._entity = entity
         self._joined = joined
+        self._elements = elements
         self._selected = selected
         self._dialect = dialect
         self._unique = entity.describe(dialect).unique
@@ -269,6 +276,8 @@ class PageSelects:
         return len(columns)
 
     def _sorted(self, sorting: Sorting) -> SortedColumn:
+        if sorting.element is not None:
+            return self._elements.column(sorting)
         is_joined = sorting.name in self._joined.columns
         column, value = self._joined.in_code_points(sorting.name)
         # PostgreSQL has no index of an enum's texts, but finds a value.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from diptych.errors import Fault, InvalidMessage
-from diptych.read.declaration import ListOrder
+from diptych.read.declaration import Collection, ListOrder
 from diptych.read.lists.ordering import SortCodec, decode, encode, sorted_as
 from diptych.read.set_aside import Misfit, reason_of
 from diptych.sql.conditions.tree import Condition, both, fitted, predicate_of
@@ -18,11 +19,18 @@ from diptych.sql.description import Entity, Row, Sorting
 class ListIndex:
     """A list of a read model: its order and columns, its name in Redis, its list entries and page cursors.
 
-    It has the rows that fulfil the condition ``where``: the list's own and that of the read model, ``shown``.
+    It has the rows that fulfil the condition ``where``: the list's own and that of the read model, ``shown``. With a
+    ``collection``, a row has an entry for each value of its elements. The column number ``each_at`` has that value,
+    and is called like the relationship, by ``entity`` too.
     """
 
     def __init__(
-        self, order: ListOrder, key: Sequence[str], entity: Entity, shown: Condition | None = None
+        self,
+        order: ListOrder,
+        key: Sequence[str],
+        entity: Entity,
+        shown: Condition | None = None,
+        collection: Collection | None = None,
     ) -> None:
         self.order = order
         self.name = order.name
@@ -31,6 +39,9 @@ class ListIndex:
         tied = (Sorting(name, entity.model) for name in key if name not in order.columns)
         self.sorted_by = (*order.sorted_by, *tied)
         self.columns = tuple(sorting.name for sorting in self.sorted_by)
+        self.entity = entity
+        self.collection = collection
+        self.each_at = None if collection is None else self.columns.index(collection.name)
         self._columns = [entity.columns[name] for name in self.columns]
         self._codecs = [
             SortCodec(
@@ -42,6 +53,10 @@ class ListIndex:
             for sorting, column in zip(self.sorted_by, self._columns, strict=True)
         ]
         self._texts: list[Mapping[Any, str]] = [column.texts or {} for column in self._columns]
+        whole = zip(self.columns, self._texts, self._codecs, strict=True)
+        self._own = [each for at, each in enumerate(whole) if at != self.each_at]
+        self._own_codecs = [codec for _, _, codec in self._own]
+        self.own_columns = tuple(name for name, _, _ in self._own)
         self._values = [{text: value for value, text in texts.items()} for texts in self._texts]
         self.own_where = None if order.where is None else fitted(order.where, entity)
         self.where = both(shown, self.own_where)
@@ -59,15 +74,15 @@ class ListIndex:
     def sort_key(self, row: Row) -> bytes | None:
         """Returns the row's place in the list as sortable bytes; None for a row that the list leaves out.
 
-        Empty for a row whose values can't be ordered.
+        Empty for a row whose values can't be ordered. The value of an element is not in it.
         """
         if self._has is not None and not self._has(row):
             return None
-        values = [row[name] for name in self.columns]
+        values = [row[name] for name in self.own_columns]
         try:
             return encode(
-                self._codecs,
-                [texts.get(value, value) for texts, value in zip(self._texts, values, strict=True)],
+                self._own_codecs,
+                [texts.get(value, value) for (_, texts, _), value in zip(self._own, values, strict=True)],
             )
         except Exception:
             return b""
@@ -102,9 +117,25 @@ class ListIndex:
         """
         return sort_key + key + len(key).to_bytes(4, "big") if sort_key else b""
 
+    def entries(self, row: Row, sort_key: bytes | None, key: bytes) -> bytes:
+        """Returns the list entry of a row with this place; with a ``collection``, all of its entries, packed.
+
+        There is one for each value, however many elements have it, and none for a value that can't be ordered.
+        """
+        if self.collection is None or self.each_at is None or not sort_key:
+            return self.entry(sort_key, key)
+        at = self.each_at
+        before = self.encoded([row[name] for name in self.columns[:at]])
+        behind = self.encoded([row[name] for name in self.columns[at + 1 :]], at=at + 1)
+        values: dict[bytes, None] = {}
+        for value in row[self.collection.field]:
+            with contextlib.suppress(Exception):
+                values[self.encoded([value], at=at)] = None
+        return packed(self.entry(before + value + behind, key) for value in values)
+
     def misfit(self, row: Row) -> Misfit:
         """Returns the misfit of a row without a place in the list."""
-        for name, texts, codec in zip(self.columns, self._texts, self._codecs, strict=True):
+        for name, texts, codec in self._own:
             try:
                 codec.encode(texts.get(row[name], row[name]))
             except Exception:
@@ -134,3 +165,18 @@ class ListIndex:
             )
         except (ValueError, binascii.Error):
             raise InvalidMessage("page", [Fault(name, "is not a cursor that this list has given")]) from None
+
+
+def packed(entries: Iterable[bytes]) -> bytes:
+    """Returns several entries of a row in a list, each behind its length in 4 bytes."""
+    return b"".join(len(entry).to_bytes(4, "big") + entry for entry in entries)
+
+
+def unpacked(entries: bytes) -> list[bytes]:
+    """Returns entries again that were packed."""
+    found, at = [], 0
+    while at < len(entries):
+        start = at + 4
+        at = start + int.from_bytes(entries[at:start], "big")
+        found.append(entries[start:at])
+    return found

@@ -66,14 +66,14 @@ def select(index: ListIndex, where: Mapping[str, Any] | None, others: Sequence[L
     Raises ``UnsupportedFilterError`` for a filter that this list can't serve, with those of the ``others`` that can;
     ``InvalidMessage`` for values that are no filter of their column.
     """
-    if not where:
+    if not where and index.each_at is None:
         return Selection(index)
-    selection = _select(index, where)
+    selection = _select(index, where or {})
     if selection is None:
-        able = [other.name for other in others if _select(other, where) is not None]
-        raise UnsupportedFilterError(
-            index.name, list(where), able, [f"{other.name} ({', '.join(other.columns)})" for other in others]
-        )
+        able = [other.name for other in others if _select(other, where or {}) is not None]
+        known = [f"{other.name} ({', '.join(other.columns)})" for other in others]
+        needs = () if index.each_at is None else index.columns[: index.each_at + 1]
+        raise UnsupportedFilterError(index.name, list(where or ()), able, known, needs)
     return selection
 
 
@@ -85,9 +85,13 @@ def _select(index: ListIndex, where: Mapping[str, Any]) -> Selection | None:
         if values and len(values[-1]) > 1:
             return None  # several values are for the last of the columns alone
         wanted = left.pop(name)
+        if at == index.each_at and isinstance(wanted, _SEVERAL):
+            return None  # a row would be on the page once for each of them
         if name in index.key and isinstance(wanted, _SEVERAL):
             return None  # what remains of the order would not tell the rows apart
         values.append(_fitting(index, at, name, wanted))
+    if index.each_at is not None and len(values) <= index.each_at:
+        return None
     given = None
     if len(values) < len(index.columns):
         given = left.pop(index.columns[len(values)], None)

@@ -8,7 +8,7 @@ a column of the order by itself, its rank, and one of the index.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -35,7 +35,8 @@ class Part(NamedTuple):
 class SortedColumn(NamedTuple):
     """A column of a list in SQL: ``value`` is ordered as in Redis, ``plain`` is compared for equality.
 
-    ``is_joined`` marks a column of a joined row, null where there is none.
+    ``is_joined`` marks a column of a joined row, null where there is none. ``has_element`` of a column of elements
+    makes conditions on it a condition on their row.
     """
 
     sorting: Sorting
@@ -45,6 +46,7 @@ class SortedColumn(NamedTuple):
     type: sa.types.TypeEngine[Any]
     dialect: sa.Dialect
     is_joined: bool = False
+    has_element: Callable[[Sequence[sa.ColumnElement[bool]]], sa.ColumnElement[bool]] | None = None
 
     @property
     def is_of_sqlite(self) -> bool:
@@ -83,6 +85,9 @@ class SortedColumn(NamedTuple):
 
     def at(self, value: sa.ColumnElement[Any], *, is_null: bool) -> Part:
         """The rows with this value."""
+        if self.has_element is not None:
+            own = self._replace(has_element=None).at(value, is_null=is_null)
+            return Part((self.has_element(own.conditions),))
         if is_null:
             # PostgreSQL does not see that a column which is null has one value.
             return Part((*self._ranked(1), self.value.is_(None)), () if self.is_of_sqlite else self.ordered())

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.read.lists.sorted_columns import SortedColumn
 from diptych.sql.entity import MappedEntity
 from diptych.sql.schema.indexes import IndexTerm, TableIndexes, indexes_of, sqlite_term
+from diptych.sql.schema.relationships import in_python
 
 _LONGEST_NAME = 63
 """Length of a name in PostgreSQL, in bytes; longer ones are cut."""
@@ -94,7 +95,8 @@ def _collation(column: SortedColumn) -> str | None:
 
 
 def _text(of_list: ListInSql, name: str) -> str:
-    terms = (term for column in of_list.indexed for term in _term_texts(of_list.entity.name, column))
+    model = in_python(of_list.entity.model, of_list.entity.table)
+    terms = (term for column in of_list.indexed for term in _term_texts(model, column))
     return f"Index({name!r}, {', '.join(terms)})".replace("'", '"')
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from diptych.read.declaration import JoinedField
+from diptych.read.declaration import Collection, JoinedField
 from diptych.read.lists.in_sql import Beside, PageSelects, parameters
 from diptych.read.lists.outer_joins import OuterJoins
 from diptych.read.lists.page import PageRequest
+from diptych.read.lists.semijoins import Semijoins
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
@@ -34,9 +35,10 @@ _MOST_TUPLES = 100
 class SqlRows:
     """The rows of an entity with the ``columns`` in use: by ``addresses``, in the order of lists, or all.
 
-    Each row has the values of ``joins`` too, under the names of their fields. ``entity_of`` returns the entity of a
-    mapped class. ``where`` is the condition of the rows that queries and builds see, None for all rows. ``on_read``
-    is called with the names of the tables before the event loop answers a query from them.
+    Each row has the values of ``joins`` too, under the names of their fields. Rows that are read for Redis, by
+    ``scan`` and ``rows_by``, also have the values of the elements of ``collections``. ``entity_of`` returns the
+    entity of a mapped class. ``where`` is the condition of the rows that queries and builds see, None for all rows.
+    ``on_read`` is called with the names of the tables before the event loop answers a query from them.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class SqlRows:
         columns: Sequence[str],
         joins: Sequence[JoinedField] = (),
         *,
+        collections: Sequence[Collection] = (),
         where: Condition | None = None,
         on_read: Callable[[Set[str]], None] = lambda _tables: None,
     ) -> None:
@@ -63,9 +66,10 @@ class SqlRows:
         # What SQL has selected is tested once more: of a value that can't be read, Redis knows no more than that.
         self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
-        self._tables = {entity.full_name, *(join.entity.table for join in joins)}
+        self._elements = Semijoins(dialect, entity_of, entity, collections)
+        self._tables = {entity.full_name, *(join.entity.table for join in joins), *self._elements.tables}
         self._one = {names: self._select_by(names) for names in addresses}
-        self._pages = PageSelects(entity, joined, self._selected, dialect)
+        self._pages = PageSelects(entity, joined, self._elements, self._selected, dialect)
 
     async def one(self, names: Columns, value: Any) -> Row | None:
         """Returns the row with this value in the columns of an address; None if there is no such row."""
@@ -92,7 +96,7 @@ class SqlRows:
     async def many(self, names: Columns, values: Sequence[Any]) -> list[Row]:
         """Returns the rows with any of these values in the columns of an address, all of one moment."""
         async with view_of(self._database, self._database.reader) as view:
-            batches = self.rows_by(view, names, values, len(values) + 1)
+            batches = self._rows_by(view, names, values, len(values) + 1)
             return self._tested([row async for rows in batches for row in rows])
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
@@ -127,6 +131,10 @@ class SqlRows:
         """Returns the columns that an index has to have in this order, so that it serves a list."""
         return self._pages.order(index)
 
+    def linking(self, index: ListIndex) -> list[tuple[MappedEntity, list[SortedColumn]]]:
+        """Returns the columns that indexes have to have, so that the elements of a list with some are found."""
+        return [] if index.collection is None else self._elements.indexed(index.collection)
+
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""
         selected = self._selected.where(*self._shown).add_columns(*self._primary_key)
@@ -134,7 +142,8 @@ class SqlRows:
         while True:
             found = await self._fetch(self._batch(selected, last, batch_size))
             if found:
-                yield self._rows(found)
+                async for rows in self._elements.added_to(self._rows(found), self._fetch):
+                    yield rows
             if len(found) < batch_size:
                 return
             last, batch_size = self._after(found, last, batch_size)
@@ -144,8 +153,20 @@ class SqlRows:
     ) -> AsyncIterator[list[Row]]:
         """Yields the rows of this view with any of these values in the columns ``names``, in non-empty batches.
 
-        The columns are of the read model's own entity. The rows that its condition leaves out are among them.
+        The columns are of the read model's own entity; or ``names`` is that of a collection whose elements an
+        association links by such values. The rows that the read model's condition leaves out are among them.
         """
+
+        async def fetch(statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+            return await self._fetch_in(view, statement)
+
+        async for found in self._rows_by(view, names, values, batch_size):
+            async for rows in self._elements.added_to(found, fetch):
+                yield rows
+
+    async def _rows_by(
+        self, view: View, names: Columns, values: Sequence[Any], batch_size: int
+    ) -> AsyncIterator[list[Row]]:
         there = (value for value in dict.fromkeys(values) if value is not None)
         wanted = [value for value in there if self._parameters(names, value) is not None]
         selected = self._selected.add_columns(*self._primary_key)
@@ -196,12 +217,15 @@ class SqlRows:
         """Returns the parameters of the SELECT by these columns; None if they can't hold the value."""
         if len(names) == 1:
             [name] = names
-            return {name: value} if self.entity.holds(name, value) else None
+            is_own = name in self.entity.columns
+            return {name: value} if not is_own or self.entity.holds(name, value) else None
         values = dict(zip(names, value, strict=True))
         is_held = all(part is not None and self.entity.holds(name, part) for name, part in values.items())
         return values if is_held else None
 
     def _has_one_of(self, names: Columns, values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        if (linked := self._elements.linked_to(names[0], values)) is not None:
+            return linked
         columns = [self.entity.columns[name] for name in names]
         return (columns[0] if len(columns) == 1 else sa.tuple_(*columns)).in_(values)
 

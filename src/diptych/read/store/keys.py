@@ -15,7 +15,8 @@ All keys of a read model with one fingerprint carry one hash tag, ``{namespace:R
 - ``m:<generation>:d:<0xff><column>:<value>`` is a copy of the document with this value in a column of ``also``, or
   a tombstone, under the same rules.
 - ``m:<generation>:i:<list>`` is a sorted set of list entries, all of score 0.
-- ``m:<generation>:entries`` is a hash from a row's key to the list entries of its document.
+- ``m:<generation>:entries`` is a hash from a row's key to the list entries of its document: one for each list, or an
+  array of those in a list with an ``each``.
 - ``m:<generation>:recent`` is a sorted set of the positions of commands' changes that are in, the last thousand.
 - ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
   may go.

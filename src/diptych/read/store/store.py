@@ -9,6 +9,7 @@ from typing import Any
 from diptych.fence.contract import FenceId, Target
 from diptych.log import Change
 from diptych.read.compiled import CompiledReadModel
+from diptych.read.lists.index import unpacked
 from diptych.read.store.deletion import delete_keys
 from diptych.read.store.keys import Keys
 from diptych.read.store.reads import Reads
@@ -37,6 +38,8 @@ class RedisStore:
     def __init__(self, compiled: CompiledReadModel, redis: RedisService) -> None:
         self._compiled = compiled
         self._redis = redis
+        lists = enumerate(compiled.lists, 1)
+        self._several = ",".join(str(number) for number, index in lists if index.collection is not None)
         self.id = FenceId(f"{redis.namespace}:{compiled.name}", compiled.fingerprint)
         self.writes = Writes(compiled)
         self._keys = Keys(self.id)
@@ -129,6 +132,11 @@ class RedisStore:
 
     # Builds
 
+    def entry_count(self, write: Write) -> int:
+        """Returns the number of list entries of a write, about."""
+        pairs = zip(self._compiled.lists, write.entries, strict=False)
+        return sum(1 if index.collection is None else len(unpacked(entries)) for index, entries in pairs)
+
     async def begin(self, target: Target) -> str:
         """Begins a generation, which may be written from now on."""
         keys = [self._keys.marker(target.generation.encode()), self._keys.generations]
@@ -214,7 +222,8 @@ class RedisStore:
         keys += [self._keys.index(generation, index) for index in self._compiled.lists]
         keys += [self._keys.document(generation, write.key) for write in part]
         header = ("" if value is None else value for value in (number, floor, recent_from))
-        arguments: list[Any] = [*target.incarnation, *header, len(self._compiled.lists), len(copies)]
+        numbers = [len(self._compiled.lists), len(copies), self._several]
+        arguments: list[Any] = [*target.incarnation, *header, *numbers]
         for write in part:
             purge_at = "" if write.purge_at is None else write.purge_at
             arguments += [

@@ -18,6 +18,7 @@ MAX_BYTES = 1_000_000
 class Write(NamedTuple):
     """A document to be written: its key, stamp, transaction, body (None: deleted) and entry in each list.
 
+    In a list with an ``each`` there are several, which are packed (``ListIndex.entries``).
     ``purge_at`` is the floor at which a tombstone may go, None if not known. ``is_second`` marks a write that belongs
     into the same script as the one before: of the same change, or a copy of the same document. ``is_left_out`` marks
     the tombstone of a row that is there, and that the read model leaves out.
@@ -87,7 +88,7 @@ class Writes:
         """
         key, places = self._compiled.key.of(row), self._compiled.places(row)
         indexes = zip(self._compiled.lists, places, strict=True)
-        entries = tuple(index.entry(place, key) for index, place in indexes)
+        entries = tuple(index.entries(row, place, key) for index, place in indexes)
         body = self._compiled.body(row, places)
         self._compiled.notices.met(key, body)
         return Write(key, stamp, transaction, body, entries)

@@ -5,10 +5,12 @@
 --       n lists, then the document keys, of which the last c are second addresses, for copies of documents.
 -- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
 --       afterwards ('' for the present floor), the first position of commands' changes to be returned ('' if these
---       are not commands' changes), n, c, then for each document: its stamp (8 bytes), its transaction, the floor at
+--       are not commands' changes), n, c, the numbers of the lists in which a row has several entries ('' for none),
+--       then for each document: its stamp (8 bytes), its transaction, the floor at
 --       which a tombstone may go ('' if not known), its body ('' for a deleted document; beginning with a zero byte
---       for a set-aside row), and its n list entries ('' in a list without a place for it). A copy has no entries,
---       and is not counted among the documents of set-aside rows.
+--       for a set-aside row), and its n list entries ('' in a list without a place for it; several entries are each
+--       behind their length in four bytes). A copy has no entries, and is not counted among the documents of set-aside
+--       rows.
 -- Returns OK (each document is written, or the stored document is as new), ELSEWHERE (another Redis), GONE (no such
 -- generation here), CLOSED or GAP (a builder's script out of turn). For commands, in place of OK: the number 1, then
 -- the positions of commands' changes that are in, 8 bytes each.
@@ -18,6 +20,38 @@ local MOST_RECENT = 1024
 local function position_of(stamp)
   local high, low = struct.unpack('>I4I4', stamp)
   return string.format('%.0f', high * 4294967296 + low)
+end
+
+local has_several = {}
+for i in string.gmatch(ARGV[8], '%d+') do
+  has_several[tonumber(i)] = true
+end
+
+local function unpacked(entries)
+  local found, at = {}, 1
+  while at <= #entries do
+    found[#found + 1], at = struct.unpack('>I4c0', entries, at)
+  end
+  return found
+end
+
+-- Puts the entries of a row in the place of its former ones; those that are in both stay.
+local function replace(list, former, entries)
+  local is_former, is_kept = {}, {}
+  for i = 1, #entries do
+    is_kept[entries[i]] = true
+  end
+  for i = 1, #former do
+    is_former[former[i]] = true
+    if not is_kept[former[i]] then
+      redis.call('ZREM', list, former[i])
+    end
+  end
+  for i = 1, #entries do
+    if not is_former[entries[i]] then
+      redis.call('ZADD', list, 0, entries[i])
+    end
+  end
 end
 
 if not is_here(ARGV[1], ARGV[2]) then
@@ -52,7 +86,7 @@ local lists = tonumber(ARGV[6])
 local first_copy = #KEYS - tonumber(ARGV[7]) + 1
 -- In the hash, the names of documents without what all names of the generation begin with: it is longer than most keys.
 local after_prefix = #KEYS[1] - #'marker' + #'d:' + 1
-local at = 8
+local at = 9
 for k = 6 + lists, #KEYS do
   local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
   local is_copy = k >= first_copy
@@ -68,8 +102,20 @@ for k = 6 + lists, #KEYS do
       local key = string.sub(document, after_prefix)
       local former = redis.call('HGET', KEYS[2], key)
       former = former and cmsgpack.unpack(former)
-      for i = 1, former and lists or 0 do
-        redis.call('ZREM', KEYS[5 + i], former[i])
+      local entries = {}
+      for i = 1, lists do
+        entries[i] = ARGV[at + 3 + i]
+        if has_several[i] then
+          entries[i] = unpacked(entries[i])
+          replace(KEYS[5 + i], former and former[i] or {}, entries[i])
+        else
+          if former then
+            redis.call('ZREM', KEYS[5 + i], former[i])
+          end
+          if entries[i] ~= '' then
+            redis.call('ZADD', KEYS[5 + i], 0, entries[i])
+          end
+        end
       end
       redis.call('SET', document, stamp .. body)
       if string.byte(body) == 0 then
@@ -80,13 +126,6 @@ for k = 6 + lists, #KEYS do
       if body == '' then
         redis.call('HDEL', KEYS[2], key)
       elseif lists > 0 then
-        local entries = {}
-        for i = 1, lists do
-          entries[i] = ARGV[at + 3 + i]
-          if entries[i] ~= '' then
-            redis.call('ZADD', KEYS[5 + i], 0, entries[i])
-          end
-        end
         redis.call('HSET', KEYS[2], key, cmsgpack.pack(entries))
       end
     end
