@@ -90,6 +90,54 @@ class ByCity(ReadModel[Ticket]):
 app = Diptych(ConfigService(), models=Base, handlers=[], read_models=[ByCity])
 """
 
+EACH = """
+
+tagged = Table(
+    "tagged",
+    Base.metadata,
+    Column("thing_id", ForeignKey("things.id"), primary_key=True),
+    Column("tag_id", ForeignKey("tags.id"), primary_key=True),
+)
+
+
+class Tag(Base):
+    __tablename__ = "tags"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40))
+
+
+class Part(Base):
+    __tablename__ = "parts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    thing_id: Mapped[int] = mapped_column(ForeignKey("things.id"))
+    number: Mapped[int | None]
+
+
+class Thing(Base):
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tags: Mapped[list[Tag]] = relationship(secondary=tagged)
+    parts: Mapped[list[Part]] = relationship()
+
+
+class ThingDocument(Struct):
+    id: int
+
+
+class Things(ReadModel[Thing]):
+    key = Thing.id
+    document = ThingDocument
+    lists = (by(each(Thing.tags, Tag.name)), by(each(Thing.parts, Part.number)))
+
+
+app = Diptych(ConfigService(), models=Base, handlers=[], read_models=[Things])
+"""
+
+EACH_IMPORTS = (
+    "from sqlalchemy import Column, ForeignKey, Table\nfrom sqlalchemy.orm import relationship\n"
+    "from diptych import each\n"
+)
+
 NEWEST = {
     "sqlite": (
         'Index("ix_tickets_newest", Ticket.owner, Ticket.opened.is_(None).desc(), Ticket.opened.desc(), Ticket.id)'
@@ -219,3 +267,32 @@ async def test_what_cannot_be_checked_ends_with_2(sqlite_url, module):
     )
     assert code == 2
     assert '"helpdesk" has no "nothing"' in complained
+
+
+async def test_a_list_with_each_asks_for_the_indexes_of_its_elements_and_links(database_url, module):
+    """The primary key of the association finds the links of a row; all else is asked for, and made as it is asked."""
+    path = module / "helpdesk.py"
+    tables, main = APPLICATION.partition("class Ticket(")[0], APPLICATION.partition("if __name__")
+    path.write_text("".join((EACH_IMPORTS, tables, EACH, *main[1:])))
+    _, _, told = await run(module, database_url, "helpdesk.py")
+    assert "no index serves the lists tags; parts," in told
+    collated = '.collate("C")' * database_url.startswith("postgresql")
+    indexes = [
+        f'Index("ix_tags_tags", Tag.name{collated})',
+        'Index("ix_tagged_tags", tagged.c.tag_id, tagged.c.thing_id)',
+        'Index("ix_parts_parts", Part.number)',
+        'Index("ix_parts_parts_2", Part.thing_id)',
+    ]
+    code, report, complained = await check(module, database_url)
+    assert (code, complained) == (1, "")
+    assert [
+        line.strip() for line in report.splitlines() if "Index(" in line and "import" not in line
+    ] == indexes
+    await execute(
+        database_url,
+        "CREATE INDEX a ON tags (name{})".format(' COLLATE "C"' * bool(collated)),
+        "CREATE INDEX b ON tagged (tag_id, thing_id)",
+        "CREATE INDEX c ON parts (number)",
+        "CREATE INDEX d ON parts (thing_id)",
+    )
+    assert await check(module, database_url) == (0, "an index serves the SQL of each list\n", "")
