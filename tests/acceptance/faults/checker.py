@@ -19,6 +19,7 @@ from tests.acceptance.faults.history import (
     FRONT,
     FRONT_OWNERS,
     ITEM,
+    MARKED,
     NEVER,
     OWNER_OF,
     Entry,
@@ -27,6 +28,7 @@ from tests.acceptance.faults.history import (
     LogRow,
     Page,
     Write,
+    marks_of,
 )
 from tests.acceptance.faults.timelines import (
     ABSENT,
@@ -226,8 +228,10 @@ def place(order: str, entry: Entry) -> tuple[Any, ...]:
     return {"key": (key,), "owned": (owner, -value, key)}.get(order, (value, key))
 
 
-def has(order: str, owner: int | None) -> bool:
-    """Whether a list has the items of an owner."""
+def has(order: str, value: int | str | None, owner: int | None) -> bool:
+    """Whether a list has an item with this value and owner."""
+    if order.startswith(MARKED):
+        return isinstance(value, int) and int(order.removeprefix(MARKED)) in marks_of(value, owner or 0)
     return order != FRONT or (owner or 0) <= FRONT_OWNERS
 
 
@@ -318,8 +322,8 @@ def _check_shape(page: Page, told: str) -> Iterator[Anomaly]:
         "it is longer than asked for": len(page.entries) + page.set_aside > page.limit,
         "it says that more follow, but is not full": page.more
         and len(page.entries) + page.set_aside < page.limit,
-        "it has an item of another owner": any(
-            page.owner not in (None, entry.owner) or not has(page.order, entry.owner)
+        "it has an item of another owner, or mark": any(
+            page.owner not in (None, entry.owner) or not has(page.order, entry.value, entry.owner)
             for entry in page.entries
         ),
     }
@@ -347,7 +351,9 @@ def _covers(page: Page, key: str, state: State) -> bool:
 
 def _selects(page: Page, state: State) -> bool:
     """Whether a row in this state is one of those that were asked for."""
-    return state.value is not None and page.owner in (None, state.owner) and has(page.order, state.owner)
+    if state.value is None or page.owner not in (None, state.owner):
+        return False
+    return has(page.order, state.value, state.owner)
 
 
 # The end
@@ -382,7 +388,7 @@ def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
     fitting = {key: row for key, row in ending.rows.items() if row.value >= 0}
     yield from _differ("documents and rows", entity, ending.documents, fitting)
     for order, entries in ending.lists.items():
-        listed = {key: row for key, row in fitting.items() if has(order, row.owner)}
+        listed = {key: row for key, row in fitting.items() if has(order, row.value, row.owner)}
         yield from _differ(f"list by {order} and rows", entity, {e.key: e for e in entries}, listed)
         if list(entries) != sorted(entries, key=lambda entry: place(order, entry)):
             yield Anomaly("different at the end", entity, "", 0, f"the list by {order} is not in order")

@@ -14,7 +14,7 @@ from tests.acceptance.faults import application as app
 from tests.acceptance.faults.checker import Ending
 from tests.acceptance.faults.history import AUDIT, ITEM, OPEN_ITEM, OWNER, OWNER_OF, Entry, LogRow
 from tests.acceptance.faults.models import Item, OpenItem, OpenOwner, Owner
-from tests.acceptance.faults.queries import LISTS, OWNED, QUERIES
+from tests.acceptance.faults.queries import LISTS_OF, OWNED, QUERIES
 
 _LOG = sa.text(
     "SELECT position, entity, kind, old_key, key, image, correlation_id FROM diptych_log ORDER BY position"
@@ -88,7 +88,9 @@ async def _ending(application: Any, entity: str, keys: list[str]) -> Ending:
             documents[key] = Entry(item.key, item.value, item.owner_id)
         if (owned := await _from_redis(application, queries.joined(key))) is not None:
             joined[key] = Entry(owned.key, owned.value, owned.owner_id), owned.owner_name
-    lists = {order: await _whole_list(application, entity, order) for order in LISTS if order != OWNED}
+    lists = {
+        order: await _whole_list(application, entity, order) for order in LISTS_OF[entity] if order != OWNED
+    }
     parts = [await _whole_list(application, entity, OWNED, int(owner)) for owner in sorted(names, key=int)]
     lists[OWNED] = [entry for part in parts for entry in part]
     return Ending(rows, names, documents, joined, lists, entity)

@@ -29,6 +29,18 @@ OWNER_OF = {ITEM: OWNER, OPEN_ITEM: OPEN_OWNER}
 FRONT, FRONT_OWNERS = "front", 2
 """A list of items whose owners have these numbers at most."""
 
+MARKED = "marked"
+"""A list of open items by their marks. A page of it is one of the list ``marked 2``, say: of the mark number 2."""
+
+MARKS = 5
+"""How many marks there are, numbered from 0."""
+
+
+def marks_of(value: int, owner: int) -> tuple[int, int]:
+    """The marks of an open item: one by its value, one by its owner."""
+    return value % 3, 3 + owner % 2
+
+
 CATCH_UP = "catch up"
 """The kind of a write that changes nothing: ``catch_up`` was called."""
 

@@ -28,7 +28,7 @@ from tests.acceptance.faults.history import (
     now,
 )
 from tests.acceptance.faults.open_items import OF_TWO, WAYS, WITH_ORM_SERVICE, keys_of_owners
-from tests.acceptance.faults.queries import LISTS
+from tests.acceptance.faults.queries import LISTS_OF
 
 KIN = tuple(f"k{n}" for n in range(4))
 KIN_OF = {ITEM: KIN, OPEN_ITEM: beside.KIN}
@@ -197,7 +197,7 @@ class Load:
             return self._ask.get(key, entity)
         if chance < 0.8:
             return self._ask.get_joined(key, entity)
-        return self._ask.browse(self._random.choice(LISTS), entity)
+        return self._ask.browse(self._random.choice(LISTS_OF[entity]), entity)
 
     async def _catch_up(self) -> None:
         """Catches up with what others have written, and looks at some of it."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, foreign, mapped_column, relationship
 
 from diptych import code_point_text
 
@@ -62,6 +62,25 @@ class OpenOwner(Base):
     name: Mapped[str] = mapped_column(code_point_text(40))
 
 
+class OpenMark(Base):
+    """A mark of open items."""
+
+    __tablename__ = "open_marks"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    number: Mapped[int] = mapped_column(sa.Integer)
+
+
+open_item_marks = sa.Table(
+    "open_item_marks",
+    Base.metadata,
+    # By no foreign keys: TRUNCATE of the items has to be possible.
+    sa.Column("item_id", sa.Integer, nullable=False, index=True),
+    sa.Column("mark_id", sa.Integer, nullable=False, index=True),
+)
+"""Which marks an open item has: triggers see to that, see ``history.marks_of``."""
+
+
 class OpenItem(Base):
     """An item that sessions, statements, cascades, triggers and programs beside the application change."""
 
@@ -74,6 +93,12 @@ class OpenItem(Base):
         sa.ForeignKey("open_owners.id", ondelete="CASCADE", onupdate="CASCADE"), index=True
     )
     odd: Mapped[int | None] = mapped_column(sa.BigInteger, _odd_value())
+    marks: Mapped[list[OpenMark]] = relationship(
+        secondary=open_item_marks,
+        primaryjoin=lambda: OpenItem.id == foreign(open_item_marks.c.item_id),
+        secondaryjoin=lambda: OpenMark.id == foreign(open_item_marks.c.mark_id),
+        viewonly=True,
+    )
 
 
 Fitting = Annotated[int, msgspec.Meta(ge=0)]

@@ -13,11 +13,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from diptych import Command, Document, ORMService, Page, Query, ReadModel, by, join
+from diptych import Command, Document, ORMService, Page, Query, ReadModel, by, each, join
 from tests.acceptance.faults.answers import Answer, TakenError
 from tests.acceptance.faults.beside.statements import SIGN, SWAP, UPSERT
-from tests.acceptance.faults.history import FRONT_OWNERS, ITEM, OPEN_ITEM, Saw
-from tests.acceptance.faults.models import Item, ItemDocument, OpenItem, OpenOwner, OwnedItemDocument
+from tests.acceptance.faults.history import FRONT_OWNERS, ITEM, MARKED, OPEN_ITEM, Saw
+from tests.acceptance.faults.models import (
+    Item,
+    ItemDocument,
+    OpenItem,
+    OpenMark,
+    OpenOwner,
+    OwnedItemDocument,
+)
 
 
 class OpenItemReadModel(ReadModel[OpenItem]):
@@ -35,10 +42,11 @@ class OpenItemReadModel(ReadModel[OpenItem]):
 
 
 class OwnedOpenItemReadModel(ReadModel[OpenItem]):
-    """Open items with the names of their owners, by the keys of the items."""
+    """Open items with the names of their owners, by the keys of the items, and in a list by their marks."""
 
     key = OpenItem.key
     document = OwnedItemDocument
+    lists = (by(each(OpenItem.marks, OpenMark.number), OpenItem.value, OpenItem.key, name=MARKED),)
     joined = {"owner_name": join(OpenOwner.name, OpenItem.owner_id, OpenOwner.id)}  # noqa: RUF012 - as documented
 
 
@@ -62,6 +70,15 @@ class GetOwnedOpenItem(Query[Document[OwnedItemDocument]], frozen=True):
     """The open item with this key, with its owner's name."""
 
     key: str
+
+
+class ListMarkedOpenItems(Query[Page[OwnedItemDocument]], frozen=True):
+    """A page of the open items with the mark of this number."""
+
+    mark: int
+    limit: int
+    after: str | None = None
+    count: bool = False
 
 
 class OpenQueries:
@@ -88,6 +105,12 @@ class JoinedOpenQueries:
 
     async def get_joined(self, query: GetOwnedOpenItem) -> Document[OwnedItemDocument]:
         return await self.items.get(query.key)
+
+    async def marked(self, query: ListMarkedOpenItems) -> Page[OwnedItemDocument]:
+        where = {"marks": query.mark}
+        return await self.items.page(
+            MARKED, where=where, limit=query.limit, after=query.after, count=query.count
+        )
 
 
 class ChangeOpen(Command[Answer], frozen=True):

@@ -566,6 +566,19 @@ def test_the_items_of_an_owner_are_on_a_page_and_no_others(listed):
     assert "malformed page" in listed.page([("c", 3)], (51, 52), order="owned", owner=OWNED_BY + 1).kinds
 
 
+def test_a_list_by_marks_has_the_items_with_the_mark_of_their_value_or_owner(listed):
+    """ "a" is 1, "b" 2 and "c" 3, so each has another mark by its value; by their owner all have the same."""
+    of_owner = f"marked {3 + OWNED_BY % 2}"
+    listed.page([("a", 1)], (51, 52), order="marked 1", total=1)
+    listed.page([("a", 1), ("b", 2), ("c", 3)], (51, 52), order=of_owner, total=3)
+    assert listed.kinds == []
+    assert listed.page([], (53, 54), order="marked 2").kinds == ["missing entry"]
+    assert (
+        listed.page([("a", 1)], (55, 56), order="marked 0").kinds[1:]
+        == ["missing entry", "malformed page"][::-1]
+    )
+
+
 def test_an_item_that_gets_another_owner_is_on_that_page_alone(listed):
     listed.write(4, "change", (40, 50), key="b", owner=OWNED_BY + 1)
     assert listed.page([("c", 3), ("a", 1)], (51, 52), order="owned", owner=OWNED_BY).kinds == []

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from tests.acceptance.faults.history import OPEN_ITEM, OPEN_OWNER, LogRow
-from tests.acceptance.faults.models import Base
+from tests.acceptance.faults.history import MARKS, OPEN_ITEM, OPEN_OWNER, LogRow
+from tests.acceptance.faults.models import Base, OpenMark
 
 _TABLES = {OPEN_ITEM: ("open_items", "key", "value"), OPEN_OWNER: ("open_owners", "id", "name")}
 """By entity: its table, its column of keys, and that of values."""
 
 _COLUMNS = "entity, kind, old_key, key, value, owner_id, write"
+
+_MARKS = (
+    "INSERT INTO open_item_marks (item_id, mark_id) SELECT NEW.id, id FROM open_marks "
+    "WHERE number IN (NEW.value % 3, 3 + NEW.owner_id % 2)",
+    "DELETE FROM open_item_marks WHERE item_id = OLD.id",
+)
+"""What gives an item its marks (see ``history.marks_of``), and what takes them."""
 
 _ON_POSTGRESQL = (
     "CREATE TABLE signatures (id bigserial PRIMARY KEY, write bigint NOT NULL, "
@@ -68,6 +75,16 @@ _ON_POSTGRESQL = (
     """,
     "CREATE TRIGGER name_owner AFTER UPDATE OF value ON open_items "
     "FOR EACH ROW WHEN (NEW.value % 7 = 0) EXECUTE FUNCTION name_owner()",
+    f"""
+    CREATE FUNCTION mark_item() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF TG_OP <> 'INSERT' THEN {_MARKS[1]}; END IF;
+        IF TG_OP <> 'DELETE' THEN {_MARKS[0]}; END IF;
+        RETURN NULL;
+    END $$
+    """,
+    "CREATE TRIGGER mark_item AFTER INSERT OR DELETE OR UPDATE OF value, owner_id ON open_items "
+    "FOR EACH ROW EXECUTE FUNCTION mark_item()",
 )
 
 
@@ -100,6 +117,10 @@ _ON_SQLITE = (
     *(statement for entity, columns in _TABLES.items() for statement in _on_sqlite(entity, *columns)),
     "CREATE TRIGGER name_owner AFTER UPDATE OF value ON open_items WHEN NEW.value % 7 = 0 "
     "BEGIN UPDATE open_owners SET name = CAST(NEW.value AS TEXT) WHERE id = NEW.owner_id; END",
+    f"CREATE TRIGGER mark_new AFTER INSERT ON open_items BEGIN {_MARKS[0]}; END",
+    "CREATE TRIGGER mark_changed AFTER UPDATE OF value, owner_id ON open_items "
+    f"BEGIN {_MARKS[1]}; {_MARKS[0]}; END",
+    f"CREATE TRIGGER unmark AFTER DELETE ON open_items BEGIN {_MARKS[1]}; END",
 )
 
 
@@ -107,6 +128,8 @@ def open_ledger(engine: sa.Engine) -> None:
     """Makes the tables, and all that writes the ledger of open items and owners."""
     with engine.begin() as connection:
         Base.metadata.create_all(connection)
+        marks = [{"id": number + 1, "number": number} for number in range(MARKS)]
+        connection.execute(sa.insert(OpenMark), marks)
         for statement in _ON_SQLITE if engine.dialect.name == "sqlite" else _ON_POSTGRESQL:
             connection.execute(sa.text(statement))
 
