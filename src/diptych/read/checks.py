@@ -50,7 +50,7 @@ def joined_models(model: type[Declaration]) -> list[type]:
 
 def check_declaration(model: type[Declaration], entity: Entity, joined: Entities) -> None:
     """Raises ``WiringError`` with every fault of the declaration."""
-    problems = [*_check_form(model, entity)] or [*_check_names(model, entity, joined)]
+    problems = [*_check_form(model, entity)] or [*check_each(model)] or [*_check_names(model, entity, joined)]
     if not problems:
         problems = [
             *check_key(model, entity),
