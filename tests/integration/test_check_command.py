@@ -276,6 +276,10 @@ async def test_a_list_with_each_asks_for_the_indexes_of_its_elements_and_links(d
     path.write_text("".join((EACH_IMPORTS, tables, EACH, *main[1:])))
     _, _, told = await run(module, database_url, "helpdesk.py")
     assert "no index serves the lists tags; parts," in told
+    _, script, _ = await run(
+        module, database_url, "-m", "diptych.cli", "migrate", "--app", "helpdesk:app", "--sql"
+    )
+    assert "its triggers on things, tags, tagged, parts." in script
     collated = '.collate("C")' * database_url.startswith("postgresql")
     indexes = [
         f'Index("ix_tags_tags", Tag.name{collated})',
