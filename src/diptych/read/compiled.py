@@ -66,34 +66,38 @@ class CompiledReadModel:
             JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
             for name, join in model.joined.items()
         )
-        listed = with_fields(entity, self.joins)
-        orders = [in_fields(order, entity, model.joined) for order in model.lists]
-        of_lists = [collection_of(order, joined) for order in orders]
-        self.collections = tuple({each.field: each for each in of_lists if each is not None}.values())
-        self.lists = tuple(
-            ListIndex(order, self.key.names, with_element(listed, each), self.where, each)
-            for order, each in zip(orders, of_lists, strict=True)
-        )
-        own = (name for name in self.fields if name not in model.joined)
-        ordered = (name for index in self.lists for name in index.columns if name in entity.columns)
-        compared = (
-            name for where in (self.where, *(i.where for i in self.lists)) for name in names_in(where)
-        )
-        linking = (each.local for each in self.collections)
-        self.columns = tuple(
-            dict.fromkeys((*own, *self.key.names, *self.also, *ordered, *compared, *linking))
-        )
+        self.lists = self._indexes(joined)
+        self.collections = tuple({c.field: c for i in self.lists if (c := i.collection) is not None}.values())
+        self.columns = self._columns_in_use()
         self.tables = frozenset(
             (entity.table, *(join.entity.table for join in self.joins), *_tables_of(self.collections))
         )
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
-        self._ordered = [
-            (name, kind if (kind := listed.columns[name].type) in ALWAYS_SORTABLE else None)
-            for name in dict.fromkeys(name for index in self.lists for name in index.own_columns)
-        ]
+        self._ordered = {
+            name: kind if (kind := index.entity.columns[name].type) in ALWAYS_SORTABLE else None
+            for index in self.lists
+            for name in index.own_columns
+        }
         self._followed = [(join.entity.table, join.remote, join.local) for join in self.joins]
         self._followed += [followed for each in self.collections for followed in _followed(each)]
         self.notices = Notices(self.name, entity.table)
+
+    def _indexes(self, entities: Mapping[type, Entity]) -> tuple[ListIndex, ...]:
+        listed = with_fields(self.entity, self.joins)
+        orders = [in_fields(order, self.entity, self.model.joined) for order in self.model.lists]
+        collections = (collection_of(order, entities) for order in orders)
+        return tuple(
+            ListIndex(order, self.key.names, with_element(listed, collection), self.where, collection)
+            for order, collection in zip(orders, collections, strict=True)
+        )
+
+    def _columns_in_use(self) -> tuple[str, ...]:
+        own = (name for name in self.fields if name not in self.model.joined)
+        ordered = (n for index in self.lists for n in index.columns if n in self.entity.columns)
+        conditions = (self.where, *(index.where for index in self.lists))
+        compared = (name for where in conditions for name in names_in(where))
+        linking = (collection.local for collection in self.collections)
+        return tuple(dict.fromkeys((*own, *self.key.names, *self.also, *ordered, *compared, *linking)))
 
     @property
     def is_joined(self) -> bool:
@@ -110,7 +114,7 @@ class CompiledReadModel:
 
     def is_placed(self, row: Row) -> bool:
         """Says if no list lacks a place for the row; quick for values of types in ``ALWAYS_SORTABLE``."""
-        for name, kind in self._ordered:
+        for name, kind in self._ordered.items():
             if type(row[name]) is not kind:
                 return b"" not in self.places(row)
         return True
