@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 import pytest
-from sqlalchemy import CHAR, ForeignKey, MetaData, String, func, literal_column, text
+from sqlalchemy import CHAR, ForeignKey, String, func, literal_column, text
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
@@ -208,7 +208,11 @@ async def test_an_order_of_an_attribute_that_is_no_column_is_refused_in_words(sq
         await _app(sqlite_url, read_models=[model]).start()
 
 
-class Coded(Base):
+class CodedBase(DeclarativeBase):
+    pass
+
+
+class Coded(CodedBase):
     __tablename__ = "coded"
     id: Mapped[int] = mapped_column(primary_key=True)
     code: Mapped[str] = mapped_column(CHAR(6), unique=True)
@@ -227,11 +231,10 @@ async def test_a_key_whose_trailing_blanks_do_not_count_is_refused(postgres_url)
     """Redis would not find what SQL finds."""
     app = Diptych(
         ConfigService(environ={}, database_url=postgres_url),
-        models=Coded,
+        models=CodedBase,
         handlers=[],
         read_models=[CodedReadModel],
     )
-    app._models = type("Only", (), {"metadata": MetaData()})
     with pytest.raises(WiringError, match="byte for byte, and is of the type CHAR"):
         await app.start()
 
