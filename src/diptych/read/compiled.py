@@ -26,7 +26,7 @@ from diptych.read.lists.ordering import ALWAYS_SORTABLE
 from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
 from diptych.sql.conditions.parse import condition_of
 from diptych.sql.conditions.tree import declared, fitted, names_in, predicate_of
-from diptych.sql.description import Entity, Row
+from diptych.sql.description import Column, Entity, Row
 
 _encode = msgspec.json.Encoder().encode
 
@@ -74,7 +74,7 @@ class CompiledReadModel:
         )
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
         self._ordered = {
-            name: kind if (kind := index.entity.columns[name].type) in ALWAYS_SORTABLE else None
+            name: _surely_placed(index.entity.columns[name])
             for index in self.lists
             for name in index.own_columns
         }
@@ -113,9 +113,9 @@ class CompiledReadModel:
         return tuple(index.sort_key(row) for index in self.lists)
 
     def is_placed(self, row: Row) -> bool:
-        """Says if no list lacks a place for the row; quick for values of types in ``ALWAYS_SORTABLE``."""
-        for name, kind in self._ordered.items():
-            if type(row[name]) is not kind:
+        """Says if no list lacks a place for the row; quick for nulls and values of types in ``ALWAYS_SORTABLE``."""
+        for name, kinds in self._ordered.items():
+            if type(row[name]) not in kinds:
                 return b"" not in self.places(row)
         return True
 
@@ -260,6 +260,12 @@ class CompiledReadModel:
     def _typed(self, entity: Entity, name: str) -> list[str]:
         kind, texts = entity.columns[name].type, entity.columns[name].texts or {}
         return [name, kind.__qualname__ if isinstance(kind, type) else "", *sorted(texts.values())]
+
+
+def _surely_placed(column: Column) -> tuple[type, ...]:
+    """Returns the types of which every value of a column has a place in a list."""
+    kinds = [column.type] if column.type in ALWAYS_SORTABLE else []
+    return tuple(kind for kind in (*kinds, type(None) if column.nullable else None) if kind is not None)
 
 
 def _tables_of(collections: Iterable[Collection]) -> Iterator[str]:

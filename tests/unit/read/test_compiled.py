@@ -216,6 +216,16 @@ def test_a_change_of_another_entity_touches_nothing():
     assert itself.touched(Change(Book.entity(), None, row)) == [("sequel_to", [1])]
 
 
+def test_a_null_has_a_place_in_every_list_without_a_look_at_each(monkeypatch):
+    """Else every row with a null costs a document from SQL the places in all lists."""
+    cards = projection(lists=(by(B.author_code), by(B.year)))
+    monkeypatch.setattr(cards, "places", lambda _row: pytest.fail("the places were made"))
+    for code in (None, "x"):
+        assert cards.is_placed({"author_code": code, "year": 1965, "title": "Dune"})
+    monkeypatch.setattr(cards, "places", lambda _row: (b"", b""))
+    assert not cards.is_placed({"author_code": None, "year": None, "title": "Dune"})
+
+
 # What is refused
 
 
