@@ -101,16 +101,19 @@ else
 end
 
 local more = #entries > limit and 1 or 0
-local keys = {}
+-- The table of entries becomes that of the documents' keys: a new one would grow step by step.
+entries[limit + 1] = nil
 for i = 1, shown do
   -- From the entry to the document: its key is before the key's length, in four bytes. `struct.unpack` takes longer.
   local entry = entries[i]
   local a, b, c, d = byte(entry, -4, -1)
-  local key = prefix .. sub(entry, -4 - (((a * 256 + b) * 256 + c) * 256 + d), -5)
-  keys[backwards and shown + 1 - i or i] = key
+  entries[i] = prefix .. sub(entry, -4 - (((a * 256 + b) * 256 + c) * 256 + d), -5)
 end
 if backwards then
+  for i = 1, math.floor(shown / 2) do
+    entries[i], entries[shown + 1 - i] = entries[shown + 1 - i], entries[i]
+  end
   first, last = last, first
 end
-local documents = shown > 0 and redis.call('MGET', unpack(keys)) or {}
+local documents = shown > 0 and redis.call('MGET', unpack(entries)) or {}
 return { redis.call('GET', KEYS[1]), first, last, more, other, total, documents }
