@@ -91,12 +91,12 @@ def page_body(
     has_next, has_previous = (has_other, has_more) if request.is_backward else (has_more, has_other)
     # An empty page has nothing but the place that was asked for.
     first, last = ends or (request.place, request.place)
-    body = b'{"items":[' + items + b'],"next":' + (_cursor(request, last) if has_next else b"null")
+    end = b'],"next":' + (_cursor(request, last) if has_next else b"null")
     if has_previous and first is not None:
-        body += b',"previous":' + _cursor(request, first)
+        end += b',"previous":' + _cursor(request, first)
     if total is not None:
-        body += b',"total":%d' % total
-    return PageBody(body + b"}", set_aside)
+        end += b',"total":%d' % total
+    return PageBody(b"".join((b'{"items":[', items, end, b"}")), set_aside)  # the items are copied once
 
 
 def _cursor(request: PageRequest, place: bytes | None) -> bytes:
