@@ -142,6 +142,13 @@ def redis7(redis7_server: RedisServer) -> RedisServer:
     return _emptied(redis7_server)
 
 
+@pytest.fixture(scope="module")
+def valkey_of_module() -> Iterator[RedisServer]:
+    """A Valkey of the module's own, for what lives longer than a test; a test may have killed the one of the run."""
+    with RedisServer(_binary("valkey")) as server:
+        yield server
+
+
 @pytest.fixture(params=["valkey", "redis7"])
 def redis_server(request: pytest.FixtureRequest) -> RedisServer:
     """An empty server of each kind."""

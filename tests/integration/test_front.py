@@ -122,7 +122,7 @@ def asked(
 ) -> Iterator[tuple[asyncio.Runner, Asked]]:
     """The demo with some books, served by each store, and the loop that it runs in."""
     url = f"sqlite:///{tmp_path_factory.mktemp('front') / 'books.db'}"
-    valkey = request.getfixturevalue("valkey_server") if request.param == "redis" else None
+    valkey = request.getfixturevalue("valkey_of_module") if request.param == "redis" else None
     config = configured(url, valkey.url if valkey else None)
     front = create_app(config)
     assert isinstance(front, Front)
