@@ -6,6 +6,7 @@ with the row's place (``ListIndex.entry``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from diptych.read.lists.ordering import successor
@@ -27,9 +28,16 @@ class Bounds(NamedTuple):
     other_end: bytes = b""
 
 
-def bounds_of(request: PageRequest) -> list[Bounds]:
+_ALL = (Bounds(0, b"-", b"+"),)
+"""The range of a list's first page, which most ask for."""
+
+
+def bounds_of(request: PageRequest) -> Sequence[Bounds]:
     """Returns the ranges of each prefix that a page selects."""
-    return [_bounds(request, prefix) for prefix in request.selection.prefixes()]
+    selection = request.selection
+    if request.place is None and not selection.values and selection.given is None:
+        return _ALL
+    return [_bounds(request, prefix) for prefix in selection.prefixes()]
 
 
 def _bounds(request: PageRequest, prefix: bytes) -> Bounds:
@@ -70,8 +78,11 @@ class StoredPage(NamedTuple):
 
     def body(self, request: PageRequest) -> PageBody | None:
         """Returns the page's JSON; None if an entry names a missing document."""
-        bodies = [] if None in self.documents else list(map(body_of, self.documents))
-        if len(bodies) < len(self.documents) or not all(bodies):
+        try:
+            bodies = list(map(body_of, self.documents))
+        except TypeError:  # there is None among them
+            return None
+        if not all(bodies):
             return None
         index = request.selection.index
         ends = (index.sort_key_of(self.first), index.sort_key_of(self.last)) if bodies else None

@@ -127,12 +127,10 @@ class SqlFallback:
         listed: list[_Listed] = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             await self._budget.wait()
-            some = rows[start : start + _ROWS_AT_ONCE]
-            listed += [
-                _Listed(row, self._document(row))
-                for row in some
-                if (index.where is None and self._compiled.is_placed(row)) or index.sort_key(row)
-            ]
+            for row in rows[start : start + _ROWS_AT_ONCE]:
+                is_placed = self._compiled.is_placed(row)
+                if (is_placed and index.where is None) or index.sort_key(row):
+                    listed.append(_Listed(row, self._document(row, is_placed=is_placed)))
         return listed
 
     def _page_of(self, listed: list[_Listed], request: PageRequest, beside: Beside) -> PageBody:
@@ -154,10 +152,11 @@ class SqlFallback:
             total=beside.total if request.counts else None,
         )
 
-    def _document(self, row: Row) -> bytes:
+    def _document(self, row: Row, *, is_placed: bool | None = None) -> bytes:
         """Returns the row's document, or ``marked`` bytes if the row is set aside; the log is told of the latter."""
         compiled = self._compiled
-        places = () if compiled.is_placed(row) else compiled.places(row)
+        is_placed = compiled.is_placed(row) if is_placed is None else is_placed
+        places = () if is_placed else compiled.places(row)
         body = compiled.body(row, places)
         if compiled.notices.concern(body):
             compiled.notices.met(compiled.key.of(row), body)

@@ -44,9 +44,10 @@ class Reads:
     async def page(self, channel: Channel, generation: bytes, request: PageRequest) -> StoredPage:
         """Reads a page of a list."""
         keys = [self._keys.lease, self._keys.index(generation, request.selection.index)]
-        asked = [request.limit, int(request.is_backward), request.offset, int(request.counts)]
-        bounds = (part for each in bounds_of(request) for part in each)
-        arguments = [self._keys.document(generation, b""), *asked, *bounds]
+        prefix = self._keys.document(generation, b"")
+        arguments = [prefix, request.limit, int(request.is_backward), request.offset, int(request.counts)]
+        for bounds in bounds_of(request):
+            arguments += bounds
         return StoredPage(*await self._page(channel, keys, arguments))
 
     async def set_aside(self, channel: Channel, generation: bytes, most: int) -> StoredAside:
