@@ -38,7 +38,8 @@ from diptych.health import Health
 from diptych.messages.message import Command, Event, Message, Query, build
 from diptych.messages.plans import Rule
 from diptych.read.answers import Document, Page, PageOf, Served
-from diptych.read.declaration import by, each, join
+from diptych.read.declaration import by, each, field, join
+from diptych.read.declaration.nested import average, computed, count, many, maximum, minimum, one, total
 from diptych.read.lists.filters import between, starts_with
 from diptych.read.model import ReadModel
 from diptych.sql.comparison import code_point_text
@@ -89,13 +90,22 @@ __all__ = [
     "UnreadableRowError",
     "UnsupportedFilterError",
     "WiringError",
+    "average",
     "between",
     "build",
     "by",
     "code_point_text",
+    "computed",
+    "count",
     "each",
+    "field",
     "join",
+    "many",
+    "maximum",
+    "minimum",
+    "one",
     "starts_with",
+    "total",
 ]
 
 __version__ = "0.1.0"

@@ -24,11 +24,13 @@ from diptych.read.address_checks import (
     type_names,
 )
 from diptych.read.condition_checks import check_conditions
-from diptych.read.declaration import Declaration, Join, ListOrder
-from diptych.read.fitting import can_fill
+from diptych.read.declaration import Declaration, DocumentField, Join, ListOrder
+from diptych.read.fitting import can_fill, takes_null
 from diptych.read.lists.elements import check_each, check_elements, element_models
 from diptych.read.lists.joined import fields_with, in_fields
 from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
+from diptych.read.nested.checks import check_nested, check_nested_form, check_sorted_field
+from diptych.read.nested.tree import nested_models
 from diptych.sql.description import Column, Entity, Sorting
 
 _NAME = re.compile(r"[\w,-]{1,200}", re.ASCII)
@@ -41,11 +43,12 @@ def joined_models(model: type[Declaration]) -> list[type]:
 
     Raises ``WiringError`` for malformed joins.
     """
-    problems = [*_check_joined_form(model)] or [*check_each(model)]
+    own = key_attributes(model)[0].class_
+    problems = [*_check_joined_form(model), *check_nested_form(own, model.nested)] or [*check_each(model)]
     if problems:
         raise _wiring_error(model, problems)
     joined = (join.remote.class_ for join in model.joined.values())
-    return list(dict.fromkeys((*joined, *element_models(model))))
+    return list(dict.fromkeys((*joined, *element_models(model), *nested_models(model.nested))))
 
 
 def check_declaration(model: type[Declaration], entity: Entity, joined: Entities) -> None:
@@ -60,6 +63,7 @@ def check_declaration(model: type[Declaration], entity: Entity, joined: Entities
             *check_conditions(model, entity),
             *_check_fields(model, entity, joined),
             *_check_joins(model, entity, joined),
+            *check_nested(model.document, model.nested, entity, joined),
         ]
     if problems:
         raise _wiring_error(model, problems)
@@ -78,6 +82,7 @@ def _check_form(model: type[Declaration], entity: Entity) -> Iterator[str]:
     if "key" not in missing:
         yield from check_form(model, entity)
     yield from _check_joined_form(model)
+    yield from check_nested_form(entity.model, model.nested)
     if not isinstance(model.lists, Sequence) or not all(isinstance(one, ListOrder) for one in model.lists):
         yield "`lists` must be a tuple of orders: (by(Book.author), by(Book.title))"
     if not missing:
@@ -118,15 +123,14 @@ def _check_joined_form(model: type[Declaration]) -> Iterator[str]:
 
 
 def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
-    fields = [
-        field.name for field in msgspec.structs.fields(model.document) if field.name not in model.joined
-    ]
+    elsewhere = {*model.joined, *model.nested}
+    fields = [field.name for field in msgspec.structs.fields(model.document) if field.name not in elsewhere]
     orders = [in_fields(order, entity, model.joined) for order in model.lists]
     listed = [
         sorting.name
         for order in orders
         for sorting in order.sorted_by
-        if sorting.model is entity.model and sorting.name not in model.joined and sorting.element is None
+        if sorting.model is entity.model and sorting.name not in elsewhere and sorting.element is None
     ]
     addresses = (attribute.key for attribute in (*key_attributes(model), *model.also))
     for name in dict.fromkeys((*addresses, *fields, *listed)):
@@ -136,12 +140,14 @@ def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> 
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield f"`lists`: {names.count(name)} lists are called {name!r}: give them other names, by(…, name='newest')"
     for order in model.lists:
-        yield from _check_order(order, entity, model.joined)
+        yield from _check_order(order, entity, model)
+    for name in sorted(model.joined.keys() & model.nested.keys()):
+        yield f"{name!r} is in `joined` and in `nested`: leave it in one of them"
     for field, join in model.joined.items():
         yield from _check_joined_names(model, field, join, entity, joined)
 
 
-def _check_order(order: ListOrder, entity: Entity, joined: Mapping[str, Join]) -> Iterator[str]:
+def _check_order(order: ListOrder, entity: Entity, model: type[Declaration]) -> Iterator[str]:
     if not order.columns:
         yield f"{order} names no column: name at least one, such as by({entity.name}.{entity.primary_key[0]})"
     elif all(sorting.model for sorting in order.sorted_by) and not _is_name(order.name):
@@ -154,8 +160,12 @@ def _check_order(order: ListOrder, entity: Entity, joined: Mapping[str, Join]) -
                 f"{entity.name}.{entity.primary_key[0]}.desc()); for another order (without case, say) add a column "
                 "that sorts so, and have the database or commands fill it"
             )
+        elif owner is DocumentField:
+            yield from (
+                f"{order}: {problem}" for problem in check_sorted_field(name, model.nested, model.joined)
+            )
         elif owner is not entity.model:
-            yield from _check_joined_order(order, sorting, entity, joined)
+            yield from _check_joined_order(order, sorting, entity, model.joined)
 
 
 def _check_joined_order(
@@ -201,7 +211,7 @@ def _check_joined_names(
 def _check_lists(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     for order in model.lists:
         plain = [sorting for sorting in order.sorted_by if sorting.element is None]
-        owners = [(joined[sorting.model], sorting.name) for sorting in plain if sorting.model is not None]
+        owners = [(joined[s.model], s.name) for s in plain if s.model not in (None, DocumentField)]
         for column in (owner.columns[name] for owner, name in owners):
             if sorted_as(column) is None:
                 yield f"{order}: {column.name!r} must be of one of the types {type_names(SORTED_TYPES)}, or an enum"
@@ -212,7 +222,9 @@ def _check_lists(model: type[Declaration], entity: Entity, joined: Entities) -> 
 def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     """Checks each field against its column: a field without a fitting value would make every document fail."""
     hints = get_type_hints(model.document, include_extras=True)
-    for name in (field.name for field in msgspec.structs.fields(model.document)):
+    for name in (
+        field.name for field in msgspec.structs.fields(model.document) if field.name not in model.nested
+    ):
         join = model.joined.get(name)
         column = entity.columns[name] if join is None else joined[join.value.class_].columns[join.value.key]
         shown = f"the column {name!r}" if join is None else f"`joined`: {named(join.value)}"
@@ -221,9 +233,7 @@ def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) ->
                 f"{shown} has {_values_of(column)}, and none of them fits the document's field {name!r}, "
                 f"{_type_name(hints[name])}: declare the field as what the column has, or map the column otherwise"
             )
-        try:
-            msgspec.convert(None, hints[name])
-        except msgspec.ValidationError:
+        if not takes_null(hints[name]):
             if join is not None:
                 yield (
                     f"`joined`: {name!r} is null where the joined row is missing, but the document's field may "

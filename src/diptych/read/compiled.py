@@ -23,6 +23,8 @@ from diptych.read.lists.elements import collection_of, with_element
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.joined import in_fields, with_fields
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
+from diptych.read.nested.columns import sortable
+from diptych.read.nested.tree import body_of, declared_computed, tables_of, ways_of
 from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
 from diptych.sql.conditions.parse import condition_of
 from diptych.sql.conditions.tree import declared, fitted, names_in, predicate_of
@@ -58,6 +60,8 @@ class CompiledReadModel:
         self.addresses: tuple[Address, ...] = (self.key, *self.also.values())
         fields = msgspec.structs.fields(model.document)
         self.fields = tuple(field.name for field in fields)
+        made = body_of(model.document, model.nested, joined, model.joined)
+        self.nested, self._computed = made.nested, made.computed
         self._encoded = [(field.encode_name, field.name) for field in fields]
         self._types = {field.name: field.type for field in fields}
         self.where = None if model.where is None else fitted(condition_of(model.where), entity)
@@ -70,7 +74,10 @@ class CompiledReadModel:
         self.collections = tuple({c.field: c for i in self.lists if (c := i.collection) is not None}.values())
         self.columns = self._columns_in_use()
         self.tables = frozenset(
-            (entity.table, *(join.entity.table for join in self.joins), *_tables_of(self.collections))
+            (
+                *(entity.table, *(join.entity.table for join in self.joins)),
+                *(*_tables_of(self.collections), *tables_of(self.nested)),
+            )
         )
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
         self._ordered = {
@@ -80,10 +87,13 @@ class CompiledReadModel:
         }
         self._followed = [(join.entity.table, join.remote, join.local) for join in self.joins]
         self._followed += [followed for each in self.collections for followed in _followed(each)]
+        ways = list(ways_of(self.nested))
+        self._followed += [(way.table, way.remote, way.name) for way in ways]
+        self.ways = {way.name: way for way in ways if way.steps}
         self.notices = Notices(self.name, entity.table)
 
     def _indexes(self, entities: Mapping[type, Entity]) -> tuple[ListIndex, ...]:
-        listed = with_fields(self.entity, self.joins)
+        listed = with_fields(self.entity, self.joins, sortable(self.nested))
         orders = [in_fields(order, self.entity, self.model.joined) for order in self.model.lists]
         collections = (collection_of(order, entities) for order in orders)
         return tuple(
@@ -92,17 +102,21 @@ class CompiledReadModel:
         )
 
     def _columns_in_use(self) -> tuple[str, ...]:
-        own = (name for name in self.fields if name not in self.model.joined)
+        elsewhere = {*self.model.joined, *self.model.nested}
+        own = (name for name in self.fields if name not in elsewhere)
         ordered = (n for index in self.lists for n in index.columns if n in self.entity.columns)
         conditions = (self.where, *(index.where for index in self.lists))
         compared = (name for where in conditions for name in names_in(where))
         linking = (collection.local for collection in self.collections)
-        return tuple(dict.fromkeys((*own, *self.key.names, *self.also, *ordered, *compared, *linking)))
+        nested = (field.steps[0].local for field in self.nested)
+        given = (name for field in self._computed for name in field.columns)
+        needed = (*own, *self.key.names, *self.also, *ordered, *compared, *linking, *nested, *given)
+        return tuple(dict.fromkeys(needed))
 
     @property
     def is_joined(self) -> bool:
         """True if documents or lists have values of other rows: the change of a row alone does not make them then."""
-        return bool(self.joins or self.collections)
+        return bool(self.joins or self.collections or self.nested)
 
     def leaves_out(self, row: Row) -> bool:
         """Returns True for a row without a document: its read model's condition does not hold."""
@@ -125,6 +139,8 @@ class CompiledReadModel:
         For a row that does not fit, or has an empty place among ``places``, returns the ``marked`` misfit instead.
         Raises ``KeyError`` if the row lacks a column.
         """
+        if self._computed:
+            row = {**row, **{field.name: field.value(row) for field in self._computed}}
         values = {encoded: row[name] for encoded, name in self._encoded}
         try:
             body = _encode(msgspec.convert(values, self.document))
@@ -218,6 +234,9 @@ class CompiledReadModel:
             given["collections"] = [self._linked(each) for each in self.collections]
         if self.where is not None:
             given["where"] = declared(self.where, self.entity)
+        if self.model.nested:
+            given["nested"] = [field.declared() for field in self.nested]
+            given["computed"] = list(map(declared_computed, self._computed))
         return given | {
             "table": self.entity.table,
             "key": keys[0] if len(keys) == 1 else keys,

@@ -15,13 +15,14 @@ from diptych.sql.description import Column, Entity
 def check_conditions(model: type[Declaration], entity: Entity) -> Iterator[str]:
     """Yields the faults of ``where`` of a read model and of its lists."""
     if model.where is not None:
-        yield from _check(condition_of(model.where), entity)
+        yield from check_condition(condition_of(model.where), entity)
     for order in model.lists:
         if order.where is not None:
-            yield from (f"{order}: {problem}" for problem in _check(order.where, entity))
+            yield from (f"{order}: {problem}" for problem in check_condition(order.where, entity))
 
 
-def _check(condition: Condition, entity: Entity) -> Iterator[str]:
+def check_condition(condition: Condition, entity: Entity) -> Iterator[str]:
+    """Yields the faults of a condition on rows of this class."""
     for leaf in leaves_of(condition):
         if isinstance(leaf, Unsupported):
             yield leaf.reason

@@ -51,6 +51,15 @@ def can_fill(column: Column, field_type: Any) -> bool:
     return not samples or any(_fits(sample, field_type) for sample in samples)
 
 
+def takes_null(field_type: Any) -> bool:
+    """Says if a document's field of this type may be null."""
+    try:
+        msgspec.convert(None, field_type)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def _samples_of(column: Column) -> Sequence[Any]:
     zone = datetime.UTC if column.zoned else None
     if column.texts is not None:

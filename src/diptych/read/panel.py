@@ -66,6 +66,8 @@ async def open_panels(
             compiled.columns,
             compiled.joins,
             collections=compiled.collections,
+            nested=compiled.nested,
+            ways=compiled.ways,
             where=compiled.where,
             on_read=on_read,
         )

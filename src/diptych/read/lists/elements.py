@@ -44,7 +44,13 @@ def _check(model: type[Declaration], own: type, sorting: Sorting) -> Iterator[st
         return
     link = link_of(own, sorting.name)
     if isinstance(link, str):
-        yield link
+        yield f"`each` takes a collection: {link}"
+        return
+    if not link.is_collection:
+        yield (
+            f"{sorting.name!r} is one {link.element.__name__} and no collection: give the document a field of "
+            "`joined` with its column, and sort by that column"
+        )
         return
     if sorting.name in model.joined:
         yield (

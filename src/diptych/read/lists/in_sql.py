@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import sqlalchemy as sa
 
 from diptych.read.lists.filters import Between, StartsWith
 from diptych.read.lists.page import PageRequest
-from diptych.read.lists.sorted_columns import Part, SortedColumn, behind, everywhere
+from diptych.read.lists.sorted_columns import Part, SortedColumn, behind, everywhere, found_by
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition
 from diptych.sql.description import Sorting
@@ -100,6 +100,13 @@ def parameters(request: PageRequest, limit: int) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+class FieldColumns(Protocol):
+    """The nested fields by which lists are sorted."""
+
+    def column(self, sorting: Sorting) -> SortedColumn | None:
+        """Returns the column of a field; None for any other name."""
+
+
 class Beside(NamedTuple):
     """The rest of a page: whether there are rows on the other side of its place, and the number of selected rows."""
 
@@ -125,12 +132,14 @@ class PageSelects:
         entity: MappedEntity,
         joined: OuterJoins,
         elements: Semijoins,
+        nested: FieldColumns,
         selected: sa.Select[Any],
         dialect: sa.Dialect,
     ) -> None:
         self._entity = entity
         self._joined = joined
         self._elements = elements
+        self._nested = nested
         self._selected = selected
         self._dialect = dialect
         self._unique = entity.describe(dialect).unique
@@ -278,11 +287,11 @@ class PageSelects:
     def _sorted(self, sorting: Sorting) -> SortedColumn:
         if sorting.element is not None:
             return self._elements.column(sorting)
+        if (column_of_field := self._nested.column(sorting)) is not None:
+            return column_of_field
         is_joined = sorting.name in self._joined.columns
         column, value = self._joined.in_code_points(sorting.name)
-        # PostgreSQL has no index of an enum's texts, but finds a value.
-        is_enum = isinstance(column.type, sa.Enum) and column.type.native_enum
-        plain = column if is_enum and self._dialect.name == "postgresql" else value
+        plain = found_by(column, value, self._dialect)
         is_nullable = is_joined or bool(column.nullable)
         return SortedColumn(sorting, value, plain, is_nullable, column.type, self._dialect, is_joined)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import sqlalchemy as sa
 
 from diptych.read.declaration import Collection
-from diptych.read.lists.sorted_columns import SortedColumn
+from diptych.read.lists.sorted_columns import SortedColumn, found_by, linking_columns
 from diptych.sql.comparison import collated_like
 from diptych.sql.description import Row, Sorting
 from diptych.sql.entity import MappedEntity
@@ -62,8 +62,7 @@ class Semijoins:
         elements, entity = self._elements(collection), self._entity_of(collection.entity.model)
         column: Any = elements.element.c[entity.columns[collection.value].key]
         value = entity.in_code_points(collection.value, self._dialect, column)
-        is_enum = isinstance(column.type, sa.Enum) and column.type.native_enum
-        plain = column if is_enum and self._dialect.name == "postgresql" else value
+        plain = found_by(column, value, self._dialect)
 
         def has_element(conditions: Sequence[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
             return self._local(collection).in_(
@@ -143,9 +142,7 @@ class Semijoins:
             through = self._entity_of(collection.association.entity.model)
             _, near, far = collection.association
             found += [(through, [far, near]), (through, [near])]
-        return [
-            (entity, [_found_by(entity, name, self._dialect) for name in names]) for entity, names in found
-        ]
+        return [(entity, linking_columns(entity, names, self._dialect)) for entity, names in found]
 
     def _local(self, collection: Collection) -> sa.ColumnElement[Any]:
         entity, near = self._near(collection)
@@ -172,11 +169,3 @@ class Semijoins:
         )
         is_linked = remote == collated_like(far, entity.columns[collection.remote], self._dialect)
         return _Elements(between.join(element, is_linked), near, element, key)
-
-
-def _found_by(entity: MappedEntity, name: str, dialect: sa.Dialect) -> SortedColumn:
-    """Returns a column that is compared for equality: an index may have its nulls anywhere."""
-    column, value = entity.columns[name], entity.in_code_points(name, dialect)
-    is_enum = isinstance(column.type, sa.Enum) and column.type.native_enum
-    plain = column if is_enum and dialect.name == "postgresql" else value
-    return SortedColumn(Sorting(name, entity.model), value, plain, False, column.type, dialect)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from diptych.sql.comparison import enum_as_text
 from diptych.sql.description import Sorting
+from diptych.sql.entity import MappedEntity
 
 
 class Part(NamedTuple):
@@ -115,6 +116,30 @@ class SortedColumn(NamedTuple):
 
     def _ranked(self, rank: int) -> tuple[sa.ColumnElement[bool], ...]:
         return (self.value.is_(None) == sa.literal_column(str(rank)),) if self.has_rank else ()
+
+
+def sorted_column(entity: MappedEntity, sorting: Sorting, dialect: sa.Dialect) -> SortedColumn:
+    """Returns an entity's own column in this order."""
+    column, value = entity.columns[sorting.name], entity.in_code_points(sorting.name, dialect)
+    plain = found_by(column, value, dialect)
+    return SortedColumn(sorting, value, plain, bool(column.nullable), column.type, dialect)
+
+
+def linking_columns(entity: MappedEntity, names: Sequence[str], dialect: sa.Dialect) -> list[SortedColumn]:
+    """Returns columns that are compared for equality: an index may have their nulls anywhere."""
+    columns = (sorted_column(entity, Sorting(name, entity.model), dialect) for name in names)
+    return [column._replace(is_nullable=False) for column in columns]
+
+
+def found_by(
+    column: sa.ColumnElement[Any], value: sa.ColumnElement[Any], dialect: sa.Dialect
+) -> sa.ColumnElement[Any]:
+    """Returns what is compared for equality, the ``column`` itself or its ordered ``value``.
+
+    PostgreSQL has no index of an enum's texts, but finds a value.
+    """
+    is_enum = isinstance(column.type, sa.Enum) and column.type.native_enum
+    return column if is_enum and dialect.name == "postgresql" else value
 
 
 def behind(

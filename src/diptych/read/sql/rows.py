@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
@@ -12,6 +14,10 @@ from diptych.read.lists.in_sql import Beside, PageSelects, parameters
 from diptych.read.lists.outer_joins import OuterJoins
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.semijoins import Semijoins
+from diptych.read.nested.orders import NestedOrders
+from diptych.read.nested.rows import NestedRows
+from diptych.read.nested.tree import NestedField, Way, tables_of
+from diptych.read.nested.ways import WayBack
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
@@ -35,8 +41,9 @@ _MOST_TUPLES = 100
 class SqlRows:
     """The rows of an entity with the ``columns`` in use: by ``addresses``, in the order of lists, or all.
 
-    Each row has the values of ``joins`` too, under the names of their fields. Rows that are read for Redis, by
-    ``scan`` and ``rows_by``, also have the values of the elements of ``collections``. ``entity_of`` returns the
+    Each row has the values of ``joins`` and of ``nested`` fields too, under the names of the fields. Rows that are
+    read for Redis, by ``scan`` and ``rows_by``, also have the values of the elements of ``collections``; ``rows_by``
+    finds them by ``ways`` too. ``entity_of`` returns the
     entity of a mapped class. ``where`` is the condition of the rows that queries and builds see, None for all rows.
     ``on_read`` is called with the names of the tables before the event loop answers a query from them.
     """
@@ -51,6 +58,8 @@ class SqlRows:
         joins: Sequence[JoinedField] = (),
         *,
         collections: Sequence[Collection] = (),
+        nested: Sequence[NestedField] = (),
+        ways: Mapping[str, Way] = MappingProxyType({}),
         where: Condition | None = None,
         on_read: Callable[[Set[str]], None] = lambda _tables: None,
     ) -> None:
@@ -67,16 +76,20 @@ class SqlRows:
         self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._elements = Semijoins(dialect, entity_of, entity, collections)
+        self._nested = NestedRows(dialect, entity_of, nested)
+        self._ways = {name: WayBack(dialect, entity_of, entity, way) for name, way in ways.items()}
         self._tables = {entity.full_name, *(join.entity.table for join in joins), *self._elements.tables}
+        self._tables |= set(tables_of(nested))
         self._one = {names: self._select_by(names) for names in addresses}
-        self._pages = PageSelects(entity, joined, self._elements, self._selected, dialect)
+        orders = NestedOrders(dialect, entity_of, entity, nested)
+        self._pages = PageSelects(entity, joined, self._elements, orders, self._selected, dialect)
 
     async def one(self, names: Columns, value: Any) -> Row | None:
         """Returns the row with this value in the columns of an address; None if there is no such row."""
         values = self._parameters(names, value)
         if values is None:
             return None
-        rows = self._rows(await self._fetch(self._one[names].select, values))
+        rows = self._tested(await self._read(self._one[names].select, values))
         return rows[0] if rows else None
 
     def try_one(self, names: Columns, value: Any) -> list[Row] | None:
@@ -85,6 +98,8 @@ class SqlRows:
         After None, await ``one``.
         """
         self._on_read(self._tables)
+        if self._nested.fields:
+            return None  # several statements
         values = self._parameters(names, value)
         found = [] if values is None else self._try(self._one[names], values)
         return found if found is None else self._tested(found)
@@ -97,17 +112,19 @@ class SqlRows:
         """Returns the rows with any of these values in the columns of an address, all of one moment."""
         async with view_of(self._database, self._database.reader) as view:
             batches = self._rows_by(view, names, values, len(values) + 1)
-            return self._tested([row async for rows in batches for row in rows])
+            found = self._tested([row async for rows in batches for row in rows])
+            return await self._nested.whole(found, partial(self._fetch_in, view))
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
-        found = await self._fetch(self._pages.page(request).select, parameters(request, limit))
-        return [self._row(values) for values in found]
+        return await self._read(self._pages.page(request).select, parameters(request, limit))
 
     def try_page(self, request: PageRequest, limit: int) -> list[Row] | None:
         """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
         self._on_read(self._tables)
-        return self._try(self._pages.page(request), parameters(request, limit))
+        return (
+            None if self._nested.fields else self._try(self._pages.page(request), parameters(request, limit))
+        )
 
     async def beside(self, request: PageRequest) -> Beside:
         """Returns what a page tells of its selection beside its rows."""
@@ -143,7 +160,8 @@ class SqlRows:
             found = await self._fetch(self._batch(selected, last, batch_size))
             if found:
                 async for rows in self._elements.added_to(self._rows(found), self._fetch):
-                    yield rows
+                    async for whole in self._nested.added_to(rows, self._fetch):
+                        yield whole
             if len(found) < batch_size:
                 return
             last, batch_size = self._after(found, last, batch_size)
@@ -154,15 +172,14 @@ class SqlRows:
         """Yields the rows of this view with any of these values in the columns ``names``, in non-empty batches.
 
         The columns are of the read model's own entity; or ``names`` is that of a collection whose elements an
-        association links by such values. The rows that the read model's condition leaves out are among them.
+        association links by such values, or of a way back that ends with such values. The rows that the read model's
+        condition leaves out are among them.
         """
-
-        async def fetch(statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
-            return await self._fetch_in(view, statement)
-
+        fetch = partial(self._fetch_in, view)
         async for found in self._rows_by(view, names, values, batch_size):
             async for rows in self._elements.added_to(found, fetch):
-                yield rows
+                async for whole in self._nested.added_to(rows, fetch):
+                    yield whole
 
     async def _rows_by(
         self, view: View, names: Columns, values: Sequence[Any], batch_size: int
@@ -224,6 +241,8 @@ class SqlRows:
         return values if is_held else None
 
     def _has_one_of(self, names: Columns, values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        if (way := self._ways.get(names[0])) is not None:
+            return way.leads_to(values)
         if (linked := self._elements.linked_to(names[0], values)) is not None:
             return linked
         columns = [self.entity.columns[name] for name in names]
@@ -234,7 +253,7 @@ class SqlRows:
         return None if found is None else [self._row(values) for values in found]
 
     async def _fetch(
-        self, statement: sa.Select[Any], values: dict[str, Any] | None = None
+        self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
     ) -> Sequence[Sequence[Any]]:
         with translated_reading(self._database, self.entity):
             try:
@@ -245,14 +264,24 @@ class SqlRows:
             async with view_of(self._database, self._database.reader) as view:
                 return await fetched_carefully(view, statement, values)
 
-    async def _fetch_in(self, view: View, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+    async def _fetch_in(
+        self, view: View, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
         with translated_reading(self._database, self.entity):
             try:
-                return await view.fetch(statement)
+                return await view.fetch(statement, values)
             except Exception as error:
                 if not is_of_a_value(error):
                     raise
-            return await fetched_carefully(view, statement)
+            return await fetched_carefully(view, statement, values)
+
+    async def _read(self, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[Row]:
+        """Returns the rows of a SELECT with their nested fields, all of one moment."""
+        if not self._nested.fields:
+            return list(map(self._row, await self._fetch(statement, values)))
+        async with view_of(self._database, self._database.reader) as view:
+            rows = list(map(self._row, await self._fetch_in(view, statement, values)))
+            return await self._nested.whole(rows, partial(self._fetch_in, view))
 
     def _rows(self, found: Sequence[Sequence[Any]]) -> list[Row]:
         return self._tested(list(map(self._row, found)))

@@ -1,4 +1,4 @@
-"""Collections of mapped classes: by which columns elements are linked to their rows."""
+"""Relationships of mapped classes: by which columns rows are linked to each other."""
 
 from __future__ import annotations
 
@@ -13,45 +13,39 @@ _ASSOCIATION = "diptych_association"
 
 
 class Link(NamedTuple):
-    """The attributes by which the elements of a collection are linked to their row.
+    """The attributes by which the elements of a relationship are linked to their row.
 
     The ``remote`` of an ``element`` equals the ``local`` of the row. Many to many, ``near`` of an ``association``
-    equals the ``local``, and its ``far`` the ``remote``.
+    equals the ``local``, and its ``far`` the ``remote``. Unless the relationship ``is_collection`` there is one
+    element at most.
     """
 
     element: type
     local: str
     remote: str
+    is_collection: bool
     association: type | None = None
     near: str = ""
     far: str = ""
 
 
 def link_of(model: type, name: str) -> Link | str:
-    """Returns the link of a collection of this class, or the reason why there is none that can be followed."""
+    """Returns the link of a relationship of this class, or the reason why there is none that can be followed."""
     mapper: object = sa.inspect(model, raiseerr=False)
     configure_mappers()
     found = mapper.relationships.get(name) if isinstance(mapper, Mapper) else None
     if found is None:
-        return (
-            f"{name!r} is no relationship of {model.__name__}: `each` takes a collection, such as Book.tags"
-        )
-    target = found.mapper.class_
-    if not found.uselist:
-        return (
-            f"{name!r} is one {target.__name__} and no collection: give the document a field of `joined` with its "
-            "column, and sort by that column"
-        )
+        return f"{name!r} is no relationship of {model.__name__}, as Book.tags would be"
     if found.entity.is_aliased_class or not isinstance(found.mapper.local_table, sa.Table):
-        return f"{name!r} has elements from a query: `each` takes a relationship to a class that is mapped to a table"
+        return f"{name!r} leads to a query: what can be followed leads to a class that is mapped to a table"
     try:
         link = _linked(found)
     except sa.exc.SQLAlchemyError:
         link = None
     if link is None:
         return (
-            f"{name!r} is joined by more than one pair of equal columns: `each` follows one foreign key of one "
-            "column to either side. Add a relationship that is joined so, with viewonly=True if there is another"
+            f"{name!r} is joined by more than one pair of equal columns: what can be followed is one foreign key of "
+            "one column to either side. Add a relationship that is joined so, with viewonly=True if there is another"
         )
     return link
 
@@ -61,9 +55,9 @@ def _linked(found: RelationshipProperty[Any]) -> Link | None:
     pairs = [_equal_columns(join) for join in (found.primaryjoin, found.secondaryjoin) if join is not None]
     if None in pairs:
         return None
-    if found.direction is RelationshipDirection.ONETOMANY:
+    if found.direction is not RelationshipDirection.MANYTOMANY:
         [(local, remote)] = found.local_remote_pairs
-        return Link(other.class_, _name(own, local), _name(other, remote))
+        return Link(other.class_, _name(own, local), _name(other, remote), bool(found.uselist))
     table = found.secondary
     if not isinstance(table, sa.Table) or len(pairs) != 2:
         return None
@@ -74,6 +68,7 @@ def _linked(found: RelationshipProperty[Any]) -> Link | None:
         other.class_,
         _name(own, local),
         _name(other, remote),
+        bool(found.uselist),
         association,
         _name(through, near),
         _name(through, far),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
+from diptych.read.declaration.nested import Computed, Nested
 from diptych.sql.comparison import sorting_by
 from diptych.sql.conditions.parse import condition_of
 from diptych.sql.conditions.tree import Condition
@@ -68,13 +69,62 @@ def by(*columns: Any, name: str | None = None, where: Any = None) -> ListOrder:
     >>> print(by(Book.price, where=Book.price > 0))
     by(price, where=price > 0)
     """
-    sorted_by = tuple(column if isinstance(column, Sorting) else sorting_by(column) for column in columns)
+    sorted_by = tuple(map(_sorting, columns))
     condition = None if where is None else condition_of(where)
     return ListOrder(sorted_by, _name_of(sorted_by) if name is None else name, condition)
 
 
+def _sorting(column: Any) -> Sorting:
+    if isinstance(column, FieldOrder):
+        first = column.descending if column.first is None else column.first
+        return Sorting(column.name, DocumentField, column.descending, first)
+    return column if isinstance(column, Sorting) else sorting_by(column)
+
+
 def _name_of(sorted_by: Sequence[Sorting]) -> str:
     return ",".join(sorting.name for sorting in sorted_by)
+
+
+class DocumentField:
+    """Stands for the document of a read model where a ``Sorting`` has the class of an attribute."""
+
+
+class FieldOrder(msgspec.Struct, frozen=True):
+    """An order by a field of the document. Made by ``field``."""
+
+    name: str
+    descending: bool = False
+    first: bool | None = None
+
+    def asc(self) -> FieldOrder:
+        """Returns the ascending order."""
+        return msgspec.structs.replace(self, descending=False)
+
+    def desc(self) -> FieldOrder:
+        """Returns the descending order."""
+        return msgspec.structs.replace(self, descending=True)
+
+    def nulls_first(self) -> FieldOrder:
+        """Returns the order with nulls in front."""
+        return msgspec.structs.replace(self, first=True)
+
+    def nulls_last(self) -> FieldOrder:
+        """Returns the order with nulls at the end."""
+        return msgspec.structs.replace(self, first=False)
+
+
+def field(name: str) -> FieldOrder:
+    """Returns the order by a nested field of the document, for ``by``: a number, or a value of one row.
+
+    It is directed as a column is: ``field("rating").desc().nulls_last()``; filters call it by its name. Redis has the
+    order ready; the SQL of such a list computes the field for all rows that a page selects, and ``diptych check``
+    names it.
+
+    >>> from diptych import by, field
+    >>> print(by(field("rating").desc().nulls_last(), name="best"))
+    by(rating.desc().nulls_last(), name='best')
+    """
+    return FieldOrder(str(name))
 
 
 def each(relationship: Any, column: Any) -> Sorting:
@@ -227,5 +277,6 @@ class Declaration:
     also: ClassVar[tuple[Any, ...]] = ()
     lists: ClassVar[tuple[ListOrder, ...]] = ()
     joined: ClassVar[Mapping[str, Join]] = MappingProxyType({})
+    nested: ClassVar[Mapping[str, Nested | Computed]] = MappingProxyType({})
     where: ClassVar[Any] = None
     revision: ClassVar[int] = 1

@@ -1,0 +1,49 @@
+"""Nested fields as columns of lists."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from diptych.read.nested.tree import NestedField
+from diptych.sql.description import Column
+
+
+def sortable(fields: Iterable[NestedField]) -> dict[str, Column]:
+    """Returns the nested fields by which lists can be sorted: numbers, and values of one row."""
+    return {field.name: column for field in fields if (column := _column(field)) is not None}
+
+
+def _column(field: NestedField) -> Column | None:
+    source = None if field.column is None else field.entity.columns[field.column]
+    if field.kind == "count" or (field.kind == "total" and source is not None and source.type is int):
+        return _number(field, int, _whole, nullable=False)
+    if field.kind in ("total", "average"):
+        return _number(field, decimal.Decimal, _decimal, nullable=field.kind == "average")
+    if field.kind == "many" or source is None:
+        return None
+    return msgspec.structs.replace(source, name=field.name, nullable=True, unique=False)
+
+
+def _number(field: NestedField, kind: type, fit: Callable[[Any], Any], *, nullable: bool) -> Column:
+    return Column(
+        name=field.name, type=kind, nullable=nullable, unique=False, bytewise=False, logged=True, fit=fit
+    )
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _decimal(value: Any) -> decimal.Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
+        raise ValueError("must be a number")
+    found = decimal.Decimal(str(value))
+    if not found.is_finite():
+        raise ValueError("must be a number")
+    return found

@@ -1,0 +1,61 @@
+"""Totals and averages, exact: the same from every database, however it adds."""
+
+from __future__ import annotations
+
+import decimal
+import fractions
+from typing import Any
+
+from diptych.sql.description import Unreadable
+
+_EXACT = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+_NO_NUMBER = Unreadable("can't be added up: a value is no number")
+
+
+class Sum:
+    """The sum of values and their number, nulls aside."""
+
+    def __init__(self) -> None:
+        self._sum: Any = 0
+        self.count = 0
+
+    def add(self, value: Any, times: int, *, is_sum: bool = False) -> None:
+        """Adds a value as often as it is there; or the sum of so many values."""
+        if value is None:
+            return
+        self.count += times
+        if isinstance(self._sum, Unreadable) or not _is_finite(value):
+            self._sum = _NO_NUMBER
+        elif isinstance(value, decimal.Decimal):
+            added = value if is_sum else _EXACT.multiply(value, decimal.Decimal(times))
+            self._sum = _EXACT.add(self._sum, added)
+        else:
+            self._sum += value if is_sum else value * times
+
+    def total(self, scale: int | None) -> Any:
+        """Returns the sum with this number of decimal places; as it is, if it has more or there is no scale."""
+        found = self._sum
+        if not isinstance(found, decimal.Decimal | int):
+            return found
+        return found if scale is None and isinstance(found, int) else _scaled(decimal.Decimal(found), scale)
+
+    def average(self, places: int) -> Any:
+        """Returns the average, rounded half up, away from zero; None without values."""
+        if self.count == 0 or isinstance(self._sum, Unreadable):
+            return self._sum if self.count else None
+        exact = fractions.Fraction(self._sum) / self.count * 10**places
+        rounded = int(abs(exact) + fractions.Fraction(1, 2))
+        return decimal.Decimal(-rounded if exact < 0 else rounded).scaleb(-places, _EXACT)
+
+
+def _is_finite(value: Any) -> bool:
+    return value.is_finite() if isinstance(value, decimal.Decimal) else isinstance(value, int)
+
+
+def _scaled(value: decimal.Decimal, scale: int | None) -> decimal.Decimal:
+    exact = value.normalize(_EXACT)
+    exponent = exact.as_tuple().exponent
+    least = 0 if scale is None else scale
+    if isinstance(exponent, int) and exponent > -least:
+        return exact.quantize(decimal.Decimal(1).scaleb(-least, _EXACT), context=_EXACT)
+    return exact

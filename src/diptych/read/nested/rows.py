@@ -1,0 +1,263 @@
+"""The values of nested fields, read from SQL: a statement for each field, for many rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import sqlalchemy as sa
+
+from diptych.read.lists.sorted_columns import sorted_column
+from diptych.read.nested.numbers import Sum
+from diptych.read.nested.tree import NUMBERS, Body, NestedField, Step, columns_of
+from diptych.sql.comparison import collated_like
+from diptych.sql.conditions.clause import clause_of
+from diptych.sql.description import Row, Unreadable
+from diptych.sql.entity import MappedEntity
+
+Fetch: TypeAlias = Callable[[sa.Select[Any], Mapping[str, Any]], Awaitable[Sequence[Sequence[Any]]]]
+"""Returns the rows of a SELECT with parameters."""
+
+_MOST_PARENTS = 500
+"""Number of rows whose related rows one statement looks for."""
+
+_MOST_ROWS = 20_000
+"""Number of related rows in memory at once. A single document may have more."""
+
+
+class _TooManyError(Exception):
+    """Raised where more related rows are found than may be in memory at once."""
+
+
+class _Related(NamedTuple):
+    """The rows of a field in SQL: ``near`` equals a column of the row that they belong to."""
+
+    source: sa.FromClause
+    near: sa.ColumnElement[Any]
+    entity: MappedEntity
+    near_of: MappedEntity
+    near_name: str
+
+
+class NestedRows:
+    """The nested fields of an entity's rows. ``entity_of`` returns the entity of a mapped class."""
+
+    def __init__(
+        self,
+        dialect: sa.Dialect,
+        entity_of: Callable[[type], MappedEntity],
+        fields: Sequence[NestedField],
+    ) -> None:
+        self.fields = fields
+        self._readers = [_FieldReader(dialect, entity_of, field) for field in fields]
+
+    async def added_to(self, rows: Sequence[Row], fetch: Fetch) -> AsyncIterator[list[Row]]:
+        """Yields the rows with the values of their nested fields; in parts, if these have many related rows."""
+        parts = [rows]
+        while parts:
+            some = parts.pop()
+            try:
+                yield await self._filled(some, _Budget(fetch, _MOST_ROWS if len(some) > 1 else None))
+            except _TooManyError:
+                half = len(some) // 2
+                parts += [some[half:], some[:half]]
+
+    async def whole(self, rows: Sequence[Row], fetch: Fetch) -> list[Row]:
+        """Returns all the rows with the values of their nested fields."""
+        return [row async for some in self.added_to(rows, fetch) for row in some] if rows else []
+
+    async def _filled(self, rows: Sequence[Row], budget: _Budget) -> list[Row]:
+        filled: list[Row] = [dict(row) for row in rows]
+        for reader in self._readers:
+            await reader.fill(filled, budget)
+        return filled
+
+
+class _Budget:
+    """The reading of related rows, ``most`` of them at once; None for no bound."""
+
+    def __init__(self, fetch: Fetch, most: int | None) -> None:
+        self._fetch = fetch
+        self._left = most
+
+    async def fetch(self, select: sa.Select[Any], wanted: Any) -> Sequence[Sequence[Any]]:
+        """Returns the rows of a SELECT. Raises ``_TooManyError`` if there are too many."""
+        if self._left is None:
+            return await self._fetch(select, {"wanted": wanted})
+        found = await self._fetch(select.limit(self._left + 1), {"wanted": wanted})
+        self._left -= len(found)
+        if self._left < 0:
+            raise _TooManyError
+        return found
+
+
+class _FieldReader:
+    """The reading of a nested field."""
+
+    def __init__(
+        self, dialect: sa.Dialect, entity_of: Callable[[type], MappedEntity], field: NestedField
+    ) -> None:
+        self._field = field
+        self._dialect = dialect
+        self._related = _related(field.steps, entity_of, dialect)
+        self._names = columns_of(field)
+        self._inner = [_FieldReader(dialect, entity_of, each) for each in _nested_in(field.body)]
+        self._scale = self._scale_of_column()
+        self._several = self._numbers() if field.kind in NUMBERS else self._elements()
+        self._one = self._elements_of_one()
+
+    async def fill(self, rows: Sequence[Row], budget: _Budget) -> None:
+        """Puts the field's value into each row, under the name of the field."""
+        local = self._field.steps[0].local
+        values: dict[Any, Any] = {}
+        for near, found in (await self._read(dict.fromkeys(row[local] for row in rows), budget)).items():
+            values[near] = self._value(found)
+        for row in rows:
+            row[self._field.name] = values.get(row[local], self._nothing())  # type: ignore[index]
+
+    async def _read(self, wanted: Iterable[Any], budget: _Budget) -> dict[Any, Any]:
+        """Returns what belongs to each of these values: documents or values, or a ``Sum``."""
+        held = [value for value in wanted if self._holds(value)]
+        found: dict[Any, Any] = {}
+        for start in range(0, len(held), _MOST_PARENTS):
+            some = held[start : start + _MOST_PARENTS]
+            if self._field.kind in NUMBERS:
+                self._count(await budget.fetch(self._several, some), found)
+            else:
+                alone = len(some) == 1
+                read = await budget.fetch(self._one if alone else self._several, some[0] if alone else some)
+                for near, made in zip(
+                    [each[0] for each in read], await self._made(read, budget), strict=True
+                ):
+                    found.setdefault(near, []).append(made)
+        return found
+
+    def _holds(self, value: Any) -> bool:
+        related = self._related
+        is_there = value is not None and not isinstance(value, Unreadable)
+        return is_there and related.near_of.holds(related.near_name, value)
+
+    async def _made(self, read: Sequence[Sequence[Any]], budget: _Budget) -> list[Any]:
+        """Returns the documents of related rows, or their values, in their order."""
+        body = self._field.body
+        if body is None:
+            return [each[1] for each in read]
+        rows: list[Row] = [dict(zip(self._names, each[1:], strict=True)) for each in read]
+        for inner in self._inner:
+            await inner.fill(rows, budget)
+        return [document_of(body, row) for row in rows]
+
+    def _count(self, read: Sequence[Sequence[Any]], found: dict[Any, Any]) -> None:
+        for near, number, *values in read:
+            each = found.setdefault(near, Sum())
+            if not values:
+                each.count += number
+            elif values[0] is not None:
+                # PostgreSQL's sum of whole numbers is Numeric.
+                value = int(values[0]) if self._adds_in_sql and self._scale is None else values[0]
+                each.add(value, number, is_sum=self._adds_in_sql)
+
+    def _value(self, found: Any) -> Any:
+        match self._field.kind:
+            case "many":
+                return found
+            case "count":
+                return found.count
+            case "total":
+                return found.total(self._scale)
+            case "average":
+                return found.average(self._field.places or 0)
+        return found[0]
+
+    def _nothing(self) -> Any:
+        return Sum().total(self._scale) if self._field.kind == "total" else self._field.nothing
+
+    # Statements
+
+    @property
+    def _adds_in_sql(self) -> bool:
+        # SQLite adds numbers as floats, and whole numbers up to 64 bits; the sums of each value's number are exact.
+        return self._dialect.name == "postgresql"
+
+    def _scale_of_column(self) -> int | None:
+        kind = None if self._field.column is None else self._related.entity.columns[self._field.column].type
+        is_numeric = isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float)
+        return (kind.scale or 0) if is_numeric and kind is not None else None  # type: ignore[attr-defined]
+
+    def _numbers(self) -> sa.Select[Any]:
+        near, name = self._related.near, self._field.column
+        if name is None:
+            return self._within(sa.select(near, sa.func.count()), several=True).group_by(near).order_by(near)
+        value = self._related.entity.columns[name]
+        if self._adds_in_sql:
+            summed = sa.func.sum(sa.cast(value, sa.Numeric) if self._scale is not None else value)
+            added = self._within(sa.select(near, sa.func.count(value), summed), several=True)
+            return added.group_by(near).order_by(near)
+        counted = self._within(sa.select(near, sa.func.count(), value), several=True)
+        return counted.group_by(near, value).order_by(near, value)
+
+    def _elements(self) -> sa.Select[Any]:
+        near, ordered = self._related.near, self._ordered()
+        columns = [self._related.entity.columns[name] for name in self._names]
+        if self._field.limit is None:
+            return self._within(sa.select(near, *columns), several=True).order_by(near, *ordered)
+        number = sa.func.row_number().over(partition_by=near, order_by=ordered)
+        labelled = [column.label(f"value_{n}") for n, column in enumerate(columns)]
+        numbered = sa.select(near.label("near"), *labelled, number.label("number"))
+        inner = self._within(numbered, several=True).subquery("numbered")
+        *shown, last = inner.c
+        return sa.select(*shown).where(last <= self._field.limit).order_by(inner.c.near, last)
+
+    def _elements_of_one(self) -> sa.Select[Any]:
+        """Returns the same for one row that they belong to: an index may have them in their order."""
+        columns = [self._related.entity.columns[name] for name in self._names]
+        selected = self._within(sa.select(self._related.near, *columns), several=False)
+        return selected.order_by(*self._ordered()).limit(self._field.limit)
+
+    def _within(self, selected: sa.Select[Any], *, several: bool) -> sa.Select[Any]:
+        field, near = self._field, self._related.near
+        wanted = sa.bindparam("wanted", type_=near.type, expanding=several)
+        found = selected.select_from(self._related.source)
+        found = found.where(near.in_(wanted) if several else near == wanted)
+        if field.where is not None:
+            found = found.where(clause_of(field.where, self._related.entity, self._dialect))
+        if field.kind in ("minimum", "maximum") and field.column is not None:
+            found = found.where(self._related.entity.columns[field.column].is_not(None))
+        return found
+
+    def _ordered(self) -> list[sa.ColumnElement[Any]]:
+        entity = self._related.entity
+        columns = (sorted_column(entity, sorting, self._dialect) for sorting in self._field.sorted_by)
+        return [term for column in columns for term in column.ordered()]
+
+
+def document_of(body: Body, row: Row) -> dict[str, Any]:
+    """Returns the document of a row with the values of its nested fields, as values under the names in JSON."""
+    made = {encoded: row[name] for encoded, name in body.columns}
+    made.update((body.encoded[field.name], row[field.name]) for field in body.nested)
+    for field in body.computed:
+        made[body.encoded[field.name]] = field.value(row)
+    made.update(body.ends)
+    return made
+
+
+def _nested_in(body: Body | None) -> tuple[NestedField, ...]:
+    return () if body is None else body.nested
+
+
+def _related(
+    steps: Sequence[Step], entity_of: Callable[[type], MappedEntity], dialect: sa.Dialect
+) -> _Related:
+    first, last = steps[0], steps[-1]
+    entity, near_of = entity_of(last.entity.model), entity_of(first.entity.model)
+    if len(steps) == 1:
+        return _Related(entity.table, entity.columns[last.remote], entity, entity, last.remote)
+    near, far = near_of.columns[first.remote], near_of.columns[last.local]
+    through: Any = near_of.table
+    if not any(unique <= {first.remote, last.local} for unique in first.entity.unique):
+        # A row that is linked twice is there once.
+        linked = sa.select(near, far).distinct().subquery("linked")
+        through, near, far = linked, linked.c[0], linked.c[1]  # type: ignore[assignment]
+    remote = entity.columns[last.remote]
+    source = through.join(entity.table, remote == collated_like(far, remote, dialect))
+    return _Related(source, near, entity, near_of, first.remote)
