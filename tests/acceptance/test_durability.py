@@ -42,14 +42,23 @@ async def _add_until_killed(server: CatalogueServer, titles: list[str], kill_aft
     return acknowledged
 
 
+async def _from_redis(client: httpx.AsyncClient, path: str, **parameters: str) -> httpx.Response:
+    """Asks until Redis answers: on a busy machine a lease may run out in between."""
+    deadline = time.monotonic() + 30
+    while True:
+        answer = await client.get(path, params=parameters)
+        if answer.headers["cache-status"] == FROM_REDIS:
+            return answer
+        assert time.monotonic() < deadline, answer.headers["cache-status"]
+        await asyncio.sleep(0.05)
+
+
 async def _listed(client: httpx.AsyncClient) -> list[dict[str, object]]:
     """Every book, page by page, each of them from Redis."""
     books: list[dict[str, object]] = []
     after: dict[str, str] = {}
     while True:
-        answer = await client.get("/books", params={"limit": "500", **after})
-        assert answer.headers["cache-status"] == FROM_REDIS
-        page = answer.json()
+        page = (await _from_redis(client, "/books", limit="500", **after)).json()
         books += page["items"]
         if page["next"] is None:
             return books
@@ -175,8 +184,7 @@ async def test_redis_comes_and_goes_under_load_without_an_error_or_a_stale_answe
                 await load.until(FROM_REDIS)
             assert load.faults == []
             for number, acknowledged in load.acknowledged.items():
-                answer = await client.get(f"/books/{quote(str(number))}")
-                assert answer.headers["cache-status"] == FROM_REDIS
+                answer = await _from_redis(client, f"/books/{quote(str(number))}")
                 assert answer.json()["stock_quantity"] >= acknowledged
             rows, logged = await _in_sql(database_url)
             assert {str(book["title"]) for book in await _listed(client)} == rows == logged

@@ -379,7 +379,9 @@ async def test_what_programs_beside_the_application_do_is_seen_a_lease_later(sha
     result = await shared.holds(_case(name))
     foreign = [write for write in result.history.writes.values() if write.is_foreign]
     assert {write.outcome for write in foreign} >= {"done", "failed"}
-    assert 0 < max(staleness([result.history]).seconds) < LEASE_MS / 1000
+    seconds = staleness([result.history]).seconds  # all nothing, if each was seen at once
+    assert seconds
+    assert max(seconds) < LEASE_MS / 1000
 
 
 async def test_at_the_end_rows_log_documents_and_lists_agree(shared):
