@@ -133,9 +133,71 @@ class Things(ReadModel[Thing]):
 app = Diptych(ConfigService(), models=Base, handlers=[], read_models=[Things])
 """
 
+NESTED = """
+
+tagged = Table(
+    "tagged",
+    Base.metadata,
+    Column("thing_id", ForeignKey("things.id"), primary_key=True),
+    Column("tag_id", ForeignKey("tags.id"), primary_key=True),
+)
+
+
+class Tag(Base):
+    __tablename__ = "tags"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40))
+
+
+class Maker(Base):
+    __tablename__ = "makers"
+    code: Mapped[str] = mapped_column(String(40), primary_key=True)
+
+
+class Part(Base):
+    __tablename__ = "parts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    thing_id: Mapped[int] = mapped_column(ForeignKey("things.id"))
+    maker_code: Mapped[str | None] = mapped_column(ForeignKey(Maker.code))
+    maker: Mapped[Maker | None] = relationship()
+
+
+class Thing(Base):
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tags: Mapped[list[Tag]] = relationship(secondary=tagged)
+    parts: Mapped[list[Part]] = relationship()
+
+
+class PartDocument(Struct):
+    id: int
+    maker: str | None
+
+
+class ThingDocument(Struct):
+    id: int
+    tags: list[int]
+    parts: list[PartDocument]
+    part_count: int
+
+
+class Things(ReadModel[Thing]):
+    key = Thing.id
+    document = ThingDocument
+    nested = {
+        "tags": many(Thing.tags, Tag.id),
+        "parts": many(Thing.parts, nested={"maker": one(Part.maker, Maker.code)}),
+        "part_count": count(Thing.parts),
+    }
+    lists = (by(field("part_count").desc(), name="largest"),)
+
+
+app = Diptych(ConfigService(), models=Base, handlers=[], read_models=[Things])
+"""
+
 EACH_IMPORTS = (
     "from sqlalchemy import Column, ForeignKey, Table\nfrom sqlalchemy.orm import relationship\n"
-    "from diptych import each\n"
+    "from diptych import count, each, field, many, one\n"
 )
 
 NEWEST = {
@@ -241,8 +303,10 @@ async def test_a_list_sorted_by_a_joined_column_is_named_and_asks_for_what_an_in
     assert report.startswith(nothing_serves.format("cities"))
     assert "serves the list 'opened'; create" in report
     assert 'Index("ix_tickets_opened", Ticket.opened' in report
-    rank = "(opened IS NULL), " * database_url.startswith("sqlite")
-    await execute(database_url, f"CREATE INDEX ix_tickets_opened ON tickets ({rank}opened)")
+    assert "serves the field 'city'; create" in report
+    await execute(database_url, "CREATE INDEX ix_tickets_city ON tickets (opened)")
+    if database_url.startswith("sqlite"):
+        await execute(database_url, "CREATE INDEX ix_tickets_opened ON tickets ((opened IS NULL), opened)")
     served = "an index serves the SQL of each other list\n"
     assert await check(module, database_url) == (
         0,
@@ -300,3 +364,31 @@ async def test_a_list_with_each_asks_for_the_indexes_of_its_elements_and_links(d
         "CREATE INDEX d ON parts (thing_id)",
     )
     assert await check(module, database_url) == (0, "an index serves the SQL of each list\n", "")
+
+
+async def test_fields_of_other_rows_ask_for_the_indexes_of_all_that_links_them(database_url, module):
+    """Without them each change of such a row would read whole tables; a list by such a field aggregates."""
+    path = module / "helpdesk.py"
+    tables, main = APPLICATION.partition("class Ticket(")[0], APPLICATION.partition("if __name__")
+    path.write_text("".join((EACH_IMPORTS, tables, NESTED, *main[1:])))
+    _, _, told = await run(module, database_url, "helpdesk.py")
+    assert "no index serves the fields tags; parts; parts.maker; part_count: each change" in told
+    assert "no index serves the lists largest, whose pages" in told
+    code, report, complained = await check(module, database_url)
+    assert (code, complained) == (1, "")
+    indexes = [
+        'Index("ix_tagged_tags", tagged.c.tag_id)',
+        'Index("ix_parts_parts", Part.thing_id)',
+        'Index("ix_parts_parts_maker", Part.maker_code)',
+        'Index("ix_parts_parts", Part.thing_id)',
+    ]
+    assert [line.strip() for line in report.splitlines() if "    Index(" in line] == indexes
+    await execute(
+        database_url,
+        "CREATE INDEX a ON tagged (tag_id)",
+        "CREATE INDEX b ON parts (thing_id)",
+        "CREATE INDEX c ON parts (maker_code)",
+    )
+    code, report, _ = await check(module, database_url)
+    assert code == 0
+    assert "Things: the list 'largest' aggregates: no index can serve it" in report

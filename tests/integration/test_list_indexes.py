@@ -279,9 +279,9 @@ async def test_the_proposed_indexes_serve_every_page(database_url):
     await _fill(database_url)
     async with _opened(database_url) as (database, panel):
         missing = await missing_of([panel], database)
-        assert {each.list_name for each in missing} == {index.name for index in panel.compiled.lists} - SERVED
+        assert {each.name for each in missing} == {index.name for index in panel.compiled.lists} - SERVED
         slow = {name.split()[0] for name in await _costly(database_url, panel)}
-        assert slow >= {each.list_name for each in missing} - {"states"}, "the measure tells nothing"
+        assert slow >= {each.name for each in missing} - {"states"}, "the measure tells nothing"
         await _create(database, missing)
         assert await missing_of([panel], database) == []
     async with _opened(database_url) as (_, panel):
@@ -333,7 +333,7 @@ async def test_what_counts_as_an_index_of_a_list(database_url):
             except DBAPIError:
                 assert kind not in counts_on
                 continue  # this database has no such index
-            missing = {each.list_name for each in await missing_of([panel], database)}
+            missing = {each.name for each in await missing_of([panel], database)}
             assert ("newest" not in missing) == (kind in counts_on), index
             name = '"a (b"' if "a (b" in index else "own"
             async with database.writer.begin() as connection:

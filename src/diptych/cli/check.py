@@ -1,4 +1,4 @@
-"""The command ``check``: whether an index serves the SQL of each list."""
+"""The command ``check``: whether an index serves the SQL of each list, and of each field of other rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Checked(NamedTuple):
 
 
 def checked(application: Diptych) -> Checked:
-    """Looks for the indexes of all lists in the database."""
+    """Looks for the indexes of all lists and fields in the database."""
     missing = asyncio.run(_missing(application))
     if any(each.python for each in missing):
         return Checked(_report(missing), False)
@@ -50,9 +50,8 @@ async def _missing(application: Diptych) -> list[MissingIndex]:
 def _report(missing: list[MissingIndex]) -> str:
     lines = [f"{_without(each)}\n" for each in missing if not each.python]
     for each in (each for each in missing if each.python):
-        lines.append(
-            f"{each.read_model}: no index of {each.table} serves the list {each.list_name!r}; create\n"
-        )
+        what = "field" if each.is_field else "list"
+        lines.append(f"{each.read_model}: no index of {each.table} serves the {what} {each.name!r}; create\n")
         lines.append(f"    {each.python}\n")
     lines.append(
         "Each goes below its mapped class, with `from sqlalchemy import Index`, and into the database by a migration."
@@ -61,7 +60,12 @@ def _report(missing: list[MissingIndex]) -> str:
 
 
 def _without(each: MissingIndex) -> str:
+    if each.aggregates:
+        return (
+            f"{each.read_model}: the list {each.name!r} aggregates: no index can serve it; when Redis does not "
+            "answer, a page computes the fields of all rows that it selects, for DATABASE_TIMEOUT_MS at most"
+        )
     return (
-        f"{each.read_model}: no index can serve the list {each.list_name!r}, which is in the order of a joined "
-        "table's column; when Redis does not answer, a page sorts all rows that it selects"
+        f"{each.read_model}: no index can serve the list {each.name!r}, which is in the order of a joined table's "
+        "column; when Redis does not answer, a page sorts all rows that it selects"
     )

@@ -16,13 +16,22 @@ from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel
 from diptych.read.sql.fallback import SqlFallback
-from diptych.read.sql.indexes import ListInSql, MissingIndex, missing_indexes
+from diptych.read.sql.indexes import MissingIndex, Needed, missing_indexes
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.database import Database
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
 
 _log = logging.getLogger("diptych.read")
+
+_OF_LISTS = (
+    "%s: in SQL no index serves the lists %s, whose pages get slow with many rows when Redis does not answer; "
+    "`diptych check` names the indexes to create"
+)
+_OF_FIELDS = (
+    "%s: no index serves the fields %s: each change of their rows reads whole tables, to find the documents; "
+    "`diptych check` names the indexes to create"
+)
 
 ReadModelClass = type[ReadModel[Any]]
 
@@ -77,32 +86,27 @@ async def open_panels(
 
 
 async def missing_of(panels: Iterable[ReadPanel], database: Database) -> list[MissingIndex]:
-    """Returns the lists of read models whose SQL no index serves. Raises ``DatabaseUnavailableError``."""
-    lists = [
-        ListInSql(panel.compiled.name, index.name, *needed)
-        for panel in panels
-        for index in panel.compiled.lists
-        for needed in panel.rows.linking(index) or [(panel.rows.entity, panel.rows.order(index))]
-    ]
-    if not lists:
+    """Returns the lists and fields of read models whose SQL no index serves. Raises ``DatabaseUnavailableError``."""
+    needed: list[Needed] = []
+    for panel in panels:
+        for index in panel.compiled.lists:
+            columns = panel.rows.linking(index) or [(panel.rows.entity, panel.rows.order(index))]
+            needed += [Needed(panel.compiled.name, index.name, *each) for each in columns]
+        needed += [Needed(panel.compiled.name, *each, is_field=True) for each in panel.rows.linked()]
+    if not needed:
         return []
     with translated(database):
         async with database.reader.connect() as connection:
-            return await missing_indexes(connection, lists)
+            return await missing_indexes(connection, needed)
 
 
 async def warn_of_missing(panels: Iterable[ReadPanel], database: Database) -> None:
-    """Logs the lists whose SQL no index serves, in one line for each read model."""
-    missing: dict[str, list[str]] = {}
+    """Logs the lists and fields whose SQL no index serves, in a line of each kind for each read model."""
+    missing: dict[tuple[str, bool], list[str]] = {}
     for each in await missing_of(panels, database):
-        missing.setdefault(each.read_model, []).append(each.list_name)
-    for read_model, lists in missing.items():
-        _log.warning(
-            "%s: in SQL no index serves the lists %s, whose pages get slow with many rows when Redis does not "
-            "answer; `diptych check` names the indexes to create",
-            read_model,
-            "; ".join(dict.fromkeys(lists)),
-        )
+        missing.setdefault((each.read_model, each.is_field), []).append(each.name)
+    for (read_model, is_field), names in missing.items():
+        _log.warning(_OF_FIELDS if is_field else _OF_LISTS, read_model, "; ".join(dict.fromkeys(names)))
 
 
 async def _look_at_tables(models: Iterable[type], database: Database, entities: EntityRegistry) -> None:

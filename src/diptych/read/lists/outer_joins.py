@@ -17,8 +17,8 @@ class OuterJoins:
     """The tables joined to an entity's own, and their columns in SELECTs.
 
     A table is joined once for all fields from the same row, and again for another row of it. ``source`` is the
-    entity's table with all of them, ``columns`` has the column of each joined field. ``entity_of`` returns the entity
-    of a mapped class.
+    entity's table with all of them, ``columns`` has the column of each joined field, ``linking`` the own column by
+    which its documents are found. ``entity_of`` returns the entity of a mapped class.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class OuterJoins:
     ) -> None:
         self.source: sa.FromClause = entity.table
         self.columns: dict[str, sa.Column[Any]] = {}
+        self.linking = [(join.field, entity, join.local) for join in joins]
         self._entity = entity
         self._dialect = dialect
         self._values = {join.field: (entity_of(join.entity.model), join.value) for join in joins}

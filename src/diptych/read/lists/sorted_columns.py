@@ -36,8 +36,8 @@ class Part(NamedTuple):
 class SortedColumn(NamedTuple):
     """A column of a list in SQL: ``value`` is ordered as in Redis, ``plain`` is compared for equality.
 
-    ``is_joined`` marks a column of a joined row, null where there is none. ``has_element`` of a column of elements
-    makes conditions on it a condition on their row.
+    ``is_joined`` marks a column of another row; it ``is_nested`` if it is computed from such rows. ``has_element`` of
+    a column of elements makes conditions on it a condition on their row.
     """
 
     sorting: Sorting
@@ -47,6 +47,7 @@ class SortedColumn(NamedTuple):
     type: sa.types.TypeEngine[Any]
     dialect: sa.Dialect
     is_joined: bool = False
+    is_nested: bool = False
     has_element: Callable[[Sequence[sa.ColumnElement[bool]]], sa.ColumnElement[bool]] | None = None
 
     @property

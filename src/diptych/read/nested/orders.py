@@ -40,7 +40,9 @@ class NestedOrders:
         related = _Related(self._dialect, self._entity_of, self._entity, field)
         value, plain, kind = related.number() if field.kind in _NUMBERS else related.first()
         nullable = field.kind not in ("count", "total")
-        return SortedColumn(sorting, value, plain, nullable, kind, self._dialect, is_joined=True)
+        return SortedColumn(
+            sorting, value, plain, nullable, kind, self._dialect, is_joined=True, is_nested=True
+        )
 
 
 _NUMBERS = ("count", "total", "average")

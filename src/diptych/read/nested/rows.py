@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -50,6 +50,11 @@ class NestedRows:
     ) -> None:
         self.fields = fields
         self._readers = [_FieldReader(dialect, entity_of, field) for field in fields]
+
+    def linking(self, entity: MappedEntity) -> Iterator[tuple[str, MappedEntity, str]]:
+        """Yields the columns that link rows, with the field: those of ``entity``, and of all on the way."""
+        for reader in self._readers:
+            yield from reader.linking(entity)
 
     async def added_to(self, rows: Sequence[Row], fetch: Fetch) -> AsyncIterator[list[Row]]:
         """Yields the rows with the values of their nested fields; in parts, if these have many related rows."""
@@ -99,12 +104,23 @@ class _FieldReader:
     ) -> None:
         self._field = field
         self._dialect = dialect
+        self._entities = [entity_of(step.entity.model) for step in field.steps]
         self._related = _related(field.steps, entity_of, dialect)
         self._names = columns_of(field)
         self._inner = [_FieldReader(dialect, entity_of, each) for each in _nested_in(field.body)]
         self._scale = self._scale_of_column()
         self._several = self._numbers() if field.kind in NUMBERS else self._elements()
         self._one = self._elements_of_one()
+
+    def linking(self, entity: MappedEntity, field: str = "") -> Iterator[tuple[str, MappedEntity, str]]:
+        """Yields the columns that link rows, those of ``entity`` first."""
+        name = f"{field}.{self._field.name}" if field else self._field.name
+        before = entity
+        for step, there in zip(self._field.steps, self._entities, strict=True):
+            yield from ((name, before, step.local), (name, there, step.remote))
+            before = there
+        for inner in self._inner:
+            yield from inner.linking(before, name)
 
     async def fill(self, rows: Sequence[Row], budget: _Budget) -> None:
         """Puts the field's value into each row, under the name of the field."""

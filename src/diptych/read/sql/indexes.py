@@ -1,4 +1,4 @@
-"""Lists whose SQL no index serves, and the indexes that would."""
+"""Lists and fields whose SQL no index serves, and the indexes that would."""
 
 from __future__ import annotations
 
@@ -19,34 +19,41 @@ _LONGEST_NAME = 63
 """Length of a name in PostgreSQL, in bytes; longer ones are cut."""
 
 
-class ListInSql(NamedTuple):
-    """A list of a read model, with the columns of its order in SQL; those of joined rows are in no index."""
+class Needed(NamedTuple):
+    """What needs the columns of an index, in this order: a list of a read model, or one of its fields of other rows.
+
+    Columns of other rows in a list's order are in no index.
+    """
 
     read_model: str
     name: str
     entity: MappedEntity
     columns: Sequence[SortedColumn]
+    is_field: bool = False
 
     @property
     def indexed(self) -> list[SortedColumn]:
-        """The columns that an index can have: those before the first one of a joined row."""
+        """The columns that an index can have: those before the first one of another row."""
         return list(itertools.takewhile(lambda column: not column.is_joined, self.columns))
 
 
 class MissingIndex(NamedTuple):
-    """A list whose SQL no index serves. ``python`` is the text of SQLAlchemy's ``Index`` that would.
+    """A list or field whose SQL no index serves. ``python`` is the text of SQLAlchemy's ``Index`` that would.
 
-    ``python`` is empty if none can: a page sorts all rows that it selects.
+    ``python`` is empty if none can: a page of the list sorts all rows that it selects. It ``aggregates`` if it
+    computes a nested field of each of them.
     """
 
     read_model: str
-    list_name: str
+    name: str
     table: str
     python: str
+    is_field: bool
+    aggregates: bool
 
 
-async def missing_indexes(connection: AsyncConnection, lists: Iterable[ListInSql]) -> list[MissingIndex]:
-    """Returns the lists whose SQL no index of the database serves; by the catalogue, and not by what is in the table.
+async def missing_indexes(connection: AsyncConnection, all_needed: Iterable[Needed]) -> list[MissingIndex]:
+    """Returns what no index of the database serves; by the catalogue, and not by what is in the table.
 
     An index serves a list if it has its rows in the list's order, or in the opposite one; it may go on with further
     columns. Indexes of some rows only, or that are not valid, don't.
@@ -54,21 +61,28 @@ async def missing_indexes(connection: AsyncConnection, lists: Iterable[ListInSql
     missing: list[MissingIndex] = []
     known: dict[str, TableIndexes] = {}
     taken: dict[str, dict[tuple[IndexTerm, ...], str]] = {}
-    for each in lists:
+    for each in all_needed:
         table = each.entity.full_name
         if table not in known:
             known[table], taken[table] = await indexes_of(connection, each.entity.table), {}
         wanted = tuple(term for column in each.indexed for term in _terms(column))
         if not wanted or any(index.serves(wanted) for index in known[table].found):
             if len(each.indexed) < len(each.columns):
-                missing.append(MissingIndex(each.read_model, each.name, table, ""))
+                missing.append(_missing(each, ""))
             continue
         proposed = taken[table]
-        if wanted not in proposed:  # lists of several read models may share an index
+        if wanted not in proposed:  # several lists and fields may share an index
             name = _free_name(each, {*known[table].names, *proposed.values()})
             proposed[wanted] = name
-        missing.append(MissingIndex(each.read_model, each.name, table, _text(each, proposed[wanted])))
+        missing.append(_missing(each, _text(each, proposed[wanted])))
     return missing
+
+
+def _missing(needed: Needed, python: str) -> MissingIndex:
+    aggregates = any(column.is_nested for column in needed.columns)
+    return MissingIndex(
+        needed.read_model, needed.name, needed.entity.full_name, python, needed.is_field, aggregates
+    )
 
 
 def _terms(column: SortedColumn) -> list[IndexTerm]:
@@ -94,9 +108,9 @@ def _collation(column: SortedColumn) -> str | None:
     return None if isinstance(column.plain, sa.Column) else "C"
 
 
-def _text(of_list: ListInSql, name: str) -> str:
-    model = in_python(of_list.entity.model, of_list.entity.table)
-    terms = (term for column in of_list.indexed for term in _term_texts(model, column))
+def _text(needed: Needed, name: str) -> str:
+    model = in_python(needed.entity.model, needed.entity.table)
+    terms = (term for column in needed.indexed for term in _term_texts(model, column))
     return f"Index({name!r}, {', '.join(terms)})".replace("'", '"')
 
 
@@ -112,8 +126,8 @@ def _term_texts(model: str, column: SortedColumn) -> Iterable[str]:
     yield text
 
 
-def _free_name(of_list: ListInSql, taken: set[str]) -> str:
-    name = re.sub(r"\W+", "_", f"ix_{of_list.entity.table.name}_{of_list.name}", flags=re.ASCII)
+def _free_name(needed: Needed, taken: set[str]) -> str:
+    name = re.sub(r"\W+", "_", f"ix_{needed.entity.table.name}_{needed.name}", flags=re.ASCII)
     found, number = name[:_LONGEST_NAME], 2
     while found in taken:
         end = f"_{number}"

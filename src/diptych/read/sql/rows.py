@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +14,7 @@ from diptych.read.lists.in_sql import Beside, PageSelects, parameters
 from diptych.read.lists.outer_joins import OuterJoins
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.semijoins import Semijoins
+from diptych.read.lists.sorted_columns import linking_columns
 from diptych.read.nested.orders import NestedOrders
 from diptych.read.nested.rows import NestedRows
 from diptych.read.nested.tree import NestedField, Way, tables_of
@@ -70,6 +71,7 @@ class SqlRows:
         own = [entity.columns[name] for name in columns]
         dialect = database.reader.dialect
         joined = OuterJoins(dialect, entity_of, entity, joins)
+        self._joined = joined
         self._selected = sa.select(*own, *joined.columns.values()).select_from(joined.source)
         self._shown = [] if where is None else [clause_of(where, entity, dialect)]
         # What SQL has selected is tested once more: of a value that can't be read, Redis knows no more than that.
@@ -147,6 +149,16 @@ class SqlRows:
     def order(self, index: ListIndex) -> list[SortedColumn]:
         """Returns the columns that an index has to have in this order, so that it serves a list."""
         return self._pages.order(index)
+
+    def linked(self) -> Iterator[tuple[str, MappedEntity, list[SortedColumn]]]:
+        """Yields the fields of other rows, with the columns that indexes have to have.
+
+        By them the rows of a document are found, and the documents of a changed row.
+        """
+        for field, entity, name in [*self._joined.linking, *self._nested.linking(self.entity)]:
+            [column] = linking_columns(entity, [name], self._database.reader.dialect)
+            own = entity.columns[name]  # compared by its own collation
+            yield field, entity, [column._replace(value=own, plain=own)]
 
     def linking(self, index: ListIndex) -> list[tuple[MappedEntity, list[SortedColumn]]]:
         """Returns the columns that indexes have to have, so that the elements of a list with some are found."""
