@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import decimal
-import fractions
 from typing import Any
 
 from diptych.sql.description import Unreadable
@@ -43,9 +42,10 @@ class Sum:
         """Returns the average, rounded half up, away from zero; None without values."""
         if self.count == 0 or isinstance(self._sum, Unreadable):
             return self._sum if self.count else None
-        exact = fractions.Fraction(self._sum) / self.count * 10**places
-        rounded = int(abs(exact) + fractions.Fraction(1, 2))
-        return decimal.Decimal(-rounded if exact < 0 else rounded).scaleb(-places, _EXACT)
+        numerator, denominator = abs(self._sum).as_integer_ratio()
+        divisor = denominator * self.count
+        rounded = (2 * numerator * 10**places + divisor) // (2 * divisor)
+        return decimal.Decimal(-rounded if self._sum < 0 else rounded).scaleb(-places, _EXACT)
 
 
 def _is_finite(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -40,21 +41,22 @@ class _Related(NamedTuple):
 
 
 class NestedRows:
-    """The nested fields of an entity's rows. ``entity_of`` returns the entity of a mapped class."""
+    """The nested fields of the rows of ``entity``. ``entity_of`` returns the entity of a mapped class."""
 
     def __init__(
         self,
         dialect: sa.Dialect,
         entity_of: Callable[[type], MappedEntity],
+        entity: MappedEntity,
         fields: Sequence[NestedField],
     ) -> None:
         self.fields = fields
-        self._readers = [_FieldReader(dialect, entity_of, field) for field in fields]
+        self._readers = [_FieldReader(dialect, entity_of, entity, field) for field in fields]
 
-    def linking(self, entity: MappedEntity) -> Iterator[tuple[str, MappedEntity, str]]:
+    def linking(self) -> Iterator[tuple[str, MappedEntity, str]]:
         """Yields the columns that link rows, with the field: those of ``entity``, and of all on the way."""
         for reader in self._readers:
-            yield from reader.linking(entity)
+            yield from reader.linking()
 
     async def added_to(self, rows: Sequence[Row], fetch: Fetch) -> AsyncIterator[list[Row]]:
         """Yields the rows with the values of their nested fields; in parts, if these have many related rows."""
@@ -100,27 +102,33 @@ class _FieldReader:
     """The reading of a nested field."""
 
     def __init__(
-        self, dialect: sa.Dialect, entity_of: Callable[[type], MappedEntity], field: NestedField
+        self,
+        dialect: sa.Dialect,
+        entity_of: Callable[[type], MappedEntity],
+        owner: MappedEntity,
+        field: NestedField,
     ) -> None:
         self._field = field
         self._dialect = dialect
-        self._entities = [entity_of(step.entity.model) for step in field.steps]
+        self._entities = [owner, *(entity_of(step.entity.model) for step in field.steps)]
         self._related = _related(field.steps, entity_of, dialect)
+        local = owner.columns[field.steps[0].local]
+        # Of another type, the column may be one that can't hold all values of the row's.
+        self._is_same_type = repr(local.type) == repr(self._related.near.type)
         self._names = columns_of(field)
-        self._inner = [_FieldReader(dialect, entity_of, each) for each in _nested_in(field.body)]
+        inner = _nested_in(field.body)
+        self._inner = [_FieldReader(dialect, entity_of, self._related.entity, each) for each in inner]
         self._scale = self._scale_of_column()
         self._several = self._numbers() if field.kind in NUMBERS else self._elements()
         self._one = self._elements_of_one()
 
-    def linking(self, entity: MappedEntity, field: str = "") -> Iterator[tuple[str, MappedEntity, str]]:
-        """Yields the columns that link rows, those of ``entity`` first."""
+    def linking(self, field: str = "") -> Iterator[tuple[str, MappedEntity, str]]:
+        """Yields the columns that link rows, those of the owner first; ``field`` is the one that this field is in."""
         name = f"{field}.{self._field.name}" if field else self._field.name
-        before = entity
-        for step, there in zip(self._field.steps, self._entities, strict=True):
+        for step, (before, there) in zip(self._field.steps, itertools.pairwise(self._entities), strict=True):
             yield from ((name, before, step.local), (name, there, step.remote))
-            before = there
         for inner in self._inner:
-            yield from inner.linking(before, name)
+            yield from inner.linking(name)
 
     async def fill(self, rows: Sequence[Row], budget: _Budget) -> None:
         """Puts the field's value into each row, under the name of the field."""
@@ -150,8 +158,9 @@ class _FieldReader:
 
     def _holds(self, value: Any) -> bool:
         related = self._related
-        is_there = value is not None and not isinstance(value, Unreadable)
-        return is_there and related.near_of.holds(related.near_name, value)
+        if value is None or isinstance(value, Unreadable):
+            return False
+        return self._is_same_type or related.near_of.holds(related.near_name, value)
 
     async def _made(self, read: Sequence[Sequence[Any]], budget: _Budget) -> list[Any]:
         """Returns the documents of related rows, or their values, in their order."""

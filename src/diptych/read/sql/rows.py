@@ -78,7 +78,7 @@ class SqlRows:
         self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._elements = Semijoins(dialect, entity_of, entity, collections)
-        self._nested = NestedRows(dialect, entity_of, nested)
+        self._nested = NestedRows(dialect, entity_of, entity, nested)
         self._ways = {name: WayBack(dialect, entity_of, entity, way) for name, way in ways.items()}
         self._tables = {entity.full_name, *(join.entity.table for join in joins), *self._elements.tables}
         self._tables |= set(tables_of(nested))
@@ -155,7 +155,7 @@ class SqlRows:
 
         By them the rows of a document are found, and the documents of a changed row.
         """
-        for field, entity, name in [*self._joined.linking, *self._nested.linking(self.entity)]:
+        for field, entity, name in [*self._joined.linking, *self._nested.linking()]:
             [column] = linking_columns(entity, [name], self._database.reader.dialect)
             own = entity.columns[name]  # compared by its own collation
             yield field, entity, [column._replace(value=own, plain=own)]
