@@ -15,6 +15,7 @@ from diptych.read.address_checks import key_attributes
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.model import ReadModel
+from diptych.read.nested.in_sql import NestedInSql
 from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.indexes import MissingIndex, Needed, missing_indexes
 from diptych.read.sql.rows import SqlRows
@@ -67,6 +68,9 @@ async def open_panels(
         entity = entities.of(_class_of(model))
         joined = {joined: entities.of(joined).describe(dialect) for joined in joined_models(model)}
         compiled = CompiledReadModel(model, entity.describe(dialect), joined)
+        nested = None
+        if compiled.nested:
+            nested = NestedInSql(dialect, entities.of, entity, compiled.nested, compiled.ways)
         rows = SqlRows(
             database,
             entities.of,
@@ -75,8 +79,7 @@ async def open_panels(
             compiled.columns,
             compiled.joins,
             collections=compiled.collections,
-            nested=compiled.nested,
-            ways=compiled.ways,
+            nested=nested,
             where=compiled.where,
             on_read=on_read,
         )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
-from diptych.read.declaration.nested import Computed, Nested
 from diptych.sql.comparison import sorting_by
 from diptych.sql.conditions.parse import condition_of
 from diptych.sql.conditions.tree import Condition
 from diptych.sql.description import ElementColumn, Entity, Sorting
+
+if TYPE_CHECKING:
+    from diptych.read.declaration.nested import Computed, Nested
 
 
 class ListOrder(msgspec.Struct, frozen=True):

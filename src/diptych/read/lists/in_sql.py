@@ -132,7 +132,7 @@ class PageSelects:
         entity: MappedEntity,
         joined: OuterJoins,
         elements: Semijoins,
-        nested: FieldColumns,
+        nested: FieldColumns | None,
         selected: sa.Select[Any],
         dialect: sa.Dialect,
     ) -> None:
@@ -287,8 +287,8 @@ class PageSelects:
     def _sorted(self, sorting: Sorting) -> SortedColumn:
         if sorting.element is not None:
             return self._elements.column(sorting)
-        if (column_of_field := self._nested.column(sorting)) is not None:
-            return column_of_field
+        if self._nested is not None and (nested := self._nested.column(sorting)) is not None:
+            return nested
         is_joined = sorting.name in self._joined.columns
         column, value = self._joined.in_code_points(sorting.name)
         plain = found_by(column, value, self._dialect)

@@ -50,7 +50,6 @@ class NestedRows:
         entity: MappedEntity,
         fields: Sequence[NestedField],
     ) -> None:
-        self.fields = fields
         self._readers = [_FieldReader(dialect, entity_of, entity, field) for field in fields]
 
     def linking(self) -> Iterator[tuple[str, MappedEntity, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
@@ -15,10 +14,6 @@ from diptych.read.lists.outer_joins import OuterJoins
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.semijoins import Semijoins
 from diptych.read.lists.sorted_columns import linking_columns
-from diptych.read.nested.orders import NestedOrders
-from diptych.read.nested.rows import NestedRows
-from diptych.read.nested.tree import NestedField, Way, tables_of
-from diptych.read.nested.ways import WayBack
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
@@ -31,6 +26,8 @@ from diptych.sql.view import View, fetched_carefully, is_of_a_value, view_of
 if TYPE_CHECKING:
     from diptych.read.lists.index import ListIndex
     from diptych.read.lists.sorted_columns import SortedColumn
+    from diptych.read.nested.in_sql import NestedInSql
+    from diptych.read.nested.rows import Fetch
 
 Columns: TypeAlias = tuple[str, ...]
 """Names of the columns of an address. Its values are those of the column, or tuples if there are several."""
@@ -44,7 +41,7 @@ class SqlRows:
 
     Each row has the values of ``joins`` and of ``nested`` fields too, under the names of the fields. Rows that are
     read for Redis, by ``scan`` and ``rows_by``, also have the values of the elements of ``collections``; ``rows_by``
-    finds them by ``ways`` too. ``entity_of`` returns the
+    finds them by the ways back of ``nested`` too. ``entity_of`` returns the
     entity of a mapped class. ``where`` is the condition of the rows that queries and builds see, None for all rows.
     ``on_read`` is called with the names of the tables before the event loop answers a query from them.
     """
@@ -59,8 +56,7 @@ class SqlRows:
         joins: Sequence[JoinedField] = (),
         *,
         collections: Sequence[Collection] = (),
-        nested: Sequence[NestedField] = (),
-        ways: Mapping[str, Way] = MappingProxyType({}),
+        nested: NestedInSql | None = None,
         where: Condition | None = None,
         on_read: Callable[[Set[str]], None] = lambda _tables: None,
     ) -> None:
@@ -78,13 +74,11 @@ class SqlRows:
         self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._elements = Semijoins(dialect, entity_of, entity, collections)
-        self._nested = NestedRows(dialect, entity_of, entity, nested)
-        self._ways = {name: WayBack(dialect, entity_of, entity, way) for name, way in ways.items()}
+        self._nested = nested
         self._tables = {entity.full_name, *(join.entity.table for join in joins), *self._elements.tables}
-        self._tables |= set(tables_of(nested))
+        self._tables |= set() if nested is None else nested.tables
         self._one = {names: self._select_by(names) for names in addresses}
-        orders = NestedOrders(dialect, entity_of, entity, nested)
-        self._pages = PageSelects(entity, joined, self._elements, orders, self._selected, dialect)
+        self._pages = PageSelects(entity, joined, self._elements, nested, self._selected, dialect)
 
     async def one(self, names: Columns, value: Any) -> Row | None:
         """Returns the row with this value in the columns of an address; None if there is no such row."""
@@ -100,7 +94,7 @@ class SqlRows:
         After None, await ``one``.
         """
         self._on_read(self._tables)
-        if self._nested.fields:
+        if self._nested is not None:
             return None  # several statements
         values = self._parameters(names, value)
         found = [] if values is None else self._try(self._one[names], values)
@@ -115,7 +109,8 @@ class SqlRows:
         async with view_of(self._database, self._database.reader) as view:
             batches = self._rows_by(view, names, values, len(values) + 1)
             found = self._tested([row async for rows in batches for row in rows])
-            return await self._nested.whole(found, partial(self._fetch_in, view))
+            fetch = partial(self._fetch_in, view)
+            return found if self._nested is None else await self._nested.whole(found, fetch)
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
@@ -125,7 +120,9 @@ class SqlRows:
         """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
         self._on_read(self._tables)
         return (
-            None if self._nested.fields else self._try(self._pages.page(request), parameters(request, limit))
+            None
+            if self._nested is not None
+            else self._try(self._pages.page(request), parameters(request, limit))
         )
 
     async def beside(self, request: PageRequest) -> Beside:
@@ -155,7 +152,8 @@ class SqlRows:
 
         By them the rows of a document are found, and the documents of a changed row.
         """
-        for field, entity, name in [*self._joined.linking, *self._nested.linking()]:
+        nested = () if self._nested is None else self._nested.linking()
+        for field, entity, name in [*self._joined.linking, *nested]:
             [column] = linking_columns(entity, [name], self._database.reader.dialect)
             own = entity.columns[name]  # compared by its own collation
             yield field, entity, [column._replace(value=own, plain=own)]
@@ -172,7 +170,7 @@ class SqlRows:
             found = await self._fetch(self._batch(selected, last, batch_size))
             if found:
                 async for rows in self._elements.added_to(self._rows(found), self._fetch):
-                    async for whole in self._nested.added_to(rows, self._fetch):
+                    async for whole in self._with_nested(rows, self._fetch):
                         yield whole
             if len(found) < batch_size:
                 return
@@ -190,8 +188,15 @@ class SqlRows:
         fetch = partial(self._fetch_in, view)
         async for found in self._rows_by(view, names, values, batch_size):
             async for rows in self._elements.added_to(found, fetch):
-                async for whole in self._nested.added_to(rows, fetch):
+                async for whole in self._with_nested(rows, fetch):
                     yield whole
+
+    async def _with_nested(self, rows: list[Row], fetch: Fetch) -> AsyncIterator[list[Row]]:
+        if self._nested is None:
+            yield rows
+        else:
+            async for whole in self._nested.added_to(rows, fetch):
+                yield whole
 
     async def _rows_by(
         self, view: View, names: Columns, values: Sequence[Any], batch_size: int
@@ -253,8 +258,8 @@ class SqlRows:
         return values if is_held else None
 
     def _has_one_of(self, names: Columns, values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        if (way := self._ways.get(names[0])) is not None:
-            return way.leads_to(values)
+        if self._nested is not None and (leading := self._nested.leads_to(names[0], values)) is not None:
+            return leading
         if (linked := self._elements.linked_to(names[0], values)) is not None:
             return linked
         columns = [self.entity.columns[name] for name in names]
@@ -289,7 +294,7 @@ class SqlRows:
 
     async def _read(self, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[Row]:
         """Returns the rows of a SELECT with their nested fields, all of one moment."""
-        if not self._nested.fields:
+        if self._nested is None:
             return list(map(self._row, await self._fetch(statement, values)))
         async with view_of(self._database, self._database.reader) as view:
             rows = list(map(self._row, await self._fetch_in(view, statement, values)))
