@@ -21,6 +21,7 @@ from benchmarks import (
     idle,
     lists,
     loop_lag,
+    nested,
     reads,
     recovery,
     sizes,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "capture": capture,
     "switched_on": switched_on,
     "lists": lists,
+    "nested": nested,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.
 
