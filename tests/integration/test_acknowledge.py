@@ -140,6 +140,9 @@ class FakeReadSide:
             self.on_apply()
         return positions if self.applies else None
 
+    def write_anew(self, fence: FenceId, target: Target) -> asyncio.Future[bool] | None:
+        return None
+
     def can_look(self, fence: FenceId) -> bool:
         return self.looks
 

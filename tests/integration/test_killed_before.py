@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -278,7 +279,7 @@ async def test_a_command_that_finds_nothing_to_do_vouches_for_what_it_found(data
 
 async def test_a_row_that_gets_another_address_during_a_pass_is_not_missing_after_it(database_url, valkey):
     """A pass reads rows in the snapshot of the log: a row that has moved since is still at its old address."""
-    async with _two(cards, database_url, valkey.url) as (one, two):
+    async with _two(partial(cards, direct_documents=0), database_url, valkey.url) as (one, two):
         await one.orm.create(Owner, id=1, name="Ann")
         await one.orm.create(Item, code="a", owner_id=1)
         await _shows_in_redis(one, "a", "Ann")

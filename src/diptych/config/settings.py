@@ -237,6 +237,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Documents that a rebuild reads from SQL and writes to Redis at a time.",
     ),
     Setting(
+        "DIRECT_DOCUMENTS",
+        whole_number(0, 100_000),
+        500,
+        "Documents made from several rows that a command makes anew itself at most. More are left to a pass, for "
+        "which the command waits; with 0 all are.",
+    ),
+    Setting(
         "SQL_QUERY_CONCURRENCY", _COUNT, 8, "Queries that one process answers from SQL at the same time."
     ),
     Setting(
@@ -285,6 +292,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_probe_interval_s: float
     lease_s: float
     rebuild_batch_size: int
+    direct_documents: int
     sql_query_concurrency: int
     log_retention_days: int | None
     log_personal_data_days: int | None

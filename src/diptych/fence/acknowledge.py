@@ -135,13 +135,16 @@ class Acknowledger:
             if read_side is not None and ending.targets and ending.changes:
                 applying = read_side.apply(ending.changes, ending.targets)
             ending.begin(applying)
+            writing = self._begin_anew(ending)
             seen = await self._sight(expects_entries=not ending.is_whole)
             waiting = [
                 row
                 for row in seen.rows.values()
                 # Past its lease no query trusts a read model: while Redis is down for everyone this costs no wait.
                 if row.is_leased
-                and not (row.tables.isdisjoint(ending.missed) and await self._is_in(row, seen, ending))
+                and not (
+                    row.tables.isdisjoint(ending.missed) and await self._is_in(row, seen, ending, writing)
+                )
             ]
             if waiting:
                 await self._passes.wait(waiting)
@@ -163,11 +166,26 @@ class Acknowledger:
             seen = await self.rows.sight_within(self._patience_s)
         return seen
 
-    async def _is_in(self, row: FenceRow, seen: NotedSight, ending: Ending) -> bool:
+    def _begin_anew(self, ending: Ending) -> Mapping[FenceId, asyncio.Future[bool]]:
+        """Begins to write the documents of several rows that the command has surely touched, beside the sight."""
+        read_side, rows = self.tracker.read_side, self.rows.latest or {}
+        if read_side is None or not ending.changes:
+            return {}
+        changed = {change.entity.table for change in ending.changes}
+        begun = (
+            (fence, read_side.write_anew(fence, target))
+            for fence, target in ending.targets.items()
+            if fence in rows and not rows[fence].tables.isdisjoint(changed)
+        )
+        return {fence: writing for fence, writing in begun if writing is not None}
+
+    async def _is_in(
+        self, row: FenceRow, seen: NotedSight, ending: Ending, writing: Mapping[FenceId, asyncio.Future[bool]]
+    ) -> bool:
         """Returns whether every change that the command may rest on is in the generation of this fence row."""
         listed = seen.lists.get(row.id)
         if listed is None:
-            return not await self._may_lack(row, ending)
+            return not await self._may_lack(row, ending) or await self._is_made_anew(row, ending, writing)
         if not listed.is_whole:
             return False
         deadline = time.monotonic() + _PATIENCE_S
@@ -192,6 +210,20 @@ class Acknowledger:
                 return False
             await asyncio.wait(pending, timeout=left_s)
         return True
+
+    async def _is_made_anew(
+        self, row: FenceRow, ending: Ending, begun: Mapping[FenceId, asyncio.Future[bool]]
+    ) -> bool:
+        """Returns whether the documents of several rows are in as a snapshot after the commit shows them."""
+        # ★ The generation was known before the commit, and counts after it: another one was filled from SQL, perhaps
+        # before the commit.
+        if self.tracker.read_side is None or ending.targets.get(row.id) != row.target:
+            return False
+        writing = begun.get(row.id) or self.tracker.read_side.write_anew(row.id, row.target)
+        if writing is None:
+            return False
+        await asyncio.wait([writing], timeout=_PATIENCE_S)
+        return writing.done() and writing.result()
 
     def _bring(
         self, read_side: ReadSide, fence: FenceId, listed: Listed, left: Sequence[Entry]

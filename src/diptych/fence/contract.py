@@ -98,9 +98,16 @@ class ReadSide(Protocol):
     def apply(
         self, changes: Sequence[Change], targets: Mapping[FenceId, Target]
     ) -> Mapping[FenceId, asyncio.Future[Applied]]:
-        """Begins to write committed changes into these generations.
+        """Begins to write committed changes into these generations, of read models with documents of single rows.
 
         Returns a future for each generation that is written to, with the outcome. No future raises.
+        """
+
+    def write_anew(self, fence: FenceId, target: Target) -> asyncio.Future[bool] | None:
+        """Begins to write the documents made from several rows, as far as changes committed until now touch them.
+
+        The future, which does not raise, has as its result whether all of these changes are in the generation then.
+        Returns None for a read model without such documents, and where this process can't write to the target.
         """
 
     def can_look(self, fence: FenceId) -> bool:

@@ -32,6 +32,7 @@ from diptych.sql.database import Database, Step, Values
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.statements import PreparedSelect
+from diptych.sql.view import View
 
 _TRIES = 3
 
@@ -119,6 +120,30 @@ class Fence(LogReader, PassNotifications):
             "its address lead to two servers?"
         )
 
+    async def sight_in(self, view: View, since: Snapshot) -> Sight | None:
+        """Returns what ``sight`` does, as of the moment of this view, which has read nothing yet.
+
+        None if the fence is of another database, or of an earlier state than was seen: the next ``sight`` adopts it.
+        """
+        values, remembered = self._log.cursor_values(since), self._witness.remembered()
+        with_entries = self._sight
+        select = with_entries or self._rows
+        with translated_reading(self._database):
+            found = [row._mapping for row in await view.fetch(select.select, values)]
+            rows = self._rows_here(found)
+            if not rows or self._witness.put_back(rows, remembered) is not None:
+                return None
+            if with_entries is not None:
+                entries = entries_from_json(found[0]["entries"] or "[]")
+            else:
+                entries = [
+                    entry_of(dict(row._mapping)) for row in await view.fetch(self._log.entries, values)
+                ]
+        more = len(entries) > MOST_ENTRIES
+        listed = [entry for entry in entries[:MOST_ENTRIES] if entry.kind != GAP]
+        snapshot = _snapshot_of(found[0]["snapshot"])
+        return Sight({row.id: row for row in rows}, since, snapshot, listed, more=more)
+
     async def has_unseen(self, row: FenceRow, position: int | None) -> bool:
         """Returns whether the row's cursor lacks a change of the row's tables, up to this position."""
         if row.cursor is None:
@@ -175,10 +200,8 @@ class Fence(LogReader, PassNotifications):
         ★ Rows of another database are handed out to nobody: their generations hold what was read there, and their
         times are of its clock.
         """
-        identity = self._database.read_from  # each connection has asked before it read
         put_back = None
-        if all(is_same_database(row["of_database"], identity) and row["now"] is not None for row in found):
-            rows = [fence_row_of(row) for row in found]
+        if (rows := self._rows_here(found)) is not None:
             put_back = self._witness.put_back(rows, remembered)
             if put_back is None:
                 self._witness.on_rows_read(rows)
@@ -186,6 +209,14 @@ class Fence(LogReader, PassNotifications):
                 return rows
         await adopt(self._database, put_back=put_back)
         return None
+
+    def _rows_here(self, found: Sequence[Values | RowMapping]) -> list[FenceRow] | None:
+        """Returns these rows if their history, and their clock, are of the connected database."""
+        identity = self._database.read_from  # each connection has asked before it read
+        is_here = all(
+            is_same_database(row["of_database"], identity) and row["now"] is not None for row in found
+        )
+        return [fence_row_of(row) for row in found] if is_here else None
 
     # Passes
 

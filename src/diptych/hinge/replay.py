@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from diptych.errors import DiptychError
@@ -125,7 +125,8 @@ class LogReplay:
             if view is None and not self.is_readable(part.changes):
                 return await self._replay_in_a_view(target, cursor)
             if view is not None and self.compiled.is_joined:
-                await self.write_joined(target, part, view)
+                async for writes in self.joined_writes(part, view):
+                    await accepted(self.store.apply(target, writes))
             elif part.changes:
                 await accepted(self.store.apply(target, await self.writes_of(part, view)))
         return part.snapshot, count
@@ -206,11 +207,11 @@ class LogReplay:
 
     # Joined documents
 
-    async def write_joined(self, target: Target, part: LogPart, view: View) -> None:
-        """Writes every document touched by the changes of ``part``, each as the log's snapshot sees its rows.
+    async def joined_writes(self, part: LogPart, view: View) -> AsyncIterator[list[Write]]:
+        """Yields the writes of every document touched by the changes of ``part``, as the log's snapshot sees it.
 
-        Passes alone write joined documents: two commands could each write a document that lacks the other command's
-        change.
+        Touched are the documents at a changed row's addresses, before and after, and those that show another changed
+        row, or have shown it. A document that more than one change touches may come more than once.
         """
         located: dict[bytes, Located] = {}
         others: dict[str, dict[Any, None]] = {}
@@ -224,27 +225,22 @@ class LogReplay:
             for column, values in touched:
                 others.setdefault(column, {}).update(dict.fromkeys(values))
         for at in range(0, len(located), self.batch_size):
-            some = list(located.items())[at : at + self.batch_size]
-            await self._write_joined_at(target, dict(some), part, view)
+            yield await self._joined_at(dict(list(located.items())[at : at + self.batch_size]), part, view)
         for column, altered in others.items():
             async for rows in self.source.rows_by(view, (column,), list(altered), self.batch_size):
-                shown = [row for row in rows if not self.compiled.leaves_out(row)]
-                await self._write_joined_rows(target, shown, part)
+                shown = (row for row in rows if not self.compiled.leaves_out(row))
+                yield self._joined_of(shown, part)
 
-    async def _write_joined_at(
-        self, target: Target, located: Mapping[bytes, Located], part: LogPart, view: View
-    ) -> None:
-        """Writes the documents at these addresses, and a tombstone where the snapshot sees no row."""
+    async def _joined_at(self, located: Mapping[bytes, Located], part: LogPart, view: View) -> list[Write]:
+        """Returns the writes of the documents at these addresses, and a tombstone where the snapshot sees no row."""
         found = await self._rows_at(located.values(), view)
-        missing = [
-            self.store.writes.joined_tombstone(key, part.snapshot) for key in located.keys() - found.keys()
-        ]
         rows = {tuple(self.compiled.addresses_of(row)): row for row in found.values()}
-        await self._write_joined_rows(target, rows.values(), part, missing)
+        missing = located.keys() - found.keys()
+        return [
+            *self._joined_of(rows.values(), part),
+            *(self.store.writes.joined_tombstone(key, part.snapshot) for key in missing),
+        ]
 
-    async def _write_joined_rows(
-        self, target: Target, rows: Iterable[Row], part: LogPart, missing: Sequence[Write] = ()
-    ) -> None:
-        """Writes the documents of these rows at all of their addresses."""
-        writes = [write for row in rows for write in self.store.writes.joined_writes(row, part.snapshot)]
-        await accepted(self.store.apply(target, [*writes, *missing]))
+    def _joined_of(self, rows: Iterable[Row], part: LogPart) -> list[Write]:
+        """Returns the writes of the documents of these rows, at all of their addresses."""
+        return [write for row in rows for write in self.store.writes.joined_writes(row, part.snapshot)]

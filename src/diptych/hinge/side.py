@@ -17,6 +17,7 @@ from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import Applied, FenceId, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.health import ReadModelHealth, RedisHealth, SetAsideRow
+from diptych.hinge.direct import DirectWriter
 from diptych.hinge.keeper import LONGEST_PAUSE_S, Keeper
 from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
@@ -134,6 +135,11 @@ class RedisSide:
                 probe_interval_s=settings.redis_probe_interval_s,
             )
         self._keeper_of = {keeper.replica.id: keeper for keeper in self.keepers.values()}
+        self._direct = {
+            fence: DirectWriter(keeper.replica, self._fence, self.service, most=settings.direct_documents)
+            for fence, keeper in self._keeper_of.items()
+            if keeper.replica.compiled.is_joined
+        }
         self._sweeper = Sweeper(self.service, fence, [keeper.replica for keeper in self.keepers.values()])
         fence.on_asked(self._asked)
         for keeper in self.keepers.values():
@@ -203,10 +209,14 @@ class RedisSide:
         for fence, keeper in self._keeper_of.items():
             replica = keeper.replica
             own = [change for change in changes if change.entity.table == replica.compiled.entity.table]
-            # Joined documents are left to passes: see ``LogReplay.write_joined``.
             if own and not replica.compiled.is_joined and fence in targets and targets[fence].generation:
                 applying[fence] = replica.apply(own, targets[fence])
         return applying
+
+    def write_anew(self, fence: FenceId, target: Target) -> asyncio.Future[bool] | None:
+        """Begins to write the documents made from several rows; see ``ReadSide.write_anew``."""
+        direct, row = self._direct.get(fence), (self._acknowledger.rows.latest or {}).get(fence)
+        return direct.write(row) if direct is not None and row is not None and row.target == target else None
 
     def can_look(self, fence: FenceId) -> bool:
         """Returns True if changes can be looked for in the documents of this read model now."""

@@ -23,7 +23,10 @@ POINTS = {
     "apply": ("diptych.read.store.store.RedisStore.apply",),
     "fill": ("diptych.hinge.builder.Builder._fill",),
     "publish": ("diptych.read.store.store.RedisStore.publish",),
-    "recompute": ("diptych.hinge.replay.LogReplay.write_joined",),
+    "recompute": (
+        "diptych.hinge.replay.LogReplay._joined_at",
+        "diptych.hinge.direct.DirectWriter._writes_of",
+    ),
 }
 
 Announce = Callable[[str], None]
