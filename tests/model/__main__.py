@@ -8,6 +8,8 @@ from typing import Any
 
 from tests.model.capture import machine as capture_machine
 from tests.model.capture import rules as capture_rules
+from tests.model.derived import machine as derived_machine
+from tests.model.derived import rules as derived_rules
 from tests.model.explore import Explored, Machine, breadth_first, walk
 from tests.model.history import machine as history_machine
 from tests.model.history import rules as history_rules
@@ -31,6 +33,7 @@ def main() -> int:
     end = time.monotonic() + given.seconds
     missed = _tell_rules(RULES, machine)
     missed += _tell_rules(rows_rules.RULES, rows_machine.machine)
+    missed += _tell_rules(derived_rules.RULES, derived_machine.machine)
     missed += _tell_rules(history_rules.RULES, history_machine.machine)
     missed += _tell_rules(capture_rules.RULES, capture_machine.machine)
     if given.rules or missed:
@@ -48,12 +51,18 @@ def _explorations(seed: int) -> Explorations:
         yield name, machine(config)
     for name, rows in {**rows_rules.SOUND, **rows_rules.LARGER}.items():
         yield name, rows_machine.machine(rows)
+    for name, derived in {**derived_rules.SOUND, **derived_rules.LARGER}.items():
+        yield name, derived_machine.machine(derived)
     for name, history in {**history_rules.SOUND, **history_rules.LARGER}.items():
         yield name, history_machine.machine(history)
     for name, capture in {**capture_rules.SOUND, **capture_rules.LARGER}.items():
         yield name, capture_machine.machine(capture)
-    for name, rows in rows_rules.triples(seed):
+    # In turn: either has hundreds.
+    for (name, rows), (other, derived) in zip(
+        rows_rules.triples(seed), derived_rules.triples(seed), strict=False
+    ):
         yield name, rows_machine.machine(rows)
+        yield other, derived_machine.machine(derived)
 
 
 def _tell_rules(rules: Mapping[str, Rule[Any]], play: Callable[[Any], Machine[Any]]) -> int:

@@ -76,7 +76,9 @@ RULES: dict[str, Rule[Config]] = {
     ),
     "later-pass": Rule("6 ★", "a pass counts only if it began after the SELECT", Config()),
     "derived-by-passes": Rule(
-        "6", "joined documents are written by passes alone", Config((PUT_A, PUT_B), derived=True, passes=0)
+        "5",
+        "no command makes a joined document of what it saw itself",
+        Config((PUT_A, PUT_B), derived=True, passes=0),
     ),
     "promise-first": Rule("8 ★", "the promise is committed before the log is read", Config()),
     "margin": Rule("8", "the promise outlasts the lease by the clocks' error", Config()),

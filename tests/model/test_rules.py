@@ -8,6 +8,8 @@ import pytest
 from tests.model import machine, rules
 from tests.model.capture import machine as capture_machine
 from tests.model.capture import rules as capture_rules
+from tests.model.derived import machine as derived_machine
+from tests.model.derived import rules as derived_rules
 from tests.model.explore import Machine, breadth_first
 from tests.model.history import machine as history_machine
 from tests.model.history import rules as history_rules
@@ -32,6 +34,7 @@ class Model(NamedTuple):
 MODELS = {
     "leases": Model(machine.machine, rules.RULES, rules.SOUND, rules.COVERED),
     "rows": Model(rows_machine.machine, rows_rules.RULES, rows_rules.SOUND, rows_rules.COVERED),
+    "derived": Model(derived_machine.machine, derived_rules.RULES, derived_rules.SOUND, {}),
     # Of two databases under one namespace, the first query may be led astray.
     "history": Model(
         history_machine.machine, history_rules.RULES, history_rules.SOUND, history_rules.COVERED, steps=1

@@ -1,0 +1,28 @@
+"""The model of documents made from several rows as a machine to explore."""
+
+from collections.abc import Iterator
+
+from tests.model.derived import command, keeper, sql
+from tests.model.derived.config import Config, first_state
+from tests.model.derived.state import State, Step
+from tests.model.explore import Machine
+
+
+def machine(config: Config) -> Machine[State]:
+    """Everything that can happen within these bounds."""
+
+    def steps(state: State) -> Iterator[Step]:
+        yield from command.steps(state, config)
+        yield from keeper.steps(state, config)
+
+    return Machine(first_state(config), steps, lambda state: _wrong(state, config), config.prefix)
+
+
+def _wrong(state: State, config: Config) -> str:
+    """What is older than what an answer rested on, or was never so; or nothing."""
+    states = sql.history(state.log, state.order, config.keys)
+    for at, (key, stored) in enumerate(zip(config.keys, state.documents, strict=True)):
+        shown = stored.content if stored else ()
+        if all(each[at] != shown for each in states[state.bars[at] :]):
+            return f"a query for {key} is shown {shown or 'nothing'}; SQL has {states[-1][at] or 'nothing'}"
+    return ""
