@@ -129,16 +129,14 @@ class Fence(LogReader, PassNotifications):
         with_entries = self._sight
         select = with_entries or self._rows
         with translated_reading(self._database):
-            found = [row._mapping for row in await view.fetch(select.select, values)]
+            found = await _named(view, select, values)
             rows = self._rows_here(found)
             if not rows or self._witness.put_back(rows, remembered) is not None:
                 return None
             if with_entries is not None:
                 entries = entries_from_json(found[0]["entries"] or "[]")
             else:
-                entries = [
-                    entry_of(dict(row._mapping)) for row in await view.fetch(self._log.entries, values)
-                ]
+                entries = [entry_of(row) for row in await _named(view, self._entries, values)]
         more = len(entries) > MOST_ENTRIES
         listed = [entry for entry in entries[:MOST_ENTRIES] if entry.kind != GAP]
         snapshot = _snapshot_of(found[0]["snapshot"])
@@ -343,6 +341,10 @@ class Fence(LogReader, PassNotifications):
     async def _write(self, *steps: Step) -> RowMapping | None:
         with translated_reading(self._database):
             return await self._database.write_for_hinge(steps)
+
+
+async def _named(view: View, select: PreparedSelect, values: Values) -> list[Mapping[str, Any]]:
+    return [dict(zip(select.names, row, strict=True)) for row in await view.fetch_prepared(select, values)]
 
 
 def _rebuild_of(row: FenceRow, generation: str) -> FenceRow:

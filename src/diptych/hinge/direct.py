@@ -15,7 +15,7 @@ from diptych.hinge.replay import LogReplay, Refused, accepted
 from diptych.log import NOTHING, LogPart, Snapshot
 from diptych.read.store.writes import Write
 from diptych.redis.service import RedisService
-from diptych.sql.view import View
+from diptych.sql.view import NotAtOnceError, View
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -79,15 +79,24 @@ class DirectWriter:
             since = max(since, self._carried.seen, key=lambda snapshot: snapshot.stamp)
         # ★ The log and the rows in one snapshot, whose stamp the documents have: of two documents, the one whose
         # snapshot sees more has the greater stamp.
-        async with self._fence.view() as view:
-            sight = await self._fence.sight_in(view, since)
-            part = None if sight is None else self._part_of(sight, row, since)
-            writes = None if part is None else await self._writes_of(part, view)
-        if part is None or writes is None:
+        try:
+            async with self._fence.moment() as view:
+                found = await self._read(row, since, view)
+        except NotAtOnceError:
+            async with self._fence.view() as view:
+                found = await self._read(row, since, view)
+        if found is None:
             return None
+        snapshot, writes = found
         if writes:
             await accepted(self._replay.store.apply(target, writes))
-        return Carried(target, part.snapshot)
+        return Carried(target, snapshot)
+
+    async def _read(self, row: FenceRow, since: Snapshot, view: View) -> tuple[Snapshot, list[Write]] | None:
+        sight = await self._fence.sight_in(view, since)
+        part = None if sight is None else self._part_of(sight, row, since)
+        writes = None if part is None else await self._writes_of(part, view)
+        return None if part is None or writes is None else (part.snapshot, writes)
 
     def _part_of(self, sight: Sight, known: FenceRow, since: Snapshot) -> LogPart | None:
         """Returns the changes to carry, of this read model; None if they can't be told from the sight."""

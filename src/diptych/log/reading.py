@@ -17,7 +17,7 @@ from diptych.log.table import EXPRESSIONS, LOG, OF_THIS_HISTORY, TRANSACTION, Po
 from diptych.sql.database import Database, Values
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.view import View, single_view_of, view_of
+from diptych.sql.view import View, moment_of, single_view_of, view_of
 
 _LOGGED = (LOG.c.position, LOG.c.table_name, LOG.c.kind, LOG.c.old_key, LOG.c.key, LOG.c.image)
 """Columns of a whole change."""
@@ -185,6 +185,10 @@ class LogReader:
     def view(self) -> contextlib.AbstractAsyncContextManager[View]:
         """Opens a view of the moment of its first statement. To be left soon: an open view holds VACUUM back."""
         return view_of(self._database)
+
+    def moment(self) -> contextlib.AbstractAsyncContextManager[View]:
+        """Opens a view for a few short statements, quickly. Raises ``NotAtOnceError`` where ``view`` is needed."""
+        return moment_of(self._database)
 
     def single_view(self) -> contextlib.AbstractAsyncContextManager[View]:
         """Opens a view for one statement. A second one raises ``SecondStatementError``."""

@@ -58,6 +58,18 @@ class Transaction(Protocol):
         """
 
 
+class Moment(Protocol):
+    """A read-only transaction on a connection that is kept, all of it in the snapshot of its first statement.
+
+    ``connection`` is the engine's, None where statements that are not prepared can't be executed.
+    """
+
+    connection: AsyncConnection | None
+
+    async def fetch(self, select: PreparedSelect, values: Values) -> Rows | None:
+        """Returns the rows of a statement; None if it can't be executed here."""
+
+
 class Database(abc.ABC):
     """An open database. ``SqliteDatabase`` and ``PostgresDatabase`` implement it; ``open_database`` makes one.
 
@@ -116,6 +128,10 @@ class Database(abc.ABC):
         async with self.keeper.connect() as connection:
             rows: Rows = (await connection.execute(select.select, values)).all()
         return rows
+
+    @abc.abstractmethod
+    def moment(self) -> contextlib.AbstractAsyncContextManager[Moment | None]:
+        """Opens a moment for a few short statements; None if there can be none now: see ``begin_snapshot``."""
 
     @abc.abstractmethod
     async def begin_snapshot(self, connection: AsyncConnection) -> None:

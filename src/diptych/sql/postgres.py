@@ -24,6 +24,7 @@ from diptych.sql.postgres_driver import (
     pooler_error,
     refuse_broken,
 )
+from diptych.sql.postgres_moments import PostgresMoment, PostgresMoments
 from diptych.sql.postgres_writers import KeptConnections, SharedEngine
 from diptych.sql.statements import PreparedSelect
 
@@ -110,6 +111,7 @@ class PostgresDatabase(Database):
         # view: a long pass over a read model must not hold up other passes.
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
         self.dedicated = DedicatedReader(self.keeper)
+        self.moments = PostgresMoments(self.keeper)
 
     def _own_writers(self, pool_size: int) -> KeptConnections:
         # Under READ COMMITTED a row read before a concurrent change would be written back over that change. The
@@ -197,6 +199,9 @@ class PostgresDatabase(Database):
             async with connection.begin():
                 yield connection
 
+    def moment(self) -> contextlib.AbstractAsyncContextManager[PostgresMoment]:
+        return self.moments.open()
+
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
@@ -218,6 +223,7 @@ class PostgresDatabase(Database):
 
     async def close(self) -> None:
         await self.dedicated.close()
+        await self.moments.close()
         await self.writers.close()
         await self.settle()
         await self.reader.dispose()
@@ -241,6 +247,7 @@ class PostgresDatabase(Database):
         record.info[_SEEN] = (self, identity)
         if self._identity not in ("", identity):
             self.dedicated.expire()
+            self.moments.expire()
         self._identity = identity
 
     def _refuse_outdated(self, connection: Any, record: Any, _proxy: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -241,6 +241,38 @@ class PreparedSelect:
         types = [column["type"] for column in self.select.column_descriptions]
         types += [part.type for part in iterate(self.select) if isinstance(part, sa.BindParameter)]
         return all(map(is_direct, types))
+
+
+class FewValues:
+    """Selects by a few values, each prepared once for a number of them."""
+
+    _SIZES = (1, 4, 16)
+
+    def __init__(self) -> None:
+        self._prepared: dict[Hashable, PreparedSelect] = {}
+
+    def get(
+        self,
+        key: Hashable,
+        values: Sequence[Any],
+        column_type: sa.types.TypeEngine[Any],
+        make: Callable[[Sequence[Any]], sa.Select[Any]],
+    ) -> tuple[PreparedSelect, Mapping[str, Any]] | None:
+        """Returns a select and its parameters; None if there are too many values, or none.
+
+        ``make`` returns the select by parameters of this type in the place of the values. It is called once for
+        each ``key`` and number of parameters, of which the last stand for the same value if there are fewer values.
+        """
+        size = next((size for size in self._SIZES if size >= len(values)), 0)
+        if not (size and values):
+            return None
+        names = [f"p_value_{number}" for number in range(size)]
+        if (key, size) not in self._prepared:
+            self._prepared[key, size] = PreparedSelect(
+                make([sa.bindparam(n, type_=column_type) for n in names])
+            )
+        padded = [*values, *[values[-1]] * (size - len(values))]
+        return self._prepared[key, size], dict(zip(names, padded, strict=True))
 
 
 class PreparedWrite:

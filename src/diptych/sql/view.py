@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import UserDefinedType
 
 from diptych.errors import DiptychError
-from diptych.sql.database import Database, Values
+from diptych.sql.database import Database, Moment, Values
 from diptych.sql.description import Unreadable
 from diptych.sql.failures import translated_reading
+from diptych.sql.statements import PreparedSelect
 
 
 class View:
@@ -33,6 +34,33 @@ class View:
         """Returns the rows of a statement."""
         rows: Sequence[sa.Row[Any]] = (await self._connection.execute(statement, values)).all()
         return rows
+
+    async def fetch_prepared(self, select: PreparedSelect, values: Values) -> Sequence[Sequence[Any]]:
+        """Returns the rows of a statement that is executed again and again."""
+        return await self.fetch(select.select, values)
+
+
+class NotAtOnceError(DiptychError):
+    """Raised for a statement that a ``MomentView`` can't execute: a ``View`` can. Never reaches a user."""
+
+
+class MomentView(View):
+    """A moment of SQL on the shortest way to the database, for prepared statements above all."""
+
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
+
+    async def fetch(self, statement: sa.Select[Any], values: Values | None = None) -> Sequence[sa.Row[Any]]:
+        if self._moment.connection is None:
+            raise NotAtOnceError
+        rows: Sequence[sa.Row[Any]] = (await self._moment.connection.execute(statement, values)).all()
+        return rows
+
+    async def fetch_prepared(self, select: PreparedSelect, values: Values) -> Sequence[Sequence[Any]]:
+        found = await self._moment.fetch(select, values)
+        if found is None:
+            raise NotAtOnceError
+        return found
 
 
 class SecondStatementError(DiptychError):
@@ -66,6 +94,19 @@ async def view_of(database: Database, engine: AsyncEngine | None = None) -> Asyn
         async with (engine or database.keeper).connect() as connection:
             await database.begin_snapshot(connection)
             yield View(connection)
+
+
+@contextlib.asynccontextmanager
+async def moment_of(database: Database) -> AsyncIterator[View]:
+    """Opens a view of the moment of its first statement, for a few short statements.
+
+    Raises ``NotAtOnceError``, here or in the view, where ``view_of`` is needed.
+    """
+    with translated_reading(database):
+        async with database.moment() as moment:
+            if moment is None:
+                raise NotAtOnceError
+            yield MomentView(moment)
 
 
 def is_of_a_value(error: Exception) -> bool:

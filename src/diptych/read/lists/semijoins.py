@@ -16,8 +16,10 @@ from diptych.read.lists.sorted_columns import SortedColumn, found_by, linking_co
 from diptych.sql.comparison import collated_like
 from diptych.sql.description import Row, Sorting
 from diptych.sql.entity import MappedEntity
+from diptych.sql.statements import FewValues
 
-Fetch: TypeAlias = Callable[[sa.Select[Any]], Awaitable[Sequence[Sequence[Any]]]]
+Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Sequence[Any]]]]
+"""Returns the rows of a SELECT, or of a ``PreparedSelect`` with parameters."""
 
 _MOST_VALUES = 10_000
 """Number of elements' values that are read at once. A single row may have more."""
@@ -46,6 +48,7 @@ class Semijoins:
         self._dialect = dialect
         self._entity_of = entity_of
         self._entity = entity
+        self._few = FewValues()
         self._by_name = {collection.name: collection for collection in collections}
 
     @property
@@ -92,7 +95,7 @@ class Semijoins:
     async def added_to(self, rows: list[Row], fetch: Fetch) -> AsyncIterator[list[Row]]:
         """Yields the rows with their elements' values under ``Collection.field``; in parts, if there are many.
 
-        ``fetch`` returns the rows of a SELECT. Redis is written from these rows.
+        Redis is written from these rows.
         """
         parts = [rows]
         while parts and self.collections:
@@ -109,9 +112,7 @@ class Semijoins:
     async def _with_values(self, rows: list[Row], fetch: Fetch, most: int | None) -> list[Row] | None:
         """Returns the rows with their elements' values; None if there are more than ``most`` of these."""
         for field, collection in self.collections.items():
-            select = self._values(collection, rows)
-            limit = None if most is None else most + 1
-            found = [] if select is None else await fetch(select.limit(limit))
+            found = await self._found(collection, rows, fetch, None if most is None else most + 1)
             if most is not None and len(found) > most:
                 return None
             values: dict[Any, list[Any]] = {}
@@ -120,13 +121,28 @@ class Semijoins:
             rows = [{**row, field: values.get(row[collection.local], [])} for row in rows]
         return rows
 
-    def _values(self, collection: Collection, rows: Iterable[Row]) -> sa.Select[Any] | None:
-        """Returns the SELECT of the values of these rows' elements, behind what links them; None if none can be."""
+    async def _found(
+        self, collection: Collection, rows: Iterable[Row], fetch: Fetch, limit: int | None
+    ) -> Sequence[Sequence[Any]]:
+        """Returns the values of these rows' elements, behind what links them."""
         entity, near = self._near(collection)
         wanted = dict.fromkeys(row[collection.local] for row in rows)
         held = [value for value in wanted if value is not None and entity.holds(near, value)]
         if not held:
-            return None
+            return []
+        column_type = entity.columns[near].type
+        prepared = self._few.get(
+            (collection.field, limit),
+            held,
+            column_type,
+            lambda given: self._values(collection, given).limit(limit),
+        )
+        if prepared is not None:
+            return await fetch(*prepared)
+        return await fetch(self._values(collection, held).limit(limit))
+
+    def _values(self, collection: Collection, held: Sequence[Any]) -> sa.Select[Any]:
+        """Returns the SELECT of the values of elements, behind what links them."""
         elements = self._elements(collection)
         value = elements.element.c[self._entity_of(collection.entity.model).columns[collection.value].key]
         found = sa.select(elements.near, value).select_from(elements.source)

@@ -20,7 +20,7 @@ from diptych.sql.database import Database
 from diptych.sql.description import Row, Unreadable
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.statements import PreparedSelect
+from diptych.sql.statements import FewValues, PreparedSelect
 from diptych.sql.view import View, fetched_carefully, is_of_a_value, view_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class SqlRows:
         self._tables = {entity.full_name, *(join.entity.table for join in joins), *self._elements.tables}
         self._tables |= set() if nested is None else nested.tables
         self._one = {names: self._select_by(names) for names in addresses}
+        self._few = FewValues()
         self._pages = PageSelects(entity, joined, self._elements, nested, self._selected, dialect)
 
     async def one(self, names: Columns, value: Any) -> Row | None:
@@ -204,6 +205,11 @@ class SqlRows:
         there = (value for value in dict.fromkeys(values) if value is not None)
         wanted = [value for value in there if self._parameters(names, value) is not None]
         selected = self._selected.add_columns(*self._primary_key)
+        few = await self._few_by(view, names, wanted, batch_size) if len(names) == 1 else None
+        if few is not None:
+            if few:
+                yield few
+            return
         asked_at_once = batch_size if len(names) == 1 else _MOST_TUPLES
         for start in range(0, len(wanted), asked_at_once):
             has_one = self._has_one_of(names, wanted[start : start + asked_at_once])
@@ -213,6 +219,25 @@ class SqlRows:
                 if len(found) < at_once:
                     break
                 last, at_once = self._after(found, last, at_once)
+
+    async def _few_by(
+        self, view: View, names: Columns, values: Sequence[Any], batch_size: int
+    ) -> list[Row] | None:
+        """Returns the rows with any of a few values in a column; None if there are too many, of either."""
+        column = self.entity.columns.get(names[0])
+        if column is None:
+            return None
+        selected = self._selected.add_columns(*self._primary_key)
+        prepared = self._few.get(
+            (names, batch_size),
+            values,
+            column.type,
+            lambda given: self._batch(selected.where(column.in_(given)), None, batch_size),
+        )
+        if prepared is None:
+            return None
+        found = await self._fetch_in(view, *prepared)
+        return [self._row(values) for values in found] if len(found) < batch_size else None
 
     async def count(self) -> int:
         """Returns the approximate number of rows."""
@@ -270,27 +295,31 @@ class SqlRows:
         return None if found is None else [self._row(values) for values in found]
 
     async def _fetch(
-        self, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
+        self, statement: sa.Select[Any] | PreparedSelect, values: Mapping[str, Any] | None = None
     ) -> Sequence[Sequence[Any]]:
+        select = statement.select if isinstance(statement, PreparedSelect) else statement
         with translated_reading(self._database, self.entity):
             try:
-                return await self._database.read(statement, values)
+                return await self._database.read(select, values)
             except Exception as error:
                 if not is_of_a_value(error):
                     raise
             async with view_of(self._database, self._database.reader) as view:
-                return await fetched_carefully(view, statement, values)
+                return await fetched_carefully(view, select, values)
 
     async def _fetch_in(
-        self, view: View, statement: sa.Select[Any], values: Mapping[str, Any] | None = None
+        self, view: View, statement: sa.Select[Any] | PreparedSelect, values: Mapping[str, Any] | None = None
     ) -> Sequence[Sequence[Any]]:
+        select = statement.select if isinstance(statement, PreparedSelect) else statement
         with translated_reading(self._database, self.entity):
             try:
+                if isinstance(statement, PreparedSelect):
+                    return await view.fetch_prepared(statement, values or {})
                 return await view.fetch(statement, values)
             except Exception as error:
                 if not is_of_a_value(error):
                     raise
-            return await fetched_carefully(view, statement, values)
+            return await fetched_carefully(view, select, values)
 
     async def _read(self, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[Row]:
         """Returns the rows of a SELECT with their nested fields, all of one moment."""

@@ -25,7 +25,7 @@ from diptych.config.settings import Settings
 from diptych.errors import DatabaseBusyError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
 from diptych.sql.sqlite.connection import SqliteConnection
-from diptych.sql.sqlite.inline_reads import BUSY, InlineConnection
+from diptych.sql.sqlite.inline_reads import BUSY, InlineConnection, InlineMoment
 from diptych.sql.sqlite.machine import DatabaseFile, MachineClock, machine
 from diptych.sql.sqlite.transactions import SqliteTransactions, Undone
 from diptych.sql.sqlite.types import give_back_what_was_stored
@@ -75,9 +75,15 @@ class SqliteDatabase(Database):
         self.lease_s = settings.lease_s
         self._clock = MachineClock(machine())
         self._file = DatabaseFile()
-        self.inline: InlineConnection | None = InlineConnection(
-            file, self.reader.dialect, prepare=self._clock.register, identity=self._file.identity
+        inline = partial(
+            InlineConnection,
+            file,
+            self.reader.dialect,
+            prepare=self._clock.register,
+            identity=self._file.identity,
         )
+        self.inline: InlineConnection | None = inline()
+        self._moments = inline()
         # A transaction that reads first could not write if any other wrote meanwhile (SQLITE_BUSY at once, without
         # waiting): so every unit of work takes the write lock at its beginning.
         sa.event.listen(self.writer.sync_engine, "begin", self._begin_immediate)
@@ -125,6 +131,11 @@ class SqliteDatabase(Database):
     def read_now(self, select: PreparedSelect, values: Values) -> Rows | None:
         return None if self.inline is None else self.inline.fetch(select, values)
 
+    @contextlib.asynccontextmanager
+    async def moment(self) -> AsyncIterator[InlineMoment | None]:
+        with self._moments.moment() as moment:
+            yield moment
+
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
 
@@ -160,6 +171,7 @@ class SqliteDatabase(Database):
     async def close(self) -> None:
         if self.inline is not None:
             self.inline.close()
+        self._moments.close()
         await super().close()
 
     @property

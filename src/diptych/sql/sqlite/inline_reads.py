@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.sql.statements import CompiledStatement, PreparedSelect
 
@@ -21,6 +22,24 @@ CHECK_EVERY = 1_000
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 """Primary result codes of a statement that has to wait for a lock."""
+
+
+class InlineMoment:
+    """An open transaction of an ``InlineConnection``. Statements that are not prepared can't be executed in it."""
+
+    connection: AsyncConnection | None = None
+
+    def __init__(self, inline: InlineConnection, driver: sqlite3.Connection) -> None:
+        self._inline = inline
+        self._driver = driver
+
+    async def fetch(
+        self, select: PreparedSelect, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]] | None:
+        """Returns the rows; None if they can't be read in the event loop, or not in this transaction."""
+        found = self._inline.fetch(select, values)
+        # ★ A connection that was opened anew meanwhile shows another moment.
+        return found if self._inline.is_in(self._driver) else None
 
 
 class InlineConnection:
@@ -79,6 +98,42 @@ class InlineConnection:
             # Refused if the connection was opened in a different thread; then it is closed as garbage.
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[InlineMoment | None]:
+        """Opens a transaction for reads that see one moment, that of the first; None if there can be none now.
+
+        ★ For a connection of its own: a read of anybody else's would see that moment too.
+        """
+        connection = self._begun()
+        if connection is None:
+            yield None
+            return
+        try:
+            yield InlineMoment(self, connection)
+        finally:
+            try:
+                connection.rollback()
+            except sqlite3.Error:
+                self.close()
+
+    def _begun(self) -> sqlite3.Connection | None:
+        """Returns the connection with a transaction of its own; None if it has one already, or can't have one."""
+        try:
+            if self._identity() != self._opened:
+                self.close()
+            connection = self._connection or self._open()
+            if connection.in_transaction:
+                return None
+            connection.execute("BEGIN").close()
+        except sqlite3.Error:
+            self.close()
+            return None
+        return connection
+
+    def is_in(self, connection: sqlite3.Connection) -> bool:
+        """Returns whether this is still the connection, with an open transaction."""
+        return self._connection is connection and connection.in_transaction
 
     def _read(self, compiled: CompiledStatement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         parameters = compiled.parameters(values)

@@ -1,0 +1,98 @@
+"""Read-only transactions of PostgreSQL for a few short statements each, on connections that are kept for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from diptych.sql.postgres_driver import EngineErrors, driver_of, fetch_raw
+from diptych.sql.statements import PreparedSelect
+
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+_MOST_KEPT = 4
+
+
+class PostgresMoment:
+    """A transaction that has begun. Its snapshot is taken by its first statement."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection: AsyncConnection | None = connection
+        self._connection = connection
+
+    async def fetch(self, select: PreparedSelect, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Returns the rows, past the engine where it has nothing to add."""
+        if select.is_direct:
+            return await fetch_raw(self._connection, select.raw, values)
+        rows: Sequence[Sequence[Any]] = (await self._connection.execute(select.select, values)).all()
+        return rows
+
+
+class PostgresMoments:
+    """Connections of the hinge for such transactions, opened when they are needed and kept."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._kept: list[AsyncConnection] = []
+        self._opened_for = 0
+
+    def expire(self) -> None:
+        """Has new connections opened from now on: the address leads to a different server by now."""
+        self._opened_for += 1
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[PostgresMoment]:
+        """Lends a transaction. Raises an engine's errors."""
+        opened_for = self._opened_for
+        connection = await self._begun()
+        try:
+            yield PostgresMoment(connection)
+            await _say(connection, "COMMIT")
+        except BaseException:  # the state of the connection is not known
+            await _drop(connection)
+            raise
+        if opened_for == self._opened_for and len(self._kept) < _MOST_KEPT:
+            self._kept.append(connection)
+        else:
+            await _drop(connection)
+
+    async def close(self) -> None:
+        """Closes the connections that nobody uses. Safe to call twice."""
+        while self._kept:
+            await _drop(self._kept.pop())
+
+    async def _begun(self) -> AsyncConnection:
+        """Returns a connection with a transaction; one that was kept may be broken by now."""
+        while self._kept:
+            connection = self._kept.pop()
+            try:
+                await _say(connection, _BEGIN)
+                return connection
+            except Exception:
+                await _drop(connection)
+        connection = await self._engine.connect()
+        try:
+            # The statements are always the same, and short: to plan one anew takes longer than to execute it.
+            await _say(connection, "SET plan_cache_mode = force_generic_plan")
+            await _say(connection, _BEGIN)
+        except BaseException:
+            await _drop(connection)
+            raise
+        return connection
+
+
+async def _say(connection: AsyncConnection, what: str) -> None:
+    driver = driver_of(connection)
+    with EngineErrors(driver):
+        await driver.execute(what)
+
+
+async def _drop(connection: AsyncConnection) -> None:
+    with contextlib.suppress(SQLAlchemyError, OSError):
+        await connection.invalidate()
+    with contextlib.suppress(SQLAlchemyError, OSError):
+        await connection.close()

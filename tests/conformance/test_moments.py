@@ -1,0 +1,119 @@
+"""Moments of a database: a few prepared statements that see one snapshot, on a connection that is kept for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from diptych import ConfigService, ORMService
+from diptych.sql.statements import FewValues, PreparedSelect
+from diptych.sql.view import NotAtOnceError, moment_of
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Thing(Base):
+    __tablename__ = "things"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(20))
+
+
+NAMES = PreparedSelect(sa.select(Thing.name).order_by(Thing.id))
+
+
+@pytest.fixture
+async def orm(database_url: str) -> AsyncIterator[ORMService]:
+    async with ORMService(ConfigService(environ={}, database_url=database_url)) as service:
+        await service.create(Thing, id=1, name="a")
+        yield service
+
+
+async def _names(view: Any) -> list[str]:
+    return [name for (name,) in await view.fetch_prepared(NAMES, {})]
+
+
+async def test_statements_of_a_moment_see_the_snapshot_of_the_first(orm):
+    database = orm.side.database
+    async with moment_of(database) as view:
+        await orm.create(Thing, id=2, name="b")  # before the first statement
+        assert await _names(view) == ["a", "b"]
+        await orm.create(Thing, id=3, name="c")
+        assert await _names(view) == ["a", "b"]
+    async with moment_of(database) as view:
+        assert await _names(view) == ["a", "b", "c"]
+
+
+async def test_moments_at_once_see_a_snapshot_each_or_none(orm):
+    """SQLite has one connection for them, whose transaction is not shared; PostgreSQL opens as many as are needed."""
+    database = orm.side.database
+    async with moment_of(database) as first:
+        assert await _names(first) == ["a"]
+        await orm.create(Thing, id=2, name="b")
+        try:
+            async with moment_of(database) as second:
+                assert await _names(second) == ["a", "b"]
+        except NotAtOnceError:
+            assert database.name == "sqlite"
+        else:
+            assert database.name == "postgresql"
+        assert await _names(first) == ["a"]
+
+
+async def test_a_moment_that_fails_is_followed_by_another(orm):
+    database = orm.side.database
+    with contextlib.suppress(ZeroDivisionError):
+        async with moment_of(database) as view:
+            await _names(view)
+            raise ZeroDivisionError
+    async with moment_of(database) as view:
+        assert await _names(view) == ["a"]
+
+
+async def test_a_kept_connection_that_the_server_has_ended_is_replaced(postgres_url):
+    async with ORMService(ConfigService(environ={}, database_url=postgres_url)) as orm:
+        await orm.create(Thing, id=1, name="a")
+        database = orm.side.database
+        pid = PreparedSelect(sa.select(sa.func.pg_backend_pid()))
+        async with moment_of(database) as view:
+            ((kept,),) = await view.fetch_prepared(pid, {})
+        async with database.keeper.connect() as connection:
+            await connection.execute(sa.select(sa.func.pg_terminate_backend(kept)))
+        await asyncio.sleep(0.1)
+        async with moment_of(database) as view:
+            ((another,),) = await view.fetch_prepared(pid, {})
+            assert another != kept
+            assert await _names(view) == ["a"]
+
+
+async def test_a_moment_writes_nothing(orm):
+    async with contextlib.AsyncExitStack() as stack:
+        view = await stack.enter_async_context(moment_of(orm.side.database))
+        writes: Any = sa.insert(Thing).values(id=9, name="z").returning(Thing.id)
+        with pytest.raises((NotAtOnceError, sa.exc.DBAPIError)):
+            await view.fetch(writes)
+    assert len([thing async for thing in orm.iterate(Thing)]) == 1
+
+
+def test_few_values_are_prepared_by_their_number():
+    few, made = FewValues(), []
+
+    def make(given: Any) -> sa.Select[Any]:
+        made.append(len(given))
+        return sa.select(Thing.name).where(Thing.id.in_(given))
+
+    for values in ([1], [2], [1, 2], [1, 2, 3, 4], list(range(16))):
+        found = few.get("things", values, Thing.id.type, make)
+        assert found is not None
+        assert list(dict.fromkeys(found[1].values())) == values
+    assert made == [1, 4, 16]
+    assert few.get("things", list(range(17)), Thing.id.type, make) is None
+    assert few.get("things", [], Thing.id.type, make) is None
