@@ -24,6 +24,7 @@ from benchmarks import (
     nested,
     reads,
     recovery,
+    several_rows,
     sizes,
     switched_on,
     tail,
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "switched_on": switched_on,
     "lists": lists,
     "nested": nested,
+    "several_rows": several_rows,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.
 

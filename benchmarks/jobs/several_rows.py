@@ -1,0 +1,218 @@
+"""Commands that add a row of a plain document, of a joined one, and of a list by the elements of a collection."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from benchmarks.jobs.orders import take_orders
+from benchmarks.runner import Sample
+from diptych import ConfigService, Diptych, Document, Page, Query, ReadModel, by, code_point_text, each, join
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Customer(Base):
+    __tablename__ = "customers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(code_point_text(40))
+
+
+class Note(Base):
+    __tablename__ = "notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    customer_id: Mapped[int] = mapped_column(sa.ForeignKey("customers.id"), index=True)
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    customer_id: Mapped[int] = mapped_column(sa.ForeignKey("customers.id"), index=True)
+
+
+class Basket(Base):
+    __tablename__ = "baskets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parts: Mapped[list[Part]] = relationship()
+
+
+class Part(Base):
+    __tablename__ = "parts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    basket_id: Mapped[int] = mapped_column(sa.ForeignKey("baskets.id"), index=True)
+
+
+class NoteDocument(msgspec.Struct):
+    number: int
+    customer_id: int
+
+
+class OrderDocument(msgspec.Struct):
+    number: int
+    customer_id: int
+    customer: str | None
+
+
+class BasketDocument(msgspec.Struct):
+    id: int
+
+
+class Notes(ReadModel[Note]):
+    key = Note.id
+    document = NoteDocument
+
+
+class Orders(ReadModel[Order]):
+    key = Order.id
+    document = OrderDocument
+    joined: ClassVar = {"customer": join(Customer.name, Order.customer_id, Customer.id)}
+
+
+class Baskets(ReadModel[Basket]):
+    key = Basket.id
+    document = BasketDocument
+    lists = (by(each(Basket.parts, Part.number), name="parts"),)
+
+
+class GetNote(Query[Document[NoteDocument]]):
+    id: int
+
+
+class GetOrder(Query[Document[OrderDocument]]):
+    id: int
+
+
+class ListBaskets(Query[Page[BasketDocument]]):
+    number: int
+
+
+class Handlers:
+    def __init__(self, notes: Notes, orders: Orders, baskets: Baskets) -> None:
+        self.notes, self.orders, self.baskets = notes, orders, baskets
+
+    async def note(self, query: GetNote) -> Document[NoteDocument]:
+        return await self.notes.get(query.id)
+
+    async def order(self, query: GetOrder) -> Document[OrderDocument]:
+        return await self.orders.get(query.id)
+
+    async def baskets_with(self, query: ListBaskets) -> Page[BasketDocument]:
+        return await self.baskets.page("parts", where={"parts": query.number})
+
+
+class Additions:
+    """Commands of this process. Each is checked: the next query has to show what it has added."""
+
+    def __init__(self, app: Diptych) -> None:
+        self._app = app
+        self._ways: dict[str, tuple[Callable[[int], Awaitable[Any]], Callable[[int], Awaitable[Any]]]] = {
+            "plain": (self._note, self._sees_note),
+            "joined": (self._order, self._sees_order),
+            "each": (self._part, self._sees_part),
+        }
+
+    async def fill(self, rows: int) -> Sample:
+        """Adds customers and baskets; one customer, and one basket, has the rows that are measured."""
+        await self._app.orm.create_all(Customer, [{"id": n + 1, "name": f"c{n}"} for n in range(rows)])
+        await self._app.orm.create_all(Basket, [{"id": n + 1} for n in range(rows)])
+        return {}
+
+    async def served(self) -> Sample:
+        """Returns when Redis answers for all of the read models."""
+        while {model.served_by for model in (await self._app.health()).read_models.values()} != {"redis"}:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return {}
+
+    async def one_at_a_time(self, way: str, first: int, calls: int) -> Sample:
+        """The latency of so many commands; 5 ms between two, so that the process is not always the busy one."""
+        add, sees = self._ways[way]
+        latencies, wrong = [], 0
+        for number in range(first, first + calls):
+            await asyncio.sleep(0.005)
+            latencies.append(await _timed(add, number))
+            wrong += not await sees(number)
+        return _sample(latencies, wrong)
+
+    async def many_at_once(self, way: str, first: int, clients: int) -> Sample:
+        """The latency of so many commands at the same time, all of rows of one parent."""
+        add, sees = self._ways[way]
+
+        async def one(number: int) -> tuple[float, bool]:
+            return await _timed(add, number), await sees(number)
+
+        done = await asyncio.gather(*map(one, range(first, first + clients)))
+        return _sample([latency for latency, _ in done], sum(not is_right for _, is_right in done))
+
+    async def _note(self, number: int) -> None:
+        await self._app.orm.create(Note, id=number, number=number, customer_id=1)
+
+    async def _order(self, number: int) -> None:
+        await self._app.orm.create(Order, id=number, number=number, customer_id=1)
+
+    async def _part(self, number: int) -> None:
+        # A basket has a hundred parts at most: all of its entries are written anew.
+        await self._app.orm.create(Part, id=number, number=number, basket_id=1 + number // 100 % 1000)
+
+    async def _sees_note(self, number: int) -> bool:
+        document = await self._app.ask(GetNote(number))
+        return document.decode() == NoteDocument(number, 1) and document.served.store == "redis"
+
+    async def _sees_order(self, number: int) -> bool:
+        document = await self._app.ask(GetOrder(number))
+        return document.decode() == OrderDocument(number, 1, "c0") and document.served.store == "redis"
+
+    async def _sees_part(self, number: int) -> bool:
+        page = await self._app.ask(ListBaskets(number))
+        found = [basket.id for basket in page.decode().items]
+        return found == [1 + number // 100 % 1000] and page.served.store == "redis"
+
+
+async def _timed(add: Callable[[int], Awaitable[Any]], number: int) -> float:
+    begin = time.perf_counter()
+    await add(number)
+    return (time.perf_counter() - begin) * 1000
+
+
+def _sample(latencies: list[float], wrong: int) -> Sample:
+    ordered = sorted(latencies)
+    return {
+        "median, ms": statistics.median(ordered),
+        "90 % within, ms": ordered[len(ordered) * 9 // 10],
+        "not exact in Redis when answered, in all": float(wrong),
+    }
+
+
+async def main() -> None:
+    """Where the data are is said by the environment."""
+    models: list[type[ReadModel[Any]]] = [Notes, Orders, Baskets]
+    async with Diptych(ConfigService(), models=Base, handlers=[Handlers], read_models=models) as app:
+        additions = Additions(app)
+        await take_orders(
+            {
+                "fill": additions.fill,
+                "served": additions.served,
+                "one at a time": additions.one_at_a_time,
+                "many at once": additions.many_at_once,
+            }
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
