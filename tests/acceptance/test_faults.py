@@ -453,6 +453,7 @@ _BROKEN: dict[str, tuple[Story, dict[str, Any]]] = {
     "comparison": (_overtaken, {"lease_ms": 2000, "options": _FEW}),
     "lease": (_outlived, {}),
     "what others have committed": (_case(Fault.STOPPED_BEFORE_APPLY_AND_BUILT_ON), {}),
+    "documents of several rows": (_waiting, {}),
     "what cursors have not seen is kept": (
         _case(Fault.LOG_FORGOTTEN_WHILE_REBUILT),
         {},

@@ -94,6 +94,28 @@ async def test_a_kept_connection_that_the_server_has_ended_is_replaced(postgres_
             assert await _names(view) == ["a"]
 
 
+async def test_connections_that_lead_to_a_server_of_the_past_are_not_used_again(postgres_url):
+    """★ What a server shows that is no longer at the address may lack a commit."""
+    async with ORMService(ConfigService(environ={}, database_url=postgres_url)) as orm:
+        database: Any = orm.side.database
+        pid = PreparedSelect(sa.select(sa.func.pg_backend_pid()))
+
+        async def its_pid() -> int:
+            async with moment_of(database) as view:
+                ((found,),) = await view.fetch_prepared(pid, {})
+                return int(found)
+
+        first = await its_pid()
+        assert await its_pid() == first
+        database.moments.expire()
+        second = await its_pid()
+        assert second != first
+        async with moment_of(database) as view:
+            assert await view.fetch_prepared(pid, {}) == [(second,)]
+            database.moments.expire()
+        assert await its_pid() != second
+
+
 async def test_a_moment_writes_nothing(orm):
     async with contextlib.AsyncExitStack() as stack:
         view = await stack.enter_async_context(moment_of(orm.side.database))

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from diptych import Diptych, DuplicateError
+from diptych.fence import acknowledge
 from tests.catalogue import (
     Held,
     Recorded,
@@ -35,6 +36,12 @@ from tests.integration.test_joined_processes import (
     cards,
 )
 from tests.integration.test_killed_before import LONG_MS, _killed
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no pass comes, a command that a busy machine has held up would wait for the end of the lease."""
+    monkeypatch.setattr(acknowledge, "_MAKING_S", 30.0)
 
 
 @asynccontextmanager

@@ -28,6 +28,9 @@ _log = logging.getLogger("diptych.write")
 _PATIENCE_S = 0.25
 """Time in seconds that a change on its way to Redis may take before the command asks for a pass."""
 
+_MAKING_S = 1.0
+"""Time in seconds that documents of several rows may take before the command asks for a pass, which has them too."""
+
 _ASK_AGAIN_S = 1.0
 """Age in seconds from which a request to other processes is repeated for a later command: it may have got lost."""
 
@@ -167,15 +170,15 @@ class Acknowledger:
         return seen
 
     def _begin_anew(self, ending: Ending) -> Mapping[FenceId, asyncio.Future[bool]]:
-        """Begins to write the documents of several rows that the command has surely touched, beside the sight."""
+        """Begins to write the documents of several rows beside the sight, if the command has probably touched some."""
         read_side, rows = self.tracker.read_side, self.rows.latest or {}
-        if read_side is None or not ending.changes:
+        if read_side is None or (ending.is_whole and not ending.changes):
             return {}
         changed = {change.entity.table for change in ending.changes}
         begun = (
             (fence, read_side.write_anew(fence, target))
             for fence, target in ending.targets.items()
-            if fence in rows and not rows[fence].tables.isdisjoint(changed)
+            if fence in rows and not (ending.is_whole and rows[fence].tables.isdisjoint(changed))
         )
         return {fence: writing for fence, writing in begun if writing is not None}
 
@@ -185,7 +188,8 @@ class Acknowledger:
         """Returns whether every change that the command may rest on is in the generation of this fence row."""
         listed = seen.lists.get(row.id)
         if listed is None:
-            return not await self._may_lack(row, ending) or await self._is_made_anew(row, ending, writing)
+            is_in = row.id not in writing and not await self._may_lack(row, ending)
+            return is_in or await self._is_made_anew(row, ending, writing)
         if not listed.is_whole:
             return False
         deadline = time.monotonic() + _PATIENCE_S
@@ -222,7 +226,8 @@ class Acknowledger:
         writing = begun.get(row.id) or self.tracker.read_side.write_anew(row.id, row.target)
         if writing is None:
             return False
-        await asyncio.wait([writing], timeout=_PATIENCE_S)
+        # Past its lease no query trusts the read model.
+        await asyncio.wait([writing], timeout=min(_MAKING_S, row.lease_until - row.now))
         return writing.done() and writing.result()
 
     def _bring(

@@ -38,42 +38,50 @@ class PostgresMoments:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._kept: list[AsyncConnection] = []
-        self._opened_for = 0
+        self._outdated: list[AsyncConnection] = []
 
     def expire(self) -> None:
         """Has new connections opened from now on: the address leads to a different server by now."""
-        self._opened_for += 1
+        self._outdated += self._kept
+        self._kept = []
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[PostgresMoment]:
         """Lends a transaction. Raises an engine's errors."""
-        opened_for = self._opened_for
         connection = await self._begun()
+        kept = self._kept  # another list, once they have expired
         try:
             yield PostgresMoment(connection)
             await _say(connection, "COMMIT")
         except BaseException:  # the state of the connection is not known
             await _drop(connection)
             raise
-        if opened_for == self._opened_for and len(self._kept) < _MOST_KEPT:
-            self._kept.append(connection)
+        if kept is self._kept and len(kept) < _MOST_KEPT:
+            kept.append(connection)
         else:
             await _drop(connection)
 
     async def close(self) -> None:
         """Closes the connections that nobody uses. Safe to call twice."""
-        while self._kept:
-            await _drop(self._kept.pop())
+        self.expire()
+        await self._drop_outdated()
+
+    async def _drop_outdated(self) -> None:
+        while self._outdated:
+            await _drop(self._outdated.pop())
 
     async def _begun(self) -> AsyncConnection:
         """Returns a connection with a transaction; one that was kept may be broken by now."""
+        await self._drop_outdated()
         while self._kept:
             connection = self._kept.pop()
             try:
                 await _say(connection, _BEGIN)
                 return connection
-            except Exception:
+            except BaseException as error:
                 await _drop(connection)
+                if not isinstance(error, Exception):
+                    raise
         connection = await self._engine.connect()
         try:
             # The statements are always the same, and short: to plan one anew takes longer than to execute it.

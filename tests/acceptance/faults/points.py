@@ -206,11 +206,22 @@ def _skip_entries_of_triggers() -> None:
     UnitOfWork._connection = connection  # type: ignore[method-assign]
 
 
+def _skip_snapshots() -> None:
+    # A command takes the documents of several rows for written.
+    from diptych.hinge.direct import DirectWriter
+
+    async def write(_self: DirectWriter, _row: Any) -> bool:
+        return True
+
+    DirectWriter._write = write  # type: ignore[method-assign, assignment]
+
+
 RULES: dict[str, Callable[[], None]] = {
     "apply": _skip_apply,
     "comparison": _skip_comparison,
     "lease": _skip_lease,
     "what others have committed": _skip_others,
+    "documents of several rows": _skip_snapshots,
     "what cursors have not seen is kept": _skip_cursors,
     "another database is noticed": _skip_identity,
     "one clock on SQLite": _skip_clock,
