@@ -170,7 +170,7 @@ class Acknowledger:
         return seen
 
     def _begin_anew(self, ending: Ending) -> Mapping[FenceId, asyncio.Future[bool]]:
-        """Begins to write the documents of several rows beside the sight, if the command has probably touched some."""
+        """Begins to write documents of several rows, beside the sight, if the command has probably touched some."""
         read_side, rows = self.tracker.read_side, self.rows.latest or {}
         if read_side is None or (ending.is_whole and not ending.changes):
             return {}
