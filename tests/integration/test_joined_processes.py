@@ -1,4 +1,4 @@
-"""Documents made from several rows, over several processes: passes write them, and commands wait for those."""
+"""Documents made from several rows, over several processes: their commands and passes write them."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_an_owner_that_is_deleted_or_comes_is_seen(database_url, valkey):
 
 
 async def test_concurrent_changes_of_both_sides_are_both_in_the_document(database_url, valkey):
-    """Two commands could each write a document that lacks the other's change: so no command writes one."""
+    """Two commands could each write a document that lacks the other's change: none writes what it saw itself."""
     async with cards(database_url, valkey.url) as one, cards(database_url, valkey.url) as two:
         await one.orm.create(Owner, id=1, name="0")
         await one.orm.create(Item, code="a", owner_id=1, note="0")

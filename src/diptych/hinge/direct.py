@@ -41,6 +41,7 @@ class DirectWriter:
         self._redis = redis
         self._most = most
         self._carried: Carried | None = None
+        self._left: tuple[Target, Snapshot] | None = None  # the cursor since which too much was touched
         # ★ A call joins the next snapshot, never one that has begun: that may be older than the caller's commit.
         self._calls: SerialBatcher[FenceRow, bool] = SerialBatcher(self._write_together)
 
@@ -93,10 +94,17 @@ class DirectWriter:
         return Carried(target, snapshot)
 
     async def _read(self, row: FenceRow, since: Snapshot, view: View) -> tuple[Snapshot, list[Write]] | None:
+        """Returns a snapshot and the writes of all documents that were touched up to it; None if a pass has to."""
         sight = await self._fence.sight_in(view, since)
         part = None if sight is None else self._part_of(sight, row, since)
-        writes = None if part is None else await self._writes_of(part, view)
-        return None if part is None or writes is None else (part.snapshot, writes)
+        if sight is None or part is None:
+            return None
+        writes = await self._writes_of(part, view)
+        if writes is None:
+            # Until a pass has been there it gets more: nobody has to count again.
+            self._left = row.target, sight.rows[row.id].cursor or NOTHING
+            return None
+        return part.snapshot, writes
 
     def _part_of(self, sight: Sight, known: FenceRow, since: Snapshot) -> LogPart | None:
         """Returns the changes to carry, of this read model; None if they can't be told from the sight."""
@@ -108,6 +116,8 @@ class DirectWriter:
         # ★ The generation was known before the commit, and counts after it. Another one was filled from SQL, perhaps
         # before the commit.
         if row is None or row.target != known.target or row.cursor is None or sight.more:
+            return None
+        if self._left == (row.target, row.cursor):
             return None
         tables, cursor = self._replay.compiled.tables, row.cursor
         entries = [e for e in sight.entries if e.table in tables and not cursor.sees(e.transaction)]
