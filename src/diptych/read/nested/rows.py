@@ -15,8 +15,11 @@ from diptych.sql.comparison import collated_like
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.description import Row, Unreadable
 from diptych.sql.entity import MappedEntity
+from diptych.sql.statements import FewValues, PreparedSelect
 
-Fetch: TypeAlias = Callable[[sa.Select[Any], Mapping[str, Any]], Awaitable[Sequence[Sequence[Any]]]]
+Fetch: TypeAlias = Callable[
+    [sa.Select[Any] | PreparedSelect, Mapping[str, Any]], Awaitable[Sequence[Sequence[Any]]]
+]
 """Returns the rows of a SELECT with parameters."""
 
 _MOST_PARENTS = 500
@@ -86,14 +89,20 @@ class _Budget:
         self._fetch = fetch
         self._left = most
 
-    async def fetch(self, select: sa.Select[Any], wanted: Any) -> Sequence[Sequence[Any]]:
+    @property
+    def limit(self) -> int | None:
+        """The number of related rows that a statement may return."""
+        return None if self._left is None else _MOST_ROWS + 1
+
+    async def fetch(
+        self, select: sa.Select[Any] | PreparedSelect, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]]:
         """Returns the rows of a SELECT. Raises ``_TooManyError`` if there are too many."""
-        if self._left is None:
-            return await self._fetch(select, {"wanted": wanted})
-        found = await self._fetch(select.limit(self._left + 1), {"wanted": wanted})
-        self._left -= len(found)
-        if self._left < 0:
-            raise _TooManyError
+        found = await self._fetch(select, values)
+        if self._left is not None:
+            self._left -= len(found)
+            if self._left < 0:
+                raise _TooManyError
         return found
 
 
@@ -118,8 +127,8 @@ class _FieldReader:
         inner = _nested_in(field.body)
         self._inner = [_FieldReader(dialect, entity_of, self._related.entity, each) for each in inner]
         self._scale = self._scale_of_column()
-        self._several = self._numbers() if field.kind in NUMBERS else self._elements()
-        self._one = self._elements_of_one()
+        self._several = self._statement(sa.bindparam("wanted", type_=self._related.near.type, expanding=True))
+        self._few = FewValues()
 
     def linking(self, field: str = "") -> Iterator[tuple[str, MappedEntity, str]]:
         """Yields the columns that link rows, those of the owner first; ``field`` is the one that this field is in."""
@@ -143,17 +152,29 @@ class _FieldReader:
         held = [value for value in wanted if self._holds(value)]
         found: dict[Any, Any] = {}
         for start in range(0, len(held), _MOST_PARENTS):
-            some = held[start : start + _MOST_PARENTS]
+            read = await self._fetched(held[start : start + _MOST_PARENTS], budget)
             if self._field.kind in NUMBERS:
-                self._count(await budget.fetch(self._several, some), found)
+                self._count(read, found)
             else:
-                alone = len(some) == 1
-                read = await budget.fetch(self._one if alone else self._several, some[0] if alone else some)
                 for near, made in zip(
                     [each[0] for each in read], await self._made(read, budget), strict=True
                 ):
                     found.setdefault(near, []).append(made)
         return found
+
+    async def _fetched(self, wanted: Sequence[Any], budget: _Budget) -> Sequence[Sequence[Any]]:
+        """Returns the related rows of rows with these values, behind the value that each belongs to."""
+        limit = budget.limit
+        few = self._few.get(
+            limit,
+            wanted,
+            self._related.near.type,
+            lambda given: self._limited(self._statement(given), is_of_one=len(given) == 1, limit=limit),
+        )
+        if few is not None:
+            return await budget.fetch(*few)
+        several = self._limited(self._several, is_of_one=False, limit=limit)
+        return await budget.fetch(several, {"wanted": wanted})
 
     def _holds(self, value: Any) -> bool:
         related = self._related
@@ -208,41 +229,50 @@ class _FieldReader:
         is_numeric = isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float)
         return (kind.scale or 0) if is_numeric and kind is not None else None  # type: ignore[attr-defined]
 
-    def _numbers(self) -> sa.Select[Any]:
+    def _limited(self, statement: sa.Select[Any], *, is_of_one: bool, limit: int | None) -> sa.Select[Any]:
+        own = self._field.limit if is_of_one and self._field.kind not in NUMBERS else None
+        limits = [each for each in (own, limit) if each is not None]
+        return statement.limit(min(limits)) if limits else statement
+
+    def _statement(self, wanted: Any) -> sa.Select[Any]:
+        """Returns the SELECT by these values, parameters of one type, or by a parameter for several values."""
+        if self._field.kind in NUMBERS:
+            return self._numbers(wanted)
+        is_one = isinstance(wanted, list) and len(wanted) == 1
+        return self._elements_of_one(wanted) if is_one else self._elements(wanted)
+
+    def _numbers(self, wanted: Any) -> sa.Select[Any]:
         near, name = self._related.near, self._field.column
         if name is None:
-            return self._within(sa.select(near, sa.func.count()), several=True).group_by(near).order_by(near)
+            return self._within(sa.select(near, sa.func.count()), wanted).group_by(near).order_by(near)
         value = self._related.entity.columns[name]
         if self._adds_in_sql:
             summed = sa.func.sum(sa.cast(value, sa.Numeric) if self._scale is not None else value)
-            added = self._within(sa.select(near, sa.func.count(value), summed), several=True)
+            added = self._within(sa.select(near, sa.func.count(value), summed), wanted)
             return added.group_by(near).order_by(near)
-        counted = self._within(sa.select(near, sa.func.count(), value), several=True)
+        counted = self._within(sa.select(near, sa.func.count(), value), wanted)
         return counted.group_by(near, value).order_by(near, value)
 
-    def _elements(self) -> sa.Select[Any]:
+    def _elements(self, wanted: Any) -> sa.Select[Any]:
         near, ordered = self._related.near, self._ordered()
         columns = [self._related.entity.columns[name] for name in self._names]
         if self._field.limit is None:
-            return self._within(sa.select(near, *columns), several=True).order_by(near, *ordered)
+            return self._within(sa.select(near, *columns), wanted).order_by(near, *ordered)
         number = sa.func.row_number().over(partition_by=near, order_by=ordered)
         labelled = [column.label(f"value_{n}") for n, column in enumerate(columns)]
         numbered = sa.select(near.label("near"), *labelled, number.label("number"))
-        inner = self._within(numbered, several=True).subquery("numbered")
+        inner = self._within(numbered, wanted).subquery("numbered")
         *shown, last = inner.c
         return sa.select(*shown).where(last <= self._field.limit).order_by(inner.c.near, last)
 
-    def _elements_of_one(self) -> sa.Select[Any]:
-        """Returns the same for one row that they belong to: an index may have them in their order."""
+    def _elements_of_one(self, wanted: Any) -> sa.Select[Any]:
+        """Returns the same for one row that they belong to, without the limit: an index may have their order."""
         columns = [self._related.entity.columns[name] for name in self._names]
-        selected = self._within(sa.select(self._related.near, *columns), several=False)
-        return selected.order_by(*self._ordered()).limit(self._field.limit)
+        return self._within(sa.select(self._related.near, *columns), wanted).order_by(*self._ordered())
 
-    def _within(self, selected: sa.Select[Any], *, several: bool) -> sa.Select[Any]:
+    def _within(self, selected: sa.Select[Any], wanted: Any) -> sa.Select[Any]:
         field, near = self._field, self._related.near
-        wanted = sa.bindparam("wanted", type_=near.type, expanding=several)
-        found = selected.select_from(self._related.source)
-        found = found.where(near.in_(wanted) if several else near == wanted)
+        found = selected.select_from(self._related.source).where(near.in_(wanted))
         if field.where is not None:
             found = found.where(clause_of(field.where, self._related.entity, self._dialect))
         if field.kind in ("minimum", "maximum") and field.column is not None:
