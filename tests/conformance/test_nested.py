@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from diptych import (
-    ConfigService,
     Diptych,
     Document,
     Page,
@@ -33,6 +32,7 @@ from diptych import (
     total,
 )
 from tests.catalogue import answered_by
+from tests.configuration import configured
 
 
 class Base(DeclarativeBase):
@@ -202,9 +202,7 @@ class BookQueries:
 
 
 def catalogue(database_url: str, redis_url: str | None) -> Diptych:
-    config = ConfigService(
-        environ={}, database_url=database_url, redis_url=redis_url, redis_query_timeout_ms=2000, lease_ms=500
-    )
+    config = configured(database_url, redis_url)
     return Diptych(config, models=Base, handlers=[BookQueries], read_models=[BookReadModel])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
+from diptych.aio.event_loop import LoopBudget
 from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
@@ -19,6 +20,9 @@ from diptych.sql.view import View
 
 _LOG_ROWS = 2000
 """Number of entries of the log that are read at a time."""
+
+_ROWS_AT_ONCE = 25
+"""Number of rows that become documents before others in the event loop have their turn."""
 
 _MOST_APPLIED = 16_384
 """Number of positions that are remembered, of changes that scripts of commands reported to be in."""
@@ -70,6 +74,7 @@ class LogReplay:
         self.store = store
         self.batch_size = batch_size
         self._fence = fence
+        self._pace = LoopBudget()
         self._applied_to: Target | None = None
         self._applied: set[int] = set()
 
@@ -228,8 +233,8 @@ class LogReplay:
             yield await self._joined_at(dict(list(located.items())[at : at + self.batch_size]), part, view)
         for column, altered in others.items():
             async for rows in self.source.rows_by(view, (column,), list(altered), self.batch_size):
-                shown = (row for row in rows if not self.compiled.leaves_out(row))
-                yield self._joined_of(shown, part)
+                shown = [row for row in rows if not self.compiled.leaves_out(row)]
+                yield await self._joined_of(shown, part)
 
     async def _joined_at(self, located: Mapping[bytes, Located], part: LogPart, view: View) -> list[Write]:
         """Returns the writes of the documents at these addresses, and a tombstone where the snapshot sees no row."""
@@ -237,10 +242,15 @@ class LogReplay:
         rows = {tuple(self.compiled.addresses_of(row)): row for row in found.values()}
         missing = located.keys() - found.keys()
         return [
-            *self._joined_of(rows.values(), part),
+            *await self._joined_of(list(rows.values()), part),
             *(self.store.writes.joined_tombstone(key, part.snapshot) for key in missing),
         ]
 
-    def _joined_of(self, rows: Iterable[Row], part: LogPart) -> list[Write]:
+    async def _joined_of(self, rows: Sequence[Row], part: LogPart) -> list[Write]:
         """Returns the writes of the documents of these rows, at all of their addresses."""
-        return [write for row in rows for write in self.store.writes.joined_writes(row, part.snapshot)]
+        writes: list[Write] = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            await self._pace.wait()
+            some = rows[start : start + _ROWS_AT_ONCE]
+            writes += [write for row in some for write in self.store.writes.joined_writes(row, part.snapshot)]
+        return writes
