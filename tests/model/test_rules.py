@@ -34,7 +34,9 @@ class Model(NamedTuple):
 MODELS = {
     "leases": Model(machine.machine, rules.RULES, rules.SOUND, rules.COVERED),
     "rows": Model(rows_machine.machine, rows_rules.RULES, rows_rules.SOUND, rows_rules.COVERED),
-    "derived": Model(derived_machine.machine, derived_rules.RULES, derived_rules.SOUND, {}),
+    "derived": Model(
+        derived_machine.machine, derived_rules.RULES, derived_rules.SOUND, derived_rules.COVERED
+    ),
     # Of two databases under one namespace, the first query may be led astray.
     "history": Model(
         history_machine.machine, history_rules.RULES, history_rules.SOUND, history_rules.COVERED, steps=1

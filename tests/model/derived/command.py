@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tests.model.derived import redis, sql
 from tests.model.derived.config import Change, Config
-from tests.model.derived.state import Command, Entry, Place, State, Step
+from tests.model.derived.state import Command, Entry, Message, Place, State, Step
 from tests.model.sql import sees, snapshot_of, stamp
 from tests.model.state import ABORTED, COMMITTED, RUNNING, Snapshot
 
@@ -27,7 +27,10 @@ def _next(state: State, config: Config, n: int, command: Command) -> Iterator[St
         case "begin":
             if not config.one_writer or all(other.at != "change" for other in state.commands):
                 begun = command._replace(
-                    at="change", snapshot=snapshot_of(state.transactions), looked=len(state.order)
+                    at="change",
+                    snapshot=snapshot_of(state.transactions),
+                    looked=len(state.order),
+                    generation=state.fence.generation,
                 )
                 yield "begins", put(state, n, begun)
         case "change":
@@ -39,7 +42,7 @@ def _next(state: State, config: Config, n: int, command: Command) -> Iterator[St
         case "write":
             yield from _write(state, config, n, command)
         case "wait":
-            if state.completed > command.started:
+            if state.fence.completed > command.started:
                 yield "is answered by a pass", _answer(state, config, n, command)
 
 
@@ -122,14 +125,17 @@ def _read(state: State, config: Config, n: int, command: Command) -> Iterator[St
     process = config.programs[n].process
     for other, its in zip(state.commands, config.programs, strict=True):
         if "next-snapshot" in config.off and other.at == "write" and its.process == process:
-            joined = command._replace(at="write", message=other.message, started=state.started)
+            joined = command._replace(at="write", message=other.message, started=state.fence.started)
             yield "joins a snapshot that has been taken", put(state, n, joined)
     for seen in range(len(state.order) if "primary" not in config.off else 1, len(state.order) + 1):
         yield _read_in(state, config, n, command, state.order[:seen])
 
 
 def _read_in(state: State, config: Config, n: int, command: Command, order: tuple[int, ...]) -> Step:
-    snapshot, since = sql.snapshot_after(state, order), _since(state, config, n)
+    if command.generation != state.fence.generation and "same-generation" not in config.off:
+        waiting = command._replace(at="wait", started=state.fence.started)
+        return "finds another generation in the fence, and waits for a pass", put(state, n, waiting)
+    snapshot, since = sql.snapshot_after(state, order), _since(state, config, n, command)
     entries = sql.unseen(state, since, order)
     if "others" in config.off:
         entries = tuple(p for p in entries if state.log[p - 1].transaction == command.transaction)
@@ -137,8 +143,8 @@ def _read_in(state: State, config: Config, n: int, command: Command, order: tupl
     if "after-commit" in config.off and command.transaction:
         # As the transaction saw them: what was committed before it began, and its own changes.
         rows = sql.rows_after(state.log, (*order[: command.looked], command.transaction))
-    message = redis.message_of(state, config, "documents", snapshot, entries, rows)
-    read = command._replace(started=state.started)
+    message = redis.message_of(state, config, "documents", command.generation, snapshot, entries, rows)
+    read = command._replace(started=state.fence.started)
     if "one-snapshot" in config.off:
         return f"reads positions {list(entries)}", put(
             state, n, read._replace(at="documents", entries=entries)
@@ -146,36 +152,47 @@ def _read_in(state: State, config: Config, n: int, command: Command, order: tupl
     if len(message.writes) > config.most:
         return "has touched too many documents, and waits for a pass", put(state, n, read._replace(at="wait"))
     if "confirmed" in config.off:
-        state = _look_on(state, config, n, snapshot)
+        state = _look_on(state, config, n, message)
     label = f"reads positions {list(entries)} and documents {[key for key, _ in message.writes]}"
     return label, put(state, n, read._replace(at="write", message=message))
 
 
-def _since(state: State, config: Config, n: int) -> Snapshot:
-    return max(state.cursor, state.seen[config.programs[n].process], key=stamp)
+def _since(state: State, config: Config, n: int, command: Command) -> Snapshot:
+    generation, seen = state.seen[config.programs[n].process]
+    if generation != command.generation and "seen-generation" not in config.off:
+        return state.fence.cursor
+    return max(state.fence.cursor, seen, key=stamp)
 
 
 def _read_later(state: State, config: Config, n: int, command: Command) -> Step:
     """With a rule dropped: the documents in a later snapshot than the log."""
     rows = sql.rows_after(state.log, state.order)
     snapshot = snapshot_of(state.transactions)
-    message = redis.message_of(state, config, "documents", snapshot, command.entries, rows)
+    message = redis.message_of(
+        state, config, "documents", command.generation, snapshot, command.entries, rows
+    )
     return "reads the documents", put(state, n, command._replace(at="write", message=message, entries=()))
 
 
-def _look_on(state: State, config: Config, n: int, snapshot: Snapshot) -> State:
+def _look_on(state: State, config: Config, n: int, message: Message) -> State:
     """L: up to this snapshot all is in."""
     process = config.programs[n].process
-    latest = max(state.seen[process], snapshot, key=stamp)
-    return state._replace(seen=(*state.seen[:process], latest, *state.seen[process + 1 :]))
+    generation, seen = state.seen[process]
+    if generation != message.generation or stamp(message.snapshot) > stamp(seen):
+        seen = message.snapshot
+    now = message.generation, seen
+    return state._replace(seen=(*state.seen[:process], now, *state.seen[process + 1 :]))
 
 
 def _write(state: State, config: Config, n: int, command: Command) -> Iterator[Step]:
     assert command.message is not None
     waiting = command._replace(at="wait", message=None)
-    written = redis.execute(state, command.message, config)
-    written = _look_on(written, config, n, command.message.snapshot)
-    yield "writes, and is answered", _answer(written, config, n, command)
+    written, accepted = redis.execute(state, command.message, config)
+    if accepted:
+        written = _look_on(written, config, n, command.message)
+        yield "writes, and is answered", _answer(written, config, n, command)
+    else:
+        yield "is refused: the generation is gone", put(state, n, waiting)
     if config.passes or "confirmed" in config.off or config.late:
         if "accepted" in config.off:
             yield "does not reach Redis, and is answered", _answer(state, config, n, command)

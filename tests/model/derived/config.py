@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tests.model.derived import sql
-from tests.model.derived.state import Command, Document, Entry, Keeper, Place, State
+from tests.model.derived.state import Command, Document, Entry, Fence, Generation, Keeper, Place, State
 from tests.model.sql import snapshot_of
 from tests.model.state import COMMITTED
 
@@ -37,7 +37,8 @@ class Config(NamedTuple):
     """Bounds of an exploration; `off` are the rules dropped, `rows` are there at first: row, address, parent.
 
     With `parents` there is a document of each parent too. `one_writer` is SQLite. A command that has touched more
-    than `most` documents leaves them to a pass.
+    than `most` documents leaves them to a pass. After a planned rebuild, of `plans`, the generation before is `kept`
+    if it could not be deleted.
     """
 
     programs: tuple[Program, ...] = ()
@@ -46,6 +47,8 @@ class Config(NamedTuple):
     parents: bool = False
     passes: int = 0
     late: int = 0
+    plans: int = 0
+    kept: bool = False
     one_writer: bool = False
     most: int = 9
     prefix: tuple[str, ...] = ()
@@ -66,22 +69,22 @@ def first_state(config: Config) -> State:
     parents = [Entry(1, parent, None, Place()) for parent in PARENTS]
     log = (*parents, *(Entry(1, row, None, Place(address, parent)) for row, address, parent in config.rows))
     contents = sql.history(log, (1,), config.keys)[-1]
+    documents = tuple(Document((0, 0), content) if content else None for content in contents)
     built = snapshot_of((COMMITTED,))
     processes = 1 + max(program.process for program in config.programs)
     return State(
         log=log,
         transactions=(COMMITTED,),
         order=(1,),
-        documents=tuple(Document((0, 0), content) if content else None for content in contents),
-        floor=built.xmin,
-        cursor=built,
-        started=0,
-        completed=0,
+        fence=Fence(1, True, built),
+        generations=(Generation(1, built.xmin, documents),),
+        lease=1,
         commands=(Command(),) * len(config.programs),
-        seen=(built,) * processes,
+        seen=((1, built),) * processes,
         keeper=Keeper(),
         late=(),
         bars=(1,) * len(config.keys),
         passes=config.passes,
         lates=config.late,
+        plans=config.plans,
     )

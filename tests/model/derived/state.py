@@ -45,6 +45,14 @@ class Document(NamedTuple):
     purge: int = 0
 
 
+class Generation(NamedTuple):
+    """One generation that has a marker; `floor` 0 while it is filled."""
+
+    name: int
+    floor: int
+    documents: tuple[Document | None, ...]
+
+
 class Write(NamedTuple):
     """What a script sets under a key."""
 
@@ -53,9 +61,10 @@ class Write(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A script: documents that were made in one snapshot."""
+    """A script for one generation: documents that were made in one snapshot."""
 
     kind: str
+    generation: int
     snapshot: Snapshot
     writes: tuple[Write, ...]
 
@@ -63,7 +72,8 @@ class Message(NamedTuple):
 class Command(NamedTuple):
     """A command, or a foreign program. `looked`: how many transactions were committed when it last looked.
 
-    `entries` are those that it has read in a snapshot before that of the documents, if a rule is dropped.
+    `generation` is the one that it knew before its commit. `entries` are those that it has read in a snapshot before
+    that of the documents, if a rule is dropped.
     """
 
     at: str = "begin"
@@ -71,15 +81,18 @@ class Command(NamedTuple):
     done: int = 0
     snapshot: Snapshot = NO_SNAPSHOT
     looked: int = 0
+    generation: int = 0
     message: Message | None = None
     entries: tuple[int, ...] = ()
     started: int = 0
 
 
 class Keeper(NamedTuple):
-    """A keeper in a pass. `committed`: how many transactions were committed at t0."""
+    """A keeper in a pass, or at a planned rebuild. `committed`: how many transactions were committed at t0."""
 
     at: str = "look"
+    generation: int = 0
+    building: bool = False
     number: int = 0
     committed: int = 0
     snapshot: Snapshot = NO_SNAPSHOT
@@ -87,28 +100,38 @@ class Keeper(NamedTuple):
     message: Message | None = None
 
 
-class State(NamedTuple):
-    """Everything. Somebody is always promised a lease, and one generation is trusted throughout.
+class Fence(NamedTuple):
+    """The fence row. Somebody is always promised a lease."""
 
-    `order` is that of the commits, `seen` has L of each process. `bars` has for each key how many transactions are
-    committed in the oldest state that may be shown. `passes` and `lates` say what may still happen.
+    generation: int
+    ready: bool
+    cursor: Snapshot
+    started: int = 0
+    completed: int = 0
+
+
+class State(NamedTuple):
+    """Everything. `lease` names the generation that queries trust, 0 for none.
+
+    `order` is that of the commits, `seen` has L of each process, behind the generation that it is of. `bars` has for
+    each key how many transactions are committed in the oldest state that may be shown. `passes`, `lates` and `plans`
+    say what may still happen.
     """
 
     log: tuple[Entry, ...]
     transactions: tuple[int, ...]
     order: tuple[int, ...]
-    documents: tuple[Document | None, ...]
-    floor: int
-    cursor: Snapshot
-    started: int
-    completed: int
+    fence: Fence
+    generations: tuple[Generation, ...]
+    lease: int
     commands: tuple[Command, ...]
-    seen: tuple[Snapshot, ...]
+    seen: tuple[tuple[int, Snapshot], ...]
     keeper: Keeper
     late: tuple[Message, ...]
     bars: tuple[int, ...]
     passes: int
     lates: int
+    plans: int
 
 
 Step = tuple[str, State]
