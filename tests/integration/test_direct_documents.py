@@ -158,6 +158,24 @@ async def test_a_change_by_others_is_brought_too(database_url, valkey):
         await _is_shown(two, "a", "Bea")
 
 
+async def test_a_table_that_is_altered_under_prepared_statements_costs_no_answer(
+    database_url, valkey, caplog
+):
+    async with cards(database_url, valkey.url) as app:
+        await answered_by(app, "redis")
+        await app.orm.create(Owner, id=1, name="Ann")
+        await app.orm.create(Item, code="a", owner_id=1)
+        engine = sa.create_engine(_of_a_driver(database_url))
+        with engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE items ADD COLUMN extra INTEGER"))
+        engine.dispose()
+        for name in ("Bea", "Cid"):
+            await app.orm.update(Owner, 1, name=name)
+            await _shows(app, "a", name)
+        await _shows_in_redis(app, "a", "Cid")
+        assert "could not be made anew" not in caplog.text
+
+
 def _of_a_driver(url: str) -> str:
     return url.replace("postgresql://", "postgresql+psycopg://")
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from diptych.aio.sharing import SerialBatcher
-from diptych.errors import UnavailableError
+from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Sight, Target
 from diptych.fence.fence import Fence
-from diptych.hinge.replay import LogReplay, Refused, accepted
+from diptych.hinge.replay import LogReplay, accepted
 from diptych.log import NOTHING, LogPart, Snapshot
 from diptych.read.store.writes import Write
 from diptych.redis.service import RedisService
@@ -63,8 +63,8 @@ class DirectWriter:
         name = self._replay.compiled.name
         try:
             carried = await self._carry(row)
-        except (Refused, UnavailableError, KeyError):
-            carried = None
+        except (DiptychError, KeyError):
+            carried = None  # a pass meets the same, and says so
         except Exception:
             _log.exception("%s: documents could not be made anew; a pass will bring them", name)
             carried = None
