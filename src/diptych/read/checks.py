@@ -20,7 +20,6 @@ from diptych.read.address_checks import (
     compared,
     key_attributes,
     named,
-    sorted_differently,
     type_names,
 )
 from diptych.read.condition_checks import check_conditions
@@ -28,8 +27,8 @@ from diptych.read.declaration import Declaration, DocumentField, Join, ListOrder
 from diptych.read.fitting import can_fill, takes_null
 from diptych.read.lists.elements import check_each, check_elements, element_models
 from diptych.read.lists.joined import fields_with, in_fields
-from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
-from diptych.read.nested.checks import check_nested, check_nested_form, check_sorted_field
+from diptych.read.nested.checks import check_nested, check_order_of
+from diptych.read.nested.form import check_nested_form, check_sorted_field, sorted_source
 from diptych.read.nested.tree import nested_models
 from diptych.sql.description import Column, Entity, Sorting
 
@@ -124,13 +123,16 @@ def _check_joined_form(model: type[Declaration]) -> Iterator[str]:
 
 def _check_names(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     elsewhere = {*model.joined, *model.nested}
+    by_field = {s.name for order in model.lists for s in order.sorted_by if s.model is DocumentField}
     fields = [field.name for field in msgspec.structs.fields(model.document) if field.name not in elsewhere]
     orders = [in_fields(order, entity, model.joined) for order in model.lists]
     listed = [
         sorting.name
         for order in orders
         for sorting in order.sorted_by
-        if sorting.model is entity.model and sorting.name not in elsewhere and sorting.element is None
+        if sorting.model is entity.model
+        and sorting.name not in elsewhere | by_field
+        and sorting.element is None
     ]
     addresses = (attribute.key for attribute in (*key_attributes(model), *model.also))
     for name in dict.fromkeys((*addresses, *fields, *listed)):
@@ -210,13 +212,14 @@ def _check_joined_names(
 
 def _check_lists(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:
     for order in model.lists:
-        plain = [sorting for sorting in order.sorted_by if sorting.element is None]
-        owners = [(joined[s.model], s.name) for s in plain if s.model not in (None, DocumentField)]
-        for column in (owner.columns[name] for owner, name in owners):
-            if sorted_as(column) is None:
-                yield f"{order}: {column.name!r} must be of one of the types {type_names(SORTED_TYPES)}, or an enum"
-            elif column.misordered:
-                yield f"{order}: {column.name!r} {sorted_differently(column)}"
+        for name, owner in ((s.name, s.model) for s in order.sorted_by if s.element is None):
+            if owner is DocumentField:
+                source = sorted_source(name, model.nested, model.joined)
+                column = None if source is None else joined[source.class_].columns.get(source.key)
+            else:
+                column = None if owner is None else joined[owner].columns[name]
+            problems = () if column is None else check_order_of(column)
+            yield from (f"{order}: {name!r} {problem}" for problem in problems)
 
 
 def _check_fields(model: type[Declaration], entity: Entity, joined: Entities) -> Iterator[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import types
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
+import msgspec.inspect
 
 from diptych.sql.description import Column
 
@@ -58,6 +60,31 @@ def takes_null(field_type: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def takes(sample: Any, field_type: Any) -> bool:
+    """Says if a document's field of this type may have the value, or another one of its type."""
+    return _fits(sample, field_type, one_of_many=True)
+
+
+def item_of(field_type: Any) -> Any:
+    """Returns the type of the items of a list or tuple, or of one beside None; ``Any`` where it is not declared."""
+    if get_origin(field_type) is Annotated:
+        return item_of(get_args(field_type)[0])
+    if get_origin(field_type) in (Union, types.UnionType):
+        [*listed] = (each for each in get_args(field_type) if each is not type(None))
+        return item_of(listed[0]) if len(listed) == 1 else Any
+    items = [each for each in get_args(field_type) if each is not ...]
+    return items[0] if len(items) == 1 else Any
+
+
+def is_set(field_type: Any) -> bool:
+    """Says if a field of this type is a set: its values would be in another order in each process."""
+    info = msgspec.inspect.type_info(field_type)
+    while isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
+    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return any(isinstance(kind, msgspec.inspect.SetType | msgspec.inspect.FrozenSetType) for kind in kinds)
 
 
 def _samples_of(column: Column) -> Sequence[Any]:

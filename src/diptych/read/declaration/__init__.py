@@ -114,6 +114,9 @@ class FieldOrder(msgspec.Struct, frozen=True):
         """Returns the order with nulls at the end."""
         return msgspec.structs.replace(self, first=False)
 
+    def __str__(self) -> str:
+        return f"field({self.name!r})"
+
 
 def field(name: str) -> FieldOrder:
     """Returns the order by a nested field of the document, for ``by``: a number, or a value of one row.

@@ -258,5 +258,6 @@ def _order(given: Any) -> tuple[Sorting, ...]:
     """Returns the sorting of one column or of several; ``each`` has its own place, in ``by``."""
     if given is None:
         return ()
-    several: Sequence[Any] = given if isinstance(given, tuple | list) else (given,)
+    is_one = isinstance(given, Sorting) or not isinstance(given, tuple | list)
+    several: Sequence[Any] = (given,) if is_one else given
     return tuple(sorting_by(column) for column in several)

@@ -131,7 +131,10 @@ def followed(relationship: Any) -> Link | str:
     """Returns the link of a relationship, or the reason why it can't be followed."""
     if not (hasattr(relationship, "key") and hasattr(relationship, "class_")):
         return f"{relationship!r} is no mapped attribute: write a relationship with its class, such as Book.reviews"
-    return link_of(relationship.class_, str(relationship.key))
+    link = link_of(relationship.class_, str(relationship.key))
+    if not isinstance(link, str) and getattr(relationship.class_, relationship.key) is not relationship:
+        return f"{relationship} has something added: name the relationship itself, and choose its rows by `where=`"
+    return link
 
 
 def nested_models(nested: Mapping[str, Nested | Computed]) -> Iterator[type]:
@@ -147,19 +150,18 @@ def nested_models(nested: Mapping[str, Nested | Computed]) -> Iterator[type]:
 
 def struct_of(hint: Any) -> type[msgspec.Struct] | None:
     """Returns the struct in the type of a field: itself, the struct or None, or a list or tuple of it."""
-    info = inspect.type_info(hint)
-    found = [kind.cls for kind in _parts(info) if isinstance(kind, inspect.StructType)]
+    found = [kind.cls for kind in _parts(inspect.type_info(hint)) if isinstance(kind, inspect.StructType)]
     return found[0] if len(found) == 1 else None
 
 
-def _parts(info: Any) -> Iterator[Any]:
+def _parts(info: Any, *, in_list: bool = False) -> Iterator[Any]:
     if isinstance(info, inspect.Metadata):
-        yield from _parts(info.type)
+        yield from _parts(info.type, in_list=in_list)
     elif isinstance(info, inspect.UnionType):
         for each in info.types:
-            yield from _parts(each)
-    elif isinstance(info, inspect.ListType | inspect.VarTupleType):
-        yield from _parts(info.item_type)
+            yield from _parts(each, in_list=in_list)
+    elif isinstance(info, inspect.ListType | inspect.VarTupleType) and not in_list:
+        yield from _parts(info.item_type, in_list=True)
     else:
         yield info
 
