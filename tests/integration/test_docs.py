@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -445,6 +445,8 @@ def signature_of(function: Any) -> str:
 def _default(parameter: inspect.Parameter) -> str:
     if parameter.default is parameter.empty:
         return ""
+    if isinstance(parameter.default, MappingProxyType):
+        return "={}"
     if "factory" in repr(parameter.default):  # msgspec's mark of a default that is made anew, here always {}
         return "={}"
     return f"={getattr(parameter.default, '__name__', None) or repr(parameter.default)}"

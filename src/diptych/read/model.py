@@ -22,14 +22,16 @@ class ReadModel(Declaration, Generic[E]):
     """Documents made from the rows of a mapped class, answered as JSON bytes.
 
     A subclass declares them; handlers get an instance through their constructor. ``key`` is the unique column by
-    which a document is found, or a tuple of columns that are unique together. ``also`` has further unique columns by
-    which the same documents are found, each for the price of a copy in Redis; of a row with null there is none.
-    ``document`` is a msgspec struct whose fields are columns of the class, and ``lists`` are the orders of pages.
-    ``joined`` has fields with values of other rows, see ``join``. ``where`` is a condition: a row that does not
-    fulfil it has no document, as if it were deleted. Conditions compare columns of the class with constants
-    (``Book.stock > 0``, ``Book.archived.is_(False)``, ``between``, ``in_``), joined by SQLAlchemy's ``and_``,
-    ``or_`` and ``not_``. Another ``revision`` (1 if not set) says that documents mean something else than before
-    although they are declared alike: the read model is then built anew.
+    which a document is found, or a tuple of columns that are unique together. ``also`` has further unique columns
+    by which the same documents are found, each for the price of a copy in Redis; of a row with null there is none.
+    ``document`` is a msgspec struct whose fields are columns of the class, or of ``joined`` or ``nested``, and
+    ``lists`` are the orders of pages. ``joined`` has fields with values of other rows, see ``join``. ``nested`` has
+    fields made from the rows along relationships, as documents, values and numbers, or computed from own columns:
+    see ``one``, ``many``, ``count``, ``total``, ``average``, ``minimum``, ``maximum`` and ``computed``. ``where``
+    is a condition: a row that does not fulfil it has no document, as if it were deleted. Conditions compare columns
+    of the class with constants (``Book.stock > 0``, ``Book.archived.is_(False)``, ``between``, ``in_``), joined by
+    SQLAlchemy's ``and_``, ``or_`` and ``not_``. Another ``revision`` (1 if not set) says that documents mean
+    something else than before although they are declared alike: the read model is then built anew.
 
     >>> import asyncio
     >>> from msgspec import Struct
