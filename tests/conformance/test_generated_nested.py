@@ -12,26 +12,32 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
-from diptych import Diptych
+from diptych import Diptych, between, starts_with
 from diptych.fence.contract import Target
 from diptych.hinge.replay import LogReplay
 from diptych.log import NOTHING, LogPart, Snapshot
 from diptych.read.compiled import CompiledReadModel
+from diptych.read.lists.index import ListIndex
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.writes import Write, Writes
 from diptych.redis import RedisIdentity
+from tests.catalogue import answered_by
 from tests.configuration import configured
 from tests.conformance.nested.declared import Declared
-from tests.conformance.nested.oracle import Tables, document
+from tests.conformance.nested.oracle import Tables, document, related, values
 from tests.conformance.nested.rows import Rows
-from tests.conformance.nested.tables import Base
+from tests.conformance.nested.tables import RELS, Base, Book
+from tests.conformance.pages import Shown, asked_of, selected_ids, walk
 
 DECLARATIONS = int(os.environ.get("DIPTYCH_DECLARATIONS", "2"))
 SEED = int(os.environ.get("DIPTYCH_SEED", "0"))
 MODELS = 6
 TURNS = 15
+STORED_MODELS = 4
+STORED_TURNS = 8
 BATCH = 3
 """Number of rows that are read at once: few, so that there are several batches."""
 
@@ -111,7 +117,7 @@ async def application(
     """The application, and its read models."""
     made: list[Any] = []
     handlers = [_handler(each.model, made) for each in declared]
-    config = configured(database_url, redis_url, lease_ms=1000)
+    config = configured(database_url, redis_url)
     models = [each.model for each in declared]
     async with Diptych(config, models=Base, handlers=handlers, read_models=models) as app:
         yield app, made
@@ -166,3 +172,106 @@ async def test_what_a_change_touches_is_all_that_it_alters(sqlite_url, postgres_
             _check_same(one, other, (seed, turn))
     written, unchanged = (sum(getattr(kept, name) for kept in told) for name in ("written", "unchanged"))
     print(f"seed {seed}: {written} documents written, {unchanged} of them as they were")  # noqa: T201
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + DECLARATIONS))
+async def test_both_stores_give_what_python_makes_of_the_rows(database_url, valkey, seed):
+    """The bytes of every document and of every page, forwards and backwards, while anybody changes the rows."""
+    chance = random.Random(seed)
+    declared = [Declared(chance, f"Seed{seed}Stored{n}") for n in range(STORED_MODELS)]
+    async with (
+        application(declared, database_url, valkey.url) as (app, from_redis),
+        application(declared, database_url) as (_, from_sql),
+    ):
+        rows = Rows(chance, app)
+        await rows.fill()
+        for turn in range(STORED_TURNS):
+            changes = [await _changed(rows) for _ in range(min(turn, 3))]
+            tables = await rows.read()
+            await app.catch_up()
+            await answered_by(app, "redis")
+            for each, *models in zip(declared, from_redis, from_sql, strict=True):
+                told = (seed, turn, changes, each.model.__name__)
+                stored = Stores(*models)
+                await stored.check_documents(each, tables, told)
+                await stored.check_list(each, tables, chance, told)
+
+
+async def _changed(rows: Rows) -> str:
+    await rows.read()
+    return await rows.change()
+
+
+class Stores:
+    """A read model of an application with Redis, and the same one of another without."""
+
+    def __init__(self, redis: Any, sql: Any) -> None:
+        self._redis = redis
+        self._sql = sql
+
+    async def check_documents(self, declared: Declared, tables: Tables, told: object) -> None:
+        body = declared.body
+        table = tables[body.model.__tablename__]
+        wanted = {row["id"]: document(body, row, tables) for row in table if declared.shows(row)}
+        ids = [row["id"] for row in table]
+        for model, store in ((self._redis, "redis"), (self._sql, "sql")):
+            found = await model.get_many(ids)
+            assert {each.served.store for each in found} <= {store}, told
+            shown = {number: each.body for number, each in zip(ids, found, strict=True) if each.body}
+            _check_same(shown, wanted, (store, told))
+            if declared.model.also:
+                codes = [row["code"] for row in table]
+                assert [each.body for each in await model.get_many(code=codes)] == [
+                    each.body for each in found
+                ], (store, told)
+
+    async def check_list(
+        self, declared: Declared, tables: Tables, chance: random.Random, told: object
+    ) -> None:
+        index = chance.choice(self._redis._reader._compiled.lists)
+        listed = _listed(declared, index, tables)
+        where = _filter_of(chance, index, listed)
+        asked = asked_of(chance, where)
+        told = (told, str(index.order), where, asked)
+
+        async def page(**asked: Any) -> Shown:
+            pages = [await model.page(index.name, where=where, **asked) for model in (self._redis, self._sql)]
+            assert [page.served.store for page in pages] == ["redis", "sql"], told
+            assert pages[0].body == pages[1].body, told
+            return msgspec.json.decode(pages[0].body, type=Shown)
+
+        await walk(page, selected_ids(listed, index, where), asked, told)
+
+
+def _listed(declared: Declared, index: ListIndex, tables: Tables) -> list[dict[str, Any]]:
+    """The rows of a list, with an entry for each of their tags in a list by tags."""
+    body, has = declared.body, declared.has[index.name]
+    rows = [row for row in tables[body.model.__tablename__] if declared.shows(row) and has(row)]
+    found = [values(body, row, tables) for row in rows]
+    if index.collection is None:
+        return found
+    tags = RELS[Book]["tags"]
+    return [
+        {**shown, "tags": tag["name"]}
+        for row, shown in zip(rows, found, strict=True)
+        for tag in related(tags, row, tables)
+    ]
+
+
+def _filter_of(
+    chance: random.Random, index: ListIndex, listed: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    least = 0 if index.each_at is None else index.each_at + 1
+    names = index.columns[: chance.randint(least, len(index.columns) - 1)]
+    some = dict(chance.choice(listed)) if listed else {}
+    where: dict[str, Any] = {name: some.get(name) for name in names}
+    if "tags" in where and index.each_at is not None and not listed:
+        where["tags"] = "none"
+    following = index.columns[len(names)]
+    if chance.random() < 0.5 and listed:
+        ends = [chance.choice([None, chance.choice(listed)[following]]) for _ in range(2)]
+        if isinstance(ends[0] or ends[1], str) and chance.random() < 0.5:
+            where[following] = starts_with(str(ends[0] or ends[1])[:1])
+        else:
+            where[following] = between(*ends)
+    return where or None

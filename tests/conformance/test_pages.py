@@ -227,3 +227,13 @@ async def test_a_cursor_holds_no_filter(database_url, valkey):
             assert {item["owner"] for item in other["items"]} <= {"bob"}
             with pytest.raises(InvalidMessage, match="cursor"):
                 await route("newest", after=first["next"])
+
+
+@pytest.mark.parametrize("where", [{"owner": "\ud800", "opened": None}, {"owner": None, "opened": between()}])
+async def test_values_that_no_row_can_have_select_nothing(database_url, valkey, where):
+    """Of a column before others too."""
+    async with application(database_url, valkey.url) as (app, redis), application(database_url) as (_, sql):
+        await app.orm.create_all(Ticket, [_ticket(random.Random(n), n) for n in range(1, 5)])
+        await answered_by(app, "redis")
+        for route in (redis, sql):
+            assert await route("newest", where, count=True) == b'{"items":[],"next":null,"total":0}'

@@ -42,6 +42,8 @@ class Selection(msgspec.Struct, frozen=True):
         """Returns the beginnings of the selected sort keys: one for each value of the last leading column."""
         if not self.values:
             return [b""]
+        if self.is_empty:
+            return []
         *first, last = self.values
         common = self.index.encoded([one for [one] in first])
         return [common + self.index.encoded([value], at=len(first)) for value in last]
