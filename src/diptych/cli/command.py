@@ -20,9 +20,11 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from diptych.cli.check import checked
+from diptych.cli.log import log
 from diptych.cli.migrate import migrated, uninstalled
+from diptych.cli.options import app_option, errors_told, factory_option, loaded
 from diptych.cli.server import serve
-from diptych.cli.target import CommandError, add_current_directory, check_target, exit_code_of, load_diptych
+from diptych.cli.target import CommandError, exit_code_of
 from diptych.cli.worker import explain
 from diptych.config.service import ConfigService
 from diptych.errors import ConfigurationError
@@ -114,23 +116,12 @@ def _table(config: ConfigService) -> Table:
     return table
 
 
-_app = click.option(
-    "--app",
-    metavar="MODULE:ATTRIBUTE",
-    envvar="DIPTYCH_APP",
-    show_envvar=True,
-    required=True,
-    help="Where the Diptych is: itself, a function that returns it, or the application that is served.",
-)
-_factory = click.option(
-    "--factory", is_flag=True, help="ATTRIBUTE is to be called. Not needed for a function without arguments."
-)
 _sql = click.option("--sql", is_flag=True, help="Print the statements, and do nothing.")
 
 
 @diptych.command()
-@_app
-@_factory
+@app_option
+@factory_option
 @_sql
 @click.option(
     "--role",
@@ -146,13 +137,13 @@ def migrate(app: str, factory: bool, sql: bool, role: str | None) -> None:
 
     Ends with 0 when all is as it should be, 1 if it cannot be done, and 2 if what was asked for is wrong.
     """
-    with _errors_told():
-        print(migrated(_loaded(app, factory), sql=sql, role=role))
+    with errors_told():
+        print(migrated(loaded(app, factory), sql=sql, role=role))
 
 
 @diptych.command()
-@_app
-@_factory
+@app_option
+@factory_option
 @_sql
 def uninstall(app: str, factory: bool, sql: bool) -> None:
     """Take away diptych's part of the database: its tables, the change log too, its triggers and functions.
@@ -161,13 +152,13 @@ def uninstall(app: str, factory: bool, sql: bool) -> None:
 
     Ends with 0 when nothing is left, 1 if it cannot be done, and 2 if what was asked for is wrong.
     """
-    with _errors_told():
-        print(uninstalled(_loaded(app, factory), sql=sql))
+    with errors_told():
+        print(uninstalled(loaded(app, factory), sql=sql))
 
 
 @diptych.command()
-@_app
-@_factory
+@app_option
+@factory_option
 def check(app: str, factory: bool) -> None:
     """Name each list of a read model whose SQL no index serves, with the index to create.
 
@@ -175,34 +166,17 @@ def check(app: str, factory: bool) -> None:
 
     Ends with 0 when an index serves each list, 1 if one is missing, and 2 if that cannot be found out.
     """
-    with _errors_told(exit_code=2):
-        found = checked(_loaded(app, factory))
+    with errors_told(exit_code=2):
+        found = checked(loaded(app, factory))
     print(found.report)
     if not found.is_good:
         raise SystemExit(1)
 
 
-def _loaded(app: str, factory: bool) -> Diptych:
-    add_current_directory()
-    check_target(app)
-    return load_diptych(app, factory)
-
-
-@contextlib.contextmanager
-def _errors_told(exit_code: int | None = None) -> Iterator[None]:
-    # The error that ends a command says better what the stores log. An application's own logging stays.
-    logging.getLogger("diptych").addHandler(logging.NullHandler())
-    try:
-        yield
-    except Exception as error:
-        print(f"Error: {explain(error)}", file=sys.stderr)
-        raise SystemExit(exit_code or exit_code_of(error)) from None
-
-
 @diptych.command()
 @click.argument("read_model", metavar="READ_MODEL")
-@_app
-@_factory
+@app_option
+@factory_option
 def rebuild(read_model: str, app: str, factory: bool) -> None:
     """Build a read model anew from SQL, such as BookReadModel, while it goes on serving.
 
@@ -216,7 +190,7 @@ def rebuild(read_model: str, app: str, factory: bool) -> None:
     logging.getLogger("diptych").addHandler(logging.NullHandler())
     signals: list[int] = []
     try:
-        application = _loaded(app, factory)
+        application = loaded(app, factory)
         model = _chosen(application, read_model)
         started = time.monotonic()
         with _shown(read_model) as tell:
@@ -293,3 +267,6 @@ def _shown(name: str) -> Iterator[Tell]:
 def _worded(progress: Progress) -> str:
     left = "" if progress.time_left_s is None else f", about {progress.time_left_s:.0f} s left"
     return f"{progress.done} of {progress.total} documents, {progress.done / progress.seconds:.0f} a second{left}"
+
+
+diptych.add_command(log)

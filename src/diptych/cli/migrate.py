@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diptych.errors import DatabaseUnavailableError
 from diptych.fence.installation import Installation
 from diptych.read.panel import mapped_classes
 from diptych.sql.database import Database
@@ -47,6 +49,12 @@ async def database_of(application: Diptych) -> Database:
     if application.engine is None:
         return open_database(settings.database_url, settings)
     return await open_through(application.engine, settings)
+
+
+def check_file(database: Database) -> None:
+    """Raises ``DatabaseUnavailableError`` if SQLite's file is not there: who looks at it would make one."""
+    if database.name == "sqlite" and not Path(database.address).exists():
+        raise DatabaseUnavailableError(f"there is no file {database.address}: start the application first")
 
 
 def _run(application: Diptych, work: Callable[[Installation], Awaitable[str]]) -> str:

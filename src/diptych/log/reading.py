@@ -35,7 +35,8 @@ class LogStatements:
     A pass executes ``first`` for the first part of a snapshot, and ``following`` for every later part. ``entries``
     gives the entries that a cursor has not seen. ``unseen`` tells whether there is a change of some tables that a
     cursor has not seen, and ``logged`` gives changes by their positions. ``entries_as_text`` makes a text of
-    ``entries``; None where a second statement costs nothing.
+    ``entries``; None where a second statement costs nothing. ``lagging`` gives the entries of some tables that a
+    cursor has not seen, with their ages, and ``lag`` their number and the greatest age.
 
     Parameters are named ``p_…``; ``cursor_values`` and ``snapshot_values`` give those of a cursor and a snapshot.
     ``unseen_by`` gives the condition for rows not seen by a follower, of the columns with its cursor as text and the
@@ -63,12 +64,20 @@ class LogStatements:
         whole_change = sa.select(*_LOGGED, transaction.label("number"))
         of_tables = OF_THIS_HISTORY & LOG.c.table_name.in_(_listed("p_tables", sa.Text))
         unseen_changes = whole_change.where(of_tables, unseen).limit(whole("p_limit"))
-        self.first = _with_snapshot(EXPRESSIONS[database].snapshot, unseen_changes.order_by(order))
+        self.first = with_snapshot(EXPRESSIONS[database].snapshot, unseen_changes.order_by(order))
         self.following = unseen_changes.where(seen, position > whole("p_last")).order_by(position)
         is_before = position <= whole("p_position")
         self.unseen: sa.Select[Any] = sa.select(position).where(unseen, of_tables, is_before).limit(1)
         is_asked_for = position.in_(_listed("p_positions", sa.BigInteger))
         self.logged = whole_change.where(is_asked_for).order_by(position)
+        entry = sa.select(*_ENTRY, transaction.label("number"), EXPRESSIONS[database].age.label("age"))
+        self.lagging = (
+            entry.where(of_tables, unseen, LOG.c.kind != GAP).order_by(order).limit(whole("p_limit"))
+        )
+        lagging = self.lagging.subquery()
+        number: Value = sa.func.count(lagging.c.position).label("number")
+        self.lag: sa.Select[Any] = sa.select(number, sa.func.max(lagging.c.age).label("age"))
+        self.is_unseen, self.seen, self.order = unseen, seen, order
         self.entries = entries
         self.entries_as_text = entries_as_text
         self.unseen_by = unseen_by
@@ -80,7 +89,7 @@ def _listed(name: str, kind: type[sa.types.TypeEngine[Any]]) -> sa.BindParameter
     return sa.bindparam(name, expanding=True, type_=kind)
 
 
-def _with_snapshot(snapshot: Value, changes: sa.Select[Any]) -> sa.Select[Any]:
+def with_snapshot(snapshot: Value, changes: sa.Select[Any]) -> sa.Select[Any]:
     """Returns the select of the snapshot and of these changes.
 
     ★ The snapshot and the rows are of one statement: with a later snapshot as the cursor, rows that were committed
