@@ -1,4 +1,4 @@
-"""Health: the answer of ``Diptych.health``, part by part."""
+"""Health, the answer of ``Diptych.health``, and the report of ``diptych status``, part by part."""
 
 from __future__ import annotations
 
@@ -77,3 +77,45 @@ NO_REDIS = RedisHealth("off", "REDIS_URL is not set")
 
 SQL_ALONE = ReadModelHealth("sql", "no-redis")
 """State of a read model in an application without Redis."""
+
+
+class ReadModelStatus(msgspec.Struct, frozen=True):
+    """State of a read model, as ``diptych status`` finds it. None is what is not known, or is not there.
+
+    ``served_by`` is the store that would answer a query now, ``reason`` the short token for an answer from SQL.
+    ``lease_left_s`` is the rest of the lease in seconds, ``passes_by`` the process that made the last pass, as
+    ``host:pid``. ``lag_changes`` are the committed changes that the generation does not hold (100,000 at most are
+    counted), ``lag_seconds`` the age of the oldest. ``memory_bytes`` in Redis is an estimate.
+    """
+
+    served_by: Literal["redis", "sql"] | None
+    reason: str | None = None
+    generation: str | None = None
+    lease_left_s: float | None = None
+    passes_by: str | None = None
+    lag_changes: int | None = None
+    lag_seconds: float | None = None
+    documents: int | None = None
+    set_aside: int | None = None
+    memory_bytes: int | None = None
+
+
+class StoreStatus(msgspec.Struct, frozen=True):
+    """State of a store, its address without a password, and what is wrong with it."""
+
+    state: Literal["up", "away", "refused", "off"]
+    address: str | None = None
+    detail: str | None = None
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """The report of ``diptych status``. ``in_order`` if SQL answers and, with Redis, Redis every read model.
+
+    ``log_head`` is the position of the newest entry of the change log, 0 without any, None while SQL is away.
+    """
+
+    in_order: bool
+    sql: StoreStatus
+    redis: StoreStatus
+    log_head: int | None
+    read_models: dict[str, ReadModelStatus]

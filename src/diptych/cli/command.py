@@ -24,6 +24,7 @@ from diptych.cli.log import log
 from diptych.cli.migrate import migrated, uninstalled
 from diptych.cli.options import app_option, errors_told, factory_option, loaded
 from diptych.cli.server import serve
+from diptych.cli.status import status
 from diptych.cli.target import CommandError, exit_code_of
 from diptych.cli.worker import explain
 from diptych.config.service import ConfigService
@@ -269,4 +270,5 @@ def _worded(progress: Progress) -> str:
     return f"{progress.done} of {progress.total} documents, {progress.done / progress.seconds:.0f} a second{left}"
 
 
+diptych.add_command(status)
 diptych.add_command(log)

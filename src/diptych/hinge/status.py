@@ -129,15 +129,20 @@ class Status:
 
     def problem_of(self, row: FenceRow, state: RedisState) -> str | None:
         """Returns the reason for not serving the generation in Redis; None without a problem."""
-        if state.leased is not None and state.leased.is_of_another(row.history):
-            return "other-database"
-        if not row.ready:
-            return "rebuilding"
-        if row.incarnation != state.incarnation:
-            return "other-server"
-        if state.floor is None or row.cursor is None or self.is_broken(row):
-            return "lost"
-        return None
+        return problem_of(row, state) or ("lost" if self.is_broken(row) else None)
+
+
+def problem_of(row: FenceRow, state: RedisState) -> str | None:
+    """Returns the reason for not serving the generation in Redis, by what Redis and the fence say of it."""
+    if state.leased is not None and state.leased.is_of_another(row.history):
+        return "other-database"
+    if not row.ready:
+        return "rebuilding"
+    if row.incarnation != state.incarnation:
+        return "other-server"
+    if state.floor is None or row.cursor is None:
+        return "lost"
+    return None
 
 
 class Progress:

@@ -23,7 +23,9 @@ async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
         names = await link.call("SMEMBERS", keys.generations)
         generations = [keys.of(name, b"") for name in names]
         # Together: without a marker a generation is neither written nor published, without a lease it is not read.
-        await link.call("UNLINK", keys.lease, *(generation + b"marker" for generation in generations))
+        await link.call(
+            "UNLINK", keys.lease, keys.keeper, *(generation + b"marker" for generation in generations)
+        )
         await delete_keys(link, keys.prefix, generations)
         if names:
             await link.call("SREM", keys.generations, *names)

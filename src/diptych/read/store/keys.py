@@ -5,6 +5,7 @@ All keys of a read model with one fingerprint carry one hash tag, ``{namespace:R
 - ``m:lease`` is ``<run id>:<replication id>:<generation>:<history>`` with an absolute expiry: a process that reads it
   from the Redis named in it, and has a database with that history, may trust that generation, as it is at that
   moment.
+- ``m:keeper`` names the process that has made the last pass, ``host:pid``, for people; it goes with the lease.
 - ``m:generations`` is a set of the generations that may have left keys.
 - ``m:<generation>:marker`` exists while the generation may be written: ``b<n>`` after the builder's script number n,
   ``f<floor>`` once the generation is built, ``f<floor>:<pass>`` after a pass. All changes of transactions below the
@@ -35,6 +36,7 @@ class Keys:
     def __init__(self, fence: FenceId) -> None:
         self.prefix = f"{{{fence.read_model}:{fence.fingerprint}}}".encode()
         self.lease = self.prefix + b":lease"
+        self.keeper = self.prefix + b":keeper"
         self.generations = self.prefix + b":generations"
 
     def of(self, generation: bytes, rest: bytes) -> bytes:

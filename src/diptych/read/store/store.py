@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,6 +17,7 @@ from diptych.read.store.keys import Keys
 from diptych.read.store.reads import Reads
 from diptych.read.store.script import Script
 from diptych.read.store.state import RedisState, lease_text
+from diptych.read.store.survey import Survey, survey_of
 from diptych.read.store.writes import MAX_DOCUMENTS, Write, Writes, batches
 from diptych.read.stored import STAMP_BYTES, stamp_bytes
 from diptych.redis import RedisIdentity
@@ -114,6 +117,11 @@ class RedisStore:
             maxmemory=int(limit or 0),
         )
 
+    async def survey(self, generation: str) -> Survey:
+        """Returns what people want to know of this generation. Changes nothing."""
+        async with self._redis.commanding() as link:
+            return await survey_of(link, self._keys, self._compiled.lists, generation.encode())
+
     async def publish(
         self, state: RedisState, history: str, lease_ms: int, floor: int, relied_on: int, number: int = 0
     ) -> str:
@@ -124,9 +132,11 @@ class RedisStore:
         """
         generation = state.generation.encode()
         keys = [self._keys.lease, self._keys.marker(generation), self._keys.tombstones(generation)]
+        keys.append(self._keys.keeper)
         lease, ends_ms = lease_text(state.target, history), state.time_ms + lease_ms
         # ★ The Redis whose clock was read: by another's the lease would end later than the promise, or never.
         arguments = [*state.incarnation, lease, ends_ms, floor, relied_on, number, _PURGED_AT_ONCE]
+        arguments.append(f"{socket.gethostname()}:{os.getpid()}")
         async with self._redis.commanding() as link:
             return await self._answer(self._publish, link, keys, arguments)
 

@@ -1,9 +1,9 @@
 -- Ends a pass: raises the floor, purges tombstones, and lets readers trust the generation for a time.
 --
--- KEYS: lease, marker, tombstones.
+-- KEYS: lease, marker, tombstones, keeper.
 -- ARGV: run id, replication id, the lease's text, the lease's end (milliseconds of this server's clock), the pass's
---       floor, the floor that the fence relies on, the number of the pass, and the number of tombstones to purge at
---       most.
+--       floor, the floor that the fence relies on, the number of the pass, the number of tombstones to purge at most,
+--       and the name of the process.
 -- Returns OK, ELSEWHERE, GONE, FOREIGN (another database's lease is there), or BEHIND (older data than the fence
 -- relies on).
 
@@ -47,4 +47,6 @@ if redis.call('GET', KEYS[1]) ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) <
   --   long as this message was on its way, and commands would be acknowledged that its readers don't see.
   redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
 end
+-- For people who ask who makes the passes: nothing rests on it.
+redis.call('SET', KEYS[4], ARGV[9], 'PXAT', ARGV[4])
 return 'OK'
