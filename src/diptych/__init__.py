@@ -43,6 +43,7 @@ from diptych.read.declaration.nested import average, computed, count, many, maxi
 from diptych.read.lists.filters import between, starts_with
 from diptych.read.model import ReadModel
 from diptych.sql.comparison import code_point_text
+from diptych.statistics import Statistics
 from diptych.write.orm import ORMService
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ __all__ = [
     "SchemaVersionError",
     "Served",
     "StaleVersionError",
+    "Statistics",
     "UnavailableError",
     "UnitOfWorkError",
     "UnknownColumnError",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
+from msgspec import structs
+
 from diptych.aio.event_loop import HomeLoop
 from diptych.config.service import ConfigService
 from diptych.config.settings import Settings
@@ -24,6 +26,7 @@ from diptych.read.panel import ReadPanel, mapped_classes, open_panels, warn_of_m
 from diptych.read.reader import Reader
 from diptych.sql.entity import LogImage
 from diptych.sql.postgres_writers import AppEngine, check_engine
+from diptych.statistics import ReadModelStatistics, Statistics
 from diptych.write.orm import ORMService
 from diptych.write.side import WriteSide
 from diptych.write.unit_of_work import new_context
@@ -222,6 +225,21 @@ class Diptych:
             },
         )
 
+    async def statistics(self) -> Statistics:
+        """Returns the figures of this process since its start, and the present lag of each read model.
+
+        The lag costs one ``SELECT`` of the fence and one for each read model, and a look at Redis if there is a lag.
+        """
+        running = self._run_here
+        found = await running.redis.statistics(running.write.database) if running.redis is not None else {}
+        read_models = {
+            model.__name__: structs.replace(
+                found.get(model, ReadModelStatistics()), answers_from_sql=dict(reader.answers_from_sql)
+            )
+            for model, reader in running.readers.items()
+        }
+        return Statistics(read_models, running.write.acknowledger.waits.statistics)
+
     @property
     def read_models(self) -> tuple[type[ReadModel[Any]], ...]:
         """The classes of the read models."""
@@ -263,10 +281,13 @@ class Diptych:
         await warn_of_missing(panels, write.database)
         await write.capture({table for panel in panels for table in panel.compiled.tables})
         redis, redis_services = _redis_side(settings, panels, write)
-        read_models: dict[type, object | None] = {}
+        readers: dict[type, Reader] = {}
         for panel in panels:
             source = None if redis is None else redis.source(panel.model)
-            read_models[panel.model] = panel.model(Reader(home, panel.compiled, panel.fallback, source))
+            readers[panel.model] = Reader(home, panel.compiled, panel.fallback, source)
+        read_models: dict[type, object | None] = {
+            panel.model: panel.model(readers[panel.model]) for panel in panels
+        }
         own: dict[type, object] = {type(self): self, type(self.config): self.config, ORMService: self.orm}
         bus = Bus(self._handlers, by_type(self._services) | own | redis_services | read_models)
         retention = Retention(write.database, settings, followers(write.database.name))
@@ -276,7 +297,7 @@ class Diptych:
             exits.push_async_callback(redis.stop)
             await redis.start()
         exits.push_async_callback(write.units.settle)
-        return _Running(exits.pop_all(), bus, write, redis)
+        return _Running(exits.pop_all(), bus, write, redis, readers)
 
 
 def _checked(engine: AppEngine, config: ConfigService) -> AppEngine:
@@ -295,6 +316,7 @@ class _Running(NamedTuple):
     bus: Bus
     write: WriteSide
     redis: RedisSide | None
+    readers: Mapping[type, Reader]
 
 
 def _redis_side(

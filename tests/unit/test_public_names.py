@@ -29,9 +29,9 @@ PUBLIC = """
     DatabaseUnavailableError DifferentLoopError Diptych DiptychError Document DuplicateError Event Fault Health
     InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
     RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaError
-    SchemaVersionError Served StaleVersionError UnavailableError UnitOfWorkError UnknownColumnError UnreadableRowError
-    UnsupportedFilterError WiringError average between build by code_point_text computed count each field join many
-    maximum minimum one starts_with total
+    SchemaVersionError Served StaleVersionError Statistics UnavailableError UnitOfWorkError UnknownColumnError
+    UnreadableRowError UnsupportedFilterError WiringError average between build by code_point_text computed count each field
+    join many maximum minimum one starts_with total
 """
 
 

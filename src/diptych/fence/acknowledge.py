@@ -22,6 +22,7 @@ from diptych.fence.contract import Applied, FenceId, FenceRow, ReadSide, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import NOT_KNOWN, FenceRows
 from diptych.log import Change, Entry
+from diptych.statistics import WaitCounter
 
 _log = logging.getLogger("diptych.write")
 
@@ -38,7 +39,8 @@ _ASK_AGAIN_S = 1.0
 class Acknowledger:
     """Holds each committed command back until queries see the changes that the command rests on.
 
-    ``patience_s`` is the time that SQL has to answer, in seconds. ``tracker`` has the read models of this process.
+    ``patience_s`` is the time that SQL has to answer, in seconds. ``tracker`` has the read models of this process,
+    ``waits`` counts how long commands were held back.
     """
 
     def __init__(self, fence: Fence, rows: FenceRows, patience_s: float) -> None:
@@ -47,6 +49,7 @@ class Acknowledger:
         self._patience_s = patience_s
         self.tracker = rows.tracker
         self._passes = Passes(fence, rows, patience_s)
+        self.waits = WaitCounter()
         self._bringing: set[asyncio.Task[bool]] = set()
 
     @property
@@ -132,6 +135,7 @@ class Acknowledger:
 
         Raises ``DatabaseUnavailableError`` if SQL does not answer in time.
         """
+        began = time.monotonic()
         try:
             read_side = self.tracker.read_side
             applying: Mapping[FenceId, asyncio.Future[Applied]] = {}
@@ -151,6 +155,7 @@ class Acknowledger:
             ]
             if waiting:
                 await self._passes.wait(waiting)
+            self.waits.add(time.monotonic() - began, by_pass=bool(waiting))
         finally:
             ending.end()
 

@@ -32,6 +32,7 @@ from diptych.read.set_aside import SetAside
 from diptych.read.store.source import RedisSource
 from diptych.read.store.state import RedisState
 from diptych.redis.service import RedisService
+from diptych.statistics import PassCounter
 
 _log = logging.getLogger("diptych.hinge")
 
@@ -47,7 +48,7 @@ class Keeper:
     """The keeper of a read model in this process, from ``start`` to ``stop``.
 
     ``status`` tells which store answers, ``source`` is the read model as queries see it, and ``set_aside`` the rows
-    that do not fit, as of the last ``check`` (None: not known).
+    that do not fit, as of the last ``check`` (None: not known). ``passes`` counts the completed passes.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Keeper:
         self.source = RedisSource(replica.store, redis, self.status)
         self.builder = Builder(replica, fence, rows, lease_s)
         self.set_aside: SetAside | None = None
+        self.passes = PassCounter()
         self.lease_s = lease_s
         self.probe_interval_s = probe_interval_s
         self._fence = fence
@@ -249,6 +251,7 @@ class Keeper:
 
     async def _pass(self, row: FenceRow, state: RedisState, last: LastPass | None, changes: int) -> float:
         """Steps 8 to 11."""
+        began = time.monotonic()
         this = Pass(
             self.replica,
             self._fence,
@@ -270,6 +273,7 @@ class Keeper:
             self._role = this.role
         if completed is not None:
             self._last = completed
+            self.passes.add(time.monotonic() - began, this.count)
             self._rows.on_pass_completed()
             self._serve(changes)
         return pause_s

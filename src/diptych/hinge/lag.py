@@ -21,18 +21,22 @@ class Lag(NamedTuple):
 
 
 async def lag_of(
-    database: Database, reader: LogReader, compiled: CompiledReadModel, store: RedisStore, row: FenceRow
+    database: Database,
+    reader: LogReader,
+    compiled: CompiledReadModel,
+    store: RedisStore | None,
+    row: FenceRow,
 ) -> Lag | None:
     """Returns the lag of the row's generation; None without a generation.
 
     A command writes its changes into the generation by itself, before a pass moves the cursor over them: where
-    documents tell that (they are not joined), what is there already is not counted. Raises
+    documents tell that (they are not joined, and a ``store`` is given), what is there already is not counted. Raises
     ``DatabaseUnavailableError``.
     """
     if row.cursor is None:
         return None
     unseen = await unseen_by(database, row.tables, row.cursor)
-    if not unseen.entries or compiled.is_joined:
+    if not unseen.entries or compiled.is_joined or store is None:
         return Lag(unseen.number, unseen.age_s)
     missing = await _missing(reader, store, row, unseen)
     if missing is None:

@@ -66,7 +66,9 @@ async def _status_of(
 ) -> ReadModelStatus:
     store = RedisStore(panel.compiled, redis)
     row = sources.fence.rows.get(store.id)
-    lag = None if row is None else await lag_of(sources.database, sources.reader, panel.compiled, store, row)
+    lag, looked_in = None, store if found.state == "up" else None
+    if row is not None:
+        lag = await lag_of(sources.database, sources.reader, panel.compiled, looked_in, row)
     of_sql = ReadModelStatus(
         "sql",
         "redis-refused" if found.state == "refused" else "redis-away",

@@ -140,7 +140,8 @@ class Pass:
     """A pass: promise, catch up with the log, publish the lease, complete.
 
     Made from the fence row, the look at Redis (step 7), the keeper's role and, if the keeper leads, its last pass.
-    The attribute ``role`` is the keeper's role after the pass, as far as the pass has got.
+    The attribute ``role`` is the keeper's role after the pass, as far as the pass has got, ``count`` the number of
+    changes that it has found.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class Pass:
         self._last = last
         self._has_lapsed = row.now > row.lease_until
         self._cursor = row.cursor or NOTHING
-        self._count = 0
+        self.count = 0
         self._is_asked = False
 
     async def make(self) -> PassResult:
@@ -199,7 +200,7 @@ class Pass:
         This does not stand in for the replay after the promise.
         """
         # The floor is written, so that a Redis that refuses writes is found out even if there was no change.
-        self._cursor, self._count = await self._replica.replay_log(self._row, self._cursor, floor=True)
+        self._cursor, self.count = await self._replica.replay_log(self._row, self._cursor, floor=True)
         self._state = await self._replica.inspect(self._row)
 
     async def _promise(self, claim: WorkClaim) -> FenceRow | None:
@@ -232,7 +233,7 @@ class Pass:
             # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
             raise Refused("AHEAD")
         self._cursor, count = await self._replica.replay_log(promised, self._cursor)
-        self._count += count
+        self.count += count
 
     async def _complete(self, promised: FenceRow) -> PassResult:
         """Step 11, left out while nothing changes.
@@ -242,7 +243,7 @@ class Pass:
         changed nothing, in a process that can't ask, waits for the end of the lease.) But from time to time the pass
         is noted all the same: the log is kept from the fence's cursor on.
         """
-        is_quiet = self._count == 0 and not (self._is_asked or self._requests.are_open(promised))
+        is_quiet = self.count == 0 and not (self._is_asked or self._requests.are_open(promised))
         is_idle = is_quiet and self._last is not None and self._last.is_quiet
         noted_at = 0.0 if self._last is None else self._last.noted_at
         passes_completed = promised.passes_completed

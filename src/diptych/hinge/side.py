@@ -7,18 +7,20 @@ only when an application uses Redis; the import raises ``MissingExtraError`` whe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from diptych.config.settings import Settings
-from diptych.errors import RebuildFailedError
+from diptych.errors import RebuildFailedError, UnavailableError
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.contract import Applied, FenceId, FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.health import ReadModelHealth, RedisHealth, SetAsideRow
 from diptych.hinge.direct import DirectWriter
 from diptych.hinge.keeper import LONGEST_PAUSE_S, Keeper
+from diptych.hinge.lag import lag_of
 from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import REASONS, Progress
@@ -29,6 +31,8 @@ from diptych.read.store.source import RedisSource
 from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
 from diptych.redis.service import RedisService
+from diptych.sql.database import Database
+from diptych.statistics import ReadModelStatistics
 
 __all__ = ["RedisService", "RedisSide"]
 
@@ -197,6 +201,31 @@ class RedisSide:
             time_left_s=None if progress is None else progress.time_left_s,
             set_aside=None if set_aside is None else set_aside.number,
             set_aside_rows=tuple(SetAsideRow(table, *row) for row in set_aside.rows) if set_aside else (),
+        )
+
+    async def statistics(self, database: Database) -> dict[type, ReadModelStatistics]:
+        """Returns the figures of each read model, but for its answers from SQL."""
+        rows: Mapping[FenceId, FenceRow] = {}
+        with contextlib.suppress(UnavailableError):
+            rows = {row.id: row for row in await self._fence.rows()}
+        return {
+            model: await self._statistics_of(keeper, database, rows.get(keeper.replica.id))
+            for model, keeper in self.keepers.items()
+        }
+
+    async def _statistics_of(
+        self, keeper: Keeper, database: Database, row: FenceRow | None
+    ) -> ReadModelStatistics:
+        replica, lag = keeper.replica, None
+        if row is not None:
+            with contextlib.suppress(UnavailableError):
+                store = replica.store if self.service.available else None
+                lag = await lag_of(database, self._fence, replica.compiled, store, row)
+        return ReadModelStatistics(
+            answers_from_redis=keeper.status.answers,
+            lag_changes=None if lag is None else lag.changes,
+            lag_seconds=None if lag is None else lag.seconds,
+            passes=keeper.passes.statistics,
         )
 
     # For the ends of commands

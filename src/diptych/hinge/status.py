@@ -37,11 +37,13 @@ class Status:
     """The store answering the queries of a read model, as queries and the keeper report.
 
     Read by health, and by answers from SQL for their ``Cache-Status``. ``wake`` has the keeper look at once.
-    ``progress`` is the rebuild under way, ``broken_generation`` a generation whose data proved to be wrong.
+    ``answers`` is the number of queries that Redis has answered, ``progress`` the rebuild under way,
+    ``broken_generation`` a generation whose data proved to be wrong.
     """
 
     def __init__(self, name: str, redis: RedisService, wake: Callable[[], None]) -> None:
         self.name = name
+        self.answers = 0
         self.progress: Progress | None = None
         self.broken_generation: str | None = None
         self._redis = redis
@@ -74,8 +76,9 @@ class Status:
 
     # Reports of queries
 
-    def answered_by_redis(self) -> None:
-        """Redis answers from now on."""
+    def answered_by_redis(self, answers: int = 0) -> None:
+        """Redis has given so many answers, and answers from now on."""
+        self.answers += answers
         if self._reason is not None:
             self.progress = None
             self._change(None)

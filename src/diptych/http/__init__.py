@@ -34,6 +34,7 @@ from diptych.http.errors import (
     problem_for,
 )
 from diptych.http.front import Front
+from diptych.http.metrics import metrics_app
 from diptych.http.paths import RawPath, encode_segment
 from diptych.http.queries import query_app
 
@@ -66,6 +67,7 @@ __all__ = [
     "etag",
     "is_unchanged",
     "method_override",
+    "metrics_app",
     "parse_form",
     "parse_json",
     "prefers_html",

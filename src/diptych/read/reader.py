@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ _NO_KEY = Served("sql", "no-key")
 class Reader:
     """The choice of a store for each query. ``source`` is None without Redis.
 
-    Queries in another event loop than ``home`` raise ``DifferentLoopError``.
+    Queries in another event loop than ``home`` raise ``DifferentLoopError``. ``answers_from_sql`` counts the answers
+    that were not from Redis, by their reasons.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Reader:
         self._source = source
         self.key = compiled.key
         self._document = compiled.document
+        self.answers_from_sql: Counter[str] = Counter()
 
     def second_address(self, names: Sequence[str]) -> Address:
         """Returns the second address that is named, as documented by ``ReadModel.get``."""
@@ -60,7 +63,7 @@ class Reader:
         try:
             value = address.fit(value)
         except ValueError:
-            return Document(None, _NO_KEY, self._document)
+            return Document(None, self._counted(_NO_KEY), self._document)
         if self._source is not None:
             found = await self._source.look_ups.get(address.encoded(value))
             if found is not None:
@@ -69,6 +72,7 @@ class Reader:
                 return Document(found or None, _REDIS, self._document)
         served = self._served_by_sql()
         body = await self._fallback.get(address.names, value)
+        self._counted(served)
         if body is not None and body.startswith(MARK):
             raise self._unreadable(address, value, body)
         return Document(body, served, self._document)
@@ -85,7 +89,7 @@ class Reader:
                 where = address.encoded(value)
                 values[where] = value
             wanted.append(where)
-        found, served = await self._many(address, values) if values else ({}, _NO_KEY)
+        found, served = await self._many(address, values) if values else ({}, self._counted(_NO_KEY))
         for where, value in values.items():
             if found.get(where, b"")[:1] == MARK:
                 raise self._unreadable(address, value, found[where])
@@ -101,7 +105,8 @@ class Reader:
             if found is not None:
                 return dict(zip(values, found, strict=True)), _REDIS
         served = self._served_by_sql()
-        return await self._fallback.get_many(address, tuple(values.values())), served
+        bodies = await self._fallback.get_many(address, tuple(values.values()))
+        return bodies, self._counted(served)
 
     async def page(
         self,
@@ -124,12 +129,16 @@ class Reader:
                 return Page(found.body, _REDIS, self._document, found.set_aside)
         served = self._served_by_sql()
         found = await self._fallback.page(request)
-        return Page(found.body, served, self._document, found.set_aside)
+        return Page(found.body, self._counted(served), self._document, found.set_aside)
 
     def _unreadable(self, address: Address, value: Any, stored: bytes) -> UnreadableRowError:
         if address is self.key:  # a row is named by its key, which a copy at another address does not tell
             self._compiled.notices.met(address.encoded(value), stored)
         return UnreadableRowError(self._compiled.entity.table, value, *misfit_of(stored))
+
+    def _counted(self, served: Served) -> Served:
+        self.answers_from_sql[served.reason or ""] += 1
+        return served
 
     def _served_by_sql(self) -> Served:
         return Served("sql", "no-redis" if self._source is None else self._source.reason)

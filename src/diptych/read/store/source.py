@@ -55,8 +55,8 @@ class Watch(Protocol):
     def reason(self) -> str:
         """The reason why SQL answers, as a short token."""
 
-    def answered_by_redis(self) -> None:
-        """Takes note of a query served from Redis."""
+    def answered_by_redis(self, answers: int) -> None:
+        """Takes note of so many queries served from Redis; with 0, that it would have served one."""
 
     def answered_by_sql(self, reason: str) -> None:
         """Takes note of a query without a trusted lease in Redis."""
@@ -101,7 +101,7 @@ class RedisSource:
         They are read by one command, and are no part of a batch, whose other look-ups would wait for them.
         """
         async with self._pages:
-            return await self._bodies(keys)
+            return await self._bodies(keys, answers=1)
 
     async def page(self, request: PageRequest) -> PageBody | None:
         """Returns the page; None if Redis is not to be trusted."""
@@ -119,6 +119,8 @@ class RedisSource:
         if body is None:
             # Entries and documents move together: somebody else has been at these keys.
             self._watch.broken(generation.decode(), "a list names a document that is not there")
+            return None
+        self._watch.answered_by_redis(1)
         return body
 
     async def set_aside(self) -> SetAside | None:
@@ -157,17 +159,17 @@ class RedisSource:
         lease, *documents = reply
         if (lease, channel.server, generation) == self._trusted:  # as nearly always
             self._redis.answered()
-            self._watch.answered_by_redis()
+            self._watch.answered_by_redis(len(documents))
             batch.resolve(bodies_of(documents))
         else:
             batch.resolve_later(self._bodies_or_none(batch.keys))
 
     async def _bodies_or_none(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """Returns the values of a batch."""
-        found = await self._bodies(keys)
+        found = await self._bodies(keys, answers=len(keys))
         return [None] * len(keys) if found is None else found
 
-    async def _bodies(self, keys: Sequence[bytes]) -> list[bytes] | None:
+    async def _bodies(self, keys: Sequence[bytes], *, answers: int) -> list[bytes] | None:
         """Returns the bodies of documents, with as many reads as necessary; None if Redis is not to be trusted."""
 
         async def read(channel: Channel, generation: bytes) -> tuple[bytes | None, list[bytes | None]]:
@@ -176,7 +178,7 @@ class RedisSource:
             lease, *documents = await reply
             return lease, documents
 
-        found = await self._read(read)
+        found = await self._read(read, answers)
         return None if found is None else bodies_of(found[1])
 
     async def _without_redis(self, keys: Sequence[bytes], error: Exception) -> Sequence[None]:
@@ -186,12 +188,12 @@ class RedisSource:
     # Trust
 
     async def _read(
-        self, read: Callable[[Channel, bytes], Awaitable[tuple[bytes | None, T]]]
+        self, read: Callable[[Channel, bytes], Awaitable[tuple[bytes | None, T]]], answers: int = 0
     ) -> tuple[bytes, T] | None:
         """Calls ``read`` until its lease is to be trusted. Returns the generation and the result.
 
         ``read`` gets a channel and a generation and returns the lease's text and the result. Returns None if SQL
-        has to answer; ``watch`` is told.
+        has to answer; ``watch`` is told, and that this was so many ``answers``.
         """
         redis = self._redis
         if not redis.available:
@@ -206,7 +208,7 @@ class RedisSource:
                 redis.answered()
                 doubt = self._doubt(lease, channel.server, generation)
                 if not doubt:
-                    self._watch.answered_by_redis()
+                    self._watch.answered_by_redis(answers)
                     return generation, found
                 if doubt == _OTHER_SERVER and not has_identified:
                     await channel.identify()
