@@ -28,6 +28,7 @@ from benchmarks import (
     sizes,
     switched_on,
     tail,
+    verify,
     writes,
 )
 from benchmarks.claims import judge
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "lists": lists,
     "nested": nested,
     "several_rows": several_rows,
+    "verify": verify,
 }
 """A benchmark is a module: its docstring says what it shows, ``cases(quick)`` gives what is compared.
 

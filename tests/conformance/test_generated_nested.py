@@ -89,7 +89,8 @@ class Follower:
             part: LogPart | None = None
             while part is None or part.more:
                 part = await self._fence.changes(self.compiled.tables, self._cursor, 7, part, view)
-                await self._replay.write_joined(TARGET, part, view)
+                async for writes in self._replay.joined_writes(part, view):
+                    await self.kept.apply(TARGET, writes)
             self._cursor = part.snapshot
 
     async def fresh(self) -> dict[bytes, Stored]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TextColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from diptych.cli.check import checked
 from diptych.cli.log import log
 from diptych.cli.migrate import migrated, uninstalled
 from diptych.cli.options import app_option, errors_told, factory_option, loaded
+from diptych.cli.progress import Tell, shown
 from diptych.cli.server import serve
 from diptych.cli.status import status
 from diptych.cli.target import CommandError, exit_code_of
@@ -32,13 +29,7 @@ from diptych.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from diptych.app import Diptych
-    from diptych.hinge.status import Progress
     from diptych.read.model import ReadModel
-
-_LINE_S = 2.0
-"""Time between two lines about the progress, in seconds."""
-
-Tell = Callable[["Progress"], None]
 
 
 def _version() -> str:
@@ -192,9 +183,9 @@ def rebuild(read_model: str, app: str, factory: bool) -> None:
     signals: list[int] = []
     try:
         application = loaded(app, factory)
-        model = _chosen(application, read_model)
+        model = _chosen(application, read_model, "rebuild")
         started = time.monotonic()
-        with _shown(read_model) as tell:
+        with shown(read_model, "rebuilding", "documents") as tell:
             count = asyncio.run(_rebuild(application, model, tell, signals))
     except asyncio.CancelledError:
         print(f"Stopped: {read_model} is served as before.", file=sys.stderr)
@@ -205,15 +196,51 @@ def rebuild(read_model: str, app: str, factory: bool) -> None:
     print(f"{read_model}: rebuilt, {count} documents in {time.monotonic() - started:.1f} s")
 
 
-def _chosen(application: Diptych, name: str) -> type[ReadModel[Any]]:
+def _chosen(application: Diptych, name: str, doing: str) -> type[ReadModel[Any]]:
     models = {model.__name__: model for model in application.read_models}
     if name not in models:
         close = difflib.get_close_matches(name, models, n=1)
-        hint = f'; did you mean "{close[0]}"?' if close else f": there are {', '.join(models) or 'none'}"
+        known = f"there are {', '.join(models) or 'none'}"
+        hint = f'; did you mean "{close[0]}"? T{known[1:]}' if close else f": {known}"
         raise CommandError(f'there is no read model "{name}"{hint}', 2)
-    if application.config.settings.redis_url is None:
-        raise ConfigurationError("REDIS_URL", "is not set: SQL answers, and there is nothing to rebuild")
+    _check_redis(application, doing)
     return models[name]
+
+
+def _check_redis(application: Diptych, doing: str) -> None:
+    if application.config.settings.redis_url is None:
+        raise ConfigurationError("REDIS_URL", f"is not set: SQL answers, and there is nothing to {doing}")
+
+
+@diptych.command()
+@click.argument("read_model", metavar="[READ_MODEL]", required=False)
+@app_option
+@factory_option
+@click.option("--repair", is_flag=True, help="Write each document that differs anew, and compare it again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing meanwhile.")
+def verify(read_model: str | None, app: str, factory: bool, repair: bool, as_json: bool) -> None:
+    """Compare Redis with SQL while writes go on: a read model, such as BookReadModel, or all of them.
+
+    Run it where the application runs, with the same settings, while it runs. A difference counts if it lasts: that of
+    a write under way does not. Nothing is changed without --repair.
+
+    Ends with 0 if there is no difference, or all were repaired, 1 if there are some, and 2 if what was asked for is
+    wrong or that cannot be found out (Redis or SQL is away, no lease is in Redis).
+    """
+    from diptych.cli.verify import verify_read_models
+
+    with errors_told(exit_code=2):
+        application = loaded(app, factory)
+        _check_redis(application, "verify")
+        models = application.read_models
+        if read_model is not None:
+            models = (_chosen(application, read_model, "verify"),)
+        try:
+            exit_code = verify_read_models(application, models, repair=repair, as_json=as_json)
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            exit_code = 128 + signal.SIGINT
+    raise SystemExit(exit_code)
 
 
 async def _rebuild(application: Diptych, model: type[ReadModel[Any]], tell: Tell, signals: list[int]) -> int:
@@ -232,42 +259,6 @@ async def _rebuild(application: Diptych, model: type[ReadModel[Any]], tell: Tell
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     return await task
-
-
-@contextlib.contextmanager
-def _shown(name: str) -> Iterator[Tell]:
-    """Yields the function for showing the progress: by a bar on a terminal, else by a line now and then."""
-    console = Console()
-    if not console.is_terminal:
-        print(f"{name}: rebuilding", flush=True)
-        told = time.monotonic()
-
-        def tell_in_lines(progress: Progress) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _LINE_S:
-                told = time.monotonic()
-                print(f"{name}: {_worded(progress)}", flush=True)
-
-        yield tell_in_lines
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(name, total=None, text="waiting")
-
-        def tell(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, total=progress.total, text=_worded(progress))
-
-        yield tell
-
-
-def _worded(progress: Progress) -> str:
-    left = "" if progress.time_left_s is None else f", about {progress.time_left_s:.0f} s left"
-    return f"{progress.done} of {progress.total} documents, {progress.done / progress.seconds:.0f} a second{left}"
 
 
 diptych.add_command(status)

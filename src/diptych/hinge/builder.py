@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator
 
+from diptych.aio.tasks import read_ahead
 from diptych.errors import RebuildFailedError, UnavailableError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
@@ -124,7 +123,7 @@ class Builder:
         # ★ The cursor is in the fence before the first row is read: from then on the log is kept for it. A change
         # that retention, under way at that moment, forgets none the less was committed before: it is in the rows.
         number = 0
-        async for rows in _read_ahead(self._replica.source.scan(self._replica.batch_size)):
+        async for rows in read_ahead(self._replica.source.scan(self._replica.batch_size)):
             for part in batches([w for row in rows for w in self._store.writes.writes_at_all(row, 0, 0)]):
                 number += 1
                 await accepted(self._store.backfill(target, part, number))
@@ -210,15 +209,3 @@ class Builder:
 def _new_name() -> str:
     # ★ Random bits: a name used twice would let old messages into the new generation.
     return secrets.token_hex(8)
-
-
-async def _read_ahead(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]]:
-    """Yields the same batches, with the next being read from SQL while the last is being written to Redis."""
-    reading = asyncio.ensure_future(anext(batches, None))
-    try:
-        while (batch := await reading) is not None:
-            reading = asyncio.ensure_future(anext(batches, None))
-            yield batch
-    finally:
-        reading.cancel()
-        await asyncio.wait([reading])

@@ -34,7 +34,7 @@ from diptych.redis.service import RedisService
 from diptych.sql.database import Database
 from diptych.statistics import ReadModelStatistics
 
-__all__ = ["RedisService", "RedisSide"]
+__all__ = ["RedisService", "RedisSide", "redis_service"]
 
 
 class PlannedRebuild:
@@ -120,13 +120,7 @@ class RedisSide:
     ) -> None:
         self._fence = fence
         self._acknowledger = acknowledger
-        self.service = RedisService(
-            url,
-            critical=settings.redis_critical,
-            namespace=settings.redis_namespace,
-            query_timeout_ms=round(settings.redis_query_timeout_s * 1000),
-            command_timeout_ms=round(settings.redis_command_timeout_s * 1000),
-        )
+        self.service = redis_service(url, settings)
         self.keepers: dict[type, Keeper] = {}
         for panel in panels:
             store, batch_size = RedisStore(panel.compiled, self.service), settings.rebuild_batch_size
@@ -268,3 +262,14 @@ class RedisSide:
         keeper = self._keeper_of.get(fence)
         if keeper is not None:
             keeper.asked_by_another(after)
+
+
+def redis_service(url: str, settings: Settings) -> RedisService:
+    """Returns the service for a Redis, not yet connected. Raises ``ConfigurationError`` for a malformed URL."""
+    return RedisService(
+        url,
+        critical=settings.redis_critical,
+        namespace=settings.redis_namespace,
+        query_timeout_ms=round(settings.redis_query_timeout_s * 1000),
+        command_timeout_ms=round(settings.redis_command_timeout_s * 1000),
+    )

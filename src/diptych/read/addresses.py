@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,6 +43,10 @@ class Address(abc.ABC):
     def value_of(self, row: Row) -> Any:
         """Returns a row's value of this address."""
 
+    @abc.abstractmethod
+    def decoded(self, where: bytes) -> Any:
+        """Returns the value at this key in Redis. Raises ``ValueError`` for a key that no row can have."""
+
 
 class Located(NamedTuple):
     """A value of an address."""
@@ -76,6 +80,13 @@ class Key(Address):
     def value_of(self, row: Row) -> Any:
         return row[self._name]
 
+    def decoded(self, where: bytes) -> Any:
+        text = self._text_in(where).decode("utf-8", "surrogatepass")
+        return _checked(self, where, lambda: _converted(text, self._type, strict=False))
+
+    def _text_in(self, where: bytes) -> bytes:
+        return where
+
 
 class CompositeKey(Address):
     """The key of a read model, of several columns. ``model`` is the read model's name."""
@@ -107,6 +118,13 @@ class CompositeKey(Address):
     def value_of(self, row: Row) -> Any:
         return tuple(row[name] for name in self.names)
 
+    def decoded(self, where: bytes) -> Any:
+        def parts() -> tuple[Any, ...]:
+            found = zip(msgspec.json.decode(where, type=list[Any]), self._columns, strict=True)
+            return tuple(_converted(part, column.type, strict=True) for part, column in found)
+
+        return _checked(self, where, parts)
+
 
 class SecondAddress(Key):
     """A unique column beside the key. A row with null, or an unreadable value, in it has no such address.
@@ -123,7 +141,37 @@ class SecondAddress(Key):
     def encoded(self, value: Any) -> bytes:
         return self._prefix + key_bytes(value)
 
+    def _text_in(self, where: bytes) -> bytes:
+        if not where.startswith(self._prefix):
+            raise ValueError("is a key of another address")
+        return where[len(self._prefix) :]
+
 
 def is_second(where: bytes) -> bool:
     """Returns whether a key in Redis is that of a second address."""
     return where.startswith(KEYLESS) and where != KEYLESS
+
+
+def located_at(addresses: Sequence[Address], where: bytes) -> Located | None:
+    """Returns the value at a key in Redis, of that of the addresses which it is of; None if no row can be there."""
+    for address in addresses[1:] if is_second(where) else addresses[:1]:
+        try:
+            return Located(address, address.decoded(where))
+        except ValueError:
+            continue
+    return None
+
+
+def _converted(part: Any, kind: type | None, *, strict: bool) -> Any:
+    return part if kind is None else msgspec.convert(part, kind, strict=strict)
+
+
+def _checked(address: Address, where: bytes, decode: Callable[[], Any]) -> Any:
+    """Returns what ``decode`` makes of a key, if that is the key of this value and of no other."""
+    try:
+        value = decode()
+        if address.encoded(value) == where:
+            return value
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        pass
+    raise ValueError("is a key that no row can have")

@@ -27,14 +27,6 @@ for i in string.gmatch(ARGV[8], '%d+') do
   has_several[tonumber(i)] = true
 end
 
-local function unpacked(entries)
-  local found, at = {}, 1
-  while at <= #entries do
-    found[#found + 1], at = struct.unpack('>I4c0', entries, at)
-  end
-  return found
-end
-
 -- Puts the entries of a row in the place of its former ones; those that are in both stay.
 local function replace(list, former, entries)
   local is_former, is_kept = {}, {}

@@ -48,3 +48,29 @@ local function raised(marker, floor, pass)
   floor = math.max(tonumber(floor), floor_of(marker) or 0)
   return string.format(number > 0 and 'f%.0f:%.0f' or 'f%.0f', floor, number)
 end
+
+-- Returns entries that are each behind their length in four bytes.
+local function unpacked(entries)
+  local found, at = {}, 1
+  while at <= #entries do
+    found[#found + 1], at = struct.unpack('>I4c0', entries, at)
+  end
+  return found
+end
+
+-- Returns the entries in the record of a document's list entries, a table for each list; empty ones for a record that
+-- is missing or can't be read. Entries of other documents are left out.
+local function entries_in(record, lists, key)
+  local is_read, found = pcall(cmsgpack.unpack, record or '')
+  local entries, tail = {}, key .. struct.pack('>I4', #key)
+  for i = 1, lists do
+    local own = is_read and type(found) == 'table' and found[i] or {}
+    entries[i] = {}
+    for _, entry in ipairs(type(own) == 'table' and own or { own }) do
+      if type(entry) == 'string' and string.sub(entry, -#tail) == tail then
+        table.insert(entries[i], entry)
+      end
+    end
+  end
+  return entries
+end
