@@ -313,6 +313,8 @@ async def test_a_list_sorted_by_a_joined_column_is_named_and_asks_for_what_an_in
         "".join(map(nothing_serves.format, ("cities", "opened"))) + served,
         "",
     )
+    _, _, told = await run(module, database_url, "helpdesk.py")
+    assert "no index" not in told, "a line at every start that nobody could do anything about"
 
 
 async def test_a_name_that_is_taken_is_not_proposed(database_url, module):
@@ -373,7 +375,7 @@ async def test_fields_of_other_rows_ask_for_the_indexes_of_all_that_links_them(d
     path.write_text("".join((EACH_IMPORTS, tables, NESTED, *main[1:])))
     _, _, told = await run(module, database_url, "helpdesk.py")
     assert "no index serves the fields tags; parts; parts.maker; part_count: each change" in told
-    assert "no index serves the lists largest, whose pages" in told
+    assert "no index serves the lists" not in told
     code, report, complained = await check(module, database_url)
     assert (code, complained) == (1, "")
     indexes = [

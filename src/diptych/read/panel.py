@@ -104,10 +104,14 @@ async def missing_of(panels: Iterable[ReadPanel], database: Database) -> list[Mi
 
 
 async def warn_of_missing(panels: Iterable[ReadPanel], database: Database) -> None:
-    """Logs the lists and fields whose SQL no index serves, in a line of each kind for each read model."""
+    """Logs the lists and fields whose SQL lacks an index, in a line of each kind for each read model.
+
+    Lists that no index can serve are left to `diptych check`: nobody could do anything about a line at every start.
+    """
     missing: dict[tuple[str, bool], list[str]] = {}
     for each in await missing_of(panels, database):
-        missing.setdefault((each.read_model, each.is_field), []).append(each.name)
+        if each.python:
+            missing.setdefault((each.read_model, each.is_field), []).append(each.name)
     for (read_model, is_field), names in missing.items():
         _log.warning(_OF_FIELDS if is_field else _OF_LISTS, read_model, "; ".join(dict.fromkeys(names)))
 
