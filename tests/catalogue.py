@@ -8,15 +8,22 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from demo_app.handlers.book_handlers import BookCommandHandler, BookQueryHandler
-from demo_app.messages import BookChanges, EditBook, GetBook, ListBooks
-from demo_app.models.book import Base, Book
-from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych
 from diptych.fence.contract import Applied, FenceRow
 from diptych.hinge.keeper import Keeper
 from diptych.hinge.side import RedisSide
 from diptych.read.store.store import RedisStore
+from tests.books import (
+    Base,
+    Book,
+    BookChanges,
+    BookCommandHandler,
+    BookQueryHandler,
+    BookReadModel,
+    EditBook,
+    GetBook,
+    ListBooks,
+)
 from tests.configuration import PATIENT_REDIS
 
 PATIENCE_S = 20.0

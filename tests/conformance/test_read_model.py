@@ -11,11 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
-from demo_app.models.book import Book
-from demo_app.models.book_read_model import BookDocument, BookReadModel
 from diptych import Diptych, DuplicateError, InvalidMessage, WiringError, by
 from tests import catalogue as tools
+from tests.books import (
+    AddBook,
+    Book,
+    BookChanges,
+    BookDocument,
+    BookReadModel,
+    DeleteBook,
+    EditBook,
+    GetBook,
+    ListBooks,
+)
 from tests.catalogue import answered_by
 
 CHARACTERS = st.characters(exclude_categories=("Cs", "Cc"))

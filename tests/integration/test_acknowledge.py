@@ -12,8 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from demo_app.messages import AddBook
-from demo_app.models.book import Base, Book
 from diptych import ConfigService, DatabaseUnavailableError, ORMService
 from diptych.fence import acknowledge as acknowledge_module
 from diptych.fence.acknowledge import Acknowledger
@@ -23,6 +21,7 @@ from diptych.fence.rows import FenceRows
 from diptych.log import Change, Entry, Snapshot
 from diptych.redis import RedisIdentity
 from diptych.sql.description import Entity
+from tests.books import AddBook, Base, Book
 from tests.catalogue import (
     Held,
     Recorded,

@@ -11,8 +11,6 @@ from sqlalchemy import CHAR, ForeignKey, String, func, literal_column, text
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
-from demo_app.messages import AddBook, GetBook
-from demo_app.models.book import Book
 from diptych import (
     Command,
     ConfigService,
@@ -28,6 +26,7 @@ from diptych import (
 )
 from diptych.context import request_scope
 from diptych.write.unit_of_work import new_context
+from tests.books import AddBook, Book, GetBook
 from tests.catalogue import author_of, catalogue, eventually
 from tests.configuration import configured
 

@@ -10,10 +10,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from demo_app.messages import AddBook
-from demo_app.models.book import Book
 from diptych import Diptych
 from diptych.write.unit_of_work import new_context
+from tests.books import AddBook, Book
 from tests.catalogue import agree, answered_by, author_of, catalogue, eventually, sees_in_redis
 
 

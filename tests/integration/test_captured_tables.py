@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from demo_app.messages import AddBook
 from diptych import Diptych, WiringError
 from diptych.errors import SchemaError
 from diptych.log import EVERYTHING
@@ -19,6 +18,7 @@ from diptych.log.append import gap_entries
 from diptych.log.capture.fingerprint import fingerprints
 from diptych.log.capture.postgres import HINT_CHANNEL
 from diptych.log.capture.table import CAPTURE, captured_table
+from tests.books import AddBook
 from tests.captured import Maker, Part, Program, application, prepare, same, served_by_redis
 from tests.catalogue import Held, answered_by, author_of, catalogue, redis_side_of, set_author
 from tests.servers import PostgresServer

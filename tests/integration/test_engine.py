@@ -19,10 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool, StaticPool
 
-from demo_app.handlers.book_handlers import BookCommandHandler, BookQueryHandler
-from demo_app.messages import AddBook
-from demo_app.models.book import Base, Book
-from demo_app.models.book_read_model import BookReadModel
 from diptych import (
     Command,
     ConfigService,
@@ -34,6 +30,7 @@ from diptych import (
     SchemaError,
 )
 from diptych.cli.migrate import migrated
+from tests.books import AddBook, Base, Book, BookCommandHandler, BookQueryHandler, BookReadModel
 from tests.catalogue import agree, answered_by, author_of, sees, sees_in_redis
 from tests.configuration import configured
 from tests.conftest import MISSING

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from demo_app.messages import AddBook, GetBook, ListBooks
-from demo_app.models.book import Base, Book
-from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, DifferentLoopError, Diptych, ORMService
+from tests.books import AddBook, Base, Book, BookReadModel, GetBook, ListBooks
 from tests.catalogue import answered_by, author_of, catalogue
 
 OPERATIONS: dict[str, Callable[[Diptych], Awaitable[Any]]] = {
@@ -44,7 +42,7 @@ CLOSED = """
 import asyncio, os, sys
 from tests.integration.test_event_loops import OPERATIONS, OF_ORM, outcome
 from tests.catalogue import catalogue
-from demo_app.models.book import Base
+from tests.books import Base
 from diptych import ConfigService, ORMService
 
 database, redis = sys.argv[1], sys.argv[2] or None

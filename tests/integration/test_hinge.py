@@ -14,10 +14,9 @@ import pytest
 import redis
 from redis.exceptions import ResponseError
 
-from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
-from demo_app.models.book import Book
 from diptych import Diptych
 from diptych.write.unit_of_work import new_context
+from tests.books import AddBook, Book, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
 from tests.catalogue import (
     Held,
     Recorded,

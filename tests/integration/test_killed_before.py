@@ -16,11 +16,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, ListBooks
-from demo_app.models.book import Book
 from diptych import Diptych, DuplicateError
 from diptych.fence.arrivals import Ending
 from diptych.write.unit_of_work import new_context
+from tests.books import AddBook, Book, BookChanges, DeleteBook, EditBook, ListBooks
 from tests.catalogue import Held, Recorded, answered_by, catalogue, fence_row, keeper_of, sees, sees_in_redis
 from tests.integration.test_joined_processes import Item, ListCards, Owner, _shows, _shows_in_redis, cards
 

@@ -15,13 +15,15 @@ from uuid import uuid4
 
 import pytest
 
-from demo_app.messages import AddBook
+from tests.books import AddBook
 from tests.catalogue import answered_by, author_of, catalogue, sees_in_redis
 from tests.programs import Foreign, books_table
 from tests.servers import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 OWN = {"diptych_capture", "diptych_fence", "diptych_history", "diptych_log", "diptych_version"}
+
+APP = ("--app", "tests.books:create_books", "--factory")
 
 Script = Callable[[str], None]
 
@@ -30,7 +32,7 @@ def diptych(url: str, *arguments: str) -> tuple[int, str, str]:
     """Runs the command for the catalogue; returns its exit code, what it wrote, and what it complained of."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DIPTYCH_")}
     done = subprocess.run(
-        [sys.executable, "-m", "diptych.cli", arguments[0], "--app", "demo_app.app:app", *arguments[1:]],
+        [sys.executable, "-m", "diptych.cli", arguments[0], *APP, *arguments[1:]],
         cwd=ROOT,
         env={**ours, "DIPTYCH_DATABASE_URL": url},
         capture_output=True,

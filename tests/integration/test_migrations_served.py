@@ -12,9 +12,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from demo_app.messages import AddBook, ListBooks
-from demo_app.models.book import Book
 from diptych import ConfigService, Diptych, ReadModel, SchemaError, code_point_text
+from tests.books import AddBook, Book, ListBooks
 from tests.catalogue import agree, answered_by, author_of, catalogue, eventually, sees_in_redis, set_author
 from tests.programs import Foreign, books_table
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from demo_app.messages import AddBook, DeleteBook
 from diptych import Diptych
+from tests.books import AddBook, DeleteBook
 from tests.catalogue import (
     Held,
     agree,

@@ -8,11 +8,10 @@ import time
 
 import pytest
 
-from demo_app.messages import AddBook
-from demo_app.models.book_read_model import BookReadModel
 from diptych import RebuildFailedError
 from diptych.read.store.state import RedisState
 from diptych.read.store.store import RedisStore
+from tests.books import AddBook, BookReadModel
 from tests.catalogue import author_of, catalogue, eventually, sees_in_redis
 
 

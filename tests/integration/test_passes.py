@@ -10,11 +10,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from demo_app.messages import AddBook, DeleteBook
-from demo_app.models.book import Book
 from diptych import ConfigService, Diptych
 from diptych.errors import RedisUnavailableError
 from diptych.write.unit_of_work import new_context
+from tests.books import AddBook, Book, DeleteBook
 from tests.catalogue import (
     Held,
     author_of,

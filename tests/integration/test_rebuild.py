@@ -11,10 +11,9 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, ListBooks
-from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigurationError, Diptych, RebuildFailedError, RedisUnavailableError, WiringError
 from diptych.hinge.status import Progress
+from tests.books import AddBook, BookChanges, BookReadModel, DeleteBook, EditBook, ListBooks
 from tests.catalogue import (
     Held,
     agree,

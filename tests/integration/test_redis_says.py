@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from demo_app.messages import AddBook, GetBook
 from diptych import RedisRefusedError, RedisService
 from diptych.http import cache_status
+from tests.books import AddBook, GetBook
 from tests.catalogue import answered_by, catalogue, eventually, sees, sees_in_redis
 from tests.servers import HOST, RedisServer, free_port
 

@@ -9,8 +9,8 @@ import socket
 import pytest
 import redis
 
-from demo_app.messages import AddBook, GetBook
 from diptych import ConfigurationError, RedisRefusedError, RedisService, RedisUnavailableError
+from tests.books import AddBook, GetBook
 from tests.catalogue import answered_by, catalogue, eventually, sees_in_redis
 from tests.servers import free_port
 

@@ -10,11 +10,10 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from demo_app.messages import AddBook, DeleteBook
-from demo_app.models.book_read_model import BookReadModel
 from diptych import ConfigService, Diptych, RebuildFailedError
 from diptych.fence.statements import followers
 from diptych.log.retention import Retention
+from tests.books import AddBook, BookReadModel, DeleteBook
 from tests.catalogue import (
     Held,
     agree,

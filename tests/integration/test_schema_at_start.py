@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from demo_app.messages import AddBook
-from demo_app.models.book import Book
 from diptych import ConfigService, DatabaseUnavailableError, Diptych, SchemaError
 from diptych.fence.installation import Installation
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.open import open_database
+from tests.books import AddBook, Book
 from tests.catalogue import answered_by, author_of, catalogue, sees_in_redis
 from tests.programs import Foreign, books_table
 from tests.servers import PostgresServer

@@ -12,15 +12,22 @@ from typing import Any
 
 import pytest
 
-from demo_app.handlers.book_handlers import BookCommandHandler
-from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
-from demo_app.models.book import Base as CatalogueBase
-from demo_app.models.book import Book as CatalogueBook
-from demo_app.models.book_read_model import BookDocument
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
 from diptych.fence.contract import FenceId
 from diptych.hinge import passes as passes_module
 from diptych.hinge.replica import Replica
+from tests.books import (
+    AddBook,
+    BookChanges,
+    BookCommandHandler,
+    BookDocument,
+    DeleteBook,
+    EditBook,
+    GetBook,
+    ListBooks,
+)
+from tests.books import Base as CatalogueBase
+from tests.books import Book as CatalogueBook
 from tests.catalogue import (
     Held,
     Recorded,

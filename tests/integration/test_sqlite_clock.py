@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from demo_app.messages import AddBook
+from tests.books import AddBook
 from tests.catalogue import catalogue, fence_row, sees, sees_in_redis, set_author, stop_keeper
 from tests.servers import RedisServer
 

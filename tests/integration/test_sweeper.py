@@ -10,12 +10,19 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from demo_app.handlers.book_handlers import BookCommandHandler
-from demo_app.messages import AddBook, DeleteBook, GetBook, ListBooks
-from demo_app.models.book import Base, Book
-from demo_app.models.book_read_model import BookDocument, BookReadModel
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
 from diptych.fence.contract import FenceId, Target
+from tests.books import (
+    AddBook,
+    Base,
+    Book,
+    BookCommandHandler,
+    BookDocument,
+    BookReadModel,
+    DeleteBook,
+    GetBook,
+    ListBooks,
+)
 from tests.catalogue import (
     Held,
     agree,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from demo_app.messages import AddBook
 from diptych import Diptych
 from diptych.read.store.state import RedisState
 from tests.acceptance.faults.proxy import Link
+from tests.books import AddBook
 from tests.catalogue import answered_by, catalogue, eventually, redis_side_of, sees_in_redis, store_of
 from tests.servers import HOST, RedisServer, free_port
 
