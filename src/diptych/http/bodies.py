@@ -29,12 +29,18 @@ FORM = "application/x-www-form-urlencoded"
 
 
 async def read_fields(
-    scope: RequestScope, receive: RequestReceive, max_bytes: int, *, keep_repeated: bool = False
+    scope: RequestScope,
+    receive: RequestReceive,
+    max_bytes: int,
+    *,
+    keep_repeated: bool = False,
+    several: Collection[str] = (),
 ) -> Fields:
     """Reads the fields of a JSON object or a form; none for a request without a body and a `Content-Type`.
 
     With `keep_repeated`, of form fields that were sent more than once the first values are kept, to be shown in the
-    form again, and the caller has to refuse them by the faults in `Fields.repeated`.
+    form again, and the caller has to refuse them by the faults in `Fields.repeated`. The form fields `several` may be
+    sent any number of times, as check boxes are: each is the list of its values, without the empty ones.
 
     Raises `UnsupportedMediaType` (before anything is read), `PayloadTooLarge` for more than `max_bytes` bytes,
     `BadRequest` for a malformed body, and `InvalidMessage` for JSON that is well-formed but not an object, and for
@@ -51,7 +57,7 @@ async def read_fields(
     media_type = _media_type(scope)
     body = await read_body(scope, receive, max_bytes)
     if media_type == FORM:
-        sent, repeated = parse_repeated(body)
+        sent, repeated = parse_repeated(body, several=several)
         if repeated and not keep_repeated:
             raise InvalidMessage("form", repeated)
         return Fields(sent, is_form=True, repeated=repeated)
@@ -203,20 +209,29 @@ def parse_form(body: bytes, max_fields: int = 200) -> dict[str, str | None]:
     return values
 
 
-def parse_repeated(body: bytes, max_fields: int = 200) -> tuple[dict[str, str | None], tuple[Fault, ...]]:
+def parse_repeated(
+    body: bytes, max_fields: int = 200, several: Collection[str] = ()
+) -> tuple[dict[str, Any], tuple[Fault, ...]]:
     """Returns the fields, of repeated fields the first values, and a fault for every repeated field.
 
-    Otherwise like `parse_form`.
+    Those of ``several`` are lists of all values that are not empty. Otherwise like `parse_form`.
     """
     if body.count(b"&") >= max_fields:
         raise BadRequest(f"the form has more than {max_fields} fields")
     parts = (part.replace(b"+", b" ").partition(b"=") for part in body.split(b"&") if part)
     pairs = [(decode_percent(name, "form"), decode_percent(value, "form")) for name, _, value in parts]
     counted = Counter(name for name, _ in pairs)
-    repeated = (Fault(name, "was sent more than once") for name, count in counted.items() if count > 1)
-    values: dict[str, str | None] = {}
+    repeated = (
+        Fault(name, "was sent more than once")
+        for name, count in counted.items()
+        if count > 1 and name not in several
+    )
+    values: dict[str, Any] = {name: [] for name in several if name in counted}
     for name, value in pairs:
-        values.setdefault(name, value or None)
+        if name not in several:
+            values.setdefault(name, value or None)
+        elif value:
+            values[name].append(value)
     return values, tuple(repeated)
 
 

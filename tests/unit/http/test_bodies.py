@@ -53,6 +53,19 @@ async def test_a_body_arrives_whole() -> None:
     assert await read_body(request(), Client(b"").receive, 0) == b""
 
 
+async def test_form_fields_that_may_come_several_times_are_lists() -> None:
+    body = b"tag=a&title=x&tag=&tag=b+c&title=y"
+    fields = await read_fields(
+        request(FORM), Client(body).receive, 100, keep_repeated=True, several=("tag", "absent")
+    )
+    assert fields.values == {"tag": ["a", "b c"], "title": "x"}
+    assert fields.repeated == (("title", "was sent more than once"),)
+    empty = await read_fields(request(FORM), Client(b"tag=").receive, 100, several=("tag",))
+    assert empty.values == {"tag": []}
+    sent = await read_fields(request(JSON), Client(b'{"tag": "a"}').receive, 100, several=("tag",))
+    assert sent.values == {"tag": "a"}
+
+
 async def test_a_message_without_a_body_is_an_empty_one() -> None:
     async def receive() -> Message:
         return {"type": "http.request"}
