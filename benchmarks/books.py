@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from demo_app.models import book_read_model
 from demo_app.models.book import Base, Book
-from demo_app.models.book_read_model import BookDocument
 from diptych import ConfigService, ORMService
 
 SEEDED = 10_000
@@ -23,6 +23,8 @@ PAGE_SIZE = 50
 STOCK = 12
 
 BOOKS = cast(sa.Table, Book.__table__)
+# Earlier revisions had one document for lists and for a book by itself.
+_Shown: type[msgspec.Struct] = getattr(book_read_model, "BookDetailDocument", book_read_model.BookDocument)
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -46,7 +48,7 @@ async def seed(database: str, count: int = SEEDED, author_size: int = 0) -> None
 
 def document(number: int, author_size: int = 0) -> bytes:
     """The document of a seeded book, as diptych answers with it."""
-    return msgspec.json.encode(BookDocument(id=number + 1, **book(number, author_size)))
+    return msgspec.json.encode(_Shown(id=number + 1, **book(number, author_size)))
 
 
 def book(number: int, author_size: int = 0) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 import redis
 
-from benchmarks.books import document, title
+from benchmarks.books import book, document, title
 from benchmarks.cores import load_core, on_cores, server_core
 from benchmarks.nestjs import Installed
 from benchmarks.trees import THIS, Tree
@@ -158,11 +158,12 @@ def fill_redis(url: str, count: int, author_size: int = 0) -> None:
 
 
 def check_answers(port: int, author_size: int = 0) -> None:
-    """Candidates do the same work: the same book has to be the same, whatever the bytes."""
+    """Candidates do the same work: the row of a book has to be the same, whatever else comes with it."""
     for number in (0, 1, 7):
         _, _, body = get(port, _path_of(number))
-        found, wanted = msgspec.json.decode(body), msgspec.json.decode(document(number, author_size))
-        assert found == wanted, f"{found} is not {wanted}"
+        row = msgspec.to_builtins({"id": number + 1, **book(number, author_size)})
+        found = msgspec.json.decode(body)
+        assert {name: found.get(name) for name in row} == row, f"{found} is not {row}"
 
 
 def _await_answer(server: Server, path: str, wanted: str | None = None) -> None:

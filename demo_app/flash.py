@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, cast, get_args
 
 from litestar.datastructures import Cookie
 
-FlashKind = Literal["added", "changed", "deleted"]
+FlashKind = Literal["added", "changed", "deleted", "reviewed", "unreviewed", "tagged", "renamed"]
 
 # Base64 of 200 characters of four bytes, and the longest kind; a longer cookie is not ours.
 _MAX_LENGTH = 1100
@@ -19,7 +19,7 @@ _MAX_AGE_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Flash:
-    """A message about the book `title`.
+    """A message about the book `title`, or about the tag of this name if it was renamed.
 
     The cookie comes back from outside, so it is only trusted to choose a sentence and to fill in a title,
     which is escaped like any other text.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType
 
-from demo_app.models.book import Author, Isbn, Stock, Title
-from demo_app.models.book_read_model import BookDocument
+from demo_app.models.book import Author, Isbn, ReviewText, Stars, Stock, TagName, TagNames, Title
+from demo_app.models.book_read_model import BookDetailDocument, BookDocument, TagDocument
 from diptych import Command, Document, Page, Query, Rule
 
-SORTS = ("title", "-published_date", "author")
+SORTS = ("title", "-published_date", "author", "-rating")
 """The orders of the catalogue."""
 
 
@@ -48,10 +48,79 @@ class DeleteBook(Command[bool]):
     title: str
 
 
-class GetBook(Query[Document[BookDocument]]):
+class NewReview(Struct, frozen=True):
+    """The fields of a review."""
+
+    stars: Stars
+    text: ReviewText
+
+
+class AddedReview(NamedTuple):
+    """The id of a review, and its book."""
+
+    id: int
+    book: BookDocument
+
+
+class AddReview(Command[AddedReview | None]):
+    """Adds a review to the book of this title. The result is None without such a book."""
+
+    title: str
+    review: NewReview
+
+
+class DeleteReview(Command[bool]):
+    """Deletes a review. The result is True if the book of this title had it."""
+
+    title: str
+    id: int
+
+
+class BookTags(Struct, frozen=True):
+    """The tags of a book, each by its name."""
+
+    tags: TagNames
+
+
+class SetTags(Command[BookDocument | None]):
+    """Gives the book of this title these tags and no others. The result is the book; None without such a book."""
+
+    title: str
+    tags: BookTags
+
+
+class TagChanges(Struct, frozen=True):
+    """The new name of a tag."""
+
+    name: TagName
+
+
+class RenameTag(Command[TagDocument | None]):
+    """Gives the tag of this name another one, in all books. The result is the tag; None without such a tag."""
+
+    name: str
+    changes: TagChanges
+
+
+class GetBook(Query[Document[BookDetailDocument]]):
     """Asks for the book of this title."""
 
     title: str
+
+
+class GetTag(Query[Document[TagDocument]]):
+    """Asks for the tag of this name."""
+
+    name: str
+
+
+class ListTags(Query[Page[TagDocument]]):
+    """Asks for a page of the tags, those of most books first."""
+
+    limit: int = 50
+    after: str | None = None
+    before: str | None = None
+    count: bool = False
 
 
 def _sort(text: str) -> str:
@@ -75,6 +144,7 @@ class ListBooks(Query[Page[BookDocument]]):
     before: str | None = None
     author: str | None = None
     title: str | None = None
+    tag: str | None = None
     published_from: datetime.date | None = None
     published_to: datetime.date | None = None
     sort: Sort = "title"

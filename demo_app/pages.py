@@ -12,7 +12,7 @@ from litestar import Request
 from demo_app.forms.filter_form import SORTS
 from diptych.http import Problem, encode_segment
 
-__all__ = ["book_path", "render", "render_problem"]
+__all__ = ["book_path", "list_path", "render", "render_problem", "tag_path"]
 
 
 def book_path(title: str) -> str:
@@ -20,9 +20,14 @@ def book_path(title: str) -> str:
     return f"/books/{encode_segment(title)}"
 
 
-def list_path(parameters: Mapping[str, str]) -> str:
+def tag_path(name: str) -> str:
+    """Returns the path of the tag of this name, for any characters in the name."""
+    return f"/tags/{encode_segment(name)}"
+
+
+def list_path(parameters: Mapping[str, str], path: str = "/books") -> str:
     """Returns the path of the list with these parameters of its query string."""
-    return f"/books?{urlencode(parameters)}" if parameters else "/books"
+    return f"{path}?{urlencode(parameters)}" if parameters else path
 
 
 def render(template: str, **values: Any) -> str:
@@ -47,5 +52,5 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"book_path": book_path, "sentence": _sentence}
+_environment.filters |= {"book_path": book_path, "tag_path": tag_path, "sentence": _sentence}
 _environment.globals |= {"list_path": list_path, "sorts": SORTS}

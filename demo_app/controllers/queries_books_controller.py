@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,21 +9,16 @@ from litestar import Controller, Response, get
 from litestar.params import FromPath
 from msgspec.structs import replace
 
-from demo_app.controllers.responses import (
-    Catalogue,
-    WebRequest,
-    html_answer,
-    json_answer,
-    no_such_book,
-    query_answer,
-)
+from demo_app.controllers.book_page import book_page, found
+from demo_app.controllers.queries import query_of, sent_parameters
+from demo_app.controllers.responses import Catalogue, WebRequest, html_answer, json_answer, query_answer
 from demo_app.flash import Flash
-from demo_app.forms.book_form import BookForm
+from demo_app.forms import specs
 from demo_app.forms.filter_form import FilterForm
+from demo_app.forms.form import Form
 from demo_app.messages import AddBook, GetBook, ListBooks
-from demo_app.models.book_read_model import BookDocument
 from demo_app.pages import render
-from diptych import Document, Fault, InvalidMessage, build
+from diptych import InvalidMessage
 from diptych.http import QUERY_HEADERS, answer_headers, prefers_html, problem_for
 
 # The fields of POST /books/action/add with their defaults: null where a field has none.
@@ -42,13 +35,13 @@ class QueriesBooksController(Controller):
     @get()
     async def list_books(self, request: WebRequest, diptych: Catalogue) -> Response[Any]:
         """Answers with a page of the catalogue."""
-        sent = [(name, value) for name, value in request.query_params.multi_items() if value]
+        sent = sent_parameters(request)
         if not prefers_html(request.scope):
-            return query_answer(request, await diptych.ask(_list_query(sent)))
+            return query_answer(request, await diptych.ask(query_of(ListBooks, sent)))
         # Of a parameter that was sent more than once the first value is shown.
         form = FilterForm.of(dict(reversed(sent)))
         try:
-            query = replace(_list_query(sent), count=True)
+            query = replace(query_of(ListBooks, sent), count=True)
             page = await diptych.ask(query)
         except InvalidMessage as error:
             problem = problem_for(error)
@@ -62,11 +55,11 @@ class QueriesBooksController(Controller):
     async def get_book(self, title: FromPath[str], request: WebRequest, diptych: Catalogue) -> Response[Any]:
         """Answers with a book."""
         document = await diptych.ask(GetBook(title=title))
-        book = _found(title, document)
+        book = found(title, document)
         if not prefers_html(request.scope):
             return query_answer(request, document)
         flash = Flash.of(request.cookies)
-        html = render("book.html", book=book, served=document.served, flash=flash)
+        html = book_page(book, document, flash)
         return _shown_once(html_answer(html, headers=answer_headers(document)), flash)
 
     @get("/{title:str}/edit")
@@ -75,10 +68,10 @@ class QueriesBooksController(Controller):
     ) -> Response[Any]:
         """Answers with the form to edit a book; in JSON, with the book."""
         document = await diptych.ask(GetBook(title=title))
-        book = _found(title, document)
+        book = found(title, document)
         if not prefers_html(request.scope):
             return query_answer(request, document)
-        html = render("edit.html", title=title, form=BookForm.of(book), served=document.served)
+        html = render("edit.html", title=title, form=Form.of(specs.BOOK, book), served=document.served)
         return html_answer(html, headers=answer_headers(document))
 
     @get("/action/add")
@@ -86,23 +79,7 @@ class QueriesBooksController(Controller):
         """Answers with the form to add a book; in JSON, with its fields and their first values."""
         if not prefers_html(request.scope):
             return json_answer(_NEW_BOOK, headers=QUERY_HEADERS)
-        return html_answer(render("add.html", form=BookForm.blank()), headers=QUERY_HEADERS)
-
-
-def _list_query(sent: Sequence[tuple[str, str]]) -> ListBooks:
-    """Returns the query of these parameters. Raises `InvalidMessage` for faulty and for repeated ones."""
-    counted = Counter(name for name, _ in sent)
-    repeated = [Fault(name, "was sent more than once") for name, count in counted.items() if count > 1]
-    if repeated:
-        raise InvalidMessage("ListBooks", repeated)
-    return build(ListBooks, dict(sent), text=True)
-
-
-def _found(title: str, document: Document[BookDocument]) -> BookDocument:
-    book = document.decode()
-    if book is None:
-        raise no_such_book(title, document)
-    return book
+        return html_answer(render("add.html", form=Form.blank(specs.BOOK)), headers=QUERY_HEADERS)
 
 
 def _shown_once(response: Response[str], flash: Flash | None) -> Response[str]:

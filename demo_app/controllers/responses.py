@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.response import Redirect
 
 from demo_app.flash import Flash, FlashKind
-from demo_app.pages import book_path
+from demo_app.pages import book_path, tag_path
 from diptych import Diptych, Document, Page
 from diptych.http import NotFound, answer_headers, answer_query
 
@@ -19,7 +19,7 @@ Catalogue: TypeAlias = NamedDependency[Diptych]
 """The catalogue, for a route that has a parameter of the name `diptych`."""
 
 Found: TypeAlias = Document[Any] | Page[Any]
-"""The result of a query; a `Document` without a body says that there is no such book."""
+"""The result of a query; a `Document` without a body says that there is no such book or tag."""
 
 
 def json_answer(
@@ -41,14 +41,31 @@ def html_answer(page: str, status_code: int = 200, headers: Mapping[str, str] | 
 
 
 def see_other(request: WebRequest, path: str, kind: FlashKind, title: str) -> Redirect:
-    """Redirects from a form to the page at `path`, with a message for the page about the book `title`."""
+    """Redirects from a form to the page at `path`, with a message for the page about the book, or tag, `title`."""
     return Redirect(path, status_code=303, cookies=[Flash(kind, title).cookie(request.scope["scheme"])])
 
 
 def no_such_book(title: str, found: Found | None = None) -> NotFound:
     """Returns the error for the title of no book; `found` names the store in the headers."""
-    shown = title if len(title) <= 80 else f"{title[:80]}…"
-    error = NotFound(f"there is no book “{shown}”")
+    return _not_found(f"there is no book “{_cut(title)}”", found)
+
+
+def no_such_tag(name: str, found: Found | None = None) -> NotFound:
+    """Returns the error for the name of no tag; `found` names the store in the headers."""
+    return _not_found(f"there is no tag “{_cut(name)}”", found)
+
+
+def no_such_review(title: str, review_id: str) -> NotFound:
+    """Returns the error for what is no review of the book of this title."""
+    return _not_found(f"there is no review “{_cut(review_id)}” of a book “{_cut(title)}”")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _not_found(detail: str, found: Found | None = None) -> NotFound:
+    error = NotFound(detail)
     if found is not None:
         error.headers.update(answer_headers(found))
     return error
@@ -61,6 +78,9 @@ __all__ = [
     "html_answer",
     "json_answer",
     "no_such_book",
+    "no_such_review",
+    "no_such_tag",
     "query_answer",
     "see_other",
+    "tag_path",
 ]

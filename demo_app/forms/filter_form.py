@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from demo_app.forms.book_form import Field, FieldSpec
+from demo_app.forms.form import Field, FieldSpec
 from demo_app.handlers.book_lists import LISTS
 from diptych.http import FieldError, Problem
 
@@ -15,9 +15,14 @@ SPECS = (
     FieldSpec("published_from", "Published from", "1865-11-26", inputmode="numeric"),
     FieldSpec("published_to", "Published to", inputmode="numeric"),
 )
-SORTS = {"title": "Title", "-published_date": "Newest first", "author": "Author"}
-_FILTERS = {"title": "title", "author": "author", "published": "dates"}
-_FIELDS = frozenset({"sort", *(spec.name for spec in SPECS)})
+SORTS = {
+    "title": "Title",
+    "-published_date": "Newest first",
+    "author": "Author",
+    "-rating": "Best rated",
+}
+_FILTERS = {"title": "title", "author": "author", "tag": "tag", "published": "dates"}
+_FIELDS = frozenset({"sort", "tag", *(spec.name for spec in SPECS)})
 
 
 class FilterForm(NamedTuple):
@@ -67,15 +72,25 @@ class FilterForm(NamedTuple):
         return self.sent.get("sort", "title")
 
     @property
+    def tag(self) -> str | None:
+        """The tag of the books; it is chosen by a link, and not typed."""
+        return self.sent.get("tag")
+
+    @property
     def kept(self) -> dict[str, str]:
         """The parameters that every link to a further page has."""
-        names = ("title", "author", "published_from", "published_to", "sort", "limit")
+        names = ("title", "author", "tag", "published_from", "published_to", "sort", "limit")
         return {name: self.sent[name] for name in names if name in self.sent}
+
+    @property
+    def without_tag(self) -> dict[str, str]:
+        """The same parameters for books with any tags."""
+        return {name: value for name, value in self.kept.items() if name != "tag"}
 
     @property
     def is_filtering(self) -> bool:
         """Whether some books may be left out."""
-        return any(field.value for field in self.fields)
+        return self.tag is not None or any(field.value for field in self.fields)
 
 
 def _in_words(choices: Iterable[Sequence[str]]) -> str:

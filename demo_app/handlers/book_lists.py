@@ -17,17 +17,24 @@ LISTS: Mapping[str, Mapping[Filters, str]] = {
         ("author",): "author,title",
         ("title",): "search",
         ("author", "title"): "author_search",
+        ("tag",): "tagged",
     },
     "-published_date": {
         (): "newest",
         ("author",): "author_newest",
         ("published",): "newest",
         ("author", "published"): "author_newest",
+        ("tag",): "tagged_newest",
+        ("tag", "published"): "tagged_newest",
     },
     "author": {
         (): "author,title",
         ("author",): "author,title",
         ("author", "title"): "author_search",
+    },
+    "-rating": {
+        (): "best",
+        ("tag",): "tagged_best",
     },
 }
 """The list for each sort and its filters. "published" is `published_from`, `published_to`, or both."""
@@ -46,6 +53,9 @@ def list_for(query: ListBooks) -> tuple[str, dict[str, Any] | None]:
     if query.title is not None:
         filters.append("title")
         where["search_title"] = starts_with(folded(query.title))
+    if query.tag is not None:
+        filters.append("tag")
+        where["tags"] = query.tag
     if query.published_from is not None or query.published_to is not None:
         filters.append("published")
         where["published_date"] = between(query.published_from, query.published_to)

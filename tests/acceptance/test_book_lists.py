@@ -107,12 +107,26 @@ def test_an_empty_parameter_counts_as_absent(shelf: Catalogue, name: str) -> Non
     assert titles(shelf, title="em", author="", limit=2) == ["Émaux et camées", "EMIL und die Detektive"]
 
 
-GIVEN = {"author": {"author": "x"}, "title": {"title": "x"}, "published": {"published_to": "1900-01-01"}}
+GIVEN = {
+    "author": {"author": "x"},
+    "title": {"title": "x"},
+    "tag": {"tag": "x"},
+    "published": {"published_to": "1900-01-01"},
+}
+TOGETHER = [
+    ("author",),
+    ("title",),
+    ("published",),
+    ("author", "title"),
+    ("tag",),
+    ("tag", "published"),
+    None,
+]
 
 
-@pytest.mark.parametrize("names", [("author",), ("title",), ("published",), ("author", "title"), None])
+@pytest.mark.parametrize("names", TOGETHER)
 def test_what_no_list_serves_is_refused_with_what_can_be_asked_for(shelf: Catalogue, names: Any) -> None:
-    names = names or ("author", "title", "published")
+    names = names or ("author", "title", "tag", "published")
     parameters = {key: value for name in names for key, value in GIVEN[name].items()}
     for sort, lists in LISTS.items():
         asked = {**parameters, "sort": sort}
@@ -127,14 +141,16 @@ def test_what_no_list_serves_is_refused_with_what_can_be_asked_for(shelf: Catalo
         assert f"can't be {sort} together with" in told
         assert "sort=-published_date alone, with author, with published_from/published_to" in told
         assert errors_shown(page.text) == {"sort": "Does not go with these filters."}
-        assert "Newest first: all books, or by author, or by dates, or by author and dates." in page.text
-        assert "x" in values_shown(page.text).values() or names == ("published",)
+        by_dates = "by dates, or by author and dates, or by tag, or by tag and dates."
+        assert f"Newest first: all books, or by author, or {by_dates}" in page.text
+        assert "x" in values_shown(page.text).values() or {"author", "title"}.isdisjoint(names)
+        assert ('name="tag" value="x"' in page.text) == ("tag" in names)
 
 
 @pytest.mark.parametrize(
     ("query", "faults"),
     [
-        ("sort=price", {"sort": "must be one of title, -published_date, author"}),
+        ("sort=price", {"sort": "must be one of title, -published_date, author, -rating"}),
         ("published_from=1900", {"published_from": "must be a date such as 2024-12-31"}),
         ("published_to=31+Feb", {"published_to": "must be a date such as 2024-12-31"}),
         ("author=a&author=b", {"author": "was sent more than once"}),

@@ -86,6 +86,10 @@ def test_by_default_it_has_a_file_an_embedded_valkey_and_sample_books(demo: Star
     )
     running.await_cache_status(FROM_REDIS)
     assert running.titles() == sorted(book.title for book in sample_books())
+    tags = httpx.get(f"{running.url}/tags").json()["items"]
+    assert sum(tag["books"] for tag in tags) > len(running.titles())
+    best = httpx.get(f"{running.url}/books", params={"sort": "-rating", "tag": "gothic"}).json()["items"]
+    assert (best[0]["title"], best[0]["rating"]) == ("Frankenstein; or The Modern Prometheus", 5.0)
     assert (running.directory / "books.db").is_file()
 
 
@@ -195,6 +199,11 @@ def test_a_catalogue_of_an_earlier_version_says_what_to_do_and_is_searched_then(
     running = demo("--redis", "none", "--database", str(path))
     found = httpx.get(f"{running.url}/books", params={"title": "EMI"}).json()["items"]
     assert [book["title"] for book in found] == ["Émile"]
+    # Tables that were not there are made at the start.
+    review = httpx.post(f"{running.url}{path_of('Émile')}/reviews", json={"stars": 4, "text": "x"})
+    assert (review.status_code, review.json()["rating"]) == (201, 4.0)
+    tagged = httpx.put(f"{running.url}{path_of('Émile')}/tags", json={"tags": ["novel"]})
+    assert (tagged.status_code, tagged.json()["tags"]) == (200, ["novel"])
 
 
 def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ async def test_the_core_of_http(books: httpx.AsyncClient) -> None:
     book = {"title": "AC/DC", "author": "Murray Engleheart", "published_date": "2006-11-01"}
     added = await books.post("/books/action/add", json={**book, "isbn": "0061136506"})
     assert (added.status_code, added.headers["location"]) == (201, "/books/AC%2FDC")
-    assert (await books.get("/books/AC%2FDC")).content == added.content
+    assert (await books.get("/books/AC%2FDC")).json() == {**added.json(), "reviews": []}
     again = await books.post("/books/action/add", json={"title": "x", "author": "y", "isbn": "0-06113650-6"})
     assert (again.status_code, again.json()["columns"]) == (409, ["isbn"])
     faulty = await books.post("/books/action/add", json={"title": " ", "stock_quantity": -1})
@@ -67,6 +67,50 @@ async def test_the_core_of_http(books: httpx.AsyncClient) -> None:
     assert (await books.get("/books/Back%20in%20Black")).json()["stock_quantity"] == 4
     assert (await books.delete("/books/Back%20in%20Black/delete")).status_code == 204
     assert (await books.get("/books/Back%20in%20Black")).status_code == 404
+
+
+async def test_reviews_and_tags(books: httpx.AsyncClient) -> None:
+    stars = {"x/reviews": [5, 4, 4], "a/tags/b": [], "tags": [1, 5]}
+    for title, given in stars.items():
+        await books.post("/books/action/add", json={"title": title, "author": "A"})
+        for each in given:
+            added = await books.post(f"{path_of(title)}/reviews", json={"stars": each, "text": f"{each} ☆"})
+            assert added.status_code == 201
+        tagged = await books.put(f"{path_of(title)}/tags", json={"tags": ["É", "sf", title]})
+        assert tagged.json()["tags"] == sorted(["É", "sf", title])
+    assert tagged.json()["rating"] == 3.0
+    one = (await books.get("/books/x%2Freviews")).json()
+    assert (one["review_count"], one["rating"], one["tags"]) == (3, 4.33, ["sf", "x/reviews", "É"])
+    assert [review["stars"] for review in one["reviews"]] == [4, 4, 5]
+    renamed = await books.patch("/tags/sf", json={"name": "ŠF"})
+    assert renamed.json() == {"name": "ŠF", "books": 3}
+    assert (await books.patch("/tags/%C5%A0F", json={"name": "tags"})).status_code == 409
+    for sort, wanted in (("title", sorted(stars)), ("-rating", ["x/reviews", "tags", "a/tags/b"])):
+        page = await books.get("/books", params={"tag": "ŠF", "sort": sort})
+        assert [book["title"] for book in page.json()["items"]] == wanted
+        assert all("ŠF" in book["tags"] for book in page.json()["items"])
+    assert (await books.delete(f"/books/x%2Freviews/reviews/{one['reviews'][0]['id']}")).status_code == 204
+    assert (await books.get("/books/x%2Freviews")).json()["rating"] == 4.5
+    assert (await books.delete("/books/x%2Freviews/delete")).status_code == 204
+    found = (await books.get("/tags")).json()["items"]
+    assert [(tag["name"], tag["books"]) for tag in found] == [
+        ("É", 2),
+        ("ŠF", 2),
+        ("a/tags/b", 1),
+        ("tags", 1),
+    ]
+
+
+async def test_tags_of_one_book_set_at_once(books: httpx.AsyncClient) -> None:
+    """Each command sets all of them or waits for another: the last one's tags are there, and no others."""
+    await books.post("/books/action/add", json={"title": "Dune", "author": "A"})
+    sets = [[f"{n}", "all", f"{n % 2} of 2"] for n in range(6)]
+    answers = await asyncio.gather(*(books.put("/books/Dune/tags", json={"tags": each}) for each in sets))
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert [answer.json()["tags"] for answer in answers] == list(map(sorted, sets))
+    last = (await books.get("/books/Dune")).json()["tags"]
+    assert last in list(map(sorted, sets))
+    assert {tag["name"] for tag in (await books.get("/tags")).json()["items"]} == set(last)
 
 
 async def test_titles_are_kept_and_ordered_by_code_point(books: httpx.AsyncClient) -> None:

@@ -175,6 +175,67 @@ async def test_hostile_titles_are_found_edited_and_deleted_by_following_links(
     assert books.get("/books").json()["items"] == []
 
 
+async def test_a_book_is_reviewed_and_a_review_removed(page: Page, books: Catalogue) -> None:
+    books.add("Dune")
+    await page.goto("/books/Dune")
+    await expect(page.get_by_text("Nobody has reviewed this book yet.")).to_be_visible()
+    await page.get_by_role("button", name="Add the review").click()
+    await expect(page).to_have_title("Error: Dune – Books")
+    await expect(page.get_by_role("alert")).to_be_focused()
+    await expect(page.get_by_label("Stars")).to_have_accessible_description("Must not be empty.")
+    await page.get_by_role("alert").get_by_role("link", name="Review").click()
+    await expect(page.get_by_label("Review", exact=True)).to_be_focused()
+    await page.get_by_label("Stars").select_option("4 stars")
+    await page.get_by_label("Review", exact=True).fill("Long\n<b>and</b> good")
+    await page.get_by_role("button", name="Add the review").click()
+    await expect(page).to_have_url(f"{books.server.url}/books/Dune")
+    await expect(page.get_by_role("status")).to_have_text("“Dune” was reviewed.")
+    await expect(page.get_by_text("4.00 of 5")).to_be_visible()
+    review = page.get_by_role("article", name="Review, 4 of 5 stars")
+    await expect(review.get_by_text("Long <b>and</b> good")).to_be_visible()
+    await expect(review.get_by_role("img", name="4 of 5 stars")).to_be_visible()
+    await review.get_by_role("button", name="Remove the review “Long").click()
+    await expect(page.get_by_role("status")).to_have_text("A review of “Dune” was deleted.")
+    assert books.get("/books/Dune").json()["reviews"] == []
+
+
+async def test_tags_are_set_followed_and_renamed(page: Page, books: Catalogue) -> None:
+    books.add("Dune")
+    books.add("Emma")
+    await page.goto("/books/Dune")
+    await fill(page, New_tags="sf, desert, sf")
+    await page.get_by_role("button", name="Save the tags").click()
+    await expect(page.get_by_label("New tags")).to_have_value("sf, desert, sf")
+    await page.get_by_role("alert").get_by_role("link").click()
+    await expect(page.get_by_label("New tags")).to_be_focused()
+    await fill(page, New_tags="sf, desert")
+    await page.get_by_role("button", name="Save the tags").click()
+    await expect(page.get_by_role("status")).to_have_text("“Dune” was tagged.")
+    await page.get_by_role("checkbox", name="desert").uncheck()
+    await fill(page, New_tags="classic")
+    await page.get_by_role("button", name="Save the tags").click()
+    tags = page.get_by_role("list", name="Tags")
+    await expect(tags.get_by_role("listitem")).to_have_text(["classic", "sf"])
+    await tags.get_by_role("link", name="sf").click()
+    await expect(page.get_by_text("1 book found with the tag “sf”, by title")).to_be_visible()
+    await page.get_by_label("Sort by").select_option("Best rated")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_role("rowheader")).to_have_text(["Dune"])
+    await page.get_by_role("link", name="Books with and without the tag sf").click()
+    await expect(page.get_by_text("2 books, best rated first")).to_be_visible()
+    await page.get_by_role("navigation", name="Main").get_by_role("link", name="Tags").click()
+    await expect(page.get_by_role("rowheader")).to_have_text(["classic", "sf"])
+    await page.get_by_role("link", name="Rename sf").click()
+    await expect(page.get_by_label("Name")).to_have_value("sf")
+    await fill(page, Name="classic")
+    await page.get_by_role("button", name="Rename it").click()
+    await expect(page.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
+    await fill(page, Name="science fiction")
+    await page.get_by_role("button", name="Rename it").click()
+    await expect(page.get_by_role("status")).to_have_text("The tag is now called “science fiction”.")
+    assert books.get("/books/Dune").json()["tags"] == ["classic", "science fiction"]
+
+
 async def test_books_are_searched_for_and_the_filters_stay(page: Page, books: Catalogue) -> None:
     for title, published in (
         ("Émile", "1762-05-22"),

@@ -17,7 +17,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 SCRIPT = "<script>alert(1)</script>"
 LONG = "W" * 200
 RTL = "كتاب ألف ليلة وليلة"
-PAGES = ["/books", "/books/action/add", "/books/Dune", "/books/Dune/edit", "/books/None", "/books?limit=0"]
+PAGES = [
+    *("/books", "/books/action/add", "/books/Dune", "/books/Dune/edit", "/books/None", "/books?limit=0"),
+    *("/tags", "/tags/sf/edit"),
+]
+
+
+def add_dune(books: Catalogue) -> None:
+    """Adds a book with a review and a tag."""
+    books.add("Dune")
+    books.post("/books/Dune/reviews", json={"stars": 4, "text": "Good"})
+    books.put("/books/Dune/tags", json={"tags": ["sf"]})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -89,7 +99,7 @@ async def test_the_first_key_leads_past_the_navigation(page: Page, books: Catalo
 async def test_each_page_has_its_landmarks_a_heading_and_a_title(
     page: Page, books: Catalogue, path: str
 ) -> None:
-    books.add("Dune")
+    add_dune(books)
     await page.goto(path)
     for landmark in ("banner", "navigation", "main", "contentinfo"):
         await expect(page.get_by_role(landmark).first).to_be_visible()
@@ -100,7 +110,7 @@ async def test_each_page_has_its_landmarks_a_heading_and_a_title(
 
 
 async def test_the_pages_have_titles_of_their_own(page: Page, books: Catalogue) -> None:
-    books.add("Dune")
+    add_dune(books)
     titles = set()
     for path in PAGES:
         await page.goto(path)
@@ -120,6 +130,26 @@ async def test_every_field_has_a_name_for_screen_readers(page: Page, books: Cata
             )
 
 
+async def test_what_a_book_page_asks_for_has_names_for_screen_readers(page: Page, books: Catalogue) -> None:
+    add_dune(books)
+    await page.goto("/books/Dune")
+    boxes = page.get_by_role("textbox")
+    await expect(boxes.nth(0)).to_have_accessible_name("Review")
+    await expect(boxes.nth(0)).to_have_accessible_description("Up to 2,000 characters.")
+    await expect(boxes.nth(1)).to_have_accessible_name("New tags")
+    await expect(boxes).to_have_count(2)
+    await expect(page.get_by_role("combobox")).to_have_accessible_name("Stars")
+    await expect(
+        page.get_by_role("group", name="Tags to keep").get_by_role("checkbox")
+    ).to_have_accessible_name("sf")
+    for name in ("Write a review", "Tags of this book"):
+        await expect(page.get_by_role("form", name=name)).to_be_visible()
+    levels = [
+        int(await each.evaluate("e => e.tagName[1]")) for each in await page.get_by_role("heading").all()
+    ]
+    assert levels == [1, 2, 3, 2]
+
+
 async def test_the_list_stays_a_table_on_a_phone(browser: Browser, books: Catalogue) -> None:
     books.add("Dune", "Frank Herbert", stock_quantity=3)
     async with opened(browser, books.server.url, viewport=PHONE) as page:
@@ -128,10 +158,10 @@ async def test_the_list_stays_a_table_on_a_phone(browser: Browser, books: Catalo
         for label in ("Title begins with", "Author", "Published from", "Published to", "Sort by"):
             await expect(page.get_by_label(label)).to_be_in_viewport(ratio=1)
         table = page.get_by_role("table", name="Books by title")
-        await expect(table.get_by_role("columnheader")).to_have_count(4)
+        await expect(table.get_by_role("columnheader")).to_have_count(5)
         row = table.get_by_role("row").nth(1)
         await expect(row.get_by_role("rowheader")).to_have_text("Dune")
-        await expect(row.get_by_role("cell")).to_have_count(3)
+        await expect(row.get_by_role("cell")).to_have_count(4)
         await expect(row.get_by_text("3 in stock")).to_be_visible()
 
 
@@ -164,9 +194,11 @@ async def test_script_in_any_field_shows_as_text(browser: Browser, books: Catalo
 async def test_no_page_has_to_be_scrolled_sideways(
     browser: Browser, books: Catalogue, size: dict[str, int], scheme: str
 ) -> None:
-    books.add("Dune")
+    add_dune(books)
     for title in (LONG, RTL, "/" * 200):
         books.add(title, LONG, stock_quantity=2147483647)
+        books.post(f"{path_of(title)}/reviews", json={"stars": 5, "text": LONG * 10})
+        books.put(f"{path_of(title)}/tags", json={"tags": [LONG, RTL, *map(str, range(18))]})
     paths = [*PAGES, path_of(LONG), f"{path_of(LONG)}/edit", path_of(RTL), f"{path_of('/' * 200)}/edit"]
     paths += [
         path_of("x" * 500),
@@ -174,6 +206,7 @@ async def test_no_page_has_to_be_scrolled_sideways(
         f"/books?title={LONG}&sort=-published_date&published_to=x",
     ]
     paths += [f"/books?title={LONG}&sort=-published_date", f"/books?sort={LONG}"]
+    paths += [f"/books?tag={LONG}&sort=-rating", f"/books?tag={LONG}&author=x", f"/tags/{LONG}/edit"]
     async with opened(browser, books.server.url, script=True, viewport=size, color_scheme=scheme) as page:
         for path in paths:
             await page.goto(path)

@@ -515,7 +515,7 @@ class Shelf:
 
     def generations(self) -> int:
         """Returns the number of generations, the new generation of a rebuild included."""
-        (key,) = self.redis.keys("*:generations")
+        (key,) = self.redis.keys("*BookReadModel:*generations")
         return self.redis.scard(key)
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -642,7 +642,10 @@ def test_a_rebuild_fails_while_redis_is_away(shelf: Shelf):
     ("arguments", "problem"),
     [
         (["BookReadModl", *APP], 'there is no read model "BookReadModl"; did you mean "BookReadModel"?'),
-        (["Orders", *APP], 'there is no read model "Orders": there are BookReadModel'),
+        (
+            ["Orders", *APP],
+            'there is no read model "Orders": there are BookReadModel, BookDetailReadModel, TagReadModel',
+        ),
         (["BookReadModel", *APP], "REDIS_URL: is not set"),
         (["BookReadModel", "--app", "demo_app.app:home"], 'there is no Diptych in "demo_app.app:home"'),
         (["BookReadModel", "--app", "demo_app.app:ap"], '"demo_app.app" has no "ap"; did you mean "app"?'),

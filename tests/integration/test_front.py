@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 import httpx
 import pytest
+import redis
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar, Request, Response, asgi, get
@@ -19,12 +20,23 @@ from msgspec import Meta, defstruct
 from sqlalchemy.orm import DeclarativeBase
 
 from demo_app.app import create_app
-from demo_app.messages import AddBook, DeleteBook, GetBook, ListBooks
+from demo_app.catalogue import create_catalogue
+from demo_app.messages import (
+    AddBook,
+    AddReview,
+    BookTags,
+    DeleteBook,
+    GetBook,
+    ListBooks,
+    NewReview,
+    SetTags,
+)
 from diptych import ConfigService, Diptych, Document, Query, Served, WiringError
 from diptych.ext.litestar import DiptychPlugin, asgi_app
 from diptych.http import Front, query_app
-from tests.catalogue import answered_by, catalogue
+from tests.catalogue import answered_by, catalogue, redis_side_of
 from tests.configuration import configured
+from tests.servers import RedisServer
 
 TITLES = [
     "Dune",
@@ -258,6 +270,39 @@ async def test_an_acknowledged_change_is_in_the_next_answer(database_url, valkey
             assert (await ask(front, "GET", b"/books/Dune")).status == 404
 
 
+async def test_a_book_with_reviews_and_lists_by_tag_and_rating_are_one_command_of_redis(sqlite_url, valkey):
+    front = create_app(configured(sqlite_url, valkey.url, lease_ms=30_000))
+    assert isinstance(front, Front)
+    async with front.diptych as app:
+        await app.execute(AddBook(title="Dune", author="x"))
+        await app.execute(AddReview(title="Dune", review=NewReview(4, "Good")))
+        await app.execute(SetTags(title="Dune", tags=BookTags(["sf", "classic"])))
+        await answered_by(app, "redis")
+        for keeper in redis_side_of(app).keepers.values():
+            await keeper.stop()
+        for path, query, script in (
+            (b"/books/Dune", b"", False),
+            (b"/books", b"sort=-rating", True),
+            (b"/books", b"tag=sf&sort=-rating", True),
+            (b"/tags", b"", True),
+        ):
+            before = _calls(valkey)
+            for _ in range(20):
+                answer = await ask(front, "GET", path, query)
+                assert (answer.status, answer.headers[b"cache-status"]) == (200, b"diptych; hit")
+            after = _calls(valkey)
+            asked = {name: after[name] - before.get(name, 0) for name in ("mget", "evalsha_ro", "evalsha")}
+            # The script calls MGET itself, once.
+            assert asked == {"mget": 20, "evalsha_ro": 20 if script else 0, "evalsha": 0}, (path, query)
+
+
+def _calls(server: RedisServer) -> dict[str, int]:
+    """How often each command was called; those inside scripts too."""
+    with redis.Redis.from_url(server.url) as client:
+        stats: Any = client.info("commandstats")
+        return {name.removeprefix("cmdstat_"): values["calls"] for name, values in stats.items()}
+
+
 async def test_what_is_unavailable_is_answered_as_the_framework_does(sqlite_url, valkey):
     config = ConfigService(environ={}, database_url=sqlite_url, redis_url=valkey.url, redis_critical=True)
     front = create_app(config)
@@ -338,7 +383,7 @@ def test_hot_queries_need_the_plugin():
 
 
 async def test_queries_may_be_mounted_in_another_framework(sqlite_url):
-    async with catalogue(sqlite_url) as app:
+    async with create_catalogue(configured(sqlite_url, None)) as app:
         await app.execute(AddBook(title="AC/DC", author="x"))
         queries = query_app(app, {"/books/{title}": GetBook, "/books?limit&after": ListBooks})
 
