@@ -52,6 +52,7 @@ class PostgresMoments:
         kept = self._kept  # another list, once they have expired
         try:
             yield PostgresMoment(connection)
+            # Waited for: whoever blocks the event loop then, for a lock on the table, would wait for ever.
             await _say(connection, "COMMIT")
         except BaseException:  # the state of the connection is not known
             await _drop(connection)
