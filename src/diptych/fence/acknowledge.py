@@ -183,7 +183,10 @@ class Acknowledger:
         begun = (
             (fence, read_side.write_anew(fence, target))
             for fence, target in ending.targets.items()
-            if fence in rows and not (ending.is_whole and rows[fence].tables.isdisjoint(changed))
+            if fence in rows
+            # Without a lease nobody waits for them.
+            and rows[fence].is_leased
+            and not (ending.is_whole and rows[fence].tables.isdisjoint(changed))
         )
         return {fence: writing for fence, writing in begun if writing is not None}
 
