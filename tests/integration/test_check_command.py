@@ -394,3 +394,7 @@ async def test_fields_of_other_rows_ask_for_the_indexes_of_all_that_links_them(d
     code, report, _ = await check(module, database_url)
     assert code == 0
     assert "Things: the list 'largest' aggregates: no index can serve it" in report
+    path.write_text("import logging\n\nlogging.basicConfig(level=logging.INFO)\n" + path.read_text())
+    _, _, told = await run(module, database_url, "helpdesk.py")
+    assert "INFO:diptych.read:Things: in SQL no index can serve the lists largest: when Redis" in told
+    assert "no index serves" not in told

@@ -29,6 +29,10 @@ _OF_LISTS = (
     "%s: in SQL no index serves the lists %s, whose pages get slow with many rows when Redis does not answer; "
     "`diptych check` names the indexes to create"
 )
+_OF_UNSERVED_LISTS = (
+    "%s: in SQL no index can serve the lists %s: when Redis does not answer, a page computes or sorts all rows that "
+    "it selects; see `diptych check`"
+)
 _OF_FIELDS = (
     "%s: no index serves the fields %s: each change of their rows reads whole tables, to find the documents; "
     "`diptych check` names the indexes to create"
@@ -104,16 +108,17 @@ async def missing_of(panels: Iterable[ReadPanel], database: Database) -> list[Mi
 
 
 async def warn_of_missing(panels: Iterable[ReadPanel], database: Database) -> None:
-    """Logs the lists and fields whose SQL lacks an index, in a line of each kind for each read model.
+    """Logs the lists and fields whose SQL no index serves, in a line of each kind for each read model.
 
-    Lists that no index can serve are left to `diptych check`: nobody could do anything about a line at every start.
+    Lists that no index can serve are no warning: nobody could do anything about one at every start.
     """
-    missing: dict[tuple[str, bool], list[str]] = {}
+    missing: dict[tuple[str, str], list[str]] = {}
     for each in await missing_of(panels, database):
-        if each.python:
-            missing.setdefault((each.read_model, each.is_field), []).append(each.name)
-    for (read_model, is_field), names in missing.items():
-        _log.warning(_OF_FIELDS if is_field else _OF_LISTS, read_model, "; ".join(dict.fromkeys(names)))
+        line = _OF_FIELDS if each.is_field else _OF_LISTS if each.python else _OF_UNSERVED_LISTS
+        missing.setdefault((each.read_model, line), []).append(each.name)
+    for (read_model, line), names in missing.items():
+        level = logging.INFO if line is _OF_UNSERVED_LISTS else logging.WARNING
+        _log.log(level, line, read_model, "; ".join(dict.fromkeys(names)))
 
 
 async def _look_at_tables(models: Iterable[type], database: Database, entities: EntityRegistry) -> None:
