@@ -1,7 +1,8 @@
 """What it costs a command that readers see it: the fence and the apply to Redis, beside its SQL transaction alone.
 
-The command changes one book, through the catalogue's handler and ORMService; its read model is served from Valkey,
-at diptych's default settings, and both databases wait for the disk (SQLite ``synchronous=FULL``, PostgreSQL durable).
+The command changes one book of a catalogue of books alone (``tests/books.py``), through its handler and ORMService;
+its read model is served from Valkey, at diptych's default settings, and both databases wait for the disk (SQLite
+``synchronous=FULL``, PostgreSQL durable).
 
 One at a time: "transaction" is the command with an acknowledger that does nothing, "round trip" a script that writes
 one document, "whole" is ``Diptych.execute``. What is promised of a whole command: at most 1.2 times the first row,
@@ -28,23 +29,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.books import seed, title
-from benchmarks.catalogue import answered_by_redis, open_catalogue
+from benchmarks.catalogue import answered_by_redis
 from benchmarks.cores import on_cores, server_core
 from benchmarks.repeated import Perform, many_at_once, one_at_a_time
 from benchmarks.runner import Candidate, Case, Sample
 from benchmarks.servers import stored
 from benchmarks.valkey import valkey
-from demo_app.handlers.book_handlers import BookCommandHandler
-from demo_app.messages import BookChanges, EditBook, GetBook
-from demo_app.models.book import Book
-from demo_app.models.book_read_model import BookReadModel
-from diptych import Diptych
+from diptych import ConfigService, Diptych
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.arrivals import Ending
 from diptych.fence.contract import FenceId, Target
 from diptych.log import Change
 from diptych.write.unit_of_work import new_context
 from diptych.write.units import UnitsOfWork
+from tests.books import Book, BookChanges, BookCommandHandler, BookReadModel, EditBook, GetBook, create_books
 from tests.servers import PostgresServer, RedisServer
 
 BOOKS = 1000
@@ -117,8 +115,9 @@ class Unfenced(Silent):
 @contextlib.asynccontextmanager
 async def _served(database: str, redis: RedisServer, name: str, **settings: Any) -> AsyncIterator[Diptych]:
     await seed(database, BOOKS)
-    async with open_catalogue(database, redis.url, redis_namespace=name, **settings) as app:
-        await answered_by_redis(app)
+    values = {"database_url": database, "redis_url": redis.url, "redis_namespace": name, **settings}
+    async with create_books(ConfigService(environ={}, **values)) as app:
+        await answered_by_redis(app, GetBook)
         yield app
 
 
@@ -199,7 +198,7 @@ def _checked(app: Diptych, measure: Candidate) -> Candidate:
     """Makes sure that what was measured was a command whose readers are served from Redis."""
 
     async def checked() -> Sample:
-        await answered_by_redis(app)
+        await answered_by_redis(app, GetBook)
         sample = await measure()
         book = await app.orm.get(Book, title(0), "title")
         document = await app.ask(GetBook(title(0)))

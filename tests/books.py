@@ -14,7 +14,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 
 from demo_app.models.book import Author, Isbn, Stock, Title
 from demo_app.models.folding import MAX_LENGTH, folded
-from diptych import Command, Diptych, Document, ORMService, Page, Query, ReadModel, by, code_point_text
+from diptych import (
+    Command,
+    ConfigService,
+    Diptych,
+    Document,
+    ORMService,
+    Page,
+    Query,
+    ReadModel,
+    by,
+    code_point_text,
+)
 
 
 class Base(DeclarativeBase):
@@ -140,6 +151,11 @@ class BookQueryHandler:
         )
 
 
-def create_books() -> Diptych:
-    """Returns the catalogue with the settings of the environment, for `--app tests.books:create_books`."""
-    return Diptych(models=Base, handlers=[BookCommandHandler, BookQueryHandler], read_models=[BookReadModel])
+def create_books(config: ConfigService | None = None) -> Diptych:
+    """Returns the catalogue, for `--app tests.books:create_books` with the settings of the environment."""
+    return Diptych(
+        config,
+        models=Base,
+        handlers=[BookCommandHandler, BookQueryHandler],
+        read_models=[BookReadModel],
+    )
