@@ -246,7 +246,7 @@ class PreparedSelect:
 class FewValues:
     """Selects by a few values, each prepared once for a number of them."""
 
-    _SIZES = (1, 4, 16)
+    _SIZES = (1, 4, 16, 64)
 
     def __init__(self) -> None:
         self._prepared: dict[Hashable, PreparedSelect] = {}

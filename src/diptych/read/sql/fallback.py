@@ -98,7 +98,7 @@ class SqlFallback:
         return found
 
     async def _read_page(self, request: PageRequest) -> PageBody:
-        beside = await self._source.beside(request)
+        beside = self._source.try_beside(request) or await self._source.beside(request)
         return self._page_of(await self._read_listed(request), request, beside)
 
     async def _read_listed(self, request: PageRequest) -> list[_Listed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,7 +22,7 @@ from diptych.sql.description import Row, Unreadable
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
 from diptych.sql.statements import FewValues, PreparedSelect
-from diptych.sql.view import View, fetched_carefully, is_of_a_value, view_of
+from diptych.sql.view import NotAtOnceError, View, fetched_carefully, is_of_a_value, moment_of, view_of
 
 if TYPE_CHECKING:
     from diptych.read.lists.index import ListIndex
@@ -86,7 +87,7 @@ class SqlRows:
         values = self._parameters(names, value)
         if values is None:
             return None
-        rows = self._tested(await self._read(self._one[names].select, values))
+        rows = self._tested(await self._read(self._one[names], values))
         return rows[0] if rows else None
 
     def try_one(self, names: Columns, value: Any) -> list[Row] | None:
@@ -115,7 +116,7 @@ class SqlRows:
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
-        return await self._read(self._pages.page(request).select, parameters(request, limit))
+        return await self._read(self._pages.page(request), parameters(request, limit))
 
     def try_page(self, request: PageRequest, limit: int) -> list[Row] | None:
         """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
@@ -321,13 +322,23 @@ class SqlRows:
                     raise
             return await fetched_carefully(view, select, values)
 
-    async def _read(self, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[Row]:
+    async def _read(self, prepared: PreparedSelect, values: Mapping[str, Any]) -> list[Row]:
         """Returns the rows of a SELECT with their nested fields, all of one moment."""
         if self._nested is None:
-            return list(map(self._row, await self._fetch(statement, values)))
+            return list(map(self._row, await self._fetch(prepared.select, values)))
+        if self._database.name == "sqlite":
+            # In the event loop: the way to a thread and back takes many times as long as each of the statements.
+            with contextlib.suppress(NotAtOnceError):
+                async with moment_of(self._database) as moment:
+                    return await self._read_in(moment, self._nested, prepared, values)
         async with view_of(self._database, self._database.reader) as view:
-            rows = list(map(self._row, await self._fetch_in(view, statement, values)))
-            return await self._nested.whole(rows, partial(self._fetch_in, view))
+            return await self._read_in(view, self._nested, prepared, values)
+
+    async def _read_in(
+        self, view: View, nested: NestedInSql, prepared: PreparedSelect, values: Mapping[str, Any]
+    ) -> list[Row]:
+        rows = list(map(self._row, await self._fetch_in(view, prepared, values)))
+        return await nested.whole(rows, partial(self._fetch_in, view))
 
     def _rows(self, found: Sequence[Sequence[Any]]) -> list[Row]:
         return self._tested(list(map(self._row, found)))
