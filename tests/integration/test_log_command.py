@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook
 from diptych.cli.log import shown
 from diptych.log.browse import EntryValues, LogEntry
+from tests.books import AddBook, BookChanges, DeleteBook, EditBook
 from tests.catalogue import catalogue
 from tests.programs import Foreign, books_table
 
@@ -30,7 +30,7 @@ PYTHON = [sys.executable, "-m", "diptych.cli", "log"]
 def environment(url: str) -> dict[str, str]:
     """Ours, with this database, and without other settings of diptych."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DIPTYCH_")}
-    return {**ours, "DIPTYCH_DATABASE_URL": url, "DIPTYCH_APP": "demo_app.app:app", "COLUMNS": "200"}
+    return {**ours, "DIPTYCH_DATABASE_URL": url, "DIPTYCH_APP": "tests.books:create_books", "COLUMNS": "200"}
 
 
 async def log(url: str, *arguments: str) -> tuple[int, str, str]:

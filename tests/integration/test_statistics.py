@@ -10,12 +10,11 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from demo_app.messages import AddBook, GetBook, ListBooks
-from demo_app.models.book_read_model import BookReadModel
 from diptych import Diptych, Statistics
 from diptych.http import metrics_app
 from diptych.http.metrics import prometheus_text
 from diptych.statistics import PassStatistics, ReadModelStatistics, WaitStatistics
+from tests.books import AddBook, BookReadModel, GetBook, ListBooks
 from tests.catalogue import answered_by, catalogue, eventually, fail_to_apply, stop_keeper
 from tests.programs import Foreign
 

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from demo_app.messages import AddBook
 from diptych import Diptych, ReadModel, code_point_text
 from diptych.health import Overview, ReadModelStatus, StoreStatus
+from tests.books import AddBook
 from tests.catalogue import answered_by, catalogue, eventually, stop_keeper, store_of
 from tests.configuration import configured
 from tests.programs import Foreign, books_table
@@ -31,7 +31,7 @@ LONG = 60_000
 
 
 def run(
-    database_url: str, redis_url: str | None, *arguments: str, app: str = "demo_app.app:app"
+    database_url: str, redis_url: str | None, *arguments: str, app: str = "tests.books:create_books"
 ) -> tuple[int, str, str]:
     """Runs the command for the catalogue; returns its exit code, what it wrote, and what it complained of."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DIPTYCH_")}
