@@ -177,7 +177,8 @@ def total(relationship: Any, column: Any, *, where: Any = None) -> Nested:
 
     The column has whole numbers or is ``Numeric``: sums of floats would depend on the order of the rows. Nulls don't
     count. The sum is exact, and is written as the field declares it: ``int``, ``Decimal`` as text with the decimal
-    places of the column, or ``float`` as a number. ``where`` is a condition on the rows.
+    places of the column, or ``float`` as a number. A total of whole numbers that needs more than 64 bits has no place
+    in a list: its row is set aside if a list is in the order of it. ``where`` is a condition on the rows.
 
     >>> from diptych import total
     >>> total("Book.stock", "quantity").kind

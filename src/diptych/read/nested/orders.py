@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import fractions
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -77,42 +78,40 @@ class _Related:
         scale = int(source.type._effective_decimal_return_scale) if is_numeric else 0  # type: ignore[attr-defined]
         value = self._table.c[source.key]
         if self._dialect.name == "postgresql":
-            summed, unit = sa.func.sum(value), 1
+            found, kind = self._of_postgresql(value, sa.Numeric(38, scale) if is_numeric else sa.BigInteger())
         else:
-            # Sums of SQLite's floats depend on the order of the rows, those of whole numbers don't.
-            unit = 10**scale
-            whole = sa.cast(sa.func.round(value * unit), sa.BigInteger) if is_numeric else value
-            summed = sa.func.sum(whole)
+            found, kind = self._of_sqlite(value, scale)
+        selected = self._selected(found)
+        return selected, selected, kind
+
+    def _of_postgresql(
+        self, value: Any, kind: sa.types.TypeEngine[Any]
+    ) -> tuple[Any, sa.types.TypeEngine[Any]]:
+        """Returns the total, or the average rounded half up, made of whole numbers alone; and its type."""
         if self._field.kind == "total":
-            return self._total(summed, unit, scale, is_numeric=is_numeric)
-        return self._average(summed, sa.func.count(value), unit)
-
-    def _total(self, summed: Any, unit: int, scale: int, *, is_numeric: bool) -> _Column:
-        total = sa.func.coalesce(summed, 0)
-        kind: Any = sa.Numeric(38, scale) if is_numeric else sa.BigInteger()
-        found = self._selected(_divided(total, unit) if is_numeric and unit > 1 else total)
-        return found, found, kind
-
-    def _average(self, summed: Any, counted: Any, unit: int) -> _Column:
-        """Returns the average rounded half up, made of whole numbers alone; the same as ``Sum.average``."""
-        # With s units in n values: (2·s·10^places + n·units) div (2·n·units), of s without its sign.
+            return sa.func.coalesce(sa.func.sum(value), 0), kind
+        # Of the sum s of n values: (2·s·10^places + n) div 2·n, of s without its sign.
         scaled = 10 ** (self._field.places or 0)
-        number: Any = sa.func.nullif(counted, 0)
-        if self._dialect.name == "postgresql":
-            summed, number = (sa.cast(each, sa.Numeric) for each in (summed, number))
-        rounded = sa.func.abs(summed) * (2 * scaled) + number * unit
-        if self._dialect.name == "postgresql":
-            rounded = sa.func.div(rounded, number * 2)
-        else:
-            rounded = rounded.op("/", precedence=9)(
-                number * (2 * unit)
-            )  # SQLite divides whole numbers to whole numbers
+        summed = sa.cast(sa.func.sum(value), sa.Numeric)
+        number = sa.cast(sa.func.nullif(sa.func.count(value), 0), sa.Numeric)
+        rounded = sa.func.div(sa.func.abs(summed) * (2 * scaled) + number, number * 2)
         signed = sa.case((summed < 0, -rounded), else_=rounded)
-        if self._dialect.name == "postgresql":
-            found = self._selected(signed * sa.literal(decimal.Decimal(1) / scaled, sa.Numeric()))
-        else:
-            found = self._selected(_divided(signed, scaled))
-        return found, found, sa.Numeric(38, self._field.places)
+        unit = sa.literal(decimal.Decimal(1) / scaled, sa.Numeric())
+        return signed * unit, sa.Numeric(38, self._field.places)
+
+    def _of_sqlite(self, value: Any, scale: int) -> tuple[Any, sa.types.TypeEngine[Any]]:
+        """Returns the same as a whole number of the last decimal place: SQLite's other numbers are floats."""
+        unit = 10**scale
+        summed = _sum_in_sqlite(sa.cast(sa.func.round(value * unit), sa.BigInteger) if scale else value)
+        if self._field.kind == "total":
+            return sa.func.coalesce(summed, 0), _Units(scale)
+        # Divided first: the sum times the power of ten may have more than 64 bits. The least number has no opposite.
+        scaled = 10 ** (self._field.places or 0)
+        size = sa.func.abs(sa.func.max(summed, sa.literal_column(str(1 - 2**63))))
+        number = sa.func.nullif(sa.func.count(value), 0) * sa.literal_column(str(unit))
+        rest = (size % number) * sa.literal_column(str(2 * scaled)) + number
+        rounded = _whole(size, number) * sa.literal_column(str(scaled)) + _whole(rest, number * 2)
+        return sa.case((summed < 0, -rounded), else_=rounded), _Units(self._field.places or 0)
 
     def first(self) -> _Column:
         """Returns the value of the first row: the least, the greatest, or that of ``one``."""
@@ -166,6 +165,35 @@ class _Related:
         return [ClauseAdapter(self._table).traverse(term) for term in terms]
 
 
-def _divided(value: Any, unit: int) -> Any:
-    """Returns a whole number of units as SQLite's float, the same as it makes of the decimal number."""
-    return sa.cast(value, sa.Float).op("/")(sa.literal_column(f"{unit}.0"))
+def _sum_in_sqlite(value: Any) -> Any:
+    """Returns a sum of whole numbers, as a float beyond 64 bits: SQLite's own fails there, for all rows of a page."""
+    bits: Any = sa.literal_column("32")
+    mask: Any = sa.literal_column(str(2**32 - 1))
+    low = sa.func.sum(value.op("&", precedence=5)(mask))
+    high = sa.func.sum(value.op(">>", precedence=5)(bits)) + low.op(">>", precedence=5)(bits)
+    exact = high.op("<<", precedence=5)(bits) + low.op("&", precedence=5)(mask)
+    fits = high.between(sa.literal_column(str(-(2**31))), sa.literal_column(str(2**31 - 1)))
+    return sa.case((fits, exact), else_=high * sa.literal_column(str(2.0**32)))
+
+
+def _whole(number: Any, divisor: Any) -> Any:
+    """Returns a quotient as SQLite divides whole numbers."""
+    return number.op("/", precedence=9)(divisor)
+
+
+class _Units(sa.types.TypeDecorator[decimal.Decimal]):
+    """Decimal numbers as whole numbers of their last place; what is none, or has more than 64 bits, as a float."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.places = places
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None:
+            return None
+        units = fractions.Fraction(value) * 10**self.places
+        is_exact = units.denominator == 1 and -(2**63) <= units < 2**63
+        return int(units) if is_exact else float(units)
