@@ -132,10 +132,10 @@ def test_few_values_are_prepared_by_their_number():
         made.append(len(given))
         return sa.select(Thing.name).where(Thing.id.in_(given))
 
-    for values in ([1], [2], [1, 2], [1, 2, 3, 4], list(range(16))):
+    for values in ([1], [2], [1, 2], [1, 2, 3, 4], list(range(16)), list(range(64))):
         found = few.get("things", values, Thing.id.type, make)
         assert found is not None
         assert list(dict.fromkeys(found[1].values())) == values
-    assert made == [1, 4, 16]
-    assert few.get("things", list(range(17)), Thing.id.type, make) is None
+    assert made == [1, 4, 16, 64]
+    assert few.get("things", list(range(65)), Thing.id.type, make) is None
     assert few.get("things", [], Thing.id.type, make) is None
