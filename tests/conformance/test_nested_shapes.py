@@ -177,7 +177,7 @@ class Queries:
 
 
 def application(database_url: str, redis_url: str | None) -> Diptych:
-    values = {**PATIENT_REDIS, "lease_ms": 400, "database_url": database_url, "redis_url": redis_url}
+    values = {**PATIENT_REDIS, "lease_ms": 3000, "database_url": database_url, "redis_url": redis_url}
     models: list[type[ReadModel[Any]]] = [PersonReadModel, LineReadModel]
     return Diptych(ConfigService(environ={}, **values), models=Base, handlers=[Queries], read_models=models)
 

@@ -383,7 +383,7 @@ async def apps(page: Any, database_url: str, valkey: Any) -> AsyncIterator[dict[
     )
 
     def app(redis_url: str | None) -> Diptych:
-        values = {**PATIENT_REDIS, "lease_ms": 400, "database_url": database_url, "redis_url": redis_url}
+        values = {**PATIENT_REDIS, "lease_ms": 3000, "database_url": database_url, "redis_url": redis_url}
         config = ConfigService(environ={}, **values)
         return Diptych(config, models=page.Base, handlers=[_handler(model)], read_models=[model])
 
