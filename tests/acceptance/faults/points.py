@@ -132,7 +132,7 @@ def _skip_comparison() -> None:
 
 def _skip_lease() -> None:
     # Readers trust for an hour what was promised for a lease.
-    _replace_in_scripts(publish=("'PXAT', ARGV[4])", "'PXAT', ARGV[4] + 3600000)"))
+    _replace_in_scripts(publish=("ARGV[3], 'PXAT', ARGV[4])", "ARGV[3], 'PXAT', ARGV[4] + 3600000)"))
 
 
 def _skip_others() -> None:
