@@ -18,6 +18,7 @@ from diptych import (
     Query,
     ReadModel,
     by,
+    field,
     join,
 )
 from diptych.log import CommandContext
@@ -30,11 +31,15 @@ from tests.acceptance.faults.models import (
     ItemDocument,
     OwnedItemDocument,
     Owner,
+    OwnerDocument,
+    nested_of,
 )
 from tests.acceptance.faults.open_items import (
     JoinedOpenQueries,
     OpenCommands,
     OpenItemReadModel,
+    OpenOwnerQueries,
+    OpenOwnerReadModel,
     OpenQueries,
     OwnedOpenItemReadModel,
 )
@@ -62,11 +67,22 @@ class OwnedItemReadModel(ReadModel[Item]):
     joined = {"owner_name": join(Owner.name, Item.owner_id, Owner.id)}  # noqa: RUF012 - as it is documented
 
 
+class OwnerReadModel(ReadModel[Owner]):
+    """Owners with their items, in the order of the sums of their values."""
+
+    key = Owner.id
+    document = OwnerDocument
+    nested = nested_of(Owner, Item)
+    lists = (by(field("value_total").desc(), Owner.id, name="total"),)
+
+
 READ_MODELS: tuple[type[ReadModel[Any]], ...] = (
     ItemReadModel,
     OwnedItemReadModel,
     OpenItemReadModel,
     OwnedOpenItemReadModel,
+    OwnerReadModel,
+    OpenOwnerReadModel,
 )
 
 
@@ -255,6 +271,19 @@ class GetOwnedItem(Query[Document[OwnedItemDocument]], frozen=True):
     key: str
 
 
+class GetOwner(Query[Document[OwnerDocument]], frozen=True):
+    """The owner with this number, with the items."""
+
+    id: int
+
+
+class ListOwners(Query[Page[OwnerDocument]], frozen=True):
+    """A page of the owners, those with the greatest sum of values first."""
+
+    limit: int
+    after: str | None = None
+
+
 class Queries:
     """Answers from the plain read model."""
 
@@ -281,6 +310,19 @@ class JoinedQueries:
         return await self.items.get(query.key)
 
 
+class OwnerQueries:
+    """Answers from the read model with nested items."""
+
+    def __init__(self, owners: OwnerReadModel) -> None:
+        self.owners = owners
+
+    async def get_owner(self, query: GetOwner) -> Document[OwnerDocument]:
+        return await self.owners.get(query.id)
+
+    async def page(self, query: ListOwners) -> Page[OwnerDocument]:
+        return await self.owners.page("total", limit=query.limit, after=query.after)
+
+
 def config(database: str, redis: str | None, lease_ms: int, **settings: Any) -> ConfigService:
     """The settings of a process, quick to notice what is away."""
     values: dict[str, Any] = {
@@ -296,6 +338,10 @@ def config(database: str, redis: str | None, lease_ms: int, **settings: Any) -> 
     return ConfigService(environ={}, **values)
 
 
+COMMANDS = (Commands, OpenCommands)
+QUERIES = (Queries, JoinedQueries, OwnerQueries, OpenQueries, JoinedOpenQueries, OpenOwnerQueries)
+
+
 def application(configuration: ConfigService, revision: int = 1, *, renamed: bool = False) -> Diptych:
     """The application with this revision of its read models' declarations, or with other names for them."""
     for model in READ_MODELS:
@@ -305,7 +351,7 @@ def application(configuration: ConfigService, revision: int = 1, *, renamed: boo
     return Diptych(
         configuration,
         models=Base,
-        handlers=[Commands, Queries, JoinedQueries, OpenCommands, OpenQueries, JoinedOpenQueries],
+        handlers=[*COMMANDS, *QUERIES],
         read_models=READ_MODELS,
     )
 

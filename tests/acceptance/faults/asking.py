@@ -6,14 +6,26 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import msgspec
 
 from diptych import Document, UnavailableError, UnreadableRowError
 from tests.acceptance.faults.beside import statements as beside
-from tests.acceptance.faults.history import ITEM, MARKED, Entry, Failure, Get, Page, Record, now
-from tests.acceptance.faults.models import ItemDocument, OwnedItemDocument
+from tests.acceptance.faults.history import (
+    ITEM,
+    MARKED,
+    NESTED,
+    OWNER_OF,
+    Entry,
+    Failure,
+    Get,
+    Page,
+    Record,
+    now,
+)
+from tests.acceptance.faults.models import ItemDocument, OwnedItemDocument, OwnerDocument
 from tests.acceptance.faults.queries import OWNED, QUERIES
 
 
@@ -61,6 +73,26 @@ class Asking:
                 replaced = {"owner_name": item.owner_name, "found": item.key}
                 get = msgspec.structs.replace(get, value=item.value, owner=item.owner_id, **replaced)
             self._record(get)
+
+    async def get_owner(self, number: int, entity: str = ITEM) -> None:
+        """An owner with the items: told as the owner, and as a page of them."""
+        queries = QUERIES[entity]
+        async with self._recording_failure(queries.names[3], str(number)) as begun:
+            document = await self._bus.ask(queries.owner(number))
+            ended = now()
+            found: OwnerDocument | None = self._decoded(document, OwnerDocument, queries.names[3])
+            of = self._number, begun, ended, document.served.store, document.served.reason or ""
+            get = Get(str(number), *of, entity=OWNER_OF[entity])
+            if found is None:
+                self._record(get)
+                return
+            self._record(msgspec.structs.replace(get, value=found.name, found=str(found.id)))
+            entries = [Entry(item.key, item.value, number) for item in found.items]
+            page = Page(NESTED, None, len(entries), *of, False, entries, 0, entity, number, found.item_count)
+            self._record(page)
+            if fault := fault_of_numbers(found):
+                failure = Failure(queries.names[3], str(number), begun, ended, fault, expected=False)
+                self._record(failure)
 
     def _decoded(self, document: Document[Any], kind: type[Any], what: str) -> Any:
         self._note_store(what, document.served.store)
@@ -111,6 +143,18 @@ class Asking:
         if self._stores.get(what) != store:
             self._stores[what] = store
             self._tell(f"store {what} {store}")
+
+
+def fault_of_numbers(owner: OwnerDocument) -> str:
+    """What the numbers of an owner's document contradict of the items in it: all are made in one snapshot."""
+    values = [item.value for item in owner.items]
+    mean = None
+    if values:
+        mean = (Decimal(sum(values)) / len(values)).quantize(Decimal("0.001"), ROUND_HALF_UP)
+    first = owner.items[0] if owner.items else None
+    wanted = len(values), sum(values), mean, max(values, default=None), first
+    found = owner.item_count, owner.value_total, owner.value_mean, owner.greatest, owner.first
+    return "" if found == wanted else f"the items of {owner.id} give {wanted}, and not {found}"
 
 
 def told(error: BaseException) -> str:

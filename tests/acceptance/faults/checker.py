@@ -20,6 +20,7 @@ from tests.acceptance.faults.history import (
     FRONT_OWNERS,
     ITEM,
     MARKED,
+    NESTED,
     NEVER,
     OWNER_OF,
     Entry,
@@ -225,7 +226,8 @@ def place(order: str, entry: Entry) -> tuple[Any, ...]:
     key, value, owner = entry
     if order == "odd":
         return (0, -value, key) if value > 0 and value % 2 else (1, 0, key)
-    return {"key": (key,), "owned": (owner, -value, key)}.get(order, (value, key))
+    owned = owner, -value, key
+    return {"key": (key,), "owned": owned, NESTED: owned}.get(order, (value, key))
 
 
 def has(order: str, value: int | str | None, owner: int | None) -> bool:
@@ -300,7 +302,12 @@ def _check_total(page: Page, told: str, items: Mapping[str, Timeline]) -> Iterat
 
 
 def _check_set_aside(page: Page, told: str, items: Mapping[str, Timeline]) -> Iterator[Anomaly]:
-    """Whether the page counts rows that do not fit: those that must be on it, and none that can't be."""
+    """Whether the page counts rows that do not fit: those that must be on it, and none that can't be.
+
+    The document of an owner has no place for them.
+    """
+    if page.order == NESTED:
+        return
     least = most = 0
     for key, timeline in items.items():
         if not timeline.has_misfits:
@@ -353,6 +360,8 @@ def _selects(page: Page, state: State) -> bool:
     """Whether a row in this state is one of those that were asked for."""
     if state.value is None or page.owner not in (None, state.owner):
         return False
+    if page.order == NESTED and not state.fits:
+        return False
     return has(page.order, state.value, state.owner)
 
 
@@ -360,7 +369,11 @@ def _selects(page: Page, state: State) -> bool:
 
 
 class Ending(NamedTuple):
-    """What each place holds of an entity when all has come to rest, by key; ``joined`` with the owner's name."""
+    """What each place holds of an entity when all has come to rest, by key; ``joined`` with the owner's name.
+
+    ``nested`` are the owners' documents, of each the name and the items; ``by_total`` are the owners in the order of
+    their list.
+    """
 
     rows: Mapping[str, Entry]
     owners: Mapping[str, str]
@@ -368,6 +381,8 @@ class Ending(NamedTuple):
     joined: Mapping[str, tuple[Entry, str | None]] | None
     lists: Mapping[str, Sequence[Entry]]
     entity: str = ITEM
+    nested: Mapping[str, tuple[str, Sequence[Entry]]] | None = None
+    by_total: Sequence[str] = ()
 
 
 def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
@@ -395,6 +410,23 @@ def check_end(log: Iterable[LogRow], ending: Ending) -> Iterator[Anomaly]:
     if ending.joined is not None:
         wanted = {key: (row, ending.owners.get(str(row.owner))) for key, row in fitting.items()}
         yield from _differ("joined documents and rows", entity, ending.joined, wanted)
+    if ending.nested is not None:
+        yield from _check_nested(ending, ending.nested, fitting.values())
+
+
+def _check_nested(
+    ending: Ending, nested: Mapping[str, tuple[str, Sequence[Entry]]], fitting: Iterable[Entry]
+) -> Iterator[Anomaly]:
+    """Whether the owners' documents have the rows' items, and stand in the order of the sums."""
+    entity = OWNER_OF[ending.entity]
+    wanted: dict[str, tuple[str, list[Entry]]] = {key: (name, []) for key, name in ending.owners.items()}
+    for entry in sorted(fitting, key=lambda entry: place(NESTED, entry)):
+        wanted[str(entry.owner)][1].append(entry)
+    yield from _differ("owners' documents and rows", entity, nested, wanted)
+    order = sorted(wanted, key=lambda key: (-sum(e.value for e in wanted[key][1]), int(key)))
+    if list(ending.by_total) != order:
+        text = f"the owners by the sums of values are {ending.by_total}, and not {order}"
+        yield Anomaly("different at the end", entity, "", 0, text)
 
 
 def _differ(what: str, entity: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[Anomaly]:

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 from diptych import ConfigService, UnreadableRowError
 from tests.acceptance.faults import application as app
+from tests.acceptance.faults.asking import fault_of_numbers
+from tests.acceptance.faults.beside.statements import ANY_OWNER
 from tests.acceptance.faults.checker import Ending
 from tests.acceptance.faults.history import AUDIT, ITEM, OPEN_ITEM, OWNER, OWNER_OF, Entry, LogRow
 from tests.acceptance.faults.models import Item, OpenItem, OpenOwner, Owner
@@ -93,7 +95,14 @@ async def _ending(application: Any, entity: str, keys: list[str]) -> Ending:
     }
     parts = [await _whole_list(application, entity, OWNED, int(owner)) for owner in sorted(names, key=int)]
     lists[OWNED] = [entry for part in parts for entry in part]
-    return Ending(rows, names, documents, joined, lists, entity)
+    nested: dict[str, tuple[str, list[Entry]]] = {}
+    for number in ANY_OWNER:
+        if (owner := await _from_redis(application, queries.owner(number))) is not None:
+            assert not (fault := fault_of_numbers(owner)), fault
+            entries = [Entry(item.key, item.value, owner.id) for item in owner.items]
+            nested[str(owner.id)] = owner.name, entries
+    by_total = [str(owner.id) for owner in (await _from_redis(application, queries.owners(100))).items]
+    return Ending(rows, names, documents, joined, lists, entity, nested, by_total)
 
 
 async def _from_redis(application: Any, query: Any) -> Any:

@@ -32,6 +32,9 @@ FRONT, FRONT_OWNERS = "front", 2
 MARKED = "marked"
 """A list of open items by their marks. A page of it is one of the list ``marked 2``, say: of the mark number 2."""
 
+NESTED = "nested"
+"""The items within the document of their owner, told as a page of all items of the owner whose values fit."""
+
 MARKS = 5
 """How many marks there are, numbered from 0."""
 
@@ -104,7 +107,7 @@ class Get(msgspec.Struct, frozen=True, array_like=True, tag="g"):
     ended: int
     store: str
     reason: str
-    value: int | None = None
+    value: int | str | None = None
     owner: int | None = None
     found: str | None = None
     owner_name: str | None = None

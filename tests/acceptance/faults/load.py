@@ -128,6 +128,7 @@ class Load:
                 got = (self._ask.get(key, step.items) for key in step.keys)
                 await asyncio.gather(*got, self._ask.browse("key", step.items))
                 await asyncio.gather(*(self._ask.get_joined(key, step.items) for key in step.keys))
+                await asyncio.gather(*(self._ask.get_owner(n, step.items) for n in beside.ANY_OWNER))
 
     async def burst(self, key: str, count: int) -> None:
         """So many equal queries at once."""
@@ -195,8 +196,10 @@ class Load:
             key = self._random.choice(KIN_OF[entity])
         if chance < 0.55:
             return self._ask.get(key, entity)
-        if chance < 0.8:
+        if chance < 0.7:
             return self._ask.get_joined(key, entity)
+        if chance < 0.85:
+            return self._ask.get_owner(self._random.choice(beside.ANY_OWNER), entity)
         return self._ask.browse(self._random.choice(LISTS_OF[entity]), entity)
 
     async def _catch_up(self) -> None:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, foreign, mapped_column, relationship
 
-from diptych import code_point_text
+from diptych import average, code_point_text, count, many, maximum, one, total
 
 
 class Base(DeclarativeBase):
@@ -30,6 +31,7 @@ class Owner(Base):
 
     id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
     name: Mapped[str] = mapped_column(code_point_text(40))
+    items: Mapped[list[Item]] = relationship(viewonly=True)
 
 
 class Item(Base):
@@ -60,6 +62,7 @@ class OpenOwner(Base):
 
     id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
     name: Mapped[str] = mapped_column(code_point_text(40))
+    items: Mapped[list[OpenItem]] = relationship(viewonly=True)
 
 
 class OpenMark(Base):
@@ -114,6 +117,26 @@ class ItemDocument(msgspec.Struct, frozen=True):
     owner_id: int
 
 
+class OwnedValue(msgspec.Struct, frozen=True):
+    """An item within the document of its owner."""
+
+    key: str
+    value: Fitting
+
+
+class OwnerDocument(msgspec.Struct, frozen=True):
+    """An owner with the items whose values fit, the greatest value first, and what is counted and summed of them."""
+
+    id: int
+    name: str
+    items: list[OwnedValue]
+    item_count: int
+    value_total: int
+    value_mean: Decimal | None
+    greatest: int | None
+    first: OwnedValue | None
+
+
 class OwnedItemDocument(msgspec.Struct, frozen=True):
     """An item with its owner's name."""
 
@@ -121,3 +144,16 @@ class OwnedItemDocument(msgspec.Struct, frozen=True):
     value: Fitting
     owner_id: int
     owner_name: str | None
+
+
+def nested_of(owner: type[Owner] | type[OpenOwner], item: type[Item] | type[OpenItem]) -> dict[str, Any]:
+    """The nested fields of an `OwnerDocument`."""
+    order, fitting = (item.value.desc(), item.key), item.value >= 0
+    return {
+        "items": many(owner.items, order=order, where=fitting),
+        "item_count": count(owner.items, where=fitting),
+        "value_total": total(owner.items, item.value, where=fitting),
+        "value_mean": average(owner.items, item.value, places=3, where=fitting),
+        "greatest": maximum(owner.items, item.value, where=fitting),
+        "first": one(owner.items, order=order, where=fitting),
+    }

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from diptych import Command, Document, ORMService, Page, Query, ReadModel, by, each, join
+from diptych import Command, Document, ORMService, Page, Query, ReadModel, by, each, field, join
 from tests.acceptance.faults.answers import Answer, TakenError
 from tests.acceptance.faults.beside.statements import SIGN, SWAP, UPSERT
 from tests.acceptance.faults.history import FRONT_OWNERS, ITEM, MARKED, OPEN_ITEM, Saw
@@ -24,6 +24,8 @@ from tests.acceptance.faults.models import (
     OpenMark,
     OpenOwner,
     OwnedItemDocument,
+    OwnerDocument,
+    nested_of,
 )
 
 
@@ -48,6 +50,15 @@ class OwnedOpenItemReadModel(ReadModel[OpenItem]):
     document = OwnedItemDocument
     lists = (by(each(OpenItem.marks, OpenMark.number), OpenItem.value, OpenItem.key, name=MARKED),)
     joined = {"owner_name": join(OpenOwner.name, OpenItem.owner_id, OpenOwner.id)}  # noqa: RUF012 - as documented
+
+
+class OpenOwnerReadModel(ReadModel[OpenOwner]):
+    """Open owners with their items, in the order of the sums of their values."""
+
+    key = OpenOwner.id
+    document = OwnerDocument
+    nested = nested_of(OpenOwner, OpenItem)
+    lists = (by(field("value_total").desc(), OpenOwner.id, name="total"),)
 
 
 class GetOpenItem(Query[Document[ItemDocument]], frozen=True):
@@ -81,6 +92,19 @@ class ListMarkedOpenItems(Query[Page[OwnedItemDocument]], frozen=True):
     count: bool = False
 
 
+class GetOpenOwner(Query[Document[OwnerDocument]], frozen=True):
+    """The open owner with this number, with the items."""
+
+    id: int
+
+
+class ListOpenOwners(Query[Page[OwnerDocument]], frozen=True):
+    """A page of the open owners, those with the greatest sum of values first."""
+
+    limit: int
+    after: str | None = None
+
+
 class OpenQueries:
     """Answers from the plain read model."""
 
@@ -111,6 +135,19 @@ class JoinedOpenQueries:
         return await self.items.page(
             MARKED, where=where, limit=query.limit, after=query.after, count=query.count
         )
+
+
+class OpenOwnerQueries:
+    """Answers from the read model with nested items."""
+
+    def __init__(self, owners: OpenOwnerReadModel) -> None:
+        self.owners = owners
+
+    async def get_owner(self, query: GetOpenOwner) -> Document[OwnerDocument]:
+        return await self.owners.get(query.id)
+
+    async def page(self, query: ListOpenOwners) -> Page[OwnerDocument]:
+        return await self.owners.page("total", limit=query.limit, after=query.after)
 
 
 class ChangeOpen(Command[Answer], frozen=True):

@@ -10,9 +10,11 @@ from tests.acceptance.faults import application as app
 from tests.acceptance.faults.history import FRONT, ITEM, MARKED, MARKS, OPEN_ITEM
 from tests.acceptance.faults.open_items import (
     GetOpenItem,
+    GetOpenOwner,
     GetOwnedOpenItem,
     ListMarkedOpenItems,
     ListOpenItems,
+    ListOpenOwners,
 )
 
 OWNED = "owned"
@@ -34,15 +36,34 @@ def _open_page(
 
 
 class Queries(NamedTuple):
-    """A document by its key, plain or joined, and a page of a list; ``names`` is what processes call these three."""
+    """A document by its key, plain or joined, a page of a list, and an owner; ``names`` is what processes call these.
+
+    ``owners`` is a page of the owners, by the sums of their items' values.
+    """
 
     get: Callable[[str], Query[Any]]
     joined: Callable[[str], Query[Any]]
     page: Callable[..., Query[Any]]
-    names: tuple[str, str, str]
+    owner: Callable[[int], Query[Any]]
+    owners: Callable[..., Query[Any]]
+    names: tuple[str, str, str, str]
 
 
 QUERIES: Mapping[str, Queries] = {
-    ITEM: Queries(app.GetItem, app.GetOwnedItem, app.ListItems, ("get", "joined", "page")),
-    OPEN_ITEM: Queries(GetOpenItem, GetOwnedOpenItem, _open_page, ("open-get", "open-joined", "open-page")),
+    ITEM: Queries(
+        app.GetItem,
+        app.GetOwnedItem,
+        app.ListItems,
+        app.GetOwner,
+        app.ListOwners,
+        ("get", "joined", "page", "owner"),
+    ),
+    OPEN_ITEM: Queries(
+        GetOpenItem,
+        GetOwnedOpenItem,
+        _open_page,
+        GetOpenOwner,
+        ListOpenOwners,
+        ("open-get", "open-joined", "open-page", "open-owner"),
+    ),
 }

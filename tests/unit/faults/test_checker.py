@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
+from tests.acceptance.faults.asking import fault_of_numbers
 from tests.acceptance.faults.checker import Ending, check, check_end
 from tests.acceptance.faults.history import (
     AUDIT,
@@ -14,6 +17,7 @@ from tests.acceptance.faults.history import (
     FRONT,
     FRONT_OWNERS,
     ITEM,
+    NESTED,
     OPEN_ITEM,
     OWNER,
     PROCESS,
@@ -32,6 +36,7 @@ from tests.acceptance.faults.history import (
     Saw,
     Writer,
 )
+from tests.acceptance.faults.models import OwnedValue, OwnerDocument
 from tests.acceptance.faults.report import on_sql, summary, told_all
 from tests.acceptance.faults.staleness import missed, staleness
 
@@ -664,7 +669,7 @@ def test_a_row_that_does_not_fit_has_no_document_at_the_end(story):
     story.name_owner(5, (50, 60), kind="created").write(6, "spoil", (61, 62), value=-6)
     spoiled = _ending(
         rows={"a": Entry("a", -6, OWNED_BY)}, documents={}, joined={}, lists={"key": [], "value": []}
-    )
+    )._replace(nested={"1": ("5", [])})
     assert list(check_end(story.log, spoiled)) == []
     shown = spoiled._replace(documents=spoiled.rows)
     assert [anomaly.kind for anomaly in check_end(story.log, shown)] == ["different at the end"]
@@ -699,6 +704,50 @@ def test_a_log_whose_rows_do_not_follow_from_each_other(story):
     assert Story().write(1, "change", (1, 2)).kinds == ["log out of order"]
 
 
+# Owners with their items
+
+
+def test_the_document_of_an_owner_has_all_items_whose_values_fit(listed):
+    nested = {"order": NESTED, "owner": OWNED_BY}
+    listed.page([("c", 3), ("b", 2), ("a", 1)], (30, 31), total=3, **nested)
+    listed.write(4, "spoil", (40, 50), key="b", value=-4)
+    assert listed.page([("c", 3), ("a", 1)], (51, 52), total=2, **nested).kinds == []
+    assert listed.page([("c", 3), ("a", 1)], (53, 54), total=3, **nested).kinds == ["wrong total"]
+
+
+def test_an_item_that_moves_is_in_the_document_of_its_new_owner_alone(listed):
+    listed.write(4, "change", (40, 50), key="b", owner=OWNED_BY + 1)
+    listed.page([("c", 3), ("b", 2), ("a", 1)], (51, 52), order=NESTED, owner=OWNED_BY)
+    listed.page([], (51, 52), order=NESTED, owner=OWNED_BY + 1)
+    assert listed.kinds == ["stale entry", "missing entry"]
+
+
+def test_the_name_in_the_document_of_an_owner_is_new_enough(story):
+    story.name_owner(5, (50, 60), kind="created").name_owner(6, (61, 70))
+    story.records.append(Get("1", 1, 71, 72, "redis", "", value="6", found="1", entity=OWNER))
+    assert story.kinds == []
+    story.records.append(Get("1", 1, 71, 72, "redis", "", value="5", found="1", entity=OWNER))
+    assert story.kinds == ["stale read"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"item_count": 3},
+        {"value_total": 6},
+        {"value_mean": Decimal("2.667")},
+        {"greatest": 3},
+        {"first": None},
+        {"items": [OwnedValue("a", 5)]},
+    ],
+)
+def test_numbers_of_an_owner_that_its_items_contradict_are_told(changed):
+    items = [OwnedValue("a", 4), OwnedValue("b", 1), OwnedValue("c", 1)]
+    owner = OwnerDocument(1, "5", items[:2], 2, 5, Decimal("2.500"), 4, items[0])
+    assert fault_of_numbers(owner) == ""
+    assert fault_of_numbers(msgspec.structs.replace(owner, **changed)).startswith("the items of 1 give")
+
+
 # The end
 
 
@@ -706,7 +755,9 @@ def _ending(**changed: Any) -> Ending:
     entry = Entry("a", 2, OWNED_BY)
     rows = {"a": entry}
     lists = {"key": [entry], "value": [entry]}
-    return Ending(rows, {"1": "5"}, rows, {"a": (entry, "5")}, lists)._replace(**changed)
+    nested = {"1": ("5", [entry])}
+    found = Ending(rows, {"1": "5"}, rows, {"a": (entry, "5")}, lists, nested=nested, by_total=["1"])
+    return found._replace(**changed)
 
 
 @pytest.mark.parametrize(
@@ -719,6 +770,10 @@ def _ending(**changed: Any) -> Ending:
         {"joined": {"a": (Entry("a", 2, OWNED_BY), "6")}},
         {"lists": {"key": []}},
         {"lists": {"key": [Entry("a", 2, OWNED_BY), Entry("b", 3, OWNED_BY)]}},
+        {"nested": {"1": ("5", [])}},
+        {"nested": {"1": ("6", [Entry("a", 2, OWNED_BY)])}},
+        {"nested": {}},
+        {"by_total": []},
     ],
 )
 def test_what_differs_at_the_end_is_found(story, changed):
@@ -732,6 +787,7 @@ def test_renamed_and_deleted_items_are_gone_at_the_end(story):
         7, "delete", (63, 64), key="b"
     )
     gone = _ending(rows={}, documents={}, joined={}, lists={"key": [], "value": []})
+    gone = gone._replace(nested={"1": ("5", [])})
     assert list(check_end(story.log, gone)) == []
 
 

@@ -18,6 +18,9 @@ OWNERS = 4
 LASTING_OWNER = 9
 """The number of one whom nobody removes."""
 
+ANY_OWNER = (*range(1, OWNERS + 1), LASTING_OWNER)
+"""The numbers that an owner may have."""
+
 
 def some_key(chance: random.Random) -> str:
     """A key of an open item that anybody may change."""
