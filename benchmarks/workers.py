@@ -46,7 +46,7 @@ class Processes:
     such as where its memory lies, is then not taken for what the tree costs.
     """
 
-    def __init__(self, tree: Tree, job: str, count: int = 1, **variables: str) -> None:
+    def __init__(self, tree: Tree, job: str, count: int = 1, **variables: Any) -> None:
         self._start = partial(working, tree, job, **variables)
         self._count = count
         self._running = contextlib.AsyncExitStack()
@@ -76,10 +76,13 @@ class Processes:
 
 
 @contextlib.asynccontextmanager
-async def working(tree: Tree, job: str, **variables: str) -> AsyncIterator[Worker]:
-    """Starts a job on the core of servers, and waits until it is ready. It ends when nobody can order any more."""
+async def working(tree: Tree, job: str, *, pinned: bool = True, **variables: str) -> AsyncIterator[Worker]:
+    """Starts a job, and waits until it is ready. It ends when nobody can order any more.
+
+    It runs on the core of servers; on any core unless it is ``pinned``.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        with on_cores(server_core()):
+        with on_cores(server_core() if pinned else None):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", f"benchmarks.jobs.{job}"),
                 stdin=asyncio.subprocess.PIPE,

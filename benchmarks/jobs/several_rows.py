@@ -1,4 +1,4 @@
-"""Commands that add a row of a plain document, of a joined one, and of a list by the elements of a collection."""
+"""Commands that add a row: of a plain, a joined and a nested document, and of a list by elements of a collection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,21 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from benchmarks.jobs.orders import take_orders
 from benchmarks.runner import Sample
-from diptych import ConfigService, Diptych, Document, Page, Query, ReadModel, by, code_point_text, each, join
+from diptych import (
+    ConfigService,
+    Diptych,
+    Document,
+    Page,
+    Query,
+    ReadModel,
+    average,
+    by,
+    code_point_text,
+    count,
+    each,
+    join,
+    many,
+)
 
 
 class Base(DeclarativeBase):
@@ -59,6 +73,21 @@ class Part(Base):
     basket_id: Mapped[int] = mapped_column(sa.ForeignKey("baskets.id"), index=True)
 
 
+class Book(Base):
+    __tablename__ = "books"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reviews: Mapped[list[Review]] = relationship()
+
+
+class Review(Base):
+    __tablename__ = "reviews"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    stars: Mapped[int]
+    book_id: Mapped[int] = mapped_column(sa.ForeignKey("books.id"), index=True)
+
+
 class NoteDocument(msgspec.Struct):
     number: int
     customer_id: int
@@ -72,6 +101,18 @@ class OrderDocument(msgspec.Struct):
 
 class BasketDocument(msgspec.Struct):
     id: int
+
+
+class ReviewDocument(msgspec.Struct):
+    id: int
+    stars: int
+
+
+class BookDocument(msgspec.Struct):
+    id: int
+    review_count: int
+    rating: float | None
+    reviews: list[ReviewDocument]
 
 
 class Notes(ReadModel[Note]):
@@ -91,6 +132,16 @@ class Baskets(ReadModel[Basket]):
     lists = (by(each(Basket.parts, Part.number), name="parts"),)
 
 
+class Books(ReadModel[Book]):
+    key = Book.id
+    document = BookDocument
+    nested: ClassVar = {
+        "review_count": count(Book.reviews),
+        "rating": average(Book.reviews, Review.stars, places=2),
+        "reviews": many(Book.reviews, order=Review.id.desc(), limit=5),
+    }
+
+
 class GetNote(Query[Document[NoteDocument]]):
     id: int
 
@@ -103,15 +154,22 @@ class ListBaskets(Query[Page[BasketDocument]]):
     number: int
 
 
+class GetBook(Query[Document[BookDocument]]):
+    id: int
+
+
 class Handlers:
-    def __init__(self, notes: Notes, orders: Orders, baskets: Baskets) -> None:
-        self.notes, self.orders, self.baskets = notes, orders, baskets
+    def __init__(self, notes: Notes, orders: Orders, baskets: Baskets, books: Books) -> None:
+        self.notes, self.orders, self.baskets, self.books = notes, orders, baskets, books
 
     async def note(self, query: GetNote) -> Document[NoteDocument]:
         return await self.notes.get(query.id)
 
     async def order(self, query: GetOrder) -> Document[OrderDocument]:
         return await self.orders.get(query.id)
+
+    async def book(self, query: GetBook) -> Document[BookDocument]:
+        return await self.books.get(query.id)
 
     async def baskets_with(self, query: ListBaskets) -> Page[BasketDocument]:
         return await self.baskets.page("parts", where={"parts": query.number})
@@ -126,12 +184,14 @@ class Additions:
             "plain": (self._note, self._sees_note),
             "joined": (self._order, self._sees_order),
             "each": (self._part, self._sees_part),
+            "nested": (self._review, self._sees_review),
         }
 
     async def fill(self, rows: int) -> Sample:
         """Adds customers and baskets; one customer, and one basket, has the rows that are measured."""
         await self._app.orm.create_all(Customer, [{"id": n + 1, "name": f"c{n}"} for n in range(rows)])
         await self._app.orm.create_all(Basket, [{"id": n + 1} for n in range(rows)])
+        await self._app.orm.create_all(Book, [{"id": n + 1} for n in range(rows)])
         return {}
 
     async def served(self) -> Sample:
@@ -170,6 +230,10 @@ class Additions:
         # A basket has a hundred parts at most: all of its entries are written anew.
         await self._app.orm.create(Part, id=number, number=number, basket_id=1 + number // 100 % 1000)
 
+    async def _review(self, number: int) -> None:
+        # As of baskets: a book has a hundred reviews at most.
+        await self._app.orm.create(Review, id=number, stars=1 + number % 5, book_id=1 + number // 100 % 1000)
+
     async def _sees_note(self, number: int) -> bool:
         document = await self._app.ask(GetNote(number))
         return document.decode() == NoteDocument(number, 1) and document.served.store == "redis"
@@ -182,6 +246,21 @@ class Additions:
         page = await self._app.ask(ListBaskets(number))
         found = [basket.id for basket in page.decode().items]
         return found == [1 + number // 100 % 1000] and page.served.store == "redis"
+
+    async def _sees_review(self, number: int) -> bool:
+        """Whether the reviews are counted, and averaged, with this one among them.
+
+        Processes take hundreds of numbers in turn, so a book has the reviews of one process from the first on.
+        """
+        document = await self._app.ask(GetBook(1 + number // 100 % 1000))
+        book = document.decode()
+        if book is None or document.served.store != "redis":
+            return False
+        known = {review.id: review.stars for review in book.reviews}
+        is_there = number in known or min(known, default=0) > number
+        if book.review_count > len(known):
+            return is_there and book.rating is not None
+        return is_there and book.rating == round(sum(known.values()) / len(known) + 1e-9, 2)
 
 
 async def _timed(add: Callable[[int], Awaitable[Any]], number: int) -> float:
@@ -201,7 +280,7 @@ def _sample(latencies: list[float], wrong: int) -> Sample:
 
 async def main() -> None:
     """Where the data are is said by the environment."""
-    models: list[type[ReadModel[Any]]] = [Notes, Orders, Baskets]
+    models: list[type[ReadModel[Any]]] = [Notes, Orders, Baskets, Books]
     async with Diptych(ConfigService(), models=Base, handlers=[Handlers], read_models=models) as app:
         additions = Additions(app)
         await take_orders(

@@ -1,0 +1,293 @@
+"""Books with tags and reviews, and notes beside them, in a process that makes, changes and reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from benchmarks.jobs.orders import take_orders
+from benchmarks.runner import Sample
+from diptych import (
+    ConfigService,
+    Diptych,
+    Document,
+    Page,
+    Query,
+    ReadModel,
+    average,
+    by,
+    code_point_text,
+    count,
+    many,
+)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+book_tags = sa.Table(
+    "book_tags",
+    Base.metadata,
+    sa.Column("book_id", sa.ForeignKey("books.id"), primary_key=True),
+    sa.Column("tag_id", sa.ForeignKey("tags.id"), primary_key=True, index=True),
+)
+
+
+class Tag(Base):
+    __tablename__ = "tags"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(code_point_text(40), unique=True)
+
+
+class Review(Base):
+    __tablename__ = "reviews"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    book_id: Mapped[int] = mapped_column(sa.ForeignKey("books.id"), index=True)
+    stars: Mapped[int]
+    text: Mapped[str]
+
+
+class Book(Base):
+    __tablename__ = "books"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column(code_point_text(40), index=True)
+    tags: Mapped[list[Tag]] = relationship(secondary=book_tags)
+    reviews: Mapped[list[Review]] = relationship()
+
+
+class Note(Base):
+    __tablename__ = "notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+class ReviewDocument(msgspec.Struct):
+    id: int
+    stars: int
+    text: str
+
+
+class BookDocument(msgspec.Struct):
+    id: int
+    title: str
+    tags: list[str]
+    review_count: int
+    rating: float | None
+    reviews: list[ReviewDocument]
+
+
+class NoteDocument(msgspec.Struct):
+    text: str
+
+
+class Books(ReadModel[Book]):
+    key = Book.id
+    document = BookDocument
+    lists = (by(Book.title),)
+    nested: ClassVar = {
+        "tags": many(Book.tags, Tag.name, order=Tag.name),
+        "review_count": count(Book.reviews),
+        "rating": average(Book.reviews, Review.stars, places=2),
+        "reviews": many(Book.reviews, order=Review.id.desc(), limit=5),
+    }
+
+
+class Notes(ReadModel[Note]):
+    key = Note.id
+    document = NoteDocument
+
+
+class GetBook(Query[Document[BookDocument]]):
+    id: int
+
+
+class ListBooks(Query[Page[BookDocument]]):
+    after: str | None = None
+
+
+class Handlers:
+    def __init__(self, books: Books) -> None:
+        self.books = books
+
+    async def get(self, query: GetBook) -> Document[BookDocument]:
+        return await self.books.get(query.id)
+
+    async def page(self, query: ListBooks) -> Page[BookDocument]:
+        return await self.books.page(limit=20, after=query.after)
+
+
+CLIENTS = 32
+QUERIES_OF_TEN = 9
+QUERIES, COMMANDS = "99 % of queries within, ms", "99 % of commands within, ms"
+RATE, GROWN = "documents/s", "MB that the process grows"
+
+
+class Work:
+    """What a process is told to do. ``first`` is the number of its first review."""
+
+    def __init__(self, app: Diptych, books: int, first: int) -> None:
+        self._app = app
+        self._books = books
+        self._review = first
+        self._chance = random.Random(first)
+        self._over = asyncio.Event()
+        self._watching: asyncio.Task[Sample] | None = None
+
+    async def served(self) -> Sample:
+        """Returns the seconds until Redis answers for all of the read models."""
+        begin = time.perf_counter()
+        while {model.served_by for model in (await self._app.health()).read_models.values()} != {"redis"}:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        return {"seconds": time.perf_counter() - begin}
+
+    async def rebuild(self) -> Sample:
+        """Makes all documents anew; tells how many a second, and how much the process has grown at most."""
+        _forget_greatest_size()
+        size, begin = _memory("VmRSS"), time.perf_counter()
+        await self._app.rebuild(Books)
+        seconds = time.perf_counter() - begin
+        return {RATE: self._books / seconds, GROWN: _memory("VmHWM") - size}
+
+    async def greatest_rate(self, seconds: float) -> Sample:
+        """Operations a second of clients who each send the next one at once."""
+        done, end = 0, time.perf_counter() + seconds
+
+        async def client() -> None:
+            nonlocal done
+            while time.perf_counter() < end:
+                await self._operation()()
+                done += 1
+
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+        return {"operations/s": done / seconds}
+
+    async def watch(self, rate: float) -> Sample:
+        """Begins operations at this rate, until ``watched``; latency counts from when each is due."""
+        self._over.clear()
+        self._watching = asyncio.create_task(self._at_rate(rate))
+        return {}
+
+    async def watched(self) -> Sample:
+        """Ends the operations and tells how long they took."""
+        assert self._watching is not None
+        self._over.set()
+        return await self._watching
+
+    async def _at_rate(self, rate: float) -> Sample:
+        latencies: dict[str, list[float]] = {QUERIES: [], COMMANDS: []}
+        stores: list[str] = []
+        running: set[asyncio.Task[None]] = set()
+
+        async def one(due: float) -> None:
+            operation = self._operation()
+            store = await operation()
+            latencies[QUERIES if store else COMMANDS].append((time.perf_counter() - due) * 1000)
+            stores.extend([store] if store else [])
+
+        due = time.perf_counter()
+        while not self._over.is_set():
+            due += self._chance.expovariate(rate)
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            task = asyncio.create_task(one(due))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        await asyncio.gather(*running)
+        shares = {name: statistics.quantiles(found, n=100)[-1] for name, found in latencies.items()}
+        return {**shares, "% of queries answered by SQL": 100 * stores.count("sql") / len(stores)}
+
+    def _operation(self) -> Callable[[], Awaitable[str]]:
+        return self._ask if self._chance.randrange(10) < QUERIES_OF_TEN else self._add_review
+
+    async def _ask(self) -> str:
+        return (await self._app.ask(GetBook(self._chance.randint(1, self._books)))).served.store
+
+    async def _add_review(self) -> str:
+        self._review += 1
+        book = self._chance.randint(1, self._books)
+        await self._app.orm.create(Review, id=self._review, book_id=book, stars=4, text="Some words on it")
+        return ""
+
+    async def rename(self, to: str) -> Sample:
+        """Gives the tag number 1 another name."""
+        begin = time.perf_counter()
+        await self._app.orm.update(Tag, 1, name=to)
+        return {"seconds": time.perf_counter() - begin}
+
+    async def shows(self, tag: str, every: int) -> Sample:
+        """Counts, of some of the books with this tag, those that do not show it, and answers from SQL."""
+        wrong, stores = 0, []
+        for number in range(every, self._books, every * 97):
+            document = await self._app.ask(GetBook(number))
+            book = document.decode()
+            wrong += book is None or tag not in book.tags
+            stores.append(document.served.store)
+        return {"wrong": float(wrong), "% from SQL": 100 * stores.count("sql") / len(stores)}
+
+    async def notes(self) -> Sample:
+        """Begins commands on notes, one after the other, until ``noted``."""
+        self._over.clear()
+        self._watching = asyncio.create_task(self._change_notes())
+        return {}
+
+    async def _change_notes(self) -> Sample:
+        latencies: list[float] = []
+        stores: list[str] = []
+
+        async def command() -> None:
+            while not self._over.is_set():
+                begin = time.perf_counter()
+                await self._app.orm.update(Note, 1 + len(latencies) % 100, text=f"note {len(latencies)}")
+                latencies.append((time.perf_counter() - begin) * 1000)
+                await asyncio.sleep(0.005)
+
+        async def query() -> None:
+            while not self._over.is_set():
+                stores.append(await self._ask())
+                await asyncio.sleep(0.005)
+
+        await asyncio.gather(command(), query())
+        sql = 100 * stores.count("sql") / len(stores)
+        return {
+            "p95": statistics.quantiles(latencies, n=20)[-1],
+            "% from SQL": sql,
+            "longest": max(latencies),
+        }
+
+
+def _forget_greatest_size() -> None:
+    """Has ``VmHWM`` begin anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _memory(name: str) -> float:
+    """Returns a size of this process in MB, from the lines of ``/proc/self/status``."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+
+async def main() -> None:
+    """Where the data are is said by the environment, and how many books there are."""
+    models: list[type[ReadModel[Any]]] = [Books, Notes]
+    async with Diptych(ConfigService(), models=Base, handlers=[Handlers], read_models=models) as app:
+        work = Work(app, int(os.environ["BOOKS"]), random.SystemRandom().randrange(10**8, 2 * 10**9))
+        names = ("served", "rebuild", "greatest_rate", "watch", "watched", "rename", "shows", "notes")
+        await take_orders({name: getattr(work, name) for name in names})
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
