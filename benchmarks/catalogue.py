@@ -15,7 +15,7 @@ from demo_app.catalogue import create_catalogue
 from demo_app.messages import GetBook
 from diptych import ConfigService, Diptych, Document, Query
 
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 
 
 def open_catalogue(database: str, redis_url: str | None, **settings: Any) -> Diptych:
