@@ -214,4 +214,5 @@ async def _fill(url: str, books: int, every: int) -> None:
             }
             for table, values in rows.items():
                 await connection.execute(sa.insert(table), values)
+        await connection.execute(sa.text("ANALYZE"))  # a database in use has its statistics
     await engine.dispose()

@@ -24,6 +24,12 @@ _LOG_ROWS = 2000
 _ROWS_AT_ONCE = 25
 """Number of rows that become documents before others in the event loop have their turn."""
 
+_JOINED_AT_ONCE = 100
+"""Number of rows of joined documents that are read at a time: they are put together in one go."""
+
+_REST_S = 0.003
+"""Pause in seconds for others in the event loop, after each share of its time that documents of many rows take."""
+
 _MOST_APPLIED = 16_384
 """Number of positions that are remembered, of changes that scripts of commands reported to be in."""
 
@@ -73,8 +79,9 @@ class LogReplay:
         self.source = source
         self.store = store
         self.batch_size = batch_size
+        self._at_once = min(batch_size, _JOINED_AT_ONCE) if compiled.is_joined else batch_size
         self._fence = fence
-        self._pace = LoopBudget()
+        self._pace = LoopBudget(rest_s=_REST_S)
         self._applied_to: Target | None = None
         self._applied: set[int] = set()
 
@@ -179,7 +186,7 @@ class LogReplay:
             values.setdefault(address, []).append(value)
         found: dict[bytes, Row] = {}
         for address, wanted in values.items():
-            async for rows in self.source.rows_by(view, address.names, wanted, self.batch_size):
+            async for rows in self.source.rows_by(view, address.names, wanted, self._at_once):
                 found |= {address.of(row): row for row in rows}
         return found
 
@@ -229,10 +236,10 @@ class LogReplay:
                 raise Refused("UNREADABLE") from None
             for column, values in touched:
                 others.setdefault(column, {}).update(dict.fromkeys(values))
-        for at in range(0, len(located), self.batch_size):
-            yield await self._joined_at(dict(list(located.items())[at : at + self.batch_size]), part, view)
+        for at in range(0, len(located), self._at_once):
+            yield await self._joined_at(dict(list(located.items())[at : at + self._at_once]), part, view)
         for column, altered in others.items():
-            async for rows in self.source.rows_by(view, (column,), list(altered), self.batch_size):
+            async for rows in self.source.rows_by(view, (column,), list(altered), self._at_once):
                 shown = [row for row in rows if not self.compiled.leaves_out(row)]
                 yield await self._joined_of(shown, part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -35,6 +36,9 @@ Columns: TypeAlias = tuple[str, ...]
 
 _MOST_TUPLES = 100
 """Number of tuples that one statement looks for: PostgreSQL plans each as a condition of its own."""
+
+_MOST_KEYS = 10_000
+"""Number of primary keys that are read at a time of the rows that fulfil a condition."""
 
 
 class SqlRows:
@@ -205,7 +209,6 @@ class SqlRows:
     ) -> AsyncIterator[list[Row]]:
         there = (value for value in dict.fromkeys(values) if value is not None)
         wanted = [value for value in there if self._parameters(names, value) is not None]
-        selected = self._selected.add_columns(*self._primary_key)
         few = await self._few_by(view, names, wanted, batch_size) if len(names) == 1 else None
         if few is not None:
             if few:
@@ -214,12 +217,42 @@ class SqlRows:
         asked_at_once = batch_size if len(names) == 1 else _MOST_TUPLES
         for start in range(0, len(wanted), asked_at_once):
             has_one = self._has_one_of(names, wanted[start : start + asked_at_once])
-            rows, last, at_once = selected.where(has_one), None, batch_size
-            while found := await self._fetch_in(view, self._batch(rows, last, at_once)):
+            async for found in self._fulfilling(view, has_one, batch_size):
                 yield [self._row(values) for values in found]
-                if len(found) < at_once:
-                    break
-                last, at_once = self._after(found, last, at_once)
+
+    async def _fulfilling(
+        self, view: View, condition: sa.ColumnElement[bool], batch_size: int
+    ) -> AsyncIterator[Sequence[Sequence[Any]]]:
+        """Yields the values of the rows that fulfil a condition, and of their primary keys, in non-empty batches.
+
+        A database finds all rows of a condition for each batch anew. So after the first full batch the primary keys
+        are read, very many at a time, and the rows by them.
+        """
+        selected = self._selected.add_columns(*self._primary_key)
+        keys = sa.select(*self._primary_key).select_from(self.entity.table).where(condition)
+        last: Sequence[Any] | None = None
+        at_once = batch_size
+        while found := await self._fetch_in(view, self._batch(selected.where(condition), last, at_once)):
+            yield found
+            if len(found) < at_once:
+                return
+            last, at_once = self._after(found, last, at_once)
+            if last is None:
+                continue
+            listed = await self._fetch_in(view, self._batch(keys, last, _MOST_KEYS))
+            readable = list(itertools.takewhile(_is_readable, listed))
+            size = batch_size if len(self._primary_key) == 1 else min(batch_size, _MOST_TUPLES)
+            for start in range(0, len(readable), size):
+                part = readable[start : start + size]
+                rows = selected.where(self._has_key_of(part)).order_by(*self._primary_key)
+                if found := await self._fetch_in(view, rows):
+                    yield found
+                last = part[-1]
+
+    def _has_key_of(self, keys: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
+        if len(self._primary_key) == 1:
+            return self._primary_key[0].in_([key for [key] in keys])
+        return sa.tuple_(*self._primary_key).in_([tuple(key) for key in keys])
 
     async def _few_by(
         self, view: View, names: Columns, values: Sequence[Any], batch_size: int
@@ -263,7 +296,7 @@ class SqlRows:
         """
         for values in reversed(found):
             key = values[len(self._names) :]
-            if not any(isinstance(value, Unreadable) for value in key):
+            if _is_readable(key):
                 return key, at_once
         return last, 2 * at_once
 
@@ -353,3 +386,7 @@ class SqlRows:
     def _literals(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
         columns = (self.entity.columns[name] for name in names)
         return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]
+
+
+def _is_readable(key: Sequence[Any]) -> bool:
+    return not any(isinstance(value, Unreadable) for value in key)

@@ -10,7 +10,7 @@ from diptych.read.addresses import is_second
 from diptych.read.compiled import CompiledReadModel
 from diptych.sql.description import Row
 
-MAX_DOCUMENTS = 1000
+MAX_DOCUMENTS = 150
 MAX_BYTES = 1_000_000
 """Limits of one script: Redis answers nobody else while it runs."""
 
