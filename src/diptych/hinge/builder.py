@@ -17,7 +17,7 @@ from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
 from diptych.log import NOTHING, Snapshot
 from diptych.read.store.state import RedisState
-from diptych.read.store.writes import batches
+from diptych.read.store.writes import MAX_IN_PASSING, batches
 from diptych.sql.description import Row
 
 _log = logging.getLogger("diptych.hinge")
@@ -124,7 +124,8 @@ class Builder:
         # that retention, under way at that moment, forgets none the less was committed before: it is in the rows.
         number = 0
         async for rows in read_ahead(self._replica.source.scan(self._replica.batch_size)):
-            for part in batches([w for row in rows for w in self._store.writes.writes_at_all(row, 0, 0)]):
+            writes = [write for row in rows for write in self._store.writes.writes_at_all(row, 0, 0)]
+            for part in batches(writes, MAX_IN_PASSING):
                 number += 1
                 await accepted(self._store.backfill(target, part, number))
             progress.add(len(rows))

@@ -14,7 +14,7 @@ from diptych.read.addresses import Address, Located
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.rows import SqlRows
 from diptych.read.store.store import RedisStore
-from diptych.read.store.writes import Write, in_one_script
+from diptych.read.store.writes import MAX_IN_PASSING, Write, batches, in_one_script
 from diptych.sql.description import Row
 from diptych.sql.view import View
 
@@ -140,7 +140,8 @@ class LogReplay:
                 async for writes in self.joined_writes(part, view):
                     await accepted(self.store.apply(target, writes))
             elif part.changes:
-                await accepted(self.store.apply(target, await self.writes_of(part, view)))
+                for writes in batches(await self.writes_of(part, view), MAX_IN_PASSING):
+                    await accepted(self.store.apply(target, writes))
         return part.snapshot, count
 
     # What changes write

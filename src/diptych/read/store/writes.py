@@ -10,9 +10,12 @@ from diptych.read.addresses import is_second
 from diptych.read.compiled import CompiledReadModel
 from diptych.sql.description import Row
 
-MAX_DOCUMENTS = 150
+MAX_DOCUMENTS = 1000
 MAX_BYTES = 1_000_000
 """Limits of one script: Redis answers nobody else while it runs."""
+
+MAX_IN_PASSING = 150
+"""Number of documents in a script of passes and builds: no command waits for it, but queries of others do."""
 
 
 class Write(NamedTuple):
@@ -126,13 +129,13 @@ def in_one_script(writes: list[Write]) -> list[Write]:
     ]
 
 
-def batches(writes: Sequence[Write]) -> list[list[Write]]:
-    """Divides writes into parts, each small enough for a single script."""
+def batches(writes: Sequence[Write], most: int = MAX_DOCUMENTS) -> list[list[Write]]:
+    """Divides writes into parts, each small enough for a single script of at most ``most`` documents."""
     batches: list[list[Write]] = []
     size = 0
     for write in writes:
         length = len(write.key) + len(write.body or b"") + sum(map(len, write.entries))
-        is_full = bool(batches) and (len(batches[-1]) >= MAX_DOCUMENTS or size + length > MAX_BYTES)
+        is_full = bool(batches) and (len(batches[-1]) >= most or size + length > MAX_BYTES)
         if not batches or (is_full and not write.is_second):
             batches.append([])
             size = 0
