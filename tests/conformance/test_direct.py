@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService
 from diptych.fence.contract import FenceId, FenceRow
-from diptych.sql.postgres import PostgresDatabase
+from diptych.sql.postgres.database import PostgresDatabase
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book
 

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from diptych import DatabaseBusyError, DatabaseUnavailableError, ORMService
-from diptych.sql.postgres import PostgresDatabase
-from diptych.sql.postgres_writers import KeptConnections
+from diptych.sql.postgres.database import PostgresDatabase
+from diptych.sql.postgres.writers import KeptConnections
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config
 from tests.conformance.tables import Base, Book

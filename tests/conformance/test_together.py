@@ -16,7 +16,7 @@ from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConstraintError, DatabaseBusyError, DuplicateError, ORMService
-from diptych.sql.postgres import PostgresDatabase
+from diptych.sql.postgres.database import PostgresDatabase
 from diptych.write import changes, logged
 from diptych.write.unit_of_work import new_context
 from tests.conformance.conftest import config

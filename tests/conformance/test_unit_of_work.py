@@ -22,8 +22,8 @@ from diptych import (
     ORMService,
     UnitOfWorkError,
 )
-from diptych.sql.postgres import PostgresDatabase
-from diptych.sql.postgres_writers import KeptConnections
+from diptych.sql.postgres.database import PostgresDatabase
+from diptych.sql.postgres.writers import KeptConnections
 from diptych.write.unit_of_work import new_context
 from diptych.write.units import MAX_ATTEMPTS
 from tests.conformance.conftest import config

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from diptych.aio.tasks import shielded
 from diptych.sql.database import Values
 from diptych.sql.entity import MappedEntity
-from diptych.sql.postgres_driver import HOOKED, fetch_raw
+from diptych.sql.postgres.driver import HOOKED, fetch_raw
 from diptych.sql.sqlite.connection import sqlite_under
 from diptych.sql.statements import PreparedSelect, PreparedWrite
 from diptych.sql.view import View

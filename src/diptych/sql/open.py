@@ -12,8 +12,8 @@ from diptych.config.settings import Settings
 from diptych.config.urls import SQLITE, check_database_url
 from diptych.errors import ConfigurationError, MissingExtraError
 from diptych.sql.database import Database
-from diptych.sql.postgres import PostgresDatabase
-from diptych.sql.postgres_writers import arguments_of, check_engine
+from diptych.sql.postgres.database import PostgresDatabase
+from diptych.sql.postgres.writers import arguments_of, check_engine
 from diptych.sql.sqlite.database import SqliteDatabase
 
 

@@ -18,7 +18,7 @@ from diptych.log.append import append, append_all, row_values
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict
-from diptych.sql.postgres_driver import fetch_raw
+from diptych.sql.postgres.driver import fetch_raw
 from diptych.sql.statements import RawStatement
 from diptych.write import logged
 from diptych.write.statements import (

@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from diptych.errors import ConfigurationError, DatabaseBusyError
-from diptych.sql.postgres_driver import HOOKED, driver_of, info_of, mark, refuse_broken
+from diptych.sql.postgres.driver import HOOKED, driver_of, info_of, mark, refuse_broken
 
 AppEngine: TypeAlias = AsyncEngine
 """An engine of the application's own."""

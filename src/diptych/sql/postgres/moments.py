@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from diptych.sql.postgres_driver import EngineErrors, driver_of, fetch_raw
+from diptych.sql.postgres.driver import EngineErrors, driver_of, fetch_raw
 from diptych.sql.statements import PreparedSelect
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

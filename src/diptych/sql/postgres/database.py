@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from diptych.config.settings import Settings
 from diptych.errors import ConfigurationError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
-from diptych.sql.postgres_driver import (
+from diptych.sql.postgres.driver import (
     DedicatedReader,
     PooledTransaction,
     connect,
@@ -24,8 +24,8 @@ from diptych.sql.postgres_driver import (
     pooler_error,
     refuse_broken,
 )
-from diptych.sql.postgres_moments import PostgresMoment, PostgresMoments
-from diptych.sql.postgres_writers import KeptConnections, SharedEngine
+from diptych.sql.postgres.moments import PostgresMoment, PostgresMoments
+from diptych.sql.postgres.writers import KeptConnections, SharedEngine
 from diptych.sql.statements import PreparedSelect
 
 _FAILURES: Mapping[str, Failure] = {
