@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from diptych.http.answers import answer_problem
 from diptych.http.asgi import ASGIApp, HeadAsGet, Receive, Scope, Send
 from diptych.http.errors import MethodNotAllowed, problem_for
-from diptych.statistics import Statistics
+from diptych.statistics import ReadModelStatistics, Statistics, WaitStatistics
 
 if TYPE_CHECKING:
     from diptych.app import Diptych
@@ -62,8 +62,15 @@ class _Sample(NamedTuple):
     """A value with its labels; ``suffix`` is that of a summary's parts."""
 
     value: float | None
-    labels: dict[str, str]
+    labels: Mapping[str, str] = {}
     suffix: str = ""
+
+
+class _Metric(NamedTuple):
+    name: str
+    kind: str
+    text: str
+    samples: Callable[[Statistics], Iterable[_Sample]]
 
 
 def prometheus_text(statistics: Statistics) -> str:
@@ -71,62 +78,7 @@ def prometheus_text(statistics: Statistics) -> str:
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
-    models, waits = statistics.read_models, statistics.waits
-    named = [({"read_model": name}, model) for name, model in models.items()]
-    lines = [
-        *_metric(
-            "answers_total", "counter", "Answers to queries, by store and reason.", _answers(statistics)
-        ),
-        *_metric(
-            "lag_changes",
-            "gauge",
-            "Committed changes that are not in Redis yet.",
-            (_Sample(model.lag_changes, labels) for labels, model in named),
-        ),
-        *_metric(
-            "lag_seconds",
-            "gauge",
-            "Age of the oldest committed change that is not in Redis yet.",
-            (_Sample(model.lag_seconds, labels) for labels, model in named),
-        ),
-        *_metric(
-            "passes_total",
-            "counter",
-            "Passes over the change log that this process has completed.",
-            (_Sample(model.passes.number, labels) for labels, model in named),
-        ),
-        *_metric(
-            "pass_changes_total",
-            "counter",
-            "Changes that the passes of this process have found.",
-            (_Sample(model.passes.changes, labels) for labels, model in named),
-        ),
-        *_metric(
-            "pass_last_seconds",
-            "gauge",
-            "Duration of the last pass of this process.",
-            (_Sample(model.passes.last_seconds, labels) for labels, model in named),
-        ),
-        *_metric(
-            "command_wait_seconds",
-            "summary",
-            "Waits of commands, after their commit, until queries see what they rest on.",
-            [_Sample(waits.total_seconds, {}, "_sum"), _Sample(waits.number, {}, "_count")],
-        ),
-        *_metric(
-            "command_waits_by_pass_total",
-            "counter",
-            "Commands that waited for a pass or for the end of a lease.",
-            [_Sample(waits.by_pass, {})],
-        ),
-        *_metric(
-            "command_wait_greatest_seconds",
-            "gauge",
-            "Longest wait of a command since the start.",
-            [_Sample(waits.greatest_seconds, {})],
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for metric in _METRICS for line in _lines(metric, statistics))
 
 
 def _answers(statistics: Statistics) -> Iterator[_Sample]:
@@ -136,14 +88,84 @@ def _answers(statistics: Statistics) -> Iterator[_Sample]:
             yield _Sample(number, {"read_model": name, "store": "sql", "reason": reason})
 
 
-def _metric(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iterator[str]:
-    known = [sample for sample in samples if sample.value is not None]
+def _of_models(
+    value: Callable[[ReadModelStatistics], float | None],
+) -> Callable[[Statistics], Iterator[_Sample]]:
+    return lambda statistics: (
+        _Sample(value(model), {"read_model": name}) for name, model in statistics.read_models.items()
+    )
+
+
+def _of_waits(value: Callable[[WaitStatistics], float]) -> Callable[[Statistics], Iterable[_Sample]]:
+    return lambda statistics: [_Sample(value(statistics.waits))]
+
+
+def _wait_summary(statistics: Statistics) -> Iterable[_Sample]:
+    waits = statistics.waits
+    return [_Sample(waits.total_seconds, suffix="_sum"), _Sample(waits.number, suffix="_count")]
+
+
+_METRICS = (
+    _Metric("answers_total", "counter", "Answers to queries, by store and reason.", _answers),
+    _Metric(
+        "lag_changes",
+        "gauge",
+        "Committed changes that are not in Redis yet.",
+        _of_models(lambda model: model.lag_changes),
+    ),
+    _Metric(
+        "lag_seconds",
+        "gauge",
+        "Age of the oldest committed change that is not in Redis yet.",
+        _of_models(lambda model: model.lag_seconds),
+    ),
+    _Metric(
+        "passes_total",
+        "counter",
+        "Passes over the change log that this process has completed.",
+        _of_models(lambda model: model.passes.number),
+    ),
+    _Metric(
+        "pass_changes_total",
+        "counter",
+        "Changes that the passes of this process have found.",
+        _of_models(lambda model: model.passes.changes),
+    ),
+    _Metric(
+        "pass_last_seconds",
+        "gauge",
+        "Duration of the last pass of this process.",
+        _of_models(lambda model: model.passes.last_seconds),
+    ),
+    _Metric(
+        "command_wait_seconds",
+        "summary",
+        "Waits of commands, after their commit, until queries see what they rest on.",
+        _wait_summary,
+    ),
+    _Metric(
+        "command_waits_by_pass_total",
+        "counter",
+        "Commands that waited for a pass or for the end of a lease.",
+        _of_waits(lambda waits: waits.by_pass),
+    ),
+    _Metric(
+        "command_wait_greatest_seconds",
+        "gauge",
+        "Longest wait of a command since the start.",
+        _of_waits(lambda waits: waits.greatest_seconds),
+    ),
+)
+
+
+def _lines(metric: _Metric, statistics: Statistics) -> Iterator[str]:
+    known = [sample for sample in metric.samples(statistics) if sample.value is not None]
     if known:
-        yield f"# HELP diptych_{name} {text}"
-        yield f"# TYPE diptych_{name} {kind}"
+        yield f"# HELP diptych_{metric.name} {metric.text}"
+        yield f"# TYPE diptych_{metric.name} {metric.kind}"
     for sample in known:
         labels = ",".join(f'{label}="{_escaped(value)}"' for label, value in sample.labels.items())
-        yield f"diptych_{name}{sample.suffix}{labels and f'{{{labels}}}'} {sample.value}"
+        yield f"diptych_{metric.name}{sample.suffix}{labels and f'{{{labels}}}'} {sample.value}"
 
 
 def _escaped(value: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from diptych.read.lists.sorted_columns import sorted_column
 from diptych.read.nested.numbers import Sum
-from diptych.read.nested.tree import NUMBERS, Body, NestedField, Step, columns_of
-from diptych.sql.comparison import collated_like
-from diptych.sql.conditions.clause import clause_of
+from diptych.read.nested.statements import FieldStatements
+from diptych.read.nested.tree import NUMBERS, Body, NestedField
 from diptych.sql.description import Row, Unreadable
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import FewValues, PreparedSelect
@@ -31,16 +29,6 @@ _MOST_ROWS = 20_000
 
 class _TooManyError(Exception):
     """Raised where more related rows are found than may be in memory at once."""
-
-
-class _Related(NamedTuple):
-    """The rows of a field in SQL: ``near`` equals a column of the row that they belong to."""
-
-    source: sa.FromClause
-    near: sa.ColumnElement[Any]
-    entity: MappedEntity
-    near_of: MappedEntity
-    near_name: str
 
 
 class NestedRows:
@@ -117,17 +105,16 @@ class _FieldReader:
         field: NestedField,
     ) -> None:
         self._field = field
-        self._dialect = dialect
         self._entities = [owner, *(entity_of(step.entity.model) for step in field.steps)]
-        self._related = _related(field.steps, entity_of, dialect)
+        self._statements = FieldStatements(dialect, entity_of, field)
+        self._related = self._statements.related
         local = owner.columns[field.steps[0].local]
         # Of another type, the column may be one that can't hold all values of the row's.
         self._is_same_type = repr(local.type) == repr(self._related.near.type)
-        self._names = columns_of(field)
         inner = _nested_in(field.body)
         self._inner = [_FieldReader(dialect, entity_of, self._related.entity, each) for each in inner]
-        self._scale = self._scale_of_column()
-        self._several = self._statement(sa.bindparam("wanted", type_=self._related.near.type, expanding=True))
+        wanted = sa.bindparam("wanted", type_=self._related.near.type, expanding=True)
+        self._several = self._statements.select(wanted)
         self._few = FewValues()
 
     def linking(self, field: str = "") -> Iterator[tuple[str, MappedEntity, str]]:
@@ -164,16 +151,18 @@ class _FieldReader:
 
     async def _fetched(self, wanted: Sequence[Any], budget: _Budget) -> Sequence[Sequence[Any]]:
         """Returns the related rows of rows with these values, behind the value that each belongs to."""
-        limit = budget.limit
+        limit, statements = budget.limit, self._statements
         few = self._few.get(
             limit,
             wanted,
             self._related.near.type,
-            lambda given: self._limited(self._statement(given), is_of_one=len(given) == 1, limit=limit),
+            lambda given: statements.limited(
+                statements.select(given), is_of_one=len(given) == 1, limit=limit
+            ),
         )
         if few is not None:
             return await budget.fetch(*few)
-        several = self._limited(self._several, is_of_one=False, limit=limit)
+        several = statements.limited(self._several, is_of_one=False, limit=limit)
         return await budget.fetch(several, {"wanted": wanted})
 
     def _holds(self, value: Any) -> bool:
@@ -187,7 +176,7 @@ class _FieldReader:
         body = self._field.body
         if body is None:
             return [each[1] for each in read]
-        rows: list[Row] = [dict(zip(self._names, each[1:], strict=True)) for each in read]
+        rows: list[Row] = [dict(zip(self._statements.names, each[1:], strict=True)) for each in read]
         for inner in self._inner:
             await inner.fill(rows, budget)
         return [document_of(body, row) for row in rows]
@@ -199,8 +188,9 @@ class _FieldReader:
                 each.count += number
             elif values[0] is not None:
                 # PostgreSQL's sum of whole numbers is Numeric.
-                value = int(values[0]) if self._adds_in_sql and self._scale is None else values[0]
-                each.add(value, number, is_sum=self._adds_in_sql)
+                is_sum = self._statements.adds_in_sql
+                value = int(values[0]) if is_sum and self._statements.scale is None else values[0]
+                each.add(value, number, is_sum=is_sum)
 
     def _value(self, found: Any) -> Any:
         match self._field.kind:
@@ -209,80 +199,13 @@ class _FieldReader:
             case "count":
                 return found.count
             case "total":
-                return found.total(self._scale)
+                return found.total(self._statements.scale)
             case "average":
                 return found.average(self._field.places or 0)
         return found[0]
 
     def _nothing(self) -> Any:
-        return Sum().total(self._scale) if self._field.kind == "total" else self._field.nothing
-
-    # Statements
-
-    @property
-    def _adds_in_sql(self) -> bool:
-        # SQLite adds numbers as floats, and whole numbers up to 64 bits; the sums of each value's number are exact.
-        return self._dialect.name == "postgresql"
-
-    def _scale_of_column(self) -> int | None:
-        kind = None if self._field.column is None else self._related.entity.columns[self._field.column].type
-        is_numeric = isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float)
-        return (kind.scale or 0) if is_numeric and kind is not None else None  # type: ignore[attr-defined]
-
-    def _limited(self, statement: sa.Select[Any], *, is_of_one: bool, limit: int | None) -> sa.Select[Any]:
-        own = self._field.limit if is_of_one and self._field.kind not in NUMBERS else None
-        limits = [each for each in (own, limit) if each is not None]
-        return statement.limit(min(limits)) if limits else statement
-
-    def _statement(self, wanted: Any) -> sa.Select[Any]:
-        """Returns the SELECT by these values, parameters of one type, or by a parameter for several values."""
-        if self._field.kind in NUMBERS:
-            return self._numbers(wanted)
-        is_one = isinstance(wanted, list) and len(wanted) == 1
-        return self._elements_of_one(wanted) if is_one else self._elements(wanted)
-
-    def _numbers(self, wanted: Any) -> sa.Select[Any]:
-        near, name = self._related.near, self._field.column
-        if name is None:
-            return self._within(sa.select(near, sa.func.count()), wanted).group_by(near).order_by(near)
-        value = self._related.entity.columns[name]
-        if self._adds_in_sql:
-            summed = sa.func.sum(sa.cast(value, sa.Numeric) if self._scale is not None else value)
-            added = self._within(sa.select(near, sa.func.count(value), summed), wanted)
-            return added.group_by(near).order_by(near)
-        counted = self._within(sa.select(near, sa.func.count(), value), wanted)
-        return counted.group_by(near, value).order_by(near, value)
-
-    def _elements(self, wanted: Any) -> sa.Select[Any]:
-        near, ordered = self._related.near, self._ordered()
-        columns = [self._related.entity.columns[name] for name in self._names]
-        if self._field.limit is None:
-            return self._within(sa.select(near, *columns), wanted).order_by(near, *ordered)
-        number = sa.func.row_number().over(partition_by=near, order_by=ordered)
-        labelled = [column.label(f"value_{n}") for n, column in enumerate(columns)]
-        numbered = sa.select(near.label("near"), *labelled, number.label("number"))
-        inner = self._within(numbered, wanted).subquery("numbered")
-        *shown, last = inner.c
-        return sa.select(*shown).where(last <= self._field.limit).order_by(inner.c.near, last)
-
-    def _elements_of_one(self, wanted: Any) -> sa.Select[Any]:
-        """Returns the same for one row that they belong to, without the limit: an index may have their order."""
-        columns = [self._related.entity.columns[name] for name in self._names]
-        return self._within(sa.select(self._related.near, *columns), wanted).order_by(*self._ordered())
-
-    def _within(self, selected: sa.Select[Any], wanted: Any) -> sa.Select[Any]:
-        field, near = self._field, self._related.near
-        found = selected.select_from(self._related.source).where(near.in_(wanted))
-        if field.where is not None:
-            found = found.where(clause_of(field.where, self._related.entity, self._dialect))
-        if field.kind in ("minimum", "maximum") and field.column is not None:
-            found = found.where(self._related.entity.columns[field.column].is_not(None))
-        return found
-
-    def _ordered(self) -> list[sa.ColumnElement[Any]]:
-        entity = self._related.entity
-        columns = (sorted_column(entity, sorting, self._dialect) for sorting in self._field.sorted_by)
-        return [term for column in columns for term in column.ordered()]
+        return Sum().total(self._statements.scale) if self._field.kind == "total" else self._field.nothing
 
 
 def document_of(body: Body, row: Row) -> dict[str, Any]:
@@ -297,21 +220,3 @@ def document_of(body: Body, row: Row) -> dict[str, Any]:
 
 def _nested_in(body: Body | None) -> tuple[NestedField, ...]:
     return () if body is None else body.nested
-
-
-def _related(
-    steps: Sequence[Step], entity_of: Callable[[type], MappedEntity], dialect: sa.Dialect
-) -> _Related:
-    first, last = steps[0], steps[-1]
-    entity, near_of = entity_of(last.entity.model), entity_of(first.entity.model)
-    if len(steps) == 1:
-        return _Related(entity.table, entity.columns[last.remote], entity, entity, last.remote)
-    near, far = near_of.columns[first.remote], near_of.columns[last.local]
-    through: Any = near_of.table
-    if not any(unique <= {first.remote, last.local} for unique in first.entity.unique):
-        # A row that is linked twice is there once.
-        linked = sa.select(near, far).distinct().subquery("linked")
-        through, near, far = linked, linked.c[0], linked.c[1]  # type: ignore[assignment]
-    remote = entity.columns[last.remote]
-    source = through.join(entity.table, remote == collated_like(far, remote, dialect))
-    return _Related(source, near, entity, near_of, first.remote)
