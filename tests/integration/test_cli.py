@@ -659,7 +659,7 @@ def test_a_rebuild_fails_while_redis_is_away(shelf: Shelf):
             'there is no read model "Orders": there are BookReadModel, BookDetailReadModel, TagReadModel',
         ),
         (["BookReadModel", *APP], "REDIS_URL: is not set"),
-        (["BookReadModel", "--app", "demo_app.app:home"], 'there is no Diptych in "demo_app.app:home"'),
+        (["BookReadModel", "--app", "demo_app.app:STATIC"], 'there is no Diptych in "demo_app.app:STATIC"'),
         (["BookReadModel", "--app", "demo_app.app:ap"], '"demo_app.app" has no "ap"; did you mean "app"?'),
         (["BookReadModel", "--app", "demo_app"], '"demo_app" must have the form module:attribute'),
         (["BookReadModel", *APP, "--factory"], '"demo_app.app:app" cannot be called: leave --factory out'),
@@ -761,24 +761,51 @@ def test_a_missing_package_of_the_extra_is_named_without_a_traceback(package: st
     assert "Traceback" not in done.stderr
 
 
-def test_settings_lists_every_setting_and_where_it_comes_from(here: Path, monkeypatch: pytest.MonkeyPatch):
-    (here / "diptych.toml").write_text("workers = 3")
+@pytest.fixture
+def some_settings(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "diptych.toml").write_text("workers = 3\nshop_token = 'hunter3'")
     monkeypatch.setenv("DIPTYCH_REDIS_URL", "redis://:hunter2@cache")
+
+
+@pytest.mark.usefixtures("some_settings")
+def test_settings_explains_every_setting_and_tells_where_it_comes_from():
     code, written = run("settings")
-    rows = [line.split("\t") for line in written.splitlines()]
     assert code == 0
-    assert [row[0] for row in rows] == [setting.name for setting in SETTINGS]
-    assert ["WORKERS", "3", "file diptych.toml"] in rows
-    assert ["REDIS_URL", "redis://:***@cache", "environment"] in rows
-    assert ["LOG_RETENTION_DAYS", "none", "default"] in rows
+    assert re.findall(r"^([A-Z_0-9]+) = ", written, re.MULTILINE) == [
+        *(setting.name for setting in SETTINGS),
+        "SHOP_TOKEN",
+    ]
+    assert "\nWORKERS = 3  (file diptych.toml)\n    Processes that serve the application." in written
+    assert "\n    A whole number from 1 to 1000. By default 1. DIPTYCH_WORKERS\n" in written
+    assert "\nREDIS_URL = redis://:***@cache  (environment)\n" in written
+    assert "\nLOG_RETENTION_DAYS = none  (default)\n" in written
+    assert "hunter" not in written
+    assert max(map(len, written.splitlines())) <= 100
 
 
-def test_settings_is_a_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("some_settings")
+def test_settings_tells_programs_the_same():
+    code, written = run("settings", "--json")
+    rows = {row["name"]: row for row in json.loads(written)}
+    assert code == 0
+    assert rows["WORKERS"] == {
+        "name": "WORKERS",
+        "value": "3",
+        "from": "file diptych.toml",
+        "default": "1",
+        "type": "a whole number from 1 to 1000",
+        "variable": "DIPTYCH_WORKERS",
+        "meaning": "Processes that serve the application. `diptych run --workers` sets it for them.",
+    }
+    assert [row["meaning"] for row in rows.values()][: len(SETTINGS)] == [setting.doc for setting in SETTINGS]
+    assert "hunter" not in written
+
+
+def test_settings_are_emphasized_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     code, written = run("settings")
     assert code == 0
-    assert "\x1b[" in written
-    assert re.search(r"Setting\W.*Value\W.*From", written)
+    assert "\x1b[1mWORKERS\x1b[0m = 1" in written
 
 
 def test_help_and_version():

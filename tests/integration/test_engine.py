@@ -29,7 +29,7 @@ from diptych import (
     ORMService,
     SchemaError,
 )
-from diptych.cli.migrate import migrated
+from diptych.cli.commands.migrate import migrated
 from tests.books import AddBook, Base, Book, BookCommandHandler, BookQueryHandler, BookReadModel
 from tests.catalogue import agree, answered_by, author_of, sees, sees_in_redis
 from tests.configuration import configured

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from diptych.cli.log import shown
+from diptych.cli.commands.log import shown
 from diptych.log.browse import EntryValues, LogEntry
 from tests.books import AddBook, BookChanges, DeleteBook, EditBook
 from tests.catalogue import catalogue

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import difflib
-import logging
 import signal
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rich_click as click
-from rich.console import Console
-from rich.table import Table
 
-from diptych.cli.check import checked
-from diptych.cli.log import log
-from diptych.cli.migrate import migrated, uninstalled
-from diptych.cli.options import app_option, errors_told, factory_option, loaded
-from diptych.cli.progress import Tell, shown
+from diptych.cli.commands.check import checked
+from diptych.cli.commands.log import log
+from diptych.cli.commands.migrate import migrated, uninstalled
+from diptych.cli.commands.rebuild import rebuild
+from diptych.cli.commands.settings import settings
+from diptych.cli.commands.status import status
+from diptych.cli.options import app_option, check_redis, chosen_model, errors_told, factory_option, loaded
 from diptych.cli.server import serve
-from diptych.cli.status import status
-from diptych.cli.target import CommandError, exit_code_of
-from diptych.cli.worker import explain
-from diptych.config.service import ConfigService
-from diptych.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from diptych.app import Diptych
-    from diptych.read.model import ReadModel
 
 
 def _version() -> str:
@@ -76,36 +63,6 @@ def run(**options: Any) -> None:
     application fails to start), and 2 if what was asked for is wrong (no such module, a faulty setting).
     """
     serve(**options)
-
-
-@diptych.command()
-def settings() -> None:
-    """Show every setting, its value, and where that comes from.
-
-    Read as an application in this directory reads them: defaults, then ./diptych.toml or the file that
-    DIPTYCH_CONFIG names, then the DIPTYCH_… environment variables. Passwords are not shown.
-    """
-    try:
-        config = ConfigService()
-    except ConfigurationError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    console = Console()
-    if not console.is_terminal:
-        for setting, value, layer in config.describe():
-            print(setting.name, value, layer, sep="\t")
-        return
-    console.print(_table(config))
-
-
-def _table(config: ConfigService) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Setting", no_wrap=True)
-    table.add_column("Value", overflow="fold")
-    table.add_column("From", overflow="fold")
-    for setting, value, layer in config.describe():
-        table.add_row(setting.name, value, layer, style="dim" if layer == "default" else None)
-    return table
 
 
 _sql = click.option("--sql", is_flag=True, help="Print the statements, and do nothing.")
@@ -166,53 +123,6 @@ def check(app: str, factory: bool) -> None:
 
 
 @diptych.command()
-@click.argument("read_model", metavar="READ_MODEL")
-@app_option
-@factory_option
-def rebuild(read_model: str, app: str, factory: bool) -> None:
-    """Build a read model anew from SQL, such as BookReadModel, while it goes on serving.
-
-    Needed after rows were changed past diptych: by raw SQL, by a migration, by a restored backup. Run it where
-    the application runs, with the same settings. Stopped with Ctrl+C, it leaves everything as it was.
-
-    Ends with 0 when it is done, 1 if it cannot be done (Redis or SQL is away, Redis has not the memory, another
-    rebuild was faster), and 2 if what was asked for is wrong (no such read model, no REDIS_URL).
-    """
-    # The error that ends this command says better what the stores log. An application's own logging stays.
-    logging.getLogger("diptych").addHandler(logging.NullHandler())
-    signals: list[int] = []
-    try:
-        application = loaded(app, factory)
-        model = _chosen(application, read_model, "rebuild")
-        started = time.monotonic()
-        with shown(read_model, "rebuilding", "documents") as tell:
-            count = asyncio.run(_rebuild(application, model, tell, signals))
-    except asyncio.CancelledError:
-        print(f"Stopped: {read_model} is served as before.", file=sys.stderr)
-        raise SystemExit(128 + signals[0]) from None
-    except Exception as error:
-        print(f"Error: {explain(error)}", file=sys.stderr)
-        raise SystemExit(exit_code_of(error)) from None
-    print(f"{read_model}: rebuilt, {count} documents in {time.monotonic() - started:.1f} s")
-
-
-def _chosen(application: Diptych, name: str, doing: str) -> type[ReadModel[Any]]:
-    models = {model.__name__: model for model in application.read_models}
-    if name not in models:
-        close = difflib.get_close_matches(name, models, n=1)
-        known = f"there are {', '.join(models) or 'none'}"
-        hint = f'; did you mean "{close[0]}"? T{known[1:]}' if close else f": {known}"
-        raise CommandError(f'there is no read model "{name}"{hint}', 2)
-    _check_redis(application, doing)
-    return models[name]
-
-
-def _check_redis(application: Diptych, doing: str) -> None:
-    if application.config.settings.redis_url is None:
-        raise ConfigurationError("REDIS_URL", f"is not set: SQL answers, and there is nothing to {doing}")
-
-
-@diptych.command()
 @click.argument("read_model", metavar="[READ_MODEL]", required=False)
 @app_option
 @factory_option
@@ -227,14 +137,14 @@ def verify(read_model: str | None, app: str, factory: bool, repair: bool, as_jso
     Ends with 0 if there is no difference, or all were repaired, 1 if there are some, and 2 if what was asked for is
     wrong or that cannot be found out (Redis or SQL is away, no lease is in Redis).
     """
-    from diptych.cli.verify import verify_read_models
+    from diptych.cli.commands.verify import verify_read_models
 
     with errors_told(exit_code=2):
         application = loaded(app, factory)
-        _check_redis(application, "verify")
+        check_redis(application, "verify")
         models = application.read_models
         if read_model is not None:
-            models = (_chosen(application, read_model, "verify"),)
+            models = (chosen_model(application, read_model, "verify"),)
         try:
             exit_code = verify_read_models(application, models, repair=repair, as_json=as_json)
         except KeyboardInterrupt:
@@ -243,23 +153,7 @@ def verify(read_model: str | None, app: str, factory: bool, repair: bool, as_jso
     raise SystemExit(exit_code)
 
 
-async def _rebuild(application: Diptych, model: type[ReadModel[Any]], tell: Tell, signals: list[int]) -> int:
-    """Runs the rebuild. A signal cancels it, and is noted in ``signals``."""
-
-    async def rebuild() -> int:
-        async with application:
-            return await application.rebuild(model, tell)
-
-    def stop(number: int) -> None:
-        signals.append(number)
-        task.cancel()
-
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(rebuild())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    return await task
-
-
+diptych.add_command(rebuild)
+diptych.add_command(settings)
 diptych.add_command(status)
 diptych.add_command(log)

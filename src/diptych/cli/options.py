@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from diptych.cli.target import add_current_directory, check_target, exit_code_of, load_diptych
+from diptych.cli.target import CommandError, add_current_directory, check_target, exit_code_of, load_diptych
 from diptych.cli.worker import explain
+from diptych.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from diptych.app import Diptych
+    from diptych.read.model import ReadModel
 
 app_option = click.option(
     "--app",
@@ -22,7 +25,8 @@ app_option = click.option(
     envvar="DIPTYCH_APP",
     show_envvar=True,
     required=True,
-    help="Where the Diptych is: itself, a function that returns it, or the application that is served.",
+    help="Where the Diptych is: itself, a function that returns it, or the application that is served, of any "
+    "framework.",
 )
 factory_option = click.option(
     "--factory", is_flag=True, help="ATTRIBUTE is to be called. Not needed for a function without arguments."
@@ -47,3 +51,21 @@ def errors_told(exit_code: int | None = None) -> Iterator[None]:
     except Exception as error:
         print(f"Error: {explain(error)}", file=sys.stderr)
         raise SystemExit(exit_code or exit_code_of(error)) from None
+
+
+def chosen_model(application: Diptych, name: str, doing: str) -> type[ReadModel[Any]]:
+    """Returns the read model of this name. Raises ``CommandError`` without one, and as ``check_redis`` does."""
+    models = {model.__name__: model for model in application.read_models}
+    if name not in models:
+        close = difflib.get_close_matches(name, models, n=1)
+        known = f"there are {', '.join(models) or 'none'}"
+        hint = f'; did you mean "{close[0]}"? T{known[1:]}' if close else f": {known}"
+        raise CommandError(f'there is no read model "{name}"{hint}', 2)
+    check_redis(application, doing)
+    return models[name]
+
+
+def check_redis(application: Diptych, doing: str) -> None:
+    """Raises ``ConfigurationError`` if the application has no Redis to do this with: ``doing`` is a verb."""
+    if application.config.settings.redis_url is None:
+        raise ConfigurationError("REDIS_URL", f"is not set: SQL answers, and there is nothing to {doing}")

@@ -81,24 +81,33 @@ def load_target(target: str, factory: bool) -> Any:
 
 
 def load_diptych(target: str, factory: bool) -> Diptych:
-    """Imports and returns the ``Diptych``: the attribute, its result, or the Diptych of an ``asgi_app`` application.
+    """Imports and returns the ``Diptych``: the attribute, its result, or that of the application in the attribute.
 
     With ``factory`` the attribute is called; a function without parameters is called anyway. Raises CommandError if
-    there is no such attribute or no Diptych in it, and any error of the import.
+    there is no such attribute, and no Diptych in it or several; and any error of the import.
     """
-    from diptych.app import Diptych
+    from diptych.cli.diptychs import diptychs_in, names_of_diptychs
 
     found = _imported(target)
     if factory or _takes_nothing(found):
         found = _called(found, target)
-    diptych = found if isinstance(found, Diptych) else getattr(found, "diptych", None)
-    if not isinstance(diptych, Diptych):
+    diptychs = diptychs_in(found)
+    if len(diptychs) == 1:
+        return diptychs[0]
+    module = target.partition(":")[0]
+    named = " or ".join(f'"{module}:{name}"' for name in names_of_diptychs(sys.modules[module]))
+    if diptychs:
         raise CommandError(
-            f'there is no Diptych in "{target}", which is a value of type {type(found).__name__}: name a Diptych, '
-            "a function that returns one, or an application that asgi_app has made",
+            f'there are {len(diptychs)} Diptychs in "{target}": name the one that is meant, such as '
+            f"{named or 'a function that returns it'}",
             2,
         )
-    return diptych
+    raise CommandError(
+        f'there is no Diptych in "{target}", which is a value of type {type(found).__name__}: name '
+        f"{named or 'a Diptych, or a function that returns one'}; or let the application say which is its own, "
+        "`app.state.diptych = …`, as the applications of diptych.ext do",
+        2,
+    )
 
 
 def _imported(target: str) -> Any:

@@ -14,10 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from diptych.config.settings import SETTINGS, Setting, Settings, own_setting
+from diptych.config.settings import PREFIX, SETTINGS, Setting, Settings, own_setting
 from diptych.errors import ConfigurationError
 
-_PREFIX = "DIPTYCH_"
 _FILE_VARIABLE = "DIPTYCH_CONFIG"
 _FILE = "diptych.toml"
 _KNOWN = {setting.name: setting for setting in SETTINGS}
@@ -117,7 +116,7 @@ def _checked(key: str, value: Any) -> Any:
 @lru_cache
 def _meant(key: str) -> str | None:
     """Returns the name of a setting of diptych if ``key`` looks like a misspelling of that name."""
-    bare = key.removeprefix(_PREFIX)
+    bare = key.removeprefix(PREFIX)
     if bare != key and bare in _KNOWN:
         return bare
     if any(name in key for name in _KNOWN):  # ARCHIVE_DATABASE_URL is meant as it is written
@@ -151,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
     for variable, value in sorted(environ.items()):
-        key = variable.removeprefix(_PREFIX)
+        key = variable.removeprefix(PREFIX)
         # An empty variable is one that was not set: shells and containers cannot always leave one out.
         if key not in ("", variable) and variable != _FILE_VARIABLE and value.strip():
             yield key.upper(), value, "environment", f"environment variable {variable}"

@@ -79,6 +79,8 @@ def _database_address(value: object) -> str:
 _DAYS = whole_number(1, 36_500)
 _COUNT = whole_number(1, 1_000)
 _MILLISECONDS = "_MS"
+PREFIX = "DIPTYCH_"
+"""What the names of environment variables begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,16 @@ class Setting:
         if self.name.endswith(_MILLISECONDS):
             return self.name.removesuffix(_MILLISECONDS).lower() + "_s"
         return self.name.lower()
+
+    @property
+    def label(self) -> str:
+        """The kind of the setting's values, in words."""
+        return f"{self.kind.label}, or none" if self.default is None else self.kind.label
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"{PREFIX}{self.name}"
 
     def in_field(self, value: Any) -> Any:
         """Returns a parsed value as its field in ``Settings`` holds it: times in seconds, all else unchanged."""

@@ -102,6 +102,7 @@ class DiptychPlugin(InitPlugin):
         """Adds lifespan, dependency, exception handler and middleware. Litestar calls this."""
         # The first lifespan, so that the application's own lifespans find `diptych` running.
         app_config.lifespan.insert(0, self._run)
+        app_config.state["diptych"] = self.diptych  # where the commands of `diptych` look for it
         app_config.dependencies["diptych"] = Provide(self._provide, sync_to_thread=False)
         app_config.exception_handlers.setdefault(Exception, self._answer)
         app_config.middleware.insert(0, self._wrap)

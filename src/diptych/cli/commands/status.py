@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import rich_click as click
 
-from diptych.cli.migrate import check_file, database_of
+from diptych.cli.commands.migrate import check_file, database_of
 from diptych.cli.options import app_option, errors_told, factory_option, json_option, loaded
 from diptych.errors import DatabaseUnavailableError, SchemaError
 from diptych.fence.look import FenceLook, look_at_fence

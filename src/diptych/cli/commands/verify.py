@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from diptych.cli.migrate import database_of
+from diptych.cli.commands.migrate import database_of
 from diptych.cli.progress import Tell, shown
 from diptych.fence.fence import Fence
 from diptych.hinge.replica import Replica

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from diptych.cli.migrate import database_of
+from diptych.cli.commands.migrate import database_of
 from diptych.read.panel import mapped_classes, missing_of, open_panels
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
