@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diptych.app import Diptych
+from diptych.config.logs import configure_logging
 from diptych.config.service import ConfigService
 from diptych.errors import (
     AmbiguousLookupError,
@@ -98,6 +99,7 @@ __all__ = [
     "by",
     "code_point_text",
     "computed",
+    "configure_logging",
     "count",
     "each",
     "field",

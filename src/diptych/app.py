@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from weakref import WeakSet
 
 from msgspec import structs
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 ActorHook = Callable[[Mapping[str, Any] | None], str | None]
+
+STARTED: WeakSet[Diptych] = WeakSet()
+"""The applications of this process that are started."""
 
 
 class Diptych:
@@ -122,12 +126,15 @@ class Diptych:
                 finally:
                     if self._running is None:
                         self._home = None
+                    else:
+                        STARTED.add(self)
 
     async def stop(self) -> None:
         """Finishes the commands under way and closes everything. Safe to call twice."""
         self._check_loop()
         async with self._starting:
             running, self._running, self._queries = self._running, None, {}
+            STARTED.discard(self)
             try:
                 if running is not None:
                     await running.exits.aclose()

@@ -31,6 +31,8 @@ from tests.acceptance.serving import FROM_REDIS, Catalogue, CatalogueServer, env
 from tests.servers import HOST, RedisServer
 
 DIPTYCH = [sys.executable, "-m", "diptych.cli"]
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z"
+"""The time of a log line, as a pattern."""
 APPLICATION = """
     import asyncio, gc, json, os, pathlib, signal, socket, time
 
@@ -205,7 +207,13 @@ def test_it_serves_until_sigterm_and_then_stops_in_good_order():
         assert re.fullmatch(
             r"Serving tiny:app at http://127\.0\.0\.1:\d+ \(1 worker\); .*\n", served.announced
         )
-        assert served.end() == (0, "stopped in good order\n")
+        code, written = served.end()
+        assert code == 0
+        assert re.fullmatch(
+            rf"stopped in good order\n{TIME} INFO diptych\.server \[process {served.process.pid}\]: "
+            r"stopped tiny:app \(SIGTERM\)\n",
+            written,
+        )
         assert refuses(served.url)
 
 
@@ -230,7 +238,8 @@ def loop(request: pytest.FixtureRequest, here: Path) -> str:
 def test_workers_run_on_uvloop_where_it_is_installed(loop: str):
     with running() as served:
         assert served.ask()["loop"].partition(".")[0] == loop
-        assert served.end() == (0, "stopped in good order\n")
+        code, written = served.end()
+        assert (code, written.partition("\n")[0]) == (0, "stopped in good order")
 
 
 @pytest.mark.usefixtures("loop")
@@ -365,7 +374,7 @@ def test_none_leaves_the_workers_without_redis(here: Path, monkeypatch: pytest.M
     monkeypatch.setenv("DIPTYCH_REDIS_URL", "redis://cache")
     with running("--redis", "none") as served:
         assert served.ask()["DIPTYCH_REDIS_URL"] == "none"
-        assert "no Redis" in served.announced
+        assert "(1 worker, DIPTYCH_REDIS_URL is none)" in served.announced, "nobody knows what it uses"
 
 
 def test_a_url_goes_to_the_workers_and_its_password_nowhere_else():
@@ -404,7 +413,7 @@ def test_the_embedded_valkey_runs_beside_the_workers_and_ends_with_them():
         assert "noeviction" in ask_valkey(url, "CONFIG GET maxmemory-policy")
         assert ask_valkey(url, "CONFIG GET port").endswith("$1\r\n0\r\n")
         assert socket_path.parent.stat().st_mode & 0o777 == 0o700
-        assert "embedded Valkey" in served.announced
+        assert "(1 worker, DIPTYCH_REDIS_URL leads to an embedded Valkey)" in served.announced
         assert served.end()[0] == 0
         assert is_away(url)
         assert not socket_path.parent.exists()
@@ -706,7 +715,7 @@ def test_an_application_with_a_command_of_its_own_calls_serve():
     """)
     with running(command=command) as served:
         assert served.announced.startswith("Serving(target='tiny:app', url='http://127.0.0.1:")
-        assert served.announced.endswith("workers=2, redis='none')\n")
+        assert served.announced.endswith("workers=2, redis=None, asked='none')\n")
         assert served.ask()["DIPTYCH_WORKERS"] == "2"
         code, written = served.end()
         assert code == 0
@@ -816,7 +825,7 @@ def test_help_and_version():
     assert re.search(r"settings\s+Show every setting", written)
     code, written = run("run", "--help")
     assert code == 0
-    for option in ("--host", "--port", "--workers", "--redis", "--factory", "--access-log"):
+    for option in ("--host", "--port", "--workers", "--redis", "--factory", "--access-log", "--reload"):
         assert option in written
     code, written = run("--version")
     assert (code, written.split()[0]) == (0, "diptych")

@@ -30,8 +30,8 @@ PUBLIC = """
     InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
     RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaError
     SchemaVersionError Served StaleVersionError Statistics UnavailableError UnitOfWorkError UnknownColumnError
-    UnreadableRowError UnsupportedFilterError WiringError average between build by code_point_text computed count each
-    field join many maximum minimum one starts_with total
+    UnreadableRowError UnsupportedFilterError WiringError average between build by code_point_text computed
+    configure_logging count each field join many maximum minimum one starts_with total
 """
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from diptych.cli.embedded import embedded_available
-from diptych.cli.server import Serving, serve
+from diptych.cli.served import Serving
+from diptych.cli.server import serve
 from diptych.errors import MissingExtraError
 
 __all__ = ["Serving", "embedded_available", "main", "serve"]

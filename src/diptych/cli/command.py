@@ -17,6 +17,7 @@ from diptych.cli.commands.settings import settings
 from diptych.cli.commands.status import status
 from diptych.cli.options import app_option, check_redis, chosen_model, errors_told, factory_option, loaded
 from diptych.cli.server import serve
+from diptych.config.settings import LOG_FORMATS, LOG_LEVELS
 
 
 def _version() -> str:
@@ -56,6 +57,19 @@ def diptych() -> None:
 )
 @click.option("--factory", is_flag=True, help="ATTRIBUTE is a function that returns the application.")
 @click.option("--access-log", is_flag=True, help="Write a line for every request.")
+@click.option(
+    "--reload", is_flag=True, help="Start anew when a Python or TOML file of this directory is changed."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS, case_sensitive=False),
+    help="Least level of log lines.  [default: the setting LOG_LEVEL, or info]",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS, case_sensitive=False),
+    help="Form of log lines.  [default: the setting LOG_FORMAT, or text]",
+)
 def run(**options: Any) -> None:
     """Serve an ASGI application, such as demo_app.app:app, until it is stopped.
 

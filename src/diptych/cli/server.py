@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -11,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from diptych.cli.embedded import EmbeddedValkey
+from diptych.cli.served import Serving, log_serving, print_serving, with_redis
 from diptych.cli.target import (
     CommandError,
     add_current_directory,
@@ -24,29 +26,14 @@ from diptych.cli.target import (
     url_of,
 )
 from diptych.cli.worker import STOP_TIMEOUT_S, start_worker
+from diptych.config.logs import logging_config
 from diptych.config.service import ConfigService
+from diptych.config.settings import PREFIX, Settings
 from diptych.config.urls import check_redis_url, mask
 from diptych.errors import ConfigurationError, DiptychError, MissingExtraError
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
-
-
-class Serving(NamedTuple):
-    """Facts about a server: its target and URL, the number of workers, and the Redis asked for (passwords masked)."""
-
-    target: str
-    url: str
-    workers: int
-    redis: str | None
-
-
-def print_serving(serving: Serving) -> None:
-    """Prints the target and its URL, and how to stop the server."""
-    details = [f"{serving.workers} worker{'s' if serving.workers > 1 else ''}"]
-    if serving.redis is not None:
-        details.append({"embedded": "embedded Valkey", "none": "no Redis"}.get(serving.redis, serving.redis))
-    print(f"Serving {serving.target} at {serving.url} ({', '.join(details)}); Ctrl+C stops it.", flush=True)
 
 
 def serve(
@@ -58,16 +45,21 @@ def serve(
     redis: str | None = None,
     factory: bool = False,
     access_log: bool = False,
-    announce: Callable[[Serving], None] = print_serving,
+    reload: bool = False,
+    log_level: str | None = None,
+    log_format: str | None = None,
+    announce: Callable[[Serving], None] | None = None,
     prepare: Callable[[], object] | None = None,
 ) -> None:
     """Serves the ASGI application ``target`` ("module:attribute") until SIGINT or SIGTERM, then returns.
 
     ``redis`` is "embedded" (a Valkey of our own), "none", a URL, or None, for the setting REDIS_URL. The workers
-    find the Redis as DIPTYCH_REDIS_URL, and their number as DIPTYCH_WORKERS; ``workers`` None takes the setting
-    WORKERS. ``port`` 0 takes any free port. ``prepare`` is called when target and settings are checked and the port
-    is free, ``announce`` in a thread when the first worker is ready. Call ``serve`` from the main thread, and from
-    below ``if __name__ == "__main__"``, because a spawned worker imports the main module again.
+    find the Redis as DIPTYCH_REDIS_URL, and their number as DIPTYCH_WORKERS; ``workers``, ``log_level`` and
+    ``log_format`` None take the settings of their names. ``port`` 0 takes any free port. With ``reload`` the workers
+    start anew when a source file of the current directory is changed. ``prepare`` is called when target and settings
+    are checked and the port is free, ``announce`` in a thread when the first worker is ready; by default a line is
+    printed, and logged as JSON where that is the format. Call ``serve`` from the main thread, and from below
+    ``if __name__ == "__main__"``, because a spawned worker imports the main module again.
 
     If the application cannot be served, the reason goes to standard error, and SystemExit is raised: with 2 for a
     wrong target or setting, with 1 for all else (the port is in use, the application fails to start).
@@ -77,33 +69,40 @@ def serve(
             add_current_directory()
             check_target(target)
             address = free_address(host, port)
-            with _redis(redis):
-                number = workers or ConfigService().settings.workers  # which include the chosen Redis
-                shown = None if redis is None else mask(redis)
-                serving = Serving(target, url_of(*address), number, shown)
-                with _environment({"DIPTYCH_WORKERS": str(number)}):
+            chosen = {"WORKERS": workers, "LOG_LEVEL": log_level, "LOG_FORMAT": log_format}
+            with _redis(redis), _environment(_variables(chosen)):
+                settings = ConfigService().settings  # which include what was chosen
+                asked = None if redis is None else mask(redis)
+                serving = Serving(target, url_of(*address), settings.workers, None, asked)
+                with _environment(_variables({"WORKERS": settings.workers})):
                     if prepare is not None:
                         prepare()
-                    _Run(serving, announce).serve(address, factory, access_log)
+                    say = announce or (log_serving if settings.log_format == "JSON" else print_serving)
+                    _Run(serving, say, reload=reload).serve(address, settings, factory, access_log)
     except DiptychError as error:
         print(f"Error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(exit_code_of(error)) from None
 
 
 class _Run:
-    """A run of the server, until a signal stops the run or the first worker reports a failure."""
+    """A run of the server, until a signal stops the run or the first worker reports a failure.
 
-    def __init__(self, serving: Serving, announce: Callable[[Serving], None]) -> None:
+    With ``reload`` a failure is told, and the run goes on: the next change may mend it.
+    """
+
+    def __init__(self, serving: Serving, announce: Callable[[Serving], None], *, reload: bool) -> None:
         self._serving = serving
         self._announce = announce
+        self._reload = reload
         self._failure: CommandError | None = None
 
-    def serve(self, address: tuple[str, int], factory: bool, access_log: bool) -> None:
-        server = _granian(self._serving, address, access_log)
+    def serve(self, address: tuple[str, int], settings: Settings, factory: bool, access_log: bool) -> None:
+        server = _granian(self._serving, address, settings, access_log, self._reload)
         receiver, sender = multiprocessing.Pipe(duplex=False)
-        loader = partial(start_worker, self._serving.target, factory, sender)
-        with _waiting_for_signals(partial(_stop, server)):
-            threading.Thread(target=self._await_start, args=(server, receiver), daemon=True).start()
+        loader = partial(start_worker, self._serving.target, factory, sender, self._reload)
+        _number_workers(server)
+        with _waiting_for_signals(partial(_stop, server)) as received:
+            threading.Thread(target=self._await_starts, args=(server, receiver), daemon=True).start()
             try:
                 server.serve(target_loader=loader, wrap_loader=False)
             except SystemExit:
@@ -115,20 +114,48 @@ class _Run:
                 raise CommandError(f"cannot listen at {self._serving.url}: {problem}") from error
         if self._failure is not None:
             raise self._failure
+        _log.info("stopped %s (%s)", self._serving.target, ", ".join(received) or "by itself")
 
-    def _await_start(self, server: AbstractServer[Any], receiver: Connection) -> None:
-        try:
-            report = receiver.recv_bytes()
-        except EOFError:
-            return  # stopped before any worker had started
-        if code := report[0]:
-            text = report[1:].decode("utf-8", "replace")
-            gap = "\n" if "\n" in text else " "
-            self._failure = CommandError(f"{self._serving.target} cannot start:{gap}{text}", code)
-            _stop(server)
-        else:
+    def _await_starts(self, server: AbstractServer[Any], receiver: Connection) -> None:
+        is_announced = False
+        # The first report is that of the run; with ``reload`` each one is told.
+        while self._reload or not (is_announced or self._failure):
+            try:
+                report = receiver.recv_bytes()
+            except EOFError:
+                return  # stopped before any worker had started
+            if report[0]:
+                self._fail(server, _failure_of(self._serving.target, report))
+                continue
             await_listening(self._serving.url)
-            self._announce(self._serving)
+            if is_announced:
+                _log.info("%s has started anew", self._serving.target)
+            else:
+                self._announce(with_redis(self._serving, report[1:]))
+            is_announced = True
+
+    def _fail(self, server: AbstractServer[Any], failure: CommandError) -> None:
+        if self._reload:
+            _log.error("%s\nThe next change of a file starts it again.", failure)
+        else:
+            self._failure = failure
+            _stop(server)
+
+
+def _failure_of(target: str, report: bytes) -> CommandError:
+    text = report[1:].decode("utf-8", "replace")
+    gap = "\n" if "\n" in text else " "
+    return CommandError(f"{target} cannot start:{gap}{text}", report[0])
+
+
+def _number_workers(server: AbstractServer[Any]) -> None:
+    """Has each worker's loader called with the number of the worker, which Granian keeps to itself."""
+    spawn: Callable[..., Any] = server._spawn_worker
+
+    def spawn_numbered(*, idx: int, target: Any, callback_loader: Any) -> Any:
+        return spawn(idx=idx, target=target, callback_loader=partial(callback_loader, idx + 1))
+
+    vars(server)["_spawn_worker"] = spawn_numbered
 
 
 def _stop(server: AbstractServer[Any]) -> None:
@@ -145,7 +172,9 @@ def _stop(server: AbstractServer[Any]) -> None:
     timer.start()
 
 
-def _granian(serving: Serving, address: tuple[str, int], access_log: bool) -> AbstractServer[Any]:
+def _granian(
+    serving: Serving, address: tuple[str, int], settings: Settings, access_log: bool, reload: bool
+) -> AbstractServer[Any]:
     try:
         from granian import Granian
         from granian.constants import Interfaces
@@ -154,7 +183,7 @@ def _granian(serving: Serving, address: tuple[str, int], access_log: bool) -> Ab
         raise MissingExtraError("serving", "cli", error.name or "granian") from None
     # Granian's default loop is uvloop where that is installed, else asyncio's. Threads and backpressure are left to
     # Granian, as its documentation advises for ASGI.
-    return Granian(
+    server = Granian(
         serving.target,
         address=address[0],
         port=address[1],
@@ -162,27 +191,32 @@ def _granian(serving: Serving, address: tuple[str, int], access_log: bool) -> Ab
         workers=serving.workers,
         websockets=False,
         respawn_failed_workers=True,
-        log_level=LogLevels.warning,
-        log_dictconfig=_LOGGING,
+        log_level=LogLevels.debug if settings.log_level == "DEBUG" else LogLevels.warning,
+        log_dictconfig=logging_config(settings.log_level, settings.log_format),
         log_access=access_log,
+        log_access_format=_ACCESS,
+        **(_reloading() if reload else {}),
     )
+    if reload:
+        from diptych.cli.reload import tell_reloads
+
+        tell_reloads(server)
+    return server
 
 
-_LOGGING: dict[str, Any] = {
-    "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
-        "access": {"format": "%(message)s"},
-    },
-    "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"},
-        "access": {"class": "logging.StreamHandler", "formatter": "access", "stream": "ext://sys.stdout"},
-    },
-    "loggers": {
-        "diptych": {"level": "INFO"},
-        "granian.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
-    },
-    "root": {"handlers": ["console"], "level": "WARNING"},
-}
+def _reloading() -> dict[str, Any]:
+    from diptych.cli.reload import Sources
+
+    return {
+        "reload": True,
+        "reload_filter": Sources,
+        "reload_ignore_worker_failure": True,
+        "workers_kill_timeout": STOP_TIMEOUT_S,
+    }
+
+
+_log = logging.getLogger("diptych.server")
+_ACCESS = '%(addr)s "%(method)s %(path)s %(protocol)s" %(status)d %(dt_ms).1f ms'
 
 
 @contextmanager
@@ -200,6 +234,10 @@ def _redis(choice: str | None) -> Iterator[None]:
             raise ConfigurationError("--redis", f"{error}, or be one of embedded, none") from None
         with _environment({"DIPTYCH_REDIS_URL": url}):
             yield
+
+
+def _variables(chosen: Mapping[str, object]) -> dict[str, str]:
+    return {f"{PREFIX}{name}": str(value) for name, value in chosen.items() if value is not None}
 
 
 @contextmanager
@@ -232,24 +270,28 @@ def _stopping_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _waiting_for_signals(stop: Callable[[], object]) -> Iterator[None]:
+def _waiting_for_signals(stop: Callable[[], object]) -> Iterator[list[str]]:
     """Starts a thread that waits for SIGINT and SIGTERM and calls ``stop``; blocks both signals everywhere else.
+
+    Yields the list of the names of the signals that came.
 
     So a worker is born with both blocked. With the server's handlers, a worker without handlers of its own yet would
     swallow a SIGTERM, and the server would wait for that worker.
     """
     signals = {signal.SIGINT, signal.SIGTERM}
     ended = False
+    received: list[str] = []
 
     def wait() -> None:
-        while signal.sigwait(signals) and not ended:
+        while (number := signal.sigwait(signals)) and not ended:
+            received.append(signal.Signals(number).name)
             stop()
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     waiter = threading.Thread(target=wait, daemon=True)
     waiter.start()
     try:
-        yield
+        yield received
     finally:
         ended = True
         signal.pthread_kill(waiter.ident or 0, signal.SIGTERM)

@@ -17,7 +17,9 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from diptych.cli.served import redis_in_use
 from diptych.cli.target import add_current_directory, exit_code_of, load_target
+from diptych.config.logs import name_worker
 from diptych.errors import DiptychError
 
 if TYPE_CHECKING:
@@ -29,8 +31,14 @@ _UNDER_WAY = 10_000  # objects: some hundred requests
 _LONGEST_TEXT = 3500  # bytes; below 4096 a pipe never mixes what several workers write
 
 
-def start_worker(target: str, factory: bool, pipe: Connection) -> Watched:
-    """Prepares this worker process and returns its application; ends the process if the loading fails."""
+def start_worker(target: str, factory: bool, pipe: Connection, reload: bool, number: int) -> Watched:
+    """Prepares this worker process and returns its application; ends the process if the loading fails.
+
+    ``number`` is that of the worker. With ``reload`` the process waits to be ended after a failure.
+    """
+    global _waits_to_be_ended
+    _waits_to_be_ended = reload
+    name_worker(number)
     serving = threading.Event()
     if _is_process():
         threading.Thread(target=_end_with_parent, args=(serving,), daemon=True).start()
@@ -55,8 +63,13 @@ def _fail(pipe: Connection, error: BaseException, message: str = "") -> NoReturn
     if _is_process():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _report(pipe, code, explain(error, message))
+    while _waits_to_be_ended:
+        time.sleep(60)
     time.sleep(2)
     os._exit(code)
+
+
+_waits_to_be_ended = False
 
 
 class Watched:
@@ -103,7 +116,7 @@ class Watched:
             _fail(self._pipe, RuntimeError(refusal), refusal)
 
     def _begin(self, starting: set[asyncio.Task[Any]]) -> None:
-        _report(self._pipe, 0, "")
+        _report(self._pipe, 0, redis_in_use())
         if _is_process():
             self._repeating = asyncio.create_task(_repeat_missed_signal(starting, self._serving))
 

@@ -79,6 +79,8 @@ def _database_address(value: object) -> str:
 _DAYS = whole_number(1, 36_500)
 _COUNT = whole_number(1, 1_000)
 _MILLISECONDS = "_MS"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_FORMATS = ("TEXT", "JSON")
 PREFIX = "DIPTYCH_"
 """What the names of environment variables begin with."""
 
@@ -275,6 +277,19 @@ SETTINGS: tuple[Setting, ...] = (
         "Processes that serve the application. `diptych run --workers` sets it for them.",
     ),
     Setting(
+        "LOG_LEVEL",
+        choice(*LOG_LEVELS),
+        "INFO",
+        "The least level of log lines that `diptych run` and `configure_logging` write. What libraries say below "
+        "`WARNING` is left out: statements of SQLAlchemy may hold anybody's data.",
+    ),
+    Setting(
+        "LOG_FORMAT",
+        choice(*LOG_FORMATS),
+        "TEXT",
+        "The form of log lines: `TEXT` for people, `JSON` for programs, an object on each line.",
+    ),
+    Setting(
         "MAX_BODY_BYTES",
         whole_number(1, 1 << 40),
         1_048_576,
@@ -309,6 +324,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_retention_days: int | None
     log_personal_data_days: int | None
     workers: int
+    log_level: str
+    log_format: str
     max_body_bytes: int
 
     @classmethod

@@ -25,6 +25,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from diptych.config.logs import show_unless_configured
 from diptych.errors import Fault, InvalidMessage, MissingExtraError, WiringError
 from diptych.http import HeadAsGet, RawPath, RequestContext, SecurityHeaders, check_same_site, prefers_html
 from diptych.http.answers import QUERY_HEADERS
@@ -110,6 +111,7 @@ class DiptychPlugin(InitPlugin):
 
     @asynccontextmanager
     async def _run(self, _: Litestar) -> AsyncIterator[None]:
+        show_unless_configured(self.diptych.config.settings)
         await self.diptych.start()
         try:
             yield

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import secrets
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -39,6 +40,8 @@ OWN_TABLES: Mapping[str, str] = {
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 _ALEMBIC = threading.Lock()
+
+_log = logging.getLogger("diptych.write")
 
 
 async def prepare_schema(database: Database, metadata: sa.MetaData | None) -> None:
@@ -77,7 +80,8 @@ def upgrade(connection: sa.Connection) -> str | None:
         return found
     # The settings of Alembic's environment are of the whole process.
     try:
-        command.upgrade(config, "head")
+        with _without_lines_of_alembic():
+            command.upgrade(config, "head")
     except DBAPIError as error:
         if not is_denied(error):
             raise
@@ -89,7 +93,23 @@ def upgrade(connection: sa.Connection) -> str | None:
                 "as the owner of the tables, or what `diptych migrate --sql` prints"
             ]
         ) from error
+    _log.info("diptych's own tables are at version %s (before: %s)", _head(config), found or "none")
     return found
+
+
+@contextlib.contextmanager
+def _without_lines_of_alembic() -> Iterator[None]:
+    """Keeps Alembic from telling, in this thread, of versions that look like the application's own."""
+    thread, logger = threading.get_ident(), logging.getLogger("alembic.runtime.migration")
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread or record.levelno > logging.INFO
+
+    logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_others)
 
 
 def upgrade_script(connection: sa.Connection) -> tuple[str, str]:
