@@ -4,13 +4,14 @@ PYTHON ?= python3
 ARGS ?=
 WORKERS ?= 2
 SECONDS ?= 600
+DIST ?= dist
 
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --require-hashes
 SELF = $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
 
-.PHONY: help setup demo test test-sqlalchemy20 check bench model faults lock clean
+.PHONY: help setup demo test test-sqlalchemy20 check bench model faults wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +48,10 @@ model: $(VENV)/.setup ## explore the model of the protocol for SECONDS; ARGS="--
 faults: export PYTHONDONTWRITEBYTECODE =
 faults: $(VENV)/.setup ## break real processes and servers for SECONDS and check what is read; ARGS="--seed 7" repeats
 	$(BIN)/python -m tests.acceptance.faults --seconds $(SECONDS) $(ARGS)
+
+# By the locked hatchling of the environment: nothing is fetched to build with.
+wheel: $(VENV)/.demo ## build a wheel into DIST (dist)
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) .
 
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
