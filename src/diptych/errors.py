@@ -50,7 +50,8 @@ class MissingExtraError(ConfigurationError):
 
     def __init__(self, key: str, extra: str, missing: str) -> None:
         super().__init__(
-            key, f'needs the package "{missing}", which is not installed: pip install "diptych[{extra}]"'
+            key,
+            f'needs the package "{missing}", which is not installed: install diptych with the extra "{extra}"',
         )
         self.extra = extra
 

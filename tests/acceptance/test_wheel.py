@@ -184,4 +184,4 @@ def test_an_extra_that_is_not_installed_is_named(
     done = installed.run("diptych", "run", "web:app", "--port", "0", *arguments, folder=tmp_path)
     assert done.returncode != 0
     assert f'needs the package "{package}", which is not installed' in done.stderr
-    assert f"diptych[{extra}]" in done.stderr
+    assert f'install diptych with the extra "{extra}"' in done.stderr

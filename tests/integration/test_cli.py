@@ -766,7 +766,7 @@ def test_a_missing_package_of_the_extra_is_named_without_a_traceback(package: st
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert f'needs the package "{package}"' in done.stderr
-    assert 'pip install "diptych[cli]"' in done.stderr
+    assert 'install diptych with the extra "cli"' in done.stderr
     assert "Traceback" not in done.stderr
 
 

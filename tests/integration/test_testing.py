@@ -243,7 +243,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
         cwd=project, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode != 0
-    assert f'which is not installed: pip install "diptych[{extra}]"' in done.stdout + done.stderr
+    assert f'which is not installed: install diptych with the extra "{extra}"' in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_diptych_imports_nothing_that_it_may_not_need():
 
 
 def needs(key: str, extra: str, package: str) -> str:
-    return f'{key}: needs the package "{package}", which is not installed: pip install "diptych[{extra}]"\n'
+    return f'{key}: needs the package "{package}", which is not installed: install diptych with the extra "{extra}"\n'
 
 
 @pytest.mark.parametrize(

@@ -68,4 +68,8 @@ def chosen_model(application: Diptych, name: str, doing: str) -> type[ReadModel[
 def check_redis(application: Diptych, doing: str) -> None:
     """Raises ``ConfigurationError`` if the application has no Redis to do this with: ``doing`` is a verb."""
     if application.config.settings.redis_url is None:
-        raise ConfigurationError("REDIS_URL", f"is not set: SQL answers, and there is nothing to {doing}")
+        raise ConfigurationError(
+            "REDIS_URL",
+            f"is not set: SQL answers, and there is nothing to {doing}. Set it to the Redis that the application is "
+            "served with; an embedded Valkey belongs to its `diptych run` alone, and is filled anew at each start",
+        )

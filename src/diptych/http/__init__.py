@@ -1,5 +1,6 @@
 """HTTP without a framework: pure ASGI helpers, put together by the rooms under `diptych.ext`."""
 
+from diptych.context import request_scope
 from diptych.http.answers import (
     QUERY_HEADERS,
     Answer,
@@ -75,4 +76,5 @@ __all__ = [
     "query_app",
     "read_body",
     "read_fields",
+    "request_scope",
 ]

@@ -200,11 +200,11 @@ def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 class RequestContext:
     """Sets `diptych.context.request_scope` to the request's scope while the application answers the request.
 
-    The change log takes its correlation id from there, and an application's `actor` is called with this scope.
+    Commands are told in this way of which request they are: the change log takes its correlation id from there, and
+    an application's `actor` is called with this scope.
 
     >>> import asyncio
-    >>> from diptych.http import RequestContext
-    >>> from diptych.context import request_scope
+    >>> from diptych.http import RequestContext, request_scope
     >>> async def site(scope, receive, send):
     ...     print(request_scope.get()["path"])
     >>> asyncio.run(RequestContext(site)({"type": "http", "path": "/books"}, None, None))

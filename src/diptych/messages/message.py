@@ -66,7 +66,7 @@ class Query(Message, Generic[R], frozen=True):
 
 
 class Event(Message, frozen=True):
-    """The base of events, which tell of a change in the past.
+    """The base of events, which tell of a change in the past. Nothing dispatches events yet: they have no handlers.
 
     >>> from diptych import Event
     >>> class BookAdded(Event, frozen=True):
