@@ -20,6 +20,10 @@ from diptych.http.bodies import (
     read_body,
     read_fields,
 )
+from diptych.http.endpoints.endpoint import Endpoint
+from diptych.http.endpoints.hot import hot_routes
+from diptych.http.endpoints.html import EndpointRequest, Html
+from diptych.http.endpoints_app import endpoints_app
 from diptych.http.errors import (
     PROBLEM_JSON,
     BadRequest,
@@ -27,6 +31,7 @@ from diptych.http.errors import (
     CrossSite,
     FieldError,
     HttpError,
+    InvalidRequest,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
@@ -47,11 +52,15 @@ __all__ = [
     "BadRequest",
     "ClientDisconnected",
     "CrossSite",
+    "Endpoint",
+    "EndpointRequest",
     "FieldError",
     "Fields",
     "Front",
     "HeadAsGet",
+    "Html",
     "HttpError",
+    "InvalidRequest",
     "MethodNotAllowed",
     "NotFound",
     "PayloadTooLarge",
@@ -65,7 +74,9 @@ __all__ = [
     "cache_status",
     "check_same_site",
     "encode_segment",
+    "endpoints_app",
     "etag",
+    "hot_routes",
     "is_unchanged",
     "method_override",
     "metrics_app",

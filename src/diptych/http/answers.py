@@ -72,6 +72,26 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         """Returns the headers as text by name, for the response classes of frameworks."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
 
+    @classmethod
+    def json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+        """Returns the answer with ``value`` as JSON."""
+        return _with_body("application/json", msgspec.json.encode(value), status, headers)
+
+    @classmethod
+    def page(cls, text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+        """Returns the answer with a page of HTML."""
+        return _with_body("text/html; charset=utf-8", text.encode(), status, headers)
+
+    @classmethod
+    def see_other(cls, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Returns the redirect after a form, 303, to ``path``, which is percent-encoded."""
+        return cls(303, _encoded({"Location": path, "Content-Length": "0", **(headers or {})}), b"")
+
+
+def _with_body(kind: str, body: bytes, status: int, headers: Mapping[str, str] | None) -> Answer:
+    own = {"Content-Type": kind, "Content-Length": str(len(body))}
+    return Answer(status, _encoded({**own, **(headers or {})}), body)
+
 
 def answer_query(scope: RequestScope, found: Document[Any] | Page[Any] | None) -> Answer:
     """Returns the JSON answer to the request ``scope`` from ``found``, the result of its query.

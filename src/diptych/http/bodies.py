@@ -35,8 +35,11 @@ async def read_fields(
     *,
     keep_repeated: bool = False,
     several: Collection[str] = (),
+    forms: bool = True,
 ) -> Fields:
     """Reads the fields of a JSON object or a form; none for a request without a body and a `Content-Type`.
+
+    Where `forms` is False, only JSON is read.
 
     With `keep_repeated`, of form fields that were sent more than once the first values are kept, to be shown in the
     form again, and the caller has to refuse them by the faults in `Fields.repeated`. The form fields `several` may be
@@ -54,7 +57,8 @@ async def read_fields(
     >>> asyncio.run(read_fields(scope, receive, max_bytes=1000))
     Fields(values={'title': 'Dune'}, is_form=False, repeated=())
     """
-    media_type = _media_type(scope)
+    accepted = (JSON, FORM) if forms else (JSON,)
+    media_type = _media_type(scope, accepted)
     body = await read_body(scope, receive, max_bytes)
     if media_type == FORM:
         sent, repeated = parse_repeated(body, several=several)
@@ -63,7 +67,7 @@ async def read_fields(
         return Fields(sent, is_form=True, repeated=repeated)
     if media_type is None:
         if body:
-            raise UnsupportedMediaType("the body has no Content-Type", (JSON, FORM))
+            raise UnsupportedMediaType("the body has no Content-Type", accepted)
         return Fields({}, is_form=False)
     values = parse_json(body)
     if not isinstance(values, dict):
@@ -150,20 +154,20 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _media_type(scope: RequestScope) -> str | None:
-    """Returns `JSON` or `FORM`; None if the request names no type. Raises `UnsupportedMediaType`."""
+def _media_type(scope: RequestScope, accepted: Collection[str]) -> str | None:
+    """Returns the type, one of ``accepted``; None if the request names no type. Raises `UnsupportedMediaType`."""
     codings = list_elements(",".join(header_values(scope, b"content-encoding")).lower())
     if any(coding != "identity" for coding in codings):
-        raise UnsupportedMediaType("a compressed body is not read here", (JSON, FORM))
+        raise UnsupportedMediaType("a compressed body is not read here", accepted)
     sent = header_values(scope, b"content-type")
     if not sent:
         return None
     media_type, *parameters = (part.strip().lower() for part in sent[0].split(";"))
-    if len(sent) > 1 or media_type not in (JSON, FORM):
-        raise UnsupportedMediaType("this media type is not read here", (JSON, FORM))
+    if len(sent) > 1 or media_type not in accepted:
+        raise UnsupportedMediaType("this media type is not read here", accepted)
     charsets = [value[8:].strip('"') for value in parameters if value.startswith("charset=")]
     if any(charset not in ("utf-8", "utf8") for charset in charsets):
-        raise UnsupportedMediaType("only UTF-8 is read here", (JSON, FORM))
+        raise UnsupportedMediaType("only UTF-8 is read here", accepted)
     return media_type
 
 

@@ -76,8 +76,10 @@ class NotFound(HttpError):
 
     status = 404
 
-    def __init__(self, detail: str = "there is nothing at this address") -> None:
-        super().__init__(detail)
+    def __init__(
+        self, detail: str = "there is nothing at this address", headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail, headers)
 
 
 class MethodNotAllowed(HttpError):
@@ -122,17 +124,36 @@ _URN = "urn:diptych:problem:"
 _log = logging.getLogger("diptych.http")
 
 
-class FieldError(msgspec.Struct, frozen=True):
-    """A faulty field: its name (a dotted path), its place in the body (a JSON pointer), and the fault in words.
+class InvalidRequest(InvalidMessage):
+    """A request whose fields are faulty, which knows where they were sent.
+
+    ``parameters`` are the names of fields in the path or the query string; the others are in the body. ``body`` is
+    the field that the whole body is, if there is one.
+    """
+
+    def __init__(
+        self, message: str, faults: Iterable[Fault], parameters: Iterable[str], body: str | None = None
+    ) -> None:
+        super().__init__(message, faults)
+        self.parameters = frozenset(parameters)
+        self.body = body
+
+
+class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A faulty field: its name (a dotted path), the fault in words, and where it was sent.
+
+    ``pointer`` is a JSON pointer into the body, or else ``parameter`` the name of a parameter of the path or of the
+    query string.
 
     >>> from diptych.http import FieldError
-    >>> FieldError("author.name", "#/author/name", "must not be empty").pointer
+    >>> FieldError("author.name", "must not be empty", pointer="#/author/name").pointer
     '#/author/name'
     """
 
     field: str
-    pointer: str
     detail: str
+    pointer: str | None = None
+    parameter: str | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,13 +194,15 @@ def problem_for(error: Exception) -> Problem:
     >>> from diptych.http import problem_for
     >>> problem = problem_for(InvalidMessage("AddBook", [Fault("title", "is missing")]))
     >>> problem.status, problem.errors
-    (422, (FieldError(field='title', pointer='#/title', detail='is missing'),))
+    (422, (FieldError(field='title', detail='is missing', pointer='#/title', parameter=None),))
     """
     match error:
         case HttpError():
             return status_problem(error.status, error.detail, error.headers)
+        case InvalidRequest():
+            return _invalid_fields(_field_error_in(error, *fault) for fault in error.faults)
         case InvalidMessage() | InvalidValueError():
-            return _invalid_fields(error.faults)
+            return _invalid_fields(_field_errors(error.faults))
         case ConstraintError():
             return _refused_change(error)
         case UnavailableError():
@@ -200,8 +223,8 @@ def status_problem(status: int, detail: str | None = None, headers: dict[str, st
     return Problem(title=title, status=status, detail=detail, headers=headers or {})
 
 
-def _invalid_fields(faults: Iterable[Fault]) -> Problem:
-    errors = _field_errors(faults)
+def _invalid_fields(found: Iterable[FieldError]) -> Problem:
+    errors = tuple(found)
     count = "one field is" if len(errors) == 1 else f"{len(errors)} fields are"
     return Problem(
         type=_URN + "invalid-fields",
@@ -264,7 +287,18 @@ def _unreadable(error: UnreadableRowError) -> Problem:
 
 
 def _field_errors(faults: Iterable[Fault]) -> tuple[FieldError, ...]:
-    return tuple(FieldError(field, _pointer(field), detail) for field, detail in faults)
+    return tuple(FieldError(field, detail, pointer=_pointer(field)) for field, detail in faults)
+
+
+def _field_error_in(error: InvalidRequest, field: str, detail: str) -> FieldError:
+    first, _, rest = field.partition(".")
+    if field in error.parameters or first in error.parameters:
+        return FieldError(
+            field, detail, parameter=(field if first not in error.parameters else first) or None
+        )
+    if first == error.body:
+        field = rest
+    return FieldError(field, detail, pointer=_pointer(field))
 
 
 def _pointer(field: str) -> str:

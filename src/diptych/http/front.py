@@ -25,6 +25,7 @@ from diptych.http.asgi import ASGIApp, Receive, Scope, Send, prefers_html
 from diptych.http.errors import BadRequest, problem_for
 from diptych.http.paths import RouteTable, Segment, path_segments, sent_path, template_segments
 from diptych.messages.message import Query, build
+from diptych.messages.plans import fields_of
 
 QUERY_ERROR = "diptych.query_error"
 """Scope key: the exception that the handler of a hot query raised, for the framework to answer. Otherwise absent."""
@@ -215,7 +216,9 @@ def _compiled(template: str, query: type[Query[Any]]) -> QueryRoute:
         raise WiringError([str(error)]) from error
     in_path = tuple((at, segment.name) for at, segment in enumerate(segments) if segment.name)
     in_query_string = tuple(filter(None, parameters.split("&")))
-    _check(template, segments, query, [*(name for _, name in in_path), *in_query_string])
+    named = [*(name for _, name in in_path), *in_query_string]
+    if problems := faults_of_parameters(template, segments, query, named):
+        raise WiringError(problems)
     numbers = tuple(at for at, segment in enumerate(segments) if segment.kind == "typed")
     hints, in_texts = get_type_hints(query), {name for _, name in in_path}
     is_text = all(
@@ -239,25 +242,23 @@ def _is_of_several(hint: Any) -> bool:
     return all(isinstance(one, (*_OF_SEVERAL, inspect.NoneType)) for one in kinds)
 
 
-def _check(template: str, segments: Iterable[Segment], query: type[Query[Any]], named: Sequence[str]) -> None:
-    fields = query.__struct_fields__
+def faults_of_parameters(
+    where: object, segments: Iterable[Segment], message: type[Any], named: Sequence[str]
+) -> list[str]:
+    """Returns what is wrong with parameters in a path and a query string, ``named``, as fields of the ``message``."""
+    fields = {field.name: field.plan.type for field in fields_of(message)}
     problems = [
-        f"{template}: {query.__name__} has no field {name!r}: its fields are {', '.join(sorted(fields))}"
+        f"{where}: {message.__name__} has no field {name!r}: its fields are {', '.join(sorted(fields))}"
         for name in named
         if name not in fields
     ]
+    problems += [f"{where}: {name!r} is named more than once" for name, n in Counter(named).items() if n > 1]
     problems += [
-        f"{template}: {name!r} is named more than once" for name, n in Counter(named).items() if n > 1
-    ]
-    hints = get_type_hints(query, include_extras=True)
-    problems += [
-        f"{template}: {name!r} is of several values, and a parameter is one text: give {query.__name__} a field for "
+        f"{where}: {name!r} is of several values, and a parameter is one text: give {message.__name__} a field for "
         "each value (/orders/{order_id:int}/lines/{number:int} for a key of two columns)"
         for name in named
-        if name in hints and _is_of_several(hints[name])
+        if name in fields and _is_of_several(fields[name])
     ]
-    if problems:
-        raise WiringError(problems)
     if any(kind in ("rest", "mount") or (kind == "typed" and text != "int") for kind, text, _ in segments):
-        path = template.partition("?")[0]
-        raise WiringError([f"{path}: a front answers parameters of text and of the type int only"])
+        problems.append(f"{where}: only parameters of text and of the type int are answered")
+    return problems

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 from diptych.app import Diptych
-from diptych.context import request_scope
-from diptych.errors import Fault, InvalidMessage
-from diptych.http.answers import answer_problem, answer_query
-from diptych.http.asgi import ASGIApp, HeadAsGet, Receive, Scope, Send
-from diptych.http.errors import BadRequest, MethodNotAllowed, NotFound, problem_for
-from diptych.http.front import QUERY_ERROR, Front, QueryRoute, query_routes
-from diptych.http.paths import RouteTable, path_segments, sent_path
-from diptych.messages.message import Query, build
+from diptych.http.asgi import ASGIApp, HeadAsGet, RequestContext
+from diptych.http.endpoints.compiled import Endpoints
+from diptych.http.endpoints.endpoint import Endpoint
+from diptych.http.endpoints_app import EndpointsRouter
+from diptych.http.front import Front
+from diptych.messages.message import Query
 
 
 def query_app(diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> ASGIApp:
@@ -48,52 +43,9 @@ def query_app(diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> ASGIA
     200 application/json
     404 application/problem+json
     """
-    table = RouteTable(query_routes(routes), takes=re.compile("-?[0-9]{1,18}").fullmatch)
-
-    async def answer_the_rest(scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers the requests handed on by the front: parameters in any form, and all faults."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"queries are asked by HTTP, not by {scope['type']}")
-        token = request_scope.set(scope)
-        try:
-            if QUERY_ERROR in scope:
-                raise scope[QUERY_ERROR]
-            answer = answer_query(scope, await diptych.ask(_query_of(scope, table)))
-        except Exception as error:
-            answer = answer_problem(problem_for(error), [])
-        finally:
-            request_scope.reset(token)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-    return HeadAsGet(Front(diptych, routes, answer_the_rest))
-
-
-def _query_of(scope: Scope, table: RouteTable[QueryRoute]) -> Query[Any]:
-    """Returns the query of a request. Raises the error to answer with for any other request."""
-    segments = path_segments(sent_path(scope), scope.get("root_path", ""))
-    routes = () if segments is None else table.match(segments)
-    if segments is None or not routes:
-        raise NotFound()
-    if scope["method"] != "GET":
-        raise MethodNotAllowed(["GET"])
-    route = routes[0]
-    fields = {name: segments[at] for at, name in route.in_path}
-    return build(route.query, fields | _parameters(scope["query_string"], route), text=True)
-
-
-def _parameters(query_string: bytes, route: QueryRoute) -> dict[str, str]:
-    """Returns the parameters of the query string. Raises `BadRequest`, and `InvalidMessage` for unknown and repeated
-    ones."""
-    try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
-        )
-    except ValueError as error:
-        raise BadRequest("the query string is not UTF-8, or has more than 100 fields") from error
-    allowed, counts = route.in_query_string, Counter(name for name, _ in pairs)
-    faults = [Fault(name[:100], "is not a known field") for name in counts if name not in allowed]
-    faults += [Fault(name, "was sent more than once") for name in allowed if counts[name] > 1]
-    if faults:
-        raise InvalidMessage(route.query.__name__, faults[:20])
-    return dict(pairs)
+    endpoints = Endpoints(
+        Endpoint("GET", template if "?" in template else f"{template}?", query)
+        for template, query in routes.items()
+    )
+    rest = RequestContext(EndpointsRouter(diptych, endpoints))
+    return HeadAsGet(Front(diptych, routes, rest))

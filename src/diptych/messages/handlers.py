@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from diptych.errors import WiringError
-from diptych.messages.message import Command, Message, Query
+from diptych.messages.message import Command, Message, Query, result_type
 
 Handler = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -138,7 +138,7 @@ def _fault_of(method: _Method, function: Callable[..., Any], hints: dict[str, An
         )
     if not inspect.iscoroutinefunction(function):
         return f"{method} is not asynchronous: write it with `async def`"
-    promised, returned = _result_of(method.message), hints.get("return", Any)
+    promised, returned = result_type(method.message), hints.get("return", Any)
     if Any not in (promised, returned) and promised != returned:
         return (
             f"{method} returns {_shown(returned)}, but {method.message.__name__} promises "
@@ -183,13 +183,6 @@ def _is_base(message: type[Message]) -> bool:
     inherited = {field for base in bases for field in base.__struct_fields__}
     generic = bool(getattr(message, "__parameters__", ()))
     return generic or message.__name__.startswith("_") or inherited.issuperset(message.__struct_fields__)
-
-
-def _result_of(message: type) -> Any:
-    for base in getattr(message, "__orig_bases__", ()):
-        if get_origin(base) in (Command, Query):
-            return get_args(base)[0]
-    return Any
 
 
 def _scope(cls: type) -> tuple[str, str]:

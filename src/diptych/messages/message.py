@@ -6,8 +6,8 @@ A message is checked at its construction in code and when built from outside dat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, dataclass_transform
+from collections.abc import Collection, Mapping
+from typing import Any, Generic, TypeVar, dataclass_transform, get_args, get_origin
 
 import msgspec
 
@@ -76,11 +76,20 @@ class Event(Message, frozen=True):
     """
 
 
-def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool = False) -> S:
+def result_type(message_type: type) -> Any:
+    """Returns the type of a message's result; ``Any`` if the message does not say it."""
+    for base in getattr(message_type, "__orig_bases__", ()):
+        if get_origin(base) in (Command, Query):
+            return get_args(base)[0]
+    return Any
+
+
+def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool | Collection[str] = False) -> S:
     """Makes a struct from outside data, such as decoded JSON, and reports all faulty fields at once.
 
     With ``text`` the values are strings of a form or a query string and are converted to the fields' types:
-    numbers are written as in JSON, truth values ``true``, ``false``, ``1`` or ``0``, and only None is null.
+    numbers are written as in JSON, truth values ``true``, ``false``, ``1`` or ``0``, and only None is null. ``text``
+    may also name the fields that are strings, where the others are as JSON has them.
     Raises ``InvalidMessage`` whose faults name unknown, missing and wrong fields; a field of a nested struct is
     named by its path, ``changes.title``, an item of a list by its number, ``tags.0``. Of unknown fields, which
     the sender can make up without end, the first 20 are named and the rest counted, in a fault without a name.

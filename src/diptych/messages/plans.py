@@ -66,17 +66,24 @@ class Field(NamedTuple):
     name: str
     plan: Plan
     required: bool
+    default: Any = msgspec.NODEFAULT
+    """The default value; NODEFAULT if there is none, or if it is made anew each time."""
+
+
+def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
+    """Returns the fields of a struct, in their order."""
+    return _fields_of(struct)
 
 
 @cache
-def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
-    """Returns the fields of a struct, in their order."""
+def _fields_of(struct: Any) -> tuple[Field, ...]:
     hints = get_type_hints(struct, include_extras=True)
     return tuple(
         Field(
             name=field.name,
             plan=_plan(hints[field.name]),
-            required=field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT,
+            required=field.required,
+            default=field.default,
         )
         for field in msgspec.structs.fields(struct)
     )

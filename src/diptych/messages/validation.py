@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -23,20 +23,26 @@ _NAME_LENGTH = 100
 
 
 def check_mapping(
-    struct: type[msgspec.Struct], fields: Mapping[str, Any], *, text: bool
+    struct: type[msgspec.Struct], fields: Mapping[str, Any], *, text: bool | Collection[str]
 ) -> tuple[dict[str, Any], list[Fault]]:
     """Returns the values of outside data for a struct, and their faults."""
     plan = fields_of(struct)
     known = {field.name for field in plan}
-    faults = [Fault(_printable(name), _UNKNOWN) for name in fields if name not in known]
+    faults = [unknown_field(name) for name in fields if name not in known]
     values: dict[str, Any] = {}
     for field in plan:
         if field.name in fields:
-            values[field.name], found = _check_field(field, fields[field.name], text=text)
+            is_text = text if isinstance(text, bool) else field.name in text
+            values[field.name], found = _check_field(field, fields[field.name], text=is_text)
             faults += found
         elif field.required:
             faults.append(Fault(field.name, "is missing"))
     return values, faults
+
+
+def unknown_field(name: str) -> Fault:
+    """Returns the fault of a field that the message does not have; ``name`` is from outside."""
+    return Fault(_printable(name), _UNKNOWN)
 
 
 def check_fields(struct: msgspec.Struct) -> tuple[dict[str, Any], list[Fault]]:

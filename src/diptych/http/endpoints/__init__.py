@@ -1,0 +1,1 @@
+"""Endpoints: commands and queries as HTTP, with a line each. `endpoint_call` answers a request for one of them."""

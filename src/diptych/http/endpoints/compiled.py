@@ -1,0 +1,122 @@
+"""Endpoints made ready for requests, and what is wrong with their declarations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from diptych.errors import WiringError
+from diptych.http.answers import Answer
+from diptych.http.endpoints.checks import faults_of
+from diptych.http.endpoints.endpoint import Endpoint
+from diptych.http.paths import RouteTable, template_segments
+from diptych.messages.message import Command, result_type
+from diptych.messages.plans import Field, fields_of
+from diptych.read.answers import Document
+
+WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}").fullmatch
+"""Tells whether a segment of a path is a whole number: each has one address, so there is no `07`."""
+
+
+class Compiled(NamedTuple):
+    """An endpoint, made ready for requests.
+
+    ``template`` is its path alone, and ``in_path`` has the positions and names of its parameters. ``in_query_string``
+    and ``in_body`` are the names of the other fields that may be sent, of the message or, where the endpoint has a
+    ``body``, of that field alone. ``result`` is the type of the message's result, ``status`` that of success, and
+    ``can_miss`` tells whether there may be no such thing.
+    """
+
+    endpoint: Endpoint
+    template: str
+    fields: Mapping[str, Field]
+    in_path: tuple[tuple[int, str], ...]
+    in_query_string: tuple[str, ...]
+    in_body: tuple[str, ...]
+    is_query: bool
+    result: Any
+    status: int
+    can_miss: bool
+
+    @property
+    def method(self) -> str:
+        """The method of the requests."""
+        return self.endpoint.method
+
+    def parameters_of(self, segments: Sequence[str]) -> dict[str, str]:
+        """Returns the parameters in the decoded segments of a path."""
+        return {name: segments[at] for at, name in self.in_path}
+
+
+class Endpoints:
+    """Endpoints that are checked, to be found by their paths. Raises `WiringError` with all that is wrong.
+
+    ``answers`` are further pages, by their paths, which are always the same.
+    """
+
+    def __init__(self, endpoints: Iterable[Endpoint], answers: Mapping[str, Answer] | None = None) -> None:
+        declared = tuple(endpoints)
+        problems = [problem for endpoint in declared for problem in faults_of(endpoint)]
+        if not problems:
+            self.compiled = tuple(map(compiled, declared))
+            problems = list(_doubled(self.compiled))
+        if problems:
+            raise WiringError(problems)
+        routes: list[tuple[str, Compiled | Answer]] = [(one.template, one) for one in self.compiled]
+        self._routes = RouteTable([*routes, *(answers or {}).items()], takes=WHOLE_NUMBER)
+
+    @property
+    def templates(self) -> list[str]:
+        """The path templates, each once."""
+        return list(dict.fromkeys(one.template for one in self.compiled))
+
+    def match(self, segments: Sequence[str]) -> dict[str, Compiled | Answer]:
+        """Returns what is at the path with these decoded segments, by methods; nothing if there is no such path."""
+        return {"GET" if isinstance(one, Answer) else one.method: one for one in self._routes.match(segments)}
+
+
+def compiled(endpoint: Endpoint) -> Compiled:
+    """Returns an endpoint without faults, made ready for requests."""
+    template, is_limited, named = endpoint.path.partition("?")
+    segments = template_segments(template)
+    in_path = tuple((at, segment.name) for at, segment in enumerate(segments) if segment.name)
+    fields = {field.name: field for field in fields_of(endpoint.message)}
+    others = [name for name in fields if name not in {name for _, name in in_path} | {endpoint.body}]
+    from_query_string = endpoint.method in ("GET", "DELETE")
+    if is_limited:
+        others = [name for name in named.split("&") if name]
+    result = result_type(endpoint.message)
+    origin = getattr(result, "__origin__", result)
+    can_miss = type(None) in get_args(result) or result in (Any, bool) or origin is Document
+    return Compiled(
+        endpoint=endpoint,
+        template=template,
+        fields=fields,
+        in_path=in_path,
+        in_query_string=tuple(others) if from_query_string else (),
+        in_body=() if from_query_string else tuple(others),
+        is_query=not issubclass(endpoint.message, Command),
+        result=result,
+        status=endpoint.status or (204 if result in (bool, None, type(None)) else 200),
+        can_miss=can_miss,
+    )
+
+
+def sent_type(one: Compiled) -> Any:
+    """Returns the type of what an endpoint sends as JSON."""
+    if one.endpoint.answer is None:
+        return one.result
+    return get_type_hints(one.endpoint.answer, include_extras=True).get("return", Any)
+
+
+def _doubled(endpoints: Iterable[Compiled]) -> Iterable[str]:
+    seen: dict[tuple[str, str], Compiled] = {}
+    for one in endpoints:
+        shape = re.sub(r"\{[^}]*(:int)?\}", r"{\1}", one.template)
+        first = seen.setdefault((one.method, shape), one)
+        if first is not one:
+            yield (
+                f"{one.endpoint} ({one.endpoint.message.__name__}) is also the address of "
+                f"{first.endpoint.message.__name__}: give one of them another path or method"
+            )
