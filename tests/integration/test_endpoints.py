@@ -498,3 +498,27 @@ async def test_a_start_that_fails_is_told_to_the_server():
     with pytest.raises(Exception, match="nowhere"):
         await app({"type": "lifespan"}, receive, send)
     assert said == ["lifespan.startup.failed"]
+
+
+async def test_the_documentation_is_served(sqlite_url: str):
+    async with shop(configured(sqlite_url)) as app:
+        site = endpoints_app(app, ENDPOINTS, title="Shop", version="2", description="What there is.")
+        transport = httpx.ASGITransport(site)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
+            for path, kind in PAGES.items():
+                page = await client.get(path)
+                assert (page.status_code, page.headers["content-type"]) == (200, kind)
+                again = await client.get(path, headers={"If-None-Match": page.headers["etag"]})
+                assert (again.status_code, again.content) == (304, b"")
+                assert (await client.head(path)).headers["etag"] == page.headers["etag"]
+                refused = await client.post(path)
+                assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+            assert (await client.get("/openapi.json")).json()["info"]["version"] == "2"
+            assert (await client.get("/count")).json() == 0
+
+
+PAGES = {
+    "/openapi.json": "application/json",
+    "/docs": "text/html; charset=utf-8",
+    "/docs.css": "text/css; charset=utf-8",
+}

@@ -41,6 +41,7 @@ from diptych.http.errors import (
 )
 from diptych.http.front import Front
 from diptych.http.metrics import metrics_app
+from diptych.http.openapi.document import openapi_document
 from diptych.http.paths import RawPath, encode_segment
 from diptych.http.queries import query_app
 
@@ -80,6 +81,7 @@ __all__ = [
     "is_unchanged",
     "method_override",
     "metrics_app",
+    "openapi_document",
     "parse_form",
     "parse_json",
     "prefers_html",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from diptych.app import Diptych
-from diptych.http.answers import Answer, answer_problem
+from diptych.errors import WiringError
+from diptych.http.answers import Answer, answer_problem, is_unchanged
 from diptych.http.asgi import (
     ASGIApp,
     HeadAsGet,
@@ -23,6 +24,7 @@ from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.endpoints.hot import hot_routes
 from diptych.http.errors import MethodNotAllowed, NotFound, allow_header, problem_for
 from diptych.http.front import Front
+from diptych.http.openapi.answers import documentation
 from diptych.http.paths import path_segments, sent_path
 
 
@@ -30,15 +32,19 @@ def endpoints_app(
     diptych: Diptych,
     endpoints: Iterable[Endpoint],
     *,
+    title: str | None = None,
+    version: str = "1",
+    description: str | None = None,
     security_headers: Mapping[str, str | None] | None = None,
 ) -> ASGIApp:
     """Returns the ``endpoints`` as an ASGI application, which starts and stops ``diptych`` with its lifespan.
 
     Paths are routed as they were sent, so a title may have a slash (`/books/AC%2FDC`). HEAD works wherever GET does,
     and OPTIONS names the methods of a path. All errors are problem details. Queries for a `Document` or a `Page` are
-    answered by a `Front`. ``security_headers`` changes single headers of `SECURITY_HEADERS`, or leaves them out by
-    None. The application's attribute `diptych` is ``diptych``. Raises `WiringError` with all that is wrong with the
-    endpoints.
+    answered by a `Front`. With a ``title``, `/openapi.json` is the OpenAPI document with this ``version`` and
+    ``description``, and `/docs` a page that shows it. ``security_headers`` changes single headers of
+    `SECURITY_HEADERS`, or leaves them out by None. The application's attribute `diptych` is ``diptych``. Raises
+    `WiringError` with all that is wrong with the endpoints.
 
     >>> import asyncio
     >>> import httpx
@@ -63,18 +69,29 @@ def endpoints_app(
     404 application/problem+json
     """
     compiled = Endpoints(endpoints)
-    secured = SecurityHeaders(HeadAsGet(EndpointsRouter(diptych, compiled)), security_headers)
+    pages = {} if title is None else documentation(compiled.compiled, title, version, description)
+    if taken := [path for path in pages if path in compiled.templates]:
+        raise WiringError(
+            [f"{path} is the documentation's: give the endpoint another path" for path in taken]
+        )
+    secured = SecurityHeaders(HeadAsGet(EndpointsRouter(diptych, compiled, pages)), security_headers)
     hot = hot_routes(one.endpoint for one in compiled.compiled)
-    front = Front(diptych, hot, secured, others=compiled.templates, headers=secured.of_data)
+    front = Front(diptych, hot, secured, others=[*compiled.templates, *pages], headers=secured.of_data)
     return _Served(front, diptych)
 
 
 class EndpointsRouter:
-    """Answers requests for ``endpoints``, and all faults with problem details."""
+    """Answers requests for ``endpoints``, and all faults with problem details.
 
-    def __init__(self, diptych: Diptych, endpoints: Endpoints) -> None:
+    ``pages`` are answers that are always the same, by their paths.
+    """
+
+    def __init__(
+        self, diptych: Diptych, endpoints: Endpoints, pages: Mapping[str, Answer] | None = None
+    ) -> None:
         self._diptych = diptych
         self._endpoints = endpoints
+        self._pages = pages or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -89,27 +106,36 @@ class EndpointsRouter:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         segments = path_segments(sent_path(scope), scope.get("root_path", ""))
-        found = {} if segments is None else self._endpoints.match(segments)
-        if segments is None or not found:
+        if segments is None:
             raise NotFound()
-        method = scope["method"]
-        if method == "OPTIONS":
-            return _options(found)
-        one = found.get(method)
-        if one is None:
-            raise MethodNotAllowed([*found, "OPTIONS"])
-        if isinstance(one, Answer):
-            return one
+        page = self._pages.get("/" + "/".join(segments)) if len(segments) == 1 else None
+        found = {} if page else self._endpoints.match(segments)
+        methods = ["GET"] if page else [*found]
+        if not methods:
+            raise NotFound()
+        if scope["method"] == "OPTIONS":
+            return _options(methods, found.get("PATCH"))
+        if scope["method"] not in methods:
+            raise MethodNotAllowed([*methods, "OPTIONS"])
+        if page:
+            return _unless_known(scope, page)
+        one = found[scope["method"]]
         return await endpoint_call(one, self._diptych, scope, receive, one.parameters_of(segments))
 
 
-def _options(found: Mapping[str, Compiled | Answer]) -> Answer:
-    headers = [(b"allow", allow_header([*found, "OPTIONS"]).encode("ascii"))]
-    patch = found.get("PATCH")
-    if isinstance(patch, Compiled):
+def _options(methods: Iterable[str], patch: Compiled | None) -> Answer:
+    headers = [(b"allow", allow_header([*methods, "OPTIONS"]).encode("ascii"))]
+    if patch is not None:
         kinds = (JSON, FORM) if patch.endpoint.form else (JSON,)
         headers.append((b"accept-patch", ", ".join(kinds).encode("ascii")))
     return Answer(204, headers, b"")
+
+
+def _unless_known(scope: Scope, page: Answer) -> Answer:
+    """Returns the page, or 304 if the client has it."""
+    if not is_unchanged(scope, page.text_headers()["etag"]):
+        return page
+    return Answer(304, [pair for pair in page.headers if not pair[0].startswith(b"content-")], b"")
 
 
 class _Served(RequestContext):

@@ -122,6 +122,16 @@ def test_two_endpoints_of_one_method_and_path_are_refused(other: str):
     )
 
 
+def test_parameters_of_one_path_have_one_name():
+    class DeleteByName(Command[bool]):
+        name: str
+
+    endpoints = Endpoint("GET", "/x/{title}?", Get), Endpoint("DELETE", "/x/{name}", DeleteByName)
+    assert faults(*endpoints) == [
+        "DELETE /x/{name} is the path of GET /x/{title}?: give its parameters the same names"
+    ]
+
+
 def test_what_fits_is_taken():
     endpoints = Endpoints(
         [

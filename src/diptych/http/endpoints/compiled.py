@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from diptych.errors import WiringError
-from diptych.http.answers import Answer
 from diptych.http.endpoints.checks import faults_of
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.paths import RouteTable, template_segments
@@ -50,12 +49,9 @@ class Compiled(NamedTuple):
 
 
 class Endpoints:
-    """Endpoints that are checked, to be found by their paths. Raises `WiringError` with all that is wrong.
+    """Endpoints that are checked, to be found by their paths. Raises `WiringError` with all that is wrong."""
 
-    ``answers`` are further pages, by their paths, which are always the same.
-    """
-
-    def __init__(self, endpoints: Iterable[Endpoint], answers: Mapping[str, Answer] | None = None) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         declared = tuple(endpoints)
         problems = [problem for endpoint in declared for problem in faults_of(endpoint)]
         if not problems:
@@ -63,17 +59,16 @@ class Endpoints:
             problems = list(_doubled(self.compiled))
         if problems:
             raise WiringError(problems)
-        routes: list[tuple[str, Compiled | Answer]] = [(one.template, one) for one in self.compiled]
-        self._routes = RouteTable([*routes, *(answers or {}).items()], takes=WHOLE_NUMBER)
+        self._routes = RouteTable(((one.template, one) for one in self.compiled), takes=WHOLE_NUMBER)
 
     @property
     def templates(self) -> list[str]:
         """The path templates, each once."""
         return list(dict.fromkeys(one.template for one in self.compiled))
 
-    def match(self, segments: Sequence[str]) -> dict[str, Compiled | Answer]:
-        """Returns what is at the path with these decoded segments, by methods; nothing if there is no such path."""
-        return {"GET" if isinstance(one, Answer) else one.method: one for one in self._routes.match(segments)}
+    def match(self, segments: Sequence[str]) -> dict[str, Compiled]:
+        """Returns the endpoints of the path with these decoded segments by methods; none without such a path."""
+        return {one.method: one for one in self._routes.match(segments)}
 
 
 def compiled(endpoint: Endpoint) -> Compiled:
@@ -112,11 +107,15 @@ def sent_type(one: Compiled) -> Any:
 
 def _doubled(endpoints: Iterable[Compiled]) -> Iterable[str]:
     seen: dict[tuple[str, str], Compiled] = {}
+    names: dict[str, Compiled] = {}
     for one in endpoints:
-        shape = re.sub(r"\{[^}]*(:int)?\}", r"{\1}", one.template)
-        first = seen.setdefault((one.method, shape), one)
+        segments = template_segments(one.template)
+        shape = "/".join(s.text if s.kind == "fixed" else f"{{:{s.kind}}}" for s in segments)
+        first, other = seen.setdefault((one.method, shape), one), names.setdefault(shape, one)
         if first is not one:
             yield (
                 f"{one.endpoint} ({one.endpoint.message.__name__}) is also the address of "
                 f"{first.endpoint.message.__name__}: give one of them another path or method"
             )
+        elif other.in_path != one.in_path:
+            yield f"{one.endpoint} is the path of {other.endpoint}: give its parameters the same names"
