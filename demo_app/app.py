@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from litestar import Litestar, get
 from litestar.datastructures import CacheControlHeader
@@ -14,26 +13,25 @@ from litestar.static_files import create_static_files_router
 from demo_app.catalogue import create_catalogue
 from demo_app.controllers.commands_books_controller import CommandsBooksController
 from demo_app.controllers.commands_reviews_controller import CommandsReviewsController
-from demo_app.controllers.commands_tags_controller import CommandsBookTagsController, CommandsTagsController
+from demo_app.controllers.commands_tags_controller import CommandsTagsController
 from demo_app.controllers.health_controller import health
-from demo_app.controllers.queries_books_controller import QueriesBooksController
+from demo_app.controllers.queries_books_controller import QueriesBooksController, show_add_form
 from demo_app.controllers.queries_tags_controller import QueriesTagsController
-from demo_app.messages import GetBook, ListBooks, ListTags
 from demo_app.pages import render_problem
-from diptych import ConfigService, Query
-from diptych.ext.litestar import DiptychPlugin, asgi_app
+from diptych import ConfigService
+from diptych.ext.litestar import DiptychPlugin, asgi_app, routes
+from diptych.http import hot_routes
 
 STATIC = Path(__file__).parent / "static"
 
 
-class BooksController(
-    QueriesBooksController, CommandsBooksController, CommandsReviewsController, CommandsBookTagsController
-):
-    """Queries and commands under /books: Litestar refuses two controllers with a path in common."""
-
-
-class TagsController(QueriesTagsController, CommandsTagsController):
-    """The same under /tags."""
+ENDPOINTS = (
+    *QueriesBooksController.endpoints,
+    *CommandsBooksController.endpoints,
+    *CommandsReviewsController.endpoints,
+    *QueriesTagsController.endpoints,
+    *CommandsTagsController.endpoints,
+)
 
 
 def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[None]]:
@@ -41,19 +39,16 @@ def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[N
     static = create_static_files_router(
         "/static", [STATIC], cache_control=CacheControlHeader(max_age=3600, public=True)
     )
+    documented = routes(
+        ENDPOINTS, title="The books catalogue", description="Books, their reviews and their tags."
+    )
     site = Litestar(
-        [home, BooksController, TagsController, health, static],
+        [home, show_add_form, health, static, *documented],
         plugins=[DiptychPlugin(create_catalogue(config), render_problem=render_problem)],
         openapi_config=None,
         logging_config=None,  # the server's, which Litestar would replace
     )
-    books, tags = ("&".join(query.__struct_fields__) for query in (ListBooks, ListTags))
-    hot: dict[str, type[Query[Any]]] = {
-        "/books/{title}": GetBook,
-        f"/books?{books}": ListBooks,
-        f"/tags?{tags}": ListTags,
-    }
-    return asgi_app(site, hot=hot)
+    return asgi_app(site, hot=hot_routes(ENDPOINTS))
 
 
 @get("/", status_code=302)

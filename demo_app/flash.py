@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast, get_args
 
-from litestar.datastructures import Cookie
-
 FlashKind = Literal["added", "changed", "deleted", "reviewed", "unreviewed", "tagged", "renamed"]
 
 # Base64 of 200 characters of four bytes, and the longest kind; a longer cookie is not ours.
@@ -31,17 +29,15 @@ class Flash:
     kind: FlashKind
     title: str
 
-    def cookie(self, scheme: str) -> Cookie:
-        """Returns the cookie with this message for the next page; `scheme` is the request's."""
-        return Cookie(
-            key=self.COOKIE,
-            path=self.PATH,
-            value=f"{self.kind}.{base64.urlsafe_b64encode(self.title.encode()).decode()}",
-            max_age=_MAX_AGE_S,
-            httponly=True,
-            samesite="lax",
-            secure=scheme == "https",
-        )
+    FORGET: ClassVar[str] = f'{COOKIE}=""; HttpOnly; Max-Age=0; Path={PATH}; SameSite=lax'
+    """The value of `Set-Cookie` after which the message is not shown again."""
+
+    def cookie(self, scheme: str) -> str:
+        """Returns the value of `Set-Cookie` with this message for the next page; `scheme` is the request's."""
+        encoded = base64.urlsafe_b64encode(self.title.encode()).decode()
+        secure = "; Secure" if scheme == "https" else ""
+        rules = f"HttpOnly; Max-Age={_MAX_AGE_S}; Path={self.PATH}; SameSite=lax{secure}"
+        return f'{self.COOKIE}="{self.kind}.{encoded}"; {rules}'
 
     @classmethod
     def of(cls, cookies: Mapping[str, str]) -> Flash | None:

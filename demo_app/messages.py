@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, NamedTuple
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from demo_app.models.book import Author, Isbn, ReviewText, Stars, Stock, TagName, TagNames, Title
 from demo_app.models.book_read_model import BookDetailDocument, BookDocument, TagDocument
 from diptych import Command, Document, Page, Query, Rule
+
+Limit = Annotated[int, Meta(ge=1, le=500)]
 
 SORTS = ("title", "-published_date", "author", "-rating")
 """The orders of the catalogue."""
@@ -69,6 +71,9 @@ class AddReview(Command[AddedReview | None]):
     review: NewReview
 
 
+ReviewId = Annotated[int, Meta(ge=1, le=2_147_483_647)]
+
+
 class DeleteReview(Command[bool]):
     """Deletes a review. The result is True if the book of this title had it."""
 
@@ -117,7 +122,7 @@ class GetTag(Query[Document[TagDocument]]):
 class ListTags(Query[Page[TagDocument]]):
     """Asks for a page of the tags, those of most books first."""
 
-    limit: int = 50
+    limit: Limit = 50
     after: str | None = None
     before: str | None = None
     count: bool = False
@@ -129,7 +134,7 @@ def _sort(text: str) -> str:
     return text
 
 
-Sort = Annotated[str, Rule(_sort)]
+Sort = Annotated[str, Rule(_sort), Meta(extra_json_schema={"enum": list(SORTS)})]
 
 
 class ListBooks(Query[Page[BookDocument]]):
@@ -139,7 +144,7 @@ class ListBooks(Query[Page[BookDocument]]):
     `handlers/book_lists.py`.
     """
 
-    limit: int = 50
+    limit: Limit = 50
     after: str | None = None
     before: str | None = None
     author: str | None = None

@@ -2,83 +2,65 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from functools import partial
 
-import msgspec
-from litestar import Controller, Response, delete, post
-from litestar.params import FromPath
-
-from demo_app.controllers.book_page import page_of_refused_review
-from demo_app.controllers.commands import (
-    REFUSALS,
-    NoFields,
-    built,
-    fields_of,
-    form_again,
-    meant,
-    problem_shown,
-)
-from demo_app.controllers.responses import (
-    Catalogue,
-    WebRequest,
-    book_path,
-    json_answer,
-    no_such_book,
-    no_such_review,
-    see_other,
-)
-from demo_app.messages import AddReview, DeleteReview, NewReview
-
-_GREATEST_ID = 2_147_483_647
+from demo_app.controllers.book_page import refused_review
+from demo_app.controllers.responses import NO_BOOK, see_other
+from demo_app.messages import AddedReview, AddReview, DeleteReview
+from demo_app.models.book_read_model import BookDocument
+from demo_app.pages import book_path
+from diptych.http import Answer, Endpoint, EndpointRequest, Html, Problem
 
 
-class CommandsReviewsController(Controller):
-    """Adding and deleting reviews of a book."""
+class ReviewForm(Html):
+    """The form to add a review, on the page of its book."""
 
-    path = "/books"
+    async def done(self, request: EndpointRequest, message: AddReview, result: AddedReview) -> Answer:
+        """Leads back to the page of the book."""
+        return see_other(request, book_path(message.title), "reviewed", message.title)
 
-    @post("/{title:str}/reviews")
-    async def add_review(
-        self, title: FromPath[str], request: WebRequest, diptych: Catalogue
-    ) -> Response[Any]:
-        """Adds a review: 201 with the book, or 303 to its page."""
-        fields = await fields_of(request, diptych)
-        try:
-            review = built(NewReview, meant(fields, "POST", required=False))
-            added = await diptych.execute(AddReview(title=title, review=review))
-        except REFUSALS as error:
-            problem = problem_shown(error, request, fields)
-            return form_again(await page_of_refused_review(title, diptych, fields, problem), problem)
-        if added is None:
-            raise no_such_book(title)
-        path = book_path(title)
-        if fields.is_form:
-            return see_other(request, path, "reviewed", title)
-        location = {"Location": f"{path}/reviews/{added.id}"}
-        return json_answer(msgspec.json.encode(added.book), 201, location)
-
-    @delete("/{title:str}/reviews/{review_id:str}", status_code=200)
-    async def delete_review(
-        self, title: FromPath[str], review_id: FromPath[str], request: WebRequest, diptych: Catalogue
-    ) -> Response[Any]:
-        """Deletes a review: 204, or 303 to the page of the book."""
-        return await _delete(title, review_id, request, diptych)
-
-    @post("/{title:str}/reviews/{review_id:str}/delete")
-    async def delete_review_by_form(
-        self, title: FromPath[str], review_id: FromPath[str], request: WebRequest, diptych: Catalogue
-    ) -> Response[Any]:
-        """Does the same, since HTML forms know no DELETE."""
-        return await _delete(title, review_id, request, diptych)
+    async def refused(self, request: EndpointRequest, problem: Problem) -> Answer:
+        """Shows the page again."""
+        return await refused_review(request, problem)
 
 
-async def _delete(title: str, review_id: str, request: WebRequest, diptych: Catalogue) -> Response[Any]:
-    fields = await fields_of(request, diptych)
-    built(NoFields, meant(fields, "DELETE", required=False))
-    is_id = re.fullmatch("[1-9][0-9]{0,9}", review_id) is not None and int(review_id) <= _GREATEST_ID
-    if not is_id or not await diptych.execute(DeleteReview(title=title, id=int(review_id))):
-        raise no_such_review(title, review_id)
-    if fields.is_form:
-        return see_other(request, book_path(title), "unreviewed", title)
-    return Response(None, status_code=204)
+class DeleteForm(Html):
+    """The button that deletes a review."""
+
+    async def done(self, request: EndpointRequest, message: DeleteReview, result: bool) -> Answer:
+        """Leads back to the page of the book."""
+        return see_other(request, book_path(message.title), "unreviewed", message.title)
+
+
+def _added(command: AddReview, added: AddedReview) -> BookDocument:
+    return added.book
+
+
+class CommandsReviewsController:
+    """Adding and deleting reviews of a book. Forms may name the method that they mean, and need not."""
+
+    delete = partial(
+        Endpoint,
+        message=DeleteReview,
+        missing="there is no review “{id}” of a book “{title}”",
+        form=True,
+        override="DELETE",
+        html=DeleteForm(),
+    )
+    endpoints = (
+        Endpoint(
+            "POST",
+            "/books/{title}/reviews",
+            AddReview,
+            body="review",
+            form=True,
+            override="POST",
+            status=201,
+            location="/books/{title}/reviews/{id}",
+            answer=_added,
+            missing=NO_BOOK,
+            html=ReviewForm(),
+        ),
+        delete("DELETE", "/books/{title}/reviews/{id}"),
+        delete("POST", "/books/{title}/reviews/{id}/delete"),
+    )

@@ -2,98 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-import msgspec
-from litestar import Controller, Response, patch, post, put
-from litestar.params import FromPath
-
-from demo_app.controllers.book_page import page_of_refused_tags
-from demo_app.controllers.commands import (
-    REFUSALS,
-    built,
-    fields_of,
-    form_again,
-    meant,
-    problem_shown,
-)
-from demo_app.controllers.responses import (
-    Catalogue,
-    WebRequest,
-    book_path,
-    json_answer,
-    no_such_book,
-    no_such_tag,
-    see_other,
-)
+from demo_app.controllers.book_page import refused_tags
+from demo_app.controllers.responses import NO_BOOK, NO_TAG, form_again, see_other
 from demo_app.forms import specs, tags_form
 from demo_app.forms.form import Form
-from demo_app.messages import BookTags, RenameTag, SetTags, TagChanges
-from demo_app.pages import list_path, render
+from demo_app.messages import RenameTag, SetTags
+from demo_app.models.book_read_model import BookDocument, TagDocument
+from demo_app.pages import book_path, list_path, render
+from diptych.http import Answer, Endpoint, EndpointRequest, Fields, Html, Problem
 
 
-class CommandsBookTagsController(Controller):
-    """Setting the tags of a book."""
+class TagsForm(Html):
+    """The form of a book's tags, on its page."""
 
-    path = "/books"
+    def fields(self, sent: Fields) -> Fields:
+        """Returns the list of names, of those that are kept and those that were typed."""
+        return tags_form.sent_tags(sent)
 
-    @put("/{title:str}/tags")
-    async def set_tags(self, title: FromPath[str], request: WebRequest, diptych: Catalogue) -> Response[Any]:
-        """Gives the book these tags and no others: 200 with the book, or 303 to its page."""
-        return await _set(title, request, diptych)
+    async def done(self, request: EndpointRequest, message: SetTags, result: BookDocument) -> Answer:
+        """Leads back to the page of the book."""
+        return see_other(request, book_path(message.title), "tagged", message.title)
 
-    @post("/{title:str}/tags", status_code=200)
-    async def set_tags_by_form(
-        self, title: FromPath[str], request: WebRequest, diptych: Catalogue
-    ) -> Response[Any]:
-        """Does the same, since HTML forms know no PUT."""
-        return await _set(title, request, diptych)
+    async def refused(self, request: EndpointRequest, problem: Problem) -> Answer:
+        """Shows the page again."""
+        return await refused_tags(request, problem)
 
 
-class CommandsTagsController(Controller):
-    """Renaming tags."""
+class RenameForm(Html):
+    """The form to rename a tag."""
 
-    path = "/tags"
+    async def done(self, request: EndpointRequest, message: RenameTag, result: TagDocument) -> Answer:
+        """Leads to the books of the tag."""
+        return see_other(request, list_path({"tag": result.name}), "renamed", result.name)
 
-    @patch("/{name:str}")
-    async def rename_tag(self, name: FromPath[str], request: WebRequest, diptych: Catalogue) -> Response[Any]:
-        """Renames a tag in all books: 200 with the tag, or 303 to its books."""
-        return await _rename(name, request, diptych)
-
-    @post("/{name:str}/edit", status_code=200)
-    async def rename_tag_by_form(
-        self, name: FromPath[str], request: WebRequest, diptych: Catalogue
-    ) -> Response[Any]:
-        """Does the same, since HTML forms know no PATCH."""
-        return await _rename(name, request, diptych)
+    async def refused(self, request: EndpointRequest, problem: Problem) -> Answer:
+        """Shows the form again."""
+        form = Form.refused(specs.TAG, request.fields.values, problem)
+        return form_again(render("edit_tag.html", form=form, name=request.parameters["name"]), problem)
 
 
-async def _set(title: str, request: WebRequest, diptych: Catalogue) -> Response[Any]:
-    fields = await fields_of(request, diptych, several=tags_form.FIELDS)
-    try:
-        tags = built(BookTags, tags_form.sent_tags(meant(fields, "PUT", required=False)))
-        book = await diptych.execute(SetTags(title=title, tags=tags))
-    except REFUSALS as error:
-        problem = problem_shown(error, request, fields)
-        return form_again(await page_of_refused_tags(title, diptych, fields, problem), problem)
-    if book is None:
-        raise no_such_book(title)
-    if fields.is_form:
-        return see_other(request, book_path(title), "tagged", title)
-    return json_answer(msgspec.json.encode(book))
+class CommandsTagsController:
+    """Setting the tags of a book, and renaming tags. Forms may name the method that they mean, and need not."""
 
-
-async def _rename(name: str, request: WebRequest, diptych: Catalogue) -> Response[Any]:
-    fields = await fields_of(request, diptych)
-    try:
-        changes = built(TagChanges, meant(fields, "PATCH", required=False))
-        tag = await diptych.execute(RenameTag(name=name, changes=changes))
-    except REFUSALS as error:
-        problem = problem_shown(error, request, fields)
-        form = Form.refused(specs.TAG, fields.values, problem)
-        return form_again(render("edit_tag.html", form=form, name=name), problem)
-    if tag is None:
-        raise no_such_tag(name)
-    if fields.is_form:
-        return see_other(request, list_path({"tag": tag.name}), "renamed", tag.name)
-    return json_answer(msgspec.json.encode(tag))
+    set_tags = partial(
+        Endpoint,
+        message=SetTags,
+        body="tags",
+        missing=NO_BOOK,
+        form=True,
+        several=tags_form.FIELDS,
+        override="PUT",
+        html=TagsForm(),
+    )
+    rename = partial(
+        Endpoint,
+        message=RenameTag,
+        body="changes",
+        missing=NO_TAG,
+        form=True,
+        override="PATCH",
+        html=RenameForm(),
+    )
+    endpoints = (
+        set_tags("PUT", "/books/{title}/tags"),
+        set_tags("POST", "/books/{title}/tags"),
+        rename("PATCH", "/tags/{name}"),
+        rename("POST", "/tags/{name}/edit"),
+    )

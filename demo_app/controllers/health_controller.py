@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 from litestar import Response, get
+from litestar.di import NamedDependency
 
-from demo_app.controllers.responses import Catalogue
+from diptych import Diptych
 
 
 @get("/health")
-async def health(diptych: Catalogue) -> Response[bytes]:
+async def health(diptych: NamedDependency[Diptych]) -> Response[bytes]:
     """Answers with the state of SQL, Redis and the read model; 503 if SQL is away."""
     state = await diptych.health()
     headers = {"Cache-Control": "no-store"}

@@ -72,6 +72,13 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         """Returns the headers as text by name, for the response classes of frameworks."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
 
+    def unless_known(self, scope: RequestScope) -> Answer:
+        """Returns this answer, or 304 if the client has it already, as its request ``scope`` says by the `ETag`."""
+        tag = self.text_headers().get("etag")
+        if tag is None or not is_unchanged(scope, tag):
+            return self
+        return Answer(304, [pair for pair in self.headers if not pair[0].startswith(b"content-")], b"")
+
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
         """Returns the answer with ``value`` as JSON."""

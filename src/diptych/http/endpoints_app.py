@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from diptych.app import Diptych
 from diptych.errors import WiringError
-from diptych.http.answers import Answer, answer_problem, is_unchanged
+from diptych.http.answers import Answer, answer_problem
 from diptych.http.asgi import (
     ASGIApp,
     HeadAsGet,
@@ -118,7 +118,7 @@ class EndpointsRouter:
         if scope["method"] not in methods:
             raise MethodNotAllowed([*methods, "OPTIONS"])
         if page:
-            return _unless_known(scope, page)
+            return page.unless_known(scope)
         one = found[scope["method"]]
         return await endpoint_call(one, self._diptych, scope, receive, one.parameters_of(segments))
 
@@ -129,13 +129,6 @@ def _options(methods: Iterable[str], patch: Compiled | None) -> Answer:
         kinds = (JSON, FORM) if patch.endpoint.form else (JSON,)
         headers.append((b"accept-patch", ", ".join(kinds).encode("ascii")))
     return Answer(204, headers, b"")
-
-
-def _unless_known(scope: Scope, page: Answer) -> Answer:
-    """Returns the page, or 304 if the client has it."""
-    if not is_unchanged(scope, page.text_headers()["etag"]):
-        return page
-    return Answer(304, [pair for pair in page.headers if not pair[0].startswith(b"content-")], b"")
 
 
 class _Served(RequestContext):

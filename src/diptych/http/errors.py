@@ -138,6 +138,16 @@ class InvalidRequest(InvalidMessage):
         self.parameters = frozenset(parameters)
         self.body = body
 
+    @classmethod
+    def of_parameters(cls, error: InvalidMessage) -> InvalidRequest:
+        """Returns the error of a request that has parameters alone."""
+        return cls(error.message, error.faults, names_in(error.faults))
+
+
+def names_in(faults: Iterable[Fault]) -> set[str]:
+    """Returns the names of the faulty fields, and of the fields that they are in."""
+    return {name for fault in faults for name in (fault.field, fault.field.partition(".")[0])}
+
 
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
     """A faulty field: its name (a dotted path), the fault in words, and where it was sent.

@@ -22,7 +22,7 @@ from diptych.context import request_scope
 from diptych.errors import InvalidMessage, UnavailableError, WiringError
 from diptych.http.answers import added_headers, answer_found, answer_problem
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send, prefers_html
-from diptych.http.errors import BadRequest, problem_for
+from diptych.http.errors import BadRequest, InvalidRequest, problem_for
 from diptych.http.paths import RouteTable, Segment, path_segments, sent_path, template_segments
 from diptych.messages.message import Query, build
 from diptych.messages.plans import fields_of
@@ -111,7 +111,8 @@ class Front:
             found = await self.diptych.ask(query)
         except Exception as error:
             # An unavailable store is said here, and any other error by the framework.
-            scope = {**scope, QUERY_ERROR: error}
+            told = InvalidRequest.of_parameters(error) if isinstance(error, InvalidMessage) else error
+            scope = {**scope, QUERY_ERROR: told}
             if isinstance(error, UnavailableError):
                 answer = answer_problem(problem_for(error), self._headers)
         else:

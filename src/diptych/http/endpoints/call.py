@@ -9,14 +9,14 @@ import msgspec
 
 from diptych.app import Diptych
 from diptych.errors import ConstraintError, Fault, InvalidMessage, UnavailableError
-from diptych.http.answers import QUERY_HEADERS, Answer, answer_found, answer_headers, etag, is_unchanged
+from diptych.http.answers import QUERY_HEADERS, Answer, answer_found, answer_headers, etag
 from diptych.http.asgi import RequestReceive, RequestScope, prefers_html
 from diptych.http.bodies import Fields, check_same_site, method_override, read_fields
 from diptych.http.endpoints.checks import PLACEHOLDER
-from diptych.http.endpoints.compiled import Compiled
+from diptych.http.endpoints.compiled import WHOLE_NUMBER, Compiled
 from diptych.http.endpoints.html import EndpointRequest
 from diptych.http.endpoints.parameters import read_query_string
-from diptych.http.errors import InvalidRequest, NotFound, problem_for
+from diptych.http.errors import InvalidRequest, NotFound, names_in, problem_for
 from diptych.http.front import QUERY_ERROR
 from diptych.http.paths import encode_segment
 from diptych.messages.message import build
@@ -45,6 +45,8 @@ async def endpoint_call(
     errors of the handler. ``same_site`` may be False where requests of other sites have been refused already.
     """
     in_path = {name: str(path_params[name]) for _, name in one.in_path}
+    if not all(WHOLE_NUMBER(in_path[name]) for name in one.numbers):
+        raise _not_found(one, in_path, None)
     if one.is_query:
         return await _answer_to_query(one, diptych, scope, in_path)
     if same_site:
@@ -84,7 +86,7 @@ async def _answer_to_query(
             query = html.query(query)
         found = await diptych.ask(query)
     except InvalidMessage as refusal:
-        error = InvalidRequest(refusal.message, refusal.faults, _names_in(refusal.faults))
+        error = InvalidRequest.of_parameters(refusal)
         if html and (shown := await html.refused(request, problem_for(error))) is not None:
             return shown
         raise error from refusal
@@ -101,11 +103,8 @@ def _found(scope: RequestScope, value: Any) -> Answer:
     if isinstance(value, Document | Page):
         return answer_found(scope, value, [])
     answer = Answer.json(value, headers=QUERY_HEADERS)
-    tag = etag(answer.body)
-    headers = [*answer.headers, (b"etag", tag.encode())]
-    if is_unchanged(scope, tag):
-        return Answer(304, [pair for pair in headers if not pair[0].startswith(b"content-")], b"")
-    return Answer(200, headers, answer.body)
+    tagged = [*answer.headers, (b"etag", etag(answer.body).encode())]
+    return Answer(200, tagged, answer.body).unless_known(scope)
 
 
 def _query_string(one: Compiled, scope: RequestScope) -> tuple[dict[str, str], dict[str, str], list[Fault]]:
@@ -135,7 +134,7 @@ def _command(one: Compiled, parameters: Mapping[str, str], in_query_string: list
         name for name in parameters if name in values and not _agree(parameters[name], values[name])
     ]
     faults = [*faults, *(Fault(name, "contradicts the path") for name in contradicted)]
-    places = (_names_in(in_query_string) | parameters.keys()).difference(contradicted)
+    places = (names_in(in_query_string) | parameters.keys()).difference(contradicted)
     text = True if fields.is_form else [*parameters]
     return _built(one, {**values, **parameters}, text, faults, places)
 
@@ -181,11 +180,6 @@ def _built(
         raise _not_found(one, values, None)
     faults = [*faults, *found]
     raise InvalidRequest(message.__name__, bounded(faults), places, one.endpoint.body)
-
-
-def _names_in(faults: Iterable[Fault]) -> set[str]:
-    """Returns the names of the faulty fields, and of the fields that they are in."""
-    return {name for fault in faults for name in (fault.field, fault.field.partition(".")[0])}
 
 
 def _is_missing(one: Compiled, found: Any) -> bool:

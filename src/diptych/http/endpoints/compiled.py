@@ -21,16 +21,17 @@ WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}").fullmatch
 class Compiled(NamedTuple):
     """An endpoint, made ready for requests.
 
-    ``template`` is its path alone, and ``in_path`` has the positions and names of its parameters. ``in_query_string``
-    and ``in_body`` are the names of the other fields that may be sent, of the message or, where the endpoint has a
-    ``body``, of that field alone. ``result`` is the type of the message's result, ``status`` that of success, and
-    ``can_miss`` tells whether there may be no such thing.
+    ``template`` is its path alone, ``in_path`` has the positions and names of its parameters, and ``numbers`` the
+    names of those that are whole numbers. ``in_query_string`` and ``in_body`` are the names of the other fields that
+    may be sent (of none, where the endpoint has a ``body``). ``result`` is the type of the message's result,
+    ``status`` that of success, and ``can_miss`` tells whether there may be no such thing.
     """
 
     endpoint: Endpoint
     template: str
     fields: Mapping[str, Field]
     in_path: tuple[tuple[int, str], ...]
+    numbers: tuple[str, ...]
     in_query_string: tuple[str, ...]
     in_body: tuple[str, ...]
     is_query: bool
@@ -89,6 +90,7 @@ def compiled(endpoint: Endpoint) -> Compiled:
         template=template,
         fields=fields,
         in_path=in_path,
+        numbers=tuple(segment.name for segment in segments if segment.kind == "typed"),
         in_query_string=tuple(others) if from_query_string else (),
         in_body=() if from_query_string else tuple(others),
         is_query=not issubclass(endpoint.message, Command),

@@ -1,21 +1,4 @@
-"""Litestar: a plugin for applications with a `Diptych`, and the ASGI application for the server.
-
-    books = Diptych(config, models=Base, handlers=[...], read_models=[...])
-    site = Litestar([...], plugins=[DiptychPlugin(books)], openapi_config=None)
-    app = asgi_app(site)              # the server runs this
-
-Three peculiarities of Litestar:
-
-- Set `openapi_config=None`, or its pages appear under `/schema`, with scripts from elsewhere that the content
-  security policy stops.
-- Read bodies with `diptych.http.read_fields(request.scope, request.receive, max_bytes)`. A `data` parameter
-  would have Litestar read and convert them by its own rules and limit (`request_max_body_size`).
-- Debug pages never show, since the plugin answers every exception; `debug=True` only makes Litestar log them
-  too.
-
-Behind `asgi_app` a request's `scope["path"]`, and so `request.url.path`, has text parameters in the form
-`=AC%2FDC`; handlers see them decoded. The path as it was sent is in `raw_path`.
-"""
+"""The plugin for applications with a `Diptych`, and the ASGI application for the server."""
 
 from __future__ import annotations
 
@@ -56,8 +39,6 @@ if TYPE_CHECKING:
 
     from diptych.app import Diptych
     from diptych.messages.message import Query
-
-__all__ = ["DiptychPlugin", "RenderProblem", "asgi_app"]
 
 RenderProblem = Callable[[Problem, Request[Any, Any, Any]], str]
 """A function that makes the HTML page of a problem. It returns text, not a response, so that its failure shows before

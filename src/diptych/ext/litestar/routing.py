@@ -1,0 +1,76 @@
+"""Route handlers of Litestar, made from endpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, cast
+
+from litestar import Request
+from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
+
+from diptych.app import Diptych
+from diptych.http.answers import Answer
+from diptych.http.asgi import Receive, Scope, Send
+from diptych.http.endpoints.call import endpoint_call
+from diptych.http.endpoints.compiled import Compiled, Endpoints
+from diptych.http.endpoints.endpoint import Endpoint
+from diptych.http.openapi.answers import documentation
+
+__all__ = ["routes"]
+
+
+def routes(
+    endpoints: Iterable[Endpoint],
+    *,
+    title: str | None = None,
+    version: str = "1",
+    description: str | None = None,
+) -> list[HTTPRouteHandler]:
+    """Returns the route handlers of ``endpoints``, for a site with a `DiptychPlugin` that `asgi_app` serves.
+
+    The plugin answers what they refuse, and decides about requests of other sites. With a ``title`` there are
+    `/openapi.json` and `/docs` too, of these endpoints. Raises `WiringError` with all that is wrong with them.
+
+    >>> from diptych import Document, Query
+    >>> from diptych.ext.litestar import routes
+    >>> from diptych.http import Endpoint
+    >>> class GetBook(Query[Document[dict]]):
+    ...     title: str
+    >>> [handler.paths for handler in routes([Endpoint("GET", "/books/{title}", GetBook)])]
+    [{'/books/{title:str}'}]
+    """
+    compiled = Endpoints(endpoints).compiled
+    pages = {} if title is None else documentation(compiled, title, version, description)
+    return [*map(_route_of, compiled), *(_route_of_page(path, page) for path, page in pages.items())]
+
+
+def _route_of(one: Compiled) -> HTTPRouteHandler:
+    async def answer(request: Request[Any, Any, Any], diptych: NamedDependency[Diptych]) -> ASGIApp:
+        scope, parameters = cast(Scope, request.scope), request.path_params
+        return _sent(await endpoint_call(one, diptych, scope, request.receive, parameters, same_site=False))
+
+    return _handler(one.method, re.sub(r"\{(\w+)(:\w+)?\}", r"{\1:str}", one.template), answer)
+
+
+def _route_of_page(path: str, page: Answer) -> HTTPRouteHandler:
+    async def answer(request: Request[Any, Any, Any]) -> ASGIApp:
+        return _sent(page.unless_known(cast(Scope, request.scope)))
+
+    return _handler("GET", path, answer)
+
+
+def _handler(method: str, path: str, function: Any) -> HTTPRouteHandler:
+    return HTTPRouteHandler(path, http_method=cast(Any, method), status_code=200)(function)
+
+
+def _sent(answer: Answer) -> ASGIApp:
+    """Returns the answer as an application, which Litestar calls: its own responses would add headers."""
+
+    async def send_answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    return cast(ASGIApp, send_answer)
