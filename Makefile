@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --require-hashes
 SELF = $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
 
-.PHONY: help setup demo test test-sqlalchemy20 check bench model faults wheel lock clean
+.PHONY: help setup demo test test-sqlalchemy20 check bench model faults api wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,10 @@ model: $(VENV)/.setup ## explore the model of the protocol for SECONDS; ARGS="--
 faults: export PYTHONDONTWRITEBYTECODE =
 faults: $(VENV)/.setup ## break real processes and servers for SECONDS and check what is read; ARGS="--seed 7" repeats
 	$(BIN)/python -m tests.acceptance.faults --seconds $(SECONDS) $(ARGS)
+
+api: export PYTHONDONTWRITEBYTECODE =
+api: $(VENV)/.setup ## try the applications with 10,000 requests made from their OpenAPI documents; ARGS="--seed 7" repeats
+	$(BIN)/python -m tests.acceptance.api $(ARGS)
 
 # By the locked hatchling of the environment: nothing is fetched to build with.
 wheel: $(VENV)/.demo ## build a wheel into DIST (dist)

@@ -15,7 +15,7 @@ from demo_app.controllers.commands_books_controller import CommandsBooksControll
 from demo_app.controllers.commands_reviews_controller import CommandsReviewsController
 from demo_app.controllers.commands_tags_controller import CommandsTagsController
 from demo_app.controllers.health_controller import health
-from demo_app.controllers.queries_books_controller import QueriesBooksController, show_add_form
+from demo_app.controllers.queries_books_controller import QueriesBooksController
 from demo_app.controllers.queries_tags_controller import QueriesTagsController
 from demo_app.pages import render_problem
 from diptych import ConfigService
@@ -43,7 +43,7 @@ def create_app(config: ConfigService | None = None) -> Callable[..., Awaitable[N
         ENDPOINTS, title="The books catalogue", description="Books, their reviews and their tags."
     )
     site = Litestar(
-        [home, show_add_form, health, static, *documented],
+        [home, health, static, *documented],
         plugins=[DiptychPlugin(create_catalogue(config), render_problem=render_problem)],
         openapi_config=None,
         logging_config=None,  # the server's, which Litestar would replace

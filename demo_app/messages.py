@@ -27,6 +27,20 @@ class AddBook(Command[int]):
     stock_quantity: Stock = 0
 
 
+class EmptyBook(Struct, frozen=True):
+    """The fields of a new book with what they start with: null where there is nothing yet."""
+
+    title: str | None = None
+    author: str | None = None
+    published_date: datetime.date | None = None
+    isbn: str | None = None
+    stock_quantity: int = 0
+
+
+class StartBook(Query[EmptyBook]):
+    """Asks for the fields of a new book."""
+
+
 class BookChanges(Struct, frozen=True):
     """New values for fields of a book; fields left out stay as before."""
 
@@ -78,7 +92,7 @@ class DeleteReview(Command[bool]):
     """Deletes a review. The result is True if the book of this title had it."""
 
     title: str
-    id: int
+    review_id: ReviewId
 
 
 class BookTags(Struct, frozen=True):

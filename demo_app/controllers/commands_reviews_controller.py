@@ -42,7 +42,7 @@ class CommandsReviewsController:
     delete = partial(
         Endpoint,
         message=DeleteReview,
-        missing="there is no review “{id}” of a book “{title}”",
+        missing="there is no review “{review_id}” of a book “{title}”",
         form=True,
         override="DELETE",
         html=DeleteForm(),
@@ -61,6 +61,6 @@ class CommandsReviewsController:
             missing=NO_BOOK,
             html=ReviewForm(),
         ),
-        delete("DELETE", "/books/{title}/reviews/{id}"),
-        delete("POST", "/books/{title}/reviews/{id}/delete"),
+        delete("DELETE", "/books/{title}/reviews/{review_id}"),
+        delete("POST", "/books/{title}/reviews/{review_id}/delete"),
     )

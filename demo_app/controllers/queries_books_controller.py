@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-from litestar import Request, Response, get
 from msgspec.structs import replace
 
 from demo_app.controllers.book_page import BookPage
@@ -14,11 +10,11 @@ from demo_app.flash import Flash
 from demo_app.forms import specs
 from demo_app.forms.filter_form import FilterForm
 from demo_app.forms.form import Form
-from demo_app.messages import AddBook, GetBook, ListBooks
+from demo_app.messages import EmptyBook, GetBook, ListBooks, StartBook
 from demo_app.models.book_read_model import BookDetailDocument, BookDocument
 from demo_app.pages import render
 from diptych import Document, Page
-from diptych.http import QUERY_HEADERS, Answer, Endpoint, EndpointRequest, Html, Problem, prefers_html
+from diptych.http import QUERY_HEADERS, Answer, Endpoint, EndpointRequest, Html, Problem
 
 
 class BookList(Html):
@@ -52,26 +48,20 @@ class EditPage(Html):
         return page_of(found, render("edit.html", title=message.title, form=form, served=found.served))
 
 
+class AddPage(Html):
+    """The form to add a book."""
+
+    async def found(self, request: EndpointRequest, message: StartBook, found: EmptyBook) -> Answer:
+        """Shows the empty form."""
+        return Answer.page(render("add.html", form=Form.blank(specs.BOOK)), headers=QUERY_HEADERS)
+
+
 class QueriesBooksController:
-    """The list, a book, and the form to edit it."""
+    """The list, a book, and the forms to add and to edit one."""
 
     endpoints = (
+        Endpoint("GET", "/books/action/add", StartBook, html=AddPage()),
         Endpoint("GET", "/books", ListBooks, html=BookList()),
         Endpoint("GET", "/books/{title}", GetBook, missing=NO_BOOK, html=BookPage()),
         Endpoint("GET", "/books/{title}/edit", GetBook, missing=NO_BOOK, html=EditPage()),
     )
-
-
-# The fields of POST /books/action/add with their defaults: null where a field has none.
-_NEW_BOOK = {f.name: None if f.required else f.default for f in msgspec.structs.fields(AddBook)}
-
-
-@get("/books/action/add")
-async def show_add_form(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Answers with the form to add a book; in JSON, with its fields and their first values."""
-    if prefers_html(request.scope):
-        page = render("add.html", form=Form.blank(specs.BOOK))
-        answer = Answer.page(page, headers=QUERY_HEADERS)
-    else:
-        answer = Answer.json(_NEW_BOOK, headers=QUERY_HEADERS)
-    return Response(answer.body, status_code=answer.status, headers=answer.text_headers())

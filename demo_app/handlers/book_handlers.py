@@ -8,7 +8,16 @@ from msgspec.structs import asdict
 from demo_app.handlers.book_answers import document_of
 from demo_app.handlers.book_lists import list_for
 from demo_app.handlers.tag_handlers import delete_unused, tag_ids_of
-from demo_app.messages import AddBook, BookChanges, DeleteBook, EditBook, GetBook, ListBooks
+from demo_app.messages import (
+    AddBook,
+    BookChanges,
+    DeleteBook,
+    EditBook,
+    EmptyBook,
+    GetBook,
+    ListBooks,
+    StartBook,
+)
 from demo_app.models.book import Book
 from demo_app.models.book_read_model import (
     BookDetailDocument,
@@ -53,6 +62,9 @@ class BookQueryHandler:
 
     async def get_book(self, query: GetBook) -> Document[BookDetailDocument]:
         return await self.details.get(query.title)
+
+    async def start_book(self, query: StartBook) -> EmptyBook:
+        return EmptyBook()
 
     async def list_books(self, query: ListBooks) -> Page[BookDocument]:
         order, where = list_for(query)

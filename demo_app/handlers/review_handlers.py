@@ -25,7 +25,7 @@ class ReviewCommandHandler:
 
     async def delete_review(self, command: DeleteReview) -> bool:
         book = await self.orm_service.get(Book, command.title, "title")
-        review = await self.orm_service.get(Review, command.id)
+        review = await self.orm_service.get(Review, command.review_id)
         if book is None or review is None or review.book_id != book.id:
             return False
-        return await self.orm_service.delete(Review, command.id)
+        return await self.orm_service.delete(Review, command.review_id)

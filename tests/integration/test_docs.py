@@ -251,6 +251,19 @@ def test_the_application_of_the_readme_says_what_its_pages_leave_out():
         assert product.json()["type"] == "urn:diptych:problem:unreadable-row"
 
 
+def test_the_application_of_the_readme_takes_no_key_that_no_path_can_have():
+    server = DocumentedServer("app:app", "none")
+    (block,) = complete_blocks(ROOT / "README.md")
+    (server.directory / "app.py").write_text(block.code, "utf-8")
+    with server:
+        for sku in (".", ".."):
+            answer = httpx.post(f"{server.url}/products", json={"sku": sku, "name": "Lamp"})
+            assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "sku")
+        assert httpx.post(f"{server.url}/products", json={"sku": "...", "name": "Lamp"}).status_code == 201
+        assert httpx.get(f"{server.url}/products/...").json()["name"] == "Lamp"
+        assert httpx.get(f"{server.url}/openapi.json").json()["info"]["title"] == "Stock"
+
+
 def _assert_answered(server: DocumentedServer, shown: Exchange, cache_status: str) -> None:
     answer = httpx.request(shown.method, server.url + shown.path, json=shown.json)
     assert f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}" == shown.status_line, answer.text
