@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
 import msgspec
 import pytest
+from litestar import Litestar
 from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -27,7 +28,17 @@ from diptych import (
     by,
     code_point_text,
 )
-from diptych.http import SECURITY_HEADERS, Answer, Endpoint, EndpointRequest, Html, Problem, endpoints_app
+from diptych.ext.litestar import DiptychPlugin, asgi_app, routes
+from diptych.http import (
+    SECURITY_HEADERS,
+    Answer,
+    Endpoint,
+    EndpointRequest,
+    Html,
+    Problem,
+    endpoints_app,
+    hot_routes,
+)
 from tests.configuration import configured
 
 
@@ -218,17 +229,36 @@ def shop(config: ConfigService) -> Diptych:
     return Diptych(config, models=Base, handlers=[Handlers, Queries], read_models=[BookReadModel])
 
 
+def pure(app: Diptych) -> Any:
+    return endpoints_app(app, ENDPOINTS, title="Shop", version="2", description="What there is.")
+
+
+def litestar(app: Diptych) -> Any:
+    handlers = routes(ENDPOINTS, title="Shop", version="2", description="What there is.")
+    site = Litestar(handlers, plugins=[DiptychPlugin(app)], openapi_config=None, logging_config=None)
+    return asgi_app(site, hot=hot_routes(ENDPOINTS))
+
+
+FRAMEWORKS = {"pure": pure, "litestar": litestar}
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> Callable[[Diptych], Any]:
+    """Makes the application that is asked, of each kind."""
+    return FRAMEWORKS[request.param]
+
+
 @asynccontextmanager
-async def served(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def served(database_url: str, framework: Callable[[Diptych], Any]) -> AsyncIterator[httpx.AsyncClient]:
     async with shop(configured(database_url, max_body_bytes=1000)) as app:
-        transport = httpx.ASGITransport(endpoints_app(app, ENDPOINTS))
+        transport = httpx.ASGITransport(framework(app))
         async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
             yield client
 
 
 @pytest.fixture
-async def client(sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with served(sqlite_url) as client:
+async def client(sqlite_url: str, framework: Callable[[Diptych], Any]) -> AsyncIterator[httpx.AsyncClient]:
+    async with served(sqlite_url, framework) as client:
         yield client
 
 
@@ -242,8 +272,10 @@ def errors(answer: httpx.Response) -> list[dict[str, str]]:
 HTML = {"Accept": "text/html"}
 
 
-async def test_a_book_is_added_read_changed_and_deleted(database_url: str):
-    async with served(database_url) as client:
+async def test_a_book_is_added_read_changed_and_deleted(
+    database_url: str, framework: Callable[[Diptych], Any]
+):
+    async with served(database_url, framework) as client:
         added = await client.post("/books", json={"title": "AC/DC", "published": "1973-11-01"})
         assert (added.status_code, added.headers["location"]) == (201, "/books/AC%2FDC")
         number = added.json()["id"]
@@ -500,21 +532,17 @@ async def test_a_start_that_fails_is_told_to_the_server():
     assert said == ["lifespan.startup.failed"]
 
 
-async def test_the_documentation_is_served(sqlite_url: str):
-    async with shop(configured(sqlite_url)) as app:
-        site = endpoints_app(app, ENDPOINTS, title="Shop", version="2", description="What there is.")
-        transport = httpx.ASGITransport(site)
-        async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
-            for path, kind in PAGES.items():
-                page = await client.get(path)
-                assert (page.status_code, page.headers["content-type"]) == (200, kind)
-                again = await client.get(path, headers={"If-None-Match": page.headers["etag"]})
-                assert (again.status_code, again.content) == (304, b"")
-                assert (await client.head(path)).headers["etag"] == page.headers["etag"]
-                refused = await client.post(path)
-                assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
-            assert (await client.get("/openapi.json")).json()["info"]["version"] == "2"
-            assert (await client.get("/count")).json() == 0
+async def test_the_documentation_is_served(client: httpx.AsyncClient):
+    for path, kind in PAGES.items():
+        page = await client.get(path)
+        assert (page.status_code, page.headers["content-type"]) == (200, kind)
+        again = await client.get(path, headers={"If-None-Match": page.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert (await client.head(path)).headers["etag"] == page.headers["etag"]
+        refused = await client.post(path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert (await client.get("/openapi.json")).json()["info"]["version"] == "2"
+    assert (await client.get("/count")).json() == 0
 
 
 PAGES = {

@@ -31,7 +31,6 @@ from diptych.http.errors import (
     CrossSite,
     FieldError,
     HttpError,
-    InvalidRequest,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
@@ -40,6 +39,7 @@ from diptych.http.errors import (
     problem_for,
 )
 from diptych.http.front import Front
+from diptych.http.invalid_request import InvalidRequest
 from diptych.http.metrics import metrics_app
 from diptych.http.openapi.document import openapi_document
 from diptych.http.paths import RawPath, encode_segment

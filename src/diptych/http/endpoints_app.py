@@ -17,7 +17,6 @@ from diptych.http.asgi import (
     SecurityHeaders,
     Send,
 )
-from diptych.http.bodies import FORM, JSON
 from diptych.http.endpoints.call import endpoint_call
 from diptych.http.endpoints.compiled import Compiled, Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
@@ -126,8 +125,7 @@ class EndpointsRouter:
 def _options(methods: Iterable[str], patch: Compiled | None) -> Answer:
     headers = [(b"allow", allow_header([*methods, "OPTIONS"]).encode("ascii"))]
     if patch is not None:
-        kinds = (JSON, FORM) if patch.endpoint.form else (JSON,)
-        headers.append((b"accept-patch", ", ".join(kinds).encode("ascii")))
+        headers.append((b"accept-patch", ", ".join(patch.media_types).encode("ascii")))
     return Answer(204, headers, b"")
 
 

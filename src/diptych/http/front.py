@@ -22,7 +22,8 @@ from diptych.context import request_scope
 from diptych.errors import InvalidMessage, UnavailableError, WiringError
 from diptych.http.answers import added_headers, answer_found, answer_problem
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send, prefers_html
-from diptych.http.errors import BadRequest, InvalidRequest, problem_for
+from diptych.http.errors import BadRequest, problem_for
+from diptych.http.invalid_request import InvalidRequest
 from diptych.http.paths import RouteTable, Segment, path_segments, sent_path, template_segments
 from diptych.messages.message import Query, build
 from diptych.messages.plans import fields_of

@@ -44,6 +44,9 @@ RenderProblem = Callable[[Problem, Request[Any, Any, Any]], str]
 """A function that makes the HTML page of a problem. It returns text, not a response, so that its failure shows before
 the answer has begun; the problem is then sent as JSON."""
 
+ACCEPT_PATCH = "diptych.accept_patch"
+"""Key in the `opt` of a handler of PATCH: the media types that it reads, for the answer to OPTIONS."""
+
 _log = logging.getLogger("diptych.http")
 
 
@@ -121,7 +124,7 @@ class DiptychPlugin(InitPlugin):
                 if self._same_site:
                     check_same_site(scope)
                 if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
-                    send = _allowing(_methods_at(scope), send)
+                    send = _allowing(_handlers_at(scope), send)
             await inner(scope, receive, send)
 
         return cast("LitestarApp", guarded)
@@ -149,24 +152,31 @@ def _is_litestars_own(handler: Any) -> bool:
     return getattr(getattr(handler, "fn", None), "__module__", None) == HTTPRoute.__module__
 
 
-def _methods_at(scope: Scope) -> set[str]:
-    """Returns the methods of all routes of a path, under any names of parameters: Litestar joins such routes."""
+def _handlers_at(scope: Scope) -> dict[str, Any]:
+    """Returns the handlers of a path by method, under any names of parameters: Litestar joins such routes."""
     shape = _shape(scope["path_template"])
     routes = [route for route in scope["litestar_app"].routes if isinstance(route, HTTPRoute)]
-    return {str(method) for route in routes if _shape(route.path_format) == shape for method in route.methods}
+    return {
+        str(method): handler
+        for route in routes
+        if _shape(route.path_format) == shape
+        for method, (handler, _) in route.route_handler_map.items()
+    }
 
 
 def _shape(template: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", template)
 
 
-def _allowing(methods: Iterable[str], send: Send) -> Send:
-    allow = (b"allow", ", ".join(sorted(methods)).encode("ascii"))
+def _allowing(handlers: Mapping[str, Any], send: Send) -> Send:
+    own = {b"allow": ", ".join(sorted(handlers)).encode("ascii")}
+    if patched := getattr(handlers.get("PATCH"), "opt", {}).get(ACCEPT_PATCH):
+        own[b"accept-patch"] = patched.encode("ascii")
 
     async def send_allowing(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 204:
-            headers = (pair for pair in message["headers"] if pair[0].lower() != b"allow")
-            message = {**message, "headers": [*headers, allow]}
+            headers = (pair for pair in message["headers"] if pair[0].lower() not in own)
+            message = {**message, "headers": [*headers, *own.items()]}
         await send(message)
 
     return send_allowing

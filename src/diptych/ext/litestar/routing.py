@@ -12,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from diptych.app import Diptych
+from diptych.ext.litestar.plugin import ACCEPT_PATCH
 from diptych.http.answers import Answer
 from diptych.http.asgi import Receive, Scope, Send
 from diptych.http.endpoints.call import endpoint_call
@@ -52,18 +53,19 @@ def _route_of(one: Compiled) -> HTTPRouteHandler:
         scope, parameters = cast(Scope, request.scope), request.path_params
         return _sent(await endpoint_call(one, diptych, scope, request.receive, parameters, same_site=False))
 
-    return _handler(one.method, re.sub(r"\{(\w+)(:\w+)?\}", r"{\1:str}", one.template), answer)
+    path = re.sub(r"\{(\w+)(:\w+)?\}", r"{\1:str}", one.template)
+    return _handler(one.method, path, answer, {ACCEPT_PATCH: ", ".join(one.media_types)})
 
 
 def _route_of_page(path: str, page: Answer) -> HTTPRouteHandler:
     async def answer(request: Request[Any, Any, Any]) -> ASGIApp:
         return _sent(page.unless_known(cast(Scope, request.scope)))
 
-    return _handler("GET", path, answer)
+    return _handler("GET", path, answer, {})
 
 
-def _handler(method: str, path: str, function: Any) -> HTTPRouteHandler:
-    return HTTPRouteHandler(path, http_method=cast(Any, method), status_code=200)(function)
+def _handler(method: str, path: str, function: Any, opt: dict[str, str]) -> HTTPRouteHandler:
+    return HTTPRouteHandler(path, http_method=cast(Any, method), status_code=200, opt=opt)(function)
 
 
 def _sent(answer: Answer) -> ASGIApp:

@@ -16,8 +16,9 @@ from diptych.http.endpoints.checks import PLACEHOLDER
 from diptych.http.endpoints.compiled import WHOLE_NUMBER, Compiled
 from diptych.http.endpoints.html import EndpointRequest
 from diptych.http.endpoints.parameters import read_query_string
-from diptych.http.errors import InvalidRequest, NotFound, names_in, problem_for
+from diptych.http.errors import NotFound, problem_for
 from diptych.http.front import QUERY_ERROR
+from diptych.http.invalid_request import InvalidRequest, names_in
 from diptych.http.paths import encode_segment
 from diptych.messages.message import build
 from diptych.messages.validation import bounded, unknown_field

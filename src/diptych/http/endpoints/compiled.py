@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from diptych.errors import WiringError
+from diptych.http.bodies import FORM, JSON
 from diptych.http.endpoints.checks import faults_of
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.paths import RouteTable, template_segments
@@ -43,6 +44,11 @@ class Compiled(NamedTuple):
     def method(self) -> str:
         """The method of the requests."""
         return self.endpoint.method
+
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """The media types of bodies that are read."""
+        return (JSON, FORM) if self.endpoint.form else (JSON,)
 
     def parameters_of(self, segments: Sequence[str]) -> dict[str, str]:
         """Returns the parameters in the decoded segments of a path."""
