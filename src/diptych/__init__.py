@@ -37,6 +37,7 @@ from diptych.errors import (
 )
 from diptych.health import Health
 from diptych.messages.message import Command, Event, Message, Query, build
+from diptych.messages.mixins import CommandOf, QueryOf
 from diptych.messages.plans import Rule
 from diptych.read.answers import Document, Page, PageOf, Served
 from diptych.read.declaration import by, each, field, join
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AmbiguousLookupError",
     "Command",
+    "CommandOf",
     "ConfigService",
     "ConfigurationError",
     "ConflictError",
@@ -76,6 +78,7 @@ __all__ = [
     "Page",
     "PageOf",
     "Query",
+    "QueryOf",
     "ReadModel",
     "RebuildFailedError",
     "RedisRefusedError",

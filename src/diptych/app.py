@@ -21,7 +21,9 @@ from diptych.health import NO_REDIS, SQL_ALONE, Health
 from diptych.log import CommandContext
 from diptych.log.retention import Retention
 from diptych.messages.handlers import Bus, Handler, by_type
+from diptych.messages.kinds import COMMANDS, QUERIES
 from diptych.messages.message import Command, Query
+from diptych.messages.mixins import CommandOf, QueryOf
 from diptych.read.model import ReadModel
 from diptych.read.panel import ReadPanel, mapped_classes, open_panels, warn_of_missing
 from diptych.read.reader import Reader
@@ -150,17 +152,17 @@ class Diptych:
     ) -> None:
         await self.stop()
 
-    async def execute(self, command: Command[R]) -> R:
+    async def execute(self, command: Command[R] | CommandOf[R]) -> R:
         """Runs the command's handler as a single transaction, and returns the result when queries see the changes.
 
         Any error that the handler raises leaves nothing behind. Inside another command the handler joins that
         command's transaction. A handler is run again, from its start, if a concurrent transaction won
         (``ConflictError`` when that goes on).
         """
-        if not isinstance(command, Command):
+        if not isinstance(command, COMMANDS):
             raise TypeError(f"execute takes a Command, not {type(command).__name__}; queries go to ask")
         running = self._run_here
-        kind = type(command)
+        kind: type = type(command)
         handler = running.bus.handler_of(kind)
         ends_with_call = kind in running.bus.ending_with_call
         result: R = await running.write.units.run(
@@ -168,11 +170,11 @@ class Diptych:
         )
         return result
 
-    def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
+    def ask(self, query: Query[R] | QueryOf[R]) -> Coroutine[Any, Any, R]:
         """Calls the query's handler, and returns the coroutine: awaited, the handler's result."""
         handler = self._queries.get(type(query))
         if handler is None:
-            if not isinstance(query, Query):
+            if not isinstance(query, QUERIES):
                 raise TypeError(f"ask takes a Query, not {type(query).__name__}; commands go to execute")
             handler = self._run.bus.handler_of(type(query))  # says why there is none
         return handler(query)

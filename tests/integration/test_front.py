@@ -340,7 +340,7 @@ def test_a_route_that_is_named_more_exactly_is_not_taken():
     front = asgi_app(_site(book, new, imprint), hot={"/books/{title}": GetBook})
     assert isinstance(front, Front)
 
-    def query_of(path: bytes) -> Query[Any] | None:
+    def query_of(path: bytes) -> object:
         return front._query_of(
             {"raw_path": path, "headers": [], "query_string": b"", "type": "http", "root_path": ""}
         )

@@ -5,14 +5,29 @@ Each ``type: ignore`` names the error that mypy must find there; one that it doe
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import AsyncIterator
 from typing import assert_type
 
 from msgspec import Struct
+from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import Command, Diptych, Document, Event, ORMService, Page, Query, ReadModel, build, by
+from diptych import (
+    Command,
+    CommandOf,
+    Diptych,
+    Document,
+    Event,
+    ORMService,
+    Page,
+    Query,
+    QueryOf,
+    ReadModel,
+    build,
+    by,
+)
 
 
 class Base(DeclarativeBase):
@@ -46,6 +61,15 @@ class ListBooks(Query[Page[BookDocument]]):
     pass
 
 
+class AddModel(BaseModel, CommandOf[int]):
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GetDataclass(QueryOf[Document[BookDocument]]):
+    title: str
+
+
 class Added(Event):
     title: str
 
@@ -64,6 +88,16 @@ async def results_have_the_type_that_the_message_promises(app: Diptych) -> None:
     text: str = await app.execute(AddBook("T"))  # type: ignore[arg-type]
     text = number  # type: ignore[assignment]
     assert text
+
+
+async def models_and_dataclasses_promise_their_results_too(app: Diptych) -> None:
+    assert_type(await app.execute(AddModel(title="T")), int)
+    assert_type(await app.ask(GetDataclass("T")), Document[BookDocument])
+    await app.ask(AddModel(title="T"))  # type: ignore[arg-type]
+    await app.execute(GetDataclass("T"))  # type: ignore[arg-type]
+    GetDataclass("T").title = "U"  # type: ignore[misc]
+    assert_type(build(AddModel, {"title": "T"}), AddModel)
+    assert_type(build(GetDataclass, {"title": "T"}), GetDataclass)
 
 
 async def commands_and_queries_are_not_mixed_up(app: Diptych) -> None:

@@ -25,10 +25,10 @@ EXTRAS = (
 )
 
 PUBLIC = """
-    AmbiguousLookupError Command ConfigService ConfigurationError ConflictError ConstraintError DatabaseBusyError
-    DatabaseUnavailableError DifferentLoopError Diptych DiptychError Document DuplicateError Event Fault Health
-    InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf Query ReadModel
-    RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaError
+    AmbiguousLookupError Command CommandOf ConfigService ConfigurationError ConflictError ConstraintError
+    DatabaseBusyError DatabaseUnavailableError DifferentLoopError Diptych DiptychError Document DuplicateError Event
+    Fault Health InvalidMessage InvalidValueError Message MissingExtraError NotStartedError ORMService Page PageOf
+    Query QueryOf ReadModel RebuildFailedError RedisRefusedError RedisService RedisUnavailableError Rule SchemaError
     SchemaVersionError Served StaleVersionError Statistics UnavailableError UnitOfWorkError UnknownColumnError
     UnreadableRowError UnsupportedFilterError WiringError average between build by code_point_text computed
     configure_logging count each field join many maximum minimum one starts_with total

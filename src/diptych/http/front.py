@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
-import msgspec
 from msgspec import inspect
 
 from diptych.app import Diptych
@@ -25,8 +24,9 @@ from diptych.http.asgi import ASGIApp, Receive, Scope, Send, prefers_html
 from diptych.http.errors import BadRequest, problem_for
 from diptych.http.invalid_request import InvalidRequest
 from diptych.http.paths import RouteTable, Segment, path_segments, sent_path, template_segments
-from diptych.messages.message import Query, build
-from diptych.messages.plans import fields_of
+from diptych.messages.kinds import AnyQuery
+from diptych.messages.message import build
+from diptych.messages.plans import fields_of, is_model
 
 QUERY_ERROR = "diptych.query_error"
 """Scope key: the exception that the handler of a hot query raised, for the framework to answer. Otherwise absent."""
@@ -79,7 +79,7 @@ class Front:
     def __init__(
         self,
         diptych: Diptych,
-        routes: Mapping[str, type[Query[Any]]],
+        routes: Mapping[str, type[AnyQuery]],
         app: ASGIApp,
         *,
         others: Iterable[str] = (),
@@ -128,7 +128,7 @@ class Front:
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def _query_of(self, scope: Scope) -> Query[Any] | None:
+    def _query_of(self, scope: Scope) -> AnyQuery | None:
         """Returns the query of a request; None for a request to hand on."""
         sent, parameters, mount = scope.get("raw_path"), scope["query_string"], scope.get("root_path", "")
         if sent is None:
@@ -137,7 +137,7 @@ class Front:
             return self._query_for(sent, parameters, mount)
         return self._remembered_query(sent, parameters, mount)
 
-    def _query_for(self, sent: bytes, parameters: bytes, mount: str) -> Query[Any] | None:
+    def _query_for(self, sent: bytes, parameters: bytes, mount: str) -> AnyQuery | None:
         try:
             segments = path_segments(sent, mount)
             if segments is None:
@@ -167,7 +167,7 @@ def _prefers_html(accept: bytes) -> bool:
     return len(accept) > 1000 or prefers_html({"headers": [(b"accept", accept)]})
 
 
-def _query(route: QueryRoute, segments: Sequence[str], query_string: bytes) -> Query[Any] | None:
+def _query(route: QueryRoute, segments: Sequence[str], query_string: bytes) -> AnyQuery | None:
     """Returns the query of a route; None for parameters in an unusual form, for the framework to read."""
     for at in route.numbers:
         if not _NUMBER.fullmatch(segments[at]):
@@ -193,14 +193,14 @@ class QueryRoute(NamedTuple):
     them. ``is_text`` is True if the path's parameters are all that the query needs, and need no conversion.
     """
 
-    query: type[Query[Any]]
+    query: type[AnyQuery]
     in_path: tuple[tuple[int, str], ...]
     numbers: tuple[int, ...]
     in_query_string: frozenset[str]
     is_text: bool
 
 
-def query_routes(routes: Mapping[str, type[Query[Any]]]) -> list[tuple[str, QueryRoute]]:
+def query_routes(routes: Mapping[str, type[AnyQuery]]) -> list[tuple[str, QueryRoute]]:
     """Returns the path template and the compiled route of each of ``routes``.
 
     A key is a path template, such as `/books/{title}`, with the names of the query string's parameters after a `?`:
@@ -210,7 +210,7 @@ def query_routes(routes: Mapping[str, type[Query[Any]]]) -> list[tuple[str, Quer
     return [(template.partition("?")[0], _compiled(template, query)) for template, query in routes.items()]
 
 
-def _compiled(template: str, query: type[Query[Any]]) -> QueryRoute:
+def _compiled(template: str, query: type[AnyQuery]) -> QueryRoute:
     path, _, parameters = template.partition("?")
     try:
         segments = template_segments(path)
@@ -223,8 +223,8 @@ def _compiled(template: str, query: type[Query[Any]]) -> QueryRoute:
         raise WiringError(problems)
     numbers = tuple(at for at, segment in enumerate(segments) if segment.kind == "typed")
     hints, in_texts = get_type_hints(query), {name for _, name in in_path}
-    is_text = all(
-        hints[f.name] is str if f.name in in_texts else not f.required for f in msgspec.structs.fields(query)
+    is_text = not is_model(query) and all(
+        hints[f.name] is str if f.name in in_texts else not f.required for f in fields_of(query)
     )
     return QueryRoute(query, in_path, numbers, frozenset(in_query_string), is_text)
 

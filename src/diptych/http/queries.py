@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from diptych.app import Diptych
 from diptych.http.asgi import ASGIApp, HeadAsGet, RequestContext
@@ -11,10 +10,10 @@ from diptych.http.endpoints.compiled import Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.endpoints_app import EndpointsRouter
 from diptych.http.front import Front
-from diptych.messages.message import Query
+from diptych.messages.kinds import AnyQuery
 
 
-def query_app(diptych: Diptych, routes: Mapping[str, type[Query[Any]]]) -> ASGIApp:
+def query_app(diptych: Diptych, routes: Mapping[str, type[AnyQuery]]) -> ASGIApp:
     """Returns the read model as an ASGI application, to be mounted: `app.mount("/api", query_app(books, {…}))`.
 
     `routes` are those of a `Front`, below the mount. GET and HEAD are answered in JSON, with `ETag` and

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from diptych.errors import WiringError
-from diptych.messages.message import Command, Message, Query, result_type
+from diptych.messages.kinds import BASES, QUERIES, fault_of_kind, field_names, is_message, result_type
 
 Handler = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -23,7 +23,7 @@ Handler = Callable[[Any], Coroutine[Any, Any, Any]]
 class _Method(NamedTuple):
     owner: type
     name: str
-    message: type[Message]
+    message: type[Any]
 
     def __str__(self) -> str:
         return f"{self.owner.__name__}.{self.name}"
@@ -65,7 +65,7 @@ class Bus:
 
     def queries(self) -> dict[type, Handler]:
         """Returns the handlers of queries alone, by the types of the queries."""
-        return {kind: handler for kind, handler in self._handlers.items() if issubclass(kind, Query)}
+        return {kind: handler for kind, handler in self._handlers.items() if issubclass(kind, QUERIES)}
 
 
 _OF_AWAIT = frozenset({"SEND", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT", "END_SEND", "NOP"})
@@ -131,11 +131,13 @@ def _fault_of(method: _Method, function: Callable[..., Any], hints: dict[str, An
     (parameter,) = parameters
     if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
         return f"{method} can't be given its message by position: write {_right(method)}"
-    if not _is_message(hints[parameter.name]):
+    if not is_message(hints[parameter.name]):
         return (
             f"{method} takes {_shown(hints[parameter.name])}: a handler takes one kind of message, so write a "
             "method for each"
         )
+    if fault := fault_of_kind(method.message):
+        return fault
     if not inspect.iscoroutinefunction(function):
         return f"{method} is not asynchronous: write it with `async def`"
     promised, returned = result_type(method.message), hints.get("return", Any)
@@ -162,39 +164,35 @@ def _unhandled(handler_classes: Sequence[type], methods: Sequence[_Method]) -> I
     scopes = {_scope(cls) for cls in (*handler_classes, *(method.message for method in methods))}
     # By name: where a function defines messages (a factory of applications), the classes of earlier calls live on.
     handled = {(method.message.__module__, method.message.__qualname__) for method in methods}
-    concrete = {(cls.__module__, cls.__qualname__): cls for cls in (*_concrete(Command), *_concrete(Query))}
+    concrete = {(cls.__module__, cls.__qualname__): cls for base in BASES for cls in _concrete(base)}
     for name, message in sorted(concrete.items()):
         if name not in handled and _scope(message) in scopes:
             yield _no_handler(message)
 
 
-def _concrete(base: type[Message]) -> Iterator[type[Message]]:
+def _concrete(base: type[Any]) -> Iterator[type[Any]]:
     for child in base.__subclasses__():
         yield from _concrete(child)
         if not _is_base(child):
             yield child
 
 
-def _is_base(message: type[Message]) -> bool:
+def _is_base(message: type[Any]) -> bool:
     """Returns whether a message is there for its subclasses alone, and will never be sent itself."""
     if not message.__subclasses__():
         return False
-    bases = [base for base in message.__mro__[1:] if issubclass(base, Message)]
-    inherited = {field for base in bases for field in base.__struct_fields__}
+    bases = [base for base in message.__mro__[1:] if is_message(base)]
+    inherited = {field for base in bases for field in field_names(base)}
     generic = bool(getattr(message, "__parameters__", ()))
-    return generic or message.__name__.startswith("_") or inherited.issuperset(message.__struct_fields__)
+    return generic or message.__name__.startswith("_") or inherited.issuperset(field_names(message))
 
 
 def _scope(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__.rpartition(".")[0]
 
 
-def _messages_in(hint: Any) -> list[type[Message]]:
-    return [member for member in _members_of(hint) if _is_message(member)]
-
-
-def _is_message(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Command | Query)
+def _messages_in(hint: Any) -> list[type[Any]]:
+    return [member for member in _members_of(hint) if is_message(member)]
 
 
 def _no_class(handler: object) -> str:
@@ -205,7 +203,7 @@ def _no_class(handler: object) -> str:
 
 
 def _no_handler(message: type) -> str:
-    kind = "query" if issubclass(message, Query) else "command"
+    kind = "query" if issubclass(message, QUERIES) else "command"
     base = ", or begin its name with _ if it is only a base of others" if message.__subclasses__() else ""
     return (
         f"the {kind} {message.__name__} has no handler: add `async def …(self, {kind}: "
@@ -214,7 +212,7 @@ def _no_handler(message: type) -> str:
 
 
 def _right(method: _Method) -> str:
-    kind = "query" if issubclass(method.message, Query) else "command"
+    kind = "query" if issubclass(method.message, QUERIES) else "command"
     return f"`async def {method.name}(self, {kind}: {method.message.__name__})`"
 
 

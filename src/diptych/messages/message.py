@@ -7,18 +7,20 @@ A message is checked at its construction in code and when built from outside dat
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Generic, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Any, Generic, TypeVar, dataclass_transform
 
 import msgspec
 
 from diptych.errors import InvalidMessage
-from diptych.messages.plans import Rule
+from diptych.messages.mixins import CommandOf, QueryOf
+from diptych.messages.models import model_from
+from diptych.messages.plans import Rule, is_model
 from diptych.messages.validation import bounded, check_fields, check_mapping
 
 __all__ = ["Command", "Event", "Message", "Query", "Rule", "build"]
 
 R = TypeVar("R", covariant=True)
-S = TypeVar("S", bound=msgspec.Struct)
+S = TypeVar("S", bound=msgspec.Struct | CommandOf[Any] | QueryOf[Any])
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -76,16 +78,8 @@ class Event(Message, frozen=True):
     """
 
 
-def result_type(message_type: type) -> Any:
-    """Returns the type of a message's result; ``Any`` if the message does not say it."""
-    for base in getattr(message_type, "__orig_bases__", ()):
-        if get_origin(base) in (Command, Query):
-            return get_args(base)[0]
-    return Any
-
-
 def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool | Collection[str] = False) -> S:
-    """Makes a struct from outside data, such as decoded JSON, and reports all faulty fields at once.
+    """Makes a message, or any struct, from outside data, such as decoded JSON, and reports all faulty fields at once.
 
     With ``text`` the values are strings of a form or a query string and are converted to the fields' types:
     numbers are written as in JSON, truth values ``true``, ``false``, ``1`` or ``0``, and only None is null. ``text``
@@ -106,6 +100,9 @@ def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool | Coll
     ...     print([(fault.field, fault.detail) for fault in error.faults])
     [('pages', 'is not a known field'), ('title', 'is missing'), ('year', 'must be a whole number')]
     """
+    if is_model(message_type):
+        made: S = model_from(message_type, fields, is_text=bool(text))
+        return made
     values, faults = check_mapping(message_type, fields, text=text)
     if faults:
         raise InvalidMessage(message_type.__name__, bounded(faults))

@@ -5,6 +5,7 @@ A plan says how the values of a type are checked; ``Rule`` is a check beyond the
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,19 +50,19 @@ class Plan(NamedTuple):
 
     type: Any
     rules: tuple[Rule, ...]
-    struct: type[msgspec.Struct] | None
-    """The struct that an object is converted to, if there is just one in the type."""
+    struct: type[Any] | None
+    """The struct or dataclass that an object is converted to, if there is just one in the type."""
     item: Plan | None
     """The plan for the items of a list, or for the values of a dict."""
     is_deep: bool
-    """True if msgspec alone can't check a value: there are rules inside, or structs that code may construct."""
+    """True if msgspec alone can't check a value: there are rules inside, or structs and dataclasses."""
     scalars: frozenset[type]
     """The scalar types that a text can be read as."""
     allows_unset: bool
 
 
 class Field(NamedTuple):
-    """A field of a struct, and the plan for its values."""
+    """A field of a struct, a dataclass or a model of pydantic, and the plan for its values."""
 
     name: str
     plan: Plan
@@ -70,30 +71,52 @@ class Field(NamedTuple):
     """The default value; NODEFAULT if there is none, or if it is made anew each time."""
 
 
-def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
-    """Returns the fields of a struct, in their order."""
-    return _fields_of(struct)
-
-
-@cache
-def _fields_of(struct: Any) -> tuple[Field, ...]:
-    hints = get_type_hints(struct, include_extras=True)
+def _fields_of(kind: Any) -> tuple[Field, ...]:
+    hints = get_type_hints(kind, include_extras=True)
     return tuple(
-        Field(
-            name=field.name,
-            plan=_plan(hints[field.name]),
-            required=field.required,
-            default=field.default,
-        )
-        for field in msgspec.structs.fields(struct)
+        Field(name, _plan(hints[attribute]), required, default)
+        for attribute, name, required, default in _declared(kind)
     )
+
+
+fields_of: Callable[[Any], tuple[Field, ...]] = cache(_fields_of)
+"""Returns the fields of a struct, dataclass or model of pydantic, in their order, as outside data names them."""
+
+
+def is_record(kind: Any) -> bool:
+    """Returns whether a type is a struct or a dataclass: their fields are checked one by one."""
+    return isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind))
+
+
+def is_model(kind: type) -> bool:
+    """Returns whether a class is a model of pydantic 2, of which nothing is imported here."""
+    return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_validate")
+
+
+def _declared(kind: Any) -> Iterator[tuple[str, str, bool, Any]]:
+    """Yields attribute and name of each field, whether it is required, and its default."""
+    if is_model(kind):
+        for attribute, field in kind.__pydantic_fields__.items():
+            alias = field.validation_alias or field.alias
+            required = field.is_required()
+            default = msgspec.NODEFAULT if required or field.default_factory else field.default
+            yield attribute, alias if isinstance(alias, str) else attribute, required, default
+    elif dataclasses.is_dataclass(kind):
+        for field in dataclasses.fields(kind):
+            default = msgspec.NODEFAULT if field.default is dataclasses.MISSING else field.default
+            required = default is msgspec.NODEFAULT and field.default_factory is dataclasses.MISSING
+            if field.init:
+                yield field.name, field.name, required, default
+    else:
+        for field in msgspec.structs.fields(kind):
+            yield field.name, field.name, field.required, field.default
 
 
 def _plan(hint: Any) -> Plan:
     parts = list(_parts_of(hint))
     rules = tuple(part for part in parts if isinstance(part, Rule))
     kinds = [part for part in parts if not isinstance(part, Rule)]
-    structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    structs = [kind for kind in kinds if is_record(kind)]
     item = next((_plan(item) for kind in kinds for item in _item_types(kind)), None)
     return Plan(
         type=hint,

@@ -5,6 +5,7 @@ The values may come from code, from JSON or from text. Their faults are worded f
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from diptych.errors import Fault
-from diptych.messages.plans import Field, Plan, fields_of
+from diptych.messages.plans import Field, Plan, fields_of, is_record
 
 _UNKNOWN = "is not a known field"
 _UNKNOWN_NAMED = 20
@@ -23,9 +24,9 @@ _NAME_LENGTH = 100
 
 
 def check_mapping(
-    struct: type[msgspec.Struct], fields: Mapping[str, Any], *, text: bool | Collection[str]
+    struct: type[Any], fields: Mapping[str, Any], *, text: bool | Collection[str]
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """Returns the values of outside data for a struct, and their faults."""
+    """Returns the values of outside data for a struct or a dataclass, and their faults."""
     plan = fields_of(struct)
     known = {field.name for field in plan}
     faults = [unknown_field(name) for name in fields if name not in known]
@@ -42,14 +43,15 @@ def check_mapping(
 
 def unknown_field(name: str) -> Fault:
     """Returns the fault of a field that the message does not have; ``name`` is from outside."""
-    return Fault(_printable(name), _UNKNOWN)
+    return Fault(printable(name), _UNKNOWN)
 
 
-def check_fields(struct: msgspec.Struct) -> tuple[dict[str, Any], list[Fault]]:
+def check_fields(struct: Any) -> tuple[dict[str, Any], list[Fault]]:
     """Returns the canonical values that are new objects, by field, and the faults of all fields."""
     canonical: dict[str, Any] = {}
     faults: list[Fault] = []
-    for field in fields_of(type(struct)):
+    kind: type = type(struct)
+    for field in fields_of(kind):
         value = getattr(struct, field.name)
         checked, found = _check_field(field, value, text=False)
         faults += found
@@ -97,9 +99,10 @@ def _check_parts(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault
     if plan.struct is not None and isinstance(value, Mapping):
         values, faults = check_mapping(plan.struct, value, text=text)
         return (value, faults) if faults else (plan.struct(**values), [])
-    if isinstance(value, msgspec.Struct):
+    if is_record(type(value)):
         canonical, faults = check_fields(value)
-        return (msgspec.structs.replace(value, **canonical) if canonical and not faults else value), faults
+        replace = msgspec.structs.replace if isinstance(value, msgspec.Struct) else dataclasses.replace
+        return (replace(value, **canonical) if canonical and not faults else value), faults
     return _check_items(plan, value, text=text)
 
 
@@ -110,7 +113,7 @@ def _check_items(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault
     faults: list[Fault] = []
     for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
         checked[key], found = _check(plan.item, part, text=text)
-        faults += _under(_printable(str(key)), found)
+        faults += _under(printable(str(key)), found)
     return (checked if isinstance(value, Mapping) else list(checked.values())), faults
 
 
@@ -176,7 +179,7 @@ def bounded(faults: list[Fault]) -> list[Fault]:
     return [*unknown[:_UNKNOWN_NAMED], *known, rest]
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Returns a name from outside, escaped and cut to 100 characters, fit for a log or an answer."""
     shown = name[: _NAME_LENGTH + 1].encode(errors="backslashreplace").decode()
     return shown if len(shown) <= _NAME_LENGTH else shown[: _NAME_LENGTH - 1] + "…"

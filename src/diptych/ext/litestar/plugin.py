@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp as LitestarApp
 
     from diptych.app import Diptych
-    from diptych.messages.message import Query
+    from diptych.messages.kinds import AnyQuery
 
 RenderProblem = Callable[[Problem, Request[Any, Any, Any]], str]
 """A function that makes the HTML page of a problem. It returns text, not a response, so that its failure shows before
@@ -193,7 +193,7 @@ class _Served(RequestContext):
 def asgi_app(
     site: Litestar,
     *,
-    hot: Mapping[str, type[Query[Any]]] | None = None,
+    hot: Mapping[str, type[AnyQuery]] | None = None,
     security_headers: Mapping[str, str | None] | None = None,
 ) -> ASGIApp:
     """Returns `site` as the ASGI application to serve: routed on the raw path, with HEAD and security headers.

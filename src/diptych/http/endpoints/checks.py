@@ -12,7 +12,7 @@ from msgspec import inspect
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.front import faults_of_parameters
 from diptych.http.paths import template_segments
-from diptych.messages.message import Command, Query, result_type
+from diptych.messages.kinds import QUERIES, fault_of_kind, is_message, result_type
 from diptych.messages.plans import fields_of
 from diptych.read.answers import Document, Page
 
@@ -26,8 +26,10 @@ _OBJECTS = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, in
 def faults_of(endpoint: Endpoint) -> list[str]:
     """Returns all that is wrong with the declaration."""
     message = endpoint.message
-    if not (isinstance(message, type) and issubclass(message, Command | Query)):
+    if not is_message(message):
         return [f"{endpoint}: {message!r} is no command and no query: an endpoint is of one of them"]
+    if fault := fault_of_kind(message):
+        return [f"{endpoint}: {fault}"]
     try:
         template_segments(endpoint.path.partition("?")[0])
     except ValueError as error:
@@ -45,7 +47,7 @@ def faults_of(endpoint: Endpoint) -> list[str]:
 
 def _of_method(endpoint: Endpoint) -> Iterator[str]:
     name = endpoint.message.__name__
-    if issubclass(endpoint.message, Query):
+    if issubclass(endpoint.message, QUERIES):
         if endpoint.method != "GET":
             yield f"{endpoint}: {name} is a query, which changes nothing: its method is GET"
     elif endpoint.method not in _OF_COMMANDS:

@@ -11,7 +11,7 @@ from diptych.http.bodies import FORM, JSON
 from diptych.http.endpoints.checks import faults_of
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.paths import RouteTable, template_segments
-from diptych.messages.message import Command, result_type
+from diptych.messages.kinds import COMMANDS, result_type
 from diptych.messages.plans import Field, fields_of
 from diptych.read.answers import Document
 
@@ -99,7 +99,7 @@ def compiled(endpoint: Endpoint) -> Compiled:
         numbers=tuple(segment.name for segment in segments if segment.kind == "typed"),
         in_query_string=tuple(others) if from_query_string else (),
         in_body=() if from_query_string else tuple(others),
-        is_query=not issubclass(endpoint.message, Command),
+        is_query=not issubclass(endpoint.message, COMMANDS),
         result=result,
         status=endpoint.status or (204 if result in (bool, None, type(None)) else 200),
         can_miss=can_miss,

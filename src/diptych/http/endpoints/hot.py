@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from diptych.http.endpoints.endpoint import Endpoint
-from diptych.messages.message import Query, result_type
+from diptych.messages.kinds import AnyQuery, result_type
 from diptych.messages.plans import fields_of
 from diptych.read.answers import Document, Page
 
 
-def hot_routes(endpoints: Iterable[Endpoint]) -> dict[str, type[Query[Any]]]:
+def hot_routes(endpoints: Iterable[Endpoint]) -> dict[str, type[AnyQuery]]:
     """Returns the routes of a `Front` for those endpoints whose query finds a `Document` or a `Page`.
 
     >>> from diptych import Page, Query
