@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+
+from diptych.schemas import struct_schema
 
 
 class SqlHealth(msgspec.Struct, frozen=True):
@@ -70,6 +72,10 @@ class Health(msgspec.Struct, frozen=True):
     sql: SqlHealth
     redis: RedisHealth
     read_models: dict[str, ReadModelHealth]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return struct_schema(cls)
 
 
 NO_REDIS = RedisHealth("off", "REDIS_URL is not set")

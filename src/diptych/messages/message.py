@@ -7,7 +7,8 @@ A message is checked at its construction in code and when built from outside dat
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Generic, TypeVar, dataclass_transform
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -15,7 +16,8 @@ from diptych.errors import InvalidMessage
 from diptych.messages.mixins import CommandOf, QueryOf
 from diptych.messages.models import model_from
 from diptych.messages.plans import Rule, is_model
-from diptych.messages.validation import bounded, check_fields, check_mapping
+from diptych.messages.validation import bounded, check_fields, checked, object_of
+from diptych.schemas import DataclassFields, struct_schema
 
 __all__ = ["Command", "Event", "Message", "Query", "Rule", "build"]
 
@@ -36,6 +38,13 @@ class Message(msgspec.Struct, frozen=True):
     ...     print(error)
     Greeting: name must be text
     """
+
+    # FastAPI takes a dataclass for the body of a request, and any other class for a parameter of the query string.
+    __dataclass_fields__: ClassVar[Any] = DataclassFields()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return struct_schema(cls, partial(_from_outside, cls))
 
     def __post_init__(self) -> None:
         canonical, faults = check_fields(self)
@@ -103,7 +112,8 @@ def build(message_type: type[S], fields: Mapping[str, Any], *, text: bool | Coll
     if is_model(message_type):
         made: S = model_from(message_type, fields, is_text=bool(text))
         return made
-    values, faults = check_mapping(message_type, fields, text=text)
-    if faults:
-        raise InvalidMessage(message_type.__name__, bounded(faults))
-    return message_type(**values)
+    return checked(message_type, fields, text=text)
+
+
+def _from_outside(message_type: type[Message], value: Any) -> Message:
+    return build(message_type, object_of(message_type, value))

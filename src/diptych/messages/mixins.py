@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, Generic, TypeVar
 
 from diptych.errors import InvalidMessage
-from diptych.messages.validation import bounded, check_fields
+from diptych.messages.plans import is_model
+from diptych.messages.validation import bounded, check_fields, checked, object_of
+from diptych.schemas import struct_schema
 
 R = TypeVar("R", covariant=True)
 
@@ -19,6 +21,12 @@ class _MessageOf(Generic[R]):
     # pydantic takes the configuration of a model from its bases. A message is frozen: its handler may be run again,
     # and a hot query is remembered for the next request, both with the message as it was.
     model_config: ClassVar[Any] = {"frozen": True, "extra": "forbid"}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        if is_model(cls):
+            return handler(source)
+        return struct_schema(cls, lambda value: checked(cls, object_of(cls, value), text=False))
 
     def __post_init__(self) -> None:
         """Checks the fields of a dataclass, as those of a struct. Raises ``InvalidMessage``."""

@@ -101,7 +101,7 @@ def _declared(kind: Any) -> Iterator[tuple[str, str, bool, Any]]:
             required = field.is_required()
             default = msgspec.NODEFAULT if required or field.default_factory else field.default
             yield attribute, alias if isinstance(alias, str) else attribute, required, default
-    elif dataclasses.is_dataclass(kind):
+    elif not issubclass(kind, msgspec.Struct):
         for field in dataclasses.fields(kind):
             default = msgspec.NODEFAULT if field.default is dataclasses.MISSING else field.default
             required = default is msgspec.NODEFAULT and field.default_factory is dataclasses.MISSING

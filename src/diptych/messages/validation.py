@@ -10,17 +10,27 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
-from diptych.errors import Fault
+from diptych.errors import Fault, InvalidMessage
 from diptych.messages.plans import Field, Plan, fields_of, is_record
+
+T = TypeVar("T")
 
 _UNKNOWN = "is not a known field"
 _UNKNOWN_NAMED = 20
 _NAME_LENGTH = 100
+
+
+def checked(kind: type[T], fields: Mapping[str, Any], *, text: bool | Collection[str]) -> T:
+    """Returns a struct or a dataclass from outside data. Raises ``InvalidMessage`` with all faults."""
+    values, faults = check_mapping(kind, fields, text=text)
+    if faults:
+        raise InvalidMessage(kind.__name__, bounded(faults))
+    return kind(**values)
 
 
 def check_mapping(
@@ -39,6 +49,13 @@ def check_mapping(
         elif field.required:
             faults.append(Fault(field.name, "is missing"))
     return values, faults
+
+
+def object_of(kind: type, value: Any) -> Mapping[str, Any]:
+    """Returns outside data that is an object. Raises ``InvalidMessage`` for any other."""
+    if isinstance(value, Mapping):
+        return value
+    raise InvalidMessage(kind.__name__, [Fault("", "must be a JSON object")])
 
 
 def unknown_field(name: str) -> Fault:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
+
+from diptych.schemas import answer_schema, struct_schema
 
 D = TypeVar("D")
 
@@ -38,6 +40,10 @@ class PageOf(msgspec.Struct, Generic[D]):
     previous: str | None = None
     total: int | None = None
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return struct_schema(source)
+
 
 class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
     """The answer to a look-up by key; ``body`` is the stored JSON as sent to clients, None if there is no such row.
@@ -57,6 +63,11 @@ class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
     body: bytes | None
     served: Served
     document_type: type[D]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        (document,) = get_args(source) or (dict,)
+        return answer_schema(cls, document)
 
     def __bool__(self) -> bool:
         return self.body is not None
@@ -88,6 +99,11 @@ class Page(msgspec.Struct, Generic[D], eq=False, gc=False):
     served: Served
     document_type: type[D]
     set_aside: int = 0
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        (document,) = get_args(source) or (dict,)
+        return answer_schema(cls, PageOf[document])  # type: ignore[valid-type]
 
     def decode(self) -> PageOf[D]:
         """Returns the page with its documents as structs."""

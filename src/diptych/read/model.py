@@ -11,6 +11,7 @@ from diptych.read.addresses import Address
 from diptych.read.answers import Document, Page
 from diptych.read.declaration import Declaration, ListOrder
 from diptych.read.reader import Reader
+from diptych.schemas import attach
 
 E = TypeVar("E")
 
@@ -72,6 +73,10 @@ class ReadModel(Declaration, Generic[E]):
     b'{"id":1,"title":"Dune"}'
     PageOf(items=[BookDocument(id=1, title='Dune')], next=None, previous=None, total=None)
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        attach(getattr(cls, "document", None))
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
