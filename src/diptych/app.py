@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 from weakref import WeakSet
 
 from msgspec import structs
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from diptych.hinge.status import Progress
 
 R = TypeVar("R")
+S = TypeVar("S")
 ActorHook = Callable[[Mapping[str, Any] | None], str | None]
 
 STARTED: WeakSet[Diptych] = WeakSet()
@@ -104,6 +105,7 @@ class Diptych:
         self.config = config or ConfigService()
         self.engine = None if engine is None else _checked(engine, self.config)
         self.orm = ORMService(self.config)
+        self.orm.take_context_from(self._context)
         self._models = models
         self._handlers = tuple(handlers)
         self._read_models = tuple(read_models)
@@ -248,6 +250,13 @@ class Diptych:
             for model, reader in running.readers.items()
         }
         return Statistics(read_models, running.write.acknowledger.waits.statistics)
+
+    def provide(self, kind: type[S]) -> S:
+        """Returns what the constructor of a handler would be given for a type: a read model, a service, this itself.
+
+        Raises ``WiringError`` if nothing, or several things, fit.
+        """
+        return cast(S, self._run.bus.provide(kind))
 
     @property
     def read_models(self) -> tuple[type[ReadModel[Any]], ...]:

@@ -7,6 +7,8 @@ schema in it comes from msgspec, and is made when somebody asks for it.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -84,10 +86,11 @@ class _Shown:
 
     def __init__(self, kind: Any, *, is_closed: bool) -> None:
         (self._root,), self._components = msgspec.json.schema_components([kind], ref_template="{name}")
-        if is_closed:
-            for component in self._components.values():
-                if "properties" in component:
-                    component["additionalProperties"] = False
+        for component in self._components.values():
+            if is_closed and "properties" in component:
+                component["additionalProperties"] = False
+            if "description" in component:
+                component["description"] = first_paragraph(component["description"])
         self._open: set[str] = set()
 
     def root(self, _schema: Any, handler: Any) -> Any:
@@ -102,7 +105,7 @@ class _Shown:
                 if other not in within:
                     within[other] = self._components[other]
                     names.append(other)
-        return f"{name}:{sha256(msgspec.json.encode(within)).hexdigest()[:16]}"
+        return f"{name.rstrip('_')}:{sha256(msgspec.json.encode(within)).hexdigest()[:16]}"
 
     def _linked(self, schema: Any, handler: Any) -> Any:
         """Returns a part of a schema with references to pydantic's definitions."""
@@ -137,6 +140,11 @@ class _Shown:
         finally:
             self._open.discard(name)
         return defined
+
+
+def first_paragraph(docstring: str) -> str:
+    """Returns the first paragraph of a docstring, in one line."""
+    return re.sub(r"\s*\n\s*", " ", inspect.cleandoc(docstring).split("\n\n")[0])
 
 
 def _names_in(schema: Any) -> Iterator[str]:

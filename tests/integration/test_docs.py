@@ -40,6 +40,8 @@ OURS = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
 MODULES = (
     "diptych",
     "diptych.http",
+    "diptych.ext.fastapi",
+    "diptych.ext.starlette",
     "diptych.ext.litestar",
     "diptych.ext.alembic",
     "diptych.testing",
@@ -105,7 +107,8 @@ def write_blocks(page: Path, directory: Path) -> list[tuple[Path, Block]]:
     return files
 
 
-RUNNABLE = [page for page in PAGES if page.name != "README.md" and complete_blocks(page)]
+SERVED = ("README.md", "fastapi.md", "litestar.md")
+RUNNABLE = [page for page in PAGES if page.name not in SERVED and complete_blocks(page)]
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
@@ -203,7 +206,11 @@ def _exchange(command: str, answer: str) -> Exchange:
     )
 
 
-APPLICATIONS = {"README.md": ("app:app", "/products"), "docs/tutorial.md": ("web:app", "/books")}
+APPLICATIONS = {
+    "README.md": ("app:app", "/products"),
+    "docs/tutorial.md": ("web:app", "/books"),
+    "docs/how-to/fastapi.md": ("app:app", "/books"),
+}
 
 
 @pytest.mark.parametrize("store", ["redis", "sql"])
@@ -214,7 +221,7 @@ def test_the_application_of_a_page_answers_as_the_page_shows(
     page, (target, path) = ROOT / name, APPLICATIONS[name]
     valkey: RedisServer | None = request.getfixturevalue("valkey") if store == "redis" else None
     server = DocumentedServer(target, valkey.url if valkey else "none")
-    if name == "README.md":
+    if name != "docs/tutorial.md":
         (block,) = complete_blocks(page)
         (server.directory / "app.py").write_text(block.code, "utf-8")
     else:

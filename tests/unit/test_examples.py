@@ -13,11 +13,21 @@ import pytest
 
 import diptych
 import diptych.ext.alembic
+import diptych.ext.fastapi
 import diptych.ext.litestar
+import diptych.ext.starlette
 import diptych.http
 import diptych.testing
 
-MODULES = (diptych, diptych.http, diptych.ext.litestar, diptych.ext.alembic, diptych.testing)
+MODULES = (
+    diptych,
+    diptych.http,
+    diptych.ext.fastapi,
+    diptych.ext.starlette,
+    diptych.ext.litestar,
+    diptych.ext.alembic,
+    diptych.testing,
+)
 
 
 def _public() -> dict[str, object]:

@@ -186,9 +186,9 @@ def problem_for(error: Exception) -> Problem:
         case HttpError():
             return status_problem(error.status, error.detail, error.headers)
         case InvalidRequest():
-            return _invalid_fields(_field_error_in(error, *fault) for fault in error.faults)
+            return invalid_fields(_field_error_in(error, *fault) for fault in error.faults)
         case InvalidMessage() | InvalidValueError():
-            return _invalid_fields(_field_errors(error.faults))
+            return invalid_fields(_field_errors(error.faults))
         case ConstraintError():
             return _refused_change(error)
         case UnavailableError():
@@ -209,7 +209,8 @@ def status_problem(status: int, detail: str | None = None, headers: dict[str, st
     return Problem(title=title, status=status, detail=detail, headers=headers or {})
 
 
-def _invalid_fields(found: Iterable[FieldError]) -> Problem:
+def invalid_fields(found: Iterable[FieldError]) -> Problem:
+    """Returns the problem of faulty fields."""
     errors = tuple(found)
     count = "one field is" if len(errors) == 1 else f"{len(errors)} fields are"
     return Problem(

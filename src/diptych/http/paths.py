@@ -246,10 +246,10 @@ class RawPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         if scope["type"] in ("http", "websocket"):
-            scope = self._route(scope)
+            scope = self.routed(scope)
         await self._app(scope, receive, send)
 
-    def _route(self, scope: Scope) -> Scope:
+    def routed(self, scope: Scope) -> Scope:
         """Returns the scope for the application behind."""
         prefix: str = scope.get("root_path", "").rstrip("/")
         try:

@@ -38,7 +38,7 @@ class Bus:
     fault with its remedy.
     """
 
-    __slots__ = ("_handlers", "ending_with_call")
+    __slots__ = ("_handlers", "_services", "ending_with_call")
 
     def __init__(self, handler_classes: Sequence[type], services: Mapping[type, object | None]) -> None:
         problems = [_no_class(owner) for owner in handler_classes if not isinstance(owner, type)]
@@ -49,6 +49,7 @@ class Bus:
         instances = {owner: _construct(owner, services, problems) for owner in handler_classes}
         if problems:
             raise WiringError(problems)
+        self._services = services
         self._handlers: dict[type, Handler] = {
             method.message: getattr(instances[method.owner], method.name) for method in methods
         }
@@ -62,6 +63,16 @@ class Bus:
             return self._handlers[message_type]
         except KeyError:
             raise WiringError([_no_handler(message_type)]) from None
+
+    def provide(self, kind: type) -> object:
+        """Returns the service for a parameter of this type. Raises ``WiringError`` if none, or several, fit."""
+        found = _provided(kind, self._services)
+        if len(found) != 1:
+            known = ", ".join(sorted(one.__name__ for one in self._services))
+            raise WiringError(
+                [f"{len(found)} services are a {_shown(kind)}, and one is asked for (there are: {known})"]
+            )
+        return found[0]
 
     def queries(self) -> dict[type, Handler]:
         """Returns the handlers of queries alone, by the types of the queries."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self, TypeVar, cast, overload
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from diptych.config.service import ConfigService
 from diptych.errors import ConfigurationError, DuplicateError, NotStartedError
-from diptych.log import Change
+from diptych.log import Change, CommandContext
 from diptych.sql.database import Database
 from diptych.sql.entity import LogImage, MappedEntity
 from diptych.sql.execute import execute
@@ -72,6 +72,7 @@ class ORMService:
 
     def __init__(self, config_service: ConfigService | None = None) -> None:
         self._settings = (config_service or ConfigService()).settings
+        self._new_context: Callable[[], CommandContext] = new_context
         self._side: WriteSide | None = None
 
     async def init(
@@ -104,6 +105,10 @@ class ORMService:
             side.home.check()
             self._side = None
             await side.close()
+
+    def take_context_from(self, new_context: Callable[[], CommandContext]) -> None:
+        """Has changes outside of commands name the request and the actor that ``new_context`` tells."""
+        self._new_context = new_context
 
     async def __aenter__(self) -> Self:
         if self._side is None:
@@ -368,7 +373,7 @@ class ORMService:
             yield session
             await session.flush()
             return
-        async with side.units.opened(new_context()) as unit:
+        async with side.units.opened(self._new_context()) as unit:
             yield await unit.session(commit)
 
     async def execute(
@@ -410,7 +415,7 @@ class ORMService:
         joined = current_unit_of_work(side.database)
         if joined is not None:
             return await work(joined)
-        return await side.units.run(work, new_context())
+        return await side.units.run(work, self._new_context())
 
     async def all(self, model: type[M]) -> list[M]:
         """Returns every row, in the order of the primary key. For large tables see ``iterate``."""
@@ -453,7 +458,7 @@ class ORMService:
             unit.ends_with_call = caller is not None
             return work(unit)
 
-        return await side.units.run(alone, new_context(), (entity, kind))
+        return await side.units.run(alone, self._new_context(), (entity, kind))
 
     def _reading(self, entity: MappedEntity) -> AbstractAsyncContextManager[AsyncConnection]:
         side = self._here

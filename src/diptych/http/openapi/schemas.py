@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -11,6 +9,7 @@ import msgspec
 
 from diptych.http.endpoints.compiled import Compiled, sent_type
 from diptych.read.answers import Document, Page
+from diptych.schemas import first_paragraph
 
 Schema = dict[str, Any]
 
@@ -127,8 +126,7 @@ def _clean(schema: Schema) -> Schema:
     """Returns a component without the indentation of its docstring."""
     if "description" not in schema:
         return schema
-    text = re.sub(r"\s*\n\s*", " ", inspect.cleandoc(schema["description"]).split("\n\n")[0])
-    return {**schema, "description": text}
+    return {**schema, "description": first_paragraph(schema["description"])}
 
 
 def _references(part: Any) -> Iterable[str]:

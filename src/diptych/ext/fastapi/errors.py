@@ -1,0 +1,67 @@
+"""What FastAPI says of a request that is not valid, as problem details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from diptych.errors import Fault, InvalidMessage
+from diptych.ext.starlette.problems import problem_answer, response_of
+from diptych.http.bodies import JSON
+from diptych.http.errors import (
+    BadRequest,
+    InvalidRequest,
+    Problem,
+    UnsupportedMediaType,
+    invalid_fields,
+    problem_for,
+)
+from diptych.messages.models import faults_of
+from diptych.messages.validation import bounded
+
+_NO_JSON = "json_invalid"
+
+
+async def answer_invalid(_: Request, error: Exception) -> Response:
+    """Answers a request that FastAPI found not valid: 422 with every fault, 400 for malformed JSON, 415."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for these alone
+    return response_of(problem_answer(_problem_of(error)))
+
+
+def _problem_of(error: RequestValidationError) -> Problem:
+    errors: list[Mapping[str, Any]] = list(error.errors())
+    if any(one["type"] == _NO_JSON for one in errors):
+        reason = errors[0].get("ctx", {}).get("error", "it is malformed")
+        return problem_for(BadRequest(f"the JSON cannot be read: {reason}"))
+    if isinstance(error.body, bytes) and any(one["loc"][0] == "body" for one in errors):
+        return problem_for(UnsupportedMediaType("only JSON is read here", (JSON,)))
+    of_body = [{**one, "loc": one["loc"][1:]} for one in errors if one["loc"][0] == "body"]
+    in_body = [fault for one in of_body for fault in _faults_of_message(one)]
+    in_body += faults_of([one for one in of_body if not _is_of_message(one)], error.body)
+    elsewhere = [one for one in errors if one["loc"][0] != "body"]
+    in_parameters = [Fault(str(one["loc"][-1]), _detail(one)) for one in elsewhere]
+    # A field of the body may have the name of a parameter.
+    names = {fault.field for fault in in_parameters}
+    parts = [InvalidRequest("", bounded(in_body), ()), InvalidRequest("", in_parameters, names)]
+    found = [one for part in parts for one in problem_for(part).errors]
+    return invalid_fields(found)
+
+
+def _is_of_message(error: Mapping[str, Any]) -> bool:
+    return isinstance(error.get("ctx", {}).get("error"), InvalidMessage)
+
+
+def _faults_of_message(error: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yields what `build` has found, where it made a message."""
+    if _is_of_message(error):
+        for fault in error["ctx"]["error"].faults:
+            yield Fault(".".join(filter(None, (*map(str, error["loc"]), fault.field))), fault.detail)
+
+
+def _detail(error: Mapping[str, Any]) -> str:
+    (fault,) = faults_of([error], None)
+    return fault.detail

@@ -1,0 +1,120 @@
+"""`install` for FastAPI, and endpoints as a router."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from diptych.app import Diptych
+from diptych.ext.fastapi.errors import answer_invalid
+from diptych.ext.fastapi.openapi import completed
+from diptych.ext.starlette.endpoints import function_of, path_of
+from diptych.ext.starlette.install import install as install_into_starlette
+from diptych.ext.starlette.problems import answer_error
+from diptych.http.endpoints.compiled import Endpoints
+from diptych.http.endpoints.endpoint import Endpoint
+from diptych.messages.kinds import AnyQuery
+
+
+def install(
+    app: FastAPI,
+    diptych: Diptych,
+    endpoints: Iterable[Endpoint] = (),
+    *,
+    hot: Mapping[str, type[AnyQuery]] | None = None,
+    same_site: bool = True,
+    security_headers: Mapping[str, str | None] | None = None,
+) -> None:
+    """Puts ``diptych`` into an application of FastAPI, and ``endpoints`` as routes.
+
+    As `diptych.ext.starlette.install`; besides, routes may return a `Document` or a `Page`, whose stored bytes are
+    sent as they are, with `ETag` (and 304) and `Cache-Status`, or 404. A body that FastAPI refuses is a problem like
+    any other. The OpenAPI document has the operations of the endpoints, and problems in place of FastAPI's errors.
+
+    >>> import asyncio
+    >>> import httpx
+    >>> from diptych import Command, Diptych, Document, Query, Served
+    >>> from diptych.ext.fastapi import install
+    >>> from diptych.http import Endpoint
+    >>> from fastapi import FastAPI
+    >>> from sqlalchemy.orm import DeclarativeBase
+    >>> class Base(DeclarativeBase): ...
+    >>> class GetBook(Query[Document[dict]]):
+    ...     title: str
+    >>> class AddBook(Command[None]):
+    ...     title: str
+    >>> class Handler:
+    ...     async def get(self, query: GetBook) -> Document[dict]:
+    ...         return Document(b'{"title":"%s"}' % query.title.encode(), Served("redis"), dict)
+    ...     async def add(self, command: AddBook) -> None: ...
+    >>> books = Diptych(models=Base, handlers=[Handler])
+    >>> app = FastAPI()
+    >>> install(app, books, [Endpoint("GET", "/books/{title}", GetBook)])
+    >>> @app.post("/books")
+    ... async def add(command: AddBook) -> Document[dict]:
+    ...     await books.execute(command)
+    ...     return await books.ask(GetBook(title=command.title))
+    >>> async def main():
+    ...     async with app.router.lifespan_context(app), httpx.AsyncClient(
+    ...         transport=httpx.ASGITransport(app), base_url="http://books"
+    ...     ) as client:
+    ...         print((await client.post("/books", json={"title": "Dune"})).text)
+    ...         print((await client.post("/books", json={"name": "Dune"})).json()["detail"])
+    ...         print((await client.get("/books/AC%2FDC")).headers["cache-status"])
+    >>> asyncio.run(main())
+    {"title":"Dune"}
+    2 fields are wrong; see errors
+    diptych; hit
+    """
+    install_into_starlette(app, diptych, hot=hot, same_site=same_site, security_headers=security_headers)
+    _replace(app, RequestValidationError, request_validation_exception_handler, answer_invalid)
+    _replace(app, HTTPException, http_exception_handler, answer_error)
+    own, done = app.openapi, [dict[str, Any]()]
+
+    def openapi() -> dict[str, Any]:
+        document = own()
+        if document is not done[0]:
+            completed(document, app)
+            done[0] = document
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    app.include_router(router(endpoints))
+
+
+def router(endpoints: Iterable[Endpoint], **options: Any) -> APIRouter:
+    """Returns endpoints as a router, for `app.include_router`; ``options`` are those of `APIRouter`.
+
+    With `dependencies=[Depends(…)]` they have guards. Raises `WiringError` with all that is wrong with the endpoints.
+
+    >>> from diptych import Document, Query
+    >>> from diptych.ext.fastapi import router
+    >>> from diptych.http import Endpoint
+    >>> class GetBook(Query[Document[dict]]):
+    ...     title: str
+    >>> [route.path for route in router([Endpoint("GET", "/books/{title}", GetBook)]).routes]
+    ['/books/{title}']
+    """
+    made = APIRouter(**options)
+    for one in Endpoints(endpoints).compiled:
+        made.add_api_route(
+            path_of(one),
+            function_of(one),
+            methods=[one.method],
+            status_code=one.status,
+            response_class=Response,
+            response_model=None,
+        )
+    return made
+
+
+def _replace(app: FastAPI, kind: type[Exception], default: Any, handler: Any) -> None:
+    """Puts our handler of errors in the place of FastAPI's, and leaves one of the application's own."""
+    if app.exception_handlers.get(kind) is default:
+        app.exception_handlers[kind] = handler

@@ -1,0 +1,136 @@
+"""The routes of an application, and the routing of paths with an encoded slash in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from starlette._utils import get_route_path
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Host, Mount, compile_path
+
+from diptych.ext.starlette.endpoints import ENDPOINT
+from diptych.http.asgi import Scope
+from diptych.http.bodies import FORM, JSON
+from diptych.http.endpoints.compiled import Compiled
+from diptych.http.paths import PATH_PARAMS, RawPath, path_segments, sent_path
+
+
+class Found(NamedTuple):
+    """A route of an application, with the prefixes of the routers that it is included by."""
+
+    path: str
+    methods: frozenset[str]
+    endpoint: Any
+    route: Any
+    is_mount: bool = False
+
+    @property
+    def regex(self) -> re.Pattern[str]:
+        """What the paths of requests for this route match."""
+        return _regex(self.path)
+
+    @property
+    def shape(self) -> str:
+        """The path with nameless parameters."""
+        return shape_of(self.path)
+
+
+@cache
+def _regex(path: str) -> re.Pattern[str]:
+    return compile_path(path)[0]
+
+
+def shape_of(template: str) -> str:
+    """Returns a path template with nameless parameters: frameworks name the same segment differently."""
+    return re.sub(r"\{[^}]*\}", "{}", template.partition("?")[0])
+
+
+def found_routes(app: Starlette) -> list[Found]:
+    """Returns all routes of an application, those of included routers too; a mounted application is one of them."""
+    return [found for route in _flat(app.routes) if (found := _found(route)) is not None]
+
+
+def _flat(routes: Iterable[BaseRoute]) -> Iterator[Any]:
+    try:
+        from fastapi.routing import iter_route_contexts  # FastAPI keeps included routers as they are
+    except ImportError:
+        return iter(routes)
+    return iter(iter_route_contexts(list(routes)))
+
+
+def _found(route: Any) -> Found | None:
+    original = getattr(route, "original_route", route)
+    if isinstance(original, Host):
+        return None
+    path: str | None = getattr(route, "path", None)
+    if path is None:
+        return None
+    if isinstance(original, Mount):
+        return Found(f"{path.rstrip('/')}/*", frozenset(), original.app, route, is_mount=True)
+    methods = frozenset(getattr(route, "methods", None) or ())
+    return Found(path, methods, getattr(route, "endpoint", None), route)
+
+
+class Paths:
+    """Which path of a request is meant, and which methods it has."""
+
+    def __init__(self, routes: Iterable[Found]) -> None:
+        self._routes = list(routes)
+        self._raw = RawPath(_nowhere, [found.path for found in self._routes])
+
+    def routed(self, scope: Scope) -> Scope:
+        """Returns the scope for the framework: an encoded slash in a path is text, and no end of a segment.
+
+        Raises `BadRequest` for a malformed path.
+        """
+        sent = sent_path(scope)
+        if b"%" not in sent:
+            return scope
+        path_segments(sent, scope.get("root_path", ""))  # raises for what is malformed
+        if b"%2f" not in sent.lower():
+            return scope
+        routed = self._raw.routed(scope)
+        return _Routed(routed, routed[PATH_PARAMS] or {})
+
+    def methods_at(self, scope: Scope) -> Mapping[str, Iterable[tuple[bytes, bytes]]]:
+        """Returns the methods of the path of a request, each with the headers that an answer to OPTIONS has of it."""
+        path = get_route_path(scope)
+        methods: dict[str, list[tuple[bytes, bytes]]] = {}
+        for found in self._routes:
+            if not found.is_mount and found.regex.match(path):
+                one: Compiled | None = getattr(found.endpoint, ENDPOINT, None)
+                for method in found.methods - {"HEAD"}:
+                    methods[method] = [] if one is None else _accept_patch(one)
+        return methods
+
+
+def _accept_patch(one: Compiled) -> list[tuple[bytes, bytes]]:
+    if one.method != "PATCH":
+        return []
+    kinds = (JSON, FORM) if one.endpoint.form else (JSON,)
+    return [(b"accept-patch", ", ".join(kinds).encode("ascii"))]
+
+
+async def _nowhere(*_: Any) -> None:
+    """Is never called: only the routing of `RawPath` is used."""
+
+
+class _Routed(dict[str, Any]):
+    """A scope in which the decoded parameters of the path take the place of the framework's.
+
+    Between its routing and the function of a route nothing of ours is called, and it updates the scope.
+    """
+
+    def __init__(self, scope: Scope, parameters: Mapping[str, str]) -> None:
+        super().__init__(scope)
+        self._parameters = parameters
+
+    def update(self, *others: Any, **more: Any) -> None:
+        super().update(*others, **more)
+        if "path_params" in self:
+            found = self["path_params"]
+            decoded = {name: value for name, value in self._parameters.items() if name in found}
+            self["path_params"] = {**found, **decoded}

@@ -1,0 +1,162 @@
+"""What stands around an application of Starlette, and what stands between its middleware and its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+
+from diptych.app import Diptych
+from diptych.context import request_scope
+from diptych.errors import WiringError
+from diptych.ext.starlette.paths import Paths, found_routes, shape_of
+from diptych.ext.starlette.problems import METHODS, problem_answer
+from diptych.http.answers import Answer, answer_found, answer_query
+from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from diptych.http.bodies import check_same_site
+from diptych.http.errors import HttpError, problem_for
+from diptych.http.front import Front, query_routes
+from diptych.messages.kinds import AnyQuery
+from diptych.read.answers import Document
+from diptych.schemas import ANSWERS, Answers
+
+
+class Gate:
+    """Stands behind the application's middleware and in front of its routes.
+
+    Hot queries are answered here, so that what the middleware refuses is refused. Other requests get their paths
+    routed as they were sent, are refused if a browser sent them on behalf of another site, and may have documents and
+    pages in their answers. The routes are read at the start, or at the first request.
+    """
+
+    def __init__(
+        self, app: Starlette, diptych: Diptych, hot: Mapping[str, type[AnyQuery]], *, same_site: bool
+    ) -> None:
+        self._app = app
+        self._diptych = diptych
+        self._hot = hot
+        self._same_site = same_site
+        self._paths: Paths | None = None
+
+    def prepare(self) -> None:
+        """Reads the routes. Raises `WiringError` for hot queries that can't be answered here."""
+        routes = found_routes(self._app)
+        self._paths = Paths(routes)
+        if not self._hot:
+            return
+        query_routes(self._hot)
+        problems = []
+        for template in self._hot:
+            found = [one for one in routes if one.shape == shape_of(template) and "GET" in one.methods]
+            if not found:
+                problems.append(
+                    f"{template} is hot, but the application has no such route: whatever is special about a request, "
+                    "it has to answer"
+                )
+            problems += [
+                f"{template} is hot, and would be answered without the dependency {name} of its route: leave the "
+                "path out of hot, or the dependency out of the route"
+                for one in found
+                for name in guards_of(one.route)
+            ]
+        if problems:
+            raise WiringError(problems)
+        self._others = [one.path for one in routes]
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Returns the gate as a middleware around ``app``."""
+        fronts: list[Front] = []
+
+        async def gate(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            if self._paths is None:
+                self.prepare()
+            if self._hot and not fronts:
+                fronts.append(Front(self._diptych, self._hot, rest, others=self._others))
+            await (fronts[0] if fronts else rest)(scope, receive, send)
+
+        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+            assert self._paths is not None  # noqa: S101 - for the type checker: `gate` has prepared it
+            try:
+                if self._same_site:
+                    check_same_site(scope)
+                scope = self._paths.routed(scope)
+            except HttpError as error:
+                await _send(send, problem_answer(problem_for(error)))
+                return
+            answers = Answers()
+            scope[ANSWERS], scope[METHODS] = answers, self._paths.methods_at
+            token = request_scope.set(scope)
+            try:
+                await app(scope, receive, _answering(scope, answers, send))
+            finally:
+                request_scope.reset(token)
+
+        return gate
+
+
+def guards_of(route: Any) -> list[str]:
+    """Returns the names of the dependencies of a route of FastAPI, but for those that diptych gives."""
+    dependant = getattr(route, "dependant", None)
+    calls = [one.call for one in getattr(dependant, "dependencies", ())]
+    return [getattr(call, "__name__", repr(call)) for call in calls if not hasattr(call, GIVEN)]
+
+
+GIVEN = "diptych_given"
+"""Attribute of a dependency by which the application gets something of diptych's, and nothing is refused."""
+
+
+def _answering(scope: Scope, answers: Answers, send: Send) -> Send:
+    """Returns a `send` that puts stored bytes in place of the texts that stand for them in a response."""
+    begun: list[Message] = []
+    chunks: list[bytes] = []
+
+    async def send_answering(message: Message) -> None:
+        if message["type"] == "http.response.start" and answers.by_text:
+            begun.append(message)
+        elif begun and message["type"] == "http.response.body":
+            chunks.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                await _send(send, _answer(scope, begun.pop(), b"".join(chunks), answers))
+        else:
+            if answers.by_text and message.get("body"):  # of a stream, which tells no length beforehand
+                message = {**message, "body": _whole(message["body"], answers)}
+            await send(message)
+
+    return send_answering
+
+
+def _answer(scope: Scope, start: Message, body: bytes, answers: Answers) -> Answer:
+    """Returns the answer of a route: that of a query, if a document or a page is all of it."""
+    status, found = start["status"], answers.by_text.get(body)
+    added = [pair for pair in start.get("headers", ()) if pair[0].lower() not in _OF_BODY]
+    if found is None:
+        whole = _whole(body, answers)
+        kept = [pair for pair in start.get("headers", ()) if pair[0].lower() != b"content-length"]
+        return Answer(status, [*kept, (b"content-length", b"%d" % len(whole))], whole)
+    if (scope["method"] == "GET" and status == 200) or (isinstance(found, Document) and not found):
+        answer = answer_query(scope, found)
+    else:
+        answer = answer_found(scope, found, [], is_conditional=False)
+        answer = Answer(status, answer.headers, answer.body)
+    own = {name for name, _ in added}
+    return Answer(
+        answer.status, [*added, *(pair for pair in answer.headers if pair[0] not in own)], answer.body
+    )
+
+
+_OF_BODY = frozenset({b"content-type", b"content-length"})
+
+
+def _whole(body: bytes, answers: Answers) -> bytes:
+    for text, found in answers.by_text.items():
+        body = body.replace(text, b"null" if found.body is None else found.body)
+    return body
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+    await send({"type": "http.response.body", "body": answer.body})
