@@ -12,7 +12,8 @@ from tests.servers import RedisServer, valkey_binary
 @contextmanager
 def demo() -> Iterator[str]:
     """Serves the books catalogue; gives its URL."""
-    with _valkey() as redis, CatalogueServer(redis=redis) as server:
+    # On a machine that has no time for the process, a keeper may hold SQLite for long: no answer may be 503 for that.
+    with _valkey() as redis, CatalogueServer(redis=redis, DATABASE_TIMEOUT_MS="60000") as server:
         if redis != "none":
             server.await_cache_status(FROM_REDIS)
         yield server.url

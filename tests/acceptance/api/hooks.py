@@ -18,7 +18,7 @@ import schemathesis
 COUNT = Path(os.environ["API_REQUESTS"])
 """The file that gets a byte for each request."""
 
-TIMEOUT_S = 30
+TIMEOUT_S = 120
 
 
 @schemathesis.hook

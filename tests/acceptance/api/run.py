@@ -43,7 +43,7 @@ def run(url: str, *, seed: int, examples: int, phases: str) -> Run:
             *("--url", url, "--checks", ",".join(CHECKS), "--phases", phases),
             *("--max-examples", str(examples), "--seed", str(seed), "--workers", "1"),
             *("--generation-database", "none", "--continue-on-failure", "--no-color", "--warnings", "off"),
-            *("--suppress-health-check", "all", "--no-shrink", "--request-timeout", "30"),
+            *("--suppress-health-check", "all", "--no-shrink", "--request-timeout", "120"),
             f"{url}/openapi.json",
         ]
         ours = {name: value for name, value in os.environ.items() if not name.startswith("SCHEMATHESIS_")}

@@ -96,14 +96,10 @@ async def _answer_to_query(
     if html and (page := await html.found(request, query, found)) is not None:
         return page
     value = found if one.endpoint.answer is None else one.endpoint.answer(query, found)
-    return _found(scope, value)
-
-
-def _found(scope: RequestScope, value: Any) -> Answer:
-    """Returns the answer with what a query has found, or 304 if the client has it."""
     if isinstance(value, Document | Page):
         return answer_found(scope, value, [])
-    answer = Answer.json(value, headers=QUERY_HEADERS)
+    headers = answer_headers(found) if isinstance(found, Document | Page) else QUERY_HEADERS
+    answer = Answer.json(value, headers=headers)
     tagged = [*answer.headers, (b"etag", etag(answer.body).encode())]
     return Answer(200, tagged, answer.body).unless_known(scope)
 

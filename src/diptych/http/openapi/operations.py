@@ -108,10 +108,11 @@ def _successes(one: Compiled, schemas: Schemas) -> Iterable[tuple[int, Schema]]:
     headers: dict[str, Any] = {}
     if one.is_query:
         headers["ETag"] = _ETAG
-        if origin in (Document, Page):
+        found = getattr(one.result, "__origin__", one.result)
+        if found in (Document, Page):
             headers["Cache-Status"] = _CACHE_STATUS
         yield 304, {"description": "The client has it already.", "headers": dict(headers)}
-        if origin is Page:
+        if found is Page:
             headers["Diptych-Set-Aside"] = _SET_ASIDE
     if endpoint.location is not None and one.status == 201:
         headers["Location"] = _LOCATION
