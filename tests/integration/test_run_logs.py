@@ -245,6 +245,43 @@ def test_workers_are_told_apart(runs: list[Run]):
     assert seen == {"worker 1", "worker 2"}
 
 
+WITH_LITESTAR = """
+    from litestar import Litestar, Request, get
+    from litestar.logging.config import LoggingConfig
+    from diptych.ext.litestar import DiptychPlugin, asgi_app
+    from shop import diptych
+
+    @get("/")
+    async def home(request: Request) -> str:
+        request.logger.info("from a handler")
+        return ""
+
+    def served(**options):
+        plugins = [DiptychPlugin(diptych())]
+        return asgi_app(Litestar([home], plugins=plugins, openapi_config=None, **options))
+
+    plain = served()
+    FORMATTERS = {"standard": {"format": "theirs: %(message)s"}}
+    chosen = served(logging_config=LoggingConfig(formatters=FORMATTERS))
+"""
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+def test_litestar_leaves_the_form_alone_unless_the_application_chooses_another(
+    chooses: bool, runs: list[Run], here: Path
+):
+    text = textwrap.dedent(WITH_LITESTAR)
+    (here / "web.py").write_text(text if chooses else text.partition("FORMATTERS")[0])
+    run = started(runs, f"web:{'chosen' if chooses else 'plain'}")
+    ask(run.url())
+    line = run.line("from a handler")
+    if chooses:
+        assert line == "theirs: from a handler"
+    else:
+        assert re.fullmatch(rf"{TIME} INFO root \[worker 1, process \d+\]: from a handler", line)
+    run.end()
+
+
 # Reload
 
 

@@ -95,6 +95,12 @@ def logging_config(level: str, format: str) -> dict[str, Any]:
     }
 
 
+def has_one_form() -> bool:
+    """Returns whether the lines of this process are written in one form, by `diptych run` or `configure_logging`."""
+    own = (TextFormatter, JsonFormatter)
+    return any(isinstance(handler.formatter, own) for handler in logging.root.handlers)
+
+
 def show_unless_configured(settings: Settings) -> None:
     """Shows diptych's own lines where nobody has configured logging: under a server that configures its own alone.
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from diptych.config.logs import show_unless_configured
+from diptych.config.logs import has_one_form, show_unless_configured
 from diptych.errors import Fault, InvalidMessage, MissingExtraError, WiringError
 from diptych.http import HeadAsGet, RawPath, RequestContext, SecurityHeaders, check_same_site, prefers_html
 from diptych.http.answers import QUERY_HEADERS
@@ -26,6 +26,7 @@ try:
         NotFoundException,
         ValidationException,
     )
+    from litestar.logging.config import LoggingConfig
     from litestar.plugins import InitPlugin
     from litestar.routes import HTTPRoute
 except ModuleNotFoundError as error:
@@ -91,6 +92,8 @@ class DiptychPlugin(InitPlugin):
         app_config.dependencies["diptych"] = Provide(self._provide, sync_to_thread=False)
         app_config.exception_handlers.setdefault(Exception, self._answer)
         app_config.middleware.insert(0, self._wrap)
+        if has_one_form() and _is_default(app_config.logging_config):
+            app_config.logging_config = _LoggingLeftAlone()
         return app_config
 
     @asynccontextmanager
@@ -141,6 +144,22 @@ class DiptychPlugin(InitPlugin):
             else:
                 return Response(page, status_code=problem.status, headers=headers, media_type="text/html")
         return Response(problem.json(), status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
+
+
+def _is_default(given: object) -> bool:
+    """Returns True for the logging that Litestar configures if nobody says otherwise: with handlers of its own."""
+    chosen = ("root", "loggers", "handlers", "formatters", "configure_root_logger")
+    default = LoggingConfig()
+    return type(given) is LoggingConfig and all(getattr(given, n) == getattr(default, n) for n in chosen)
+
+
+class _LoggingLeftAlone(LoggingConfig):
+    def configure(self) -> Any:
+        return logging.getLogger
+
+    @staticmethod
+    def set_level(logger: Any, level: int) -> None:
+        pass
 
 
 def _is_litestars_own(handler: Any) -> bool:
