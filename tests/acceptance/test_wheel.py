@@ -84,7 +84,7 @@ class Installed(NamedTuple):
     programs: Path
 
     def run(self, program: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-        command = [self.programs / program, *arguments]
+        command = [str(self.programs / program), *arguments]
         return subprocess.run(
             command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=60
         )
@@ -125,7 +125,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     (folder / "constraints.txt").write_text("\n".join(locked))
     venv.create(folder / "environment", with_pip=True)
     programs = folder / "environment" / "bin"
-    pip = [programs / "pip", "install", "--quiet", "--no-compile", "--constraint", folder / "constraints.txt"]
+    pip = [str(programs / "pip"), "install", "--quiet", "--no-compile"]
+    pip += ["--constraint", str(folder / "constraints.txt")]
     done = subprocess.run(
         [*pip, f"{wheel}[sqlite,cli]"], env=ENVIRONMENT, capture_output=True, text=True, timeout=500
     )

@@ -14,12 +14,12 @@ from diptych.ext.starlette.problems import problem_answer, response_of
 from diptych.http.bodies import JSON
 from diptych.http.errors import (
     BadRequest,
-    InvalidRequest,
     Problem,
     UnsupportedMediaType,
     invalid_fields,
     problem_for,
 )
+from diptych.http.invalid_request import InvalidRequest
 from diptych.messages.models import faults_of
 from diptych.messages.validation import bounded
 
