@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -118,7 +119,8 @@ async def application(
     """The application, and its read models."""
     made: list[Any] = []
     handlers = [_handler(each.model, made) for each in declared]
-    config = configured(database_url, redis_url)
+    # Redis may be slow on a busy machine: SQL would answer in its place.
+    config = configured(database_url, redis_url, redis_query_timeout_ms=20_000)
     models = [each.model for each in declared]
     async with Diptych(config, models=Base, handlers=handlers, read_models=models) as app:
         yield app, made
@@ -193,7 +195,7 @@ async def test_both_stores_give_what_python_makes_of_the_rows(database_url, valk
             await answered_by(app, "redis")
             for each, *models in zip(declared, from_redis, from_sql, strict=True):
                 told = (seed, turn, changes, each.model.__name__)
-                stored = Stores(*models)
+                stored = Stores(app, *models)
                 await stored.check_documents(each, tables, told)
                 await stored.check_list(each, tables, chance, told)
 
@@ -206,9 +208,20 @@ async def _changed(rows: Rows) -> str:
 class Stores:
     """A read model of an application with Redis, and the same one of another without."""
 
-    def __init__(self, redis: Any, sql: Any) -> None:
+    def __init__(self, app: Diptych, redis: Any, sql: Any) -> None:
+        self._app = app
         self._redis = redis
         self._sql = sql
+
+    async def _in_redis(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Asks, and again if a lease has run out, as it may while the machine is busy with other things."""
+        for _ in range(3):
+            found = await ask()
+            served = [each.served for each in found] if isinstance(found, list) else [found.served]
+            if {each.store for each in served} <= {"redis"}:
+                return found
+            await answered_by(self._app, "redis")
+        raise AssertionError(served)
 
     async def check_documents(self, declared: Declared, tables: Tables, told: object) -> None:
         body = declared.body
@@ -216,8 +229,10 @@ class Stores:
         wanted = {row["id"]: document(body, row, tables) for row in table if declared.shows(row)}
         ids = [row["id"] for row in table]
         for model, store in ((self._redis, "redis"), (self._sql, "sql")):
-            found = await model.get_many(ids)
-            assert {each.served.store for each in found} <= {store}, told
+            if store == "redis":
+                found = await self._in_redis(partial(model.get_many, ids))
+            else:
+                found = await model.get_many(ids)
             shown = {number: each.body for number, each in zip(ids, found, strict=True) if each.body}
             _check_same(shown, wanted, (store, told))
             if declared.model.also:
@@ -236,10 +251,9 @@ class Stores:
         told = (told, str(index.order), where, asked)
 
         async def page(**asked: Any) -> Shown:
-            pages = [await model.page(index.name, where=where, **asked) for model in (self._redis, self._sql)]
-            assert [page.served.store for page in pages] == ["redis", "sql"], told
-            assert pages[0].body == pages[1].body, told
-            return msgspec.json.decode(pages[0].body, type=Shown)
+            found = await self._in_redis(partial(self._redis.page, index.name, where=where, **asked))
+            assert found.body == (await self._sql.page(index.name, where=where, **asked)).body, told
+            return msgspec.json.decode(found.body, type=Shown)
 
         await walk(page, selected_ids(listed, index, where), asked, told)
 
@@ -263,13 +277,13 @@ def _filter_of(
     chance: random.Random, index: ListIndex, listed: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
     least = 0 if index.each_at is None else index.each_at + 1
-    names = index.columns[: chance.randint(least, len(index.columns) - 1)]
+    names = index.columns[: chance.randint(least, max(least, len(index.columns) - 1))]
     some = dict(chance.choice(listed)) if listed else {}
     where: dict[str, Any] = {name: some.get(name) for name in names}
     if "tags" in where and index.each_at is not None and not listed:
         where["tags"] = "none"
-    following = index.columns[len(names)]
-    if chance.random() < 0.5 and listed:
+    if chance.random() < 0.5 and listed and len(names) < len(index.columns):
+        following = index.columns[len(names)]
         ends = [chance.choice([None, chance.choice(listed)[following]]) for _ in range(2)]
         if isinstance(ends[0] or ends[1], str) and chance.random() < 0.5:
             where[following] = starts_with(str(ends[0] or ends[1])[:1])

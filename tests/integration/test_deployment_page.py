@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from diptych import ConfigService
 from diptych.cli.command import diptych
@@ -62,7 +62,8 @@ def test_the_dockerfile_has_no_fault_that_hadolint_knows(tmp_path: Path):
 def test_the_compose_file_has_no_fault_that_yamllint_knows(tmp_path: Path):
     (tmp_path / "compose.yaml").write_text(block("compose.yaml"))
     rules = "{extends: default, rules: {line-length: {max: 110}, document-start: disable}}"
-    command = [PROGRAMS / "yamllint", "--strict", "--config-data", rules, tmp_path / "compose.yaml"]
+    compose = str(tmp_path / "compose.yaml")
+    command = [str(PROGRAMS / "yamllint"), "--strict", "--config-data", rules, compose]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -68,8 +68,10 @@ class Declared:
 
     # Fields
 
-    def _body(self, model: Any, steps: int, most: int, *, first: str = "", rest: str = "") -> Body:
-        """``rest`` is the name of a field that is added by a depth."""
+    def _body(
+        self, model: Any, steps: int, most: int, *, first: str = "", rest: str = "", is_list: bool = False
+    ) -> Body:
+        """``rest`` is the name of a field that is added by a depth, as a list or as one row."""
         chance, own = self._chance, [name for name in columns_of(model) if name != "ratio"]
         columns = sorted(chance.sample(own, chance.randint(1, min(4, len(own)))))
         if first:
@@ -87,8 +89,7 @@ class Declared:
         self._count += 1
         name = f"{self._name}Document{self._count}"
         if rest:
-            is_many = RELS[model][rest.removeprefix("all_")].is_collection
-            types.append((rest, f"list[{name}]" if is_many else f"{name} | None"))
+            types.append((rest, f"list[{name}]" if is_list else f"{name} | None"))
         document = msgspec.defstruct(name, types, rename="camel" if is_camel else None, module=__name__)
         setattr(sys.modules[__name__], name, document)  # where the struct looks for itself
         return Body(model, tuple(columns), tuple(fields), is_camel, document)
@@ -146,7 +147,7 @@ class Declared:
         if target is model and chance.random() < 0.6:
             rest, given["depth"] = f"all_{made.relation}", chance.randint(1, 3)
             made = made._replace(name=rest, depth=given["depth"])
-        body = self._body(target, steps - 1, 2, rest=rest)
+        body = self._body(target, steps - 1, 2, rest=rest, is_list=made.kind == "many")
         given["nested"] = {each.name: each.made for each in body.fields}
         hint = list[body.document] if made.kind == "many" else body.document | None  # type: ignore[name-defined]
         value = _FUNCTIONS[made.kind](relationship, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -172,7 +173,9 @@ class Rows(Values):
         if chance.random() < 0.5 and len(self.ids(Chapter)) > 1:
             one, other = chance.sample(self.ids(Chapter), 2)
             rows = {row["id"]: row["book_id"] for row in self.tables["chapters"]}
-            swapped = sa.case((Chapter.id == one, rows[other]), else_=rows[one])
+            # Typed, since PostgreSQL takes a CASE of nulls alone for a text.
+            of_one, of_other = (sa.literal(rows[number], sa.Integer) for number in (one, other))
+            swapped = sa.case((Chapter.id == one, of_other), else_=of_one)
             changed = sa.update(Chapter).where(Chapter.id.in_([one, other])).values(book_id=swapped)
             await self.app.orm.execute(changed)
         elif len(self.ids(Book)) > 1:
@@ -215,19 +218,23 @@ class Rows(Values):
 
     async def _raw(self, *statements: str) -> None:
         """Executes these statements in a transaction of a program that knows nothing of diptych."""
-        url = self.app.orm.database.writer.url
-        if url.get_backend_name() == "sqlite":
-            connection: Any = sqlite3.connect(str(url.database), timeout=20)
-            connection.execute("PRAGMA foreign_keys = ON")
-        else:
-            plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            connection = psycopg.connect(plain)
-        try:
-            with connection:
-                for statement in statements:
-                    connection.execute(statement)
-        finally:
-            connection.close()
+        # In a thread: a wait for a lock would keep the application's transaction from ever ending.
+        await asyncio.to_thread(_executed, self.app.orm.database.writer.url, statements)
+
+
+def _executed(url: sa.URL, statements: Sequence[str]) -> None:
+    if url.get_backend_name() == "sqlite":
+        connection: Any = sqlite3.connect(str(url.database), timeout=20)
+        connection.execute("PRAGMA foreign_keys = ON")
+    else:
+        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = psycopg.connect(plain)
+    try:
+        with connection:
+            for statement in statements:
+                connection.execute(statement)
+    finally:
+        connection.close()
 
 
 def _quoted(text: str) -> str:
