@@ -240,7 +240,8 @@ class Keeper:
             # Another keeper is at work: it may be done at any time, or die.
             return spread(self.lease_s, 0.1, 0.2)
         late_in_s = row.lease_until - row.now - _LATE * self.lease_s
-        return late_in_s + spread(self.lease_s, 0, 0.25)
+        # The lease has a quarter left when passes are late: half of it is for the pass of the one that takes over.
+        return late_in_s + spread(self.lease_s, 0, 0.125)
 
     async def _look(self, row: FenceRow) -> RedisState:
         """Step 7. Raises ``RedisUnavailableError`` if this Redis may not be used any more."""
