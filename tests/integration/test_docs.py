@@ -443,10 +443,11 @@ def test_every_public_name_is_in_the_reference():
 def test_a_signature_in_the_reference_is_that_of_the_code(shown: str):
     path, _, _ = shown.partition("(")
     owner, *rest = path.split(".")
-    (found, *_) = [getattr(module, owner) for module in modules() if owner in module.__all__]
+    # Rooms for different frameworks have functions of the same name.
+    found = [getattr(module, owner) for module in modules() if owner in module.__all__]
     for name in rest:
-        found = getattr(found, name)
-    assert shown == path + signature_of(found)
+        found = [getattr(each, name) for each in found]
+    assert shown in [path + signature_of(each) for each in found]
 
 
 def signature_of(function: Any) -> str:
