@@ -188,6 +188,11 @@ def _id(message: AddBook, result: int) -> dict[str, int]:
     return {"id": result}
 
 
+def _stock(message: GetBook, found: Document[BookDocument]) -> dict[str, int]:
+    book = found.decode()
+    return {"stock": 0 if book is None else book.stock}
+
+
 NO_BOOK = "there is no book “{title}”"
 ENDPOINTS = (
     Endpoint("GET", "/books?limit&after", ListBooks),
@@ -217,6 +222,7 @@ ENDPOINTS = (
         location="/books/{title}",
         missing=NO_BOOK,
     ),
+    Endpoint("GET", "/books/{title}/stock", GetBook, missing=NO_BOOK, answer=_stock),
     Endpoint("PUT", "/books/{title}/stock", SetStock, missing=NO_BOOK),
     Endpoint("DELETE", "/books/{title}", DeleteBook, missing=NO_BOOK),
     Endpoint("DELETE", "/numbers/{id}", DeleteById, missing="there is no book number {id}"),
@@ -411,6 +417,16 @@ async def test_a_query_for_a_value_has_an_etag(client: httpx.AsyncClient):
     assert "content-length" not in again.headers
     assert (await client.post("/clear")).status_code == 204
     assert (await client.get("/count")).json() == 0
+
+
+async def test_an_answer_made_from_a_document_says_which_store_it_came_from(client: httpx.AsyncClient):
+    await client.post("/books", json={"title": "x", "stock": 3})
+    answer = await client.get("/books/x/stock")
+    assert (answer.status_code, answer.json()) == (200, {"stock": 3})
+    assert answer.headers["cache-status"] == "diptych; fwd=bypass; detail=no-redis"
+    again = await client.get("/books/x/stock", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.headers["cache-status"]) == (304, answer.headers["cache-status"])
+    assert (await client.get("/books/None/stock")).json()["detail"] == "there is no book “None”"
 
 
 async def test_bodies_of_another_kind_are_refused(client: httpx.AsyncClient):
