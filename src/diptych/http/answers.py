@@ -143,7 +143,9 @@ def answer_problem(problem: Problem, added: Headers) -> Answer:
     """Returns the answer with ``problem`` as JSON; ``added`` are further headers."""
     body = problem.json()
     own = {**problem.headers, "Content-Type": PROBLEM_JSON, "Content-Length": str(len(body))}
-    return Answer(problem.status, [*_OF_QUERIES, *added, *_encoded(own)], body)
+    # A problem of a document that is not there has them already.
+    of_queries = {**QUERY_HEADERS, **own}
+    return Answer(problem.status, [*_encoded(of_queries), *added], body)
 
 
 def added_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -69,10 +69,21 @@ async def read_fields(
         if body:
             raise UnsupportedMediaType("the body has no Content-Type", accepted)
         return Fields({}, is_form=False)
+    return Fields(_object(body), is_form=False)
+
+
+def _object(body: bytes) -> dict[str, Any]:
     values = parse_json(body)
     if not isinstance(values, dict):
         raise InvalidMessage("body", [Fault("", "must be a JSON object")])
-    return Fields(values, is_form=False)
+    return values
+
+
+def json_object(scope: RequestScope, body: bytes) -> dict[str, Any]:
+    """Returns the fields of a body that a framework has read, as `read_fields` does of one in JSON."""
+    if _media_type(scope, (JSON,)) is None:
+        raise UnsupportedMediaType("the body has no Content-Type", (JSON,))
+    return _object(body)
 
 
 async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int) -> bytes:

@@ -9,9 +9,11 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from litestar import Litestar
 from starlette.applications import Starlette
 
 import diptych.ext.fastapi
+import diptych.ext.litestar
 import diptych.ext.starlette
 from diptych import Diptych
 from diptych.http import endpoints_app, hot_routes
@@ -43,11 +45,18 @@ def starlette(shelf: Diptych) -> ASGIApp:
     return app
 
 
+def litestar(shelf: Diptych) -> ASGIApp:
+    plugin = diptych.ext.litestar.DiptychPlugin(shelf)
+    site = Litestar(diptych.ext.litestar.routes(ENDPOINTS), plugins=[plugin], openapi_config=None)
+    return diptych.ext.litestar.asgi_app(site)
+
+
 APPLICATIONS: Mapping[str, Callable[[Diptych], ASGIApp]] = {
     "asgi": plain,
     "fastapi": fastapi,
     "fastapi-hot": hot_fastapi,
     "starlette": starlette,
+    "litestar": litestar,
 }
 
 

@@ -6,11 +6,10 @@
 
 Three peculiarities of Litestar:
 
-- Set `openapi_config=None`, or its pages appear under `/schema`, with scripts from elsewhere that the content
-  security policy stops.
-- `routes` makes handlers of endpoints. In handlers of your own, read bodies with
-  `diptych.http.read_fields(request.scope, request.receive, max_bytes)`: a `data` parameter would have Litestar read
-  and convert them by its own rules and limit (`request_max_body_size`).
+- Litestar's own pages under `/schema` have scripts from elsewhere that the content security policy stops:
+  `openapi_config=None` leaves them out, and `routes(…, title=…)` has a page without.
+- `routes` makes handlers of endpoints. In handlers of your own `data: JSONBody[AddBook]`, a message, is made by
+  `build`; Litestar reads the body before, up to its own limit (`request_max_body_size`).
 - Debug pages never show, since the plugin answers every exception; `debug=True` only makes Litestar log them
   too.
 
@@ -20,7 +19,8 @@ Behind `asgi_app` a request's `scope["path"]`, and so `request.url.path`, has te
 
 from __future__ import annotations
 
-from diptych.ext.litestar.plugin import DiptychPlugin, RenderProblem, asgi_app
+from diptych.ext.litestar.plugin import DiptychPlugin, RenderProblem
 from diptych.ext.litestar.routing import routes
+from diptych.ext.litestar.serving import asgi_app
 
 __all__ = ["DiptychPlugin", "RenderProblem", "asgi_app", "routes"]

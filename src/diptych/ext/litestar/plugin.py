@@ -1,21 +1,23 @@
-"""The plugin for applications with a `Diptych`, and the ASGI application for the server."""
+"""The plugin for applications with a `Diptych`."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from diptych.config.logs import has_one_form, show_unless_configured
-from diptych.errors import Fault, InvalidMessage, MissingExtraError, WiringError
-from diptych.http import HeadAsGet, RawPath, RequestContext, SecurityHeaders, check_same_site, prefers_html
+from diptych.errors import Fault, InvalidMessage, MissingExtraError
+from diptych.http import check_same_site, prefers_html
 from diptych.http.answers import QUERY_HEADERS
 from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, list_elements
 from diptych.http.errors import PROBLEM_JSON, MethodNotAllowed, NotFound, Problem, problem_for, status_problem
-from diptych.http.front import QUERY_ERROR, Front
+from diptych.http.front import QUERY_ERROR
 from diptych.http.paths import PATH_ERROR, PATH_PARAMS
+from diptych.http.stored import answering
+from diptych.schemas import ANSWERS, Answers
 
 try:
     from litestar import Litestar, Request, Response
@@ -27,19 +29,23 @@ try:
         ValidationException,
     )
     from litestar.logging.config import LoggingConfig
-    from litestar.plugins import InitPlugin
+    from litestar.plugins import InitPlugin, SerializationPlugin
     from litestar.routes import HTTPRoute
 except ModuleNotFoundError as error:
     if error.name != "litestar":
         raise
     raise MissingExtraError("diptych.ext.litestar", "litestar", "litestar") from error
 
+from diptych.ext.litestar.models import dto_of, is_supported
+from diptych.ext.litestar.session import OPENED, in_session, needs_session
+
 if TYPE_CHECKING:
     from litestar.config.app import AppConfig
+    from litestar.dto import AbstractDTO
     from litestar.types import ASGIApp as LitestarApp
+    from litestar.typing import FieldDefinition
 
     from diptych.app import Diptych
-    from diptych.messages.kinds import AnyQuery
 
 RenderProblem = Callable[[Problem, Request[Any, Any, Any]], str]
 """A function that makes the HTML page of a problem. It returns text, not a response, so that its failure shows before
@@ -51,10 +57,16 @@ ACCEPT_PATCH = "diptych.accept_patch"
 _log = logging.getLogger("diptych.http")
 
 
-class DiptychPlugin(InitPlugin):
+class DiptychPlugin(InitPlugin, SerializationPlugin):
     """Starts and stops `diptych` with the application, and hands `diptych` to handlers.
 
-    A handler asks for `diptych` by a parameter `diptych: NamedDependency[Diptych]` (`litestar.di`).
+    A handler asks for `diptych` by a parameter `diptych: NamedDependency[Diptych]` (`litestar.di`); for a read model
+    by its name in lower case, `books: NamedDependency[Books]`, `book_read_model: NamedDependency[BookReadModel]`; and
+    for `session`, SQLAlchemy's `AsyncSession` in a transaction of the request's own, which is committed, and visible
+    to queries, before the answer is sent. Dependencies of the application's own with these names come first.
+
+    A parameter `data` that is a message is made by `build`. A `Document`, a `Page`, or a list of them that a handler
+    returns is sent as the stored bytes; by themselves with `ETag` (and 304) and `Cache-Status`, or 404.
 
     Every exception is answered: by `render_problem` where the client prefers HTML, else as problem details
     (an application's own `exception_handlers` come first). Path parameters arrive decoded. Unsafe requests
@@ -86,10 +98,14 @@ class DiptychPlugin(InitPlugin):
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Adds lifespan, dependency, exception handler and middleware. Litestar calls this."""
-        # The first lifespan, so that the application's own lifespans find `diptych` running.
-        app_config.lifespan.insert(0, self._run)
+        # The first lifespan, so that the application's own lifespans find `diptych` running; but the last if one of
+        # them disposes of its engine.
+        app_config.lifespan.insert(0 if self.diptych.engine is None else len(app_config.lifespan), self._run)
         app_config.state["diptych"] = self.diptych  # where the commands of `diptych` look for it
         app_config.dependencies["diptych"] = Provide(self._provide, sync_to_thread=False)
+        app_config.dependencies.setdefault("session", OPENED)
+        for model in self.diptych.read_models:
+            app_config.dependencies.setdefault(_lower(model.__name__), self._provider(model))
         app_config.exception_handlers.setdefault(Exception, self._answer)
         app_config.middleware.insert(0, self._wrap)
         if has_one_form() and _is_default(app_config.logging_config):
@@ -105,8 +121,22 @@ class DiptychPlugin(InitPlugin):
         finally:
             await self.diptych.stop()
 
+    def supports_type(self, field_definition: FieldDefinition) -> bool:
+        """Returns whether a type is a message, a document or a page. Litestar calls this."""
+        return is_supported(field_definition)
+
+    def create_dto_for_type(self, field_definition: FieldDefinition) -> type[AbstractDTO[Any]]:
+        """Returns what makes a message of a body, or of a document an answer. Litestar calls this."""
+        return dto_of(field_definition)
+
     def _provide(self) -> Any:
         return self.diptych
+
+    def _provider(self, kind: type) -> Provide:
+        def provided() -> Any:
+            return self.diptych.provide(kind)
+
+        return Provide(provided, sync_to_thread=False)
 
     def _wrap(self, app: LitestarApp) -> LitestarApp:
         """Returns the middleware between routing and handler.
@@ -128,6 +158,11 @@ class DiptychPlugin(InitPlugin):
                     check_same_site(scope)
                 if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
                     send = _allowing(_handlers_at(scope), send)
+                answers = Answers()
+                scope[ANSWERS], send = answers, answering(scope, answers, send)
+                if needs_session(scope["route_handler"]):
+                    await in_session(self.diptych, inner, scope, receive, send)
+                    return
             await inner(scope, receive, send)
 
         return cast("LitestarApp", guarded)
@@ -162,6 +197,11 @@ class _LoggingLeftAlone(LoggingConfig):
         pass
 
 
+def _lower(name: str) -> str:
+    """Returns the name of a class as that of a parameter: `BookReadModel` is `book_read_model`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
 def _is_litestars_own(handler: Any) -> bool:
     """Returns True for Litestar's own handler of OPTIONS.
 
@@ -173,17 +213,18 @@ def _is_litestars_own(handler: Any) -> bool:
 
 def _handlers_at(scope: Scope) -> dict[str, Any]:
     """Returns the handlers of a path by method, under any names of parameters: Litestar joins such routes."""
-    shape = _shape(scope["path_template"])
+    shape = shape_of(scope["path_template"])
     routes = [route for route in scope["litestar_app"].routes if isinstance(route, HTTPRoute)]
     return {
         str(method): handler
         for route in routes
-        if _shape(route.path_format) == shape
+        if shape_of(route.path_format) == shape
         for method, (handler, _) in route.route_handler_map.items()
     }
 
 
-def _shape(template: str) -> str:
+def shape_of(template: str) -> str:
+    """Returns a path template with nameless parameters."""
     return re.sub(r"\{[^}]*\}", "{}", template)
 
 
@@ -199,86 +240,6 @@ def _allowing(handlers: Mapping[str, Any], send: Send) -> Send:
         await send(message)
 
     return send_allowing
-
-
-class _Served(RequestContext):
-    """The outermost wrapper. Its attribute `diptych` is the plugin's, for `diptych rebuild` to find."""
-
-    def __init__(self, app: ASGIApp, diptych: Diptych | None) -> None:
-        super().__init__(app)
-        self.diptych = diptych
-
-
-def asgi_app(
-    site: Litestar,
-    *,
-    hot: Mapping[str, type[AnyQuery]] | None = None,
-    security_headers: Mapping[str, str | None] | None = None,
-) -> ASGIApp:
-    """Returns `site` as the ASGI application to serve: routed on the raw path, with HEAD and security headers.
-
-    The site's routes must be complete, as their templates are read here, once. `hot` names the queries that are
-    answered in JSON before Litestar sees them, `{"/books/{title}": GetBook}` (see `diptych.http.Front`: Litestar's
-    guards, middleware and hooks do not see them either); the site has to have these routes too. `security_headers`
-    changes single headers of `diptych.http.SECURITY_HEADERS`, or leaves them out by None. HEAD works wherever GET
-    does. Lifespan events pass through. The application's attribute `diptych` is the plugin's `Diptych`, None without
-    the plugin. Raises `WiringError` for hot queries without the plugin, or that can't be answered.
-
-    >>> import asyncio
-    >>> import httpx
-    >>> from diptych import Diptych
-    >>> from diptych.ext.litestar import DiptychPlugin, asgi_app
-    >>> from litestar import Litestar, get
-    >>> from litestar.params import FromPath
-    >>> from sqlalchemy.orm import DeclarativeBase
-    >>> class Base(DeclarativeBase): ...
-    >>> @get("/books/{title:str}")
-    ... async def book(title: FromPath[str]) -> dict[str, str]:
-    ...     return {"title": title}
-    >>> plugin = DiptychPlugin(Diptych(models=Base, handlers=[]))
-    >>> app = asgi_app(Litestar([book], plugins=[plugin], openapi_config=None))
-    >>> async def main():
-    ...     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://books") as client:
-    ...         answer = await client.get("/books/AC%2FDC")
-    ...         print(answer.json(), answer.headers["x-content-type-options"])
-    >>> asyncio.run(main())
-    {'title': 'AC/DC'} nosniff
-    """
-    patterns = list(_patterns(site))
-    secured = SecurityHeaders(HeadAsGet(RawPath(cast(ASGIApp, site), patterns)), security_headers)
-    plugins = [plugin for plugin in site.plugins if isinstance(plugin, DiptychPlugin)]
-    diptych = plugins[0].diptych if plugins else None
-    served = _Served(secured, diptych)
-    if not hot:
-        return served
-    if diptych is None:
-        raise WiringError(["hot queries are asked of a Diptych: add DiptychPlugin to the site's plugins"])
-    _check_hot(hot, site, patterns)
-    return Front(diptych, hot, served, others=patterns, headers=secured.of_data)
-
-
-def _check_hot(hot: Iterable[str], site: Litestar, patterns: Iterable[str]) -> None:
-    shapes = {_shape(pattern) for pattern in patterns}
-    paths = {template: template.partition("?")[0] for template in hot}
-    problems = [
-        f"{template} is hot, but the site has no such route: whatever is special about a request, it has to answer"
-        for template, path in paths.items()
-        if _shape(path) not in shapes
-    ]
-    skipped = {"cors_config": site.cors_config, "allowed_hosts": site.allowed_hosts}
-    problems += [
-        f"{name} is not heeded by hot queries, which are answered before Litestar: wrap what asgi_app returns instead"
-        for name, value in skipped.items()
-        if value
-    ]
-    if problems:
-        raise WiringError(problems)
-
-
-def _patterns(site: Litestar) -> Iterator[str]:
-    for route in site.routes:
-        handler = getattr(route, "route_handler", None)  # an HTTP route has several, and is never a mount
-        yield f"{route.path.rstrip('/')}/*" if getattr(handler, "is_mount", False) else route.path
 
 
 def _problem_for(error: Exception) -> Problem:

@@ -12,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from diptych.app import Diptych
+from diptych.ext.litestar.openapi import ENDPOINT
 from diptych.ext.litestar.plugin import ACCEPT_PATCH
 from diptych.http.answers import Answer
 from diptych.http.asgi import Receive, Scope, Send
@@ -54,7 +55,8 @@ def _route_of(one: Compiled) -> HTTPRouteHandler:
         return _sent(await endpoint_call(one, diptych, scope, request.receive, parameters, same_site=False))
 
     path = re.sub(r"\{(\w+)(:\w+)?\}", r"{\1:str}", one.template)
-    return _handler(one.method, path, answer, {ACCEPT_PATCH: ", ".join(one.media_types)})
+    opt = {ACCEPT_PATCH: ", ".join(one.media_types), ENDPOINT: one}
+    return _handler(one.method, path, answer, opt)
 
 
 def _route_of_page(path: str, page: Answer) -> HTTPRouteHandler:
@@ -64,7 +66,8 @@ def _route_of_page(path: str, page: Answer) -> HTTPRouteHandler:
     return _handler("GET", path, answer, {})
 
 
-def _handler(method: str, path: str, function: Any, opt: dict[str, str]) -> HTTPRouteHandler:
+def _handler(method: str, path: str, function: Any, opt: dict[str, Any] | None = None) -> HTTPRouteHandler:
+    function.__name__ = re.sub(r"\W+", "_", f"{method} {path}")  # Litestar's operations are named by it
     return HTTPRouteHandler(path, http_method=cast(Any, method), status_code=200, opt=opt)(function)
 
 

@@ -13,8 +13,7 @@ from starlette.routing import BaseRoute, Host, Mount, compile_path
 
 from diptych.ext.starlette.endpoints import ENDPOINT
 from diptych.http.asgi import Scope
-from diptych.http.bodies import FORM, JSON
-from diptych.http.endpoints.compiled import Compiled
+from diptych.http.endpoints.compiled import Compiled, accept_patch
 from diptych.http.paths import PATH_PARAMS, RawPath, path_segments, sent_path
 
 
@@ -103,15 +102,8 @@ class Paths:
             if not found.is_mount and found.regex.match(path):
                 one: Compiled | None = getattr(found.endpoint, ENDPOINT, None)
                 for method in found.methods - {"HEAD"}:
-                    methods[method] = [] if one is None else _accept_patch(one)
+                    methods[method] = [] if one is None else accept_patch(one)
         return methods
-
-
-def _accept_patch(one: Compiled) -> list[tuple[bytes, bytes]]:
-    if one.method != "PATCH":
-        return []
-    kinds = (JSON, FORM) if one.endpoint.form else (JSON,)
-    return [(b"accept-patch", ", ".join(kinds).encode("ascii"))]
 
 
 async def _nowhere(*_: Any) -> None:

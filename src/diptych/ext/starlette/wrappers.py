@@ -12,13 +12,12 @@ from diptych.context import request_scope
 from diptych.errors import WiringError
 from diptych.ext.starlette.paths import Paths, found_routes, shape_of
 from diptych.ext.starlette.problems import METHODS, problem_answer
-from diptych.http.answers import Answer, answer_found, answer_query
-from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.bodies import check_same_site
 from diptych.http.errors import HttpError, problem_for
 from diptych.http.front import Front, query_routes
+from diptych.http.stored import answering, send_answer
 from diptych.messages.kinds import AnyQuery
-from diptych.read.answers import Document
 from diptych.schemas import ANSWERS, Answers
 
 
@@ -85,13 +84,13 @@ class Gate:
                     check_same_site(scope)
                 scope = self._paths.routed(scope)
             except HttpError as error:
-                await _send(send, problem_answer(problem_for(error)))
+                await send_answer(send, problem_answer(problem_for(error)))
                 return
             answers = Answers()
             scope[ANSWERS], scope[METHODS] = answers, self._paths.methods_at
             token = request_scope.set(scope)
             try:
-                await app(scope, receive, _answering(scope, answers, send))
+                await app(scope, receive, answering(scope, answers, send))
             finally:
                 request_scope.reset(token)
 
@@ -107,56 +106,3 @@ def guards_of(route: Any) -> list[str]:
 
 GIVEN = "diptych_given"
 """Attribute of a dependency by which the application gets something of diptych's, and nothing is refused."""
-
-
-def _answering(scope: Scope, answers: Answers, send: Send) -> Send:
-    """Returns a `send` that puts stored bytes in place of the texts that stand for them in a response."""
-    begun: list[Message] = []
-    chunks: list[bytes] = []
-
-    async def send_answering(message: Message) -> None:
-        if message["type"] == "http.response.start" and answers.by_text:
-            begun.append(message)
-        elif begun and message["type"] == "http.response.body":
-            chunks.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                await _send(send, _answer(scope, begun.pop(), b"".join(chunks), answers))
-        else:
-            if answers.by_text and message.get("body"):  # of a stream, which tells no length beforehand
-                message = {**message, "body": _whole(message["body"], answers)}
-            await send(message)
-
-    return send_answering
-
-
-def _answer(scope: Scope, start: Message, body: bytes, answers: Answers) -> Answer:
-    """Returns the answer of a route: that of a query, if a document or a page is all of it."""
-    status, found = start["status"], answers.by_text.get(body)
-    added = [pair for pair in start.get("headers", ()) if pair[0].lower() not in _OF_BODY]
-    if found is None:
-        whole = _whole(body, answers)
-        kept = [pair for pair in start.get("headers", ()) if pair[0].lower() != b"content-length"]
-        return Answer(status, [*kept, (b"content-length", b"%d" % len(whole))], whole)
-    if (scope["method"] == "GET" and status == 200) or (isinstance(found, Document) and not found):
-        answer = answer_query(scope, found)
-    else:
-        answer = answer_found(scope, found, [], is_conditional=False)
-        answer = Answer(status, answer.headers, answer.body)
-    own = {name for name, _ in added}
-    return Answer(
-        answer.status, [*added, *(pair for pair in answer.headers if pair[0] not in own)], answer.body
-    )
-
-
-_OF_BODY = frozenset({b"content-type", b"content-length"})
-
-
-def _whole(body: bytes, answers: Answers) -> bytes:
-    for text, found in answers.by_text.items():
-        body = body.replace(text, b"null" if found.body is None else found.body)
-    return body
-
-
-async def _send(send: Send, answer: Answer) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
-    await send({"type": "http.response.body", "body": answer.body})

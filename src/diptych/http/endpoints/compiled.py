@@ -106,6 +106,13 @@ def compiled(endpoint: Endpoint) -> Compiled:
     )
 
 
+def accept_patch(one: Compiled) -> list[tuple[bytes, bytes]]:
+    """Returns the header that an answer to OPTIONS has of an endpoint for PATCH; none of others."""
+    if one.method != "PATCH":
+        return []
+    return [(b"accept-patch", ", ".join(one.media_types).encode("ascii"))]
+
+
 def sent_type(one: Compiled) -> Any:
     """Returns the type of what an endpoint sends as JSON."""
     if one.endpoint.answer is None:

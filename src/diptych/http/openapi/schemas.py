@@ -8,6 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from diptych.http.endpoints.compiled import Compiled, sent_type
+from diptych.messages.plans import is_model
 from diptych.read.answers import Document, Page
 from diptych.schemas import first_paragraph
 
@@ -49,11 +50,17 @@ class Schemas:
         types: list[Any] = []
         for one in endpoints:
             types += [one.endpoint.message, item_type(sent_type(one))]
-        self._types = types
-        self._schemas, self._components = msgspec.json.schema_components(
-            types, schema_hook=_opaque, ref_template=ref_template
+        models = [kind for kind in types if is_model(kind)]
+        others = [kind for kind in types if not is_model(kind)]
+        schemas, components = msgspec.json.schema_components(
+            others, schema_hook=_opaque, ref_template=ref_template
         )
-        self._components = {name: _clean(schema) for name, schema in self._components.items()}
+        for model in models:
+            schema = model.model_json_schema(ref_template=ref_template.replace("{name}", "{model}"))
+            components = {**schema.pop("$defs", {}), **components}
+            schemas = (*schemas, schema)
+        self._types, self._schemas = [*others, *models], schemas
+        self._components = {name: _clean(schema) for name, schema in components.items()}
         self._components["Problem"] = PROBLEM
         self._names = {ref_template.format(name=name): name for name in self._components}
         self.problem = {"$ref": ref_template.format(name="Problem")}
