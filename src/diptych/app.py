@@ -28,7 +28,7 @@ from diptych.read.model import ReadModel
 from diptych.read.panel import ReadPanel, mapped_classes, open_panels, warn_of_missing
 from diptych.read.reader import Reader
 from diptych.sql.entity import LogImage
-from diptych.sql.postgres.writers import AppEngine, check_engine
+from diptych.sql.postgres.engine import AppEngine, check_engine
 from diptych.statistics import ReadModelStatistics, Statistics
 from diptych.write.orm import ORMService
 from diptych.write.side import WriteSide

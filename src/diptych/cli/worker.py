@@ -38,9 +38,9 @@ def start_worker(target: str, factory: bool, pipe: Connection, reload: bool, num
     """
     global _waits_to_be_ended
     _waits_to_be_ended = reload
-    name_worker(number)
     serving = threading.Event()
     if _is_process():
+        name_worker(number)
         threading.Thread(target=_end_with_parent, args=(serving,), daemon=True).start()
     add_current_directory()
     try:

@@ -13,7 +13,7 @@ from diptych.config.urls import SQLITE, check_database_url
 from diptych.errors import ConfigurationError, MissingExtraError
 from diptych.sql.database import Database
 from diptych.sql.postgres.database import PostgresDatabase
-from diptych.sql.postgres.writers import arguments_of, check_engine
+from diptych.sql.postgres.engine import arguments_of, check_engine
 from diptych.sql.sqlite.database import SqliteDatabase
 
 

@@ -16,16 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from diptych.config.settings import Settings
 from diptych.errors import ConfigurationError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
-from diptych.sql.postgres.driver import (
-    DedicatedReader,
-    PooledTransaction,
-    connect,
-    mark,
-    pooler_error,
-    refuse_broken,
-)
+from diptych.sql.postgres.driver import DedicatedReader, connect, mark, pooler_error, refuse_broken
+from diptych.sql.postgres.engine import SharedEngine
 from diptych.sql.postgres.moments import PostgresMoment, PostgresMoments
-from diptych.sql.postgres.writers import KeptConnections, SharedEngine
+from diptych.sql.postgres.transactions import PooledTransaction
+from diptych.sql.postgres.writers import KeptConnections
 from diptych.sql.statements import PreparedSelect
 
 _FAILURES: Mapping[str, Failure] = {
