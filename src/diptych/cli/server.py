@@ -15,7 +15,10 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diptych.cli.embedded import EmbeddedValkey
+from diptych.cli.http_server import make_server
 from diptych.cli.served import Serving, log_serving, print_serving, with_redis
+from diptych.cli.serving.guarded import Listening
+from diptych.cli.serving.limits import most_connections
 from diptych.cli.target import (
     CommandError,
     add_current_directory,
@@ -26,11 +29,11 @@ from diptych.cli.target import (
     url_of,
 )
 from diptych.cli.worker import STOP_TIMEOUT_S, start_worker
-from diptych.config.logs import logging_config
 from diptych.config.service import ConfigService
-from diptych.config.settings import PREFIX, Settings
+from diptych.config.setting import PREFIX
+from diptych.config.settings import Settings
 from diptych.config.urls import check_redis_url, mask
-from diptych.errors import ConfigurationError, DiptychError, MissingExtraError
+from diptych.errors import ConfigurationError, DiptychError
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
@@ -78,7 +81,8 @@ def serve(
                     if prepare is not None:
                         prepare()
                     say = announce or (log_serving if settings.log_format == "JSON" else print_serving)
-                    _Run(serving, say, reload=reload).serve(address, settings, factory, access_log)
+                    listening = Listening(*address, most_connections(settings))
+                    _Run(serving, say, reload=reload).serve(listening, settings, factory, access_log)
     except DiptychError as error:
         print(f"Error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(exit_code_of(error)) from None
@@ -96,11 +100,16 @@ class _Run:
         self._reload = reload
         self._failure: CommandError | None = None
 
-    def serve(self, address: tuple[str, int], settings: Settings, factory: bool, access_log: bool) -> None:
-        server = _granian(self._serving, address, settings, access_log, self._reload)
+    def serve(self, listening: Listening, settings: Settings, factory: bool, access_log: bool) -> None:
+        server = make_server(self._serving, listening, settings, access_log=access_log, reload=self._reload)
+        if listening.most_connections < settings.max_connections:
+            _log.warning(
+                "%d connections at once at most for each process, since it has no file descriptors for the %d of "
+                "MAX_CONNECTIONS: raise the limit (ulimit -n)",
+                *(listening.most_connections, settings.max_connections),
+            )
         receiver, sender = multiprocessing.Pipe(duplex=False)
-        loader = partial(start_worker, self._serving.target, factory, sender, self._reload)
-        _number_workers(server)
+        loader = partial(start_worker, self._serving.target, factory, sender, listening, self._reload)
         with _waiting_for_signals(partial(_stop, server)) as received:
             threading.Thread(target=self._await_starts, args=(server, receiver), daemon=True).start()
             try:
@@ -148,16 +157,6 @@ def _failure_of(target: str, report: bytes) -> CommandError:
     return CommandError(f"{target} cannot start:{gap}{text}", report[0])
 
 
-def _number_workers(server: AbstractServer[Any]) -> None:
-    """Has each worker's loader called with the number of the worker, which Granian keeps to itself."""
-    spawn: Callable[..., Any] = server._spawn_worker
-
-    def spawn_numbered(*, idx: int, target: Any, callback_loader: Any) -> Any:
-        return spawn(idx=idx, target=target, callback_loader=partial(callback_loader, idx + 1))
-
-    vars(server)["_spawn_worker"] = spawn_numbered
-
-
 def _stop(server: AbstractServer[Any]) -> None:
     """Makes the server stop its workers in good order; kills the workers still there after the time-out."""
 
@@ -172,51 +171,7 @@ def _stop(server: AbstractServer[Any]) -> None:
     timer.start()
 
 
-def _granian(
-    serving: Serving, address: tuple[str, int], settings: Settings, access_log: bool, reload: bool
-) -> AbstractServer[Any]:
-    try:
-        from granian import Granian
-        from granian.constants import Interfaces
-        from granian.log import LogLevels
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("serving", "cli", error.name or "granian") from None
-    # Granian's default loop is uvloop where that is installed, else asyncio's. Threads and backpressure are left to
-    # Granian, as its documentation advises for ASGI.
-    server = Granian(
-        serving.target,
-        address=address[0],
-        port=address[1],
-        interface=Interfaces.ASGI,
-        workers=serving.workers,
-        websockets=False,
-        respawn_failed_workers=True,
-        log_level=LogLevels.debug if settings.log_level == "DEBUG" else LogLevels.warning,
-        log_dictconfig=logging_config(settings.log_level, settings.log_format),
-        log_access=access_log,
-        log_access_format=_ACCESS,
-        **(_reloading() if reload else {}),
-    )
-    if reload:
-        from diptych.cli.reload import tell_reloads
-
-        tell_reloads(server)
-    return server
-
-
-def _reloading() -> dict[str, Any]:
-    from diptych.cli.reload import Sources
-
-    return {
-        "reload": True,
-        "reload_filter": Sources,
-        "reload_ignore_worker_failure": True,
-        "workers_kill_timeout": STOP_TIMEOUT_S,
-    }
-
-
 _log = logging.getLogger("diptych.server")
-_ACCESS = '%(addr)s "%(method)s %(path)s %(protocol)s" %(status)d %(dt_ms).1f ms'
 
 
 @contextmanager

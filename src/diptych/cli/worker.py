@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -18,8 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diptych.cli.served import redis_in_use
+from diptych.cli.serving.connections import Client, Connections
+from diptych.cli.serving.guarded import Listening, guarded
 from diptych.cli.target import add_current_directory, exit_code_of, load_target
 from diptych.config.logs import name_worker
+from diptych.config.service import ConfigService
 from diptych.errors import DiptychError
 
 if TYPE_CHECKING:
@@ -31,7 +35,9 @@ _UNDER_WAY = 10_000  # objects: some hundred requests
 _LONGEST_TEXT = 3500  # bytes; below 4096 a pipe never mixes what several workers write
 
 
-def start_worker(target: str, factory: bool, pipe: Connection, reload: bool, number: int) -> Watched:
+def start_worker(
+    target: str, factory: bool, pipe: Connection, listening: Listening, reload: bool, number: int
+) -> Watched:
     """Prepares this worker process and returns its application; ends the process if the loading fails.
 
     ``number`` is that of the worker. With ``reload`` the process waits to be ended after a failure.
@@ -45,9 +51,17 @@ def start_worker(target: str, factory: bool, pipe: Connection, reload: bool, num
     add_current_directory()
     try:
         with _ending_on_sigterm():
-            return Watched(load_target(target, factory), pipe, serving)
+            return Watched(_guarded(load_target(target, factory), listening), pipe, serving)
     except (Exception, SystemExit) as error:
         _fail(pipe, error)
+
+
+def _guarded(app: ASGIApp, listening: Listening) -> ASGIApp:
+    """Returns ``app`` behind its guards, and has the connections of this process looked after."""
+    clients: set[Client] = set()
+    if _is_process() and sys.platform == "linux":
+        Connections(listening.port, listening.most_connections, clients).watch()
+    return guarded(app, ConfigService().settings, listening.host, clients)
 
 
 def _report(pipe: Connection, code: int, text: str) -> None:

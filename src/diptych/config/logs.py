@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from diptych.config.access import AccessFields
 from diptych.config.service import ConfigService
 from diptych.config.settings import LOG_FORMATS, LOG_LEVELS, Settings
 from diptych.context import correlation_id, request_scope
@@ -73,6 +74,7 @@ def logging_config(level: str, format: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
+        "filters": {"access": {"()": AccessFields, "escaped": format != "JSON"}},
         "formatters": {"line": {"()": formatter}},
         "handlers": {
             "lines": {
@@ -83,6 +85,7 @@ def logging_config(level: str, format: str) -> dict[str, Any]:
             "access": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
+                "filters": ["access"],  # not of the logger: a process that is forked would have them twice
                 "stream": "ext://sys.stdout",
             },
         },

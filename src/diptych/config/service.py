@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from diptych.config.settings import PREFIX, SETTINGS, Setting, Settings, own_setting
+from diptych.config.setting import PREFIX, Setting, own_setting
+from diptych.config.settings import SETTINGS, Settings
 from diptych.errors import ConfigurationError
 
 _FILE_VARIABLE = "DIPTYCH_CONFIG"

@@ -7,149 +7,23 @@ may be a password that was given to the wrong setting.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from diptych.config.urls import HIDDEN, check_database_url, check_redis_url, is_telling, mask
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of values: its name for people, and the function that reads a value.
-
-    ``parse`` returns the value in its type, or raises ValueError("must …").
-    """
-
-    label: str
-    parse: Callable[[Any], Any]
-
-
-def whole_number(low: int, high: int) -> Kind:
-    """Returns the kind of the whole numbers from ``low`` to ``high``, as numbers or as text."""
-    label = f"a whole number from {low} to {high}"
-    bounded = Annotated[int, msgspec.Meta(ge=low, le=high)]
-
-    def parse(value: object) -> Any:
-        try:
-            return msgspec.convert(value, bounded, strict=not isinstance(value, str))
-        except msgspec.ValidationError:
-            raise ValueError(f"must be {label}") from None
-
-    return Kind(label, parse)
-
-
-def choice(*words: str) -> Kind:
-    """Returns the kind of a few ``words``, given in upper case and accepted in any."""
-    label = f"one of {', '.join(words)}"
-
-    def parse(value: object) -> str:
-        if isinstance(value, str) and value.upper() in words:
-            return value.upper()
-        raise ValueError(f"must be {label}")
-
-    return Kind(label, parse)
-
-
-_TRUE = ("true", "yes", "on", "1")
-_FALSE = ("false", "no", "off", "0")
-
-
-def _truth(value: object) -> bool:
-    word = str(value).lower() if isinstance(value, bool | int | str) else ""
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    raise ValueError("must be true or false")
-
-
-def _name(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
-        return value
-    raise ValueError("must be 1 to 64 letters (A to Z), digits or any of _ . -")
-
-
-def _database_address(value: object) -> str:
-    return check_database_url(os.fspath(value) if isinstance(value, os.PathLike) else value)
-
+from diptych.config.kinds import DATABASE, HOSTS, NAME, NETWORKS, TRUTH, Kind, choice, whole_number
+from diptych.config.setting import Setting
+from diptych.config.urls import check_redis_url
 
 _DAYS = whole_number(1, 36_500)
 _COUNT = whole_number(1, 1_000)
-_MILLISECONDS = "_MS"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOG_FORMATS = ("TEXT", "JSON")
-PREFIX = "DIPTYCH_"
-"""What the names of environment variables begin with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting: its name, the kind of its values, its default, its meaning, and if it holds a secret.
-
-    A setting whose default is None is optional: None, or the word "none", takes its value away.
-    """
-
-    name: str
-    kind: Kind
-    default: Any
-    doc: str
-    secret: bool = False
-
-    @property
-    def field(self) -> str:
-        """The name of the setting's field in ``Settings``: ``lease_s`` of LEASE_MS, else the name in lower case."""
-        if self.name.endswith(_MILLISECONDS):
-            return self.name.removesuffix(_MILLISECONDS).lower() + "_s"
-        return self.name.lower()
-
-    @property
-    def label(self) -> str:
-        """The kind of the setting's values, in words."""
-        return f"{self.kind.label}, or none" if self.default is None else self.kind.label
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that sets it."""
-        return f"{PREFIX}{self.name}"
-
-    def in_field(self, value: Any) -> Any:
-        """Returns a parsed value as its field in ``Settings`` holds it: times in seconds, all else unchanged."""
-        return value / 1000 if self.name.endswith(_MILLISECONDS) else value
-
-    def parse(self, value: object) -> Any:
-        """Returns ``value`` in the setting's type. Raises ValueError("must …") for any other value."""
-        if isinstance(value, str):
-            value = value.strip()
-        if self.default is None and (value is None or str(value).lower() in ("", "none")):
-            return None
-        return self.kind.parse(value)
-
-    def show(self, value: object) -> str:
-        """Returns ``value`` as text for people, every password in it hidden."""
-        if value is None:
-            return "none"
-        if isinstance(value, bool):
-            return str(value).lower()
-        return _veil(self.name, value) if self.secret else str(value)
-
-
-def _veil(name: str, value: object) -> str:
-    if is_telling(name):
-        return HIDDEN
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_veil(str(key), item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_veil(name, item) for item in value) + "]"
-    return mask(str(value))
-
-
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "DATABASE_URL",
-        Kind("a path or URL", _database_address),
+        DATABASE,
         "sqlite:///diptych.db",
         "The SQL database: the path of an SQLite file, `sqlite:///path` or `postgresql://user:password@host/name`.",
         secret=True,
@@ -184,14 +58,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "CREATE_TABLES",
-        Kind("true or false", _truth),
+        TRUTH,
         True,
         "If true, the start creates the tables of `models` that are missing. If false, migrations of your own make "
         "them, and diptych touches no table but its own.",
     ),
     Setting(
         "CAPTURE_HINTS",
-        Kind("true or false", _truth),
+        TRUTH,
         True,
         "Whether triggers on PostgreSQL tell keepers of changes by others at once, by `NOTIFY`. If false, a pass "
         "brings these in, within a lease; others can use `PREPARE TRANSACTION` only then. The same for all "
@@ -207,14 +81,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "REDIS_CRITICAL",
-        Kind("true or false", _truth),
+        TRUTH,
         False,
         "If true, the start fails without Redis, and queries answer 503 while it is away. "
         "If false, SQL answers them.",
     ),
     Setting(
         "REDIS_NAMESPACE",
-        Kind("a name", _name),
+        NAME,
         "diptych",
         "The first part of every key in Redis. Applications and stages that share a Redis need one each.",
     ),
@@ -295,6 +169,62 @@ SETTINGS: tuple[Setting, ...] = (
         1_048_576,
         "The longest request body that is accepted, in bytes; a longer one is answered with 413.",
     ),
+    Setting(
+        "BODY_TIMEOUT_MS",
+        whole_number(100, 3_600_000),
+        10_000,
+        "How long, in milliseconds, `diptych run` waits for a request's body, before it answers 408. Bytes that have "
+        "arrived give more time.",
+    ),
+    Setting(
+        "BODY_BYTES_PER_S",
+        whole_number(1, 1 << 40),
+        4_000,
+        "Every so many bytes of a body give it a second more than `BODY_TIMEOUT_MS`: the rate at which a slow client "
+        "may send.",
+    ),
+    Setting(
+        "HEAD_TIMEOUT_MS",
+        whole_number(100, 3_600_000),
+        10_000,
+        "How long, in milliseconds, a connection of `diptych run` may be without the whole head of its next request, "
+        "before it is closed: silent, idle and slow ones.",
+    ),
+    Setting(
+        "MAX_CONNECTIONS",
+        whole_number(16, 1_000_000),
+        4_096,
+        "Connections that one process of `diptych run` keeps at most. Near the limit those are ended whose clients "
+        "have been silent for longest; requests under way are not.",
+    ),
+    Setting(
+        "HTTP2",
+        TRUTH,
+        False,
+        "If true, `diptych run` speaks HTTP/2 without TLS too, for a proxy that does. It then does not end silent "
+        "connections in time.",
+    ),
+    Setting(
+        "ALLOWED_HOSTS",
+        HOSTS,
+        None,
+        "The names under which `diptych run` may be asked, with commas: `shop.example, *.shop.example`; `*` is any. "
+        "None: any, but only those of loopback for a server that listens there.",
+    ),
+    Setting(
+        "FORWARDED_ALLOW_IPS",
+        NETWORKS,
+        None,
+        "The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count, with commas: `10.0.0.7, 10.1.0.0/16`; "
+        "`*`: whoever asks. None: nobody's.",
+    ),
+    Setting(
+        "HEALTH_DETAILS",
+        TRUTH,
+        False,
+        "If true, `Diptych.health` has the words of Redis and its driver, with the address. They are in the log "
+        "anyway.",
+    ),
 )
 
 
@@ -327,6 +257,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     log_format: str
     max_body_bytes: int
+    body_timeout_s: float
+    body_bytes_per_s: int
+    head_timeout_s: float
+    max_connections: int
+    http2: bool
+    allowed_hosts: tuple[str, ...] | None
+    forwarded_allow_ips: tuple[str, ...] | None
+    health_details: bool
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
@@ -336,10 +274,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         shown = (f"{setting.field}={setting.show(getattr(self, setting.field))!r}" for setting in SETTINGS)
         return f"Settings({', '.join(shown)})"
-
-
-def own_setting(name: str) -> Setting:
-    """Returns a setting of the application's own: its value is kept as given, and shown without secrets."""
-    return Setting(
-        name, Kind("anything", lambda value: value), None, "A setting of the application's own.", secret=True
-    )

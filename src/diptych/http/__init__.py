@@ -13,11 +13,11 @@ from diptych.http.answers import (
 from diptych.http.asgi import SECURITY_HEADERS, HeadAsGet, RequestContext, SecurityHeaders, prefers_html
 from diptych.http.bodies import (
     Fields,
+    UnsupportedCoding,
     check_same_site,
     method_override,
     parse_form,
     parse_json,
-    read_body,
     read_fields,
 )
 from diptych.http.endpoints.endpoint import Endpoint
@@ -39,24 +39,31 @@ from diptych.http.errors import (
     problem_for,
 )
 from diptych.http.front import Front
+from diptych.http.guards.body_timeout import BodyTimeout
+from diptych.http.guards.forwarded import Forwarded
+from diptych.http.guards.hosts import AllowedHosts
 from diptych.http.invalid_request import InvalidRequest
 from diptych.http.metrics import metrics_app
 from diptych.http.openapi.document import openapi_document
 from diptych.http.paths import RawPath, encode_segment
 from diptych.http.queries import query_app
+from diptych.http.reading import RequestTimeout, UnsupportedTransfer, read_body
 
 __all__ = [
     "PROBLEM_JSON",
     "QUERY_HEADERS",
     "SECURITY_HEADERS",
+    "AllowedHosts",
     "Answer",
     "BadRequest",
+    "BodyTimeout",
     "ClientDisconnected",
     "CrossSite",
     "Endpoint",
     "EndpointRequest",
     "FieldError",
     "Fields",
+    "Forwarded",
     "Front",
     "HeadAsGet",
     "Html",
@@ -68,8 +75,11 @@ __all__ = [
     "Problem",
     "RawPath",
     "RequestContext",
+    "RequestTimeout",
     "SecurityHeaders",
+    "UnsupportedCoding",
     "UnsupportedMediaType",
+    "UnsupportedTransfer",
     "answer_headers",
     "answer_query",
     "cache_status",

@@ -150,6 +150,10 @@ def _pairs(headers: Mapping[str, str | None]) -> list[tuple[bytes, bytes]]:
     ]
 
 
+DATA_HEADERS = _pairs({n.lower(): v for n, v in SECURITY_HEADERS.items() if n.lower() not in _OF_PAGES})
+"""The headers set by default on JSON, as pairs with names in lower case."""
+
+
 class HeadAsGet:
     """Runs HEAD as GET and drops the body: HEAD works wherever GET does, with the same headers.
 

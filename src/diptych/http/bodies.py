@@ -15,17 +15,20 @@ import msgspec
 
 from diptych.errors import Fault, InvalidMessage
 from diptych.http.asgi import RequestReceive, RequestScope, header_values, list_elements
-from diptych.http.errors import (
-    BadRequest,
-    ClientDisconnected,
-    CrossSite,
-    PayloadTooLarge,
-    UnsupportedMediaType,
-)
+from diptych.http.errors import BadRequest, CrossSite, UnsupportedMediaType
 from diptych.http.paths import decode_percent
+from diptych.http.reading import read_body
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+
+
+class UnsupportedCoding(UnsupportedMediaType):
+    """The body is compressed (`Content-Encoding`); ``accepted`` names no media types."""
+
+    def __init__(self) -> None:
+        super().__init__("a compressed body is not read here", ())
+        self.headers = {"Accept-Encoding": "identity"}
 
 
 async def read_fields(
@@ -86,53 +89,6 @@ def json_object(scope: RequestScope, body: bytes) -> dict[str, Any]:
     return _object(body)
 
 
-async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int) -> bytes:
-    """Reads the whole body, of at most `max_bytes` bytes.
-
-    Raises `PayloadTooLarge` as early as possible: by `Content-Length` before anything is read, else after the first
-    chunk too many. Raises `ClientDisconnected` if the client went away, so that half a body is never taken for a
-    whole body, and `BadRequest` for a `Content-Length` that is no number.
-
-    >>> import asyncio
-    >>> from diptych.http import read_body
-    >>> chunks = [{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.request", "body": b"c"}]
-    >>> async def receive():
-    ...     return chunks.pop(0)
-    >>> asyncio.run(read_body({"type": "http", "headers": []}, receive, max_bytes=3))
-    b'abc'
-    """
-    for declared in header_values(scope, b"content-length"):
-        if not (declared.isascii() and declared.isdigit()):
-            raise BadRequest("Content-Length is not a number")
-        # The digits are counted first: Python refuses to convert thousands of them.
-        if len(declared) > 18 or int(declared) > max_bytes:
-            raise _too_large(scope, max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientDisconnected
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(scope, max_bytes)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
-
-
-def _too_large(scope: RequestScope, max_bytes: int) -> PayloadTooLarge:
-    """Returns the refusal of a body whose rest nobody reads: its answer ends a connection of HTTP/1.
-
-    Without the header a client may send its next request over a connection that the server is about to close.
-    """
-    refusal = PayloadTooLarge(max_bytes)
-    if str(scope.get("http_version", "1.1")).startswith("1"):
-        refusal.headers["Connection"] = "close"
-    return refusal
-
-
 def parse_json(body: bytes) -> Any:
     """Returns the value of a JSON text, read strictly.
 
@@ -169,14 +125,16 @@ def _media_type(scope: RequestScope, accepted: Collection[str]) -> str | None:
     """Returns the type, one of ``accepted``; None if the request names no type. Raises `UnsupportedMediaType`."""
     codings = list_elements(",".join(header_values(scope, b"content-encoding")).lower())
     if any(coding != "identity" for coding in codings):
-        raise UnsupportedMediaType("a compressed body is not read here", accepted)
+        raise UnsupportedCoding
     sent = header_values(scope, b"content-type")
     if not sent:
         return None
     media_type, *parameters = (part.strip().lower() for part in sent[0].split(";"))
     if len(sent) > 1 or media_type not in accepted:
         raise UnsupportedMediaType("this media type is not read here", accepted)
-    charsets = [value[8:].strip('"') for value in parameters if value.startswith("charset=")]
+    named = (parameter.partition("=") for parameter in parameters)
+    # No blank belongs before the "=", and "charset =utf-16" is no reason to take the body for UTF-8.
+    charsets = [value.strip().strip('"') for name, _, value in named if name.strip() == "charset"]
     if any(charset not in ("utf-8", "utf8") for charset in charsets):
         raise UnsupportedMediaType("only UTF-8 is read here", accepted)
     return media_type

@@ -6,8 +6,11 @@
     ├── CrossSite                 403  sent by a browser on behalf of another site's page
     ├── NotFound                  404
     ├── MethodNotAllowed          405  carries ``allow``
+    ├── RequestTimeout            408  the body did not arrive in time
     ├── PayloadTooLarge           413  carries ``max_bytes``
-    └── UnsupportedMediaType      415  carries ``accepted``
+    ├── UnsupportedMediaType      415  carries ``accepted``
+    │   └── UnsupportedCoding     415  the body is compressed
+    └── UnsupportedTransfer       501  the body is sent in another way than whole or in chunks
 
 Their texts are shown to the client. The problem details are the same for every framework.
 """
@@ -16,7 +19,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -37,6 +39,7 @@ from diptych.errors import (
     UnreadableRowError,
 )
 from diptych.http.invalid_request import InvalidRequest
+from diptych.http.titles import TITLES
 
 
 class HttpError(DiptychError):
@@ -57,10 +60,18 @@ class BadRequest(HttpError):
 
 
 class ClientDisconnected(BadRequest):
-    """The client went away before its whole body was here; the received part must not be acted upon."""
+    """The client went away before its whole body was here; the received part must not be acted upon.
 
-    def __init__(self) -> None:
-        super().__init__("the client disconnected before the whole body was sent")
+    ``in_chunks`` is True for a body of chunks: then a malformed chunk may be the reason too, of which servers do not
+    tell the application.
+    """
+
+    def __init__(self, in_chunks: bool = False) -> None:
+        super().__init__(
+            "the body is not whole: a chunk is malformed, or the client disconnected"
+            if in_chunks
+            else "the client disconnected before the whole body was sent"
+        )
 
 
 class CrossSite(HttpError):
@@ -202,11 +213,7 @@ def problem_for(error: Exception) -> Problem:
 
 def status_problem(status: int, detail: str | None = None, headers: dict[str, str] | None = None) -> Problem:
     """Returns a problem with the meaning of its HTTP status, and no other."""
-    try:
-        title = HTTPStatus(status).phrase
-    except ValueError:  # a status of the application's own
-        title = "Error"
-    return Problem(title=title, status=status, detail=detail, headers=headers or {})
+    return Problem(title=TITLES.get(status, "Error"), status=status, detail=detail, headers=headers or {})
 
 
 def invalid_fields(found: Iterable[FieldError]) -> Problem:

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from diptych.config.service import ConfigService
-from diptych.config.settings import SETTINGS, Setting, Settings
+from diptych.config.setting import Setting
+from diptych.config.settings import SETTINGS, Settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "settings.md").read_text("utf-8")
 
@@ -39,7 +40,7 @@ def test_a_documented_default_is_what_get_returns(setting: Setting):
 
 def test_every_variable_the_page_names_is_read():
     own = {"DIPTYCH_CONFIG", "DIPTYCH_MAIL_FROM"}
-    named = set(re.findall(r"DIPTYCH_[A-Z_]*[A-Z]", PAGE)) - own
+    named = set(re.findall(r"DIPTYCH_[A-Z0-9_]*[A-Z0-9]", PAGE)) - own
     assert named == {f"DIPTYCH_{setting.name}" for setting in SETTINGS}
 
 

@@ -18,6 +18,7 @@ from diptych.http import (
     Fields,
     PayloadTooLarge,
     UnsupportedMediaType,
+    UnsupportedTransfer,
     parse_json,
     read_body,
     read_fields,
@@ -143,7 +144,8 @@ async def test_no_body_of_no_type_is_no_fields() -> None:
         {"content-type": "application/x-www-form-urlencoded; charset=utf-16"},
         {"content-type": "multipart/form-data; boundary=x"},
         {"content-type": "application/jsonx"},
-        {**JSON, "content-encoding": "gzip"},
+        {"content-type": "application/json; charset =utf-16"},
+        {"content-type": "application/json;charset= 'utf-8'"},
         [("content-type", "application/json"), ("content-type", "text/plain")],
     ],
 )
@@ -162,9 +164,10 @@ async def test_no_coding_is_no_obstacle_however_it_is_said(codings: list[str]) -
 
 
 @pytest.mark.parametrize("coding", ["gzip", "identity, gzip", ",br", '"identity"'])
-async def test_a_coding_is_refused_wherever_it_stands_in_the_list(coding: str) -> None:
-    with pytest.raises(UnsupportedMediaType, match="compressed"):
+async def test_a_coding_is_refused_wherever_it_stands_in_the_list_naming_what_works(coding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="compressed") as refused:
         await read_fields(request({**JSON, "content-encoding": coding}), Client(b"{}").receive, 100)
+    assert refused.value.headers == {"Accept-Encoding": "identity"}
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"null", b"true"])
@@ -235,3 +238,16 @@ def test_what_is_well_formed_is_read_as_it_is(value: Any) -> None:
 def test_no_body_breaks_the_parser(body: bytes) -> None:
     with suppress(BadRequest):
         parse_json(body)
+
+
+async def test_a_body_is_whole_or_in_chunks_and_nothing_else() -> None:
+    assert await read_body(request({"transfer-encoding": "Chunked"}), Client(b"ab").receive, 3) == b"ab"
+    for coding in ("gzip, chunked", "chunked, chunked", "gzip", "x"):
+        with pytest.raises(UnsupportedTransfer) as refused:
+            await read_body(request({"transfer-encoding": coding}), Client(b"ab").receive, 3)
+        assert (refused.value.status, refused.value.headers) == (501, {"Connection": "close"})
+
+
+async def test_half_a_body_of_chunks_may_have_a_malformed_one() -> None:
+    with pytest.raises(ClientDisconnected, match="a chunk is malformed, or the client disconnected"):
+        await read_body(request({"transfer-encoding": "chunked"}), Client(b"ab", None).receive, 3)

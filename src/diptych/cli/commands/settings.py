@@ -13,7 +13,7 @@ from rich.text import Text
 
 from diptych.cli.options import json_option
 from diptych.config.service import ConfigService
-from diptych.config.settings import Setting
+from diptych.config.setting import Setting
 from diptych.errors import ConfigurationError
 
 _WIDTH = 100

@@ -242,10 +242,24 @@ def _allowing(handlers: Mapping[str, Any], send: Send) -> Send:
     return send_allowing
 
 
+def _is_of_files(error: BaseException) -> bool:
+    """Returns True for what Litestar says of a file that it can't look at.
+
+    Its name may be too long, or go through a file as if that were a folder. Litestar makes 500 or 401 of all but a
+    file that is not there.
+    """
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "litestar.file_system"
+
+
 def _problem_for(error: Exception) -> Problem:
     """Puts Litestar's own exceptions in our words: Litestar's show its inner structure, and differ by release."""
     match error:
         case NotFoundException():
+            return problem_for(NotFound())
+        case HTTPException(__cause__=OSError()) if _is_of_files(error):
             return problem_for(NotFound())
         case MethodNotAllowedException():
             allow = (error.headers or {}).get("allow", "GET")
