@@ -219,17 +219,24 @@ class Diptych:
         """
         await self._run_here.write.catch_up()
 
-    async def health(self) -> Health:
-        """Returns the present state of SQL, of Redis and of each read model."""
+    async def health(self, *, details: bool | None = None) -> Health:
+        """Returns the present state of SQL, of Redis and of each read model.
+
+        With ``details`` it has the words of Redis and of its driver, with the address, which are not for strangers;
+        None: if the setting HEALTH_DETAILS says so.
+        """
         running = self._run_here
         redis = running.redis
         if redis is not None:
             await redis.look()
         sql = await running.write.health()
+        state = NO_REDIS if redis is None else redis.health()
+        if details is None:
+            details = self.config.settings.health_details
         return Health(
             status="ok" if sql.state == "up" else "unavailable",
             sql=sql,
-            redis=NO_REDIS if redis is None else redis.health(),
+            redis=state if details else state.for_strangers(),
             read_models={
                 model.__name__: SQL_ALONE if redis is None else redis.health_of(model)
                 for model in self._read_models

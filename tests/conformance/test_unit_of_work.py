@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sqlite3
 import sys
 import types
@@ -281,8 +282,11 @@ async def test_concurrent_changes_of_one_row_are_none_of_them_lost(orm: ORMServi
     assert await logged(orm) == 21
 
 
-async def test_a_command_that_always_loses_is_refused_after_all_attempts(postgres_url: str):
-    """A rival changes the row each time between the command's reading and its writing."""
+async def test_a_command_that_always_loses_is_refused_after_all_attempts(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+):
+    """A rival changes the row each time between the command's reading and its writing; the log has their number."""
+    caplog.set_level(logging.INFO)
     attempts = itertools.count(1)
     async with ORMService(config(postgres_url)) as orm, ORMService(config(postgres_url)) as rival:
         await add(orm, "a")
@@ -301,6 +305,10 @@ async def test_a_command_that_always_loses_is_refused_after_all_attempts(postgre
         book = await orm.get(Book, 1)
         assert book is not None
         assert (book.author, book.stock_quantity) == ("A", MAX_ATTEMPTS)
+    lines = [line for line in caplog.messages if "lost to others" in line]
+    assert sum(int(line.partition(" ")[0]) for line in lines) == MAX_ATTEMPTS - 1
+    assert len(lines) <= 2, "a burst is one line, and may fall into two where the machine is busy"
+    assert not any("retry" in line for line in caplog.messages)
 
 
 async def test_a_command_that_lost_once_is_run_again_from_its_start(postgres_url: str):

@@ -60,7 +60,7 @@ def _book(title: str, author: str) -> dict[str, object]:
 
 
 async def _health(app: Diptych) -> Any:
-    return (await app.health()).read_models["BookReadModel"]
+    return (await app.health(details=True)).read_models["BookReadModel"]
 
 
 def _told(caplog: pytest.LogCaptureFixture, text: str) -> int:
@@ -251,7 +251,7 @@ async def test_a_change_made_while_the_breaker_was_open_is_not_forgotten(sqlite_
 
         async def is_away() -> bool:
             await sees(app, "Dune", "first")
-            return (await app.health()).redis.state == "away"
+            return (await app.health(details=True)).redis.state == "away"
 
         await eventually(is_away, "the breaker opens")
         await set_author(app, "Dune", "second")
@@ -322,7 +322,7 @@ async def test_an_eviction_policy_set_at_run_time_is_refused_by_name(sqlite_url,
         await sees_in_redis(app, "Dune", "x")
         _configure(server, "maxmemory-policy", "allkeys-lru")
         await answered_by(app, "sql")
-        health = await app.health()
+        health = await app.health(details=True)
         assert (health.redis.state, health.read_models["BookReadModel"].detail) == (
             "refused",
             "redis-refused",
@@ -903,7 +903,7 @@ async def test_after_an_outage_health_names_redis_only_once_the_keeper_has_found
         held = Held(store_of(app), "inspect")
         valkey.start()
         await held.reached.wait()
-        health = await app.health()
+        health = await app.health(details=True)
         held.go_on.set()
         assert health.redis.state == "up"
         assert health.read_models["BookReadModel"].served_by == "sql"

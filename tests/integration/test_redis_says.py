@@ -64,7 +64,7 @@ async def test_a_redis_that_refuses_writes_is_told_once_in_its_own_words(
             _configure(admin, broken)
 
             async def is_told() -> bool:
-                health = (await app.health()).redis
+                health = (await app.health(details=True)).redis
                 return health.state == "refused" and bool(re.match(f"{code} .*: {mend}", str(health.detail)))
 
             await eventually(is_told, f"the health names {code}")
@@ -75,9 +75,11 @@ async def test_a_redis_that_refuses_writes_is_told_once_in_its_own_words(
             await asyncio.sleep(2)  # many probes, and several leases
             assert await is_told()
             assert len(_told(caplog)) == len(_told(caplog, code)) == 1, caplog.text
+            hidden = (await app.health()).redis
+            assert (hidden.state, code in str(hidden.detail)) == ("refused", False), "strangers need not know"
             _configure(admin, mended)
             await answered_by(app, "redis")
-            assert (await app.health()).redis.detail is None
+            assert (await app.health(details=True)).redis.detail is None
 
 
 async def test_snapshots_that_fail_are_told(sqlite_url, redis_server_factory, caplog):
@@ -90,11 +92,11 @@ async def test_snapshots_that_fail_are_told(sqlite_url, redis_server_factory, ca
             client.bgsave()
 
             async def is_told() -> bool:
-                health = (await app.health()).redis
+                health = (await app.health(details=True)).redis
                 return health.state == "refused" and str(health.detail).startswith("MISCONF ")
 
             await eventually(is_told, "the health names MISCONF")
-            assert "stop-writes-on-bgsave-error" in str((await app.health()).redis.detail)
+            assert "stop-writes-on-bgsave-error" in str((await app.health(details=True)).redis.detail)
             client.config_set("stop-writes-on-bgsave-error", "no")
             await answered_by(app, "redis")
             assert len(_told(caplog)) == 1
@@ -123,7 +125,7 @@ async def test_a_right_that_is_taken_away_later_is_told_once(sqlite_url, server,
 
         async def is_told() -> bool:
             await app.ask(GetBook("Dune"))
-            health = (await app.health()).redis
+            health = (await app.health(details=True)).redis
             return health.state == "refused" and "'mget'" in str(health.detail)
 
         await eventually(is_told, "the health names the command")
@@ -144,7 +146,7 @@ async def test_a_wrong_password_is_told_once_and_not_shown(sqlite_url, redis_ser
         caplog.clear()
         async with catalogue(sqlite_url, url) as app:
             await asyncio.sleep(0.5)
-            health = (await app.health()).redis
+            health = (await app.health(details=True)).redis
             assert health.state == "refused"
             assert re.match(f"{code} .*REDIS_URL", str(health.detail)), health.detail
             assert (await app.ask(GetBook("Dune"))).served.reason == "redis-refused"
@@ -200,10 +202,10 @@ async def test_a_redis_that_is_loading_its_data_is_waited_for(sqlite_url, redis_
         async with catalogue(sqlite_url, server.url) as app:
 
             async def is_told() -> bool:
-                return str((await app.health()).redis.detail).startswith("LOADING ")
+                return str((await app.health(details=True)).redis.detail).startswith("LOADING ")
 
             await eventually(is_told, "the health names LOADING")
-            assert (await app.health()).redis.state == "away"
+            assert (await app.health(details=True)).redis.state == "away"
             assert (await app.ask(GetBook("Dune"))).served.reason == "redis-away"
     finally:
         starting.join()
@@ -217,7 +219,7 @@ async def test_a_connection_that_is_closed_while_it_is_idle_is_no_outage(sqlite_
         caplog.clear()
         assert admin.client_kill_filter(_type="normal", skipme=True) >= 1
         await asyncio.sleep(0.2)  # the process hears of it, with nobody waiting
-        assert (await app.health()).redis.state == "up"
+        assert (await app.health(details=True)).redis.state == "up"
         found = await app.ask(GetBook("Dune"))
         assert found.served.store == "redis"
         await sees(app, "Dune", "x")
@@ -247,10 +249,10 @@ async def test_a_script_of_somebody_else_is_waited_for(sqlite_url, server, admin
             other.eval("while true do end", 0)
 
         async def is_told() -> bool:
-            return str((await app.health()).redis.detail).startswith("BUSY ")
+            return str((await app.health(details=True)).redis.detail).startswith("BUSY ")
 
         await eventually(is_told, "the health names BUSY")
-        assert (await app.health()).redis.state == "away"  # it passes
+        assert (await app.health(details=True)).redis.state == "away"  # it passes
         await sees(app, "Dune", "x")
         admin.execute_command("SCRIPT", "KILL")
         await sees_in_redis(app, "Dune", "x")
@@ -265,7 +267,7 @@ async def test_a_master_that_becomes_a_replica_without_one_is_told(sqlite_url, s
         admin.execute_command("REPLICAOF", HOST, free_port())
 
         async def is_told() -> bool:
-            detail = str((await app.health()).redis.detail)
+            detail = str((await app.health(details=True)).redis.detail)
             return detail.endswith("REDIS_URL must lead to the master")
 
         await eventually(is_told, "the health says that it is no master")

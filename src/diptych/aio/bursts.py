@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 
 
@@ -39,3 +41,30 @@ class Burst:
         """Ends the burst, and returns the number of its events and its length in seconds."""
         number, self._number = self._number, 0
         return number, self._last - self._first
+
+
+class LoggedBurst:
+    """Events in an event loop, of which one line is logged for each burst: ``line`` with their number and seconds."""
+
+    def __init__(self, log: logging.Logger, level: int, line: str) -> None:
+        self._log = log
+        self._level = level
+        self._line = line
+        self._burst = Burst()
+
+    def note(self) -> None:
+        """Notes an event."""
+        if self._burst.note():
+            self._look()
+
+    def tell(self) -> None:
+        """Logs the burst as far as it has come, if there is one."""
+        if self._burst.left_s is not None:
+            self._log.log(self._level, self._line, *self._burst.end())
+
+    def _look(self) -> None:
+        left_s = self._burst.left_s
+        if left_s is not None and left_s > 0:
+            asyncio.get_running_loop().call_later(left_s, self._look)
+        else:
+            self.tell()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
@@ -58,9 +59,17 @@ def _parse(database: str) -> URL:
 
 
 def _sqlite(url: URL) -> URL:
-    folder = Path(url.database or "").absolute().parent
-    if not folder.is_dir():
-        raise ConfigurationError("DATABASE_URL", f"the folder {folder} does not exist: create it first")
+    path = Path(url.database or "").absolute()
+    if not path.parent.is_dir():
+        raise ConfigurationError("DATABASE_URL", f"the folder {path.parent} does not exist: create it first")
+    if path.is_symlink() and not path.exists():
+        meant = Path(os.path.realpath(path))
+        if meant.is_symlink() or not meant.parent.is_dir():
+            raise ConfigurationError(
+                "DATABASE_URL",
+                f"{path} is a symbolic link to {path.readlink()}, where no file can be: create {meant.parent}, or "
+                "correct the link",
+            )
     return url.set(drivername="sqlite+aiosqlite")
 
 

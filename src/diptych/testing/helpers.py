@@ -49,7 +49,7 @@ async def settled(app: Diptych, *, timeout_s: float = 20) -> None:
 
 
 async def _answered_by_sql(app: Diptych) -> list[str]:
-    health = await app.health()
+    health = await app.health(details=True)
     if health.redis.state == "off":
         return []
     if health.redis.state != "up":

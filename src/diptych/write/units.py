@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
-import stamina
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from diptych.aio.bursts import LoggedBurst
 from diptych.errors import ConflictError, DatabaseBusyError, DatabaseUnavailableError, UnavailableError
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.statements import FENCE_STATEMENTS
@@ -30,6 +31,9 @@ _log = logging.getLogger("diptych.write")
 
 MAX_ATTEMPTS = 10
 """Highest number of runs of a command that loses against concurrent commands (PostgreSQL's 40001 and 40P01)."""
+
+_PAUSE_S, _SPREAD_S, _LONGEST_PAUSE_S = 0.0025, 0.15, 0.5
+"""Pauses between the runs: the first, doubled from run to run; what chance adds; and the longest, in seconds."""
 
 _LONG_S = 0.5
 """Duration from which a command that holds SQLite's only writer is logged, in seconds."""
@@ -52,6 +56,9 @@ class UnitsOfWork:
         self._database = database
         self._acknowledger = acknowledger
         self._concluding: set[asyncio.Task[None]] = set()
+        self._conflicts = LoggedBurst(
+            _log, logging.INFO, "%d attempts of commands lost to others within %.1f s, and were made again"
+        )
 
     async def run(
         self, work: Work[R], context: CommandContext, kind: Hashable = None, *, ends_with_call: bool = False
@@ -263,24 +270,18 @@ class UnitsOfWork:
         self, work: Work[R], context: CommandContext, kind: Hashable, ends_with_call: bool
     ) -> R:
         """Makes the attempts after the first."""
-        attempts = stamina.retry_context(
-            TransactionConflict,
-            attempts=MAX_ATTEMPTS - 1,
-            timeout=None,
-            # Mostly jitter: commands that lost together and came back together would lose together again.
-            wait_initial=0.005,
-            wait_jitter=0.15,
-            wait_max=0.5,
-        )
-        try:
-            async for attempt in attempts:
-                with attempt:
-                    return await self._attempt(work, context, kind, ends_with_call)
-        except TransactionConflict as error:
-            raise ConflictError(
-                f"concurrent commands changed the same rows on each of {MAX_ATTEMPTS} attempts; nothing was changed"
-            ) from error
-        raise AssertionError("unreachable: an attempt returns or raises")
+        for number in range(1, MAX_ATTEMPTS):
+            self._conflicts.note()
+            try:
+                return await self._attempt(work, context, kind, ends_with_call)
+            except TransactionConflict as error:
+                conflict = error
+            # Mostly chance: commands that lost together and came back together would lose together again.
+            pause_s = _PAUSE_S * 2**number + random.uniform(0, _SPREAD_S)  # noqa: S311
+            await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
+        raise ConflictError(
+            f"concurrent commands changed the same rows on each of {MAX_ATTEMPTS} attempts; nothing was changed"
+        ) from conflict
 
     async def settle(self) -> None:
         """Waits until the commands under way are over, and their changes are acknowledged.
@@ -292,6 +293,7 @@ class UnitsOfWork:
             await asyncio.sleep(_POLL_S)
         while self._concluding:
             await asyncio.gather(*self._concluding, return_exceptions=True)
+        self._conflicts.tell()
         await self._database.settle()
 
 

@@ -91,12 +91,14 @@ class SqliteDatabase(Database):
         for engine in (self.writer, self.reader, self.keeper):
             give_back_what_was_stored(engine.dialect)
             prepare = self._prepare_writer if engine is self.writer else self._prepare_reader
+            sa.event.listen(engine.sync_engine, "do_connect", self._make)
             sa.event.listen(engine.sync_engine, "connect", prepare)
             sa.event.listen(engine.sync_engine, "connect", self._identify)
             sa.event.listen(engine.sync_engine, "checkout", self._refuse_replaced)
 
     def _connect_writer(self) -> SqliteConnection:
         (file,), options = self.writer.dialect.create_connect_args(self.writer.url)
+        self._file.make(file)
         # Without an isolation level: sqlite3 would begin transactions itself, too late.
         options.update(timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
         return SqliteConnection(partial(sqlite3.connect, file, **options))
@@ -188,6 +190,10 @@ class SqliteDatabase(Database):
 
     def clock_text(self, held: str) -> str:
         return self._clock.text(held)
+
+    def _make(self, _dialect: object, _record: object, arguments: Sequence[Any], _options: object) -> None:
+        """Makes the file, if there is none, before the driver opens it."""
+        self._file.make(arguments[0])
 
     def _identify(self, connection: Any, record: Any) -> None:
         self._clock.register(connection)

@@ -94,6 +94,15 @@ class DatabaseFile:
         self._seen: tuple[int, int] | None = None
         self.last = "memory"
 
+    @staticmethod
+    def make(path: str) -> None:
+        """Makes an empty file that only its owner can read, if there is none: SQLite would let all users read it.
+
+        SQLite gives the files beside it, -wal and -shm, the mode that it has.
+        """
+        with contextlib.suppress(OSError):  # it is there, or SQLite will say what is wrong
+            os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
     def opened(self, path: str) -> None:
         """Notes the path of an opened connection; "" if the database is in memory."""
         self._path = path
