@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import select
+import socket
+import time
+from collections.abc import Callable
+
 import pytest
 
 from tests.acceptance.hostile.flood import KINDS, flood, rounds
 from tests.acceptance.hostile.serving import LIMIT_S, at_limit, plenty
+from tests.acceptance.serving import CatalogueServer
+from tests.servers import HOST
 
 NUMBER = 1_200
 # Other tests have the machine at the same time. `python -m tests.acceptance.hostile` demands a second.
@@ -43,3 +52,65 @@ def test_at_the_limit_of_files_the_longest_silent_are_ended_and_others_are_serve
         assert "Traceback" not in log
         # One line for each burst and process. A burst may fall into two on a busy machine.
         assert 2 <= log.count("connections near the limit of 126 were ended within") <= 2 * workers * 3
+
+
+SLOW = """
+import asyncio
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        for state in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{state}.complete"})
+    else:
+        if scope["path"] == "/slow":
+            print("slow", flush=True)
+            await asyncio.sleep(600)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+"""
+
+
+class SlowServer(CatalogueServer):
+    """An application with a request that takes minutes, in a process with sixteen connections."""
+
+    ready_line = "Serving slow:app at"
+
+    def command(self) -> list[str]:
+        (self.directory / "slow.py").write_text(SLOW)
+        return ["slow:app" if part == "demo_app.app:app" else part for part in super().command()]
+
+
+def ask(port: int, path: str) -> bytes:
+    with socket.create_connection((HOST, port), timeout=30) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def test_a_newcomer_is_refused_at_once_if_every_connection_has_a_request_under_way() -> None:
+    with SlowServer(MAX_CONNECTIONS="16") as server, contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection((HOST, server.port))) for _ in range(16)]
+        for connection in held:
+            connection.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: server.log_file.read_text().count("slow\n") == 16)
+        began = time.monotonic()
+        answer = ask(server.port, "/quick")
+        assert time.monotonic() - began < HEALTH_S
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert {b"retry-after: 1", b"connection: close", b"x-content-type-options: nosniff"} <= set(
+            head.split(b"\r\n")
+        )
+        assert json.loads(body)["detail"] == "the server has as many connections as it can have; try again"
+        eventually(lambda: "1 connections beyond the limit of 16 were refused" in server.log_file.read_text())
+        assert not any(select.select(held, [], [], 0)[0]), "requests under way go on"
+        held.pop().close()
+        eventually(lambda: ask(server.port, "/quick").startswith(b"HTTP/1.1 204"))
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Waits for what another process does, which has no event for it."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.acceptance.hostile.requests import Hostile, fault_of, make
 from tests.servers import HOST
 
-_THREADS = 24
+_THREADS = 8
 _TIMEOUT_S = 30.0
 
 
