@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from diptych import ConfigService
 from diptych.cli.command import diptych
