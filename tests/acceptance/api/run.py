@@ -50,7 +50,7 @@ def run(url: str, *, seed: int, examples: int, phases: str) -> Run:
         hooks = {"SCHEMATHESIS_HOOKS": "tests.acceptance.api.hooks", "API_REQUESTS": str(count)}
         done = subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=directory,  # where it leaves its cache
             env={**ours, **hooks, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
