@@ -16,6 +16,9 @@ EXTRAS = (
     "hiredis",
     "aiosqlite",
     "asyncpg",
+    "fastapi",
+    "starlette",
+    "pydantic",
     "litestar",
     "jinja2",
     "granian",
@@ -179,6 +182,21 @@ def test_an_application_without_redis_runs_without_its_package(tmp_path):
         """,
     )
     assert shown == "ok\n"
+
+
+@pytest.mark.parametrize("package", ["fastapi", "starlette"])
+def test_fastapi_and_starlette_without_their_packages_name_the_extra(package: str):
+    shown = run_without(
+        package,
+        script=f"""
+            from diptych import MissingExtraError
+            try:
+                import diptych.ext.{package}
+            except MissingExtraError as error:
+                print(error)
+        """,
+    )
+    assert shown == needs(f"diptych.ext.{package}", "fastapi", package)
 
 
 def test_litestar_without_its_package_names_the_extra():
