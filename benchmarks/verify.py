@@ -99,7 +99,16 @@ async def _command(app: Diptych, books: int, over: asyncio.Event, count: list[in
 
 async def _run(database: str, redis_url: str) -> dict[str, Any]:
     """Runs the command, and returns what it reports."""
-    command = (sys.executable, "-m", "diptych.cli", "verify", "--app", "demo_app.app:app", "--json")
+    command = (
+        sys.executable,
+        "-m",
+        "diptych.cli",
+        "verify",
+        "BookReadModel",
+        "--app",
+        "demo_app.app:app",
+        "--json",
+    )
     settings = {"DIPTYCH_DATABASE_URL": database, "DIPTYCH_REDIS_URL": redis_url}
     process = await asyncio.create_subprocess_exec(
         *command, env={**os.environ, **settings}, stdout=asyncio.subprocess.PIPE
@@ -113,7 +122,7 @@ async def _run(database: str, redis_url: str) -> dict[str, Any]:
 def _plant(url: str, books: int) -> set[str]:
     """Plants the differences, and returns the keys of their books."""
     with redis.Redis.from_url(url) as store:
-        prefix = next(store.scan_iter("*:marker", count=10_000)).removesuffix(b"marker")
+        prefix = next(store.scan_iter("*BookReadModel:*:marker", count=10_000)).removesuffix(b"marker")
         first, apart = books // 10, (books - books // 10) // (OF_EACH_KIND * 5)
         titles = [title(first + apart * n) for n in range(OF_EACH_KIND * 5)]
         for deleted in titles[:OF_EACH_KIND]:
