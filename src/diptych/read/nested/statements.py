@@ -118,7 +118,7 @@ def _related(
     through: Any = near_of.table
     if not any(unique <= {first.remote, last.local} for unique in first.entity.unique):
         # A row that is linked twice is there once.
-        linked = sa.select(near, far).distinct().subquery("linked")
+        linked = sa.select(near, far).distinct().subquery("diptych_linked")
         through, near, far = linked, linked.c[0], linked.c[1]  # type: ignore[assignment]
     remote = entity.columns[last.remote]
     source = through.join(entity.table, remote == collated_like(far, remote, dialect))
