@@ -34,10 +34,11 @@ FASTAPI = """
     from fastapi import FastAPI
     from fastapi.middleware.cors import CORSMiddleware
     from starlette.applications import Starlette
+    from diptych.ext.fastapi import install
     from shop import made
 
     stated = FastAPI()
-    stated.state.diptych = made("shop")
+    install(stated, made("shop"))
     wrapped = CORSMiddleware(CORSMiddleware(stated))
 
     async def by_name(scope, receive, send):

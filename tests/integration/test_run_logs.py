@@ -341,22 +341,40 @@ def test_reload_without_its_package_names_the_extra():
 # Under another server
 
 UNDER_UVICORN = """
-    from litestar import Litestar
-    from diptych import configure_logging
-    from diptych.ext.litestar import DiptychPlugin, asgi_app
+    from diptych import Diptych, configure_logging
     from tests.books import Base, BookCommandHandler, BookQueryHandler, BookReadModel
-    from diptych import Diptych
 
     shop = Diptych(models=Base, handlers=[BookCommandHandler, BookQueryHandler], read_models=[BookReadModel])
-    app = asgi_app(Litestar([], plugins=[DiptychPlugin(shop)], openapi_config=None, logging_config=None))
 """
+SITES = {
+    "litestar": """
+    from litestar import Litestar
+    from diptych.ext.litestar import DiptychPlugin, asgi_app
+
+    app = asgi_app(Litestar([], plugins=[DiptychPlugin(shop)], openapi_config=None, logging_config=None))
+    """,
+    "fastapi": """
+    from fastapi import FastAPI
+    from diptych.ext.fastapi import install
+
+    app = FastAPI()
+    install(app, shop)
+    """,
+}
 
 
-@pytest.mark.parametrize("configured", [False, True])
+@pytest.mark.parametrize(
+    ("framework", "configured"), [("litestar", True), ("litestar", False), ("fastapi", False)]
+)
 def test_lines_are_seen_under_uvicorn_too(
-    configured: bool, runs: list[Run], here: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+    framework: str,
+    configured: bool,
+    runs: list[Run],
+    here: Path,
+    valkey: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    text = textwrap.dedent(UNDER_UVICORN)
+    text = textwrap.dedent(UNDER_UVICORN) + textwrap.dedent(SITES[framework])
     (here / "web.py").write_text(text + ('configure_logging("info", "json")\n' if configured else ""))
     (here / "diptych.toml").write_text(f'redis_url = "{valkey.url}"')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

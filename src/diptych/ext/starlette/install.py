@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 
 from diptych.app import Diptych
+from diptych.config.logs import show_unless_configured
 from diptych.errors import DiptychError, NotStartedError, WiringError
 from diptych.ext.starlette.problems import answer_error
 from diptych.ext.starlette.wrappers import Gate
@@ -106,6 +107,7 @@ def _run_with(app: Starlette, diptych: Diptych, gate: Gate) -> None:
 
     @asynccontextmanager
     async def lifespan(application: Any) -> AsyncIterator[Any]:
+        show_unless_configured(diptych.config.settings)
         gate.prepare()
         async with AsyncExitStack() as exits:
             if diptych.engine is None:
