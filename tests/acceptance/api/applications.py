@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from tempfile import TemporaryDirectory
 
 from tests.acceptance.serving import FROM_REDIS, CatalogueServer
+from tests.acceptance.shops import ShopServer, migrate
 from tests.servers import RedisServer, valkey_binary
 
 
@@ -20,6 +23,16 @@ def demo() -> Iterator[str]:
 
 
 @contextmanager
+def shop(framework: str) -> Iterator[str]:
+    """Serves the shop of `examples/fastapi_shop`, or of `examples/litestar_shop`; gives its URL."""
+    with _valkey() as redis, TemporaryDirectory() as directory:
+        settings = {"DATABASE_URL": f"sqlite:///{directory}/shop.db", "DATABASE_TIMEOUT_MS": "60000"}
+        migrate(settings["DATABASE_URL"])
+        with ShopServer(framework, "diptych run", settings | {"REDIS_URL": redis}, workers=1) as server:
+            yield server.url
+
+
+@contextmanager
 def _valkey() -> Iterator[str]:
     binary = valkey_binary()
     if binary is None:
@@ -29,4 +42,8 @@ def _valkey() -> Iterator[str]:
         yield valkey.url
 
 
-APPLICATIONS: Mapping[str, Callable[[], AbstractContextManager[str]]] = {"demo": demo}
+APPLICATIONS: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
+    "demo": demo,
+    "fastapi": partial(shop, "fastapi"),
+    "litestar": partial(shop, "litestar"),
+}

@@ -1,0 +1,1 @@
+"""The shop of `examples/shop`, with FastAPI: see README.md."""
