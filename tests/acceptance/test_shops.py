@@ -47,10 +47,11 @@ class Shops(NamedTuple):
 
 @pytest.fixture(params=SERVERS)
 def shops(request: pytest.FixtureRequest, database_url: str, valkey: RedisServer) -> Iterator[Shops]:
-    """Both applications, of two workers each, on one database that Alembic has made."""
+    """Both applications on one database that Alembic has made; of two workers each, but for uvicorn's one process."""
     migrate(database_url)
     settings = {"DATABASE_URL": database_url, "REDIS_URL": valkey.url, "DATABASE_POOL_SIZE": "3"}
-    servers = [ShopServer(name, request.param, settings, workers=2) for name in FRAMEWORKS]
+    workers = 1 if request.param == "uvicorn" else 2
+    servers = [ShopServer(name, request.param, settings, workers=workers) for name in FRAMEWORKS]
     with ExitStack() as exits:
         for server in servers:
             exits.callback(server.close)
@@ -66,7 +67,7 @@ def add(client: httpx.Client, path: str, **fields: Any) -> str:
     return answer.headers["location"]
 
 
-def test_what_one_application_has_acknowledged_the_other_shows(shops: Shops, database_url: str) -> None:
+def test_what_one_application_has_acknowledged_the_other_shows(shops: Shops) -> None:
     fastapi, litestar = shops
     fill(shops)
     is_shown_with_what_belongs_to_it(shops)
@@ -78,7 +79,6 @@ def test_what_one_application_has_acknowledged_the_other_shows(shops: Shops, dat
             assert client.patch("/products/LAMP", json={"stock": stock}).status_code == 204
             assert shops.get("/products/LAMP")["stock"] == stock
     assert fastapi.get("/health").json()["status"] == "ok"
-    assert migrate(database_url, "check") == "No new upgrade operations detected.\n"
 
 
 def fill(shops: Shops) -> None:
@@ -179,6 +179,12 @@ def refusals_are_the_same(shops: Shops) -> None:
         assert shops.refused("GET", path).status_code == 404
     assert [client.get("/suppliers/x").status_code for client in shops] == [404, 404]
     assert shops.refused("DELETE", "/products/LAMP").status_code == 405
+
+
+def test_their_migrations_make_the_tables_of_the_models(database_url: str) -> None:
+    migrate(database_url)
+    assert migrate(database_url, "check") == "No new upgrade operations detected.\n"
+    migrate(database_url, "downgrade", "base")
 
 
 async def test_their_documents_have_all_routes() -> None:
