@@ -49,7 +49,8 @@ def function_of(one: Compiled) -> Callable[[Request], Awaitable[Response]]:
     numbers = [segment.name for segment in template_segments(one.template) if segment.kind == "typed"]
 
     async def answer(request: Request) -> Response:
-        if not all(WHOLE_NUMBER(request.path_params[name]) for name in numbers):
+        # With `missing`, the endpoint says itself that there is nothing with such a number.
+        if one.endpoint.missing is None and not all(WHOLE_NUMBER(request.path_params[n]) for n in numbers):
             raise NotFound()
         diptych = request.app.state.diptych
         answer = await endpoint_call(
