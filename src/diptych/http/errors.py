@@ -287,9 +287,8 @@ def _field_errors(faults: Iterable[Fault]) -> tuple[FieldError, ...]:
 def _field_error_in(error: InvalidRequest, field: str, detail: str) -> FieldError:
     first, _, rest = field.partition(".")
     if field in error.parameters or first in error.parameters:
-        return FieldError(
-            field, detail, parameter=(field if first not in error.parameters else first) or None
-        )
+        parameter = first if first in error.parameters else field
+        return FieldError(field, detail, parameter=parameter or None)
     if first == error.body:
         field = rest
     return FieldError(field, detail, pointer=_pointer(field))
