@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from diptych.errors import WiringError
 from diptych.read.declaration import JoinedField
+from diptych.read.lists.sorted_columns import own_alias
 from diptych.sql.comparison import collated_like
 from diptych.sql.entity import MappedEntity
 
@@ -39,12 +40,12 @@ class OuterJoins:
             other, value = self._values[join.field]
             row = (join.local, other, join.remote)
             if row not in aliases:
-                aliases[row] = self._joined(join, other)
+                aliases[row] = self._joined(join, other, f"joined_{len(aliases)}")
             # The columns of a table's alias are columns, although their type does not say so.
             self.columns[join.field] = cast("sa.Column[Any]", aliases[row].c[other.columns[value].key])
 
-    def _joined(self, join: JoinedField, other: MappedEntity) -> sa.FromClause:
-        alias = other.table.alias()
+    def _joined(self, join: JoinedField, other: MappedEntity, name: str) -> sa.FromClause:
+        alias: sa.FromClause = own_alias(other.table, name)
         local, remote = self._entity.columns[join.local], other.columns[join.remote]
         _check_comparable(local, remote)
         on = alias.c[remote.key] == collated_like(local, remote, self._dialect)

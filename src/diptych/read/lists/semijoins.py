@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import sqlalchemy as sa
 
 from diptych.read.declaration import Collection
-from diptych.read.lists.sorted_columns import SortedColumn, found_by, linking_columns
+from diptych.read.lists.sorted_columns import SortedColumn, found_by, linking_columns, own_alias
 from diptych.sql.comparison import collated_like
 from diptych.sql.description import Row, Sorting
 from diptych.sql.entity import MappedEntity
@@ -86,7 +86,7 @@ class Semijoins:
         if collection is None or collection.association is None:
             return None
         through = self._entity_of(collection.association.entity.model)
-        between = through.table.alias()
+        between = own_alias(through.table, "link")
         _, near, far = collection.association
         held = [value for value in values if through.holds(far, value)]
         linked = sa.select(between.c[through.columns[near].key])
@@ -172,13 +172,13 @@ class Semijoins:
 
     def _elements(self, collection: Collection) -> _Elements:
         entity = self._entity_of(collection.entity.model)
-        element = entity.table.alias()
+        element = own_alias(entity.table, "element")
         remote = element.c[entity.columns[collection.remote].key]
         key = [element.c[entity.columns[name].key] for name in entity.primary_key]
         if collection.association is None:
             return _Elements(element, remote, element, key)
         through = self._entity_of(collection.association.entity.model)
-        between = through.table.alias()
+        between = own_alias(through.table, "link")
         near, far = (
             between.c[through.columns[name].key]
             for name in (collection.association.near, collection.association.far)

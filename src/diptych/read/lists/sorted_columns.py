@@ -178,3 +178,8 @@ def behind(
 def everywhere(columns: Sequence[SortedColumn]) -> Part:
     """Returns all rows in the order of ``columns``."""
     return Part().then(*(column.anywhere for column in columns))
+
+
+def own_alias(table: sa.FromClause, name: str) -> Any:
+    """Returns an alias of a table. SQLAlchemy's own, ``book_1``, may be the name of another table that is queried."""
+    return table.alias(f"diptych_{name}")

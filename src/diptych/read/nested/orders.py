@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.util import ClauseAdapter
 
-from diptych.read.lists.sorted_columns import SortedColumn, found_by, sorted_column
+from diptych.read.lists.sorted_columns import SortedColumn, found_by, own_alias, sorted_column
 from diptych.read.nested.tree import NestedField
 from diptych.sql.comparison import collated_like
 from diptych.sql.conditions.clause import clause_of
@@ -65,7 +65,7 @@ class _Related:
         self._field = field
         self._own = entity
         self._entity = entity_of(field.entity.model)
-        self._table = self._entity.table.alias()
+        self._table = own_alias(self._entity.table, "related")
         self._steps = [(step, entity_of(step.entity.model)) for step in field.steps]
 
     def number(self) -> _Column:
@@ -153,11 +153,11 @@ class _Related:
     def _linked(self) -> sa.Subquery:
         """Returns what links both sides, each pair once, by the columns of either side."""
         (first, through), (last, _) = self._steps
-        table = through.table.alias()
+        table = own_alias(through.table, "link")
         pair = [table.c[through.columns[name].key] for name in (first.remote, last.local)]
         is_unique = any(unique <= {first.remote, last.local} for unique in first.entity.unique)
         linked = sa.select(*pair)
-        return (linked if is_unique else linked.distinct()).subquery()
+        return (linked if is_unique else linked.distinct()).subquery("diptych_linked")
 
     def _ordered(self) -> list[sa.ColumnElement[Any]]:
         columns = (sorted_column(self._entity, sorting, self._dialect) for sorting in self._field.sorted_by)

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from diptych.read.lists.sorted_columns import own_alias
 from diptych.read.nested.tree import Way
 from diptych.sql.comparison import collated_like
 from diptych.sql.entity import MappedEntity
@@ -29,16 +30,16 @@ class WayBack:
     def leads_to(self, values: Sequence[Any]) -> sa.ColumnElement[bool]:
         """Returns the condition for the rows that lead to a row with any of these values."""
         last = self._entities[-1]
-        table = last.table.alias()
+        table = own_alias(last.table, "related")
         held = [value for value in values if last.holds(self._way.local, value)]
-        condition = table.c[last.columns[self._way.local].key].in_(held)
+        condition: sa.ColumnElement[bool] = table.c[last.columns[self._way.local].key].in_(held)
         for n in range(len(self._way.steps) - 1, -1, -1):
             step, there, here = self._way.steps[n], self._entities[n + 1], self._entities[n]
             found = sa.select(table.c[there.columns[step.remote].key]).where(condition)
             if n == 0:
                 local: Any = here.columns[step.local]
             else:
-                table = here.table.alias()
+                table = own_alias(here.table, "related")
                 local = table.c[here.columns[step.local].key]
             condition = collated_like(local, there.columns[step.remote], self._dialect).in_(found)
         return condition
