@@ -105,7 +105,7 @@ class Diptych:
         self.config = config or ConfigService()
         self.engine = None if engine is None else _checked(engine, self.config)
         self.orm = ORMService(self.config)
-        self.orm.take_context_from(self._context)
+        self.orm.take_context_from(self._context_of_request)
         self._models = models
         self._handlers = tuple(handlers)
         self._read_models = tuple(read_models)
@@ -289,6 +289,10 @@ class Diptych:
     def _context(self) -> CommandContext:
         scope = request_scope.get()
         return new_context(correlation_id(scope), self._actor(scope) if self._actor is not None else None)
+
+    def _context_of_request(self) -> CommandContext:
+        # Outside of commands and of requests nobody says who acts: a script, a test.
+        return new_context() if request_scope.get() is None else self._context()
 
     async def _start(self, exits: contextlib.AsyncExitStack, home: HomeLoop) -> _Running:
         """Opens both panels, wires the handlers, and joins the panels by the hinge.
