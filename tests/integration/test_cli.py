@@ -487,7 +487,7 @@ def test_without_its_wheel_the_embedded_valkey_names_the_extra(monkeypatch: pyte
     assert embedded_available()
     monkeypatch.setattr(embedded, "files", files)
     assert not embedded_available()
-    with pytest.raises(MissingExtraError, match=r"diptych\[embedded\]"):
+    with pytest.raises(MissingExtraError, match='the extra "embedded"'):
         EmbeddedValkey()
 
 

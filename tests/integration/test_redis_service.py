@@ -84,7 +84,7 @@ async def test_a_refused_redis_makes_sql_answer_and_says_why(sqlite_url, redis_s
     async with catalogue(sqlite_url, server.url) as app:
         document = await app.ask(GetBook("Dune"))
         assert (document.served.store, document.served.reason) == ("sql", "redis-refused")
-        health = await app.health()
+        health = await app.health(details=True)
         assert health.redis.state == "refused"
         assert "maxmemory-policy" in str(health.redis.detail)
 

@@ -44,6 +44,8 @@ def start_worker(
     """
     global _waits_to_be_ended
     _waits_to_be_ended = reload
+    # Bytecode is told from a newer source by second and size alone: two changes within a second would be one.
+    sys.dont_write_bytecode = sys.dont_write_bytecode or reload
     serving = threading.Event()
     if _is_process():
         name_worker(number)
