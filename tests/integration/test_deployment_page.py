@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-import yaml
+import yaml  # type: ignore[import-untyped,unused-ignore]
 
 from diptych import ConfigService
 from diptych.cli.command import diptych
