@@ -149,6 +149,29 @@ def test_an_operation_is_described_by_its_message(document: dict[str, Any]):
     assert (add["tags"], get["tags"], get["summary"]) == (["books"], ["reading"], "A book")
 
 
+@pytest.mark.parametrize(
+    ("docstring", "summary", "description"),
+    [
+        ("Adds a book. The result is its id.", "Adds a book.", "The result is its id."),
+        (
+            "Adds a book, of which\n    there is none yet.\n\n    Twice is 409.",
+            "Adds a book, of which there is none yet.",
+            "Twice is 409.",
+        ),
+        ("Costs 1.50 at most", "Costs 1.50 at most", None),
+        ("", "Named", None),
+    ],
+)
+def test_the_summary_is_the_first_sentence(docstring: str, summary: str, description: str | None):
+    class Named(Command[None]):
+        title: str
+
+    Named.__doc__ = docstring
+    document = openapi_document([Endpoint("POST", "/books", Named)], title="Books", version="1")
+    told = document["paths"]["/books"]["post"]
+    assert (told["summary"], told.get("description")) == (summary, description)
+
+
 def test_parameters_have_their_bounds_and_defaults(document: dict[str, Any]):
     assert document["paths"]["/books"]["get"]["parameters"] == [
         {

@@ -31,7 +31,8 @@ class Endpoint:
     - ``missing``: the template of what is said where there is no such thing (404): if the result is None, False, or
       a `Document` without a body, and if no row can have what the path names.
     - ``html``: what browsers are answered with.
-    - ``summary`` and ``tags`` are for OpenAPI. The summary is by default the first line of the message's docstring.
+    - ``summary`` and ``tags`` are for OpenAPI. The summary is by default the first sentence of the docstring of the
+      message.
 
     >>> from diptych import Command, Document, Query
     >>> from diptych.http import Endpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,14 +36,14 @@ _PROBLEMS = {
 def operation_of(one: Compiled, schemas: Schemas, operation_id: str) -> dict[str, Any]:
     """Returns the OpenAPI operation of an endpoint."""
     endpoint = one.endpoint
-    summary, _, description = inspect.cleandoc(endpoint.message.__doc__ or "").partition("\n")
+    summary, description = _told(inspect.cleandoc(endpoint.message.__doc__ or ""))
     operation: dict[str, Any] = {
         "operationId": operation_id,
         "summary": endpoint.summary or summary or operation_id,
         "tags": list(endpoint.tags) or [one.template.strip("/").partition("/")[0] or "root"],
     }
-    if description.strip():
-        operation["description"] = description.strip()
+    if description:
+        operation["description"] = description
     if parameters := list(_parameters(one, schemas)):
         operation["parameters"] = parameters
     if body := _body(one, schemas):
@@ -50,6 +51,16 @@ def operation_of(one: Compiled, schemas: Schemas, operation_id: str) -> dict[str
     answers = {**dict(_successes(one, schemas)), **dict(_refusals(one, schemas))}
     operation["responses"] = {str(status): answers[status] for status in sorted(answers)}
     return operation
+
+
+_SENTENCE = re.compile(r"(.+?[.!?])(?=\s+[A-Z`]|\s*$|\n\n)", re.DOTALL)
+
+
+def _told(docstring: str) -> tuple[str, str]:
+    """Returns the first sentence of a docstring in one line, and the rest."""
+    found = _SENTENCE.match(docstring)
+    sentence = found[1] if found else docstring.partition("\n\n")[0]
+    return " ".join(sentence.split()), docstring[len(sentence) :].strip()
 
 
 def _parameters(one: Compiled, schemas: Schemas) -> Iterable[Schema]:
