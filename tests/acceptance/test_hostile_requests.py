@@ -58,7 +58,7 @@ def test_some_hundred_hostile_requests_get_problem_details_and_no_5xx() -> None:
         (b"Host:\r\n", "the request has no Host header"),
         (b"Host: localhost\r\nHost: localhost\r\n", "the request has several Host headers"),
         (b"Host: local host\r\n", "the Host header is malformed"),
-        (b"Host: evil.example\r\n", "under this name: ALLOWED_HOSTS has the others"),
+        (b"Host: evil.example\r\n", "under this name; ALLOWED_HOSTS lists the names of this server"),
     ],
 )
 def test_a_host_that_is_none_of_loopbacks_is_400_on_every_route(

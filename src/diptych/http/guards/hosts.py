@@ -88,7 +88,7 @@ class AllowedHosts:
         if self._is_any or name in self._names or (self._suffixes and name.endswith(self._suffixes)):
             return None
         self._tell(name)
-        return "this server is not to be asked under this name: ALLOWED_HOSTS has the others"
+        return "this server does not answer under this name; ALLOWED_HOSTS lists the names of this server"
 
     def _tell(self, name: str) -> None:
         self._told += 1
