@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from diptych.http.asgi import RequestScope, header_values
+from diptych.http.asgi import RequestScope, Send, header_values
 from diptych.http.errors import PROBLEM_JSON, NotFound, Problem, problem_for
 from diptych.read.answers import Document, Page, Served
 
@@ -92,12 +92,12 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def see_other(cls, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Returns the redirect after a form, 303, to ``path``, which is percent-encoded."""
-        return cls(303, _encoded({"Location": path, "Content-Length": "0", **(headers or {})}), b"")
+        return cls(303, encoded({"Location": path, "Content-Length": "0", **(headers or {})}), b"")
 
 
 def _with_body(kind: str, body: bytes, status: int, headers: Mapping[str, str] | None) -> Answer:
     own = {"Content-Type": kind, "Content-Length": str(len(body))}
-    return Answer(status, _encoded({**own, **(headers or {})}), body)
+    return Answer(status, encoded({**own, **(headers or {})}), body)
 
 
 def answer_query(scope: RequestScope, found: Document[Any] | Page[Any] | None) -> Answer:
@@ -145,7 +145,13 @@ def answer_problem(problem: Problem, added: Headers) -> Answer:
     own = {**problem.headers, "Content-Type": PROBLEM_JSON, "Content-Length": str(len(body))}
     # A problem of a document that is not there has them already.
     of_queries = {**QUERY_HEADERS, **own}
-    return Answer(problem.status, [*_encoded(of_queries), *added], body)
+    return Answer(problem.status, [*encoded(of_queries), *added], body)
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Sends an answer; wrappers may add to its headers."""
+    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 def added_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -154,11 +160,12 @@ def added_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return [pair for pair in headers if pair[0] not in present]
 
 
-def _encoded(headers: Mapping[str, str]) -> Headers:
+def encoded(headers: Mapping[str, str]) -> Headers:
+    """Returns headers in ASGI's form."""
     return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-_OF_QUERIES = _encoded(QUERY_HEADERS)
+_OF_QUERIES = encoded(QUERY_HEADERS)
 
 
 def _headers_of(body: bytes, served: Served, set_aside: int) -> tuple[Headers, Headers, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from diptych.app import Diptych
 from diptych.errors import WiringError
-from diptych.http.answers import Answer, answer_problem
+from diptych.http.answers import Answer, answer_problem, send_answer
 from diptych.http.asgi import (
     ASGIApp,
     HeadAsGet,
@@ -18,7 +18,7 @@ from diptych.http.asgi import (
     Send,
 )
 from diptych.http.endpoints.call import endpoint_call
-from diptych.http.endpoints.compiled import Compiled, Endpoints
+from diptych.http.endpoints.compiled import Compiled, Endpoints, accept_patch
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.endpoints.hot import hot_routes
 from diptych.http.errors import MethodNotAllowed, NotFound, allow_header, problem_for
@@ -100,8 +100,7 @@ class EndpointsRouter:
             answer = await self._answer(scope, receive)
         except Exception as error:
             answer = answer_problem(problem_for(error), [])
-        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
-        await send({"type": "http.response.body", "body": answer.body})
+        await send_answer(send, answer)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         segments = path_segments(sent_path(scope), scope.get("root_path", ""))
@@ -124,9 +123,7 @@ class EndpointsRouter:
 
 def _options(methods: Iterable[str], patch: Compiled | None) -> Answer:
     headers = [(b"allow", allow_header([*methods, "OPTIONS"]).encode("ascii"))]
-    if patch is not None:
-        headers.append((b"accept-patch", ", ".join(patch.media_types).encode("ascii")))
-    return Answer(204, headers, b"")
+    return Answer(204, headers + ([] if patch is None else accept_patch(patch)), b"")
 
 
 class _Served(RequestContext):

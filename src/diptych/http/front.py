@@ -23,7 +23,7 @@ from diptych.http.answers import added_headers, answer_found, answer_problem
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send, prefers_html
 from diptych.http.errors import BadRequest, problem_for
 from diptych.http.invalid_request import InvalidRequest
-from diptych.http.paths import RouteTable, Segment, path_segments, sent_path, template_segments
+from diptych.http.paths import WHOLE_NUMBER, RouteTable, Segment, path_segments, sent_path, template_segments
 from diptych.messages.kinds import AnyQuery
 from diptych.messages.message import build
 from diptych.messages.plans import fields_of, is_model
@@ -31,7 +31,6 @@ from diptych.messages.plans import fields_of, is_model
 QUERY_ERROR = "diptych.query_error"
 """Scope key: the exception that the handler of a hot query raised, for the framework to answer. Otherwise absent."""
 
-_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}")
 _PARAMETERS = re.compile(rb"([A-Za-z0-9_]+=[A-Za-z0-9._~-]+)(&[A-Za-z0-9_]+=[A-Za-z0-9._~-]+)*")
 _ENTRIES = 16_384
 _LONGEST = 300
@@ -170,7 +169,7 @@ def _prefers_html(accept: bytes) -> bool:
 def _query(route: QueryRoute, segments: Sequence[str], query_string: bytes) -> AnyQuery | None:
     """Returns the query of a route; None for parameters in an unusual form, for the framework to read."""
     for at in route.numbers:
-        if not _NUMBER.fullmatch(segments[at]):
+        if not WHOLE_NUMBER(segments[at]):
             return None
     fields = {name: segments[at] for at, name in route.in_path}
     if query_string:

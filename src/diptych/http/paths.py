@@ -20,6 +20,8 @@ from diptych.http.errors import BadRequest
 R = TypeVar("R")
 
 _PARAMETER = re.compile(r"\{([^{}:]+)(?::([^{}]+))?\}")
+WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}").fullmatch
+"""Tells whether a segment of a path is a whole number: each has one address, so there is no `07`."""
 _without_slash = re.compile("[^/]+").fullmatch
 
 

@@ -3,7 +3,7 @@ sent."""
 
 from __future__ import annotations
 
-from diptych.http.answers import Answer, answer_found, answer_query
+from diptych.http.answers import Answer, answer_found, answer_query, send_answer
 from diptych.http.asgi import Message, Scope, Send
 from diptych.read.answers import Document
 from diptych.schemas import Answers
@@ -29,12 +29,6 @@ def answering(scope: Scope, answers: Answers, send: Send) -> Send:
             await send(message)
 
     return send_answering
-
-
-async def send_answer(send: Send, answer: Answer) -> None:
-    """Sends an answer."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
-    await send({"type": "http.response.body", "body": answer.body})
 
 
 def _answer(scope: Scope, start: Message, body: bytes, answers: Answers) -> Answer:

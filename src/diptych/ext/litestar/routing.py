@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 from diptych.app import Diptych
 from diptych.ext.litestar.openapi import ENDPOINT
 from diptych.ext.litestar.plugin import ACCEPT_PATCH
-from diptych.http.answers import Answer
+from diptych.http.answers import Answer, send_answer
 from diptych.http.asgi import Receive, Scope, Send
 from diptych.http.endpoints.call import endpoint_call
 from diptych.http.endpoints.compiled import Compiled, Endpoints
@@ -74,8 +74,7 @@ def _handler(method: str, path: str, function: Any, opt: dict[str, Any] | None =
 def _sent(answer: Answer) -> ASGIApp:
     """Returns the answer as an application, which Litestar calls: its own responses would add headers."""
 
-    async def send_answer(_scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
-        await send({"type": "http.response.body", "body": answer.body})
+    async def sent(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_answer(send, answer)
 
-    return cast(ASGIApp, send_answer)
+    return cast(ASGIApp, sent)

@@ -11,10 +11,8 @@ from starlette.routing import Route
 
 from diptych.ext.starlette.problems import response_of
 from diptych.http.endpoints.call import endpoint_call
-from diptych.http.endpoints.compiled import WHOLE_NUMBER, Compiled, Endpoints
+from diptych.http.endpoints.compiled import Compiled, Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
-from diptych.http.errors import NotFound
-from diptych.http.paths import template_segments
 
 ENDPOINT = "diptych_endpoint"
 """Attribute of the function of a route: the compiled endpoint that it answers for."""
@@ -46,12 +44,8 @@ def path_of(one: Compiled) -> str:
 
 def function_of(one: Compiled) -> Callable[[Request], Awaitable[Response]]:
     """Returns the function that answers for an endpoint."""
-    numbers = [segment.name for segment in template_segments(one.template) if segment.kind == "typed"]
 
     async def answer(request: Request) -> Response:
-        # With `missing`, the endpoint says itself that there is nothing with such a number.
-        if one.endpoint.missing is None and not all(WHOLE_NUMBER(request.path_params[n]) for n in numbers):
-            raise NotFound()
         diptych = request.app.state.diptych
         answer = await endpoint_call(
             one, diptych, request.scope, request.receive, request.path_params, same_site=False

@@ -12,11 +12,12 @@ from diptych.context import request_scope
 from diptych.errors import WiringError
 from diptych.ext.starlette.paths import Paths, found_routes, shape_of
 from diptych.ext.starlette.problems import METHODS, problem_answer
+from diptych.http.answers import send_answer
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.bodies import check_same_site
 from diptych.http.errors import HttpError, problem_for
 from diptych.http.front import Front, query_routes
-from diptych.http.stored import answering, send_answer
+from diptych.http.stored import answering
 from diptych.messages.kinds import AnyQuery
 from diptych.schemas import ANSWERS, Answers
 

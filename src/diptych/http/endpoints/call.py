@@ -9,17 +9,17 @@ import msgspec
 
 from diptych.app import Diptych
 from diptych.errors import ConstraintError, Fault, InvalidMessage, UnavailableError
-from diptych.http.answers import QUERY_HEADERS, Answer, answer_found, answer_headers, etag
+from diptych.http.answers import QUERY_HEADERS, Answer, answer_found, answer_headers, encoded, etag
 from diptych.http.asgi import RequestReceive, RequestScope, prefers_html
 from diptych.http.bodies import Fields, check_same_site, method_override, read_fields
 from diptych.http.endpoints.checks import PLACEHOLDER
-from diptych.http.endpoints.compiled import WHOLE_NUMBER, Compiled
+from diptych.http.endpoints.compiled import Compiled
 from diptych.http.endpoints.html import EndpointRequest
 from diptych.http.endpoints.parameters import read_query_string
 from diptych.http.errors import NotFound, problem_for
 from diptych.http.front import QUERY_ERROR
 from diptych.http.invalid_request import InvalidRequest, names_in
-from diptych.http.paths import encode_segment
+from diptych.http.paths import WHOLE_NUMBER, encode_segment
 from diptych.messages.message import build
 from diptych.messages.validation import bounded, unknown_field
 from diptych.read.answers import Document, Page
@@ -211,7 +211,7 @@ async def _answer_to_command(one: Compiled, request: EndpointRequest, command: A
         return Answer(204, [], b"")
     value = result if endpoint.answer is None else endpoint.answer(command, result)
     if isinstance(value, Document | Page):
-        found = answer_found(request.scope, value, Answer.json(None, headers=headers).headers[2:], False)
+        found = answer_found(request.scope, value, encoded(headers), False)
         return Answer(one.status, found.headers, found.body)
     return Answer.json(value, one.status, headers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -10,13 +9,10 @@ from diptych.errors import WiringError
 from diptych.http.bodies import FORM, JSON
 from diptych.http.endpoints.checks import faults_of
 from diptych.http.endpoints.endpoint import Endpoint
-from diptych.http.paths import RouteTable, template_segments
+from diptych.http.paths import WHOLE_NUMBER, RouteTable, template_segments
 from diptych.messages.kinds import COMMANDS, result_type
 from diptych.messages.plans import Field, fields_of
 from diptych.read.answers import Document
-
-WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}").fullmatch
-"""Tells whether a segment of a path is a whole number: each has one address, so there is no `07`."""
 
 
 class Compiled(NamedTuple):

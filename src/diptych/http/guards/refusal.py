@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from diptych.http.answers import answer_problem
+from diptych.http.answers import answer_problem, send_answer
 from diptych.http.asgi import DATA_HEADERS, Send
 from diptych.http.errors import HttpError, problem_for
 
 
 async def refuse(error: HttpError, send: Send) -> None:
     """Sends problem details, with the security headers of data."""
-    answer = answer_problem(problem_for(error), DATA_HEADERS)
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send_answer(send, answer_problem(problem_for(error), DATA_HEADERS))
