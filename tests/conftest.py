@@ -6,6 +6,7 @@ What a machine may lack (a browser, a Redis beside Valkey) skips a test with a r
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -53,6 +54,23 @@ def _require_components(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = str(report.longrepr)
     return report
+
+
+# Logging
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Takes back what a test's application set: Litestar gives the root logger a level and a handler, for example.
+
+    A later test in the same process would get lines of levels that it never asked for.
+    """
+    root, own = logging.getLogger(), logging.getLogger("diptych")
+    before = [(logger, logger.level, logger.handlers[:]) for logger in (root, own)]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 # SQL
