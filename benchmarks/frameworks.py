@@ -2,8 +2,8 @@
 
 Each application is served by `diptych run` with one worker, at diptych's default settings, with a SQLite file and a
 Valkey, and asked over 64 connections in a closed loop; all answers come from Redis. The demonstration answers hot
-queries in front of Litestar, as the shop with Litestar does; with FastAPI they are answered behind the middleware of
-the application. A product is a shorter document than a book.
+queries in front of Litestar, as the shop with Litestar does; with FastAPI they are answered first of all, unless the
+application has middleware. A product is a shorter document than a book.
 
 To be shown: the shop with FastAPI has at least 0.8 of the demonstration's rate.
 """

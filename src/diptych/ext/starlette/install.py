@@ -38,9 +38,9 @@ def install(
     Unsafe requests that a browser sends on behalf of another site are refused (403), unless ``same_site`` is False.
 
     ``hot`` names the queries that are answered without a route, `{"/books/{title}": GetBook}` (see
-    `diptych.http.Front` and `diptych.http.hot_routes`), behind the application's middleware, so CORS and allowed
-    hosts are heeded. The application has to have these routes too. The start raises `WiringError` for a hot query
-    whose route has dependencies, which would not be heeded, or that can't be answered.
+    `diptych.http.Front` and `diptych.http.hot_routes`), behind the application's middleware if it has any, so CORS
+    and allowed hosts are heeded. The application has to have these routes too. The start raises `WiringError` for a
+    hot query whose route has dependencies, which would not be heeded, or that can't be answered.
 
     >>> import asyncio
     >>> import httpx
@@ -122,11 +122,16 @@ def _run_with(app: Starlette, diptych: Diptych, gate: Gate) -> None:
 
 def _stand_around(app: Starlette, gate: Gate, security_headers: Mapping[str, str | None] | None) -> None:
     """Puts the gate behind all middleware, and what every answer has around it, whatever is added later."""
-    app.user_middleware.append(Middleware(lambda inner: gate.around(inner)))
+    own = Middleware(lambda inner: gate.around(inner))
+    app.user_middleware.append(own)
+    # Tools that trace requests put another function here, and stand around what it returns.
+    is_traced = "build_middleware_stack" in vars(app)
     build = app.build_middleware_stack
 
     def built() -> ASGIApp:
+        gate.hot_is_first = app.user_middleware == [own] and not is_traced
         stack: Any = build()
-        return RequestContext(SecurityHeaders(HeadAsGet(stack), security_headers))
+        secured = SecurityHeaders(HeadAsGet(stack), security_headers)
+        return gate.hot_around(RequestContext(secured), secured.of_data, is_first=True)
 
     app.build_middleware_stack = built  # type: ignore[method-assign]

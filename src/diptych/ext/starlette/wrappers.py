@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -25,9 +25,10 @@ from diptych.schemas import ANSWERS, Answers
 class Gate:
     """Stands behind the application's middleware and in front of its routes.
 
-    Hot queries are answered here, so that what the middleware refuses is refused. Other requests get their paths
-    routed as they were sent, are refused if a browser sent them on behalf of another site, and may have documents and
-    pages in their answers. The routes are read at the start, or at the first request.
+    Hot queries are answered here, so that what the middleware refuses is refused; first of all if there is none,
+    since what a framework puts around each request takes as long as the answer. Other requests get their paths routed
+    as they were sent, are refused if a browser sent them on behalf of another site, and may have documents and pages
+    in their answers. The routes are read at the start, or at the first request.
     """
 
     def __init__(
@@ -38,6 +39,9 @@ class Gate:
         self._hot = hot
         self._same_site = same_site
         self._paths: Paths | None = None
+        self._others: list[str] = []
+        self.hot_is_first = False
+        """True if hot queries are answered first of all: there is no other middleware that might refuse them."""
 
     def prepare(self) -> None:
         """Reads the routes. Raises `WiringError` for hot queries that can't be answered here."""
@@ -64,38 +68,55 @@ class Gate:
             raise WiringError(problems)
         self._others = [one.path for one in routes]
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """Returns the gate as a middleware around ``app``."""
+    def hot_around(
+        self, app: ASGIApp, headers: Iterable[tuple[bytes, bytes]] = (), *, is_first: bool
+    ) -> ASGIApp:
+        """Returns ``app`` behind the hot queries, if this is their place: first of all, or behind the middleware.
+
+        ``headers`` are added to their answers.
+        """
+        if not self._hot or is_first != self.hot_is_first:
+            return app
         fronts: list[Front] = []
 
-        async def gate(scope: Scope, receive: Receive, send: Send) -> None:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if not fronts and scope["type"] == "http":
+                self._prepared()
+                fronts.append(Front(self._diptych, self._hot, app, others=self._others, headers=headers))
+            await (fronts[0] if fronts else app)(scope, receive, send)
+
+        return answer
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Returns the gate as a middleware around ``app``."""
+
+        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            if self._paths is None:
-                self.prepare()
-            if self._hot and not fronts:
-                fronts.append(Front(self._diptych, self._hot, rest, others=self._others))
-            await (fronts[0] if fronts else rest)(scope, receive, send)
-
-        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
-            assert self._paths is not None  # noqa: S101 - for the type checker: `gate` has prepared it
+            paths = self._prepared()
             try:
                 if self._same_site:
                     check_same_site(scope)
-                scope = self._paths.routed(scope)
+                scope = paths.routed(scope)
             except HttpError as error:
                 await send_answer(send, problem_answer(problem_for(error)))
                 return
             answers = Answers()
-            scope[ANSWERS], scope[METHODS] = answers, self._paths.methods_at
+            scope[ANSWERS], scope[METHODS] = answers, paths.methods_at
             token = request_scope.set(scope)
             try:
                 await app(scope, receive, answering(scope, answers, send))
             finally:
                 request_scope.reset(token)
 
-        return gate
+        return self.hot_around(rest, is_first=False)
+
+    def _prepared(self) -> Paths:
+        if self._paths is None:
+            self.prepare()
+        assert self._paths is not None  # noqa: S101 - for the type checker
+        return self._paths
 
 
 def guards_of(route: Any) -> list[str]:
