@@ -320,6 +320,43 @@ async def test_a_rebuild_cancelled_anywhere_is_mended(sqlite_url, valkey):
         assert waits > 10
 
 
+async def test_queries_wait_for_the_switch_instead_of_going_to_sql(database_url, valkey):
+    """SQL would get all of them at once, and take longer for them than the switch does."""
+    await _filled(database_url, 20)
+    async with catalogue(database_url, valkey.url) as one, catalogue(database_url, valkey.url) as two:
+        for process in (one, two):
+            await sees_in_redis(process, "0007", "old")
+        held = Held(store_of(one), "drop", after=True)
+        rebuilding = asyncio.create_task(one.rebuild(BookReadModel))
+        await held.reached.wait()
+        asked = [asyncio.create_task(author_of(two, f"{number % 20:04}")) for number in range(200)]
+        pages = [asyncio.create_task(two.ask(ListBooks())) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in [*asked, *pages])
+        asked.pop().cancel()
+        held.go_on.set()
+        assert {await task for task in asked} == {("redis", "old")}
+        assert {(await task).served.store for task in pages} == {"redis"}
+        assert await rebuilding == 20
+
+
+async def test_queries_wait_a_second_at_most_for_a_switch_that_does_not_end(sqlite_url, valkey):
+    await _filled(sqlite_url, 10)
+    async with catalogue(sqlite_url, valkey.url) as app:
+        await sees_in_redis(app, "0007", "old")
+        held = Held(store_of(app), "drop", after=True)
+        rebuilding = asyncio.create_task(app.rebuild(BookReadModel))
+        await held.reached.wait()
+        async with asyncio.timeout(5):
+            assert await author_of(app, "0007") == ("sql", "old")
+        # Whoever comes later asks SQL at once: there is nothing to wait for any more.
+        with redis.Redis.from_url(valkey.url) as client:
+            assert not client.keys("*:switching")
+        held.go_on.set()
+        await rebuilding
+        await sees_in_redis(app, "0007", "old")
+
+
 async def test_a_switch_that_dies_half_way_is_found_as_lost(database_url, valkey):
     """The old generation is dropped, and the fence has not moved, or has."""
     await _filled(database_url, 10)

@@ -146,7 +146,7 @@ class Builder:
         await self._check_kept(beside)
         # First, so that no query trusts the old generation, and no pass renews its lease, once the fence has moved.
         # If this process dies in between, the next pass finds the data lost.
-        await accepted(self._store.drop(row.target, row.history))
+        await accepted(self._store.drop(row.target, row.history, replaced=True))
         moved = await self._fence.move(
             row,
             beside.incarnation,

@@ -8,6 +8,9 @@ from diptych.fence.contract import FenceId
 from diptych.read.store.keys import Keys
 from diptych.redis.service import Channel, RedisService
 
+_LOOKED_AT = 200
+"""Number of keys that a SCAN looks at, about: with 1000, one took 90 ms while a table of Redis shrank."""
+
 
 async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
     """Deletes the generations of a read model whose fingerprint nobody keeps any more.
@@ -44,7 +47,7 @@ async def _found(link: Channel, prefix: bytes) -> AsyncIterator[list[bytes]]:
     """Yields the keys of a read model, some at a time."""
     cursor = b"0"
     while True:
-        cursor, keys = await link.call("SCAN", cursor, "MATCH", prefix + b":*", "COUNT", 1000)
+        cursor, keys = await link.call("SCAN", cursor, "MATCH", prefix + b":*", "COUNT", _LOOKED_AT)
         if keys:
             yield keys
         if cursor == b"0":

@@ -6,6 +6,7 @@ All keys of a read model with one fingerprint carry one hash tag, ``{namespace:R
   from the Redis named in it, and has a database with that history, may trust that generation, as it is at that
   moment.
 - ``m:keeper`` names the process that has made the last pass, ``host:pid``, for people; it goes with the lease.
+- ``m:switching`` exists, for a second at most, while a planned rebuild puts its generation in place of another.
 - ``m:generations`` is a set of the generations that may have left keys.
 - ``m:<generation>:marker`` exists while the generation may be written: ``b<n>`` after the builder's script number n,
   ``f<floor>`` once the generation is built, ``f<floor>:<pass>`` after a pass. All changes of transactions below the
@@ -37,6 +38,7 @@ class Keys:
         self.prefix = f"{{{fence.read_model}:{fence.fingerprint}}}".encode()
         self.lease = self.prefix + b":lease"
         self.keeper = self.prefix + b":keeper"
+        self.switching = self.prefix + b":switching"
         self.generations = self.prefix + b":generations"
 
     def of(self, generation: bytes, rest: bytes) -> bytes:

@@ -6,6 +6,8 @@ document old, when the document is read.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -14,6 +16,11 @@ from diptych.read.lists.page import PageRequest
 from diptych.read.store.keys import Keys
 from diptych.read.store.script import Script
 from diptych.redis.channel import Channel, Receiver, packed
+
+LONGEST_SWITCH_S = 1.0
+"""Time in seconds for which queries wait at most while a rebuilt generation is put in place of another."""
+
+_SWITCH_POLL_S = 0.005
 
 
 class StoredAside(NamedTuple):
@@ -57,3 +64,12 @@ class Reads:
         own = len(self._keys.document(generation, b""))
         named = {name[own:]: what for name, what in zip(names, stored, strict=True) if what}
         return StoredAside(lease, number, named)
+
+    async def switched(self, channel: Channel) -> bool:
+        """Waits until a rebuilt generation is put in place of another. Returns True if there is a lease then."""
+        end = time.monotonic() + LONGEST_SWITCH_S
+        while True:
+            lease, switching = await channel.call("MGET", self._keys.lease, self._keys.switching)
+            if lease is not None or switching is None or time.monotonic() > end:
+                return lease is not None
+            await asyncio.sleep(_SWITCH_POLL_S)

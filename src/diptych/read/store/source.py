@@ -79,6 +79,7 @@ class RedisSource:
         self._watch = watch
         self._generation = self._history = b""
         self._trusted: tuple[bytes, RedisIdentity, bytes] | None = None  # lease, server and generation
+        self._switch: asyncio.Task[bool] | None = None
         self.look_ups: Batcher[bytes, bytes | None] = Batcher(
             self._look_up, max_keys=_KEYS_AT_ONCE, max_batches=_COMMANDS_AT_ONCE
         )
@@ -206,6 +207,7 @@ class RedisSource:
                 generation = self._generation
                 lease, found = await read(channel, generation)
                 redis.answered()
+                was_trusted = self._trusted is not None
                 doubt = self._doubt(lease, channel.server, generation)
                 if not doubt:
                     self._watch.answered_by_redis(answers)
@@ -213,12 +215,30 @@ class RedisSource:
                 if doubt == _OTHER_SERVER and not has_identified:
                     await channel.identify()
                     has_identified = True
+                elif doubt == _NO_LEASE and (was_trusted or self._switch) and await self._switched(channel):
+                    continue
                 elif doubt != _OTHER_GENERATION:
                     break
             self._watch.answered_by_sql(_OTHER_SERVER if doubt == _OTHER_GENERATION else doubt)
         except Exception as error:
             self._failed(error)
         return None
+
+    async def _switched(self, channel: Channel) -> bool:
+        """Waits while a rebuilt generation is put in place of another. Returns True if there is a lease then.
+
+        SQL, which costs more, would get all queries of these milliseconds at once, and those after them would wait
+        until it has answered them. All queries share the wait.
+        """
+        if self._switch is None:
+            self._switch = asyncio.create_task(self._reads.switched(channel))
+            self._switch.add_done_callback(self._switch_ended)
+        return await asyncio.shield(self._switch)
+
+    def _switch_ended(self, waiting: asyncio.Task[bool]) -> None:
+        self._switch = None
+        if not waiting.cancelled():
+            waiting.exception()  # told to those who wait, if anybody still does
 
     def _doubt(self, text: bytes | None, server: RedisIdentity, generation: bytes) -> str:
         """Returns the reason against trust in this lease and the data read with it; "" without a reason.

@@ -14,7 +14,7 @@ from diptych.read.compiled import CompiledReadModel
 from diptych.read.lists.index import unpacked
 from diptych.read.store.deletion import delete_keys
 from diptych.read.store.keys import Keys
-from diptych.read.store.reads import Reads
+from diptych.read.store.reads import LONGEST_SWITCH_S, Reads
 from diptych.read.store.script import Script
 from diptych.read.store.state import RedisState, lease_text
 from diptych.read.store.survey import Survey, survey_of
@@ -162,12 +162,16 @@ class RedisStore:
         """
         return await self._write(target, writes, number, floor)
 
-    async def drop(self, target: Target, history: str) -> str:
-        """Ends a generation of this history, which is neither read nor written from now on."""
-        keys = [self._keys.lease, self._keys.marker(target.generation.encode())]
+    async def drop(self, target: Target, history: str, *, replaced: bool = False) -> str:
+        """Ends a generation of this history, which is neither read nor written from now on.
+
+        With ``replaced`` another generation is published next: queries wait for it, for a second at most.
+        """
+        keys = [self._keys.lease, self._keys.marker(target.generation.encode()), self._keys.switching]
+        wait_ms = int(LONGEST_SWITCH_S * 1000) if replaced else ""
         async with self._redis.commanding() as link:
             return await self._answer(
-                self._drop, link, keys, [*target.incarnation, lease_text(target, history)]
+                self._drop, link, keys, [*target.incarnation, lease_text(target, history), wait_ms]
             )
 
     async def delete(self, incarnation: RedisIdentity, generations: Iterable[bytes]) -> str:
