@@ -94,7 +94,7 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
                 await _served(workers)
                 built = {"alone": partial(workers[0].ask, "rebuild")}
                 yield Case(BUILD.format(database, books), 2, built, warm_up=False)
-                beside = _Beside(workers, 2 if quick else 20)
+                beside = _Beside(url, workers, 2 if quick else 20)
                 measured = {USUAL: beside.usual, MEANWHILE: beside.meanwhile}
                 yield Case(BESIDE.format(database), 2, measured, warm_up=False)
                 renamed = _Renamed(workers, books // tagged)
@@ -115,7 +115,8 @@ async def _served(workers: Sequence[Worker]) -> None:
 class _Beside:
     """Queries and commands in one process, at half of its greatest rate, while the other one rebuilds or does not."""
 
-    def __init__(self, workers: Sequence[Worker], seconds: float) -> None:
+    def __init__(self, url: str, workers: Sequence[Worker], seconds: float) -> None:
+        self._url = url
         self._building, self._asked = workers
         self._seconds = seconds
         self._rate = 0.0
@@ -125,6 +126,7 @@ class _Beside:
         if not self._rate:
             found = await self._asked.ask("greatest_rate", seconds=self._seconds / 2)
             self._rate = found["operations/s"] / 2
+            await _analyze(self._url)  # the log and the fence have statistics too, as in a database in use
             await asyncio.sleep(2)
         await self._asked.ask("watch", rate=self._rate)
         await asyncio.sleep(self._seconds)
@@ -214,5 +216,13 @@ async def _fill(url: str, books: int, every: int) -> None:
             }
             for table, values in rows.items():
                 await connection.execute(sa.insert(table), values)
-        await connection.execute(sa.text("ANALYZE"))  # a database in use has its statistics
+    await engine.dispose()
+    await _analyze(url)
+
+
+async def _analyze(url: str) -> None:
+    """Has the database make statistics of its tables, as one in use does by itself."""
+    engine = create_async_engine(with_driver(url))
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("ANALYZE"))
     await engine.dispose()

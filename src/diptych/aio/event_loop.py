@@ -33,21 +33,17 @@ class LoopBudget:
     A turn lasts from one look at sockets and timers to the next. Reads that never wait, and rows that become
     documents, would all be done in the turn in which they are asked for, be it one or a thousand, and everything else
     would wait for the last of them.
-
-    With ``rest_s``, a spent share is followed by at least so many seconds without this work: commands take several
-    turns, and would else wait for a share of the budget in each of them.
     """
 
-    def __init__(self, share_s: float = 0.002, rest_s: float = 0) -> None:
+    def __init__(self, share_s: float = 0.002) -> None:
         self._share_s = share_s
-        self._rest_s = rest_s
         self._began = 0.0
         self._turn_of: asyncio.AbstractEventLoop | None = None
 
     async def wait(self) -> None:
         """Returns at once while this turn has time left, else in a later turn."""
         while self._is_spent():  # noqa: ASYNC110 - the next turn of the loop is all there is to wait for
-            await asyncio.sleep(self._rest_s)
+            await asyncio.sleep(0)
 
     def _is_spent(self) -> bool:
         """Says if the share of this turn is used up; the first call in a turn begins to count."""

@@ -12,6 +12,7 @@ from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.hinge.leases import CLAIM_LEASES, MARGIN, WorkClaim
+from diptych.hinge.pace import Pace
 from diptych.hinge.replay import Refused, accepted
 from diptych.hinge.replica import Replica
 from diptych.hinge.status import Progress
@@ -45,6 +46,7 @@ class Builder:
         self._rows = rows
         self._lease_s = lease_s
         self._claim_s = CLAIM_LEASES * lease_s
+        self._is_joined = replica.compiled.is_joined
         self.switching = False
 
     async def build(self, row: FenceRow, state: RedisState, progress: Progress) -> bool:
@@ -72,6 +74,7 @@ class Builder:
     async def rebuild(self, row: FenceRow, state: RedisState, progress: Progress) -> None:
         """Builds a generation beside the serving generation, then puts the new one in its place.
 
+        Documents of several rows are made with rests: Redis answers meanwhile, and others are to notice little.
         Raises ``RebuildFailedError`` if another process has replaced the serving generation meanwhile, and the errors
         of ``build``.
         """
@@ -82,7 +85,7 @@ class Builder:
         try:
             async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
                 cursor = beside.cursor or NOTHING
-                await self._fill(target, cursor, progress)
+                await self._fill(target, cursor, progress, pace=Pace() if self._is_joined else None)
                 try:
                     cursor = await self._catch_up(beside, cursor, floor=True)
                 except Refused:
@@ -112,7 +115,9 @@ class Builder:
 
     # Filling
 
-    async def _fill(self, target: Target, cursor: Snapshot, progress: Progress) -> None:
+    async def _fill(
+        self, target: Target, cursor: Snapshot, progress: Progress, pace: Pace | None = None
+    ) -> None:
         """Writes every row at stamp 0, so that all changes by commands and passes go over it.
 
         The floor is the cursor's: with the floor of a later snapshot a deletion could be taken for one that is in
@@ -128,6 +133,8 @@ class Builder:
             for part in batches(writes, MAX_IN_PASSING):
                 number += 1
                 await accepted(self._store.backfill(target, part, number))
+                if pace is not None:
+                    await pace.rest_after(len(part))
             progress.add(len(rows))
         await accepted(self._store.backfill(target, [], number + 1, floor=cursor.xmin))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
-from diptych.aio.event_loop import LoopBudget
 from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
+from diptych.hinge.pace import Pace
 from diptych.log import Change, LogPart, Snapshot
 from diptych.read.addresses import Address, Located
 from diptych.read.compiled import CompiledReadModel
@@ -21,14 +21,12 @@ from diptych.sql.view import View
 _LOG_ROWS = 2000
 """Number of entries of the log that are read at a time."""
 
-_ROWS_AT_ONCE = 25
-"""Number of rows that become documents before others in the event loop have their turn."""
+_JOINED_AT_ONCE = 40
+"""Number of joined documents that are read, put together and written at a time: neither the event loop nor Redis
+does anything else meanwhile."""
 
-_JOINED_AT_ONCE = 100
-"""Number of rows of joined documents that are read at a time: they are put together in one go."""
-
-_REST_S = 0.003
-"""Pause in seconds for others in the event loop, after each share of its time that documents of many rows take."""
+_AT_FULL_SPEED = 500
+"""Number of joined documents after which a replay rests: more documents than a command may have to wait for."""
 
 _MOST_APPLIED = 16_384
 """Number of positions that are remembered, of changes that scripts of commands reported to be in."""
@@ -81,7 +79,6 @@ class LogReplay:
         self.batch_size = batch_size
         self._at_once = min(batch_size, _JOINED_AT_ONCE) if compiled.is_joined else batch_size
         self._fence = fence
-        self._pace = LoopBudget(rest_s=_REST_S)
         self._applied_to: Target | None = None
         self._applied: set[int] = set()
 
@@ -122,7 +119,7 @@ class LogReplay:
         self, target: Target, cursor: Snapshot, view: View | None = None
     ) -> tuple[Snapshot, int]:
         """Replays part by part. Without a ``view``, a change that needs rows from SQL has all begin anew."""
-        count, part = 0, None
+        count, part, pace = 0, None, Pace(_AT_FULL_SPEED)
         while part is None or part.more:
             tables, skip = self.compiled.tables, self._applied if self._applied_to == target else ()
             if self.compiled.where is not None:
@@ -139,6 +136,7 @@ class LogReplay:
             if view is not None and self.compiled.is_joined:
                 async for writes in self.joined_writes(part, view):
                     await accepted(self.store.apply(target, writes))
+                    await pace.rest_after(len(writes))
             elif part.changes:
                 for writes in batches(await self.writes_of(part, view), MAX_IN_PASSING):
                     await accepted(self.store.apply(target, writes))
@@ -242,7 +240,7 @@ class LogReplay:
         for column, altered in others.items():
             async for rows in self.source.rows_by(view, (column,), list(altered), self._at_once):
                 shown = [row for row in rows if not self.compiled.leaves_out(row)]
-                yield await self._joined_of(shown, part)
+                yield self._joined_of(shown, part)
 
     async def _joined_at(self, located: Mapping[bytes, Located], part: LogPart, view: View) -> list[Write]:
         """Returns the writes of the documents at these addresses, and a tombstone where the snapshot sees no row."""
@@ -250,15 +248,10 @@ class LogReplay:
         rows = {tuple(self.compiled.addresses_of(row)): row for row in found.values()}
         missing = located.keys() - found.keys()
         return [
-            *await self._joined_of(list(rows.values()), part),
+            *self._joined_of(list(rows.values()), part),
             *(self.store.writes.joined_tombstone(key, part.snapshot) for key in missing),
         ]
 
-    async def _joined_of(self, rows: Sequence[Row], part: LogPart) -> list[Write]:
+    def _joined_of(self, rows: Iterable[Row], part: LogPart) -> list[Write]:
         """Returns the writes of the documents of these rows, at all of their addresses."""
-        writes: list[Write] = []
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            await self._pace.wait()
-            some = rows[start : start + _ROWS_AT_ONCE]
-            writes += [write for row in some for write in self.store.writes.joined_writes(row, part.snapshot)]
-        return writes
+        return [write for row in rows for write in self.store.writes.joined_writes(row, part.snapshot)]

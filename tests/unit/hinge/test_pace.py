@@ -1,0 +1,48 @@
+"""The pace of work on very many documents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from diptych.hinge.pace import Pace
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rests, in seconds, of which none is taken."""
+    taken: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        taken.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return taken
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, in seconds, as its only element."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+async def test_a_rest_is_half_as_long_as_the_part_before_it_and_bounded(
+    rests: list[float], clock: list[float]
+) -> None:
+    pace = Pace()
+    for seconds in (0.01, 0.02, 5):
+        clock[0] += seconds
+        await pace.rest_after(40)
+    assert rests == pytest.approx([0.005, 0.01, 0.02])
+
+
+async def test_few_documents_are_made_without_a_rest(rests: list[float], clock: list[float]) -> None:
+    pace = Pace(at_full_speed=100)
+    for _ in range(4):
+        clock[0] += 0.01
+        await pace.rest_after(40)
+    assert rests == pytest.approx([0.005, 0.005])
