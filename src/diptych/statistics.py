@@ -17,7 +17,7 @@ class PassStatistics(msgspec.Struct, frozen=True):
 
 
 class WaitStatistics(msgspec.Struct, frozen=True):
-    """How long commands waited, after their commit, until queries saw all that they rest on.
+    """The waits of commands, after their commit, until queries saw all that they rest on.
 
     ``by_pass`` is the number of those that had to wait for a pass, or for the end of a lease.
     """

@@ -1,4 +1,4 @@
-"""What the commands of an application share: where the application is, how it is loaded, and how errors are told."""
+"""Common parts of the commands of an application: its place, its loading, and the report of errors."""
 
 from __future__ import annotations
 

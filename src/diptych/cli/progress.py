@@ -16,7 +16,7 @@ _LINE_S = 2.0
 
 
 class Progress(Protocol):
-    """How far something is: ``done`` of about ``total``, after so many seconds."""
+    """The progress of long work: ``done`` steps of about ``total``, after so many seconds."""
 
     @property
     def done(self) -> int: ...

@@ -1,4 +1,4 @@
-"""What is served, and with which Redis: told by the first worker that is ready, and announced by the parent."""
+"""The address served, and the Redis in use: the first worker that is ready tells them, the parent announces them."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from diptych.config.kinds import Kind
 from diptych.config.urls import HIDDEN, is_telling, mask
 
 PREFIX = "DIPTYCH_"
-"""What the names of environment variables begin with."""
+"""Prefix of the names of environment variables."""
 
 _MILLISECONDS = "_MS"
 

@@ -24,7 +24,7 @@ from diptych.sql.database import Database
 
 
 class Sources(NamedTuple):
-    """What a look reads: the database, its log, and what the fence says."""
+    """The result of a look: the database, its log, and the rows of the fence."""
 
     database: Database
     reader: LogReader

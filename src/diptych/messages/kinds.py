@@ -1,4 +1,4 @@
-"""What is a message: structs, and pydantic models and frozen dataclasses with a mixin."""
+"""The kinds of messages: structs, and pydantic models and frozen dataclasses with a mixin."""
 
 from __future__ import annotations
 

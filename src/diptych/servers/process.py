@@ -73,7 +73,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients connect."""
+        """The address for clients."""
 
     @abstractmethod
     def command(self) -> list[str]:

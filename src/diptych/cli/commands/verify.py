@@ -52,7 +52,7 @@ _WORDS = {
     OTHER_RECORD: "its list entries are not recorded as they are",
     MISCOUNTED: "it is not counted among the set-aside rows as it should be",
 }
-"""What differs, in words."""
+"""The kinds of differences, in words."""
 
 
 class ReadModelReport(msgspec.Struct, omit_defaults=True):

@@ -1,1 +1,1 @@
-"""What ``diptych run`` adds to its server: limits of connections and of time, and names of hosts."""
+"""Additions of ``diptych run`` to its server: limits of connections and of time, and names of hosts."""

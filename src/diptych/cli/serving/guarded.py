@@ -1,4 +1,4 @@
-"""What ``diptych run`` puts around an application of any framework."""
+"""The guards that ``diptych run`` puts around an application of any framework."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diptych.http.guards.hosts import LOOPBACK
 
 
 class Listening(NamedTuple):
-    """Where a server listens, and how many connections each of its processes keeps at most."""
+    """The address of a server, and the greatest number of connections of each of its processes."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""How many connections a process may keep: as many as asked for, if the system gives it the file descriptors."""
+"""The limit of connections of a process: as many as asked for, if the system gives it the file descriptors."""
 
 from __future__ import annotations
 

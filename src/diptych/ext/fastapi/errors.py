@@ -1,4 +1,4 @@
-"""What FastAPI says of a request that is not valid, as problem details."""
+"""FastAPI's errors of invalid requests as problem details."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
     @property
     def regex(self) -> re.Pattern[str]:
-        """What the paths of requests for this route match."""
+        """The pattern that paths of requests for this route match."""
         return _regex(self.path)
 
     @property

@@ -1,4 +1,4 @@
-"""What stands around an application of Starlette, and what stands between its middleware and its routes."""
+"""The gate between the middleware of an application of Starlette and its routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between a row and what Redis has of it."""
+"""Differences between a row and its document and list entries in Redis."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Verified(msgspec.Struct):
 
 
 class Steps(msgspec.Struct):
-    """How far a verification is, in steps: a row, a document and a list entry are one each. ``total`` is about."""
+    """The progress of a verification in steps: each row, document and list entry is one. ``total`` is about."""
 
     done: int
     total: int

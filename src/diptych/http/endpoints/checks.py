@@ -1,4 +1,4 @@
-"""What is wrong with the declaration of an endpoint, each with its remedy."""
+"""Faults in the declaration of an endpoint, each with its remedy."""
 
 from __future__ import annotations
 

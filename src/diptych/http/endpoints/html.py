@@ -1,4 +1,4 @@
-"""What browsers are answered with: pages, forms that are shown again, and redirects after them."""
+"""Answers to browsers: pages, forms that are shown again, and redirects after them."""
 
 from __future__ import annotations
 

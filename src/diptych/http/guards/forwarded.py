@@ -1,4 +1,4 @@
-"""What a proxy in front of the server says of its client: the client's address, and whether it came over TLS."""
+"""The client as a proxy in front of the server tells of it: its address, and whether it came over TLS."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _PROBLEM = {
 
 
 class Refusal(NamedTuple):
-    """What a framework tells of a request that it finds not valid: the status, and a text that is in its response."""
+    """The answer of a framework to an invalid request: the status, and a text that is in its response."""
 
     status: str
     text: str

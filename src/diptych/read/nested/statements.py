@@ -41,7 +41,7 @@ class FieldStatements:
 
     @property
     def adds_in_sql(self) -> bool:
-        """Whether the sums are the database's."""
+        """True if the database adds up."""
         # SQLite adds numbers as floats, and whole numbers up to 64 bits; the sums of each value's number are exact.
         return self._dialect.name == "postgresql"
 

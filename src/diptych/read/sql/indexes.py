@@ -20,7 +20,7 @@ _LONGEST_NAME = 63
 
 
 class Needed(NamedTuple):
-    """What needs the columns of an index, in this order: a list of a read model, or one of its fields of other rows.
+    """A list of a read model, or a field of other rows, that needs an index on these columns in this order.
 
     Columns of other rows in a list's order are in no index.
     """

@@ -27,7 +27,7 @@ _STRAYS_AT_ONCE = 500
 
 
 class Stored(NamedTuple):
-    """What belongs to a document in Redis, all of one moment.
+    """A document in Redis with its list entries, all of one moment.
 
     ``value`` is the stored document with its stamp (None: nothing), ``record`` the record of its list entries,
     ``is_counted`` says if it is counted as set aside, and ``entries`` are those entries that each list has, of the
@@ -46,7 +46,7 @@ class Stored(NamedTuple):
 
 
 class Mending(NamedTuple):
-    """What is to be put right: the contents as they were ``found`` at a key, and the write of its row.
+    """A repair: the contents as they were ``found`` at a key, and the write of its row.
 
     ``further`` are the entries that were looked for there. A document that may not be replaced yet has None as
     ``write``: its lists are then set right by its record.

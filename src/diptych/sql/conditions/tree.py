@@ -36,7 +36,7 @@ OPPOSITE = {
     Operator.NULL: Operator.NOT_NULL,
 }
 OPPOSITE |= {other: one for one, other in OPPOSITE.items()}
-"""What is true where a comparison is false; of null neither is true."""
+"""The opposite of each comparison, true where the other is false; of null neither is true."""
 
 ORDERED: dict[Operator, Callable[[Any, Any], bool]] = {
     Operator.LESS: operator.lt,
