@@ -134,7 +134,7 @@ class Builder:
                 number += 1
                 await accepted(self._store.backfill(target, part, number))
                 if pace is not None:
-                    await pace.rest_after(len(part))
+                    await pace.rest()
             progress.add(len(rows))
         await accepted(self._store.backfill(target, [], number + 1, floor=cursor.xmin))
 

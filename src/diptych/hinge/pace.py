@@ -1,4 +1,4 @@
-"""The pace of work on very many documents."""
+"""The pace of a planned rebuild."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ _LONGEST_S = 0.02
 
 
 class Pace:
-    """Rests between the parts of work on very many documents, each half as long as the part before it has taken.
+    """Rests between the parts of long work that nobody waits for, each half as long as the part before it has taken.
 
     At full speed the work takes all that is left of SQL, of Redis and of the event loop, and commands and queries
-    wait for each of the three. The first ``at_full_speed`` documents are without a rest.
+    wait for each of the three. Passes don't rest: until they end, the lease is not renewed.
     """
 
-    def __init__(self, at_full_speed: int = 0) -> None:
-        self._left = at_full_speed
+    def __init__(self) -> None:
         self._began = time.perf_counter()
 
-    async def rest_after(self, documents: int) -> None:
-        """Rests after a part with so many documents."""
-        self._left -= documents
-        if self._left < 0:
-            took = time.perf_counter() - self._began
-            await asyncio.sleep(min(took * _SHARE, _LONGEST_S))
+    async def rest(self) -> None:
+        """Rests after a part."""
+        took = time.perf_counter() - self._began
+        await asyncio.sleep(min(took * _SHARE, _LONGEST_S))
         self._began = time.perf_counter()

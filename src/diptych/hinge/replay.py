@@ -8,7 +8,6 @@ from typing import Any
 from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
-from diptych.hinge.pace import Pace
 from diptych.log import Change, LogPart, Snapshot
 from diptych.read.addresses import Address, Located
 from diptych.read.compiled import CompiledReadModel
@@ -24,9 +23,6 @@ _LOG_ROWS = 2000
 _JOINED_AT_ONCE = 40
 """Number of joined documents that are read, put together and written at a time: neither the event loop nor Redis
 does anything else meanwhile."""
-
-_AT_FULL_SPEED = 500
-"""Number of joined documents after which a replay rests: more documents than a command may have to wait for."""
 
 _MOST_APPLIED = 16_384
 """Number of positions that are remembered, of changes that scripts of commands reported to be in."""
@@ -119,7 +115,7 @@ class LogReplay:
         self, target: Target, cursor: Snapshot, view: View | None = None
     ) -> tuple[Snapshot, int]:
         """Replays part by part. Without a ``view``, a change that needs rows from SQL has all begin anew."""
-        count, part, pace = 0, None, Pace(_AT_FULL_SPEED)
+        count, part = 0, None
         while part is None or part.more:
             tables, skip = self.compiled.tables, self._applied if self._applied_to == target else ()
             if self.compiled.where is not None:
@@ -136,7 +132,6 @@ class LogReplay:
             if view is not None and self.compiled.is_joined:
                 async for writes in self.joined_writes(part, view):
                     await accepted(self.store.apply(target, writes))
-                    await pace.rest_after(len(writes))
             elif part.changes:
                 for writes in batches(await self.writes_of(part, view), MAX_IN_PASSING):
                     await accepted(self.store.apply(target, writes))

@@ -1,4 +1,4 @@
-"""The pace of work on very many documents."""
+"""The pace of a planned rebuild."""
 
 from __future__ import annotations
 
@@ -36,13 +36,5 @@ async def test_a_rest_is_half_as_long_as_the_part_before_it_and_bounded(
     pace = Pace()
     for seconds in (0.01, 0.02, 5):
         clock[0] += seconds
-        await pace.rest_after(40)
+        await pace.rest()
     assert rests == pytest.approx([0.005, 0.01, 0.02])
-
-
-async def test_few_documents_are_made_without_a_rest(rests: list[float], clock: list[float]) -> None:
-    pace = Pace(at_full_speed=100)
-    for _ in range(4):
-        clock[0] += 0.01
-        await pace.rest_after(40)
-    assert rests == pytest.approx([0.005, 0.005])
