@@ -21,8 +21,8 @@ _LOG_ROWS = 2000
 """Number of entries of the log that are read at a time."""
 
 _JOINED_AT_ONCE = 40
-"""Number of joined documents that are read, put together and written at a time: neither the event loop nor Redis
-does anything else meanwhile."""
+"""Number of joined documents that are read, put together and written at a time: others wait while the event loop puts
+them together, and while Redis writes them."""
 
 _MOST_APPLIED = 16_384
 """Number of positions that are remembered, of changes that scripts of commands reported to be in."""

@@ -74,7 +74,7 @@ def _found(route: Any) -> Found | None:
 
 
 class Paths:
-    """Which path of a request is meant, and which methods it has."""
+    """The routing of paths as they were sent, and the methods of each path."""
 
     def __init__(self, routes: Iterable[Found]) -> None:
         self._routes = list(routes)
