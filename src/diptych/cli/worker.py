@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from diptych.cli.served import redis_in_use
 from diptych.cli.serving.connections import Client, Connections
-from diptych.cli.serving.guarded import Listening, guarded
+from diptych.cli.serving.guarded import Guarded, Listening
 from diptych.cli.target import add_current_directory, exit_code_of, load_target
 from diptych.config.logs import name_worker
 from diptych.config.service import ConfigService
@@ -63,7 +63,7 @@ def _guarded(app: ASGIApp, listening: Listening) -> ASGIApp:
     clients: set[Client] = set()
     if _is_process() and sys.platform == "linux":
         Connections(listening.port, listening.most_connections, clients).watch()
-    return guarded(app, ConfigService().settings, listening.host, clients)
+    return Guarded(app, ConfigService().settings, listening.host, clients)
 
 
 def _report(pipe: Connection, code: int, text: str) -> None:

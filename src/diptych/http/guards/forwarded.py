@@ -44,15 +44,23 @@ class Forwarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        client = scope.get("client")
-        if scope["type"] != "lifespan" and client and self._is_proxy(client[0]):
-            # The server's own scope is changed, so that its access log has the client too.
-            if found := self._client_of(scope):
-                scope["client"] = (found, 0)
-            said = list_elements(",".join(header_values(scope, b"x-forwarded-proto")).lower())
-            if said and said[-1] in _SCHEMES:
-                scope["scheme"] = _SCHEMES[said[-1]][scope["type"] == "websocket"]
+        if scope["type"] != "lifespan":
+            self.take_client(scope)
         await self._app(scope, receive, send)
+
+    def take_client(self, scope: Scope) -> None:
+        """Writes client and scheme into the ``scope`` of a request, if a proxy sent it.
+
+        The server's own scope is changed, so that its access log has the client too.
+        """
+        client = scope.get("client")
+        if not client or not self._is_proxy(client[0]):
+            return
+        if found := self._client_of(scope):
+            scope["client"] = (found, 0)
+        said = list_elements(",".join(header_values(scope, b"x-forwarded-proto")).lower())
+        if said and said[-1] in _SCHEMES:
+            scope["scheme"] = _SCHEMES[said[-1]][scope["type"] == "websocket"]
 
     def _client_of(self, scope: Scope) -> str | None:
         """Returns the last address that is no proxy's; the first of all, if they are all proxies'."""

@@ -58,24 +58,24 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        host: bytes | None = None
-        fault = None
-        for name, value in scope["headers"]:
-            if name == b"host":
-                if host is not None:
-                    fault = "the request has several Host headers"
-                host = value
-        if fault is None:
-            fault = _MALFORMED if host and len(host) > _LONGEST else self._fault_of(host or b"")
+        fault = None if scope["type"] == "lifespan" else self.fault_of(scope)
         if fault is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         else:
             await refuse(BadRequest(fault), send)
+
+    def fault_of(self, scope: Scope) -> str | None:
+        """Returns what is wrong with the `Host` of a request, in words; None if nothing is."""
+        host: bytes | None = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                if host is not None:
+                    return "the request has several Host headers"
+                host = value
+        host = host or b""
+        return _MALFORMED if len(host) > _LONGEST else self._fault_of(host)
 
     def _find_fault(self, host: bytes) -> str | None:
         """Returns what is wrong with the value of `Host`, in words; None if nothing is."""
