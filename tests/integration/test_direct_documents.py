@@ -240,6 +240,29 @@ async def test_more_documents_than_the_setting_says_are_left_to_a_pass(database_
         assert (await fence_row(app)).passes_completed > number
 
 
+async def test_a_pass_does_not_write_again_what_a_command_has_written_in_whichever_process(
+    database_url, valkey
+):
+    """But what a killed command has left undone, it writes."""
+    async with cards(database_url, valkey.url) as app, cards(database_url, valkey.url) as other:
+        await stop_keeper(other)
+        await app.orm.create(Owner, id=1, name="Ann")
+        await answered_by(app, "redis")
+        held = Held(store_of(app), "inspect")
+        await held.reached.wait()
+        await other.orm.create(Item, code="a", owner_id=1)
+        await _killed(other, other.orm.create(Item, code="b", owner_id=1))
+        written = Recorded(store_of(app), "apply")
+        held.go_on.set()
+
+        async def is_there() -> bool:
+            document = await app.ask(GetCard("b"))
+            return document.served.store == "redis" and bool(document)
+
+        await eventually(is_there, "a pass has brought it")
+        assert {write.key for (_, writes, *_), _ in written.calls for write in writes} == {b"b"}
+
+
 async def test_documents_that_are_left_to_a_pass_are_counted_once(database_url, valkey):
     """And the commands after the pass write theirs again."""
     async with cards(database_url, valkey.url, direct_documents=3, lease_ms=2000) as app:

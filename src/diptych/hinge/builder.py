@@ -26,6 +26,9 @@ _log = logging.getLogger("diptych.hinge")
 _LITTLE = 500
 """Number of changes that may be left to be read after the promise."""
 
+_PACED_ROUNDS = 5
+"""Number of the first of these readings that may rest: changes can come faster than they are written with rests."""
+
 _ROUNDS = 20
 """Greatest number of readings of the log before the promise, if each finds more than a little."""
 
@@ -85,9 +88,10 @@ class Builder:
         try:
             async with WorkClaim(self._fence, beside, self._claim_s, is_made=True):
                 cursor = beside.cursor or NOTHING
-                await self._fill(target, cursor, progress, pace=Pace() if self._is_joined else None)
+                pace = Pace() if self._is_joined else None
+                await self._fill(target, cursor, progress, pace)
                 try:
-                    cursor = await self._catch_up(beside, cursor, floor=True)
+                    cursor = await self._catch_up(beside, cursor, floor=True, pace=pace)
                 except Refused:
                     await self._check_kept(beside)
                     raise
@@ -138,10 +142,14 @@ class Builder:
             progress.add(len(rows))
         await accepted(self._store.backfill(target, [], number + 1, floor=cursor.xmin))
 
-    async def _catch_up(self, row: FenceRow, cursor: Snapshot, *, floor: bool = False) -> Snapshot:
+    async def _catch_up(
+        self, row: FenceRow, cursor: Snapshot, *, floor: bool = False, pace: Pace | None = None
+    ) -> Snapshot:
         """Replays the log until little is left for after the promise. Returns the cursor that is reached."""
-        for _ in range(_ROUNDS):
-            cursor, count = await self._replica.replay_log(row, cursor, floor=floor)
+        for number in range(_ROUNDS):
+            if number == _PACED_ROUNDS:
+                pace = None
+            cursor, count = await self._replica.replay_log(row, cursor, floor=floor, pace=pace)
             if count <= _LITTLE:
                 break
         return cursor

@@ -90,7 +90,7 @@ class DirectWriter:
             return None
         snapshot, writes = found
         if writes:
-            await accepted(self._replay.store.apply(target, writes))
+            await accepted(self._replay.store.apply(target, writes, carried=snapshot))
         return Carried(target, snapshot)
 
     async def _read(self, row: FenceRow, since: Snapshot, view: View) -> tuple[Snapshot, list[Write]] | None:

@@ -17,7 +17,7 @@ from diptych.fence.fence import Fence
 from diptych.hinge.leases import CLAIM_LEASES, MARGIN, Clocks, WorkClaim
 from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
-from diptych.log import NOTHING
+from diptych.log import NOTHING, Snapshot
 from diptych.read.store.state import RedisState
 
 SOON_S = 0.025
@@ -200,7 +200,9 @@ class Pass:
         This does not stand in for the replay after the promise.
         """
         # The floor is written, so that a Redis that refuses writes is found out even if there was no change.
-        self._cursor, self.count = await self._replica.replay_log(self._row, self._cursor, floor=True)
+        self._cursor, self.count = await self._replica.replay_log(
+            self._row, self._cursor, carried=self._carried, floor=True
+        )
         self._state = await self._replica.inspect(self._row)
 
     async def _promise(self, claim: WorkClaim) -> FenceRow | None:
@@ -232,8 +234,13 @@ class Pass:
         if promised.passes_started <= self._state.passed:
             # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
             raise Refused("AHEAD")
-        self._cursor, count = await self._replica.replay_log(promised, self._cursor)
+        self._cursor, count = await self._replica.replay_log(promised, self._cursor, carried=self._carried)
         self.count += count
+
+    @property
+    def _carried(self) -> Snapshot:
+        # ★ Of another generation, or of another Redis, nothing counts.
+        return self._state.carried if self._state.target == self._row.target else NOTHING
 
     async def _complete(self, promised: FenceRow) -> PassResult:
         """Step 11, left out while nothing changes.

@@ -8,7 +8,8 @@ from typing import Any
 from diptych.errors import DiptychError
 from diptych.fence.contract import FenceRow, Target
 from diptych.fence.fence import Fence
-from diptych.log import Change, LogPart, Snapshot
+from diptych.hinge.pace import Pace
+from diptych.log import NOTHING, Change, LogPart, Snapshot
 from diptych.read.addresses import Address, Located
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.sql.rows import SqlRows
@@ -85,12 +86,20 @@ class LogReplay:
         self._applied |= positions
 
     async def replay_log(
-        self, row: FenceRow, cursor: Snapshot, *, floor: bool = False
+        self,
+        row: FenceRow,
+        cursor: Snapshot,
+        *,
+        carried: Snapshot = NOTHING,
+        floor: bool = False,
+        pace: Pace | None = None,
     ) -> tuple[Snapshot, int]:
         """Writes every change after ``cursor`` into the row's generation.
 
+        Joined documents that are touched only by changes which ``carried`` has seen are in (``RedisState.carried``).
         Returns the snapshot up to which the changes are in, and their number. With ``floor`` the generation's floor
-        is raised to the snapshot. Raises ``Refused``, ``RedisUnavailableError``, ``DatabaseUnavailableError``.
+        is raised to the snapshot, with a ``pace`` joined documents are made with rests. Raises ``Refused``,
+        ``RedisUnavailableError``, ``DatabaseUnavailableError``.
 
         ★ Whether the triggers of the tables are as they were made is looked at each time, after t0 (step 7): a change
         that was made while they were not is in no log, and the lease would vouch for what lacks it.
@@ -98,21 +107,23 @@ class LogReplay:
         if await self._fence.are_missed(self.compiled.tables, row):
             raise Refused("UNCAPTURED")
         replay = self._replay_in_a_view if self.compiled.is_joined else self._replay
-        snapshot, count = await replay(row.target, cursor)
+        snapshot, count = await replay(row.target, cursor, carried, pace)
         if floor:
             await accepted(self.store.apply(row.target, [], floor=snapshot.xmin))
         return snapshot, count
 
-    async def _replay_in_a_view(self, target: Target, cursor: Snapshot) -> tuple[Snapshot, int]:
+    async def _replay_in_a_view(
+        self, target: Target, cursor: Snapshot, carried: Snapshot, pace: Pace | None
+    ) -> tuple[Snapshot, int]:
         # ★ Rows are read in the snapshot in which the log was read. Read later, a row may have been deleted, been
         # joined to another one or been given another address by a change that this reading of the log does not
         # hold: its document would be missing, or show a joined row as it was, after the change of that row was
         # acknowledged. To read the log once more for such rows is a race that a steady load wins.
         async with self._fence.view() as view:
-            return await self._replay(target, cursor, view)
+            return await self._replay(target, cursor, carried, pace, view)
 
     async def _replay(
-        self, target: Target, cursor: Snapshot, view: View | None = None
+        self, target: Target, cursor: Snapshot, carried: Snapshot, pace: Pace | None, view: View | None = None
     ) -> tuple[Snapshot, int]:
         """Replays part by part. Without a ``view``, a change that needs rows from SQL has all begin anew."""
         count, part = 0, None
@@ -123,15 +134,18 @@ class LogReplay:
                 # over, it would stay for ever.
                 skip = ()
             part = await self._fence.changes(tables, cursor, _LOG_ROWS, part, view, skip=skip)
-            if part.snapshot.xmax < cursor.xmax:
+            if part.snapshot.xmax < max(cursor.xmax, carried.xmax):
                 # SQL was put back to a state from before the state that Redis was brought to.
                 raise Refused("AHEAD")
             count += len(part.changes) + part.skipped
             if view is None and not self.is_readable(part.changes):
-                return await self._replay_in_a_view(target, cursor)
+                return await self._replay_in_a_view(target, cursor, carried, pace)
             if view is not None and self.compiled.is_joined:
-                async for writes in self.joined_writes(part, view):
+                left = [change for change in part.changes if not carried.sees(change.transaction)]
+                async for writes in self.joined_writes(part._replace(changes=left), view):
                     await accepted(self.store.apply(target, writes))
+                    if pace is not None:
+                        await pace.rest()
             elif part.changes:
                 for writes in batches(await self.writes_of(part, view), MAX_IN_PASSING):
                     await accepted(self.store.apply(target, writes))

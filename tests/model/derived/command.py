@@ -153,6 +153,8 @@ def _read_in(state: State, config: Config, n: int, command: Command, order: tupl
         return "has touched too many documents, and waits for a pass", put(state, n, read._replace(at="wait"))
     if "confirmed" in config.off:
         state = _look_on(state, config, n, message)
+    if "carried-together" in config.off:
+        state = redis.note_carried(state, message)
     label = f"reads positions {list(entries)} and documents {[key for key, _ in message.writes]}"
     return label, put(state, n, read._replace(at="write", message=message))
 

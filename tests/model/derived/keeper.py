@@ -79,7 +79,15 @@ def _switch(state: State, config: Config, keeper: Keeper) -> Step:
 
 
 def _read(state: State, config: Config, keeper: Keeper) -> Step:
-    entries, snapshot = sql.unseen(state, state.fence.cursor, state.order), snapshot_of(state.transactions)
+    """One snapshot. What commands have written into this generation, whoever they are, is not written again."""
+    generations = (
+        each
+        for each in state.generations
+        if each.name == keeper.generation or "pass-generation" in config.off
+    )
+    carried = (generation.carried for generation in generations)
+    since = max((state.fence.cursor, *carried), key=stamp)
+    entries, snapshot = sql.unseen(state, since, state.order), snapshot_of(state.transactions)
     if "pass-snapshot" in config.off:
         later = keeper._replace(at="documents", snapshot=snapshot, entries=entries)
         return f"reads positions {list(entries)}", state._replace(keeper=later)

@@ -57,4 +57,14 @@ def execute(state: State, message: Message, config: Config) -> tuple[State, bool
         stored = documents[at]
         if stored is None or given > stored.stamp or "stamps" in config.off:
             documents[at] = Document(given, content, 0 if content else purge)
-    return put(state, generation._replace(documents=tuple(documents))), True
+    written = put(state, generation._replace(documents=tuple(documents)))
+    return (note_carried(written, message) if message.kind == "documents" else written), True
+
+
+def note_carried(state: State, message: Message) -> State:
+    """Notes the snapshot of a command's script in the generation: its documents are in."""
+    generation = find(state, message.generation)
+    if generation is None:
+        return state
+    carried = max(generation.carried, message.snapshot, key=stamp)
+    return put(state, generation._replace(carried=carried))

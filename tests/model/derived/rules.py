@@ -93,6 +93,16 @@ RULES: dict[str, Rule[Config]] = {
         "a pass reads the log and the documents in one snapshot",
         Config((_by(0, RENAME), _by(1, LEAVE)), passes=1),
     ),
+    "pass-generation": Rule(
+        "9 ★",
+        "a pass passes over what commands have carried into the generation that it writes to, and into no other",
+        Config((_by(0, UPDATE),), plans=1, kept=True, addresses=1),
+    ),
+    "carried-together": Rule(
+        "9 ★",
+        "how far commands have carried is noted by the script that writes the documents",
+        Config((_by(0, UPDATE),), passes=1, addresses=1),
+    ),
     "stamps": Rule(
         "4 ★",
         "a document is set only by a greater stamp",

@@ -46,11 +46,15 @@ class Document(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """One generation that has a marker; `floor` 0 while it is filled."""
+    """One generation that has a marker; `floor` 0 while it is filled.
+
+    `carried` is the last snapshot whose documents a command has written.
+    """
 
     name: int
     floor: int
     documents: tuple[Document | None, ...]
+    carried: Snapshot = NO_SNAPSHOT
 
 
 class Write(NamedTuple):

@@ -20,6 +20,8 @@ All keys of a read model with one fingerprint carry one hash tag, ``{namespace:R
 - ``m:<generation>:entries`` is a hash from a row's key to the list entries of its document: one for each list, or an
   array of those in a list with an ``each``.
 - ``m:<generation>:recent`` is a sorted set of the positions of commands' changes that are in, the last thousand.
+- ``m:<generation>:carried`` is, of joined documents, the last snapshot whose changes commands have brought in, all of
+  them, by anybody: its stamp of eight bytes, then its text.
 - ``m:<generation>:tombstones`` is a sorted set of tombstones (stamp, then document key), by the floor at which each
   may go.
 - ``m:<generation>:aside`` is a sorted set of the documents of set-aside rows (``read/set_aside.py``).
@@ -53,6 +55,9 @@ class Keys:
 
     def recent(self, generation: bytes) -> bytes:
         return self.of(generation, b"recent")
+
+    def carried(self, generation: bytes) -> bytes:
+        return self.of(generation, b"carried")
 
     def tombstones(self, generation: bytes) -> bytes:
         return self.of(generation, b"tombstones")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from diptych.fence.contract import Target
+from diptych.log import NOTHING, Snapshot
 from diptych.redis import RedisIdentity
 
 
@@ -16,7 +17,8 @@ class RedisState(NamedTuple):
     on.
 
     ``time_ms`` is the server's clock, ``generations`` are all that may have left keys, ``maxmemory`` is 0 without a
-    limit.
+    limit. Of joined documents, ``carried`` is the last snapshot whose changes commands have brought into the
+    generation, all of them, by anybody.
     """
 
     incarnation: RedisIdentity
@@ -29,6 +31,7 @@ class RedisState(NamedTuple):
     lease: bytes
     used_memory: int
     maxmemory: int
+    carried: Snapshot = NOTHING
 
     @property
     def target(self) -> Target:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diptych.fence.contract import FenceId, Target
-from diptych.log import Change
+from diptych.log import NOTHING, Change, Snapshot
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.lists.index import unpacked
 from diptych.read.store.deletion import delete_keys
@@ -64,13 +64,14 @@ class RedisStore:
         *,
         floor: int | None = None,
         told: set[int] | None = None,
+        carried: Snapshot | None = None,
     ) -> str:
         """Writes each document newer than the stored document; afterwards the generation has this floor.
 
         For commands' changes, ``told`` gets the positions of the changes that are in by then, by any process: of
-        these, and of others about as recent.
+        these, and of others about as recent. With these documents all changes that ``carried`` has seen are in.
         """
-        return await self._write(target, writes, None, floor, told)
+        return await self._write(target, writes, None, floor, told, carried)
 
     async def missing(self, target: Target, changes: Sequence[Change]) -> list[Change] | None:
         """Returns the changes not in the generation yet; None if the incarnation or the generation is not there.
@@ -102,8 +103,10 @@ class RedisStore:
         """Returns the state of Redis and of this generation."""
         async with self._redis.commanding() as link:
             keys = [self._keys.marker(generation.encode()), self._keys.lease, self._keys.generations]
+            keys.append(self._keys.carried(generation.encode()))
             found = await self._inspect(link, keys, [])
-        seconds, micros, run_id, replication_id, role, policy, marker, lease, generations, used, limit = found
+        seconds, micros, run_id, replication_id, role, policy, *found = found
+        marker, lease, generations, carried, used, limit = found
         return RedisState(
             incarnation=RedisIdentity(run_id.decode(), replication_id.decode()),
             generation=generation,
@@ -115,6 +118,7 @@ class RedisStore:
             lease=lease,
             used_memory=int(used or 0),
             maxmemory=int(limit or 0),
+            carried=Snapshot.parse(carried[STAMP_BYTES:].decode()) if carried else NOTHING,
         )
 
     async def survey(self, generation: str) -> Survey:
@@ -203,12 +207,14 @@ class RedisStore:
         number: int | None,
         floor: int | None,
         told: set[int] | None = None,
+        carried: Snapshot | None = None,
     ) -> str:
         parts = batches(writes) or [[]]
         for part in parts:
-            reached = floor if part is parts[-1] else None
+            is_last = part is parts[-1]
+            reached, seen = (floor, carried) if is_last else (None, None)
             recent_from = None if told is None else max(0, min(w.stamp for w in part) - _RECENT)
-            reply = await self._write_part(target, part, number, reached, recent_from)
+            reply = await self._write_part(target, part, number, reached, recent_from, seen)
             if told is not None and isinstance(reply, list):
                 told.update(struct.unpack(f">{len(reply[1]) // STAMP_BYTES}Q", reply[1]))
             elif reply != b"OK":
@@ -222,6 +228,7 @@ class RedisStore:
         number: int | None,
         floor: int | None,
         recent_from: int | None,
+        carried: Snapshot | None,
     ) -> Any:
         generation = target.generation.encode()
         copies = [write for write in part if write.is_copy] if self._compiled.also else []
@@ -232,12 +239,17 @@ class RedisStore:
             self._keys.entries(generation),
             self._keys.tombstones(generation),
         ]
-        keys += [self._keys.set_aside(generation), self._keys.recent(generation)]
+        keys += [
+            self._keys.set_aside(generation),
+            self._keys.recent(generation),
+            self._keys.carried(generation),
+        ]
         keys += [self._keys.index(generation, index) for index in self._compiled.lists]
         keys += [self._keys.document(generation, write.key) for write in part]
         header = ("" if value is None else value for value in (number, floor, recent_from))
         numbers = [len(self._compiled.lists), len(copies), self._several]
-        arguments: list[Any] = [*target.incarnation, *header, *numbers]
+        seen = b"" if carried is None else stamp_bytes(carried.stamp) + str(carried).encode()
+        arguments: list[Any] = [*target.incarnation, *header, *numbers, seen]
         for write in part:
             purge_at = "" if write.purge_at is None else write.purge_at
             arguments += [

@@ -2,10 +2,11 @@
 --
 -- KEYS: marker, entries (hash: the row's key -> its list entries), tombstones (sorted set: when they may go), aside
 --       (sorted set: documents of set-aside rows), recent (sorted set: positions of commands' changes that are in),
---       n lists, then the document keys, of which the last c are second addresses, for copies of documents.
+--       carried (the last snapshot whose changes are all in, by commands), n lists, then the document keys, of which the last c are second addresses, for copies of documents.
 -- ARGV: run id, replication id, the number of a builder's script ('' for changes), the floor that the generation has
 --       afterwards ('' for the present floor), the first position of commands' changes to be returned ('' if these
 --       are not commands' changes), n, c, the numbers of the lists in which a row has several entries ('' for none),
+--       stamp and text of the snapshot whose changes are all in with these documents ('' for none),
 --       then for each document: its stamp (8 bytes), its transaction, the floor at
 --       which a tombstone may go ('' if not known), its body ('' for a deleted document; beginning with a zero byte
 --       for a set-aside row), and its n list entries ('' in a list without a place for it; several entries are each
@@ -78,8 +79,8 @@ local lists = tonumber(ARGV[6])
 local first_copy = #KEYS - tonumber(ARGV[7]) + 1
 -- In the hash, the names of documents without what all names of the generation begin with: it is longer than most keys.
 local after_prefix = #KEYS[1] - #'marker' + #'d:' + 1
-local at = 9
-for k = 6 + lists, #KEYS do
+local at = 10
+for k = 7 + lists, #KEYS do
   local document, stamp, body = KEYS[k], ARGV[at], ARGV[at + 3]
   local is_copy = k >= first_copy
   -- Changes below the floor are in already. Were they written, a late message could bring back a document that was
@@ -99,13 +100,13 @@ for k = 6 + lists, #KEYS do
         entries[i] = ARGV[at + 3 + i]
         if has_several[i] then
           entries[i] = unpacked(entries[i])
-          replace(KEYS[5 + i], former and former[i] or {}, entries[i])
+          replace(KEYS[6 + i], former and former[i] or {}, entries[i])
         else
           if former then
-            redis.call('ZREM', KEYS[5 + i], former[i])
+            redis.call('ZREM', KEYS[6 + i], former[i])
           end
           if entries[i] ~= '' then
-            redis.call('ZADD', KEYS[5 + i], 0, entries[i])
+            redis.call('ZADD', KEYS[6 + i], 0, entries[i])
           end
         end
       end
@@ -136,6 +137,12 @@ if ARGV[4] ~= '' then
   redis.call('SET', KEYS[1], raised(marker, ARGV[4], ''))
 elseif number then
   redis.call('SET', KEYS[1], 'b' .. ARGV[3])
+end
+if ARGV[9] ~= '' then
+  local stored = redis.call('GETRANGE', KEYS[6], 0, 7)
+  if stored == '' or is_newer(string.sub(ARGV[9], 1, 8), stored) then
+    redis.call('SET', KEYS[6], ARGV[9])
+  end
 end
 if recent then
   redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -MOST_RECENT - 1)

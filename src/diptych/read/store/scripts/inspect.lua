@@ -1,8 +1,9 @@
 -- Reads what a keeper has to know before a pass, all of one moment.
 --
--- KEYS: marker, lease, generations.
+-- KEYS: marker, lease, generations, carried.
 -- Returns seconds and microseconds of the clock, run id, replication id, role, eviction policy, the marker and the
--- lease ('' if there is none), the generations, the memory used and its limit (0: none).
+-- lease ('' if there is none), the generations, the snapshot that is carried ('' for none), the memory used and its
+-- limit (0: none).
 
 local time = redis.call('TIME')
 local info = redis.call('INFO', 'server', 'replication', 'memory')
@@ -12,5 +13,5 @@ end
 return {
   time[1], time[2], field('run_id'), field('master_replid'), field('role'), field('maxmemory_policy'),
   redis.call('GET', KEYS[1]) or '', redis.call('GET', KEYS[2]) or '',
-  redis.call('SMEMBERS', KEYS[3]), field('used_memory'), field('maxmemory'),
+  redis.call('SMEMBERS', KEYS[3]), redis.call('GET', KEYS[4]) or '', field('used_memory'), field('maxmemory'),
 }
