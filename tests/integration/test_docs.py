@@ -107,7 +107,7 @@ def write_blocks(page: Path, directory: Path) -> list[tuple[Path, Block]]:
     return files
 
 
-SERVED = ("README.md", "fastapi.md", "litestar.md")
+SERVED = ("README.md", "fastapi.md", "litestar.md", "starlette.md")
 RUNNABLE = [page for page in PAGES if page.name not in SERVED and complete_blocks(page)]
 
 
@@ -237,6 +237,40 @@ def test_the_application_of_a_page_answers_as_the_page_shows(
         assert exchanges
         for exchange in exchanges:
             _assert_answered(server, exchange, FROM_REDIS if valkey else FROM_SQL)
+
+
+# What the pages on other frameworks add to the shelf of the page on FastAPI: a path, what is sent, status and answer.
+OWN_ROUTES: dict[str, list[tuple[str, Any, int, Any]]] = {
+    "starlette.md": [
+        ("/own/Dune", None, 200, {"title": "Dune", "copies": 3}),
+        ("/own/Emma", None, 404, None),
+        ("/health", None, 200, {"status": "ok"}),
+    ],
+    "litestar.md": [
+        ("/shelf/Dune", None, 200, {"title": "Dune", "copies": 3}),
+        ("/loans", {"title": "Dune", "count": 2}, 201, {"title": "Dune", "copies": 1}),
+        ("/loans", {"title": "Dune", "count": 0}, 422, None),
+        ("/imports", ["Emma", "Ubik"], 201, 2),
+        ("/shelf/Ubik", None, 200, {"title": "Ubik", "copies": 1}),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", OWN_ROUTES)
+def test_the_application_of_another_framework_serves_the_shelf(name: str):
+    server = DocumentedServer("served:app", "none")
+    for page, file in (("fastapi.md", "app.py"), (name, "served.py")):
+        (block,) = complete_blocks(ROOT / "docs" / "how-to" / page)
+        (server.directory / file).write_text(block.code, "utf-8")
+    with server, httpx.Client(base_url=server.url) as client:
+        client.post("/books", json={"title": "Dune", "copies": 3}).raise_for_status()
+        for path, sent, status, told in OWN_ROUTES[name]:
+            answer = client.get(path) if sent is None else client.post(path, json=sent)
+            assert answer.status_code == status, answer.text
+            if told is not None:
+                assert answer.json() == told
+            if status >= 400:
+                assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_the_application_of_the_readme_says_what_its_pages_leave_out():

@@ -29,8 +29,8 @@ class Guarded:
     ``under_way`` will have the clients whose request is being answered: such a request is in the application, and the
     application waits for nothing of its body.
 
-    The guards are asked here rather than wrapped around each other. A coroutine of each would cost a query that Redis
-    answers 2 % of its rate.
+    The guards are asked here rather than wrapped around each other: a coroutine of each costs a query that Redis
+    answers more than the guards themselves.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, host: str, under_way: set[Client]) -> None:
