@@ -234,16 +234,16 @@ class RedisStore:
         copies = [write for write in part if write.is_copy] if self._compiled.also else []
         if copies:
             part = [*(write for write in part if not write.is_copy), *copies]
-        keys = [
-            self._keys.marker(generation),
-            self._keys.entries(generation),
-            self._keys.tombstones(generation),
-        ]
-        keys += [
-            self._keys.set_aside(generation),
-            self._keys.recent(generation),
-            self._keys.carried(generation),
-        ]
+        names = self._keys
+        of_generation = (
+            names.marker,
+            names.entries,
+            names.tombstones,
+            names.set_aside,
+            names.recent,
+            names.carried,
+        )
+        keys = [name(generation) for name in of_generation]
         keys += [self._keys.index(generation, index) for index in self._compiled.lists]
         keys += [self._keys.document(generation, write.key) for write in part]
         header = ("" if value is None else value for value in (number, floor, recent_from))

@@ -71,6 +71,7 @@ async def survey_of(link: Channel, keys: Keys, lists: Sequence[ListIndex], gener
         documents = round((scan.number - scan.copies) * stored)
     others = [keys.index(generation, index) for index in lists]
     others += [keys.entries(generation), keys.recent(generation), keys.tombstones(generation)]
+    others.append(keys.carried(generation))
     sizes = await asyncio.gather(*(_asked(link, "MEMORY", "USAGE", key) for key in scan.sample))
     sizes_of_others = await asyncio.gather(
         *(_asked(link, "MEMORY", "USAGE", key, "SAMPLES", _SAMPLES) for key in others)
