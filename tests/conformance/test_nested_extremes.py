@@ -167,6 +167,35 @@ async def shops(database_url: str, valkey: Any) -> AsyncIterator[Shops]:
         yield Shops(redis, Handlers.made.pop(), sql)
 
 
+async def test_a_number_of_rows_counts_those_whose_value_is_null(shops):
+    await shops.add(1, number=[None, 2, 4], price=[Decimal("1.00"), None, None])
+    await shops.add(2, number=[None, None])
+    await shops.app.orm.create(Shop, id=3)
+    names = ("sale_count", "number", "number_rate", "price", "price_rate")
+    found = [await shops.get(shop) for shop in (1, 2, 3)]
+    assert [[each[name] for name in names] for each in found] == [
+        [3, 6, "3.000000", "1.00", "1.00"],
+        [2, 0, None, "0.00", None],
+        [0, 0, None, "0.00", None],
+    ]
+
+
+async def test_numbers_of_the_same_rows_and_column_have_one_statement(postgres_url):
+    """The number of sales is read with the first of the sums; the greatest value is no sum."""
+    async with Diptych(
+        configured(postgres_url), models=Base, handlers=[Handlers], read_models=[ShopReadModel]
+    ) as app:
+        statements: list[str] = []
+        sa.event.listen(
+            app.orm.database.reader.sync_engine,
+            "before_cursor_execute",
+            lambda *call: statements.append(call[2]),
+        )
+        await app.orm.create(Shop, id=1)
+        await Handlers.made.pop().get(1)
+    assert sum("FROM sales" in each for each in statements) == 6  # number, price, free, whole, most, sales
+
+
 async def test_averages_are_rounded_half_up_away_from_zero(shops):
     for shop, prices in enumerate(
         (["-0.12", "-0.13"], ["0.12", "0.13"], ["-0.01", "0.00"], ["0.01", "0.00"]), 1

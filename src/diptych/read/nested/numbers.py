@@ -12,11 +12,12 @@ _NO_NUMBER = Unreadable("can't be added up: a value is no number")
 
 
 class Sum:
-    """The sum of values and their number, nulls aside."""
+    """The sum of values and their number, nulls aside. ``rows`` is the number of rows, those with nulls included."""
 
     def __init__(self) -> None:
         self._sum: Any = 0
         self.count = 0
+        self.rows = 0
 
     def add(self, value: Any, times: int, *, is_sum: bool = False) -> None:
         """Adds a value as often as it is there; or the sum of so many values."""

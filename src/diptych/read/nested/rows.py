@@ -1,4 +1,7 @@
-"""The values of nested fields, read from SQL: a statement for each field, for many rows at once."""
+"""The values of nested fields, read from SQL: a statement for each field, for many rows at once.
+
+The number of the same rows, and the total and the average of one of their columns, have one statement together.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ class NestedRows:
         entity: MappedEntity,
         fields: Sequence[NestedField],
     ) -> None:
-        self._readers = [_FieldReader(dialect, entity_of, entity, field) for field in fields]
+        self._readers = [_Reader(dialect, entity_of, entity, some) for some in _by_statement(fields)]
 
     def linking(self) -> Iterator[tuple[str, MappedEntity, str]]:
         """Yields the columns that link rows, with the field: those of ``entity``, and of all on the way."""
@@ -94,17 +97,36 @@ class _Budget:
         return found
 
 
-class _FieldReader:
-    """The reading of a nested field."""
+def _by_statement(fields: Sequence[NestedField]) -> list[list[NestedField]]:
+    """Returns the fields in groups that one statement reads each."""
+    groups: list[list[NestedField]] = []
+    for field in fields:
+        group = next((group for group in groups if _is_read_with(field, group)), None)
+        if group is None:
+            groups.append([field])
+        else:
+            group.append(field)
+    return groups
+
+
+def _is_read_with(field: NestedField, group: Sequence[NestedField]) -> bool:
+    columns = {each.column for each in (field, *group)} - {None}
+    are_numbers = field.kind in NUMBERS and group[0].kind in NUMBERS
+    return are_numbers and len(columns) <= 1 and field.has_same_rows(group[0])
+
+
+class _Reader:
+    """The reading of a nested field, or of several that one statement reads."""
 
     def __init__(
         self,
         dialect: sa.Dialect,
         entity_of: Callable[[type], MappedEntity],
         owner: MappedEntity,
-        field: NestedField,
+        fields: Sequence[NestedField],
     ) -> None:
-        self._field = field
+        self._fields = fields
+        field = self._field = next((each for each in fields if each.column is not None), fields[0])
         self._entities = [owner, *(entity_of(step.entity.model) for step in field.steps)]
         self._statements = FieldStatements(dialect, entity_of, field)
         self._related = self._statements.related
@@ -112,27 +134,32 @@ class _FieldReader:
         # Of another type, the column may be one that can't hold all values of the row's.
         self._is_same_type = repr(local.type) == repr(self._related.near.type)
         inner = _nested_in(field.body)
-        self._inner = [_FieldReader(dialect, entity_of, self._related.entity, each) for each in inner]
+        self._inner = [
+            _Reader(dialect, entity_of, self._related.entity, some) for some in _by_statement(inner)
+        ]
         wanted = sa.bindparam("wanted", type_=self._related.near.type, expanding=True)
         self._several = self._statements.select(wanted)
         self._few = FewValues()
 
     def linking(self, field: str = "") -> Iterator[tuple[str, MappedEntity, str]]:
         """Yields the columns that link rows, those of the owner first; ``field`` is the one that this field is in."""
-        name = f"{field}.{self._field.name}" if field else self._field.name
-        for step, (before, there) in zip(self._field.steps, itertools.pairwise(self._entities), strict=True):
-            yield from ((name, before, step.local), (name, there, step.remote))
+        names = [f"{field}.{each.name}" if field else each.name for each in self._fields]
+        for name in names:
+            for step, (before, there) in zip(
+                self._field.steps, itertools.pairwise(self._entities), strict=True
+            ):
+                yield from ((name, before, step.local), (name, there, step.remote))
         for inner in self._inner:
-            yield from inner.linking(name)
+            yield from inner.linking(names[0])
 
     async def fill(self, rows: Sequence[Row], budget: _Budget) -> None:
-        """Puts the field's value into each row, under the name of the field."""
+        """Puts the values of the fields into each row, under their names."""
         local = self._field.steps[0].local
-        values: dict[Any, Any] = {}
-        for near, found in (await self._read(dict.fromkeys(row[local] for row in rows), budget)).items():
-            values[near] = self._value(found)
-        for row in rows:
-            row[self._field.name] = values.get(row[local], self._nothing())  # type: ignore[index]
+        found = await self._read(dict.fromkeys(row[local] for row in rows), budget)
+        for field in self._fields:
+            values = {near: self._value(field, each) for near, each in found.items()}
+            for row in rows:
+                row[field.name] = values.get(row[local], self._nothing(field))  # type: ignore[index]
 
     async def _read(self, wanted: Iterable[Any], budget: _Budget) -> dict[Any, Any]:
         """Returns what belongs to each of these values: documents or values, or a ``Sum``."""
@@ -184,28 +211,29 @@ class _FieldReader:
     def _count(self, read: Sequence[Sequence[Any]], found: dict[Any, Any]) -> None:
         for near, number, *values in read:
             each = found.setdefault(near, Sum())
-            if not values:
-                each.count += number
-            elif values[0] is not None:
+            each.rows += number
+            if len(values) == 1:
+                each.add(values[0], number)
+            elif values:
+                count, added = values
                 # PostgreSQL's sum of whole numbers is Numeric.
-                is_sum = self._statements.adds_in_sql
-                value = int(values[0]) if is_sum and self._statements.scale is None else values[0]
-                each.add(value, number, is_sum=is_sum)
+                is_whole = added is not None and self._statements.scale is None
+                each.add(int(added) if is_whole else added, count, is_sum=True)
 
-    def _value(self, found: Any) -> Any:
-        match self._field.kind:
+    def _value(self, field: NestedField, found: Any) -> Any:
+        match field.kind:
             case "many":
                 return found
             case "count":
-                return found.count
+                return found.rows
             case "total":
                 return found.total(self._statements.scale)
             case "average":
-                return found.average(self._field.places or 0)
+                return found.average(field.places or 0)
         return found[0]
 
-    def _nothing(self) -> Any:
-        return Sum().total(self._statements.scale) if self._field.kind == "total" else self._field.nothing
+    def _nothing(self, field: NestedField) -> Any:
+        return Sum().total(self._statements.scale) if field.kind == "total" else field.nothing
 
 
 def document_of(body: Body, row: Row) -> dict[str, Any]:

@@ -39,12 +39,6 @@ class FieldStatements:
         self.names = columns_of(field)
         self.scale = self._scale_of_column()
 
-    @property
-    def adds_in_sql(self) -> bool:
-        """True if the database adds up."""
-        # SQLite adds numbers as floats, and whole numbers up to 64 bits; the sums of each value's number are exact.
-        return self._dialect.name == "postgresql"
-
     def _scale_of_column(self) -> int | None:
         kind = None if self._field.column is None else self.related.entity.columns[self._field.column].type
         is_numeric = isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float)
@@ -68,9 +62,10 @@ class FieldStatements:
         if name is None:
             return self._within(sa.select(near, sa.func.count()), wanted).group_by(near).order_by(near)
         value = self.related.entity.columns[name]
-        if self.adds_in_sql:
+        # SQLite adds numbers as floats, and whole numbers up to 64 bits; the sums of each value's number are exact.
+        if self._dialect.name == "postgresql":
             summed = sa.func.sum(sa.cast(value, sa.Numeric) if self.scale is not None else value)
-            added = self._within(sa.select(near, sa.func.count(value), summed), wanted)
+            added = self._within(sa.select(near, sa.func.count(), sa.func.count(value), summed), wanted)
             return added.group_by(near).order_by(near)
         counted = self._within(sa.select(near, sa.func.count(), value), wanted)
         return counted.group_by(near, value).order_by(near, value)

@@ -100,6 +100,14 @@ class NestedField(NamedTuple):
         """The class of the rows."""
         return self.steps[-1].entity
 
+    def has_same_rows(self, other: NestedField) -> bool:
+        """Returns True if both fields are made from the same related rows, their order and limits aside."""
+        return self._of_rows() == other._of_rows()
+
+    def _of_rows(self) -> list[Any]:
+        steps = [[step.local, step.entity.table, step.remote] for step in self.steps]
+        return [steps, [] if self.where is None else declared(self.where, self.entity)]
+
     @property
     def nothing(self) -> Any:
         """The value of the field without rows."""
@@ -108,16 +116,17 @@ class NestedField(NamedTuple):
     def declared(self) -> list[Any]:
         """Returns the field for the fingerprint, as values for JSON."""
         body = self.body
+        steps, where = self._of_rows()
         return [
             self.name,
             self.kind,
-            [[step.local, step.entity.table, step.remote] for step in self.steps],
+            steps,
             self.column,
             [] if body is None else [list(body.columns), *(field.declared() for field in body.nested)],
             [] if body is None else list(map(declared_computed, body.computed)),
             [[sorting.name, sorting.descending, sorting.nulls_first] for sorting in self.sorted_by],
             self.limit,
-            [] if self.where is None else declared(self.where, self.entity),
+            where,
             self.places,
         ]
 
