@@ -33,3 +33,11 @@ async def answered_by_redis(
         document = await app.ask(query(title(0)))
         count = count + 1 if document.served.store == "redis" else 0
         await asyncio.sleep(0.01)
+
+
+async def served_by_redis(app: Diptych) -> None:
+    """Waits until Redis answers for every read model."""
+    deadline = time.monotonic() + PATIENCE_S
+    while {model.served_by for model in (await app.health()).read_models.values()} != {"redis"}:
+        assert time.monotonic() < deadline, f"Redis does not answer: {await app.health()}"
+        await asyncio.sleep(0.1)

@@ -6,8 +6,10 @@ reviews.
 
 - *A rebuild*: documents a second, read from SQL and written to Redis by one process, and how much that process grows
   meanwhile at most.
-- *Beside a rebuild*: nine of ten operations are queries for a book, the others add a review, in the other process, at
-  half of the greatest rate of 32 clients, due at times that do not wait for answers.
+- *Beside a rebuild*: nine of ten operations are queries for a book, the others add a review, in the other process.
+  They are due at random times and do not wait for answers, at half of the greatest rate that process keeps up with.
+  It is the process that makes the passes which rebuilds, or a third one, which gets the time that nobody else wants
+  (`chrt --idle 0`).
 - *A tag renamed*, which 50,000 books have: the time until the command is acknowledged, and until Redis answers again.
   Meanwhile both processes ask for books, and change rows that have nothing to do with it. "At rest" is the same while
   Redis answers. After the acknowledgement books of the tag are looked at, in both processes.
@@ -23,7 +25,7 @@ import asyncio
 import contextlib
 import random
 import tempfile
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks.claims import Claim
-from benchmarks.jobs.nested import COMMANDS, QUERIES, Base, Book, Note, Review, Tag, book_tags
+from benchmarks.jobs.nested import COMMANDS, QUERIES, RATE, Base, Book, Note, Review, Tag, book_tags
 from benchmarks.runner import Case, Sample
 from benchmarks.trees import THIS
 from benchmarks.valkey import valkey
@@ -48,6 +50,7 @@ BUILD, BESIDE, RENAME = (
     "{}, a tag of {:,} books renamed",
 )
 USUAL, MEANWHILE, REST = "usual", "meanwhile", "at rest"
+GIVES_WAY = "meanwhile, by a process that gives way"
 P95 = "95 % of other commands within, ms"
 ACKNOWLEDGED, AGAIN = "seconds until it is acknowledged", "seconds until Redis answers again"
 SQL, LONGEST, WRONG = (
@@ -62,7 +65,8 @@ CLAIMS = tuple(
     for database in DATABASES
     for claim in (
         *(
-            Claim(BESIDE.format(database), metric, MEANWHILE, USUAL, at_most=2)
+            Claim(BESIDE.format(database), metric, candidate, USUAL, at_most=2)
+            for candidate in (MEANWHILE, GIVES_WAY)
             for metric in (QUERIES, COMMANDS)
         ),
         Claim(RENAME.format(database, TAGGED), P95, MEANWHILE, REST, at_most=2),
@@ -94,8 +98,13 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
                 await _served(workers)
                 built = {"alone": partial(workers[0].ask, "rebuild")}
                 yield Case(BUILD.format(database, books), 2, built, warm_up=False)
-                beside = _Beside(url, workers, 2 if quick else 20)
-                measured = {USUAL: beside.usual, MEANWHILE: beside.meanwhile}
+                third = partial(working, THIS, "nested", pinned=False, **variables)
+                beside = _Beside(url, workers, third, 2 if quick else 20)
+                measured = {
+                    USUAL: beside.usual,
+                    MEANWHILE: beside.meanwhile,
+                    GIVES_WAY: beside.meanwhile_giving_way,
+                }
                 yield Case(BESIDE.format(database), 2, measured, warm_up=False)
                 renamed = _Renamed(workers, books // tagged)
                 yield Case(
@@ -115,29 +124,45 @@ async def _served(workers: Sequence[Worker]) -> None:
 class _Beside:
     """Queries and commands in one process, at half of its greatest rate, while the other one rebuilds or does not."""
 
-    def __init__(self, url: str, workers: Sequence[Worker], seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        workers: Sequence[Worker],
+        third: Callable[[], contextlib.AbstractAsyncContextManager[Worker]],
+        seconds: float,
+    ) -> None:
         self._url = url
         self._building, self._asked = workers
+        self._third = third
         self._seconds = seconds
         self._rate = 0.0
 
     async def usual(self) -> Sample:
         await _served([self._building, self._asked])
-        if not self._rate:
-            found = await self._asked.ask("greatest_rate", seconds=self._seconds / 2)
-            self._rate = found["operations/s"] / 2
-            await _analyze(self._url)  # the log and the fence have statistics too, as in a database in use
-            await asyncio.sleep(2)
+        # For each round: what a shared machine can do changes.
+        found = await self._asked.ask("greatest_rate", seconds=self._seconds / 10)
+        self._rate = found["operations/s"] / 2
+        await _analyze(self._url)  # the log and the fence have statistics too, as in a database in use
+        await asyncio.sleep(2)
         await self._asked.ask("watch", rate=self._rate)
         await asyncio.sleep(self._seconds)
-        return await self._watched()
+        return {**await self._watched(), RATE: 0.0}
 
     async def meanwhile(self) -> Sample:
+        return await self._rebuilt_by(self._building)
+
+    async def meanwhile_giving_way(self) -> Sample:
+        async with self._third() as building:
+            await building.ask("give_way")
+            return await self._rebuilt_by(building)
+
+    async def _rebuilt_by(self, building: Worker) -> Sample:
         if not self._rate:
             await self.usual()
+        await _served([self._building, self._asked])
         await self._asked.ask("watch", rate=self._rate)
-        await self._building.ask("rebuild")
-        return await self._watched()
+        built = await building.ask("rebuild")
+        return {**await self._watched(), RATE: built[RATE]}
 
     async def _watched(self) -> Sample:
         found: Sample = {
