@@ -58,6 +58,10 @@ class FieldStatements:
         return self._elements_of_one(wanted) if is_one else self._elements(wanted)
 
     def _numbers(self, wanted: Any) -> sa.Select[Any]:
+        """Returns the SELECT of the number of rows; with a column, also of the number and the sum of its values.
+
+        On SQLite each row has, instead of these two, one of the values and the number of rows that have it.
+        """
         near, name = self.related.near, self._field.column
         if name is None:
             return self._within(sa.select(near, sa.func.count()), wanted).group_by(near).order_by(near)
