@@ -243,8 +243,11 @@ async def test_more_documents_than_the_setting_says_are_left_to_a_pass(database_
 async def test_a_pass_does_not_write_again_what_a_command_has_written_in_whichever_process(
     database_url, valkey
 ):
-    """But what a killed command has left undone, it writes."""
-    async with cards(database_url, valkey.url) as app, cards(database_url, valkey.url) as other:
+    """But what a killed command has left undone, it writes. The lease is longer, for slow machines."""
+    async with (
+        cards(database_url, valkey.url, lease_ms=5_000) as app,
+        cards(database_url, valkey.url, lease_ms=5_000) as other,
+    ):
         await stop_keeper(other)
         await app.orm.create(Owner, id=1, name="Ann")
         await answered_by(app, "redis")

@@ -251,14 +251,7 @@ class RedisStore:
         seen = b"" if carried is None else stamp_bytes(carried.stamp) + str(carried).encode()
         arguments: list[Any] = [*target.incarnation, *header, *numbers, seen]
         for write in part:
-            purge_at = "" if write.purge_at is None else write.purge_at
-            arguments += [
-                stamp_bytes(write.stamp),
-                write.transaction,
-                purge_at,
-                write.body or b"",
-                *write.entries,
-            ]
+            arguments += _arguments_of(write)
         async with self._redis.commanding() as link:
             await _leads_to(link, target.incarnation)
             return await self._apply(link, keys, arguments)
@@ -267,6 +260,11 @@ class RedisStore:
     async def _answer(script: Script, link: Channel, keys: Sequence[bytes], arguments: Sequence[Any]) -> str:
         reply: bytes = await script(link, keys, arguments)
         return reply.decode()
+
+
+def _arguments_of(write: Write) -> list[Any]:
+    purge_at = "" if write.purge_at is None else write.purge_at
+    return [stamp_bytes(write.stamp), write.transaction, purge_at, write.body or b"", *write.entries]
 
 
 async def _leads_to(link: Channel, incarnation: RedisIdentity) -> bool:
