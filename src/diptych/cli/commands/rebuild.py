@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 def rebuild(read_model: str, app: str, factory: bool) -> None:
     """Build a read model anew from SQL, such as BookReadModel, while it goes on serving.
 
-    Needed after rows were changed past diptych: by raw SQL, by a migration, by a restored backup. Run it where
-    the application runs, with the same settings. Stopped with Ctrl+C, it leaves everything as it was.
+    Needed after a change of SQLite that nobody can notice: a file that was edited, or a backup restored into the open
+    file. Raw SQL and migrations are captured. `diptych verify` tells whether a rebuild is needed. Run it where the
+    application runs, with the same settings. Stopped with Ctrl+C, it leaves everything as it was.
 
     Ends with 0 when it is done, 1 if it cannot be done (Redis or SQL is away, Redis has not the memory, another
     rebuild was faster), and 2 if what was asked for is wrong (no such read model, no REDIS_URL).
