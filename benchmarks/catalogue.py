@@ -40,4 +40,4 @@ async def served_by_redis(app: Diptych) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while {model.served_by for model in (await app.health()).read_models.values()} != {"redis"}:
         assert time.monotonic() < deadline, f"Redis does not answer: {await app.health()}"
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.02)

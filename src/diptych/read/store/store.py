@@ -244,8 +244,8 @@ class RedisStore:
             names.carried,
         )
         keys = [name(generation) for name in of_generation]
-        keys += [self._keys.index(generation, index) for index in self._compiled.lists]
-        keys += [self._keys.document(generation, write.key) for write in part]
+        keys += [names.index(generation, index) for index in self._compiled.lists]
+        keys += [names.document(generation, write.key) for write in part]
         header = ("" if value is None else value for value in (number, floor, recent_from))
         numbers = [len(self._compiled.lists), len(copies), self._several]
         seen = b"" if carried is None else stamp_bytes(carried.stamp) + str(carried).encode()
