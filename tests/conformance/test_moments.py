@@ -1,4 +1,4 @@
-"""Moments of a database: a few prepared statements that see one snapshot, on a connection that is kept for them."""
+"""Moments of a database: statements that see one snapshot, on a kept connection or on one of a pool."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, ORMService
+from diptych import ConfigService, DiptychError, ORMService
 from diptych.sql.statements import FewValues, PreparedSelect
-from diptych.sql.view import NotAtOnceError, moment_of
+from diptych.sql.view import NotAtOnceError, moment_of, view_of
 
 
 class Base(DeclarativeBase):
@@ -37,18 +37,22 @@ async def orm(database_url: str) -> AsyncIterator[ORMService]:
         yield service
 
 
+on_either = pytest.mark.parametrize("opened", [moment_of, view_of])
+
+
 async def _names(view: Any) -> list[str]:
     return [name for (name,) in await view.fetch_prepared(NAMES, {})]
 
 
-async def test_statements_of_a_moment_see_the_snapshot_of_the_first(orm):
+@on_either
+async def test_statements_of_a_moment_see_the_snapshot_of_the_first(orm, opened):
     database = orm.side.database
-    async with moment_of(database) as view:
+    async with opened(database) as view:
         await orm.create(Thing, id=2, name="b")  # before the first statement
         assert await _names(view) == ["a", "b"]
         await orm.create(Thing, id=3, name="c")
         assert await _names(view) == ["a", "b"]
-    async with moment_of(database) as view:
+    async with opened(database) as view:
         assert await _names(view) == ["a", "b", "c"]
 
 
@@ -68,14 +72,48 @@ async def test_moments_at_once_see_a_snapshot_each_or_none(orm):
         assert await _names(first) == ["a"]
 
 
-async def test_a_moment_that_fails_is_followed_by_another(orm):
+@on_either
+async def test_a_moment_that_fails_is_followed_by_another(orm, opened):
     database = orm.side.database
     with contextlib.suppress(ZeroDivisionError):
-        async with moment_of(database) as view:
+        async with opened(database) as view:
             await _names(view)
             raise ZeroDivisionError
-    async with moment_of(database) as view:
+    async with opened(database) as view:
         assert await _names(view) == ["a"]
+
+
+async def test_a_connection_goes_back_to_its_pool_without_the_transaction_that_failed(postgres_url):
+    async with ORMService(ConfigService(environ={}, database_url=postgres_url)) as orm:
+        database = orm.side.database
+        pid = PreparedSelect(sa.select(sa.func.pg_backend_pid()))
+        zero = PreparedSelect(sa.select(sa.literal(1) / sa.func.length("")))
+        found = []
+        for _ in range(2):
+            async with view_of(database, database.reader) as view:
+                found.append(await view.fetch_prepared(pid, {}))
+            with pytest.raises(DiptychError):
+                async with view_of(database, database.reader) as view:
+                    await view.fetch_prepared(zero, {})
+        assert found[0] == found[1]
+
+
+async def test_a_connection_with_a_statement_that_was_cut_off_is_given_up(postgres_url):
+    """★ Its server may still be at the statement, and its transaction is open."""
+    async with ORMService(ConfigService(environ={}, database_url=postgres_url)) as orm:
+        await orm.create(Thing, id=1, name="a")
+        database = orm.side.database
+        pid = PreparedSelect(sa.select(sa.func.pg_backend_pid()))
+        long = PreparedSelect(sa.select(sa.cast(sa.func.pg_sleep(30), sa.String)))
+        async with view_of(database, database.reader) as view:
+            ((first,),) = await view.fetch_prepared(pid, {})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2), view_of(database, database.reader) as view:
+                await view.fetch_prepared(long, {})
+        async with view_of(database, database.reader) as view:
+            ((second,),) = await view.fetch_prepared(pid, {})
+            assert second != first
+            assert await _names(view) == ["a"]
 
 
 async def test_a_kept_connection_that_the_server_has_ended_is_replaced(postgres_url):
@@ -116,9 +154,10 @@ async def test_connections_that_lead_to_a_server_of_the_past_are_not_used_again(
         assert await its_pid() != second
 
 
-async def test_a_moment_writes_nothing(orm):
+@on_either
+async def test_a_moment_writes_nothing(orm, opened):
     async with contextlib.AsyncExitStack() as stack:
-        view = await stack.enter_async_context(moment_of(orm.side.database))
+        view = await stack.enter_async_context(opened(orm.side.database))
         writes: Any = sa.insert(Thing).values(id=9, name="z").returning(Thing.id)
         with pytest.raises((NotAtOnceError, sa.exc.DBAPIError)):
             await view.fetch(writes)

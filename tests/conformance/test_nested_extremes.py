@@ -186,10 +186,14 @@ async def test_numbers_of_the_same_rows_and_column_have_one_statement(postgres_u
         configured(postgres_url), models=Base, handlers=[Handlers], read_models=[ShopReadModel]
     ) as app:
         statements: list[str] = []
+
+        def note(query: Any) -> None:
+            statements.append(query.query)
+
         sa.event.listen(
             app.orm.database.reader.sync_engine,
-            "before_cursor_execute",
-            lambda *call: statements.append(call[2]),
+            "checkout",
+            lambda connection, *_: connection.driver_connection.add_query_logger(note),
         )
         await app.orm.create(Shop, id=1)
         await Handlers.made.pop().get(1)

@@ -59,15 +59,28 @@ class Transaction(Protocol):
 
 
 class Moment(Protocol):
-    """A read-only transaction on a connection that is kept, all of it in the snapshot of its first statement.
+    """A read-only transaction, all of it in the snapshot of its first statement.
 
     ``connection`` is the engine's, None where statements that are not prepared can't be executed.
     """
 
-    connection: AsyncConnection | None
+    @property
+    def connection(self) -> AsyncConnection | None: ...
 
     async def fetch(self, select: PreparedSelect, values: Values) -> Rows | None:
         """Returns the rows of a statement; None if it can't be executed here."""
+
+
+class EngineMoment:
+    """A moment whose statements go through the engine."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+
+    async def fetch(self, select: PreparedSelect, values: Values) -> Rows:
+        """Returns the rows of a statement."""
+        rows: Rows = (await self.connection.execute(select.select, values)).all()
+        return rows
 
 
 class Database(abc.ABC):
@@ -131,11 +144,11 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def moment(self) -> contextlib.AbstractAsyncContextManager[Moment | None]:
-        """Opens a moment for a few short statements; None if there can be none now: see ``begin_snapshot``."""
+        """Opens a moment of the hinge for a few short statements; None if there can be none now: see ``snapshot``."""
 
     @abc.abstractmethod
-    async def begin_snapshot(self, connection: AsyncConnection) -> None:
-        """Begins a read-only transaction, all of it in the snapshot of its first statement."""
+    def snapshot(self, engine: AsyncEngine) -> contextlib.AbstractAsyncContextManager[EngineMoment]:
+        """Opens a moment on a connection of the pool of ``engine``."""
 
     # Units of work
 

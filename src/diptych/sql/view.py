@@ -91,9 +91,8 @@ async def single_view_of(database: Database) -> AsyncIterator[View]:
 async def view_of(database: Database, engine: AsyncEngine | None = None) -> AsyncIterator[View]:
     """Opens a view of the moment of its first statement, over ``engine`` or the hinge's."""
     with translated_reading(database):
-        async with (engine or database.keeper).connect() as connection:
-            await database.begin_snapshot(connection)
-            yield View(connection)
+        async with database.snapshot(engine or database.keeper) as moment:
+            yield MomentView(moment)
 
 
 @contextlib.asynccontextmanager

@@ -244,15 +244,20 @@ class SqlRows:
             size = batch_size if len(self._primary_key) == 1 else min(batch_size, _MOST_TUPLES)
             for start in range(0, len(readable), size):
                 part = readable[start : start + size]
-                rows = selected.where(self._has_key_of(part)).order_by(*self._primary_key)
-                if found := await self._fetch_in(view, rows):
+                if found := await self._fetch_in(view, *self._with_keys(selected, part)):
                     yield found
                 last = part[-1]
 
-    def _has_key_of(self, keys: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
-        if len(self._primary_key) == 1:
-            return self._primary_key[0].in_([key for [key] in keys])
-        return sa.tuple_(*self._primary_key).in_([tuple(key) for key in keys])
+    def _with_keys(
+        self, selected: sa.Select[Any], keys: Sequence[Sequence[Any]]
+    ) -> tuple[sa.Select[Any] | PreparedSelect, Mapping[str, Any] | None]:
+        """Returns the SELECT of the rows with these primary keys, and its parameters."""
+        ordered = selected.order_by(*self._primary_key)
+        if len(self._primary_key) > 1:
+            return ordered.where(sa.tuple_(*self._primary_key).in_([tuple(key) for key in keys])), None
+        [column], values = self._primary_key, [key for [key] in keys]
+        few = self._few.get("keys", values, column.type, lambda given: ordered.where(column.in_(given)))
+        return few or (ordered.where(column.in_(values)), None)
 
     async def _few_by(
         self, view: View, names: Columns, values: Sequence[Any], batch_size: int

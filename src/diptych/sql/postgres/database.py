@@ -18,7 +18,7 @@ from diptych.errors import ConfigurationError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
 from diptych.sql.postgres.driver import DedicatedReader, connect, mark, pooler_error, refuse_broken
 from diptych.sql.postgres.engine import SharedEngine
-from diptych.sql.postgres.moments import PostgresMoment, PostgresMoments
+from diptych.sql.postgres.moments import PostgresMoment, PostgresMoments, snapshot_on
 from diptych.sql.postgres.transactions import PooledTransaction
 from diptych.sql.postgres.writers import KeptConnections
 from diptych.sql.statements import PreparedSelect
@@ -197,8 +197,8 @@ class PostgresDatabase(Database):
     def moment(self) -> contextlib.AbstractAsyncContextManager[PostgresMoment]:
         return self.moments.open()
 
-    async def begin_snapshot(self, connection: AsyncConnection) -> None:
-        await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    def snapshot(self, engine: AsyncEngine) -> contextlib.AbstractAsyncContextManager[PostgresMoment]:
+        return snapshot_on(engine)
 
     async def begin_read_committed(self, connection: AsyncConnection) -> None:
         # At REPEATABLE READ the transaction would not see changes committed while it waited for a lock.

@@ -1,4 +1,4 @@
-"""Read-only transactions of PostgreSQL for a few short statements each, on connections that are kept for them."""
+"""Read-only transactions of PostgreSQL, begun and ended through the driver itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from diptych.sql.database import EngineMoment
 from diptych.sql.postgres.driver import EngineErrors, driver_of, fetch_raw
 from diptych.sql.statements import PreparedSelect
 
@@ -17,23 +18,33 @@ _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _MOST_KEPT = 4
 
 
-class PostgresMoment:
+class PostgresMoment(EngineMoment):
     """A transaction that has begun. Its snapshot is taken by its first statement."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self.connection: AsyncConnection | None = connection
-        self._connection = connection
 
     async def fetch(self, select: PreparedSelect, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Returns the rows, past the engine where it has nothing to add."""
         if select.is_direct:
-            return await fetch_raw(self._connection, select.raw, values)
-        rows: Sequence[Sequence[Any]] = (await self._connection.execute(select.select, values)).all()
-        return rows
+            return await fetch_raw(self.connection, select.raw, values)
+        return await super().fetch(select, values)
+
+
+@contextlib.asynccontextmanager
+async def snapshot_on(engine: AsyncEngine) -> AsyncIterator[PostgresMoment]:
+    """Lends a transaction on a connection of the engine's pool. Raises an engine's errors."""
+    async with engine.connect() as connection:
+        try:
+            await _say(connection, _BEGIN)
+            yield PostgresMoment(connection)
+            await _say(connection, "COMMIT")
+        except BaseException as error:
+            if not isinstance(error, Exception) or not await _is_rolled_back(connection):
+                with contextlib.suppress(SQLAlchemyError, OSError):
+                    await connection.invalidate()
+            raise
 
 
 class PostgresMoments:
-    """Connections of the hinge for such transactions, opened when they are needed and kept."""
+    """Connections kept for such transactions of a few short statements each; opened when they are needed."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -98,6 +109,14 @@ async def _say(connection: AsyncConnection, what: str) -> None:
     driver = driver_of(connection)
     with EngineErrors(driver):
         await driver.execute(what)
+
+
+async def _is_rolled_back(connection: AsyncConnection) -> bool:
+    try:
+        await _say(connection, "ROLLBACK")
+    except (SQLAlchemyError, OSError):
+        return False
+    return True
 
 
 async def _drop(connection: AsyncConnection) -> None:

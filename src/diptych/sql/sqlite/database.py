@@ -16,14 +16,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, RowMapping
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from diptych.aio.priority_lock import PriorityLock
 from diptych.aio.tasks import shielded
 from diptych.config.settings import Settings
 from diptych.errors import DatabaseBusyError
-from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
+from diptych.sql.database import Database, EngineMoment, Failure, Rows, Step, Transaction, Values, run_steps
 from diptych.sql.sqlite.connection import SqliteConnection
 from diptych.sql.sqlite.inline_reads import BUSY, InlineConnection, InlineMoment
 from diptych.sql.sqlite.machine import DatabaseFile, MachineClock, machine
@@ -138,8 +138,11 @@ class SqliteDatabase(Database):
         with self._moments.moment() as moment:
             yield moment
 
-    async def begin_snapshot(self, connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
+    @contextlib.asynccontextmanager
+    async def snapshot(self, engine: AsyncEngine) -> AsyncIterator[EngineMoment]:
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("BEGIN")  # the driver begins nothing by itself
+            yield EngineMoment(connection)
 
     def begin_unit(self, kind: Hashable) -> Awaitable[Transaction]:
         return self.transactions.begin(kind)
