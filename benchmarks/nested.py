@@ -8,8 +8,6 @@ reviews.
   meanwhile at most.
 - *Beside a rebuild*: nine of ten operations are queries for a book, the others add a review, in the other process.
   They are due at random times and do not wait for answers, at half of the greatest rate that process keeps up with.
-  It is the process that makes the passes which rebuilds, or a third one, which gets the time that nobody else wants
-  (`chrt --idle 0`).
 - *A tag renamed*, which 50,000 books have: the time until the command is acknowledged, and until Redis answers again.
   Meanwhile both processes ask for books, and change rows that have nothing to do with it. "At rest" is the same while
   Redis answers. After the acknowledgement books of the tag are looked at, in both processes.
@@ -25,7 +23,7 @@ import asyncio
 import contextlib
 import random
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +49,6 @@ BUILD, BESIDE, RENAME = (
     "{}, a tag of {:,} books renamed",
 )
 USUAL, MEANWHILE, REST = "usual", "meanwhile", "at rest"
-GIVES_WAY = "meanwhile, by a process that gives way"
 P95 = "95 % of other commands within, outside the hand-over, ms"
 P95_OF_ALL = "95 % of other commands within, with those of the hand-over, ms"
 ACKNOWLEDGED, AGAIN = "seconds until it is acknowledged", "seconds until Redis answers again"
@@ -67,8 +64,7 @@ CLAIMS = tuple(
     for database in DATABASES
     for claim in (
         *(
-            Claim(BESIDE.format(database), metric, candidate, USUAL, at_most=2)
-            for candidate in (MEANWHILE, GIVES_WAY)
+            Claim(BESIDE.format(database), metric, MEANWHILE, USUAL, at_most=2)
             for metric in (QUERIES, COMMANDS)
         ),
         Claim(RENAME.format(database, TAGGED), P95, MEANWHILE, REST, at_most=2),
@@ -100,14 +96,13 @@ async def cases(quick: bool) -> AsyncGenerator[Case, None]:
                 await _served(workers)
                 built = {"alone": partial(workers[0].ask, "rebuild")}
                 yield Case(BUILD.format(database, books), 2, built, warm_up=False)
-                third = partial(working, THIS, "nested", pinned=False, **variables)
-                beside = _Beside(url, workers, third, 2 if quick else 20)
-                measured = {
-                    USUAL: beside.usual,
-                    MEANWHILE: beside.meanwhile,
-                    GIVES_WAY: beside.meanwhile_giving_way,
-                }
-                yield Case(BESIDE.format(database), 2, measured, warm_up=False)
+                beside = _Beside(url, workers, 2 if quick else 20)
+                yield Case(
+                    BESIDE.format(database),
+                    2,
+                    {USUAL: beside.usual, MEANWHILE: beside.meanwhile},
+                    warm_up=False,
+                )
                 renamed = _Renamed(workers, books // tagged)
                 yield Case(
                     RENAME.format(database, tagged),
@@ -126,16 +121,9 @@ async def _served(workers: Sequence[Worker]) -> None:
 class _Beside:
     """Queries and commands in one process, at half of its greatest rate, while the other one rebuilds or does not."""
 
-    def __init__(
-        self,
-        url: str,
-        workers: Sequence[Worker],
-        third: Callable[[], contextlib.AbstractAsyncContextManager[Worker]],
-        seconds: float,
-    ) -> None:
+    def __init__(self, url: str, workers: Sequence[Worker], seconds: float) -> None:
         self._url = url
         self._building, self._asked = workers
-        self._third = third
         self._seconds = seconds
         self._rate = 0.0
 
@@ -152,19 +140,11 @@ class _Beside:
         return {**await self._watched(), RATE: 0.0}
 
     async def meanwhile(self) -> Sample:
-        return await self._rebuilt_by(self._building)
-
-    async def meanwhile_giving_way(self) -> Sample:
-        async with self._third() as building:
-            await building.ask("give_way")
-            return await self._rebuilt_by(building)
-
-    async def _rebuilt_by(self, building: Worker) -> Sample:
         if not self._rate:
             await self.usual()
         await _served([self._building, self._asked])
         await self._asked.ask("watch", rate=self._rate)
-        built = await building.ask("rebuild")
+        built = await self._building.ask("rebuild")
         return {**await self._watched(), RATE: built[RATE]}
 
     async def _watched(self) -> Sample:

@@ -165,11 +165,6 @@ class Work:
         seconds = time.perf_counter() - begin
         return {RATE: self._books / seconds, GROWN: _memory("VmHWM") - size}
 
-    async def give_way(self) -> Sample:
-        """Has this process run only while a core has nothing else to do."""
-        _run_when_idle()
-        return {}
-
     async def greatest_rate(self, seconds: float) -> Sample:
         """Returns the greatest number of operations a second that are kept up with, tried for so long each.
 
@@ -290,11 +285,6 @@ class Work:
         }
 
 
-def _run_when_idle() -> None:
-    for thread in Path("/proc/self/task").iterdir():
-        os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
-
-
 def _forget_greatest_size() -> None:
     """Has ``VmHWM`` begin anew."""
     Path("/proc/self/clear_refs").write_text("5")
@@ -314,7 +304,6 @@ async def main() -> None:
         names = (
             "served",
             "rebuild",
-            "give_way",
             "greatest_rate",
             "watch",
             "watched",

@@ -132,7 +132,9 @@ class Builder:
         # ★ The cursor is in the fence before the first row is read: from then on the log is kept for it. A change
         # that retention, under way at that moment, forgets none the less was committed before: it is in the rows.
         number = 0
-        async for rows in read_ahead(self._replica.source.scan(self._replica.batch_size)):
+        scanned = self._replica.source.scan(self._replica.batch_size)
+        # Reading while it rests, a rebuild would take as much of SQL and of the cores as one that does not rest.
+        async for rows in read_ahead(scanned) if pace is None else scanned:
             writes = [write for row in rows for write in self._store.writes.writes_at_all(row, 0, 0)]
             for part in batches(writes, MAX_IN_PASSING):
                 number += 1

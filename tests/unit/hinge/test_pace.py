@@ -30,11 +30,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-async def test_a_rest_is_as_long_as_the_part_before_it_and_bounded(
+async def test_a_rest_is_two_thirds_of_the_part_before_it_and_bounded(
     rests: list[float], clock: list[float]
 ) -> None:
     pace = Pace()
-    for seconds in (0.01, 0.02, 5):
+    for seconds in (0.003, 0.03, 5):
         clock[0] += seconds
         await pace.rest()
-    assert rests == pytest.approx([0.01, 0.02, 0.2])
+    assert rests == pytest.approx([0.002, 0.02, 0.2])
