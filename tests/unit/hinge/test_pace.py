@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from diptych.hinge import pace as pace_of_rebuilds
 from diptych.hinge.pace import Pace
 
 
@@ -30,9 +33,33 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-async def test_a_rest_is_two_thirds_of_the_part_before_it_and_bounded(
-    rests: list[float], clock: list[float]
+@pytest.fixture
+def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
+    """Sets what the system tells of the thread: for how long it has run, and has waited for a core."""
+    file = tmp_path / "schedstat"
+    monkeypatch.setattr(pace_of_rebuilds, "_SCHEDULED", file)
+    return file.write_text
+
+
+async def test_a_rest_is_a_quarter_of_the_part_and_longer_where_cores_are_in_demand(
+    rests: list[float], clock: list[float], tell: Callable[[str], object]
 ) -> None:
+    tell("7 0 1\n")
+    pace, waited_ns = Pace(), 0
+    for seconds, waited_s in ((0.004, 0), (0.04, 0.012), (5, 0)):
+        clock[0] += seconds
+        waited_ns += int(waited_s * 1e9)
+        tell(f"7 {waited_ns} 1\n")
+        await pace.rest()
+    assert rests == pytest.approx([0.001, 0.04, 0.2])
+
+
+@pytest.mark.parametrize("told", [None, "", "7\n", "what now\n"])
+async def test_a_rest_is_two_thirds_of_the_part_where_the_system_does_not_tell(
+    rests: list[float], clock: list[float], tell: Callable[[str], object], told: str | None
+) -> None:
+    if told is not None:
+        tell(told)
     pace = Pace()
     for seconds in (0.003, 0.03, 5):
         clock[0] += seconds
