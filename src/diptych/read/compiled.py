@@ -66,30 +66,20 @@ class CompiledReadModel:
         self._types = {field.name: field.type for field in fields}
         self.where = None if model.where is None else fitted(condition_of(model.where), entity)
         self._has = None if self.where is None else predicate_of(self.where, entity)
-        self.joins = tuple(
-            JoinedField(name, join.local.key, joined[join.remote.class_], join.remote.key, join.value.key)
-            for name, join in model.joined.items()
-        )
+        self.joins = _joins(model, joined)
         self.lists = self._indexes(joined)
         self.collections = tuple({c.field: c for i in self.lists if (c := i.collection) is not None}.values())
         self.columns = self._columns_in_use()
-        self.tables = frozenset(
-            (
-                *(entity.table, *(join.entity.table for join in self.joins)),
-                *(*_tables_of(self.collections), *tables_of(self.nested)),
-            )
-        )
+        self.tables = self._tables_in_use()
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
-        self._ordered = {
-            name: _surely_placed(index.entity.columns[name])
-            for index in self.lists
-            for name in index.own_columns
-        }
-        self._followed = [(join.entity.table, join.remote, join.local) for join in self.joins]
-        self._followed += [followed for each in self.collections for followed in _followed(each)]
+        self._ordered = _placed_types(self.lists)
         ways = list(ways_of(self.nested))
-        self._followed += [(way.table, way.remote, way.name) for way in ways]
         self.ways = {way.name: way for way in ways if way.steps}
+        self._followed = [
+            *((join.entity.table, join.remote, join.local) for join in self.joins),
+            *(followed for each in self.collections for followed in _followed(each)),
+            *((way.table, way.remote, way.name) for way in ways),
+        ]
         self.notices = Notices(self.name, entity.table)
 
     def _indexes(self, entities: Mapping[type, Entity]) -> tuple[ListIndex, ...]:
@@ -112,6 +102,10 @@ class CompiledReadModel:
         given = (name for field in self._computed for name in field.columns)
         needed = (*own, *self.key.names, *self.also, *ordered, *compared, *linking, *nested, *given)
         return tuple(dict.fromkeys(needed))
+
+    def _tables_in_use(self) -> frozenset[str]:
+        own = (self.entity.table, *(join.entity.table for join in self.joins))
+        return frozenset((*own, *_tables_of(self.collections), *tables_of(self.nested)))
 
     @property
     def is_joined(self) -> bool:
@@ -304,3 +298,15 @@ def _followed(collection: Collection) -> list[tuple[str, str, str]]:
         (through.entity.table, through.near, collection.local),
         (elements, collection.remote, collection.name),
     ]
+
+
+def _joins(model: type[Declaration], entities: Mapping[type, Entity]) -> tuple[JoinedField, ...]:
+    return tuple(
+        JoinedField(name, join.local.key, entities[join.remote.class_], join.remote.key, join.value.key)
+        for name, join in model.joined.items()
+    )
+
+
+def _placed_types(lists: Iterable[ListIndex]) -> dict[str, tuple[type, ...]]:
+    """Returns the types of values that surely have a place in these lists, by the names of their columns."""
+    return {name: _surely_placed(index.entity.columns[name]) for index in lists for name in index.own_columns}

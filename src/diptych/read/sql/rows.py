@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,13 +15,14 @@ from diptych.read.lists.outer_joins import OuterJoins
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.semijoins import Semijoins
 from diptych.read.lists.sorted_columns import linking_columns
+from diptych.read.sql.batches import MOST_TUPLES, RowBatches
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
-from diptych.sql.description import Row, Unreadable
+from diptych.sql.description import Row
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
-from diptych.sql.statements import FewValues, PreparedSelect
+from diptych.sql.statements import PreparedSelect
 from diptych.sql.view import NotAtOnceError, View, fetched_carefully, is_of_a_value, moment_of, view_of
 
 if TYPE_CHECKING:
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 
 Columns: TypeAlias = tuple[str, ...]
 """Names of the columns of an address. Its values are those of the column, or tuples if there are several."""
-
-_MOST_TUPLES = 100
-"""Number of tuples that one statement looks for: PostgreSQL plans each as a condition of its own."""
-
-_MOST_KEYS = 10_000
-"""Number of primary keys that are read at a time of the rows that fulfil a condition."""
 
 
 class SqlRows:
@@ -77,13 +71,12 @@ class SqlRows:
         self._shown = [] if where is None else [clause_of(where, entity, dialect)]
         # What SQL has selected is tested once more: of a value that can't be read, Redis knows no more than that.
         self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
-        self._primary_key = [entity.columns[name] for name in entity.primary_key]
+        self._batches = RowBatches(entity, self._selected, len(self._names))
         self._elements = Semijoins(dialect, entity_of, entity, collections)
         self._nested = nested
         self._tables = {entity.full_name, *(join.entity.table for join in joins), *self._elements.tables}
         self._tables |= set() if nested is None else nested.tables
         self._one = {names: self._select_by(names) for names in addresses}
-        self._few = FewValues()
         self._pages = PageSelects(entity, joined, self._elements, nested, self._selected, dialect)
 
     async def one(self, names: Columns, value: Any) -> Row | None:
@@ -113,9 +106,9 @@ class SqlRows:
     async def many(self, names: Columns, values: Sequence[Any]) -> list[Row]:
         """Returns the rows with any of these values in the columns of an address, all of one moment."""
         async with view_of(self._database, self._database.reader) as view:
-            batches = self._rows_by(view, names, values, len(values) + 1)
-            found = self._tested([row async for rows in batches for row in rows])
             fetch = partial(self._fetch_in, view)
+            batches = self._rows_by(fetch, names, values, len(values) + 1)
+            found = self._tested([row async for rows in batches for row in rows])
             return found if self._nested is None else await self._nested.whole(found, fetch)
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
@@ -170,17 +163,10 @@ class SqlRows:
 
     async def scan(self, batch_size: int) -> AsyncIterator[list[Row]]:
         """Yields all rows in batches. A row changed meanwhile may be seen before or after its change."""
-        selected = self._selected.where(*self._shown).add_columns(*self._primary_key)
-        last: Sequence[Any] | None = None
-        while True:
-            found = await self._fetch(self._batch(selected, last, batch_size))
-            if found:
-                async for rows in self._elements.added_to(self._rows(found), self._fetch):
-                    async for whole in self._with_nested(rows, self._fetch):
-                        yield whole
-            if len(found) < batch_size:
-                return
-            last, batch_size = self._after(found, last, batch_size)
+        async for found in self._batches.all(self._fetch, self._shown, batch_size):
+            async for rows in self._elements.added_to(self._rows(found), self._fetch):
+                async for whole in self._with_nested(rows, self._fetch):
+                    yield whole
 
     async def rows_by(
         self, view: View, names: Columns, values: Sequence[Any], batch_size: int
@@ -192,7 +178,7 @@ class SqlRows:
         condition leaves out are among them.
         """
         fetch = partial(self._fetch_in, view)
-        async for found in self._rows_by(view, names, values, batch_size):
+        async for found in self._rows_by(fetch, names, values, batch_size):
             async for rows in self._elements.added_to(found, fetch):
                 async for whole in self._with_nested(rows, fetch):
                     yield whole
@@ -205,105 +191,28 @@ class SqlRows:
                 yield whole
 
     async def _rows_by(
-        self, view: View, names: Columns, values: Sequence[Any], batch_size: int
+        self, fetch: Fetch, names: Columns, values: Sequence[Any], batch_size: int
     ) -> AsyncIterator[list[Row]]:
         there = (value for value in dict.fromkeys(values) if value is not None)
         wanted = [value for value in there if self._parameters(names, value) is not None]
-        few = await self._few_by(view, names, wanted, batch_size) if len(names) == 1 else None
-        if few is not None:
-            if few:
-                yield few
-            return
-        asked_at_once = batch_size if len(names) == 1 else _MOST_TUPLES
+        column = self.entity.columns.get(names[0]) if len(names) == 1 else None
+        if column is not None:
+            few = await self._batches.having_few(fetch, column, wanted, batch_size)
+            if few is not None:
+                if few:
+                    yield list(map(self._row, few))
+                return
+        asked_at_once = batch_size if len(names) == 1 else MOST_TUPLES
         for start in range(0, len(wanted), asked_at_once):
             has_one = self._has_one_of(names, wanted[start : start + asked_at_once])
-            async for found in self._fulfilling(view, has_one, batch_size):
-                yield [self._row(values) for values in found]
-
-    async def _fulfilling(
-        self, view: View, condition: sa.ColumnElement[bool], batch_size: int
-    ) -> AsyncIterator[Sequence[Sequence[Any]]]:
-        """Yields the values of the rows that fulfil a condition, and of their primary keys, in non-empty batches.
-
-        A database finds all rows of a condition for each batch anew. So after the first full batch the primary keys
-        are read, very many at a time, and the rows by them.
-        """
-        selected = self._selected.add_columns(*self._primary_key)
-        keys = sa.select(*self._primary_key).select_from(self.entity.table).where(condition)
-        last: Sequence[Any] | None = None
-        at_once = batch_size
-        while found := await self._fetch_in(view, self._batch(selected.where(condition), last, at_once)):
-            yield found
-            if len(found) < at_once:
-                return
-            last, at_once = self._after(found, last, at_once)
-            if last is None:
-                continue
-            listed = await self._fetch_in(view, self._batch(keys, last, _MOST_KEYS))
-            readable = list(itertools.takewhile(_is_readable, listed))
-            size = batch_size if len(self._primary_key) == 1 else min(batch_size, _MOST_TUPLES)
-            for start in range(0, len(readable), size):
-                part = readable[start : start + size]
-                if found := await self._fetch_in(view, *self._with_keys(selected, part)):
-                    yield found
-                last = part[-1]
-
-    def _with_keys(
-        self, selected: sa.Select[Any], keys: Sequence[Sequence[Any]]
-    ) -> tuple[sa.Select[Any] | PreparedSelect, Mapping[str, Any] | None]:
-        """Returns the SELECT of the rows with these primary keys, and its parameters."""
-        ordered = selected.order_by(*self._primary_key)
-        if len(self._primary_key) > 1:
-            return ordered.where(sa.tuple_(*self._primary_key).in_([tuple(key) for key in keys])), None
-        [column], values = self._primary_key, [key for [key] in keys]
-        few = self._few.get("keys", values, column.type, lambda given: ordered.where(column.in_(given)))
-        return few or (ordered.where(column.in_(values)), None)
-
-    async def _few_by(
-        self, view: View, names: Columns, values: Sequence[Any], batch_size: int
-    ) -> list[Row] | None:
-        """Returns the rows with any of a few values in a column; None if there are too many, of either."""
-        column = self.entity.columns.get(names[0])
-        if column is None:
-            return None
-        selected = self._selected.add_columns(*self._primary_key)
-        prepared = self._few.get(
-            (names, batch_size),
-            values,
-            column.type,
-            lambda given: self._batch(selected.where(column.in_(given)), None, batch_size),
-        )
-        if prepared is None:
-            return None
-        found = await self._fetch_in(view, *prepared)
-        return [self._row(values) for values in found] if len(found) < batch_size else None
+            async for found in self._batches.fulfilling(fetch, has_one, batch_size):
+                yield list(map(self._row, found))
 
     async def count(self) -> int:
         """Returns the approximate number of rows."""
         counted = sa.select(sa.func.count()).select_from(self.entity.table).where(*self._shown)
         found = await self._fetch(counted)
         return int(found[0][0])
-
-    def _batch(self, selected: sa.Select[Any], last: Sequence[Any] | None, batch_size: int) -> sa.Select[Any]:
-        """Returns the SELECT of the next batch in the order of the primary key, after the key ``last``."""
-        statement = selected.order_by(*self._primary_key).limit(batch_size)
-        if last is None:
-            return statement
-        after = sa.tuple_(*self._literals(self.entity.primary_key, last))
-        return statement.where(sa.tuple_(*self._primary_key) > after)
-
-    def _after(
-        self, found: Sequence[Sequence[Any]], last: Sequence[Any] | None, at_once: int
-    ) -> tuple[Sequence[Any] | None, int]:
-        """Returns the primary key before the next batch, and the next batch's size.
-
-        A batch without a readable key is followed by a batch of twice its size, to get past the unreadable rows.
-        """
-        for values in reversed(found):
-            key = values[len(self._names) :]
-            if _is_readable(key):
-                return key, at_once
-        return last, 2 * at_once
 
     def _select_by(self, names: Columns) -> PreparedSelect:
         """Returns the SELECT of a row by these columns, whose names are those of the parameters."""
@@ -387,11 +296,3 @@ class SqlRows:
     def _row(self, values: Sequence[Any]) -> Row:
         """Names the values of a row; the primary key, for the next batch, may follow at the end."""
         return dict(zip(self._names, values, strict=False))
-
-    def _literals(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        columns = (self.entity.columns[name] for name in names)
-        return [sa.literal(value, column.type) for column, value in zip(columns, values, strict=True)]
-
-
-def _is_readable(key: Sequence[Any]) -> bool:
-    return not any(isinstance(value, Unreadable) for value in key)

@@ -84,6 +84,9 @@ class SqliteDatabase(Database):
         )
         self.inline: InlineConnection | None = inline()
         self._moments = inline()
+        self._listen()
+
+    def _listen(self) -> None:
         # A transaction that reads first could not write if any other wrote meanwhile (SQLITE_BUSY at once, without
         # waiting): so every unit of work takes the write lock at its beginning.
         sa.event.listen(self.writer.sync_engine, "begin", self._begin_immediate)
