@@ -24,9 +24,9 @@ class Pace:
 
     At full speed the work takes all that is left of SQL, of Redis and of the event loop, and commands and queries
     wait for each of the three. A rest is a quarter of what the part before it has taken, and two and a half times
-    what this thread has waited for a core meanwhile: others wait for one too then. That is about as long as the part
-    itself where the cores are in demand. Where the system does not tell, a rest is two thirds of the part. Nothing of
-    the work may go on meanwhile. Passes don't rest: until they end, the lease is not renewed.
+    what this thread has waited for a core meanwhile: others wait for one too then. At most it is as long as the part:
+    what takes longer has more changes to catch up with. Where the system does not tell, it is two thirds of the part.
+    Nothing of the work may go on meanwhile. Passes don't rest: until they end, the lease is not renewed.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Pace:
             rest_s = took * _UNTOLD
         else:
             rest_s = took * _SHARE + _OF_WAITING * (waited_s - self._waited_s)
-        await asyncio.sleep(min(rest_s, _LONGEST_S))
+        await asyncio.sleep(min(rest_s, took, _LONGEST_S))
         self._begin()
 
     def _begin(self) -> None:

@@ -46,12 +46,12 @@ async def test_a_rest_is_a_quarter_of_the_part_and_longer_where_cores_are_in_dem
 ) -> None:
     tell("7 0 1\n")
     pace, waited_ns = Pace(), 0
-    for seconds, waited_s in ((0.004, 0), (0.04, 0.012), (5, 0)):
+    for seconds, waited_s in ((0.004, 0), (0.04, 0.008), (0.04, 0.03), (5, 0)):
         clock[0] += seconds
         waited_ns += int(waited_s * 1e9)
         tell(f"7 {waited_ns} 1\n")
         await pace.rest()
-    assert rests == pytest.approx([0.001, 0.04, 0.2])
+    assert rests == pytest.approx([0.001, 0.03, 0.04, 0.2])
 
 
 @pytest.mark.parametrize("told", [None, "", "7\n", "what now\n"])
