@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from diptych.read.nested.rows import Fetch
 from diptych.sql.description import Unreadable
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import FewValues, PreparedSelect
+
+if TYPE_CHECKING:
+    from diptych.read.nested.rows import Fetch
 
 MOST_TUPLES = 100
 """Number of tuples that one statement looks for: PostgreSQL plans each as a condition of its own."""
