@@ -24,6 +24,6 @@ def test_the_sql_route_of_a_list_stands_on_few_files():
     graph = grimp.build_graph("diptych", exclude_type_checking_imports=True)
     route = "diptych.read.sql.rows"
     files = {route, *graph.find_upstream_modules(route)} - {"diptych"}
-    assert len(files) <= 26, sorted(files)
+    assert len(files) <= 25, sorted(files)
     rooms = {name.split(".")[1] for name in files}
     assert rooms.isdisjoint({"fence", "log", "write", "hinge", "redis"}), sorted(files)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
 from diptych.errors import WiringError
-from diptych.read.declaration import JoinedField
 from diptych.read.lists.sorted_columns import own_alias
 from diptych.sql.comparison import collated_like
 from diptych.sql.entity import MappedEntity
+
+if TYPE_CHECKING:
+    from diptych.read.declaration import JoinedField
 
 
 class OuterJoins:

@@ -7,16 +7,18 @@ database may begin with the few elements of a value.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
-from diptych.read.declaration import Collection
 from diptych.read.lists.sorted_columns import SortedColumn, found_by, linking_columns, own_alias
 from diptych.sql.comparison import collated_like
 from diptych.sql.description import Row, Sorting
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import FewValues
+
+if TYPE_CHECKING:
+    from diptych.read.declaration import Collection
 
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Sequence[Any]]]]
 """Returns the rows of a SELECT, or of a ``PreparedSelect`` with parameters."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from diptych.read.declaration import Collection, JoinedField
 from diptych.read.lists.in_sql import Beside, PageSelects, parameters
 from diptych.read.lists.outer_joins import OuterJoins
 from diptych.read.lists.page import PageRequest
@@ -26,6 +25,7 @@ from diptych.sql.statements import PreparedSelect
 from diptych.sql.view import NotAtOnceError, View, fetched_carefully, is_of_a_value, moment_of, view_of
 
 if TYPE_CHECKING:
+    from diptych.read.declaration import Collection, JoinedField
     from diptych.read.lists.index import ListIndex
     from diptych.read.lists.sorted_columns import SortedColumn
     from diptych.read.nested.in_sql import NestedInSql
