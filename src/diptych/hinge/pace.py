@@ -7,9 +7,13 @@ import contextlib
 import time
 from pathlib import Path
 
-_SHARE = 1 / 4
+_OF_PART = 1 / 4
 _OF_WAITING = 5 / 2
+"""Seconds of a rest for each second of the part before it, and of waiting for a core in that part."""
+
 _UNTOLD = 2 / 3
+"""Seconds of a rest for each second of the part, where nobody tells of waiting."""
+
 _LONGEST_S = 0.2
 
 _SCHEDULED = Path("/proc/thread-self/schedstat")
@@ -38,7 +42,7 @@ class Pace:
         if waited_s is None or self._waited_s is None:
             rest_s = took * _UNTOLD
         else:
-            rest_s = took * _SHARE + _OF_WAITING * (waited_s - self._waited_s)
+            rest_s = took * _OF_PART + _OF_WAITING * (waited_s - self._waited_s)
         await asyncio.sleep(min(rest_s, took, _LONGEST_S))
         self._begin()
 
