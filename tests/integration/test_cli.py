@@ -617,7 +617,7 @@ def test_a_rebuild_that_is_stopped_leaves_the_old_generation_serving(shelf: Shel
 
 
 def test_of_two_rebuilds_at_once_one_is_told_of_the_other(shelf: Shelf):
-    shelf.fill(5_000)
+    shelf.fill(1_500)
     both = [shelf.start("BookReadModel", *APP, DIPTYCH_REBUILD_BATCH_SIZE="1") for _ in range(2)]
     assert eventually(lambda: shelf.generations() == 3)
     complaints = [process.communicate(timeout=60)[1] for process in both]
