@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConfigService, DiptychError, ORMService
+from diptych.sql.postgres import moments
 from diptych.sql.statements import FewValues, PreparedSelect
 from diptych.sql.view import NotAtOnceError, moment_of, view_of
 
@@ -114,6 +115,55 @@ async def test_a_connection_with_a_statement_that_was_cut_off_is_given_up(postgr
             ((second,),) = await view.fetch_prepared(pid, {})
             assert second != first
             assert await _names(view) == ["a"]
+
+
+async def test_a_connection_whose_transaction_may_go_on_is_given_up(postgres_url, monkeypatch):
+    """★ Its next user would read what was there when that transaction began."""
+    async with ORMService(ConfigService(environ={}, database_url=postgres_url)) as orm:
+        await orm.create(Thing, id=1, name="a")
+        database, is_rolling_back, say = orm.side.database, asyncio.Event(), moments._say
+
+        async def wait_before_rolling_back(connection: Any, what: str) -> None:
+            if what == "ROLLBACK":
+                is_rolling_back.set()
+                await asyncio.sleep(30)
+            await say(connection, what)
+
+        async def fail() -> None:
+            async with view_of(database, database.reader) as view:
+                await _names(view)
+                raise ZeroDivisionError
+
+        monkeypatch.setattr(moments, "_say", wait_before_rolling_back)
+        failing = asyncio.create_task(fail())
+        await asyncio.wait_for(is_rolling_back.wait(), 10)
+        failing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await failing
+        await orm.update(Thing, 1, name="b")
+        assert list(await database.read(NAMES.select)) == [("b",)]
+
+
+async def test_connections_that_expire_while_a_moment_begins_are_not_used_again(postgres_url, monkeypatch):
+    async with ORMService(ConfigService(environ={}, database_url=postgres_url)) as orm:
+        database: Any = orm.side.database
+        pid, say = PreparedSelect(sa.select(sa.func.pg_backend_pid())), moments._say
+
+        async def its_pid() -> Any:
+            async with moment_of(database) as view:
+                return await view.fetch_prepared(pid, {})
+
+        first = await its_pid()
+
+        async def expire_at_begin(connection: Any, what: str) -> None:
+            await say(connection, what)
+            if what.startswith("BEGIN"):
+                database.moments.expire()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(moments, "_say", expire_at_begin)
+            assert await its_pid() == first
+        assert await its_pid() != first
 
 
 async def test_a_kept_connection_that_the_server_has_ended_is_replaced(postgres_url):

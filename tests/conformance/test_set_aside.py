@@ -38,6 +38,8 @@ from tests.setaside import (
 
 SKUS = ["a", "b", "c", "d"]
 
+BEFORE_CHRIST = "tried = '0044-03-15 10:00 BC'"
+
 
 @pytest.fixture
 def redis_url(valkey):
@@ -334,3 +336,20 @@ async def test_what_only_postgresql_can_hold_is_set_aside(postgres_url, redis_ur
         pages = [await model.page() for model in (hosts, hosts_sql)]
         assert [(page.served.store, page.set_aside) for page in pages] == [("redis", 7), ("sql", 7)]
         assert pages[0].body == pages[1].body
+
+
+async def test_a_numbered_page_with_a_row_that_the_driver_can_not_load_begins_at_its_offset(
+    database_url, redis_url
+):
+    """★ Such a page is read column by column."""
+    async with shop(database_url, redis_url) as app, shop(database_url) as sql:
+        for sku in ("a", "b", "c", "d", "e"):
+            await app.execute(Add(sku))
+        spoilt = "name = CAST(x'ff' AS TEXT)" if database_url.startswith("sqlite") else BEFORE_CHRIST
+        await write_raw(app, f"UPDATE products SET {spoilt} WHERE sku = 'd'")
+        await rebuild(app)
+        for each in (app, sql):
+            products, _ = read_models(each)
+            page = await products.page(limit=2, offset=2)
+            assert [item["sku"] for item in msgspec.json.decode(page.body)["items"]] == ["c"]
+            assert page.set_aside == 1

@@ -87,6 +87,11 @@ def stored_texts(column_type: sa.Enum) -> dict[Any, str]:
     return {value: store(value) for value in values}
 
 
+def is_floating(column: Any) -> bool:
+    """Returns whether a mapped attribute is of a floating-point type, even one that is loaded as `Decimal`."""
+    return isinstance(column.type, sa.Float)
+
+
 def is_logged(column_type: sa.types.TypeEngine[Any]) -> bool:
     """Returns whether a value that went through JSON equals the value of a select, on every database.
 
@@ -284,8 +289,10 @@ def _check_digits(value: decimal.Decimal, column_type: sa.types.TypeEngine[Any])
     precision, scale = getattr(column_type, "precision", None), getattr(column_type, "scale", None) or 0
     if precision is None:
         return
-    exponent = value.normalize().as_tuple().exponent
-    if isinstance(exponent, int) and -exponent > scale:
+    # Not by normalize(), which raises for exponents that a text may well have.
+    _, digits, exponent = value.as_tuple()
+    zeros = len(digits) - len(bytes(digits).rstrip(b"\0"))
+    if value and isinstance(exponent, int) and -(exponent + zeros) > scale:
         raise ValueError(f"must have at most {scale} decimal places")
     if value and value.adjusted() >= precision - scale:
         raise ValueError(f"must have at most {precision - scale} digits before the decimal point")

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import UserDefinedType
 
-from diptych.errors import DiptychError
+from diptych.errors import DatabaseBusyError, DiptychError
 from diptych.sql.database import Database, Moment, Values
 from diptych.sql.description import Unreadable
-from diptych.sql.failures import translated_reading
+from diptych.sql.failures import TransactionConflict, translated_reading
 from diptych.sql.statements import PreparedSelect
+
+_Read = TypeVar("_Read")
 
 
 class View:
@@ -95,6 +97,23 @@ async def view_of(database: Database, engine: AsyncEngine | None = None) -> Asyn
             yield MomentView(moment)
 
 
+async def read_at_once(
+    database: Database, engine: AsyncEngine, read: Callable[[View], Awaitable[_Read]]
+) -> _Read:
+    """Returns what ``read`` returns of a view of one moment over ``engine``.
+
+    The view is opened and read once more if a table was altered under a prepared statement.
+    """
+    try:
+        async with view_of(database, engine) as view:
+            return await read(view)
+    except DatabaseBusyError as error:
+        if not isinstance(error.__cause__, TransactionConflict):
+            raise
+    async with view_of(database, engine) as view:
+        return await read(view)
+
+
 @contextlib.asynccontextmanager
 async def moment_of(database: Database) -> AsyncIterator[View]:
     """Opens a view of the moment of its first statement, for a few short statements.
@@ -111,10 +130,8 @@ async def moment_of(database: Database) -> AsyncIterator[View]:
 def is_of_a_value(error: Exception) -> bool:
     """Returns whether this error is of a value in the rows of an executed statement, impossible to load."""
     if isinstance(error, DBAPIError):
-        cause = error.orig
         # Raised by sqlite3 for text that is not UTF-8: without a code, since the error is not SQLite's.
-        is_no_text = "Could not decode to UTF-8" in str(cause) and not hasattr(cause, "sqlite_errorcode")
-        return is_no_text or type(cause) in (ValueError, OverflowError)
+        return "Could not decode to UTF-8" in str(error.orig) and not hasattr(error.orig, "sqlite_errorcode")
     return not isinstance(error, (SQLAlchemyError, DiptychError, OSError))
 
 
@@ -144,8 +161,10 @@ async def _column(
     """Returns the only column of ``count`` rows from number ``start`` on. Values at fault are found by halving."""
     if count == 0:
         return []
+    own = select._offset_clause  # of a numbered page
+    part = select.limit(count).offset(start if own is None else own + start)
     try:
-        return [row[0] for row in await view.fetch(select.limit(count).offset(start), values)]
+        return [row[0] for row in await view.fetch(part, values)]
     except Exception as error:
         if not is_of_a_value(error):
             raise

@@ -18,7 +18,7 @@ from diptych.log.append import append, append_all, row_values
 from diptych.sql import execute
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import TransactionConflict
-from diptych.sql.postgres.driver import fetch_raw
+from diptych.sql.postgres.driver import fetch_raw, is_of_altered_table
 from diptych.sql.statements import RawStatement
 from diptych.write import logged
 from diptych.write.statements import (
@@ -221,8 +221,9 @@ async def _fetch(
         if state == _SEVERAL_ROWS and lookup is not None:
             raise AmbiguousLookupError(entity.name, lookup.name) from error
         # An altered table has the same code: the driver has forgotten its statements, and another attempt succeeds.
-        is_altered = type(error.orig).__name__ == "InvalidCachedStatementError"
-        if (state == _NOT_SUPPORTED and not is_altered) or logged.UNREADABLE in str(error.orig):
+        if (state == _NOT_SUPPORTED and not is_of_altered_table(error)) or logged.UNREADABLE in str(
+            error.orig
+        ):
             _refused.add(entity)
             raise TransactionConflict("to be run again, with two statements for each change") from error
         raise

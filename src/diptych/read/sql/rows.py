@@ -22,7 +22,15 @@ from diptych.sql.description import Row
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated_reading
 from diptych.sql.statements import PreparedSelect
-from diptych.sql.view import NotAtOnceError, View, fetched_carefully, is_of_a_value, moment_of, view_of
+from diptych.sql.view import (
+    NotAtOnceError,
+    View,
+    fetched_carefully,
+    is_of_a_value,
+    moment_of,
+    read_at_once,
+    view_of,
+)
 
 if TYPE_CHECKING:
     from diptych.read.declaration import Collection, JoinedField
@@ -105,11 +113,14 @@ class SqlRows:
 
     async def many(self, names: Columns, values: Sequence[Any]) -> list[Row]:
         """Returns the rows with any of these values in the columns of an address, all of one moment."""
-        async with view_of(self._database, self._database.reader) as view:
+
+        async def read(view: View) -> list[Row]:
             fetch = partial(self._fetch_in, view)
             batches = self._rows_by(fetch, names, values, len(values) + 1)
             found = self._tested([row async for rows in batches for row in rows])
             return found if self._nested is None else await self._nested.whole(found, fetch)
+
+        return await read_at_once(self._database, self._database.reader, read)
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
@@ -277,12 +288,12 @@ class SqlRows:
             # In the event loop: the way to a thread and back takes many times as long as each of the statements.
             with contextlib.suppress(NotAtOnceError):
                 async with moment_of(self._database) as moment:
-                    return await self._read_in(moment, self._nested, prepared, values)
-        async with view_of(self._database, self._database.reader) as view:
-            return await self._read_in(view, self._nested, prepared, values)
+                    return await self._read_in(self._nested, prepared, values, moment)
+        read = partial(self._read_in, self._nested, prepared, values)
+        return await read_at_once(self._database, self._database.reader, read)
 
     async def _read_in(
-        self, view: View, nested: NestedInSql, prepared: PreparedSelect, values: Mapping[str, Any]
+        self, nested: NestedInSql, prepared: PreparedSelect, values: Mapping[str, Any], view: View
     ) -> list[Row]:
         rows = list(map(self._row, await self._fetch_in(view, prepared, values)))
         return await nested.whole(rows, partial(self._fetch_in, view))

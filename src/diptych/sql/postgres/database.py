@@ -16,9 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from diptych.config.settings import Settings
 from diptych.errors import ConfigurationError
 from diptych.sql.database import Database, Failure, Rows, Step, Transaction, Values, run_steps
-from diptych.sql.postgres.driver import DedicatedReader, connect, mark, pooler_error, refuse_broken
+from diptych.sql.postgres.driver import (
+    DedicatedReader,
+    connect,
+    is_of_altered_table,
+    mark,
+    pooler_error,
+    refuse_broken,
+)
 from diptych.sql.postgres.engine import SharedEngine
-from diptych.sql.postgres.moments import PostgresMoment, PostgresMoments, snapshot_on
+from diptych.sql.postgres.moments import PostgresMoment, PostgresMoments, Snapshots
 from diptych.sql.postgres.transactions import PooledTransaction
 from diptych.sql.postgres.writers import KeptConnections
 from diptych.sql.statements import PreparedSelect
@@ -89,6 +96,7 @@ class PostgresDatabase(Database):
             self._server_settings["application_name"] = name
         self._settings = settings
         self._identity = ""
+        self._loading = {} if shared is None else _loading_of(shared.dialect)
         self.lease_s = settings.lease_s
 
         pool_size = settings.database_pool_size
@@ -107,6 +115,7 @@ class PostgresDatabase(Database):
         self.keeper = self._engine("AUTOCOMMIT", _KEEPER_SETTINGS, pool_size=5, max_overflow=-1)
         self.dedicated = DedicatedReader(self.keeper)
         self.moments = PostgresMoments(self.keeper)
+        self._snapshots = Snapshots()
 
     def _own_writers(self, pool_size: int) -> KeptConnections:
         # Under READ COMMITTED a row read before a concurrent change would be written back over that change. The
@@ -133,6 +142,7 @@ class PostgresDatabase(Database):
             # The connection used last is used next, so that the server can close idle connections.
             pool_use_lifo=True,
             max_overflow=max_overflow,
+            **self._loading,
             **options,
         )
         sa.event.listen(engine.sync_engine, "do_connect", connect)
@@ -166,7 +176,7 @@ class PostgresDatabase(Database):
         try:
             return await super().read(select, values)
         except DBAPIError as error:
-            if not _is_outdated(error):
+            if not is_of_altered_table(error):
                 raise
         return await super().read(select, values)
 
@@ -198,7 +208,7 @@ class PostgresDatabase(Database):
         return self.moments.open()
 
     def snapshot(self, engine: AsyncEngine) -> contextlib.AbstractAsyncContextManager[PostgresMoment]:
-        return snapshot_on(engine)
+        return self._snapshots.open(engine)
 
     async def begin_read_committed(self, connection: AsyncConnection) -> None:
         # At REPEATABLE READ the transaction would not see changes committed while it waited for a lock.
@@ -264,11 +274,22 @@ class PostgresDatabase(Database):
         return [name.strip('" ') for name in found[1].split(",")] if found else []
 
     def failure_of(self, error: DBAPIError) -> Failure | None:
-        if _is_outdated(error):
+        if is_of_altered_table(error):
             return "conflict"
         state = _sqlstate(error) or ""
         known = _FAILURES.get(state) or _FAILURES.get(state[:2])
         return known or ("lost" if error.connection_invalidated else None)
+
+
+def _loading_of(dialect: Any) -> dict[str, Any]:
+    """Returns the options by which an engine's connections load values.
+
+    What queries read has to be loaded like what commands read, over the application's engine.
+    """
+    return {
+        "json_deserializer": dialect._json_deserializer,
+        "native_inet_types": dialect._native_inet_types,
+    }
 
 
 async def _identity_of(driver: Any) -> str:
@@ -293,11 +314,6 @@ async def _answer(driver: Any, question: str) -> str:
         if driver.is_closed() or _FAILURES.get(str(error.sqlstate)[:2]) == "lost":
             raise OSError(str(error)) from error
         return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
-
-
-def _is_outdated(error: DBAPIError) -> bool:
-    """Returns whether a table was altered under a prepared statement; by now the driver has forgotten these."""
-    return type(error.orig).__name__ == "InvalidCachedStatementError"
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

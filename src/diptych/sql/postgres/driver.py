@@ -6,7 +6,8 @@ Connections are opened alike under SQLAlchemy 2.0 and 2.1, and given up when the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -32,13 +33,22 @@ async def fetch_raw(
     """
     driver, compiled = driver_of(connection), statement.compiled
     arguments = compiled.arguments(values)
-    with EngineErrors(driver):
-        rows = await driver.fetch(compiled.text, *arguments)
+    try:
+        with EngineErrors(driver):
+            rows = await driver.fetch(compiled.text, *arguments)
+    except DBAPIError as error:
+        if is_of_altered_table(error):
+            # The driver does so by itself for some of these errors alone; a statement that it keeps fails again.
+            await driver.reload_schema_state()
+        raise
     return compiled.loaded(rows)
 
 
 class EngineErrors:
-    """A block inside which errors of the driver are raised in an engine's form."""
+    """A block inside which errors of the driver are raised in an engine's form.
+
+    An engine lets other errors through, such as those of a value that Python has no room for.
+    """
 
     __slots__ = ("_driver",)
 
@@ -51,11 +61,19 @@ class EngineErrors:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, OSError):
+        if isinstance(error, errors_of_driver()):
             is_constraint = str(getattr(error, "sqlstate", None)).startswith("23")
             kind = IntegrityError if is_constraint else DBAPIError
             is_broken = self._driver.is_closed() or is_of_broken_connection(error)
             raise kind(None, None, error, connection_invalidated=is_broken) from error
+
+
+@functools.cache
+def errors_of_driver() -> tuple[type[Exception], ...]:
+    """Returns the classes of all of asyncpg's own errors."""
+    import asyncpg
+
+    return asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 
 
 def driver_of(connection: AsyncConnection) -> Any:
@@ -63,7 +81,7 @@ def driver_of(connection: AsyncConnection) -> Any:
     return cast(sa.Connection, connection.sync_connection).connection.driver_connection
 
 
-def info_of(connection: AsyncConnection) -> Mapping[str, Any]:
+def info_of(connection: AsyncConnection) -> MutableMapping[Any, Any]:
     """Returns the pool's notes on an engine's connection."""
     return cast(sa.Connection, connection.sync_connection).info
 
@@ -74,16 +92,12 @@ def connect(dialect: Any, _record: object, arguments: Sequence[Any], options: Ma
     Raises asyncpg's errors as the dialect's ``Error``, which the engine wraps in a ``DBAPIError``. SQLAlchemy 2.1
     does so by itself; 2.0 lets asyncpg's own errors through while it connects.
     """
-    import asyncpg
-
     try:
         return dialect.connect(*arguments, **options)
     except Exception as error:
         if "unsupported startup parameter" in str(error):
             raise pooler_error() from error
-        if not isinstance(
-            error, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-        ):
+        if not isinstance(error, errors_of_driver()):
             raise
         adapted = dialect.dbapi.Error(str(error))
         adapted.sqlstate = getattr(error, "sqlstate", None)
@@ -116,6 +130,14 @@ def refuse_broken(context: ExceptionContext) -> None:
     """
     if is_of_broken_connection(context.original_exception):
         raise OSError("PostgreSQL has ended the session") from context.original_exception
+
+
+def is_of_altered_table(error: DBAPIError) -> bool:
+    """Returns whether a table, or a type, was altered under a prepared statement: another attempt succeeds."""
+    is_of_type = getattr(error.orig, "sqlstate", None) == "XX000" and "cache lookup failed for type" in str(
+        error.orig
+    )
+    return is_of_type or type(error.orig).__name__ == "InvalidCachedStatementError"
 
 
 def is_of_broken_connection(error: BaseException) -> bool:

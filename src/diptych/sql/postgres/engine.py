@@ -20,7 +20,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from diptych.errors import ConfigurationError, DatabaseBusyError
-from diptych.sql.postgres.driver import HOOKED, mark, refuse_broken
+from diptych.sql.postgres.driver import HOOKED, errors_of_driver, mark, refuse_broken
 
 AppEngine: TypeAlias = AsyncEngine
 """An engine of the application's own."""
@@ -170,8 +170,6 @@ class SharedEngine:
 @contextlib.contextmanager
 def _connecting() -> Iterator[None]:
     """Inside the block, errors of an opening connection have an engine's form under each version of SQLAlchemy."""
-    import asyncpg
-
     try:
         yield
     except PoolTimeoutError as error:
@@ -179,5 +177,5 @@ def _connecting() -> Iterator[None]:
             "every connection of the application's engine was in use for longer than its pool_timeout: "
             "raise its pool_size, or shorten what holds them"
         ) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except errors_of_driver() as error:
         raise DBAPIError(None, None, error, connection_invalidated=True) from error

@@ -6,16 +6,19 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from diptych.sql.database import EngineMoment
-from diptych.sql.postgres.driver import EngineErrors, driver_of, fetch_raw
+from diptych.sql.postgres.driver import EngineErrors, driver_of, fetch_raw, info_of, is_of_altered_table
 from diptych.sql.statements import PreparedSelect
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _MOST_KEPT = 4
+
+_ALTERATIONS = "diptych_alterations"
+"""Key of a pooled connection's notes: the number of alterations known when it last forgot its statements."""
 
 
 class PostgresMoment(EngineMoment):
@@ -28,19 +31,44 @@ class PostgresMoment(EngineMoment):
         return await super().fetch(select, values)
 
 
-@contextlib.asynccontextmanager
-async def snapshot_on(engine: AsyncEngine) -> AsyncIterator[PostgresMoment]:
-    """Lends a transaction on a connection of the engine's pool. Raises an engine's errors."""
-    async with engine.connect() as connection:
-        try:
-            await _say(connection, _BEGIN)
-            yield PostgresMoment(connection)
-            await _say(connection, "COMMIT")
-        except BaseException as error:
-            if not isinstance(error, Exception) or not await _is_rolled_back(connection):
-                with contextlib.suppress(SQLAlchemyError, OSError):
-                    await connection.invalidate()
-            raise
+class Snapshots:
+    """Such transactions on the connections of pools.
+
+    A connection notices that a table was altered when one of its own prepared statements fails. The first failure
+    has all other connections forget their statements, before they are used again.
+    """
+
+    def __init__(self) -> None:
+        self._alterations = 0
+
+    @contextlib.asynccontextmanager
+    async def open(self, engine: AsyncEngine) -> AsyncIterator[PostgresMoment]:
+        """Lends a transaction on a connection of the engine's pool. Raises an engine's errors."""
+        async with engine.connect() as connection:
+            try:
+                await self._forget_former(connection)
+                await _say(connection, _BEGIN)
+                yield PostgresMoment(connection)
+                await _say(connection, "COMMIT")
+            except BaseException as error:
+                if _is_of_altered_table(error):
+                    self._alterations += 1
+                is_clean = False
+                try:
+                    is_clean = isinstance(error, Exception) and await _is_rolled_back(connection)
+                finally:
+                    # Also if this task is cancelled meanwhile: the next user of the connection would read what was
+                    # there when this transaction began.
+                    if not is_clean:
+                        with contextlib.suppress(SQLAlchemyError, OSError):
+                            await connection.invalidate()
+                raise
+
+    async def _forget_former(self, connection: AsyncConnection) -> None:
+        info = info_of(connection)
+        if info.setdefault(_ALTERATIONS, self._alterations) != self._alterations:
+            await driver_of(connection).reload_schema_state()
+            info[_ALTERATIONS] = self._alterations
 
 
 class PostgresMoments:
@@ -59,8 +87,9 @@ class PostgresMoments:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[PostgresMoment]:
         """Lends a transaction. Raises an engine's errors."""
+        # Another list, once they have expired: maybe while this one begins its transaction.
+        kept = self._kept
         connection = await self._begun()
-        kept = self._kept  # another list, once they have expired
         try:
             yield PostgresMoment(connection)
             # Waited for: whoever blocks the event loop then, for a lock on the table, would wait for ever.
@@ -103,6 +132,13 @@ class PostgresMoments:
             await _drop(connection)
             raise
         return connection
+
+
+def _is_of_altered_table(error: BaseException | None) -> bool:
+    """Returns whether this is the cause of an error, which may have been translated."""
+    while error is not None and not isinstance(error, DBAPIError):
+        error = error.__cause__
+    return error is not None and is_of_altered_table(error)
 
 
 async def _say(connection: AsyncConnection, what: str) -> None:
