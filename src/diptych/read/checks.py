@@ -24,7 +24,7 @@ from diptych.read.address_checks import (
 )
 from diptych.read.condition_checks import check_conditions
 from diptych.read.declaration import Declaration, DocumentField, Join, ListOrder
-from diptych.read.fitting import can_fill, takes_null
+from diptych.read.fitting import can_fill, has_set, takes_null
 from diptych.read.lists.elements import check_each, check_elements, element_models
 from diptych.read.lists.joined import fields_with, in_fields
 from diptych.read.nested.checks import check_nested, check_order_of
@@ -100,6 +100,12 @@ def _check_types(document: type[msgspec.Struct]) -> Iterator[str]:
         msgspec.json.Decoder(document)
     except Exception as error:
         yield f"`document`: msgspec has no place for the types of {document.__name__}: {error}"
+        return
+    if has_set(document):
+        yield (
+            f"`document`: {document.__name__} has a set, whose values are in another order in each process: "
+            "declare it as list[…]"
+        )
 
 
 def _check_joined_form(model: type[Declaration]) -> Iterator[str]:

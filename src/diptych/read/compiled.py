@@ -24,7 +24,7 @@ from diptych.read.lists.index import ListIndex
 from diptych.read.lists.joined import in_fields, with_fields
 from diptych.read.lists.ordering import ALWAYS_SORTABLE
 from diptych.read.nested.columns import sortable
-from diptych.read.nested.tree import body_of, declared_computed, tables_of, ways_of
+from diptych.read.nested.tree import body_of, declared_computed, mapped_otherwise, tables_of, ways_of
 from diptych.read.set_aside import KEYLESS, Misfit, Notices, marked, reason_of
 from diptych.sql.conditions.parse import condition_of
 from diptych.sql.conditions.tree import declared, fitted, names_in, predicate_of
@@ -72,7 +72,8 @@ class CompiledReadModel:
         self.columns = self._columns_in_use()
         self.tables = self._tables_in_use()
         self.fingerprint = declaration_hash(self.name, self._declared(), self.document)
-        self._ordered = _placed_types(self.lists)
+        totals = frozenset(field.name for field in self.nested if field.kind == "total")
+        self._ordered = _placed_types(self.lists, totals)
         ways = list(ways_of(self.nested))
         self.ways = {way.name: way for way in ways if way.steps}
         self._followed = [
@@ -231,6 +232,7 @@ class CompiledReadModel:
         if self.model.nested:
             given["nested"] = [field.declared() for field in self.nested]
             given["computed"] = list(map(declared_computed, self._computed))
+            given |= {"mapped": mapped} if (mapped := mapped_otherwise(self.nested)) else {}
         return given | {
             "table": self.entity.table,
             "key": keys[0] if len(keys) == 1 else keys,
@@ -271,13 +273,19 @@ class CompiledReadModel:
         ]
 
     def _typed(self, entity: Entity, name: str) -> list[str]:
-        kind, texts = entity.columns[name].type, entity.columns[name].texts or {}
-        return [name, kind.__qualname__ if isinstance(kind, type) else "", *sorted(texts.values())]
+        column = entity.columns[name]
+        kind, texts = column.type, column.texts or {}
+        # An attribute that is mapped to another column has other values.
+        named = name if column.in_table in ("", name) else f"{name}={column.in_table}"
+        return [named, kind.__qualname__ if isinstance(kind, type) else "", *sorted(texts.values())]
 
 
-def _surely_placed(column: Column) -> tuple[type, ...]:
-    """Returns the types of which every value of a column has a place in a list."""
-    kinds = [column.type] if column.type in ALWAYS_SORTABLE else []
+def _surely_placed(column: Column, totals: frozenset[str]) -> tuple[type, ...]:
+    """Returns the types of which every value of a column has a place in a list.
+
+    A total of whole numbers, unlike a column of them, may have more than 64 bits.
+    """
+    kinds = [column.type] if column.type in ALWAYS_SORTABLE and column.name not in totals else []
     return tuple(kind for kind in (*kinds, type(None) if column.nullable else None) if kind is not None)
 
 
@@ -307,6 +315,10 @@ def _joins(model: type[Declaration], entities: Mapping[type, Entity]) -> tuple[J
     )
 
 
-def _placed_types(lists: Iterable[ListIndex]) -> dict[str, tuple[type, ...]]:
+def _placed_types(lists: Iterable[ListIndex], totals: frozenset[str]) -> dict[str, tuple[type, ...]]:
     """Returns the types of values that surely have a place in these lists, by the names of their columns."""
-    return {name: _surely_placed(index.entity.columns[name]) for index in lists for name in index.own_columns}
+    return {
+        name: _surely_placed(index.entity.columns[name], totals)
+        for index in lists
+        for name in index.own_columns
+    }

@@ -78,13 +78,22 @@ def item_of(field_type: Any) -> Any:
     return items[0] if len(items) == 1 else Any
 
 
-def is_set(field_type: Any) -> bool:
-    """Says if a field of this type is a set: its values would be in another order in each process."""
-    info = msgspec.inspect.type_info(field_type)
-    while isinstance(info, msgspec.inspect.Metadata):
-        info = info.type
-    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    return any(isinstance(kind, msgspec.inspect.SetType | msgspec.inspect.FrozenSetType) for kind in kinds)
+def has_set(field_type: Any) -> bool:
+    """Says if there is a set anywhere in values of this type."""
+    waiting, seen = [msgspec.inspect.type_info(field_type)], set[type]()
+    while waiting:
+        info: Any = waiting.pop()
+        if isinstance(info, msgspec.inspect.SetType | msgspec.inspect.FrozenSetType):
+            return True
+        kind = getattr(info, "cls", None)
+        if kind in seen:
+            continue
+        if kind is not None:
+            seen.add(kind)
+        for name in ("type", "types", "item_type", "item_types", "key_type", "value_type", "fields"):
+            inner = getattr(info, name, ())
+            waiting += inner if isinstance(inner, tuple) else [inner]
+    return False
 
 
 def _samples_of(column: Column) -> Sequence[Any]:

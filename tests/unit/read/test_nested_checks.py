@@ -320,7 +320,6 @@ FIELD: list[tuple[str, Any, Any, str]] = [
     ("no value", one(Book.publisher, Publisher.name), str, "is null where there is no row, but the document's field may not be: write `… | None`"),
     ("one row as a list", one(Book.publisher), list[PublisherDocument] | None, "is one row: the document's field must be a struct or None, and no list"),
     ("a list as one row", many(Book.reviews), ReviewDocument | None, "is a list, which the document's field does not take: declare it as list[…]"),
-    ("a set", many(Book.tags, Tag.name), set[str], "is a list, which the document's field does not take: declare it as list[…]"),
     ("no struct", many(Book.reviews), list[int], "has documents of its own: declare the field with their struct, such as list[ReviewDocument], or name a column"),
     ("lists in a list", many(Book.tags), list[list[TagDocument]], "has documents of its own: declare the field with their struct, such as list[ReviewDocument], or name a column"),
     ("anything", one(Book.publisher), Any, "has documents of its own: declare the field with their struct, such as PublisherDocument | None, or name a column"),
@@ -554,6 +553,54 @@ def test_an_unusual_declaration_is_none_of_that(declared: Any, hint: Any):
         "title",
         "found",
     ]
+
+
+def test_a_list_by_elements_and_a_field_of_one_name_is_refused():
+    listed = [by(each(Book.tags, Tag.name), field("tags"), name="tagged")]
+    with pytest.raises(WiringError, match="'tags' is a field that the list is ordered by, too"):
+        compiled({"tags": count(Book.tags)}, {"tags": int}, listed)
+
+
+def test_floats_that_are_loaded_as_decimals_are_not_added_up():
+    """The databases would add up different numbers."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Shop(Own):
+        __tablename__ = "shops"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        sales: Mapped[list[Any]] = relationship("Sale")
+
+    class Sale(Own):
+        __tablename__ = "sales"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        shop_id: Mapped[int] = mapped_column(sa.ForeignKey("shops.id"), index=True)
+        price: Mapped[Decimal] = mapped_column(sa.Float(asdecimal=True))
+
+    declared = {
+        "key": Shop.id,
+        "document": defstruct("ShopDocument", [("id", int), ("price", Decimal)]),
+        "nested": {"price": total(Shop.sales, Sale.price)},
+    }
+    shops: Any = type("Shops", (ReadModel,), declared)
+    classes: list[type] = [Shop, Sale]
+    entities = {one: ENTITIES.of(one).describe(DIALECT) for one in classes}
+    with pytest.raises(
+        WiringError, match=r"adds up Sale\.price, which must have whole numbers or be Numeric"
+    ):
+        CompiledReadModel(shops, entities[Shop], entities)
+
+
+@pytest.mark.parametrize("hint", [set[str], dict[str, frozenset[str]], list[set[int]] | None])
+def test_a_set_anywhere_in_a_document_is_refused(hint: Any):
+    """Its values are in another order in each process: the same document would have other bytes."""
+    inner: Any = defstruct("Inner", [("values", hint)])
+    for document in (hint, inner | None, list[inner]):
+        with pytest.raises(WiringError, match="has a set, whose values are in another order in each process"):
+            compiled({"found": computed(str, Book.title)}, {"found": document})
 
 
 def test_a_list_by_elements_may_be_called_like_a_nested_field():

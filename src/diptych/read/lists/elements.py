@@ -14,7 +14,7 @@ from diptych.read.address_checks import (
     sorted_differently,
     type_names,
 )
-from diptych.read.declaration import Association, Collection, Declaration, ListOrder
+from diptych.read.declaration import Association, Collection, Declaration, DocumentField, ListOrder
 from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
 from diptych.sql.description import Column, Entity, Sorting
 from diptych.sql.schema.relationships import Link, link_of
@@ -31,10 +31,10 @@ def check_each(model: type[Declaration]) -> Iterator[str]:
         if len(of_elements) > 1:
             yield f"{order}: a list has one `each` at most: make it several lists, with one each"
         for sorting in of_elements:
-            yield from (f"{order}: {problem}" for problem in _check(model, own, sorting))
+            yield from (f"{order}: {problem}" for problem in _check(model, own, order, sorting))
 
 
-def _check(model: type[Declaration], own: type, sorting: Sorting) -> Iterator[str]:
+def _check(model: type[Declaration], own: type, order: ListOrder, sorting: Sorting) -> Iterator[str]:
     element = sorting.element
     if element is None:
         return
@@ -56,6 +56,10 @@ def _check(model: type[Declaration], own: type, sorting: Sorting) -> Iterator[st
         yield (
             f"{sorting.name!r} is a field of `joined` too, and a filter could mean either: give the document's field "
             "another name"
+        )
+    if any(other.model is DocumentField and other.name == sorting.name for other in order.sorted_by):
+        yield (
+            f"{sorting.name!r} is a field that the list is ordered by, too: give the document's field another name"
         )
     if element.model is not link.element:
         whose = "no mapped attribute" if element.model is None else f"of {element.model.__name__}"

@@ -33,7 +33,7 @@ _NEGATIVE, _ZERO, _POSITIVE = b"\x00", b"\x01", b"\x02"
 _DIGIT_0 = ord("0")
 
 _BIAS_OF_EXPONENTS = 1 << 31
-_MOST = 1_000_000
+_MOST = 150_000
 """Greatest exponent of a decimal number in a page cursor. PostgreSQL has 131,072 digits before the point at most."""
 
 _MICROSECOND = datetime.timedelta(microseconds=1)

@@ -21,10 +21,11 @@ from diptych.read.address_checks import (
 )
 from diptych.read.condition_checks import check_condition
 from diptych.read.declaration.nested import Computed, Nested
-from diptych.read.fitting import can_fill, is_set, item_of, takes, takes_null
+from diptych.read.fitting import can_fill, item_of, takes, takes_null
 from diptych.read.lists.ordering import SORTED_TYPES, sorted_as
 from diptych.read.nested.form import element_of
 from diptych.read.nested.tree import Step, followed, steps_of, struct_of
+from diptych.sql.columns import is_floating
 from diptych.sql.description import Column, Entity
 
 Entities = Mapping[type, Entity]
@@ -182,7 +183,7 @@ def _check_column(given: Nested, element: Entity, hint: Any) -> Iterator[str]:
     if column is None:
         yield f"takes {_unknown(str(given.column.key), element)}"
     elif given.kind in _OF_NUMBERS:
-        if column.type not in (int, decimal.Decimal):
+        if column.type not in (int, decimal.Decimal) or is_floating(given.column):
             yield (
                 f"adds up {named(given.column)}, which must have whole numbers or be Numeric (with Decimal values): "
                 "the sum of other numbers depends on the order of the rows"
@@ -206,7 +207,7 @@ def _number_of(given: Nested, column: Column) -> int | decimal.Decimal:
 def _check_hint(given: Nested, hint: Any) -> Iterator[str]:
     """Checks the type of the field, apart from what is in it."""
     is_struct = given.kind in ("one", "many") and given.column is None
-    if given.kind == "many" and (not takes([], hint) or is_set(hint)):
+    if given.kind == "many" and not takes([], hint):
         yield "is a list, which the document's field does not take: declare it as list[…]"
     elif is_struct and struct_of(hint) is None:
         what = "list[ReviewDocument]" if given.kind == "many" else "PublisherDocument | None"

@@ -11,6 +11,13 @@ import msgspec
 from diptych.read.nested.tree import NestedField
 from diptych.sql.description import Column
 
+_MOST_DIGITS = 131_072
+_MOST_PLACES = 16_383
+"""Digits before and behind the decimal point that a number of PostgreSQL's has at most.
+
+https://www.postgresql.org/docs/current/datatype-numeric.html
+"""
+
 
 def sortable(fields: Iterable[NestedField]) -> dict[str, Column]:
     """Returns the nested fields by which lists can be sorted: numbers, and values of one row."""
@@ -46,4 +53,6 @@ def _decimal(value: Any) -> decimal.Decimal:
     found = decimal.Decimal(str(value))
     if not found.is_finite():
         raise ValueError("must be a number")
+    if not -_MOST_PLACES <= found.adjusted() < _MOST_DIGITS:
+        raise ValueError("is out of range")
     return found

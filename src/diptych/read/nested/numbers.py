@@ -43,9 +43,10 @@ class Sum:
         """Returns the average, rounded half up, away from zero; None without values."""
         if self.count == 0 or isinstance(self._sum, Unreadable):
             return self._sum if self.count else None
-        numerator, denominator = abs(self._sum).as_integer_ratio()
+        # Not of abs(), which rounds a Decimal to the digits of the context.
+        numerator, denominator = self._sum.as_integer_ratio()
         divisor = denominator * self.count
-        rounded = (2 * numerator * 10**places + divisor) // (2 * divisor)
+        rounded = (2 * abs(numerator) * 10**places + divisor) // (2 * divisor)
         return decimal.Decimal(-rounded if self._sum < 0 else rounded).scaleb(-places, _EXACT)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import decimal
-import fractions
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -48,6 +47,8 @@ class NestedOrders:
 
 _NUMBERS = ("count", "total", "average")
 
+_EXACT = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+
 _Column = tuple[sa.ColumnElement[Any], sa.ColumnElement[Any], sa.types.TypeEngine[Any]]
 
 
@@ -78,7 +79,8 @@ class _Related:
         scale = int(source.type._effective_decimal_return_scale) if is_numeric else 0  # type: ignore[attr-defined]
         value = self._table.c[source.key]
         if self._dialect.name == "postgresql":
-            found, kind = self._of_postgresql(value, sa.Numeric(38, scale) if is_numeric else sa.BigInteger())
+            # Of no scale: a place between two pages, or a filter, may have all digits of a sum.
+            found, kind = self._of_postgresql(value, sa.Numeric() if is_numeric else sa.BigInteger())
         else:
             found, kind = self._of_sqlite(value, scale)
         selected = self._selected(found)
@@ -97,7 +99,7 @@ class _Related:
         rounded = sa.func.div(sa.func.abs(summed) * (2 * scaled) + number, number * 2)
         signed = sa.case((summed < 0, -rounded), else_=rounded)
         unit = sa.literal(decimal.Decimal(1) / scaled, sa.Numeric())
-        return signed * unit, sa.Numeric(38, self._field.places)
+        return signed * unit, sa.Numeric()
 
     def _of_sqlite(self, value: Any, scale: int) -> tuple[Any, sa.types.TypeEngine[Any]]:
         """Returns the same as a whole number of the last decimal place: SQLite's other numbers are floats."""
@@ -194,6 +196,12 @@ class _Units(sa.types.TypeDecorator[decimal.Decimal]):
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
         if value is None:
             return None
-        units = fractions.Fraction(value) * 10**self.places
-        is_exact = units.denominator == 1 and -(2**63) <= units < 2**63
-        return int(units) if is_exact else float(units)
+        units = decimal.Decimal(value).scaleb(self.places, _EXACT)
+        # A cursor that somebody has made up may have any exponent: what is far beyond becomes no whole number.
+        if (
+            units.adjusted() < 20
+            and units == (whole := units.to_integral_value())
+            and -(2**63) <= whole < 2**63
+        ):
+            return int(whole)
+        return float(str(units))  # infinite, where it is beyond floats

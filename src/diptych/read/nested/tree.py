@@ -50,8 +50,12 @@ class ComputedField(NamedTuple):
 
     def value(self, row: Row) -> Any:
         """Returns the value of the field for a row; in the place of an error, what fits no field."""
+        given = [row[name] for name in self.columns]
+        unreadable = next((value for value in given if isinstance(value, Unreadable)), None)
+        if unreadable is not None:
+            return unreadable  # the function might make a text of it
         try:
-            return self.function(*(row[name] for name in self.columns))
+            return self.function(*given)
         except Exception as error:
             return Unreadable(f"can't be computed ({type(error).__name__})")
 
@@ -280,6 +284,18 @@ def tables_of(fields: Iterable[NestedField]) -> Iterator[str]:
     for field in fields:
         yield from (step.entity.table for step in field.steps)
         yield from tables_of(field.body.nested if field.body is not None else ())
+
+
+def mapped_otherwise(fields: Iterable[NestedField]) -> dict[str, dict[str, str]]:
+    """Returns, by table, the attributes of the rows of these fields that have columns of other names."""
+    found: dict[str, dict[str, str]] = {}
+    for field in fields:
+        for entity in (step.entity for step in field.steps):
+            columns = sorted(entity.columns.items())
+            named = {name: column.in_table for name, column in columns if column.in_table not in ("", name)}
+            found |= {entity.table: named} if named else {}
+        found |= mapped_otherwise(field.body.nested if field.body is not None else ())
+    return dict(sorted(found.items()))
 
 
 def columns_of(field: NestedField) -> tuple[str, ...]:
