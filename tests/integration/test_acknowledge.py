@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, DatabaseUnavailableError, ORMService
+from diptych import ConfigService, DatabaseUnavailableError, Diptych, ORMService, ReadModel
 from diptych.fence import acknowledge as acknowledge_module
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.arrivals import Ending
@@ -25,6 +27,7 @@ from tests.books import AddBook, Base, Book
 from tests.catalogue import (
     Held,
     Recorded,
+    answered_by,
     catalogue,
     eventually,
     fail_to_apply,
@@ -34,6 +37,7 @@ from tests.catalogue import (
     sees_in_redis,
     set_author,
 )
+from tests.configuration import configured
 from tests.servers import free_port
 
 BOOKS = FenceId("test:Books", "1")
@@ -743,3 +747,71 @@ async def test_a_process_alone_without_redis_waits_for_nobody(database_url):
         held = Recorded(app.orm.side.acknowledger._passes, "wait")
         await app.execute(AddBook("Dune", "x"))
         assert held.calls == []
+
+
+class Chain(DeclarativeBase):
+    pass
+
+
+class Shelf(Chain):
+    __tablename__ = "shelves"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Box(Chain):
+    __tablename__ = "boxes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shelf_id: Mapped[int] = mapped_column(sa.ForeignKey("shelves.id", ondelete="CASCADE"), index=True)
+
+
+class Toy(Chain):
+    __tablename__ = "toys"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    box_id: Mapped[int] = mapped_column(sa.ForeignKey("boxes.id", ondelete="CASCADE"), index=True)
+
+
+class ToyDocument(msgspec.Struct):
+    id: int
+
+
+class Toys(ReadModel[Toy]):
+    key = Toy.id
+    document = ToyDocument
+
+
+@pytest.mark.parametrize("kind", ["without Redis", "cut off from Redis", "ORMService alone"])
+async def test_rows_that_a_cascade_of_a_cascade_deletes_are_gone_at_the_acknowledgement(
+    database_url, valkey, kind
+):
+    """★ Foreign keys lead from table to table; the command names the first, and the next one refers to it."""
+    made: list[Toys] = []
+
+    class Handlers:
+        def __init__(self, toys: Toys) -> None:
+            made.append(toys)
+
+    def application(redis_url: str | None) -> Diptych:
+        config = configured(database_url, redis_url, lease_ms=60_000)
+        return Diptych(config, models=Chain, handlers=[Handlers], read_models=[Toys])
+
+    async with application(valkey.url) as app:
+        toys = made.pop()
+        await app.orm.create(Shelf, id=1)
+        await app.orm.create(Box, id=1, shelf_id=1)
+        await app.orm.create(Toy, id=1, box_id=1)
+        await app.catch_up()
+        await answered_by(app, "redis")
+        assert await toys.get(1)
+        if kind == "ORMService alone":
+            async with ORMService(ConfigService(environ={}, database_url=database_url)) as orm:
+                await orm.init(models=Chain)
+                await orm.delete(Shelf, 1)
+                assert not await toys.get(1)
+        else:
+            url = None if kind == "without Redis" else f"redis://127.0.0.1:{free_port()}/0"
+            async with application(url) as beside:
+                await beside.orm.delete(Shelf, 1)
+                assert not await toys.get(1)

@@ -257,7 +257,8 @@ class Acknowledger:
         # that was there. The log of this history does not tell which changes that generation lacks.
         if row.cursor is None or any(change.entity.table in row.tables for change in ending.changes):
             return True
-        if ending.touched is not None and row.tables.isdisjoint(ending.touched):
+        # ★ What triggers and foreign keys have done may be in any table: those of a table may set off others'.
+        if ending.is_whole and ending.touched is not None and row.tables.isdisjoint(ending.touched):
             return False
         try:
             return await self._fence.has_unseen(row, ending.last)
