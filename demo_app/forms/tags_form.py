@@ -53,7 +53,7 @@ def _in_words(field: str, detail: str, names: Sequence[str]) -> str:
     first, _, number = field.partition(".")
     if first != "tags":
         return f"{field} {detail}".strip()
-    if number.isdecimal():
+    if number.isdecimal() and int(number) < len(names):  # a field of the form may be called like that
         name = names[int(number)]
         return f"“{name if len(name) <= 80 else f'{name[:80]}…'}” {detail}"
     return f"the tags {detail}"

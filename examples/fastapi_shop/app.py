@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from diptych import Diptych, Document, Health
 from diptych.ext.fastapi import install, provide
@@ -28,7 +28,9 @@ async def check_out(command: PlaceOrder, shop: Shop, orders: OrderPages) -> Docu
     return await orders.get(placed.id)
 
 
-@app.get("/health", tags=["health"])
-async def health(shop: Shop) -> Health:
+@app.get("/health", tags=["health"], responses={503: {"model": Health, "description": "SQL can't be used"}})
+async def health(shop: Shop, response: Response) -> Health:
     """Says whether SQL and Redis can be used."""
-    return await shop.health()
+    state = await shop.health()
+    response.status_code = 200 if state.status == "ok" else 503
+    return state

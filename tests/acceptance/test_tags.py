@@ -363,3 +363,10 @@ def test_answers_say_where_they_come_from(both: Catalogue, path: str) -> None:
         assert {**head.headers, "date": ""} == {**answer.headers, "date": ""}
     etag = both.get(path).headers["etag"]
     assert both.get(path, headers={"If-None-Match": etag}).status_code == 304
+
+
+def test_a_field_of_the_form_that_reads_like_a_tag_is_refused(both: Catalogue) -> None:
+    both.add("Dune")
+    for name in ("tags.99", "tags.0", "tags.x"):
+        page = both.post("/books/Dune/tags", data={"tags": "a", name: "x"}, headers=HTML)
+        assert page.status_code == 422

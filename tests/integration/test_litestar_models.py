@@ -80,7 +80,13 @@ async def by_session(
     return (await session.scalars(sa.select(sa.func.count()).select_from(Book))).one()
 
 
-OWN = [add, note, page, book, several, by_session]
+@post("/own/undone")
+async def undone(session: Session, books: BookPages) -> Document[BookDocument]:
+    session.add(Book(title="Sanditon", pages=1))
+    return await books.get("nothing")
+
+
+OWN = [add, note, page, book, several, by_session, undone]
 
 
 @pytest.fixture
@@ -172,3 +178,9 @@ def nobody(_: ASGIConnection[Any, Any, Any, Any], __: object) -> None:
 def test_hot_queries_with_guards_are_refused_by_name(diptych: Diptych):
     with pytest.raises(WiringError, match="without the guard nobody of its route"):
         asgi_app(site_of(diptych, guards=[nobody]), hot={"/books/{title}": GetBook})
+
+
+async def test_an_answer_without_a_document_undoes_the_session(client: httpx.AsyncClient):
+    """The status of such an answer is told only once the stored bytes are put into it."""
+    assert (await client.post("/own/undone")).status_code == 404
+    assert (await client.get("/own/books/Sanditon")).status_code == 404

@@ -167,7 +167,8 @@ SETTINGS: tuple[Setting, ...] = (
         "MAX_BODY_BYTES",
         whole_number(1, 1 << 40),
         1_048_576,
-        "The longest request body that is accepted, in bytes; a longer one is answered with 413.",
+        "The longest request body that an endpoint accepts, in bytes; a longer one is answered with 413. Routes of a "
+        "framework's own have the framework's limit.",
     ),
     Setting(
         "BODY_TIMEOUT_MS",

@@ -10,7 +10,7 @@ import msgspec
 
 from diptych.messages.message import Command, Message, Query
 from diptych.messages.mixins import CommandOf, QueryOf
-from diptych.messages.plans import fields_of, is_model
+from diptych.messages.plans import fields_of, is_model, renamed_in
 
 COMMANDS = (Command, CommandOf)
 QUERIES = (Query, QueryOf)
@@ -45,11 +45,15 @@ def fault_of_kind(message: Any) -> str | None:
     """Returns why a class can't be a message, and what to do; None if it can."""
     if issubclass(message, COMMANDS) and issubclass(message, QUERIES):
         return f"{message.__name__} is both a command and a query: make a class for each"
-    if issubclass(message, Message):
-        return None
-    mixin, base = ("CommandOf", "Command") if issubclass(message, CommandOf) else ("QueryOf", "Query")
-    fault = _unfit(message, base)
-    return fault and f"{message.__name__}, with the mixin {mixin}, {fault}"
+    if not issubclass(message, Message):
+        mixin, base = ("CommandOf", "Command") if issubclass(message, CommandOf) else ("QueryOf", "Query")
+        if fault := _unfit(message, base):
+            return f"{message.__name__}, with the mixin {mixin}, {fault}"
+    renamed = renamed_in(message)
+    return renamed and (
+        f"{message.__name__}: {renamed} has another name outside, by rename= or name= of msgspec, and requests have "
+        "the names of the attributes: take that away, or call the attribute like that"
+    )
 
 
 def _unfit(message: Any, base: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -81,6 +81,33 @@ def _fields_of(kind: Any) -> tuple[Field, ...]:
 
 fields_of: Callable[[Any], tuple[Field, ...]] = cache(_fields_of)
 """Returns the fields of a struct, dataclass or model of pydantic, in their order, as outside data names them."""
+
+
+def renamed_in(kind: Any) -> str | None:
+    """Returns a struct of a message, or inside of it, whose fields outside data would have other names; or None.
+
+    (`rename` and `name` of msgspec: JSON, forms and parameters have the names of the attributes.)
+    """
+    waiting, seen = [kind], set[Any]()
+    while waiting:
+        struct = waiting.pop()
+        if struct in seen:
+            continue
+        seen.add(struct)
+        if issubclass(struct, msgspec.Struct):
+            renamed = [one.name for one in msgspec.structs.fields(struct) if one.encode_name != one.name]
+            if renamed:
+                return f"{struct.__name__}.{renamed[0]}"
+        waiting += _structs_in([field.plan for field in fields_of(struct)])
+    return None
+
+
+def _structs_in(plans: Iterable[Plan]) -> Iterator[type[Any]]:
+    for plan in plans:
+        if plan.struct is not None:
+            yield plan.struct
+        if plan.item is not None:
+            yield from _structs_in([plan.item])
 
 
 def is_record(kind: Any) -> bool:

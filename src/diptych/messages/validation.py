@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 import msgspec
@@ -147,12 +147,19 @@ def _finite_number(text: str) -> float:
     return number
 
 
+def _decimal_number(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # of an exponent with too many digits
+        raise ValueError("is out of range") from None
+
+
 _WHOLE = r"-?(?:0|[1-9][0-9]*)"
 _NUMBER = re.compile(_WHOLE + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _READINGS: Mapping[type, tuple[re.Pattern[str], Callable[[str], Any]]] = {
     int: (re.compile(_WHOLE), _whole_number),
     float: (_NUMBER, _finite_number),
-    Decimal: (_NUMBER, Decimal),
+    Decimal: (_NUMBER, _decimal_number),
     bool: (re.compile("true|false|1|0"), ("true", "1").__contains__),
 }
 

@@ -7,24 +7,32 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Query
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from openapi_spec_validator import validate
 from pydantic import BaseModel, Field, create_model
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.applications import Starlette
+from starlette.authentication import AuthenticationBackend
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 
 from diptych import Diptych, Document, Health, Page, WiringError
 from diptych.errors import NotStartedError
 from diptych.ext.fastapi import diptych_of, install, provide, router, session
+from diptych.ext.starlette import install as install_into_starlette
 from diptych.http import hot_routes
 from tests.integration.http_suite.applications import running
 from tests.integration.http_suite.site import (
@@ -310,7 +318,7 @@ async def test_endpoints_may_have_guards_and_a_prefix(diptych: Diptych):
         assert names == ["limit", "after", "authorization"]
 
 
-async def start(app: FastAPI) -> None:
+async def start(app: Starlette) -> None:
     async with running(app):
         pass
 
@@ -372,6 +380,102 @@ async def test_hot_queries_that_would_pass_by_something_are_refused_at_start(
     install(app, diptych, ENDPOINTS, hot=hot)
     with pytest.raises(WiringError, match=says):
         await start(app)
+
+
+class Guarded(APIRoute):
+    """A class of routes that refuses everybody."""
+
+    def get_route_handler(self) -> Any:
+        async def refuse(request: Request) -> Any:
+            raise HTTPException(401)
+
+        return refuse
+
+
+async def test_hot_queries_are_refused_at_start_where_their_route_has_a_class_of_its_own(diptych: Diptych):
+    app = FastAPI()
+    install(app, diptych, hot={"/books/{title}": GetBook})
+    app.include_router(router(ENDPOINTS, route_class=Guarded))
+    with pytest.raises(WiringError, match="without get_route_handler of Guarded, the class of its route"):
+        await start(app)
+
+
+async def test_hot_queries_are_refused_at_start_where_their_route_has_middleware(diptych: Diptych):
+    def refusing(inner: Any) -> Any:
+        async def refuse(scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse("no", 401)(scope, receive, send)
+
+        return refuse
+
+    async def book(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("a book")
+
+    for middleware in (
+        Middleware(refusing),
+        Middleware(AuthenticationMiddleware, backend=AuthenticationBackend()),
+    ):
+        app = Starlette(routes=[Route("/books/{title}", book, middleware=[middleware])])
+        install_into_starlette(app, diptych, hot={"/books/{title}": GetBook})
+        with pytest.raises(WiringError, match="without the middleware of its route"):
+            await start(app)
+    app = Starlette(routes=[Route("/books/{title}", book)])
+    install_into_starlette(app, diptych, hot={"/books/{title}": GetBook})
+    await start(app)
+
+
+async def test_routes_with_a_parameter_in_a_part_of_a_segment_go_on(diptych: Diptych):
+    app = FastAPI()
+
+    @app.get("/files/{name}.{ext}/{title}")
+    async def file(name: str, ext: str, title: str) -> list[str]:
+        return [name, ext, title]
+
+    @app.get("/own/books/{title}:read")
+    async def read(title: str) -> str:
+        return title
+
+    install(app, diptych, ENDPOINTS, hot=hot_routes(ENDPOINTS))
+    async with running(app) as client:
+        assert (await client.get("/files/a.txt/Emma")).json() == ["a", "txt", "Emma"]
+        assert (await client.get("/files/a.txt/AC%2FDC")).json() == ["a", "txt", "AC/DC"]
+        assert (await client.get("/files/a/AC%2FDC")).status_code == 404
+        assert (await client.get("/own/books/Emma:read")).json() == "Emma"
+        await client.post("/books", json={"title": "Emma"})
+        assert (await client.get("/books/Emma")).headers["cache-status"].startswith("diptych; ")
+    app = FastAPI()
+    app.add_api_route("/books/{title}:read", read)
+    install(app, diptych, ENDPOINTS, hot=hot_routes(ENDPOINTS))
+    with pytest.raises(WiringError, match=r"paths for the route .*:read may fit it too"):
+        await start(app)
+
+
+async def test_a_mounted_application_says_which_methods_it_allows(diptych: Diptych, tmp_path: Path):
+    (tmp_path / "books").write_text("a file")
+    app = FastAPI()
+    install(app, diptych, ENDPOINTS)
+    app.mount("/static", StaticFiles(directory=tmp_path))
+    async with running(app) as client:
+        assert (await client.get("/static/books")).text == "a file"
+        for name in ("books", "nothing.css"):
+            answer = await client.post(f"/static/{name}")
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+            assert answer.headers["content-type"] == "application/problem+json"
+        answer = await client.options("/static/books")
+        assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+async def test_an_invalid_parameter_is_named_whatever_its_type_is(diptych: Diptych):
+    app = FastAPI()
+
+    @app.get("/several")
+    async def several(tags: Annotated[list[int], Query()], limit: int | Literal["all"] = "all") -> None:
+        return None
+
+    install(app, diptych)
+    async with running(app) as client:
+        for sent, name in (("tags=1&tags=x", "tags"), ("tags=1&limit=x", "limit")):
+            errors = (await client.get(f"/several?{sent}")).json()["errors"]
+            assert {error["parameter"] for error in errors} == {name}
 
 
 async def test_dependencies_of_diptych_are_no_guards(diptych: Diptych):

@@ -144,3 +144,22 @@ def test_what_fits_is_taken():
     )
     assert sorted(endpoints.match(["books", "Dune"])) == ["DELETE", "GET", "PATCH"]
     assert endpoints.match(["nowhere"]) == {}
+
+
+class Renamed(Command[Added], rename="camel"):
+    book_title: str
+
+
+class Inner(msgspec.Struct):
+    title: str = msgspec.field(name="Title")
+
+
+class WithRenamed(Command[Added]):
+    inner: list[Inner]
+
+
+def test_a_field_with_another_name_outside_is_refused():
+    """JSON would have one name in the OpenAPI document, and the other one where it is read."""
+    for message, name in ((Renamed, "Renamed.book_title"), (WithRenamed, "Inner.title")):
+        [fault] = faults(Endpoint("POST", "/books", message))
+        assert f"{message.__name__}: {name} has another name outside" in fault

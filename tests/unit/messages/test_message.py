@@ -281,6 +281,7 @@ def _refused_texts() -> list[tuple[Any, str, str]]:
         *((kind, text, "must be a whole number") for kind in (int, int | None, Count) for text in no_whole),
         *((float | None, text, "must be a number") for text in no_number),
         *((decimal.Decimal | None, text, "must be a number") for text in [*no_number, "sNaN"]),
+        (decimal.Decimal, "1e1000000000000000000", "is out of range"),
         *((bool | None, text, "must be true or false") for text in ("null", "yes", "2", "", "True", "1.0")),
         (int, "9" * 5000, "is out of range"),
         (float, "-1e400", "is out of range"),

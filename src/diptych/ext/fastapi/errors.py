@@ -43,7 +43,8 @@ def _problem_of(error: RequestValidationError) -> Problem:
     in_body = [fault for one in of_body for fault in _faults_of_message(one)]
     in_body += faults_of([one for one in of_body if not _is_of_message(one)], error.body)
     elsewhere = [one for one in errors if one["loc"][0] != "body"]
-    in_parameters = [Fault(str(one["loc"][-1]), _detail(one)) for one in elsewhere]
+    # Behind the name of a parameter there may be the number of one of its values, or a type of several.
+    in_parameters = [Fault(str(one["loc"][min(1, len(one["loc"]) - 1)]), _detail(one)) for one in elsewhere]
     # A field of the body may have the name of a parameter.
     names = {fault.field for fault in in_parameters}
     parts = [InvalidRequest("", bounded(in_body), ()), InvalidRequest("", in_parameters, names)]

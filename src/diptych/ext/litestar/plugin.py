@@ -159,10 +159,17 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
                 if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
                     send = _allowing(_handlers_at(scope), send)
                 answers = Answers()
-                scope[ANSWERS], send = answers, answering(scope, answers, send)
+                scope[ANSWERS] = answers
+
+                # Within the session: a document that is not there is an answer with an error, which undoes it.
+                async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+                    await inner(scope, receive, answering(scope, answers, send))
+
                 if needs_session(scope["route_handler"]):
-                    await in_session(self.diptych, inner, scope, receive, send)
-                    return
+                    await in_session(self.diptych, answered, scope, receive, send)
+                else:
+                    await answered(scope, receive, send)
+                return
             await inner(scope, receive, send)
 
         return cast("LitestarApp", guarded)

@@ -32,9 +32,24 @@ class Found(NamedTuple):
         return _regex(self.path)
 
     @property
+    def template(self) -> str:
+        """The path, with one parameter in place of a segment that has several, or text beside one."""
+        return "/".join(map(_whole, self.path.split("/")))
+
+    @property
+    def is_rough(self) -> bool:
+        """True if fewer paths fit the route than its template."""
+        return self.template != self.path
+
+    @property
     def shape(self) -> str:
-        """The path with nameless parameters."""
-        return shape_of(self.path)
+        """The template with nameless parameters."""
+        return shape_of(self.template)
+
+
+def _whole(segment: str) -> str:
+    """Returns a segment, `{name}.{ext}` as a parameter that takes any text without a slash."""
+    return segment if "{" not in segment or re.fullmatch(r"\{[^{}]*\}", segment) else "{part:text}"
 
 
 @cache
@@ -78,7 +93,7 @@ class Paths:
 
     def __init__(self, routes: Iterable[Found]) -> None:
         self._routes = list(routes)
-        self._raw = RawPath(_nowhere, [found.path for found in self._routes])
+        self._raw = RawPath(_nowhere, [found.template for found in self._routes])
 
     def routed(self, scope: Scope) -> Scope:
         """Returns the scope for the framework: an encoded slash in a path is text, and no end of a segment.

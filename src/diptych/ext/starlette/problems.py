@@ -48,7 +48,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """Answers an exception with problem details; OPTIONS for a path with its methods."""
     if isinstance(error, HTTPException):
         if error.status_code == 405:
-            return _method_not_allowed(request.scope)
+            return _method_not_allowed(request.scope, error)
         return response_of(problem_answer(_problem_of(error)))
     return response_of(problem_answer(problem_for(error)))
 
@@ -58,9 +58,12 @@ def problem_answer(problem: Problem) -> Answer:
     return answer_problem(problem, [])
 
 
-def _method_not_allowed(scope: Scope) -> Response:
+def _method_not_allowed(scope: Scope, error: HTTPException) -> Response:
     methods_at: Callable[[Scope], Mapping[str, Iterable[tuple[bytes, bytes]]]] = scope[METHODS]
     methods = methods_at(scope)
+    if not methods:  # of a mounted application, such as one of static files
+        allowed = (error.headers or {}).get("Allow", "").split(",")
+        methods = {name: [] for each in allowed if (name := each.strip()) not in ("", "HEAD", "OPTIONS")}
     if scope["method"] != "OPTIONS":
         return response_of(problem_answer(problem_for(MethodNotAllowed([*methods, "OPTIONS"]))))
     headers = [pair for added in methods.values() for pair in added]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -52,6 +53,11 @@ class Gate:
         query_routes(self._hot)
         problems = []
         for template in self._hot:
+            problems += [
+                f"{template} is hot, and paths for the route {one.path} may fit it too: leave it out of hot"
+                for one in routes
+                if one.is_rough and one.shape == shape_of(template)
+            ]
             found = [one for one in routes if one.shape == shape_of(template) and "GET" in one.methods]
             if not found:
                 problems.append(
@@ -59,14 +65,14 @@ class Gate:
                     "it has to answer"
                 )
             problems += [
-                f"{template} is hot, and would be answered without the dependency {name} of its route: leave the "
-                "path out of hot, or the dependency out of the route"
+                f"{template} is hot, and would be answered without {guard} of its route: leave the path out of hot, "
+                "or that out of the route"
                 for one in found
-                for name in guards_of(one.route)
+                for guard in guards_of(one.route)
             ]
         if problems:
             raise WiringError(problems)
-        self._others = [one.path for one in routes]
+        self._others = [one.template for one in routes]
 
     def hot_around(
         self, app: ASGIApp, headers: Iterable[tuple[bytes, bytes]] = (), *, is_first: bool
@@ -102,8 +108,13 @@ class Gate:
             except HttpError as error:
                 await send_answer(send, problem_answer(problem_for(error)))
                 return
-            answers = Answers()
-            scope[ANSWERS], scope[METHODS] = answers, paths.methods_at
+            answers, root = Answers(), scope.get("root_path", "")
+
+            def methods_at(inner: Scope) -> Mapping[str, Iterable[tuple[bytes, bytes]]]:
+                # Of a path within a mounted application the routes out here know nothing.
+                return paths.methods_at(inner) if inner.get("root_path", "") == root else {}
+
+            scope[ANSWERS], scope[METHODS] = answers, methods_at
             token = request_scope.set(scope)
             try:
                 await app(scope, receive, answering(scope, answers, send))
@@ -120,10 +131,32 @@ class Gate:
 
 
 def guards_of(route: Any) -> list[str]:
-    """Returns the names of the dependencies of a route of FastAPI, but for those that diptych gives."""
+    """Returns, in words, what may refuse requests for a route: its middleware, its class, and its dependencies.
+
+    Dependencies that diptych gives are not among them.
+    """
     dependant = getattr(route, "dependant", None)
     calls = [one.call for one in getattr(dependant, "dependencies", ())]
-    return [getattr(call, "__name__", repr(call)) for call in calls if not hasattr(call, GIVEN)]
+    names = [getattr(call, "__name__", repr(call)) for call in calls if not hasattr(call, GIVEN)]
+    return [
+        *(f"the dependency {name}" for name in names),
+        *_own_wrappers(getattr(route, "original_route", route)),
+    ]
+
+
+def _own_wrappers(route: Any) -> list[str]:
+    """Returns what the application has put around the function of a route, in words."""
+    found, kind = [], type(route)
+    handler = getattr(kind, "get_route_handler", None)
+    if handler is not None and handler.__module__ != "fastapi.routing":
+        found.append(f"get_route_handler of {kind.__name__}, the class")
+    app: Any = getattr(route, "app", None)
+    while type(app).__module__ == "starlette.middleware.body_limit":
+        app = app.app
+    is_framework = inspect.isfunction(app) and app.__module__ in ("starlette.routing", "fastapi.routing")
+    if not is_framework and app is not getattr(route, "endpoint", None):
+        found.append("the middleware")
+    return found
 
 
 GIVEN = "diptych_given"
