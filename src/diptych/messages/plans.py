@@ -84,9 +84,9 @@ fields_of: Callable[[Any], tuple[Field, ...]] = cache(_fields_of)
 
 
 def renamed_in(kind: Any) -> str | None:
-    """Returns a struct of a message, or inside of it, whose fields outside data would have other names; or None.
+    """Returns the name of a field of a message, or of a struct in it, that has another name in JSON; or None.
 
-    (`rename` and `name` of msgspec: JSON, forms and parameters have the names of the attributes.)
+    (By `rename` or `name` of msgspec; what is built from outside data has the names of the attributes.)
     """
     waiting, seen = [kind], set[Any]()
     while waiting:

@@ -97,20 +97,18 @@ async def view_of(database: Database, engine: AsyncEngine | None = None) -> Asyn
             yield MomentView(moment)
 
 
-async def read_at_once(
-    database: Database, engine: AsyncEngine, read: Callable[[View], Awaitable[_Read]]
-) -> _Read:
-    """Returns what ``read`` returns of a view of one moment over ``engine``.
+async def read_at_once(database: Database, read: Callable[[View], Awaitable[_Read]]) -> _Read:
+    """Returns what ``read`` returns of a view of one moment, for a query.
 
     The view is opened and read once more if a table was altered under a prepared statement.
     """
     try:
-        async with view_of(database, engine) as view:
+        async with view_of(database, database.reader) as view:
             return await read(view)
     except DatabaseBusyError as error:
-        if not isinstance(error.__cause__, TransactionConflict):
+        if not isinstance(error.__cause__, TransactionConflict):  # reads are in no other conflict
             raise
-    async with view_of(database, engine) as view:
+    async with view_of(database, database.reader) as view:
         return await read(view)
 
 
@@ -161,7 +159,7 @@ async def _column(
     """Returns the only column of ``count`` rows from number ``start`` on. Values at fault are found by halving."""
     if count == 0:
         return []
-    own = select._offset_clause  # of a numbered page
+    own = select._offset_clause  # of a numbered page; a second offset would take the place of the first
     part = select.limit(count).offset(start if own is None else own + start)
     try:
         return [row[0] for row in await view.fetch(part, values)]

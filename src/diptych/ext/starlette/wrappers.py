@@ -54,7 +54,7 @@ class Gate:
         problems = []
         for template in self._hot:
             problems += [
-                f"{template} is hot, and paths for the route {one.path} may fit it too: leave it out of hot"
+                f"{template} is hot, and paths for the route {one.path} may fit it too: leave the path out of hot"
                 for one in routes
                 if one.is_rough and one.shape == shape_of(template)
             ]

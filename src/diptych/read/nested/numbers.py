@@ -7,7 +7,9 @@ from typing import Any
 
 from diptych.sql.description import Unreadable
 
-_EXACT = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+EXACT = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+"""A context in which no number is rounded."""
+
 _NO_NUMBER = Unreadable("can't be added up: a value is no number")
 
 
@@ -27,8 +29,8 @@ class Sum:
         if isinstance(self._sum, Unreadable) or not _is_finite(value):
             self._sum = _NO_NUMBER
         elif isinstance(value, decimal.Decimal):
-            added = value if is_sum else _EXACT.multiply(value, decimal.Decimal(times))
-            self._sum = _EXACT.add(self._sum, added)
+            added = value if is_sum else EXACT.multiply(value, decimal.Decimal(times))
+            self._sum = EXACT.add(self._sum, added)
         else:
             self._sum += value if is_sum else value * times
 
@@ -47,7 +49,7 @@ class Sum:
         numerator, denominator = self._sum.as_integer_ratio()
         divisor = denominator * self.count
         rounded = (2 * abs(numerator) * 10**places + divisor) // (2 * divisor)
-        return decimal.Decimal(-rounded if self._sum < 0 else rounded).scaleb(-places, _EXACT)
+        return decimal.Decimal(-rounded if self._sum < 0 else rounded).scaleb(-places, EXACT)
 
 
 def _is_finite(value: Any) -> bool:
@@ -55,9 +57,9 @@ def _is_finite(value: Any) -> bool:
 
 
 def _scaled(value: decimal.Decimal, scale: int | None) -> decimal.Decimal:
-    exact = value.normalize(_EXACT)
+    exact = value.normalize(EXACT)
     exponent = exact.as_tuple().exponent
     least = 0 if scale is None else scale
     if isinstance(exponent, int) and exponent > -least:
-        return exact.quantize(decimal.Decimal(1).scaleb(-least, _EXACT), context=_EXACT)
+        return exact.quantize(decimal.Decimal(1).scaleb(-least, EXACT), context=EXACT)
     return exact

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.util import ClauseAdapter
 
 from diptych.read.lists.sorted_columns import SortedColumn, found_by, own_alias, sorted_column
+from diptych.read.nested.numbers import EXACT
 from diptych.read.nested.tree import NestedField
 from diptych.sql.comparison import collated_like
 from diptych.sql.conditions.clause import clause_of
@@ -46,8 +47,6 @@ class NestedOrders:
 
 
 _NUMBERS = ("count", "total", "average")
-
-_EXACT = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 
 _Column = tuple[sa.ColumnElement[Any], sa.ColumnElement[Any], sa.types.TypeEngine[Any]]
 
@@ -196,7 +195,7 @@ class _Units(sa.types.TypeDecorator[decimal.Decimal]):
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
         if value is None:
             return None
-        units = decimal.Decimal(value).scaleb(self.places, _EXACT)
+        units = decimal.Decimal(value).scaleb(self.places, EXACT)
         # A cursor that somebody has made up may have any exponent: what is far beyond becomes no whole number.
         if (
             units.adjusted() < 20

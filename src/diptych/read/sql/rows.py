@@ -120,7 +120,7 @@ class SqlRows:
             found = self._tested([row async for rows in batches for row in rows])
             return found if self._nested is None else await self._nested.whole(found, fetch)
 
-        return await read_at_once(self._database, self._database.reader, read)
+        return await read_at_once(self._database, read)
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
@@ -290,7 +290,7 @@ class SqlRows:
                 async with moment_of(self._database) as moment:
                     return await self._read_in(self._nested, prepared, values, moment)
         read = partial(self._read_in, self._nested, prepared, values)
-        return await read_at_once(self._database, self._database.reader, read)
+        return await read_at_once(self._database, read)
 
     async def _read_in(
         self, nested: NestedInSql, prepared: PreparedSelect, values: Mapping[str, Any], view: View

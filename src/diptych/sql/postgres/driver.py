@@ -134,9 +134,8 @@ def refuse_broken(context: ExceptionContext) -> None:
 
 def is_of_altered_table(error: DBAPIError) -> bool:
     """Returns whether a table, or a type, was altered under a prepared statement: another attempt succeeds."""
-    is_of_type = getattr(error.orig, "sqlstate", None) == "XX000" and "cache lookup failed for type" in str(
-        error.orig
-    )
+    # PostgreSQL has no code of its own for a type that is gone: XX000 is any internal error.
+    is_of_type = "cache lookup failed for type" in str(error.orig)
     return is_of_type or type(error.orig).__name__ == "InvalidCachedStatementError"
 
 
