@@ -87,10 +87,7 @@ class Silent(Acknowledger):
         self,
         changes: Sequence[Change],
         touched: Collection[str] | None,
-        *,
-        is_checked_late: bool = False,
-        is_whole: bool = True,
-        targets: Mapping[FenceId, Target] | None = None,
+        **options: Any,
     ) -> Ending:
         return Ending(changes, touched, self.targets)
 

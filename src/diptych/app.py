@@ -303,9 +303,7 @@ class Diptych:
         await self.orm.init(models=self._models, engine=self.engine, log_images=self._log_images)
         settings, write = self.config.settings, self.orm.side
         await write.check_tables(self._models, mapped_classes(self._read_models))
-        panels = await open_panels(
-            self._read_models, write.database, write.entities, settings, write.note_read
-        )
+        panels = await open_panels(self._read_models, write.database, write.entities, settings)
         write.warn_of_refusals(self._models)
         await warn_of_missing(panels, write.database)
         await write.capture({table for panel in panels for table in panel.compiled.tables})
@@ -313,7 +311,7 @@ class Diptych:
         readers: dict[type, Reader] = {}
         for panel in panels:
             source = None if redis is None else redis.source(panel.model)
-            readers[panel.model] = Reader(home, panel.compiled, panel.fallback, source)
+            readers[panel.model] = Reader(home, panel.compiled, panel.fallback, write.note_read, source)
         read_models: dict[type, object | None] = {
             panel.model: panel.model(readers[panel.model]) for panel in panels
         }

@@ -511,7 +511,7 @@ async def test_one_without_a_change_or_with_a_late_check_waits_for_all_that_is_t
     """★ "There is one already", or "nothing to do", may be the work of a killed command."""
     _fence, side, acknowledger = left_behind(brings=True)
     await acknowledger.prepare()
-    await acknowledger.acknowledge(ending(acknowledger, *changes, is_checked_late=late))
+    await acknowledger.acknowledge(ending(acknowledger, *changes, looks_late=late))
     expected = {OWN.position, LEFT.position, LATER.position} - {change.position for change in changes}
     assert set(side.brought[0]) == expected
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -41,14 +41,24 @@ async def _two(
         yield one, two
 
 
-async def _killed(app: Diptych, work: Awaitable[Any], *, applied: bool = False) -> None:
-    """Has a command committed and no more, unless ``applied``: nothing reaches Redis, no caller hears of success."""
+async def _killed(
+    app: Diptych, work: Awaitable[Any], *, applied: bool = False, among: Collection[str] | None = None
+) -> None:
+    """Has a command committed and no more, unless ``applied``: nothing reaches Redis, no caller hears of success.
+
+    What is ``applied`` is in the read models ``among``, or in all.
+    """
     waiting = asyncio.Event()
 
     async def never(ending: Ending) -> None:
         if applied:
             assert app.orm.side.acknowledger.tracker.read_side is not None
-            applying = app.orm.side.acknowledger.tracker.read_side.apply(ending.changes, ending.targets)
+            targets = {
+                fence: target
+                for fence, target in ending.targets.items()
+                if among is None or fence.read_model.partition(":")[2] in among
+            }
+            applying = app.orm.side.acknowledger.tracker.read_side.apply(ending.changes, targets)
             assert all(await asyncio.gather(*applying.values()))
         waiting.set()
         await asyncio.Event().wait()

@@ -105,7 +105,7 @@ async def _opened(database_url: str) -> AsyncIterator[tuple[Database, ReadPanel]
     database = open_database(settings.database_url, settings)
     entities = EntityRegistry(database.name)
     try:
-        [panel] = await open_panels([TicketReadModel], database, entities, settings, lambda _tables: None)
+        [panel] = await open_panels([TicketReadModel], database, entities, settings)
         yield database, panel
     finally:
         await database.close()

@@ -73,22 +73,23 @@ class Acknowledger:
         changes: Sequence[Change],
         touched: Collection[str] | None,
         *,
-        is_checked_late: bool = False,
+        looks_late: bool = False,
         is_whole: bool = True,
         targets: Mapping[FenceId, Target] | None = None,
     ) -> Ending:
         """Returns the end of a command with these changes, which may rest on rows of the tables ``touched``.
 
-        ``touched`` is None for a command that may rest on rows of any table. ``is_checked_late`` if the command may
-        rest on later changes than its last: a constraint is checked at its commit. Not ``is_whole`` if triggers may
-        have written further entries in its transaction: it rests on all that the sight shows then.
+        ``touched`` is None for a command that may rest on rows of any table. ``looks_late`` if the command may
+        rest on any change that was committed before its end: a constraint, or a read model, has shown it more than
+        its snapshot. Not ``is_whole`` if triggers may have written further entries in its transaction: it rests on
+        all that the sight shows then.
 
         To be called before the commit, or with the ``targets`` from before it. ★ A change applied to a generation
         that was begun after its commit may go over a later change, which the builder has read from SQL and stamped 0.
         A target that is a little out of date is harmless: its generation is gone then, or the fence read after the
         commit shows another.
         """
-        last = changes[-1].position if changes and is_whole and not is_checked_late else None
+        last = changes[-1].position if changes and is_whole and not looks_late else None
         known = self.rows.targets if targets is None else targets
         ending = Ending(changes, touched, known, last, is_whole=is_whole)
         if self.tracker.read_side is not None:

@@ -59,7 +59,8 @@ class Ending:
         """Returns whether the command may rest on this change; every change of its own counts.
 
         ★ On PostgreSQL a command sees the changes that were committed before it began. Of later changes it notices no
-        more than a unique index shows: that a value is free again, when the command takes a value.
+        more than a unique index shows: that a value is free again, when the command takes a value. A command that
+        has looked at more than that (``Acknowledger.ending``) has no ``last``, and no snapshot here.
         """
         if self.last is not None and entry.position > self.last:
             return False
@@ -73,7 +74,7 @@ class Ending:
     @functools.cached_property
     def _taking(self) -> frozenset[str]:
         """Tables in which the command gives a row a unique value."""
-        return frozenset(c.entity.table for c in self.changes if c.before is None or _moves(c))
+        return frozenset(c.entity.table for c in self.changes if c.before is None or c.moves)
 
     def begin(self, applying: Mapping[FenceId, asyncio.Future[Applied]]) -> None:
         """Takes note of the commit: the changes are on their way to Redis."""
@@ -105,20 +106,12 @@ class Ending:
         return applied.result() or frozenset()
 
 
-def _moves(change: Change) -> bool:
-    """Returns whether the change gives the row a new key, or a new value in any other unique column."""
-    before, after = change.before, change.after
-    if before is None or after is None:
-        return False
-    return any(before[name] != after[name] for name in change.entity.identifying)
-
-
 def _entry_of(change: Change) -> Entry:
     """Returns the change as a sight lists changes, but without keys.
 
     ★ ``old_key`` differs from ``key`` where the change frees a unique value: another command may take the value.
     """
-    freed = "{}" if _moves(change) else None
+    freed = "{}" if change.moves else None
     return Entry(change.position, change.transaction, change.entity.table, change.kind, freed, "")
 
 

@@ -24,11 +24,13 @@ from diptych.fence.statements import (
     tables_as_json,
 )
 from diptych.log import EVERYTHING, GAP, NOTHING, Entry, Snapshot
-from diptych.log.capture.install import broken, tables_with_effects
+from diptych.log.capture.effects import table_effects
+from diptych.log.capture.install import broken
 from diptych.log.capture.table import CapturedTable, captured_table
 from diptych.log.reading import MOST_ENTRIES, LogReader, entries_from_json, entry_of
 from diptych.redis import RedisIdentity
 from diptych.sql.database import Database, Step, Values
+from diptych.sql.description import TableEffects
 from diptych.sql.entity import MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.statements import PreparedSelect
@@ -173,10 +175,10 @@ class Fence(LogReader, PassNotifications):
         with translated_reading(self._database):
             await shielded(capture(self._database, self._captured(tables), hints=self._hints))
 
-    async def tables_with_effects(self) -> frozenset[str]:
-        """Returns the tables where a change may change further rows, by triggers, rules or foreign keys."""
+    async def table_effects(self) -> TableEffects:
+        """Returns what changes of the tables may do, or notice, besides."""
         async with self._reading() as connection:
-            return await tables_with_effects(connection)
+            return await table_effects(connection)
 
     def _captured(self, tables: Collection[str]) -> list[CapturedTable]:
         return [captured_table(entity) for _, entity in sorted(self._entities(tables).items())]

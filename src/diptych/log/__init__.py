@@ -91,6 +91,14 @@ class Change(msgspec.Struct):
         return "updated" if self.after is not None else "deleted"
 
     @property
+    def moves(self) -> bool:
+        """True if the row gets a new key, or a new value in any other unique column."""
+        before, after = self.before, self.after
+        if before is None or after is None:
+            return False
+        return any(before[name] != after[name] for name in self.entity.identifying)
+
+    @property
     def image(self) -> dict[str, Any]:
         """The row after the change; for a deleted row, its last state."""
         return self.after if self.after is not None else self.before or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from diptych.aio.event_loop import LoopBudget
@@ -55,12 +55,11 @@ async def open_panels(
     database: Database,
     entities: EntityRegistry,
     settings: Settings,
-    on_read: Callable[[Set[str]], None],
 ) -> list[ReadPanel]:
     """Checks the declarations against the database, and returns a panel for each.
 
-    ``on_read`` is called with the names of the tables before a query is answered from SQL. Queries of all panels
-    share the connections and the event loop fairly. Raises ``WiringError``, ``DatabaseUnavailableError``.
+    Queries of all panels share the connections and the event loop fairly. Raises ``WiringError``,
+    ``DatabaseUnavailableError``.
     """
     _check_names(models)
     await _look_at_tables(dict.fromkeys(mapped_classes(models)), database, entities)
@@ -85,7 +84,6 @@ async def open_panels(
             collections=compiled.collections,
             nested=nested,
             where=compiled.where,
-            on_read=on_read,
         )
         return ReadPanel(model, compiled, rows, SqlFallback(compiled, rows, turns, pace, timeout_s))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from diptych.aio.event_loop import HomeLoop
@@ -34,8 +34,9 @@ _NO_KEY = Served("sql", "no-key")
 class Reader:
     """The choice of a store for each query. ``source`` is None without Redis.
 
-    Queries in another event loop than ``home`` raise ``DifferentLoopError``. ``answers_from_sql`` counts the answers
-    that were not from Redis, by their reasons.
+    Queries in another event loop than ``home`` raise ``DifferentLoopError``. ``on_read`` is called with the tables of
+    the documents before each query: a command may ask, and rests on the answer. ``answers_from_sql`` counts the
+    answers that were not from Redis, by their reasons.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Reader:
         home: HomeLoop,
         compiled: CompiledReadModel,
         fallback: SqlFallback,
+        on_read: Callable[[Set[str]], None],
         source: RedisSource | None = None,
     ) -> None:
         self._home = home
         self._compiled = compiled
         self._fallback = fallback
+        self._on_read = on_read
         self._source = source
         self.key = compiled.key
         self._document = compiled.document
@@ -60,6 +63,7 @@ class Reader:
     async def get(self, address: Address, value: Any) -> Document[Any]:
         """Returns the document at this address, as documented by ``ReadModel.get``."""
         self._home.check()
+        self._on_read(self._compiled.tables)
         try:
             value = address.fit(value)
         except ValueError:
@@ -80,6 +84,7 @@ class Reader:
     async def get_many(self, address: Address, keys: Iterable[Any]) -> list[Document[Any]]:
         """Returns the documents at these addresses, as documented by ``ReadModel.get_many``."""
         self._home.check()
+        self._on_read(self._compiled.tables)
         wanted: list[bytes | None] = []
         values: dict[bytes, Any] = {}
         for key in _at_most(MOST_KEYS, keys):
@@ -121,6 +126,7 @@ class Reader:
     ) -> Page[Any]:
         """Returns a page of a list, as documented by ``ReadModel.page``."""
         self._home.check()
+        self._on_read(self._compiled.tables)
         selection = select(self._compiled.list_by(order), where, self._compiled.lists)
         request = page_request(selection, limit, after=after, before=before, offset=offset, count=count)
         if self._source is not None:

@@ -72,6 +72,21 @@ class Entity(msgspec.Struct, frozen=True):
     unique: frozenset[frozenset[str]] = frozenset()
 
 
+class TableEffects(NamedTuple):
+    """Tables, by their names in mappings, where a change may do or notice more than its row.
+
+    A change of the ``reaching`` may change further rows, by triggers, rules or foreign keys. A change of the
+    ``comparing`` notices other commands' changes of any kind, later than its snapshot: what is compared is a part of
+    the rows, or an expression, or it is compared at the commit. Foreign keys refer to the ``referred``. ``unique``
+    has the columns that take part in unique indexes.
+    """
+
+    reaching: set[str]
+    comparing: set[str]
+    referred: set[str]
+    unique: dict[str, set[str]]
+
+
 class ElementColumn(NamedTuple):
     """The attribute ``name`` of the class ``model``, of which the elements of a collection are.
 

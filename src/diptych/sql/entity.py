@@ -14,7 +14,7 @@ from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_trans
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
 from diptych.sql.columns import KEY_TYPES, ColumnValues, python_type_of, stored_texts
 from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns, unique_sets
-from diptych.sql.description import Column, Entity
+from diptych.sql.description import Column, Entity, TableEffects
 from diptych.sql.refusals import is_fetched, warn_of_refusals
 
 LogImage: TypeAlias = Literal["all", "key"] | Collection[Any]
@@ -28,7 +28,9 @@ class MappedEntity:
     ``entry_columns`` are these and the foreign keys, which link the row to others: the columns that entries of the
     change log name. ``marker`` is the comment by which triggers know diptych's own statements on the table.
     ``image_columns`` are the columns in the image of its changes in the log; none if there is no image.
-    ``has_effects`` says that a change of a row may change further rows, or the row again, as far as is known.
+    As far as is known, a change of a row may change further rows, or the row again, if it ``has_effects``; it
+    ``looks_late`` if it may notice other commands' changes that are later than its snapshot, whichever they are; and
+    so may a deletion, or another value in a unique column, if foreign keys refer to the table: it ``is_referred``.
 
     Raises ``WiringError`` for a mapping that the change log can't follow.
     """
@@ -63,7 +65,7 @@ class MappedEntity:
         self.row_id = self.primary_key if has_text else ()
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
-        self.has_effects = False
+        self.has_effects = self.looks_late = self.is_referred = False
         self.image_columns = _image_columns(self.name, self.columns, image)
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
@@ -88,15 +90,6 @@ class MappedEntity:
         """
         column = self.columns[name] if aliased is None else aliased
         return in_code_points(column, dialect, self._real.get(column.name))
-
-    @functools.cached_property
-    def is_checked_late(self) -> bool:
-        """True if a constraint of the table may check, at the commit, rows committed meanwhile.
-
-        PostgreSQL's foreign keys don't: a transaction at REPEATABLE READ checks them in its own snapshot.
-        """
-        constraints = (c for c in self.table.constraints if not isinstance(c, sa.ForeignKeyConstraint))
-        return any(constraint.deferrable for constraint in constraints)
 
     @functools.cached_property
     def related_tables(self) -> frozenset[str]:
@@ -337,7 +330,7 @@ class EntityRegistry:
         self._images = images or {}
         self._entities: dict[type, MappedEntity] = {}
         self._warned: set[Mapper[Any]] = set()
-        self._effects: Collection[str] = ()
+        self._effects = TableEffects(set(), set(), set(), {})
 
     def of(self, model: type) -> MappedEntity:
         """Returns the entity of a mapped class. Raises ``WiringError`` for any other class."""
@@ -351,20 +344,27 @@ class EntityRegistry:
             entity = self._entities[model] = MappedEntity(
                 model, mapper, self._database, self._token, self._images.get(model, "all")
             )
-            entity.has_effects = self._has_effects(entity)
+            self._give_effects(entity)
             self._warn_of(mapper)
         return entity
 
-    def note_effects(self, tables: Collection[str]) -> None:
-        """Takes note of the tables where a change may change further rows."""
-        self._effects = {name.lower() for name in tables} if self._database == "sqlite" else tables
+    def note_effects(self, effects: TableEffects) -> None:
+        """Takes note of what changes of the tables may do, or notice, besides."""
+        if self._database == "sqlite":
+            effects = effects._replace(reaching={name.lower() for name in effects.reaching})
+        self._effects = effects
         for entity in self._entities.values():
-            entity.has_effects = self._has_effects(entity)
+            self._give_effects(entity)
 
-    def _has_effects(self, entity: MappedEntity) -> bool:
+    def _give_effects(self, entity: MappedEntity) -> None:
         # SQLite compares names without regard to case, and knows no schemas within a file.
         name = str(entity.table.name).lower() if self._database == "sqlite" else entity.full_name
-        return name in self._effects
+        effects = self._effects
+        entity.has_effects = name in effects.reaching
+        # Of a column that the mapping does not know to be unique, no entry tells that a value is free again.
+        identifying = {str(entity.columns[column].name) for column in entity.identifying}
+        entity.looks_late = name in effects.comparing or not effects.unique.get(name, set()) <= identifying
+        entity.is_referred = name in effects.referred
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
         """Logs the refused writes, once for each mapper."""

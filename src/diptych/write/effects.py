@@ -1,4 +1,4 @@
-"""The tables where a change may change further rows, by triggers, rules or foreign keys."""
+"""What changes of each table may do, or notice, besides: by triggers, rules, foreign keys and unique indexes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Effects:
     async def look(self) -> None:
         """Notes the effects at the entities. Raises ``DatabaseUnavailableError``."""
         read_at = time.monotonic()
-        self._entities.note_effects(await self._fence.tables_with_effects())
+        self._entities.note_effects(await self._fence.table_effects())
         self._read_at = read_at
 
     async def close(self) -> None:

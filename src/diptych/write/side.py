@@ -134,6 +134,8 @@ class WriteSide:
         unit = current_unit_of_work(self.database)
         if unit is not None:
             unit.touched |= tables
+            # ★ The read model was asked later than the unit's snapshot.
+            unit.looks_late = True
 
     async def check_tables(self, models: type, read: Iterable[type]) -> None:
         """Checks the tables of these ``models``, and of the classes ``read``, against their mappings.

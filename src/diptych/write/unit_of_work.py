@@ -50,11 +50,11 @@ def new_context(correlation_id: str | None = None, actor: str | None = None) -> 
 class UnitOfWork:
     """An open transaction and its changes. Statements of concurrent tasks take turns.
 
-    ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on,
-    ``is_checked_late`` says whether a constraint of these is checked at the commit. The unit ``is_whole`` if its
-    transaction has no further entries in the change log than ``changes``: not if it executed statements of the
-    application's own, or changed a table with effects. ``outer`` is the unit of work over another database that this
-    was begun in.
+    ``changes`` are the changes made so far, ``touched`` the tables that its statements may depend on. It
+    ``looks_late`` if it may have noticed changes that are later than its snapshot, or than its last change, whichever
+    they are: a constraint, or a read model, has shown it more. The unit ``is_whole`` if its transaction has no
+    further entries in the change log than ``changes``: not if it executed statements of the application's own, or
+    changed a table with effects. ``outer`` is the unit of work over another database that this was begun in.
 
     ``ends_with_call`` says that nothing comes after the call that is being made, ``only_caller`` is the frame from
     which such a call would come. The unit ``is_concluded`` if that call ends, or has ended, the unit of work;
@@ -80,7 +80,7 @@ class UnitOfWork:
         self._first = 0
         self.changes: list[Change] = []
         self.touched: set[str] = set()
-        self.is_checked_late = False
+        self.looks_late = False
         self.context = context
         self.database = database
         self.outer = outer
@@ -102,7 +102,7 @@ class UnitOfWork:
         async with self._turn:
             self.check_usable()
             self.touched |= entity.related_tables
-            self.is_checked_late |= entity.is_checked_late
+            self.looks_late |= entity.looks_late
             try:
                 with translated(self.database, entity):
                     yield await self._connection(has_more=entity.has_effects)
@@ -118,8 +118,8 @@ class UnitOfWork:
 
     async def make(self, entity: MappedEntity, making: Making) -> Change | None:
         """Makes a change; a change with nothing after commits by itself, where the database can."""
-        is_alone = self.ends_with_call and not entity.is_checked_late
-        if is_alone and not entity.has_effects and await self._conclude_with(entity, making):
+        is_alone = self.ends_with_call and not entity.has_effects
+        if is_alone and await self._conclude_with(entity, making):
             return self.changes[0] if self.changes else None
         async with self.statement(entity) as connection:
             change = await making(connection)
@@ -135,6 +135,7 @@ class UnitOfWork:
             if connection is None:
                 return False
             self.touched |= entity.related_tables
+            self.looks_late |= entity.looks_late
             self.is_concluded = True
             self._close()
         await self._conclude(self, entity, connection, making)
@@ -203,6 +204,9 @@ class UnitOfWork:
     def note(self, entity: MappedEntity, change: Change) -> None:
         """Takes note of a change, shown by the session from now on."""
         self.changes.append(change)
+        # ★ A foreign key has looked for rows that refer to this one, later than the snapshot: those that were there
+        # are gone by another command's change.
+        self.looks_late |= entity.is_referred and (change.after is None or change.moves)
         if self._session is not None:
             self._session.note(entity, change.after, change.image)
 

@@ -130,8 +130,10 @@ class UnitsOfWork:
                 await self._abandon(unit.transaction, unit, error)
                 raise
             if change is not None:
-                unit.changes.append(change)
-            ending = self._acknowledger.ending(unit.changes, unit.touched, targets=targets)
+                unit.note(entity, change)
+            ending = self._acknowledger.ending(
+                unit.changes, unit.touched, looks_late=unit.looks_late, targets=targets
+            )
         await unit.transaction.roll_back()  # nothing is open: the connection is given back
         # A look at the fence is cheaper than a sight, and is shared with other commands too.
         if self._may_look_at_once and not await self._acknowledger.rows.are_leased():
@@ -205,7 +207,7 @@ class UnitsOfWork:
     async def _commit(self, transaction: Transaction, unit: UnitOfWork) -> None:
         """Commits, and returns when queries see the changes."""
         ending = self._acknowledger.ending(
-            unit.changes, unit.rests_on, is_checked_late=unit.is_checked_late, is_whole=unit.is_whole
+            unit.changes, unit.rests_on, looks_late=unit.looks_late, is_whole=unit.is_whole
         )
         try:
             if await self._commit_transaction(transaction):

@@ -6,6 +6,7 @@ from tests.model.rows import redis, sql
 from tests.model.rows.config import Config
 from tests.model.rows.parts import finish, know, send_late, with_command, with_process
 from tests.model.rows.state import NOBODY, Command, Message, Select, State, Step
+from tests.model.sql import sees
 
 
 def judge(state: State, config: Config, n: int, command: Command) -> Iterator[Step]:
@@ -30,6 +31,8 @@ def _counts(state: State, config: Config, n: int, command: Command, position: in
     """Whether an entry has to be in. All have; what is left out here is a dropped rule."""
     off, entry = config.off, state.log[position - 1]
     own = position in command.positions
+    if not own and not _may_be_noticed(state, config, n, command, position):
+        return False
     mine = [state.log[p - 1] for p in command.positions]
     if "own" in off and own:
         return False
@@ -45,6 +48,20 @@ def _counts(state: State, config: Config, n: int, command: Command, position: in
     if "errors" in off and not command.positions and config.programs[n].changes:
         return False
     return not ("no-change" in off and not command.positions and not config.programs[n].changes)
+
+
+def _may_be_noticed(state: State, config: Config, n: int, command: Command, position: int) -> bool:
+    """Whether a command may have noticed another's change: what its snapshot saw, or an address that is free again.
+
+    That is known of commands of `ORMService` on PostgreSQL that have looked at nothing but their snapshot.
+    """
+    entry = state.log[position - 1]
+    is_known = command.positions and config.programs[n].writer == "orm" and n not in config.together
+    if not is_known or (command.looked_late and "looked-unseen" not in config.off):
+        return True
+    if sees(command.snapshot, entry.transaction):
+        return True
+    return bool(command.checked) and entry.old != entry.new and "freed" not in config.off
 
 
 def _known(state: State, config: Config, process: int, select: Select) -> set[int]:
@@ -118,9 +135,14 @@ def _answer(state: State, config: Config, n: int, command: Command) -> State:
     """From now on no query may be answered from before what this answer rests on.
 
     That is all that was committed when the command looked last, at the addresses that its own changes name these, and
-    at the others nothing more.
+    at the others nothing more; and where a uniqueness check told it that addresses are free, whoever has left them.
     """
     bars = [max(bar, command.looked) for bar in state.bars]
+    for index, transaction in enumerate(state.order[: command.checked], 1):
+        for entry in state.log:
+            if entry.transaction == transaction and entry.old != entry.new:
+                for address in {entry.old, entry.new} - {0}:
+                    bars[address - 1] = max(bars[address - 1], index)
     for entry in (state.log[position - 1] for position in command.positions):
         index = state.order.index(entry.transaction) + 1
         for address in {entry.old, entry.new} - {0}:

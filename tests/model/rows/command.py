@@ -51,6 +51,10 @@ def _change(state: State, config: Config, n: int, command: Command) -> Iterator[
             yield _commit(state, config, n, command)
         return
     change = changes[command.done]
+    if change.kind == "look":
+        shown = command._replace(done=command.done + 1, looked=len(state.order), looked_late=True)
+        yield "looks at what is committed now", with_command(state, n, shown)
+        return
     last = sql.last_of(state, change.row, command.transaction) if change.row else None
     here = last.new if last else 0
     to = 0 if change.kind == "delete" else change.address or here
@@ -91,10 +95,10 @@ def _changed(state: State, n: int, command: Command, change: Change, entries: li
     log = (*state.log, *(entry._replace(transaction=transaction) for entry in entries))
     entry = entries[-1]
     # A uniqueness check looks at what is committed now; other statements see the transaction's snapshot.
-    looked = len(state.order) if change.address else command.looked
+    checked = len(state.order) if change.address else command.checked
     positions = (*command.positions, *range(len(state.log) + 1, len(log) + 1))
     after = command._replace(
-        transaction=transaction, positions=positions, done=command.done + 1, looked=looked
+        transaction=transaction, positions=positions, done=command.done + 1, checked=checked
     )
     what = (
         f"{change.kind} row {entry.row}: {entry.old} to {entry.new}"
@@ -109,7 +113,7 @@ def _stumble(state: State, config: Config, n: int, command: Command, change: Cha
     """A statement that fails: the command goes on after its savepoint, or ends in an error answer."""
     looked = len(state.order)
     if change.kind == "try":
-        after = command._replace(done=command.done + 1, stumbled=True, looked=looked)
+        after = command._replace(done=command.done + 1, looked_late=True, looked=looked)
         return f"{label}; goes on after its savepoint", with_command(state, n, after)
     failed = Command("ended", looked=looked, apply="nothing to apply")
     if n not in config.together:
@@ -130,7 +134,8 @@ def _rolled_back(state: State, n: int, after: Command, command: Command) -> Stat
 
 def _commit(state: State, config: Config, n: int, command: Command) -> Step:
     if not command.transaction:
-        apply = Command("ended", looked=command.looked, apply="nothing to apply")
+        looked = max(command.looked, command.checked)
+        apply = Command("ended", looked=looked, apply="nothing to apply")
         return "ends without a change", with_command(state, n, apply)
     ends = list(state.transactions)
     ends[command.transaction - 1] = COMMITTED
@@ -203,7 +208,7 @@ def _selected(state: State, config: Config, n: int, command: Command) -> Command
     if mine and stamp(process.seen) > stamp(cursor):
         cursor = process.seen
     limit = len(state.log)
-    if command.positions and (not command.stumbled or "stumbled" in config.off):
+    if command.positions and (not command.looked_late or "looked-late" in config.off):
         limit = command.positions[-1]
     select = Select(
         fence.generation, fence.started, snapshot_of(state.transactions), sql.unseen(state, cursor), limit

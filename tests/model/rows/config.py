@@ -24,6 +24,8 @@ class Change(NamedTuple):
     """One statement of a command, and its row of the log.
 
     `note` writes a row of no document. `try` creates in a savepoint: if the address is taken, the command goes on.
+    `look` changes nothing: it shows the command all that is committed by then, as a query of a read model does, or a
+    foreign key that is checked.
     `oust` moves a row, and a trigger of the application moves the row `other` to where the first one was: the entry
     of the inner statement comes first. `shift` puts a row into the second list, and `hide` leaves it out of the read
     model, as their conditions say; any other change brings it into the first.

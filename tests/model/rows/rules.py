@@ -27,7 +27,7 @@ UPDATE, MOVE, DELETE, SPOIL = (
     Change("spoil", R),
 )
 SHIFT, HIDE = Change("shift", R), Change("hide", R)
-UPDATE_Q, NOTE = Change("update", Q), Change("note")
+UPDATE_Q, NOTE, LOOK = Change("update", Q), Change("note"), Change("look")
 TWO_ROWS = ((R, 1), (Q, 2))
 # R goes from 1 to 3, and a trigger moves Q from 2 to 1: the trigger's entry comes first.
 OUST = Change("oust", R, 3, Q)
@@ -115,10 +115,20 @@ RULES: dict[str, Rule[Config]] = {
     "no-change": Rule(
         "5 ★", "so does the answer of a command that changed nothing", Config((_by(0, UPDATE), _by(1)))
     ),
-    "stumbled": Rule(
+    "looked-late": Rule(
         "5 ★",
         "entries after a command's last own one count too if it looked later: when a statement failed and it went on",
         Config((_by(0, Change("create", Q, 2)), _by(1, UPDATE, Change("try", S, 2)))),
+    ),
+    "looked-unseen": Rule(
+        "5 ★",
+        "so do entries that its snapshot did not see: when it asked a read model, or a foreign key was checked",
+        Config((_by(0, UPDATE), _by(1, LOOK, UPDATE_Q)), rows=TWO_ROWS),
+    ),
+    "freed": Rule(
+        "5 ★",
+        "of entries that its snapshot did not see, those count by which an address is free, if it has taken one",
+        Config((_by(0, MOVE), _by(1, Change("create", Q, 1)))),
     ),
     "unchecked": Rule(
         "5 ★",
@@ -269,6 +279,9 @@ SOUND: dict[str, Config] = {
     ),
     "carried before the promise": Config((_by(0, MOVE),), early=1, passes=1, late=1),
     "a foreign move, two passes, a late script": Config((_foreign(0, MOVE),), passes=2, keepers=2, late=1),
+    "two commands that look at what is committed between their changes": Config(
+        (_by(0, UPDATE, LOOK, MOVE), _by(1, UPDATE_Q, LOOK)), rows=TWO_ROWS, addresses=3
+    ),
     "a command builds on a foreign change": Config((_foreign(0, MOVE), _by(1, UPDATE)), passes=1, late=1),
     "a session swaps keys beside a foreign deletion": Config(
         (_session(0, *SWAP), _foreign(1, DELETE)), rows=TWO_ROWS, addresses=3, passes=1
@@ -301,7 +314,7 @@ _ONE = (
     *((change,) for change in (UPDATE, MOVE, DELETE, SPOIL, UPDATE_Q)),
     *((Change("move", R, 3),), (Change("move", Q, 1),), (Change("delete", Q),)),
     *((Change("create", S, 1),), (Change("create", S, 3),)),
-    *((NOTE, Change("try", S, 3)), (Change("try", S, 2), NOTE), ()),
+    *((NOTE, Change("try", S, 3)), (Change("try", S, 2), NOTE), (LOOK, NOTE), (UPDATE_Q, LOOK), ()),
 )
 
 

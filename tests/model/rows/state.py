@@ -108,7 +108,11 @@ class Select(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command. `looked`: how many transactions were committed when it last looked at what others have done."""
+    """A command. `looked`: how many transactions were committed when it last looked at what others have done.
+
+    `checked`: how many were when a uniqueness check last told it that an address is free. `looked_late` says that it
+    has looked at more than its snapshot.
+    """
 
     at: str = "begin"
     transaction: int = 0
@@ -116,7 +120,8 @@ class Command(NamedTuple):
     done: int = 0
     snapshot: Snapshot = Snapshot(0, 0, ())
     looked: int = 0
-    stumbled: bool = False
+    checked: int = 0
+    looked_late: bool = False
     generation: int = 0
     apply: str = ""
     select: Select | None = None

@@ -41,7 +41,7 @@ async def _missing(application: Diptych) -> list[MissingIndex]:
         with translated(database):
             await check_tables(database, mappers.values(), set(mappers))
         settings = application.config.settings
-        panels = await open_panels(models, database, entities, settings, lambda _tables: None)
+        panels = await open_panels(models, database, entities, settings)
         return await missing_of(panels, database)
     finally:
         await database.close()

@@ -84,7 +84,7 @@ async def _look_at_sql(
     mappers = {model: entities.of(model).mapper for model in mapped_classes(models)}
     with translated(database):
         await check_tables(database, mappers.values(), set(mappers))
-    panels = await open_panels(models, database, entities, application.config.settings, lambda _tables: None)
+    panels = await open_panels(models, database, entities, application.config.settings)
     return panels, LogReader(database, entities.by_table), await look_at_fence(database)
 
 

@@ -131,7 +131,7 @@ class Verification:
             mapped = dict.fromkeys(mapped_classes(models))
             with translated(database):
                 await check_tables(database, [entities.of(model).mapper for model in mapped], set(mapped))
-            panels = await open_panels(models, database, entities, settings, lambda _tables: None)
+            panels = await open_panels(models, database, entities, settings)
             fence = Fence(database, entities.by_table, hints=settings.capture_hints)
             await redis.probe()
             redis.check_available()

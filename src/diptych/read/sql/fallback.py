@@ -65,7 +65,6 @@ class SqlFallback:
         A set-aside row has ``marked`` bytes.
         """
         await self._budget.wait()
-        self._source.note_read()
         async with self._time_limit():
             read = partial(self._read_many, address, values)
             return await self._many.run((address.names, values), read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -50,7 +50,6 @@ class SqlRows:
     read for Redis, by ``scan`` and ``rows_by``, also have the values of the elements of ``collections``; ``rows_by``
     finds them by the ways back of ``nested`` too. ``entity_of`` returns the
     entity of a mapped class. ``where`` is the condition of the rows that queries and builds see, None for all rows.
-    ``on_read`` is called with the names of the tables before the event loop answers a query from them.
     """
 
     def __init__(
@@ -65,10 +64,8 @@ class SqlRows:
         collections: Sequence[Collection] = (),
         nested: NestedInSql | None = None,
         where: Condition | None = None,
-        on_read: Callable[[Set[str]], None] = lambda _tables: None,
     ) -> None:
         self._database = database
-        self._on_read = on_read
         self.entity = entity
         self._names = (*columns, *(join.field for join in joins))
         own = [entity.columns[name] for name in columns]
@@ -82,8 +79,6 @@ class SqlRows:
         self._batches = RowBatches(entity, self._selected, len(self._names))
         self._elements = Semijoins(dialect, entity_of, entity, collections)
         self._nested = nested
-        self._tables = {entity.full_name, *(join.entity.table for join in joins), *self._elements.tables}
-        self._tables |= set() if nested is None else nested.tables
         self._one = {names: self._select_by(names) for names in addresses}
         self._pages = PageSelects(entity, joined, self._elements, nested, self._selected, dialect)
 
@@ -100,16 +95,11 @@ class SqlRows:
 
         After None, await ``one``.
         """
-        self._on_read(self._tables)
         if self._nested is not None:
             return None  # several statements
         values = self._parameters(names, value)
         found = [] if values is None else self._try(self._one[names], values)
         return found if found is None else self._tested(found)
-
-    def note_read(self) -> None:
-        """Says that the rows are about to be read for a query of this task."""
-        self._on_read(self._tables)
 
     async def many(self, names: Columns, values: Sequence[Any]) -> list[Row]:
         """Returns the rows with any of these values in the columns of an address, all of one moment."""
@@ -128,7 +118,6 @@ class SqlRows:
 
     def try_page(self, request: PageRequest, limit: int) -> list[Row] | None:
         """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
-        self._on_read(self._tables)
         return (
             None
             if self._nested is not None
