@@ -15,13 +15,23 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import ConfigService, Diptych, Document, Query, ReadModel, code_point_text
+from diptych import (
+    ConfigService,
+    Diptych,
+    Document,
+    Query,
+    ReadModel,
+    UnreadableRowError,
+    code_point_text,
+)
+from diptych.log.browse import LogBrowser
 from tests.captured import Program
 from tests.catalogue import answered_by
 from tests.servers import RedisServer
 
 D = TypeVar("D")
-ODD, ODD_COLUMNS = '"Odd ""Table"', """ "The Id", "Näme's", "AMOUNT %" """
+ODD, NUMBER, NAME, AMOUNT = '"Odd ""Table"', '"The Id"', '"Näme\'s"', '"AMOUNT %"'
+ODD_COLUMNS = f"{NUMBER}, {NAME}, {AMOUNT}"
 KEY = uuid.UUID("0123abcd-0000-4000-8000-00000000beef")
 
 
@@ -100,6 +110,16 @@ class ByName(ReadModel[Named]):
     document = NamedDocument
 
 
+class NumberedDocument(msgspec.Struct, frozen=True):
+    number: int
+    name: str
+
+
+class ByNumber(ReadModel[Named]):
+    key = Named.number
+    document = NumberedDocument
+
+
 class GetById(Query[Document[SampleDocument]], frozen=True):
     id: uuid.UUID
 
@@ -116,9 +136,16 @@ class GetByName(Query[Document[NamedDocument]], frozen=True):
     name: str
 
 
+class GetByNumber(Query[Document[NumberedDocument]], frozen=True):
+    number: int
+
+
 class Queries:
-    def __init__(self, by_id: ById, by_day: ByDay, by_large: ByLarge, by_name: ByName) -> None:
+    def __init__(
+        self, by_id: ById, by_day: ByDay, by_large: ByLarge, by_name: ByName, by_number: ByNumber
+    ) -> None:
         self.by_id, self.by_day, self.by_large, self.by_name = by_id, by_day, by_large, by_name
+        self.by_number = by_number
 
     async def get(self, query: GetById) -> Document[SampleDocument]:
         return await self.by_id.get(query.id)
@@ -132,6 +159,9 @@ class Queries:
     async def get_named(self, query: GetByName) -> Document[NamedDocument]:
         return await self.by_name.get(query.name)
 
+    async def get_numbered(self, query: GetByNumber) -> Document[NumberedDocument]:
+        return await self.by_number.get(query.number)
+
 
 def _application(database_url: str, redis_url: str | None) -> Diptych:
     values: dict[str, Any] = {"database_url": database_url, "redis_url": redis_url, "lease_ms": 10_000}
@@ -140,7 +170,7 @@ def _application(database_url: str, redis_url: str | None) -> Diptych:
         ConfigService(environ={}, **values),
         models=Base,
         handlers=[Queries],
-        read_models=[ById, ByDay, ByLarge, ByName],
+        read_models=[ById, ByDay, ByLarge, ByName, ByNumber],
     )
 
 
@@ -267,3 +297,28 @@ async def test_a_value_of_another_type_than_its_column_fails_no_write_of_a_progr
     await both.change("UPDATE samples SET large = 7, colour = 'RED'", f"DELETE FROM {ODD}")
     assert (await both.find(GetByLarge(7))).id == KEY
     assert await both.find(GetByName("b")) is None
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_text_that_is_no_text_in_a_column_that_entries_name_disables_nothing(both):
+    """SQLite keeps any bytes as text, and writes them into the entry; its driver fails to load them."""
+    bad = "CAST(x'4df66c' AS TEXT)"
+    await both.change(f"INSERT INTO {ODD} ({ODD_COLUMNS}) VALUES (1, 'a', 1), (2, {bad}, 1)")
+    assert await both.find(GetByName("a")) == NamedDocument("a", 1)
+    with pytest.raises(UnreadableRowError):
+        await both.find(GetByNumber(2))
+    await both.change(f"UPDATE {ODD} SET {NAME} = {bad} || {NUMBER}, {AMOUNT} = 2")
+    assert await both.find(GetByName("a")) is None
+    async with both.app.orm.session() as session:
+        session.add(Named(number=3, name="c", amount=3))
+        await session.execute(sa.text(f"UPDATE {ODD} SET {AMOUNT} = 4 WHERE {NUMBER} = 1"))
+    assert await both.find(GetByNumber(3)) == NumberedDocument(3, "c")
+    browser = LogBrowser(both.app.orm.database)
+    entries, _ = await browser.newest(10)
+    shown = [await browser.at(entry.position) for entry in entries]
+    named = [entry[1].new for entry in shown if entry is not None and entry[1].new is not None]
+    assert {"number": 2, "name": "M\ufffdl2"} in named
+    await both.change(f"UPDATE {ODD} SET {NAME} = 'b' || {NUMBER}")
+    assert await both.find(GetByNumber(2)) == NumberedDocument(2, "b2")
+    await both.change(f"DELETE FROM {ODD}")
+    assert await both.find(GetByNumber(1)) is None

@@ -12,6 +12,7 @@ changed adopts the database: see ``fence/adoption.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,24 @@ class PostgresType(UserDefinedType[str]):
         return self.name
 
 
+class _AnyBytes(sa.Text):
+    """Text of SQLite, where a text may be of any bytes: triggers write them into the log, and no driver loads them.
+
+    ★ They are read as bytes; what is no text is shown as U+FFFD. Else a single row that somebody has written so would
+    keep every pass from reading the log.
+    """
+
+    cache_ok = True
+
+    def column_expression(self, colexpr: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.type_coerce(sa.cast(colexpr, sa.LargeBinary), self)
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], str | None]:
+        return lambda value: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+_TEXT_OF_ROWS = sa.Text().with_variant(_AnyBytes(), "sqlite")
+
 METADATA = sa.MetaData()
 """Tables of diptych itself. Migrations make and upgrade these; here are the columns that statements name."""
 
@@ -46,8 +65,8 @@ LOG = sa.Table(
     sa.Column("transaction", PostgresType("xid8")),
     sa.Column("table_name", sa.Text),
     sa.Column("entity", sa.Text, nullable=False),
-    sa.Column("key", sa.Text, nullable=False),
-    sa.Column("old_key", sa.Text),
+    sa.Column("key", _TEXT_OF_ROWS, nullable=False),
+    sa.Column("old_key", _TEXT_OF_ROWS),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("image", sa.Text),
@@ -55,8 +74,8 @@ LOG = sa.Table(
     sa.Column("correlation_id", sa.Text),
     sa.Column("actor", sa.Text),
     sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("row_id", sa.Text),
-    sa.Column("old_row_id", sa.Text),
+    sa.Column("row_id", _TEXT_OF_ROWS),
+    sa.Column("old_row_id", _TEXT_OF_ROWS),
 )
 
 TRANSACTION = sa.cast(sa.cast(LOG.c.transaction, sa.Text), sa.BigInteger)
