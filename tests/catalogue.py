@@ -190,12 +190,12 @@ def fail_to_apply(app: Diptych) -> None:
         done.set_result(None)
         return done
 
-    async def bring_in(*_: object) -> bool:
+    async def bring_in(*_: object, **__: object) -> bool:
         return False
 
     for keeper in redis_side_of(app).keepers.values():
         keeper.replica.apply = apply  # type: ignore[method-assign, assignment]
-        keeper.replica.bring_in = bring_in  # type: ignore[method-assign, assignment]
+        keeper.replica.bring_in = bring_in  # type: ignore[method-assign]
 
 
 async def stop_keeper(app: Diptych) -> None:

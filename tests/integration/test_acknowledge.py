@@ -150,7 +150,7 @@ class FakeReadSide:
         return self.looks
 
     async def bring_in(
-        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot, *, expected: bool
     ) -> bool:
         self.brought.append([entry.position for entry in entries])
         await self.bringing.wait()

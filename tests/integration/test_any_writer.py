@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from diptych import ConflictError, ConstraintError, Diptych
 from tests.captured import GetPart, Maker, Part, Program, application, prepare, same, served_by_redis
+from tests.catalogue import Held, answered_by, redis_side_of
 
 OPERATIONS = int(os.environ.get("DIPTYCH_OPERATIONS", "200"))
 SEED = int(os.environ.get("DIPTYCH_SEED", "0"))
@@ -347,3 +348,31 @@ async def test_redis_equals_sql_after_changes_by_many_at_once(database_url, valk
             await (asyncio.sleep(LEASE_S) if to.chance(0.05) else to.app.catch_up())
             await same(to.app, *CODES)
     _have_changed(done, OPERATIONS // 24 * 6)
+
+
+async def test_of_a_row_that_a_command_changes_twice_only_the_last_state_is_shown(
+    database_url: str, redis_url: str
+) -> None:
+    """★ By ORMService, and then by a session or a trigger: nobody has committed the first state alone."""
+    await prepare(database_url)
+    async with application(database_url, redis_url, lease_ms=60_000) as app:
+        await answered_by(app, "redis")
+        replicas = [keeper.replica for keeper in redis_side_of(app).keepers.values()]
+        (replica,) = (each for each in replicas if not each.compiled.is_joined)
+        brought = Held(replica, "bring_in")
+
+        async def twice() -> None:
+            async with app.orm.session() as session:
+                await app.orm.update(Part, 1, amount=100)
+                await session.execute(sa.update(Part).where(Part.id == 1).values(amount=200))
+
+        changing = asyncio.create_task(twice())
+        await brought.reached.wait()
+        meanwhile = (await app.ask(GetPart("a"))).decode()
+        assert meanwhile is not None
+        assert meanwhile.amount in (1, 200)
+        brought.go_on.set()
+        await changing
+        after = (await app.ask(GetPart("a"))).decode()
+        assert after is not None
+        assert after.amount == 200

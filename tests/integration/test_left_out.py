@@ -188,11 +188,11 @@ async def test_a_session_in_rows_that_are_left_out_waits_for_no_pass(database_ur
         results: list[bool] = []
         bring_in = replica.bring_in
 
-        async def recorded(*given: Any) -> bool:
-            results.append(await bring_in(*given))
+        async def recorded(*given: Any, **named: Any) -> bool:
+            results.append(await bring_in(*given, **named))
             return results[-1]
 
-        replica.bring_in = recorded  # type: ignore[method-assign, assignment]
+        replica.bring_in = recorded  # type: ignore[method-assign]
         await app.orm.create(Seat, **SEAT | {"badge": 1})
         assert results == []  # its own script has told that it is in
         async with app.orm.session() as session:

@@ -140,7 +140,9 @@ class Acknowledger:
         try:
             read_side = self.tracker.read_side
             applying: Mapping[FenceId, asyncio.Future[Applied]] = {}
-            if read_side is not None and ending.targets and ending.changes:
+            # ★ Of rows that triggers or statements of the application may have changed once more, only the sight
+            # knows the last state: the state between was never committed alone.
+            if read_side is not None and ending.targets and ending.changes and ending.is_whole:
                 applying = read_side.apply(ending.changes, ending.targets)
             ending.begin(applying)
             writing = self._begin_anew(ending)
@@ -242,7 +244,8 @@ class Acknowledger:
     def _bring(
         self, read_side: ReadSide, fence: FenceId, listed: Listed, left: Sequence[Entry]
     ) -> asyncio.Task[bool]:
-        bringing = read_side.bring_in(fence, listed.arrivals.target, left, listed.snapshot)
+        expected = any(listed.arrivals.may_come(entry) for entry in left)
+        bringing = read_side.bring_in(fence, listed.arrivals.target, left, listed.snapshot, expected=expected)
         task = asyncio.get_running_loop().create_task(bringing)
         self._bringing.add(task)
         task.add_done_callback(self._bringing.discard)

@@ -223,6 +223,15 @@ class Arrivals:
         _, task = self._brought.get(entry.position, (None, None))
         return task if pending is None and task is not None and not task.done() else pending
 
+    def may_come(self, entry: Entry) -> bool:
+        """Returns whether somebody is most likely bringing the change in.
+
+        Nobody is if a trigger has logged the change, or if it is of a command of this process that had more changes
+        than it knew of.
+        """
+        own = self.own.get(entry.position)
+        return not entry.is_captured and (own is None or own.is_whole)
+
     def are_brought(self, entries: Sequence[Entry], task: asyncio.Task[bool]) -> None:
         """Takes note of a task to bring these changes in. The task's result is whether all are in."""
         self._brought.update((entry.position, (entry, task)) for entry in entries)

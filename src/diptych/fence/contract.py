@@ -114,10 +114,11 @@ class ReadSide(Protocol):
         """Returns whether changes can be looked for in this read model's documents now."""
 
     def bring_in(
-        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot, *, expected: bool
     ) -> Coroutine[Any, Any, bool]:
-        """Brings changes by other processes, seen by ``snapshot``, into this target, unless all are in.
+        """Brings changes, seen by ``snapshot``, into this target, unless all are in.
 
+        If some are ``expected``, by those who made them, they are given some milliseconds to come.
         Returns whether all are in by then; False too if that can't be told. Does not raise.
         """
 

@@ -90,11 +90,14 @@ class Replica(LogReplay):
 
     # Changes of other processes, on which commands of this process rest
 
-    async def bring_in(self, target: Target, entries: Sequence[Entry], snapshot: Snapshot) -> bool:
+    async def bring_in(
+        self, target: Target, entries: Sequence[Entry], snapshot: Snapshot, *, expected: bool
+    ) -> bool:
         """Makes sure of the presence of ``entries`` in a generation, and returns True if all are there.
 
-        The entries are changes of other processes, which ``snapshot`` saw, and are most likely on their way. A change
-        that does not come was left by a process that was killed or is cut off, and is written as a pass would.
+        The entries are changes that ``snapshot`` saw. If they are ``expected``, other processes are most likely
+        bringing them in. A change that does not come was left by a process that was killed or is cut off, and is
+        written as a pass would.
         ★ The fence row that names the generation has a cursor that did not see the entries: so they were committed
         after it, and none goes over a later change that a builder has read.
         """
@@ -105,10 +108,8 @@ class Replica(LogReplay):
                 changes = await self._fence.logged(entries)  # own changes, which have not come
                 if len(changes) < len(entries):
                     return False
-            # The changes of other processes are on their way, but for those that only triggers know of.
-            if all(entry.is_captured for entry in entries):
-                missing: list[Change] | None = list(changes)
-            else:
+            missing: list[Change] | None = list(changes)
+            if expected:
                 missing = await self._await_arrival(target, changes, _PAUSES_S)
             if missing:
                 positions = {change.position for change in missing}

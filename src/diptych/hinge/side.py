@@ -248,10 +248,10 @@ class RedisSide:
         return keeper is not None and not keeper.replica.compiled.is_joined and self.service.available
 
     def bring_in(
-        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot
+        self, fence: FenceId, target: Target, entries: Sequence[Entry], snapshot: Snapshot, *, expected: bool
     ) -> Coroutine[Any, Any, bool]:
-        """Makes sure of the presence of other processes' changes in a generation; see ``ReadSide.bring_in``."""
-        return self._keeper_of[fence].replica.bring_in(target, entries, snapshot)
+        """Makes sure of the presence of changes in a generation; see ``ReadSide.bring_in``."""
+        return self._keeper_of[fence].replica.bring_in(target, entries, snapshot, expected=expected)
 
     def ask(self, after: Mapping[FenceId, int]) -> Collection[FenceId]:
         """Asks the keepers for passes later than the numbered ones. Returns the read models that can have one now."""
