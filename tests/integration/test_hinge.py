@@ -186,6 +186,45 @@ async def test_flushall_is_noticed_by_the_next_query_or_command(sqlite_url, redi
         await sees_in_redis(app, "Dune", "first" if asked_first else "second")
 
 
+@pytest.mark.parametrize(
+    ("rest", "does"),
+    [
+        pytest.param(b"d:Emma", "add", id="a document that a command is to write"),
+        pytest.param(b"i:title", "list", id="a list that is asked for"),
+        pytest.param(b"entries", "add", id="the records of list entries"),
+        pytest.param(b"tombstones", "delete", id="the tombstones"),
+    ],
+)
+async def test_a_key_of_another_type_is_told_and_the_read_model_is_built_anew(
+    sqlite_url: str, valkey: Any, caplog: pytest.LogCaptureFixture, rest: bytes, does: str
+) -> None:
+    """★ Passes over such a key failed for ever, without a line in the log."""
+    async with catalogue(sqlite_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "Herbert"))
+        await sees_in_redis(app, "Dune", "Herbert")
+        prefix = store_of(app)._keys.prefix
+        with redis.Redis.from_url(valkey.url) as hand:
+            former = (await fence_row(app)).generation
+            key = prefix + b":" + former.encode() + b":" + rest
+            hand.delete(key)
+            hand.rpush(key, "by hand")
+            if does == "add":
+                await app.execute(AddBook("Emma", "Austen"))
+                await sees_in_redis(app, "Emma", "Austen")
+            elif does == "delete":
+                await app.execute(DeleteBook("Dune"))
+            else:
+                await app.ask(ListBooks())
+
+            async def is_new() -> bool:
+                return (await fence_row(app)).generation != former
+
+            await eventually(is_new, "it is built anew")
+            await agree(app)
+        told = [record.getMessage() for record in caplog.records if "of another type" in record.getMessage()]
+        assert len(told) == 1
+
+
 async def test_data_lost_while_nobody_asks_are_noticed_by_the_keeper(sqlite_url, valkey, caplog):
     caplog.set_level(logging.INFO, "diptych")
     async with catalogue(sqlite_url, valkey.url) as app:

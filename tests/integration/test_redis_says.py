@@ -117,6 +117,17 @@ async def test_a_command_that_the_user_may_not_run_is_named_at_start(server, adm
     assert admin.keys() == []
 
 
+def test_the_page_names_every_command_in_use():
+    """In scripts and in calls, and no other."""
+    sources = [path.read_text() for kind in ("*.lua", "*.py") for path in (ROOT / "src/diptych").rglob(kind)]
+    called = re.compile(r"""(?:redis\.p?call\(|\.call\(\s*|[\w.]*_scanned\(\s*|packed\(b)['"]([A-Z_]+)['"]""")
+    either = re.compile(r"""(?:call\(|command = ).*'([A-Z]+)' or '([A-Z]+)'""")
+    used = {name.lower() for text in sources for name in called.findall(text)}
+    used |= {name.lower() for text in sources for names in either.findall(text) for name in names}
+    assert used - {"script"} <= {*COMMANDS, "ping"}
+    assert {*COMMANDS} - used == {"evalsha", "evalsha_ro"} - used
+
+
 async def test_a_right_that_is_taken_away_later_is_told_once(sqlite_url, server, admin, caplog):
     admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all")
     async with catalogue(sqlite_url, f"redis://app:secret@{HOST}:{server.port}/0") as app:

@@ -373,6 +373,21 @@ async def test_without_a_lease_it_says_so_and_ends_with_2(sqlite_url, valkey):
     )
 
 
+async def test_a_key_of_another_type_is_told_of_its_read_model_alone(sqlite_url, valkey):
+    async with serving(sqlite_url, valkey) as (_, hand):
+        for model, rest in (("Items", b"i:titles"), ("Bare", b"d:i00201")):
+            key = hand.key(model, rest)
+            hand.redis.delete(key)
+            hand.redis.rpush(key, "by hand")
+        outcome = await verify(sqlite_url, valkey.url, "--json")
+    assert outcome.code == 1
+    found = outcome.report["read_models"]
+    assert "of another type" in found["Items"]["problem"]
+    assert "`diptych rebuild Items`" in found["Items"]["problem"]
+    assert [each["key"] for each in found["Bare"]["named"]] == ["i00201"]
+    assert found["Owned"]["differences"] == 0
+
+
 async def test_passes_that_cease_meanwhile_are_told(sqlite_url, valkey):
     """Without a pass nothing can be proved."""
     async with serving(sqlite_url, valkey) as (app, hand):

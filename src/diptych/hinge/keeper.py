@@ -31,6 +31,7 @@ from diptych.hinge.status import Progress, Status
 from diptych.read.set_aside import SetAside
 from diptych.read.store.source import RedisSource
 from diptych.read.store.state import RedisState
+from diptych.redis import WrongContentsError
 from diptych.redis.service import RedisService
 from diptych.statistics import PassCounter
 
@@ -180,6 +181,9 @@ class Keeper:
                 if self.status.reason != "rebuilding":
                     self.status.sql(REASONS.get(outcome, "lost"))
                 _log.info("%s: Redis is not as it should be (%s)", self.replica.name, outcome)
+            case WrongContentsError():
+                _log.error("%s: a pass failed: %s", self.replica.name, error)
+                self.status.sql("failing")
             case RedisUnavailableError():
                 return min(self.probe_interval_s, self.lease_s / 4)
             case _:
@@ -270,6 +274,9 @@ class Keeper:
             if refused.outcome in UNUSABLE:
                 self.status.broken_generation = row.generation
             raise
+        except WrongContentsError as error:
+            self.status.broken(row.generation, str(error))
+            return 0.0  # the next turn builds it anew
         finally:
             self._role = this.role
         if completed is not None:

@@ -56,6 +56,11 @@ def said_by(error: BaseException) -> tuple[str | None, bool]:
     return _told(words if words.startswith(code) else f"{code} {words}", remedy), code in _PASSING
 
 
+def is_of_contents(error: BaseException) -> bool:
+    """Returns whether a key holds a value of another type than the command, or the script, is for."""
+    return isinstance(error, RedisError) and "WRONGTYPE" in str(error)
+
+
 def _told(words: str, remedy: str) -> str:
     return f"{_PLACE.sub('', words).strip().rstrip('.')}: {remedy}"
 

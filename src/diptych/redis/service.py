@@ -11,6 +11,7 @@ from typing import Any
 
 from diptych.config.urls import check_redis_url, mask
 from diptych.errors import ConfigurationError, MissingExtraError, RedisRefusedError, RedisUnavailableError
+from diptych.redis import WrongContentsError
 
 try:
     import redis.asyncio as redis_asyncio
@@ -20,7 +21,7 @@ try:
 
     from diptych.redis.channel import Channel, ChannelLostError, OnLost
     from diptych.redis.connections import Connection, Opener, Pool
-    from diptych.redis.server import RefusedServerError, identity_in, said_by, try_out
+    from diptych.redis.server import RefusedServerError, identity_in, is_of_contents, said_by, try_out
 except ImportError as missing:  # pragma: no cover - tried in an environment without the extra
     raise MissingExtraError("REDIS_URL", "redis", missing.name or "redis") from missing
 
@@ -30,6 +31,9 @@ _log = logging.getLogger("diptych.redis")
 
 _FAILURES_TO_OPEN = 3
 """Number of requests in a row without an answer that open the breaker."""
+
+
+_WRONG = "a key in Redis holds a value of another type: somebody else has written to the keys of diptych"
 
 
 class RedisService:
@@ -139,9 +143,14 @@ class RedisService:
         self._failures = 0
 
     def failed(self, error: Exception) -> None:
-        """Takes note of a query without an answer. Raises the error itself unless Redis caused the error."""
+        """Takes note of a query without an answer.
+
+        Raises the error itself unless Redis caused the error, ``WrongContentsError`` if what is stored did.
+        """
         if not isinstance(error, redis_errors.RedisError | OSError | TimeoutError):
             raise error
+        if is_of_contents(error):
+            raise WrongContentsError(_WRONG) from error
         if not isinstance(
             error, ChannelLostError | RefusedServerError
         ):  # noted already, once for all requests
@@ -149,7 +158,10 @@ class RedisService:
 
     @contextlib.asynccontextmanager
     async def commanding(self) -> AsyncIterator[Channel]:
-        """Lends a connection for everything but queries. Inside, errors of Redis become ``RedisUnavailableError``."""
+        """Lends a connection for everything but queries. Inside, errors of Redis become ``RedisUnavailableError``.
+
+        ``WrongContentsError`` if what is stored caused the error: Redis itself is well.
+        """
         try:
             channel = await self._commands.take()
             try:
@@ -157,6 +169,8 @@ class RedisService:
             finally:
                 self._commands.give_back(channel)
         except (redis_errors.RedisError, OSError, TimeoutError) as error:
+            if is_of_contents(error):
+                raise WrongContentsError(_WRONG) from error
             self._failed(error, patient=True)
             raise self._unavailable(error) from error
         else:

@@ -29,6 +29,7 @@ from diptych.hinge.verify.generation import NotComparableError, ReplacedError
 from diptych.hinge.verify.verifier import NAMED, Verified, Verifier
 from diptych.read.panel import mapped_classes, open_panels
 from diptych.read.store.store import RedisStore
+from diptych.redis import WrongContentsError
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
 from diptych.sql.schema.application import check_tables
@@ -107,6 +108,12 @@ class Verification:
                         verified = await verifier_of(model, tell).verify()
                     except (NotComparableError, ReplacedError) as error:
                         self.reports[name] = ReadModelReport(problem=str(error))
+                        verified = None
+                    except WrongContentsError as error:
+                        problem = (
+                            f"{name} can't be compared: {error}. Build it anew: `diptych rebuild {name}`"
+                        )
+                        self.reports[name] = ReadModelReport(problem=problem)
                         verified = None
                 if verified is not None:
                     self.reports[name] = _report_of(verified, repair=self._repair)

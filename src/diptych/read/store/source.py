@@ -16,7 +16,7 @@ from diptych.read.store.reads import StoredAside
 from diptych.read.store.state import Lease
 from diptych.read.store.store import RedisStore
 from diptych.read.stored import bodies_of, body_of
-from diptych.redis import RedisIdentity
+from diptych.redis import RedisIdentity, WrongContentsError
 from diptych.redis.channel import Channel
 from diptych.redis.service import RedisService
 
@@ -266,8 +266,12 @@ class RedisSource:
 
     def _failed(self, error: Exception) -> None:
         """Takes note of a query without an answer. Raises errors not of Redis, and any error if Redis is critical."""
-        self._redis.failed(error)
-        self._check_redis()
+        try:
+            self._redis.failed(error)
+        except WrongContentsError as wrong:
+            self._watch.broken(self._generation.decode(), str(wrong))
+        else:
+            self._check_redis()
 
     def _check_redis(self) -> None:
         if self._redis.critical:
