@@ -260,6 +260,14 @@ class LogReader:
             found = (await connection.execute(self._log.logged, positions)).mappings().all()
         return self._decoded(found, entities)
 
+    async def last_position(self) -> int | None:
+        """Returns the greatest position that has been drawn, whoever commits it; None if that can't be told."""
+        async with self._reading() as connection:
+            found: int | None = await connection.scalar(
+                sa.select(EXPRESSIONS[self._database.name].last_position)
+            )
+        return found
+
     async def _found(self, statement: sa.Select[Any], values: Values, view: View | None) -> list[RowMapping]:
         if view is not None:
             with translated_reading(self._database):

@@ -120,9 +120,10 @@ class Expressions:
     snapshot in its cheapest form, for frequent reads: on SQLite its number alone. ``greatest`` is the function of the
     greatest of its arguments, ``insert`` SQLAlchemy's ``insert`` of the dialect, which knows ``ON CONFLICT``.
 
-    ``recorded_at`` is the present time for a new row of the log: on PostgreSQL by the server's clock, since the log
-    is forgotten by its age, and the clocks of processes differ. ``appended`` are the columns returned for a new row:
-    position, number of the transaction, snapshot of the transaction.
+    ``last_position`` is the greatest position that has been drawn, null if that can't be told. ``recorded_at`` is the
+    present time for a new row of the log: on PostgreSQL by the server's clock, since the log is forgotten by its age,
+    and the clocks of processes differ. ``appended`` are the columns returned for a new row: position, number of the
+    transaction, snapshot of the transaction.
     """
 
     now: Value
@@ -131,6 +132,7 @@ class Expressions:
     stamp: Value
     greatest: Any
     age: Value
+    last_position: Value
     recorded_at: Value
     appended: tuple[Value, ...]
     insert: Any
@@ -148,6 +150,9 @@ def _postgresql() -> Expressions:
         stamp=xmax * 0x10000 + 0xFFFF - sa.func.least(running, 0xFFFF),
         greatest=sa.func.greatest,
         age=now - sa.cast(sa.extract("epoch", LOG.c.recorded_at), sa.Double),
+        last_position=sa.func.pg_sequence_last_value(
+            sa.cast(sa.func.pg_get_serial_sequence(LOG.name, "position"), PostgresType("regclass"))
+        ),
         recorded_at=sa.func.clock_timestamp(),
         appended=(
             LOG.c.position,
@@ -173,6 +178,7 @@ def _sqlite() -> Expressions:
         greatest=sa.func.max,
         age=now - sa.type_coerce((sa.func.julianday(LOG.c.recorded_at) - 2440587.5) * 86400.0, sa.Double),
         # As the type of the column writes a time.
+        last_position=sa.func.coalesce(last, 0, type_=sa.BigInteger),
         recorded_at=sa.literal_column("strftime('%Y-%m-%d %H:%M:%f000', 'now')"),
         # Writing transactions never run at the same time: the position is a number for them too.
         appended=(LOG.c.position, LOG.c.position.label("number"), sa.null().label("snapshot")),

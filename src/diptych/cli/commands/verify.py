@@ -17,6 +17,7 @@ from diptych.hinge.side import redis_service
 from diptych.hinge.verify.differences import (
     EXTRA,
     EXTRA_ENTRY,
+    IMPOSSIBLE,
     MISCOUNTED,
     MISSING,
     NO_ENTRY,
@@ -51,6 +52,7 @@ _WORDS = {
     NO_ENTRY: "its entry in the list {list_name} is missing",
     EXTRA_ENTRY: "the list {list_name} has an entry too many of it",
     OTHER_RECORD: "its list entries are not recorded as they are",
+    IMPOSSIBLE: "its stamp is of a later change than there is: it would refuse every change to come",
     MISCOUNTED: "it is not counted among the set-aside rows as it should be",
 }
 """The kinds of differences, in words."""

@@ -12,12 +12,14 @@ from diptych.aio.tasks import read_ahead
 from diptych.fence.fence import Fence
 from diptych.hinge.replica import Replica
 from diptych.hinge.verify.differences import is_same_body, key_in
+from diptych.hinge.verify.stamps import Stamps
 from diptych.read.addresses import Address, is_second, located_at
 from diptych.read.lists.index import unpacked
 from diptych.read.set_aside import KEYLESS, MARK
 from diptych.read.store.contents import Contents
 from diptych.read.store.record import Entries, entries_of, record_of, recorded_in
 from diptych.read.store.writes import Write, batches
+from diptych.read.stored import body_of
 
 Candidates = dict[bytes, Entries]
 """Keys in Redis to be looked at again, with the entries of each list that are to be looked for."""
@@ -32,6 +34,7 @@ class Comparison:
         fence: Fence,
         contents: Contents,
         generation: bytes,
+        stamps: Stamps,
         tell: Callable[[int], None],
     ) -> None:
         self._replica = replica
@@ -40,6 +43,7 @@ class Comparison:
         self._fence = fence
         self._contents = contents
         self._generation = generation
+        self._stamps = stamps
         self._tell = tell
         self._none: Entries = tuple(frozenset() for _ in self._lists)
         self.documents = 0
@@ -75,8 +79,10 @@ class Comparison:
         found = {
             write.key
             for write, stored in zip(writes, documents, strict=True)
-            if stored is None or not is_same_body(stored[8:], write.body or b"")
+            if stored is None or not is_same_body(body_of(stored), write.body or b"")
         }
+        values = {write.key: stored for write, stored in zip(writes, documents, strict=True)}
+        found |= await self._stamps.impossible(values)
         for write, record in zip(own, records, strict=False):
             if not self._is_record_of(record, write):
                 found.add(write.key)
@@ -114,11 +120,15 @@ class Comparison:
         return await self._present([key for key in keys if key not in shown])
 
     async def _present(self, keys: Sequence[bytes]) -> Candidates:
-        """Returns those keys at which there is a document, and no tombstone."""
+        """Returns those keys at which there is a document, and no tombstone with a stamp that is possible."""
         if not keys:
             return {}
-        found = await self._contents.beginnings(self._generation, keys)
-        return {key: self._further(key) for key, first in zip(keys, found, strict=True) if first}
+        beginnings = await self._contents.beginnings(self._generation, keys)
+        found = dict(zip(keys, beginnings, strict=True))
+        impossible = await self._stamps.impossible(found)
+        return {
+            key: self._further(key) for key, first in found.items() if body_of(first) or key in impossible
+        }
 
     # Within Redis
 
@@ -133,7 +143,7 @@ class Comparison:
                 yield {key: self._none for key in keys if key != KEYLESS}
         async for keys in self._contents.set_aside(self._generation):
             found = await self._contents.beginnings(self._generation, keys)
-            wrong = (key for key, first in zip(keys, found, strict=True) if first != MARK)
+            wrong = (key for key, first in zip(keys, found, strict=True) if body_of(first) != MARK)
             yield {key: self._further(key) for key in wrong if key != KEYLESS}
 
     def _unrecorded(self, at: int, entries: Sequence[bytes]) -> Candidates:
@@ -141,6 +151,8 @@ class Comparison:
         found: Candidates = {}
         for entry in entries:
             if (key := key_in(entry)) != KEYLESS:
+                # No document is at such a key: a copy has no entries, and would not be looked at for them.
+                key = b"" if is_second(key) else key
                 further = found.get(key, self._none)
                 found[key] = (*further[:at], further[at] | {entry}, *further[at + 1 :])
         return found

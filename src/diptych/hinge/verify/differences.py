@@ -17,6 +17,7 @@ from diptych.read.store.writes import Write
 MISSING, EXTRA, OTHER = "missing-document", "extra-document", "other-content"
 NO_ENTRY, EXTRA_ENTRY, OTHER_RECORD = "missing-list-entry", "extra-list-entry", "other-list-record"
 MISCOUNTED = "miscounted-set-aside"
+IMPOSSIBLE = "impossible-stamp"
 _COPY = {MISSING: "missing-copy", EXTRA: "extra-copy", OTHER: "other-copy"}
 
 

@@ -24,8 +24,9 @@ from diptych.fence.contract import Target
 from diptych.fence.fence import Fence
 from diptych.hinge.replica import Replica
 from diptych.hinge.verify.comparison import Candidates
-from diptych.hinge.verify.differences import EXTRA, MISSING, Finding, faults_of, findings_of
+from diptych.hinge.verify.differences import EXTRA, IMPOSSIBLE, MISSING, Finding, faults_of, findings_of
 from diptych.hinge.verify.generation import Generation, ReplacedError
+from diptych.hinge.verify.stamps import Stamps
 from diptych.log import EVERYTHING, Change, Snapshot
 from diptych.read.addresses import Address, is_second, located_at
 from diptych.read.store.contents import Contents, Stored
@@ -68,12 +69,15 @@ class Settled(NamedTuple):
 class Settling:
     """The proof for the candidates of a read model. Methods raise ``ReplacedError`` and the errors of both stores."""
 
-    def __init__(self, replica: Replica, fence: Fence, contents: Contents, generation: Generation) -> None:
+    def __init__(
+        self, replica: Replica, fence: Fence, contents: Contents, generation: Generation, stamps: Stamps
+    ) -> None:
         self._replica = replica
         self._compiled = replica.compiled
         self._fence = fence
         self._contents = contents
         self._generation = generation
+        self._stamps = stamps
 
     async def settle(self, target: Target, candidates: Candidates) -> Settled:
         """Returns those of the candidates that differ for good."""
@@ -86,6 +90,8 @@ class Settling:
             await self._generation.passed(target)
             stored = await self.look(target, candidates, sight)
             differing = self._differing(stored, sight, await self.sight(candidates))
+            for key in await self._stamps.impossible({key: one.value for key, one in stored.items()}):
+                differing.setdefault(key, (Finding(IMPOSSIBLE),))
             lasting = await self._lasting(differing, sight, stored, earlier)
             confirmed += [Confirmed(key, stored[key], differing[key]) for key in lasting]
             faulty = self._faulty(differing, stored, are_named=number + 1 >= _FAULTY_LOOKS)

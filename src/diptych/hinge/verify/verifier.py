@@ -16,6 +16,7 @@ from diptych.hinge.verify.differences import Difference, difference_at
 from diptych.hinge.verify.generation import Generation, ReplacedError
 from diptych.hinge.verify.mending import Mender
 from diptych.hinge.verify.settling import Settling
+from diptych.hinge.verify.stamps import Stamps
 from diptych.read.store.contents import Contents
 from diptych.redis.service import RedisService
 
@@ -78,7 +79,8 @@ class Verifier:
         self._fence = fence
         self._contents = Contents(replica.compiled, redis, replica.id)
         self._generation = Generation(replica, fence, lease_s)
-        self._settling = Settling(replica, fence, self._contents, self._generation)
+        self._stamps = Stamps(replica, fence)
+        self._settling = Settling(replica, fence, self._contents, self._generation, self._stamps)
         self._mender = Mender(replica.compiled, self._settling, self._contents, self._generation)
         self._repair = repair
         self._tell = tell
@@ -111,7 +113,7 @@ class Verifier:
             self._tell(Steps(done, max(done, total), time.monotonic() - began))
 
         generation = target.generation.encode()
-        comparison = Comparison(self._replica, self._fence, self._contents, generation, told)
+        comparison = Comparison(self._replica, self._fence, self._contents, generation, self._stamps, told)
         gathered: Candidates = {}
         async for candidates in comparison.candidates():
             self._gather(gathered, candidates)

@@ -183,13 +183,13 @@ class Contents:
         return {key for key, score in zip(keys, scores, strict=True) if score is not None}
 
     async def beginnings(self, generation: bytes, keys: Sequence[bytes]) -> list[bytes]:
-        """Returns the first byte of each body, empty without a document.
+        """Returns the stamp of each stored value, and the first byte of its body, which a tombstone does not have.
 
         What somebody has put there that is no string is no document: queries don't see it.
         """
         async with self._redis.commanding() as link:
             names = self._documents(generation, keys)
-            calls = [link.call("GETRANGE", name, STAMP_BYTES, STAMP_BYTES) for name in names]
+            calls = [link.call("GETRANGE", name, 0, STAMP_BYTES) for name in names]
             found = await asyncio.gather(*calls, return_exceptions=True)
             for each in found:
                 if isinstance(each, BaseException) and "WRONGTYPE" not in str(each):
