@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers import (
+    Databases,
     PostgresServer,
     RedisServer,
     clock_ahead,
@@ -83,12 +84,18 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_server: PostgresServer) -> Databases:
+    """The databases of tests, each empty when it is taken."""
+    return Databases(postgres_server)
+
+
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A fresh, empty PostgreSQL database."""
-    name = postgres_server.create_database()
+def postgres_url(postgres_server: PostgresServer, databases: Databases) -> Iterator[str]:
+    """An empty PostgreSQL database, of a name of its own."""
+    name = databases.take()
     yield postgres_server.url_of(name)
-    postgres_server.drop_database(name)
+    databases.give_back(name)
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ from diptych.servers.postgres import PostgresServer
 from diptych.servers.process import HOST, Server, ServerFailedError, free_port, lives
 from diptych.servers.redis import RedisServer, redis_binary, valkey_binary
 from tests.servers.clocks import clock_ahead, libfaketime
+from tests.servers.databases import Databases
 from tests.servers.pgbouncer import PgBouncer, pgbouncer_binary
 
 __all__ = [
     "HOST",
+    "Databases",
     "PgBouncer",
     "PostgresServer",
     "RedisServer",
