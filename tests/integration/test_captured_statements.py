@@ -107,6 +107,14 @@ ON_SQLITE = {
         ["INSERT OR REPLACE INTO parts (id, code, amount) VALUES (30, 'x', 4)"],
         ["CREATE UNIQUE INDEX one_amount ON parts (amount) WHERE amount > 3"],
     ),
+    "REPLACE by a partial index, with a primary key that SQLite numbers": Case(
+        ["INSERT OR REPLACE INTO parts (code, amount) VALUES ('x', 4)"],
+        ["CREATE UNIQUE INDEX one_amount ON parts (amount) WHERE parts.id > 3"],
+    ),
+    "UPDATE OR REPLACE that moves a row into a partial index": Case(
+        ["UPDATE OR REPLACE parts SET amount = 4 WHERE id = 3"],
+        ["CREATE UNIQUE INDEX one_length ON parts (length(code)) WHERE amount = 4"],
+    ),
     "a trigger made before those of diptych": Case(
         ["UPDATE parts SET amount = 5 WHERE id = 4"], _again("sqlite", "a_first")
     ),

@@ -11,7 +11,7 @@ from diptych.errors import SchemaError
 from diptych.log.append import gap_entries
 from diptych.log.capture import postgres, sqlite
 from diptych.log.capture.fingerprint import Look, columns_text, fingerprints, looks, relation_of
-from diptych.log.capture.sqlite import UniqueColumn
+from diptych.log.capture.sqlite import UniqueSet
 from diptych.log.capture.table import CAPTURE, FORMAT, PREFIX, CapturedTable, quoted
 from diptych.log.table import LOG
 
@@ -183,25 +183,26 @@ async def log_schema(connection: AsyncConnection) -> str:
     return str(found.scalar_one())
 
 
-async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[list[UniqueColumn]]:
+async def _unique_in_sqlite(connection: AsyncConnection, table: str) -> list[UniqueSet]:
     """Returns the unique sets of columns of an SQLite table, the primary key first."""
     indexes = sa.text("""
-        SELECT i.name, c.name AS column_name, c.coll, s.sql
+        SELECT i.name, i.origin, c.name AS column_name, c.coll, s.sql
         FROM pragma_index_list(:table) AS i, pragma_index_xinfo(i.name) AS c LEFT JOIN sqlite_master AS s
             ON s.type = 'index' AND s.name = i.name
-        WHERE i."unique" AND c."key" ORDER BY i.origin <> 'pk', i.name, c.seqno
+        WHERE i."unique" AND c."key" ORDER BY i.origin <> 'pk', i.partial, i.name, c.seqno
     """)
     columns = list(
         await connection.scalars(sa.text("SELECT name FROM pragma_table_xinfo(:table)"), {"table": table})
     )
-    found: dict[tuple[str, str | None], list[tuple[str | None, str]]] = {}
-    for index, name, collation, statement in await connection.execute(indexes, {"table": table}):
-        found.setdefault((index, statement), []).append((name, collation))
-    keys = sa.text("SELECT name FROM pragma_table_info(:table) WHERE pk ORDER BY pk")
-    primary = [(name, "BINARY") for name in await connection.scalars(keys, {"table": table})]
-    sets = [sqlite.unique_columns(primary, None, columns)]
-    sets += [sqlite.unique_columns(rows, statement, columns) for (_, statement), rows in found.items()]
-    return [list(each) for each in dict.fromkeys(map(tuple, sets)) if each]
+    found: dict[tuple[str, str, str | None], list[tuple[str | None, str]]] = {}
+    for index, origin, name, collation, statement in await connection.execute(indexes, {"table": table}):
+        found.setdefault((index, origin, statement), []).append((name, collation))
+    sets = [sqlite.unique_set(rows, statement, columns) for (_, _, statement), rows in found.items()]
+    if "pk" not in {origin for _, origin, _ in found}:  # an INTEGER PRIMARY KEY has no index
+        keys = sa.text("SELECT name FROM pragma_table_info(:table) WHERE pk ORDER BY pk")
+        primary = [(name, "BINARY") for name in await connection.scalars(keys, {"table": table})]
+        sets = [*([sqlite.unique_set(primary, None, columns)] if primary else []), *sets]
+    return list(dict.fromkeys(sets))
 
 
 async def _right_before(connection: AsyncConnection) -> list[str]:

@@ -38,10 +38,11 @@ class UniqueColumn(NamedTuple):
     expression: str = ""
     columns: Sequence[str] = ()
 
-    def is_same(self, one: str, other: str, operator: str = "=") -> str:
-        """Returns the condition for two rows to have the same value."""
-        collated = "" if self.collation == "BINARY" else f" COLLATE {quoted(self.collation)}"
-        return f"{self._of(one)} {operator} {self._of(other)}{collated}"
+    def is_same(self, there: str, other: str, operator: str = "=") -> str:
+        """Returns the condition for a row of the table that is read, ``there``, to have the value of another row."""
+        # As the index has it, collation and all: by other words the planner would not find the row by the index.
+        one = f"({self.expression})" if self.expression else f"{there}.{quoted(self.name)}"
+        return f"{one} COLLATE {quoted(self.collation)} {operator} {self._of(other)}"
 
     def _of(self, row: str) -> str:
         if not self.expression:
@@ -50,32 +51,52 @@ class UniqueColumn(NamedTuple):
         return f"(SELECT {self.expression} FROM (SELECT {columns}))"  # noqa: S608
 
 
+class UniqueSet(NamedTuple):
+    """Columns of which no two rows have the same values; with a ``condition``, no two rows that fulfil it."""
+
+    columns: Sequence[UniqueColumn]
+    condition: str = ""
+
+    def is_in_the_way(self, there: str) -> str:
+        """Returns the condition for a row of the table that is read to have the values of the new row.
+
+        Whether the new row fulfils the ``condition`` is left out: its values are not final yet, such as those of a
+        primary key that SQLite numbers. Of each set one row at most is logged without need.
+        """
+        same = [column.is_same(there, "NEW") for column in self.columns]
+        return " AND ".join([*same, f"({self.condition})"] if self.condition else same)
+
+
 _PART = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \[[^\]]*\] | `[^`]*` | --[^\n]* | /\*.*?\*/ | [(),] | [^'"\[`(),/-]+ | .""",
     re.VERBOSE | re.DOTALL,
 )
 
 
-def terms_of(index: str) -> list[str]:
-    """Returns the terms of an index, from the text of its ``CREATE INDEX``."""
-    terms, depth = [""], 0
-    for part in _PART.findall(index):
+def parts_of(index: str) -> tuple[list[str], str]:
+    """Returns the terms of an index and its condition, if any, from the text of its ``CREATE INDEX``."""
+    terms, rest, depth = [""], None, 0
+    for found in _PART.findall(index):
+        part = " " if found.startswith(("--", "/*")) else found
         depth -= part == ")"
-        if depth == 0 and terms != [""]:
-            break
-        if depth == 1 and part == ",":
+        if rest is not None:
+            rest += part
+        elif depth == 0 and terms != [""]:
+            rest = ""
+        elif depth == 1 and part == ",":
             terms.append("")
         elif depth:
-            terms[-1] += " " if part.startswith(("--", "/*")) else part
+            terms[-1] += part
         depth += part == "("
-    return [re.sub(r"(?i)\s+(asc|desc)\s*$", "", term).strip() for term in terms]
+    condition = re.sub(r"(?i)^\s*where\b", "", rest or "").strip()
+    return [re.sub(r"(?i)\s+(asc|desc)\s*$", "", term).strip() for term in terms], condition
 
 
-def unique_columns(
+def unique_set(
     rows: Sequence[tuple[str | None, str]], index: str | None, columns: Sequence[str]
-) -> list[UniqueColumn]:
-    """Returns the columns and expressions of an index: given are name and collation of each, and its statement."""
-    terms = terms_of(index or "")
+) -> UniqueSet:
+    """Returns the set of an index: given are name and collation of each of its terms, and its statement."""
+    terms, condition = parts_of(index or "")
     found = []
     for number, (name, collation) in enumerate(rows):
         expression = "" if name is not None else terms[number]
@@ -84,26 +105,27 @@ def unique_columns(
             column for column in columns if expression and set(re.findall(r"\w+", column.lower())) <= words
         ]
         found.append(UniqueColumn(name or "", collation, expression, tuple(used)))
-    return found
+    return UniqueSet(tuple(found), condition)
 
 
-def triggers(captured: CapturedTable, unique: Sequence[Sequence[UniqueColumn]]) -> Mapping[str, str]:
+def triggers(captured: CapturedTable, unique: Sequence[UniqueSet]) -> Mapping[str, str]:
     """Returns the statements to make the triggers of a table, by the triggers' names.
 
-    ``unique`` are the sets of columns of which no two rows have the same values. ``INSERT OR REPLACE`` deletes such
-    a row without a DELETE trigger, unless the connection has ``recursive_triggers``: the row in the way is logged
-    before, as touched. With ``OR IGNORE`` that is a false alarm, and harmless, since the row is read again.
+    ``unique`` are the unique sets of columns, the primary key first. ``INSERT OR REPLACE`` deletes a row in the way
+    without a DELETE trigger, unless the connection has ``recursive_triggers``: that row is logged before, as touched.
+    With ``OR IGNORE`` that is a false alarm, and harmless, since the row is read again.
     """
     table = quoted(captured.table)
+    # Conditions of indexes may name the table; a table called NEW or OLD would hide the row of the trigger.
+    there = "there" if captured.table.lower() in ("new", "old") else table
     new, old = _key_of("NEW", captured.columns), _key_of("OLD", captured.columns)
-    in_the_way = " OR ".join(
-        "(" + " AND ".join(column.is_same("there", "NEW") for column in columns) + ")" for columns in unique
-    )
-    there, there_id = _key_of("there", captured.columns), _row_id_of("there", captured)
+    in_the_way = " OR ".join(f"({each.is_in_the_way(there)})" for each in unique)
+    there_key, there_id = _key_of(there, captured.columns), _row_id_of(there, captured)
     new_id, old_id = _row_id_of("NEW", captured), _row_id_of("OLD", captured)
-    source = f"FROM {table} AS there WHERE"
-    touched = f"{_INSERT} SELECT {_values(captured, there, there, TOUCHED, there_id)} {source}"
-    same = " AND ".join(column.is_same("there", "OLD", "IS") for column in unique[0]) if unique else ""
+    source = f"FROM {table} AS {there} WHERE"
+    touched = f"{_INSERT} SELECT {_values(captured, there_key, there_key, TOUCHED, there_id)} {source}"
+    own = unique[0].columns if unique and not unique[0].condition else ()
+    same = " AND ".join(column.is_same(there, "OLD", "IS") for column in own) or "0"
     bodies = {
         "i": ("AFTER INSERT", _insert(captured, new, "NULL", "created", new_id)),
         "u": ("AFTER UPDATE", _insert(captured, new, old, "updated", new_id, f"nullif({old_id}, {new_id})")),

@@ -17,7 +17,7 @@ from diptych.sql.entity import MappedEntity
 PREFIX = "diptych_capture"
 """Beginning of the names of triggers and functions."""
 
-FORMAT = 3
+FORMAT = 4
 """Number of what triggers write: those of an earlier number, of a version before this one, are made anew."""
 
 TOUCHED = "touched"
