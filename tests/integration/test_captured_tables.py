@@ -88,6 +88,9 @@ ON_POSTGRESQL = {
     "a column's type altered to a wider one": Case(
         ["ALTER TABLE parts ALTER code TYPE varchar(300)", _CHANGE]
     ),
+    "a column's type altered between changes": Case(
+        [_CHANGE, 'ALTER TABLE parts ALTER code TYPE text COLLATE "C"', _CHANGE]
+    ),
     "a column added": Case(["ALTER TABLE parts ADD COLUMN colour text DEFAULT 'red'", _CHANGE]),
     "a column dropped that nobody maps": Case(
         ["ALTER TABLE parts DROP COLUMN colour", _CHANGE],
@@ -104,6 +107,13 @@ ON_POSTGRESQL = {
     ),
     "VACUUM FULL": Case([_CHANGE, "CLUSTER parts USING parts_pkey"]),
     "TRUNCATE": Case(["TRUNCATE parts", "INSERT INTO parts (id, code) VALUES (5, 'e'), (6, 'd')"]),
+    "TRUNCATE while a column has another name": Case(
+        [
+            "ALTER TABLE parts RENAME whole_id TO part_of",
+            "TRUNCATE parts",
+            "ALTER TABLE parts RENAME part_of TO whole_id",
+        ]
+    ),
     "a partition is written by its name": Case(
         ["UPDATE parts_low SET amount = 50", "DELETE FROM parts_high WHERE code = 'c'"], before=_PARTITIONED
     ),

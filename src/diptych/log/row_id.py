@@ -57,7 +57,7 @@ def in_postgresql(parts: Sequence[KeyPart]) -> str:
         return f"CASE WHEN {part.value} IS NOT NULL THEN concat({part.value}) END"
     if part.kind is datetime.date:
         # A cast to text would depend on the session's DateStyle.
-        return f"to_json({_postgresql_value(part)}) #>> '{{}}'"
+        return as_driver_gives(part.value)
     return f"{part.value}::text"
 
 
@@ -66,9 +66,13 @@ def _postgresql_value(part: KeyPart) -> str:
 
 
 def as_driver_gives(date: str) -> str:
-    """Returns the expression of PostgreSQL for a date as the driver gives it: infinity is Python's last day."""
-    first, last = "'0001-01-01'::date", "'9999-12-31'"
-    return f"CASE {date} WHEN '-infinity' THEN {first} WHEN 'infinity' THEN {last} ELSE {date} END"
+    """Returns the expression of PostgreSQL for a date as the driver gives it, as text: infinity is Python's last day.
+
+    Nothing in it fails for a column that was altered to another type.
+    """
+    first, last = "'0001-01-01'", "'9999-12-31'"
+    other = f"to_json({date}) #>> '{{}}'"
+    return f"CASE {date}::text WHEN '-infinity' THEN {first} WHEN 'infinity' THEN {last} ELSE {other} END"
 
 
 def in_sqlite(parts: Sequence[KeyPart]) -> str:

@@ -2,7 +2,8 @@
 
 A fingerprint is of the database's catalogue alone. Its ``triggers`` change when a trigger was disabled or dropped,
 perhaps for a moment, the table was replaced, or a partition was attached. Its ``columns`` change when a column was
-renamed, dropped, or made anew: no trigger fires then, though every row has other values.
+renamed, dropped, or made anew: no trigger fires then, though every row has other values. Its ``types`` are those of
+PostgreSQL's columns.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ _SELECTS = {
                 )) ORDER BY attnum)
                 FROM given JOIN pg_attribute AS attribute ON attrelid = given.id
                 WHERE given.table_name = descendant.table_name AND attnum > 0 AND NOT attisdropped
+            ),
+            'types', (
+                SELECT json_object_agg(attname, CAST(atttypid AS text))
+                FROM given JOIN pg_attribute ON attrelid = given.id
+                WHERE given.table_name = descendant.table_name AND attnum > 0 AND NOT attisdropped
             )) AS text) AS fingerprint
         FROM descendant JOIN pg_class AS class ON class.oid = id GROUP BY table_name
     """,
@@ -65,10 +71,11 @@ _LOOKS = {database: sa.text(_LOOK.format(select)) for database, select in _SELEC
 
 
 class Fingerprint(msgspec.Struct):
-    """A fingerprint read: of the triggers, and of each column by its name."""
+    """A fingerprint read: of the triggers, and of each column and its type by its name."""
 
     triggers: str = ""
     columns: Mapping[str, str] = {}
+    types: Mapping[str, str] = {}
 
 
 _fingerprint = msgspec.json.Decoder(Fingerprint).decode
@@ -107,11 +114,13 @@ class Look:
     def has_triggers(self) -> bool:
         """True if PostgreSQL's triggers are unchanged, though rows, partitions or columns have changed.
 
-        So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers.
+        So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers. Not
+        once a column that they name has another type: open sessions keep the plan for the former one until then.
         """
         if "." not in self._now.triggers or not (self._is_of_now and self._names_enough):
             return False
-        are_there = all(column.name in self._now.columns for column in self._named)
+        types = ((self._now.types.get(name), self._then.types.get(name)) for _, name, *_ in self._named)
+        are_there = all(now is not None and now == then for now, then in types)
         return are_there and _by_table(self._now).items() <= _by_table(self._then).items()
 
     @cached_property

@@ -106,6 +106,13 @@ def literal(text: str) -> str:
     return "E" + plain_literal(text.replace("\\", "\\\\")) if "\\" in text else plain_literal(text)
 
 
+_ALTERED = "syntax_error_or_access_rule_violation"
+"""The class of errors after a migration has renamed, dropped or altered a column that a function names.
+
+So undefined_column; and datatype_mismatch in every session that keeps a plan from before. The entry names no row
+then, and the next pass finds that the functions have to be made anew, which takes the plans from the sessions.
+"""
+
 _COMMAND = "coalesce(current_setting('diptych.command', true), '')"
 
 
@@ -148,9 +155,9 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
         f"    row_old_key := CASE TG_OP WHEN 'INSERT' THEN NULL ELSE {old} END;\n"
         f"    its_id := CASE TG_OP WHEN 'DELETE' THEN {old_id} ELSE {new_id} END;\n"
         f"    its_old_id := CASE TG_OP WHEN 'UPDATE' THEN nullif({old_id}, {new_id}) END;\n"
-        # A migration has renamed or dropped one of the columns: the entry names no row, and the next pass finds that
-        # the trigger has to be made anew. Nothing is written in this block: it costs no transaction number.
-        "  EXCEPTION WHEN undefined_column THEN row_key := '{}'; row_old_key := '{}'; its_id := NULL;\n  END;\n"
+        # Nothing is written in this block: it costs no transaction number.
+        f"  EXCEPTION WHEN {_ALTERED} THEN\n"
+        "    row_key := '{}'; row_old_key := '{}'; its_id := NULL; its_old_id := NULL;\n  END;\n"
         f"  {_insert(log_schema)}\n  VALUES ({_values(captured, kind, *names)}) {_OR_NOTHING};\n"
         f"{hint if hints else ''}  RETURN NULL;\nEND"
     )
@@ -169,7 +176,8 @@ def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
     of_any = f"{_insert(log_schema)}\n  VALUES ({_values(captured, literal(TOUCHED), literal('{}'), literal('{}'))})"
     return (
         f"BEGIN\n  {of_any} {_OR_NOTHING};\n"
-        f"  EXECUTE format({literal(statement)} || {source});\n  RETURN NULL;\nEND"
+        f"  BEGIN\n    EXECUTE format({literal(statement)} || {source});\n"
+        f"  EXCEPTION WHEN {_ALTERED} THEN NULL;\n  END;\n  RETURN NULL;\nEND"
     )
 
 
