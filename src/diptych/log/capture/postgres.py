@@ -15,6 +15,7 @@ from diptych.log.capture.table import (
     TOUCHED,
     CapturedColumn,
     CapturedTable,
+    in_groups,
     quoted,
 )
 from diptych.log.capture.table import literal as plain_literal
@@ -186,8 +187,13 @@ def _insert(log_schema: str) -> str:
 
 
 def _key_of(row: str, columns: Sequence[CapturedColumn]) -> str:
-    pairs = (f"{literal(column.attribute)}, {_value(row, column)}" for column in columns)
-    return f"json_build_object({', '.join(pairs)})::text"
+    objects = []
+    for group in in_groups(columns):
+        pairs = (f"{literal(column.attribute)}, {_value(row, column)}" for column in group)
+        objects.append(f"json_build_object({', '.join(pairs)})::text")
+    if len(objects) == 1:
+        return objects[0]
+    return "('{' || " + " || ', ' || ".join(f"left(substr({each}, 2), -1)" for each in objects) + " || '}')"
 
 
 def _value(row: str, column: CapturedColumn) -> str:

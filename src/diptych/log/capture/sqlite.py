@@ -16,6 +16,7 @@ from diptych.log.capture.table import (
     TOUCHED,
     CapturedColumn,
     CapturedTable,
+    in_groups,
     literal,
     quoted,
 )
@@ -164,8 +165,14 @@ def _values(
 
 def _key_of(row: str, columns: Sequence[CapturedColumn]) -> str:
     # JSON has no bytes, and json_object fails for them: a key of another type than its column's is null.
-    pairs = (f"{literal(column.attribute)}, {_value(row, column.name)}" for column in columns)
-    return f"json_object({', '.join(pairs)})"
+    objects = []
+    for group in in_groups(columns):
+        pairs = (f"{literal(column.attribute)}, {_value(row, column.name)}" for column in group)
+        objects.append(f"json_object({', '.join(pairs)})")
+    if len(objects) == 1:
+        return objects[0]
+    # Their values are no objects: nothing but the braces around is taken away.
+    return "('{' || " + " || ',' || ".join(f"trim({each}, '{{}}')" for each in objects) + " || '}')"
 
 
 def _row_id_of(row: str, captured: CapturedTable) -> str:

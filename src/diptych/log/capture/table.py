@@ -44,6 +44,16 @@ class CapturedColumn(NamedTuple):
     is_date: bool = False
 
 
+_MOST_IN_FUNCTION = 50
+"""Number of columns that a function takes, with their names, as arguments: PostgreSQL's have 100, SQLite's 127."""
+
+
+def in_groups(columns: Sequence[CapturedColumn]) -> Sequence[Sequence[CapturedColumn]]:
+    """Returns the columns in groups, at least one, that a function takes with their names."""
+    starts = range(0, max(len(columns), 1), _MOST_IN_FUNCTION)
+    return [columns[start : start + _MOST_IN_FUNCTION] for start in starts]
+
+
 class CapturedTable(NamedTuple):
     """A table to be captured. ``name`` is as in the log, with the schema if the mapping names one.
 
