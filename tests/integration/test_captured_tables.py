@@ -263,6 +263,63 @@ async def test_a_trigger_of_a_partition_is_known_to_commands(postgres_url, valke
             await same(app, store="redis")
 
 
+_PARTITIONED_TWICE = (
+    *_PARTITIONED,
+    "CREATE TABLE parts_last PARTITION OF parts FOR VALUES FROM ('n') TO ('zz') PARTITION BY RANGE (code)",
+    "CREATE TABLE parts_x PARTITION OF parts_last FOR VALUES FROM ('x') TO ('y')",
+    "INSERT INTO parts (id, code, amount) VALUES (8, 'x', 8)",
+)
+
+
+@pytest.mark.parametrize("truncated", ["parts_low", "parts_last", "parts_x", "parts", "parts_low, parts_x"])
+async def test_what_is_truncated_by_the_name_of_a_partition_is_gone_at_the_acknowledgement(
+    postgres_url, valkey, truncated
+):
+    """PostgreSQL fires triggers of statements for the tables that are truncated, and makes none on partitions."""
+    await prepare(postgres_url, *_PARTITIONED_TWICE)
+    async with application(postgres_url, valkey.url, lease_ms=2000) as app:
+        await served_by_redis(app, "x")
+        async with app.orm.session() as session:
+            gone = {row.code for row in await session.execute(sa.text("SELECT code FROM parts"))}
+            await session.execute(sa.text(f"TRUNCATE {truncated}"))
+            gone -= {row.code for row in await session.execute(sa.text("SELECT code FROM parts"))}
+        await same(app, "x")
+        async with app.orm.database.reader.connect() as connection:
+            touched = sa.text("SELECT row_id FROM diptych_log WHERE kind = 'touched' AND row_id IS NOT NULL")
+            rows = sorted((await connection.scalars(touched)).all())
+        assert rows == sorted({"a": "1", "b": "2", "c": "3", "d": "4", "x": "8"}[code] for code in gone)
+
+
+async def test_partitions_come_and_go_and_are_truncated(postgres_url, valkey):
+    program = await prepare(postgres_url, *_PARTITIONED)
+    async with application(postgres_url, valkey.url, lease_ms=2000) as app:
+
+        async def truncate(table: str) -> None:
+            async with app.orm.session() as session:
+                await session.execute(sa.text(f"TRUNCATE {table}"))
+            await same(app, "x")
+
+        await served_by_redis(app)
+        await program.runs(
+            "CREATE TABLE parts_last PARTITION OF parts FOR VALUES FROM ('n') TO ('zz')",
+            "INSERT INTO parts (id, code, amount) VALUES (8, 'x', 8)",
+        )
+        await app.catch_up()
+        await served_by_redis(app, "x")
+        await truncate("parts_last")
+        await program.runs("ALTER TABLE parts DETACH PARTITION parts_low")
+        await app.catch_up()
+        await same(app, "x")
+        # No row of the table is gone: that there is an entry nevertheless costs no more than a build.
+        await truncate("parts_low")
+        await served_by_redis(app, "x")
+        await program.runs("ALTER TABLE parts ATTACH PARTITION parts_low FOR VALUES FROM ('a') TO ('c')")
+        await program.runs("INSERT INTO parts (id, code, amount) VALUES (1, 'a', 1)")
+        await app.catch_up()
+        await served_by_redis(app, "x")
+        await truncate("parts_low")
+
+
 async def test_each_transaction_that_changes_rows_notifies_whatever_a_savepoint_took_back(
     postgres_url, valkey
 ):

@@ -79,7 +79,8 @@ async def install_statements(
         schema = await log_schema(connection)
         await _refuse_second_log(connection, captured, schema)
         left = await _left_elsewhere(connection, captured, schema)
-        return [*left, *postgres.install(captured, schema, token, hints=hints)]
+        partitions = (await connection.scalars(_PARTITIONS, {"relation": relation_of(captured)})).all()
+        return [*left, *postgres.install(captured, schema, token, partitions, hints=hints)]
     made = sqlite.triggers(captured, await _unique_in_sqlite(connection, captured.table))
     existing = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB :names")
     rows = await connection.execute(existing, {"names": f"{PREFIX}_*"})
@@ -110,16 +111,24 @@ _HAS_HINTS = sa.text("""
     WHERE tgrelid = to_regclass(:relation) AND tgname = :name
 """)
 
+# A foreign table has no such triggers before PostgreSQL 16.
+_PARTITIONS = sa.text("""
+    SELECT CAST(relid AS text)
+    FROM pg_partition_tree(to_regclass(:relation)) JOIN pg_class AS class ON class.oid = relid
+    WHERE level > 0 AND relkind IN ('r', 'p') ORDER BY relid
+""")
+
 _ELSEWHERE = sa.text("""
     SELECT CAST(CAST(tgrelid AS regclass) AS text) AS relation, tgname
     FROM pg_trigger JOIN pg_proc AS function ON function.oid = tgfoid JOIN pg_namespace AS n ON n.oid = pronamespace
     WHERE nspname = :schema AND proname = ANY(CAST(:functions AS name[])) AND tgparentid = 0
         AND tgrelid IS DISTINCT FROM CAST(to_regclass(:relation) AS oid)
+        AND tgrelid NOT IN (SELECT relid FROM pg_partition_tree(to_regclass(:relation)))
 """)
 
 
 async def _left_elsewhere(connection: AsyncConnection, captured: CapturedTable, schema: str) -> Sequence[str]:
-    """Returns the statements to take triggers away from the table that formerly had this name.
+    """Returns the statements to take triggers away from the table that formerly had this name, or was a partition.
 
     The functions are made for the columns of the table that has the name now.
     """

@@ -41,8 +41,13 @@ def functions(captured: CapturedTable, log_schema: str, *, hints: bool) -> Seque
     ]
 
 
-def install(captured: CapturedTable, log_schema: str, token: str, *, hints: bool) -> Sequence[str]:
-    """Returns the statements to make, or replace, the functions and triggers of a table."""
+def install(
+    captured: CapturedTable, log_schema: str, token: str, partitions: Sequence[str] = (), *, hints: bool
+) -> Sequence[str]:
+    """Returns the statements to make, or replace, the functions and triggers of a table.
+
+    ``partitions`` are its partitions, and theirs, as they are written in SQL.
+    """
     table = _table(captured)
     mark = marker(token, captured.name)
     own = f"left(current_query(), {len(mark)}) IS DISTINCT FROM {literal(mark)} OR pg_trigger_depth() > 0"
@@ -51,11 +56,18 @@ def install(captured: CapturedTable, log_schema: str, token: str, *, hints: bool
         f"DROP TRIGGER IF EXISTS {ROW_TRIGGER} ON {table}",
         f"CREATE TRIGGER {ROW_TRIGGER} AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW"
         f" WHEN ({own}) EXECUTE FUNCTION {_row_function(captured, log_schema)}()",
+        # Logical replication and session_replication_role fire no other triggers.
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {ROW_TRIGGER}",
+        # PostgreSQL makes the triggers of rows on partitions too, and not those of statements.
+        *(each for name in (table, *partitions) for each in _on_truncate(name, captured, log_schema)),
+    ]
+
+
+def _on_truncate(table: str, captured: CapturedTable, log_schema: str) -> Sequence[str]:
+    return [
         f"DROP TRIGGER IF EXISTS {TRUNCATE_TRIGGER} ON {table}",
         f"CREATE TRIGGER {TRUNCATE_TRIGGER} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
         f" EXECUTE FUNCTION {_truncate_function(captured, log_schema)}()",
-        # Logical replication and session_replication_role fire no other triggers.
-        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {ROW_TRIGGER}",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {TRUNCATE_TRIGGER}",
     ]
 
@@ -165,7 +177,7 @@ def _row_body(captured: CapturedTable, log_schema: str, *, hints: bool) -> str:
 
 
 def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
-    """Returns the body to log every row as touched; for a partition truncated by itself, the partition's rows.
+    """Returns the body to log every row of the truncated table as touched: ``ONLY`` its own, partitions log theirs.
 
     ★ And an entry that names no row: TRUNCATE removes rows, too, that were committed after the snapshot of its
     transaction. Nobody can bring that entry in: who rests on it waits for a pass, which notices the table's new file.
@@ -173,7 +185,7 @@ def _truncate_body(captured: CapturedTable, log_schema: str) -> str:
     key = _key_of("gone", captured.columns)
     values = _values(captured, literal(TOUCHED), key, key, _row_id_of("gone", captured))
     statement = f"{_insert(log_schema)} SELECT {values}".replace("%", "%%")
-    source = f"' FROM %I.%I AS gone {_OR_NOTHING}', TG_TABLE_SCHEMA, TG_TABLE_NAME"
+    source = f"' FROM ONLY %I.%I AS gone {_OR_NOTHING}', TG_TABLE_SCHEMA, TG_TABLE_NAME"
     of_any = f"{_insert(log_schema)}\n  VALUES ({_values(captured, literal(TOUCHED), literal('{}'), literal('{}'))})"
     return (
         f"BEGIN\n  {of_any} {_OR_NOTHING};\n"
