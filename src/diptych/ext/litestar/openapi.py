@@ -9,13 +9,13 @@ from litestar.routes import HTTPRoute
 from diptych.http.openapi.merging import Refusal, complete
 
 ENDPOINT = "diptych_endpoint"
-"""Key in the `opt` of a handler: the compiled endpoint that it answers for."""
+"""Key in the `opt` of a handler: a function that returns the compiled endpoint that it answers for."""
 
 
 def tell_endpoints(site: Litestar) -> None:
     """Completes the site's document with endpoints, and with problems for Litestar's errors."""
     placed = [
-        (route.path_format, handler.opt[ENDPOINT])
+        (route.path_format, handler.opt[ENDPOINT]())
         for route in site.routes
         if isinstance(route, HTTPRoute)
         for handler in route.route_handlers

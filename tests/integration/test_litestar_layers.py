@@ -1,0 +1,84 @@
+"""What guards, hooks, middleware and routers of Litestar do around endpoints and handlers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from litestar import Litestar, Request, Router
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException
+
+from diptych import Diptych
+from diptych.ext.litestar import DiptychPlugin, asgi_app, routes
+from tests.integration.http_suite.applications import running
+from tests.integration.http_suite.site import (
+    ENDPOINTS,
+    shelf,
+)
+
+Shelf = NamedDependency[Diptych]
+BOOK = {"title": "Emma", "pages": 7}
+
+
+@pytest.fixture
+def diptych(tmp_path: Path) -> Diptych:
+    return shelf(f"sqlite:///{tmp_path / 'books.db'}")
+
+
+@asynccontextmanager
+async def served(diptych: Diptych, *handlers: Any, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    site = Litestar(handlers, plugins=[DiptychPlugin(diptych)], **options)
+    async with running(asgi_app(site)) as client:
+        yield client
+
+
+async def by_own_request(connection: ASGIConnection[Any, Any, Any, Any], _: object) -> None:
+    await Request(connection.scope, connection.receive).body()
+
+
+async def before(request: Request[Any, Any, Any]) -> None:
+    await request.json()
+
+
+async def by_stream(request: Request[Any, Any, Any]) -> None:
+    async for _ in request.stream():
+        pass
+
+
+@pytest.mark.parametrize("option", [{"guards": [by_own_request]}, {"before_request": before}])
+async def test_a_guard_or_a_hook_may_read_the_body_of_an_endpoint(diptych: Diptych, option: dict[str, Any]):
+    async with asyncio.timeout(20), served(diptych, *routes(ENDPOINTS), **option) as client:
+        assert (await client.post("/books", json=BOOK)).status_code == 201
+        assert (await client.get("/books/Emma")).json()["pages"] == 7
+        limit = diptych.config.get("MAX_BODY_BYTES")
+        answer = await client.post("/books", json={"title": "x" * limit})
+        assert answer.status_code == 413
+
+
+async def test_a_body_that_a_hook_has_streamed_away_is_an_error_and_no_hanging_request(diptych: Diptych):
+    async with asyncio.timeout(20), served(diptych, *routes(ENDPOINTS), before_request=by_stream) as client:
+        assert (await client.post("/books", json=BOOK)).status_code == 500
+        assert (await client.get("/books")).status_code == 200
+
+
+def nobody(_: ASGIConnection[Any, Any, Any, Any], __: object) -> None:
+    raise HTTPException("not for you", status_code=403)
+
+
+async def test_endpoints_stand_below_a_prefix_and_behind_guards_of_a_router(diptych: Diptych):
+    api = Router("/api", route_handlers=routes(ENDPOINTS))
+    closed = Router("/closed", route_handlers=routes(ENDPOINTS), guards=[nobody])
+    async with served(diptych, api, closed) as client:
+        assert (await client.post("/api/books", json=BOOK)).status_code == 201
+        assert (await client.get("/api/books/Emma")).json()["pages"] == 7
+        assert (await client.get("/closed/books/Emma")).status_code == 403
+        document = (await client.get("/schema/openapi.json")).json()
+        sent = document["paths"]["/api/books"]["post"]["requestBody"]["content"]["application/json"]
+        assert sent["schema"]["properties"]["title"]["maxLength"] == 100
