@@ -10,16 +10,24 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import Litestar, Request, Router
+import sqlalchemy as sa
+from litestar import Litestar, Request, Router, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
+from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.params import FromPath, JSONBody
 
-from diptych import Diptych
+from diptych import ConfigService, Diptych
 from diptych.ext.litestar import DiptychPlugin, asgi_app, routes
 from tests.integration.http_suite.applications import running
 from tests.integration.http_suite.site import (
     ENDPOINTS,
+    AddBook,
+    Base,
+    BookCommands,
+    BookQueries,
+    Books,
     shelf,
 )
 
@@ -82,3 +90,51 @@ async def test_endpoints_stand_below_a_prefix_and_behind_guards_of_a_router(dipt
         document = (await client.get("/schema/openapi.json")).json()
         sent = document["paths"]["/api/books"]["post"]["requestBody"]["content"]["application/json"]
         assert sent["schema"]["properties"]["title"]["maxLength"] == 100
+
+
+class Ann(AbstractAuthenticationMiddleware):
+    """Everybody is Ann."""
+
+    async def authenticate_request(
+        self, connection: ASGIConnection[Any, Any, Any, Any]
+    ) -> AuthenticationResult:
+        return AuthenticationResult(user="ann", auth=None)
+
+
+@post("/own/books")
+async def add(request: Request[Any, Any, Any], data: JSONBody[AddBook], diptych: Shelf) -> None:
+    request.state.desk = "desk 4"
+    await diptych.execute(data)
+
+
+async def test_the_actor_is_told_what_middleware_and_handlers_know_of_the_request(tmp_path: Path):
+    def actor(scope: Any) -> str:
+        return f"{scope.get('user')} at {scope['state'].get('desk')}"
+
+    config = ConfigService(environ={}, database_url=f"sqlite:///{tmp_path / 'books.db'}")
+    diptych = Diptych(
+        config, models=Base, handlers=[BookCommands, BookQueries], read_models=[Books], actor=actor
+    )
+    async with served(diptych, *routes(ENDPOINTS), add, middleware=[Ann]) as client:
+        assert (await client.post("/own/books", json=BOOK)).status_code == 201
+        assert (await client.post("/books", json={"title": "Dune"})).status_code == 201
+        async with diptych.orm.session() as session:
+            log = sa.text("SELECT actor FROM diptych_log WHERE actor IS NOT NULL")
+            assert set(await session.scalars(log)) == {"ann at desk 4", "ann at None"}
+
+
+@get("/statuses/{status:int}")
+async def ends_with(status: FromPath[int]) -> None:
+    raise HTTPException("of no use here", status_code=status, headers={"X-Why": "asked"})
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+async def test_an_exception_with_a_status_without_a_body_is_answered_without(
+    diptych: Diptych, status: int, accept: str
+):
+    plugin = DiptychPlugin(diptych, render_problem=lambda problem, request: "page")
+    async with running(asgi_app(Litestar([ends_with], plugins=[plugin]))) as client:
+        answer = await client.get(f"/statuses/{status}", headers={"Accept": accept})
+        assert (answer.status_code, answer.content, answer.headers["x-why"]) == (status, b"", "asked")
+        assert "content-type" not in answer.headers

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from diptych.config.logs import has_one_form, show_unless_configured
+from diptych.context import request_scope
 from diptych.errors import Fault, InvalidMessage, MissingExtraError
 from diptych.http import check_same_site, prefers_html
 from diptych.http.answers import QUERY_HEADERS
@@ -145,6 +146,7 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
         refuses requests of other sites, and puts all methods of the path into Litestar's answers to OPTIONS.
         """
         inner = cast(ASGIApp, app)
+        answered = self._answered(inner)
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if PATH_PARAMS in scope:
@@ -153,31 +155,43 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
                 scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
             if QUERY_ERROR in scope:
                 raise scope[QUERY_ERROR]
-            if scope["type"] == "http":
-                if self._same_site:
-                    check_same_site(scope)
-                if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
-                    send = _allowing(_handlers_at(scope), send)
-                answers = Answers()
-                scope[ANSWERS] = answers
-
-                # Within the session: a document that is not there is an answer with an error, which undoes it.
-                async def answered(scope: Scope, receive: Receive, send: Send) -> None:
-                    await inner(scope, receive, answering(scope, answers, send))
-
-                if needs_session(scope["route_handler"]):
-                    await in_session(self.diptych, answered, scope, receive, send)
-                else:
-                    await answered(scope, receive, send)
-                return
-            await inner(scope, receive, send)
+            # The scope that middleware and handlers put the user and `request.state` into: an `actor` looks there.
+            token = request_scope.set(scope)
+            try:
+                await (answered if scope["type"] == "http" else inner)(scope, receive, send)
+            finally:
+                request_scope.reset(token)
 
         return cast("LitestarApp", guarded)
+
+    def _answered(self, inner: ASGIApp) -> ASGIApp:
+        """Returns the application for HTTP, whose answers may have stored bytes in them."""
+
+        async def within(scope: Scope, receive: Receive, send: Send) -> None:
+            if self._same_site:
+                check_same_site(scope)
+            if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
+                send = _allowing(_handlers_at(scope), send)
+            answers = Answers()
+            scope[ANSWERS] = answers
+
+            # Within the session: a document that is not there is an answer with an error, which undoes it.
+            async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+                await inner(scope, receive, answering(scope, answers, send))
+
+            if needs_session(scope["route_handler"]):
+                await in_session(self.diptych, answered, scope, receive, send)
+            else:
+                await answered(scope, receive, send)
+
+        return within
 
     def _answer(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         scope = cast(Scope, request.scope)
         problem = problem_for(scope[PATH_ERROR]) if PATH_ERROR in scope else _problem_for(error)
         headers = {**QUERY_HEADERS, **problem.headers}
+        if problem.status in (204, 304) or problem.status < 200:  # which have no body
+            return Response(None, status_code=problem.status, headers=headers)
         if self._render_problem is not None and prefers_html(scope):
             try:
                 page = self._render_problem(problem, request)
