@@ -82,11 +82,11 @@ def _object(body: bytes) -> dict[str, Any]:
     return values
 
 
-def json_object(scope: RequestScope, body: bytes) -> dict[str, Any]:
-    """Returns the fields of a body that a framework has read, as `read_fields` does of one in JSON."""
+def json_value(scope: RequestScope, body: bytes) -> Any:
+    """Returns the value of a body that a framework has read, as strictly as `read_fields` reads JSON."""
     if _media_type(scope, (JSON,)) is None:
         raise UnsupportedMediaType("the body has no Content-Type", (JSON,))
-    return _object(body)
+    return parse_json(body)
 
 
 def parse_json(body: bytes) -> Any:

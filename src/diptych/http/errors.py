@@ -38,7 +38,7 @@ from diptych.errors import (
     UnavailableError,
     UnreadableRowError,
 )
-from diptych.http.invalid_request import InvalidRequest
+from diptych.http.invalid_request import InvalidRequest, names_in
 from diptych.http.titles import TITLES
 
 
@@ -132,6 +132,7 @@ def allow_header(methods: Iterable[str]) -> str:
 
 PROBLEM_JSON = "application/problem+json"
 
+_WITHOUT_BODY = ("GET", "HEAD", "DELETE")
 _URN = "urn:diptych:problem:"
 _log = logging.getLogger("diptych.http")
 
@@ -179,13 +180,16 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode({name: value for name, value in members.items() if value})
 
 
-def problem_for(error: Exception) -> Problem:
-    """Returns the problem document for a client whose request ended with `error`.
+def problem_for(error: Exception, method: str = "") -> Problem:
+    """Returns the problem document for a client whose request, of this `method`, ended with `error`.
 
     Faulty fields are 422, a taken value and any other refused constraint 409 (the request is sound, the state
     of the data is against it), an unavailable store 503 with `Retry-After`. A row that can't be shown is 500, and
     no error of the request's: it is logged where it is first met, not at each request. Any unforeseen error is 500:
     it is logged with its traceback, and the client sees nothing of it. Database texts never reach the client.
+
+    Faulty fields were sent in the body, unless an `InvalidRequest` knows better, or the `method` is one of requests
+    that have parameters alone: GET, HEAD and DELETE.
 
     >>> from diptych import Fault, InvalidMessage
     >>> from diptych.http import problem_for
@@ -198,6 +202,8 @@ def problem_for(error: Exception) -> Problem:
             return status_problem(error.status, error.detail, error.headers)
         case InvalidRequest():
             return invalid_fields(_field_error_in(error, *fault) for fault in error.faults)
+        case InvalidMessage() | InvalidValueError() if method in _WITHOUT_BODY:
+            return problem_for(InvalidRequest("", error.faults, names_in(error.faults)))
         case InvalidMessage() | InvalidValueError():
             return invalid_fields(_field_errors(error.faults))
         case ConstraintError():

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from litestar.dto import AbstractDTO
 from litestar.typing import FieldDefinition
 
+from diptych.errors import Fault, InvalidMessage, WiringError
 from diptych.http.asgi import RequestScope
-from diptych.http.bodies import json_object
+from diptych.http.bodies import json_value
+from diptych.http.invalid_request import InvalidRequest
 from diptych.messages.kinds import is_message
 from diptych.messages.message import build
+from diptych.messages.validation import bounded, object_of
 from diptych.read.answers import Document, Page, PageOf
 from diptych.schemas import ANSWERS, Answers
 
@@ -58,15 +61,65 @@ class _DTO(AbstractDTO[Any]):
 
 
 class MessageDTO(_DTO):
-    """Makes the message of a body by `build`; Litestar would accept what `build` refuses."""
+    """Makes the messages of a body by `build`; Litestar would accept what `build` refuses."""
 
-    message: type[Any]
+    field: FieldDefinition
+
+    @classmethod
+    def create_for_field_definition(
+        cls, field_definition: FieldDefinition, handler_id: str, *_: Any, **__: Any
+    ) -> None:
+        """Raises `WiringError` for a type that no message is made for. Litestar calls this at the start."""
+        if not _is_made(field_definition):
+            name = handler_id.partition("::")[0]
+            raise WiringError(
+                [
+                    f"{name}: data has to be a message, a list of messages, or one of the two with None; make it that"
+                ]
+            )
 
     def decode_bytes(self, value: bytes) -> Any:
-        return build(self.message, json_object(cast(RequestScope, self.asgi_connection.scope), value))
+        return self.decode_builtins(json_value(cast(RequestScope, self.asgi_connection.scope), value))
 
     def decode_builtins(self, value: Any) -> Any:
-        return build(self.message, value)
+        try:
+            return _made(self.field, value)
+        except InvalidMessage as error:
+            raise InvalidRequest(error.message, error.faults, ()) from error
+
+
+def _is_made(field: FieldDefinition) -> bool:
+    if field.is_optional or field.origin is list:
+        inner = _without_none(field)
+        return len(inner) == 1 and _is_made(inner[0])
+    return is_message(field.annotation)
+
+
+def _made(field: FieldDefinition, value: Any) -> Any:
+    """Returns the messages of a value of JSON. Raises `InvalidMessage` with all that is wrong with them."""
+    if field.is_optional and value is None:
+        return None
+    if is_message(field.annotation):
+        return build(field.annotation, object_of(field.annotation, value))
+    (inner,) = _without_none(field)
+    if field.is_optional:
+        return _made(inner, value)
+    if not isinstance(value, list):
+        raise InvalidMessage("body", [Fault("", "must be a list")])
+    made: list[Any] = []
+    faults: list[Fault] = []
+    for at, one in enumerate(value):
+        try:
+            made.append(_made(inner, one))
+        except InvalidMessage as error:
+            faults += (Fault(f"{at}.{name}".rstrip("."), detail) for name, detail in error.faults)
+    if faults:
+        raise InvalidMessage("body", bounded(faults))
+    return made
+
+
+def _without_none(field: FieldDefinition) -> list[FieldDefinition]:
+    return [one for one in field.inner_types if not one.is_none_type]
 
 
 class AnswerDTO(_DTO):
@@ -83,9 +136,9 @@ class AnswerDTO(_DTO):
 
 def dto_of(field: FieldDefinition) -> type[AbstractDTO[Any]]:
     """Returns the DTO for a parameter `data`, or for what a handler returns."""
-    if is_message(field.annotation):
-        return type(f"{field.annotation.__name__}DTO", (MessageDTO,), {"message": field.annotation})
-    return AnswerDTO
+    if field.match_predicate_recursively(is_answer):
+        return AnswerDTO
+    return type("BodyDTO", (MessageDTO,), {"field": field})
 
 
 def _shown(field: FieldDefinition) -> Any:

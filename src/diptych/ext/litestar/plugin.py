@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from diptych.config.logs import has_one_form, show_unless_configured
 from diptych.context import request_scope
-from diptych.errors import Fault, InvalidMessage, MissingExtraError
+from diptych.errors import MissingExtraError
 from diptych.http import check_same_site, prefers_html
 from diptych.http.answers import QUERY_HEADERS
-from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send, list_elements
-from diptych.http.errors import PROBLEM_JSON, MethodNotAllowed, NotFound, Problem, problem_for, status_problem
+from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from diptych.http.errors import PROBLEM_JSON, NotFound, Problem, problem_for
 from diptych.http.front import QUERY_ERROR
 from diptych.http.paths import PATH_ERROR, PATH_PARAMS
 from diptych.http.stored import answering
@@ -23,12 +23,6 @@ from diptych.schemas import ANSWERS, Answers
 try:
     from litestar import Litestar, Request, Response
     from litestar.di import Provide
-    from litestar.exceptions import (
-        HTTPException,
-        MethodNotAllowedException,
-        NotFoundException,
-        ValidationException,
-    )
     from litestar.logging.config import LoggingConfig
     from litestar.plugins import InitPlugin, SerializationPlugin
     from litestar.routes import HTTPRoute
@@ -38,6 +32,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("diptych.ext.litestar", "litestar", "litestar") from error
 
 from diptych.ext.litestar.models import dto_of, is_supported
+from diptych.ext.litestar.problems import problem_of
 from diptych.ext.litestar.session import OPENED, in_session, needs_session
 
 if TYPE_CHECKING:
@@ -188,7 +183,7 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
 
     def _answer(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         scope = cast(Scope, request.scope)
-        problem = problem_for(scope[PATH_ERROR]) if PATH_ERROR in scope else _problem_for(error)
+        problem = problem_for(scope[PATH_ERROR]) if PATH_ERROR in scope else problem_of(error, scope)
         headers = {**QUERY_HEADERS, **problem.headers}
         if problem.status in (204, 304) or problem.status < 200:  # which have no body
             return Response(None, status_code=problem.status, headers=headers)
@@ -261,38 +256,3 @@ def _allowing(handlers: Mapping[str, Any], send: Send) -> Send:
         await send(message)
 
     return send_allowing
-
-
-def _is_of_files(error: BaseException) -> bool:
-    """Returns True for what Litestar says of a file that it can't look at.
-
-    Its name may be too long, or go through a file as if that were a folder. Litestar makes 500 or 401 of all but a
-    file that is not there.
-    """
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "litestar.file_system"
-
-
-def _problem_for(error: Exception) -> Problem:
-    """Puts Litestar's own exceptions in our words: Litestar's show its inner structure, and differ by release."""
-    match error:
-        case NotFoundException():
-            return problem_for(NotFound())
-        case HTTPException(__cause__=OSError()) if _is_of_files(error):
-            return problem_for(NotFound())
-        case MethodNotAllowedException():
-            allow = (error.headers or {}).get("allow", "GET")
-            return problem_for(MethodNotAllowed(list_elements(allow)))
-        case ValidationException(extra=list(found)):
-            faults = (Fault(str(one.get("key", "")), str(one.get("message", ""))) for one in found)
-            return problem_for(InvalidMessage("request", faults))
-        case ValidationException():  # a parameter is missing
-            return status_problem(422, error.detail)
-        case HTTPException() if error.status_code < 500:
-            return status_problem(error.status_code, error.detail, error.headers)
-        case HTTPException() if error.status_code > 500:
-            return status_problem(error.status_code, headers=error.headers)
-        case _:
-            return problem_for(error)
