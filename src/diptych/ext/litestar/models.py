@@ -2,65 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast
 
 from litestar.dto import AbstractDTO
 from litestar.typing import FieldDefinition
 
 from diptych.errors import Fault, InvalidMessage, WiringError
+from diptych.ext.litestar.answers import AnswerDTO, ShownDTO, has_answer
 from diptych.http.asgi import RequestScope
 from diptych.http.bodies import json_value
 from diptych.http.invalid_request import InvalidRequest
 from diptych.messages.kinds import is_message
 from diptych.messages.message import build
 from diptych.messages.validation import bounded, object_of
-from diptych.read.answers import Document, Page, PageOf
-from diptych.schemas import ANSWERS, Answers
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from litestar.dto.data_structures import DTOFieldDefinition
 
 
 def is_supported(field: FieldDefinition) -> bool:
-    """Returns whether a type is a message, a document or a page."""
-    return is_message(field.annotation) or is_answer(field)
+    """Returns whether a type is a message, a document or a page, or a class with one of the latter in it."""
+    return is_message(field.annotation) or has_answer(field.annotation)
 
 
-def is_answer(field: FieldDefinition) -> bool:
-    """Returns whether a type is a document or a page, of whatever."""
-    return (field.origin or field.annotation) in (Document, Page)
+def dto_of(field: FieldDefinition) -> type[AbstractDTO[Any]]:
+    """Returns the DTO for a parameter `data`, or for what a handler returns."""
+    if has_answer(field.annotation):
+        return AnswerDTO
+    return type("BodyDTO", (MessageDTO,), {"field": field})
 
 
-class _DTO(AbstractDTO[Any]):
-    model_type = object
-
-    @classmethod
-    def generate_field_definitions(cls, model_type: type[Any]) -> Generator[DTOFieldDefinition, None, None]:
-        yield from ()
-
-    @classmethod
-    def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
-        return False
-
-    @classmethod
-    def is_supported_model_type_field(cls, field_definition: FieldDefinition) -> bool:
-        return field_definition.match_predicate_recursively(is_answer)
-
-    @classmethod
-    def create_for_field_definition(cls, *_: Any, **__: Any) -> None:
-        """Makes nothing: there is no model that Litestar would convert to."""
-
-    @classmethod
-    def create_openapi_schema(
-        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
-    ) -> Any:
-        shown = FieldDefinition.from_annotation(_shown(field_definition))
-        return schema_creator.for_field_definition(shown)
-
-
-class MessageDTO(_DTO):
+class MessageDTO(ShownDTO):
     """Makes the messages of a body by `build`; Litestar would accept what `build` refuses."""
 
     field: FieldDefinition
@@ -120,31 +89,3 @@ def _made(field: FieldDefinition, value: Any) -> Any:
 
 def _without_none(field: FieldDefinition) -> list[FieldDefinition]:
     return [one for one in field.inner_types if not one.is_none_type]
-
-
-class AnswerDTO(_DTO):
-    """Puts a text in place of a document or a page, until the stored bytes are sent."""
-
-    def data_to_encodable_type(self, data: Any) -> Any:
-        answers: Answers = self.asgi_connection.scope[ANSWERS]  # type: ignore[literal-required]
-        if isinstance(data, Document | Page):
-            return b'"%s"' % answers.stand_in(data).encode()
-        if isinstance(data, list | tuple):
-            return [answers.stand_in(one) if isinstance(one, Document | Page) else one for one in data]
-        return data
-
-
-def dto_of(field: FieldDefinition) -> type[AbstractDTO[Any]]:
-    """Returns the DTO for a parameter `data`, or for what a handler returns."""
-    if field.match_predicate_recursively(is_answer):
-        return AnswerDTO
-    return type("BodyDTO", (MessageDTO,), {"field": field})
-
-
-def _shown(field: FieldDefinition) -> Any:
-    """Returns the type of what is sent: that of the stored bytes."""
-    if not is_answer(field):
-        inner = [_shown(one) for one in field.inner_types]
-        return list[tuple(inner)] if inner else field.annotation  # type: ignore[misc]
-    (document,) = get_args(field.annotation) or (dict[str, Any],)
-    return PageOf[document] if field.origin is Page else document  # type: ignore[valid-type]

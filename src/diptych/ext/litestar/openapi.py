@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from litestar import Litestar
 from litestar._openapi.plugin import OpenAPIPlugin
 from litestar.routes import HTTPRoute
@@ -23,5 +25,15 @@ def tell_endpoints(site: Litestar) -> None:
     ]
     for plugin in site.plugins:
         if isinstance(plugin, OpenAPIPlugin) and site.openapi_config is not None:
-            # Litestar keeps the document that it makes.
-            complete(plugin.provide_openapi_schema(), placed, Refusal("400", "Validation Exception"))
+            document = plugin.provide_openapi_schema()  # which Litestar keeps
+            complete(document, placed, Refusal("400", "Validation Exception"))
+            _name_media_types(document)
+
+
+def _name_media_types(document: dict[str, Any]) -> None:
+    """Names the media type of each `Response[Document[…]]`: with a DTO, Litestar leaves it empty."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                if "" in (content := answer.get("content", {})):
+                    content["application/json"] = content.pop("")

@@ -17,8 +17,6 @@ from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from diptych.http.errors import PROBLEM_JSON, NotFound, Problem, problem_for
 from diptych.http.front import QUERY_ERROR
 from diptych.http.paths import PATH_ERROR, PATH_PARAMS
-from diptych.http.stored import answering
-from diptych.schemas import ANSWERS, Answers
 
 try:
     from litestar import Litestar, Request, Response
@@ -31,6 +29,7 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("diptych.ext.litestar", "litestar", "litestar") from error
 
+from diptych.ext.litestar.answers import refuse_untold
 from diptych.ext.litestar.models import dto_of, is_supported
 from diptych.ext.litestar.problems import problem_of
 from diptych.ext.litestar.session import OPENED, in_session, needs_session
@@ -61,8 +60,9 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
     for `session`, SQLAlchemy's `AsyncSession` in a transaction of the request's own, which is committed, and visible
     to queries, before the answer is sent. Dependencies of the application's own with these names come first.
 
-    A parameter `data` that is a message is made by `build`. A `Document`, a `Page`, or a list of them that a handler
-    returns is sent as the stored bytes; by themselves with `ETag` (and 304) and `Cache-Status`, or 404.
+    A parameter `data` that is a message, or a list of messages, is made by `build`. A `Document` or a `Page` that a
+    handler returns, also in a list, a tuple, a dict or a `Response`, is sent as the stored bytes; by itself with
+    `ETag` (and 304) and `Cache-Status`, or 404.
 
     Every exception is answered: by `render_problem` where the client prefers HTML, else as problem details
     (an application's own `exception_handlers` come first). Path parameters arrive decoded. Unsafe requests
@@ -102,6 +102,7 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
         app_config.dependencies.setdefault("session", OPENED)
         for model in self.diptych.read_models:
             app_config.dependencies.setdefault(_lower(model.__name__), self._provider(model))
+        app_config.type_encoders = {type: refuse_untold, **(app_config.type_encoders or {})}
         app_config.exception_handlers.setdefault(Exception, self._answer)
         app_config.middleware.insert(0, self._wrap)
         if has_one_form() and _is_default(app_config.logging_config):
@@ -141,7 +142,6 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
         refuses requests of other sites, and puts all methods of the path into Litestar's answers to OPTIONS.
         """
         inner = cast(ASGIApp, app)
-        answered = self._answered(inner)
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if PATH_PARAMS in scope:
@@ -150,36 +150,22 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
                 scope["path_params"] = {**scope["path_params"], **scope[PATH_PARAMS]}
             if QUERY_ERROR in scope:
                 raise scope[QUERY_ERROR]
+            is_http = scope["type"] == "http"
+            if is_http and self._same_site:
+                check_same_site(scope)
+            if is_http and scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
+                send = _allowing(_handlers_at(scope), send)
             # The scope that middleware and handlers put the user and `request.state` into: an `actor` looks there.
             token = request_scope.set(scope)
             try:
-                await (answered if scope["type"] == "http" else inner)(scope, receive, send)
+                if is_http and needs_session(scope["route_handler"]):
+                    await in_session(self.diptych, inner, scope, receive, send)
+                else:
+                    await inner(scope, receive, send)
             finally:
                 request_scope.reset(token)
 
         return cast("LitestarApp", guarded)
-
-    def _answered(self, inner: ASGIApp) -> ASGIApp:
-        """Returns the application for HTTP, whose answers may have stored bytes in them."""
-
-        async def within(scope: Scope, receive: Receive, send: Send) -> None:
-            if self._same_site:
-                check_same_site(scope)
-            if scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
-                send = _allowing(_handlers_at(scope), send)
-            answers = Answers()
-            scope[ANSWERS] = answers
-
-            # Within the session: a document that is not there is an answer with an error, which undoes it.
-            async def answered(scope: Scope, receive: Receive, send: Send) -> None:
-                await inner(scope, receive, answering(scope, answers, send))
-
-            if needs_session(scope["route_handler"]):
-                await in_session(self.diptych, answered, scope, receive, send)
-            else:
-                await answered(scope, receive, send)
-
-        return within
 
     def _answer(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         scope = cast(Scope, request.scope)
