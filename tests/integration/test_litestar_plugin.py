@@ -64,6 +64,11 @@ async def hook() -> str:
     return "heard"
 
 
+@get("/bad", status_code=400)
+async def bad() -> str:
+    return "my own"
+
+
 @get("/shared/{title:str}")
 async def read_shared(title: FromPath[str]) -> str:
     return title
@@ -149,6 +154,21 @@ async def test_requests_of_other_sites_can_be_let_in(diptych: Diptych) -> None:
         site = Litestar([hook], plugins=[DiptychPlugin(diptych, same_site=same_site)])
         async with client_of(site) as client:
             assert (await client.post("/hook", headers=foreign)).status_code == status
+
+
+async def test_an_unknown_host_is_a_problem_and_no_message_of_litestars(diptych: Diptych) -> None:
+    plugin = DiptychPlugin(diptych, render_problem=lambda problem, request: f"<h1>{problem.title}</h1>")
+    site = Litestar([hook, bad], plugins=[plugin], allowed_hosts=["www.books.example"])
+    async with client_of(site) as client:
+        refused = await client.post("/hook", headers={"Host": "evil.example"})
+        assert (refused.status_code, refused.headers["content-type"]) == (400, "application/problem+json")
+        assert refused.json()["detail"] == "this server does not answer under this name"
+        page = await client.post("/hook", headers={"Host": "evil.example", "Accept": "text/html"})
+        assert (page.status_code, page.text) == (400, "<h1>Bad Request</h1>")
+        assert (await client.post("/hook")).headers["location"].startswith("http://www.books.example")
+        assert (await client.post("/hook", headers={"Host": "www.books.example"})).text == "heard"
+        own = await client.get("/bad", headers={"Host": "www.books.example"})
+        assert (own.status_code, own.text) == (400, "my own")
 
 
 async def test_security_headers_can_be_changed(diptych: Diptych) -> None:

@@ -14,7 +14,7 @@ from diptych.errors import MissingExtraError
 from diptych.http import check_same_site, prefers_html
 from diptych.http.answers import QUERY_HEADERS
 from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
-from diptych.http.errors import PROBLEM_JSON, NotFound, Problem, problem_for
+from diptych.http.errors import PROBLEM_JSON, BadRequest, NotFound, Problem, problem_for
 from diptych.http.front import QUERY_ERROR
 from diptych.http.paths import PATH_ERROR, PATH_PARAMS
 
@@ -48,6 +48,8 @@ the answer has begun; the problem is then sent as JSON."""
 
 ACCEPT_PATCH = "diptych.accept_patch"
 """Key in the `opt` of a handler of PATCH: the media types that it reads, for the answer to OPTIONS."""
+
+_INVALID_HOST = b'{"message":"invalid host header"}'
 
 _log = logging.getLogger("diptych.http")
 
@@ -155,6 +157,8 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
                 check_same_site(scope)
             if is_http and scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
                 send = _allowing(_handlers_at(scope), send)
+            if is_http and scope["litestar_app"].allowed_hosts:
+                send = _refusing_hosts(send)
             # The scope that middleware and handlers put the user and `request.state` into: an `actor` looks there.
             token = request_scope.set(scope)
             try:
@@ -228,6 +232,23 @@ def _handlers_at(scope: Scope) -> dict[str, Any]:
 def shape_of(template: str) -> str:
     """Returns a path template with nameless parameters."""
     return re.sub(r"\{[^}]*\}", "{}", template)
+
+
+def _refusing_hosts(send: Send) -> Send:
+    """Returns a `send` that raises `BadRequest` for what Litestar says to a host that is not in `allowed_hosts`."""
+    begun: list[Message] = []
+
+    async def send_refusing(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 400:
+            begun.append(message)
+            return
+        if message.get("body") == _INVALID_HOST and begun:
+            raise BadRequest("this server does not answer under this name")
+        while begun:
+            await send(begun.pop())
+        await send(message)
+
+    return send_refusing
 
 
 def _allowing(handlers: Mapping[str, Any], send: Send) -> Send:
