@@ -141,7 +141,7 @@ class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
     """A faulty field: its name (a dotted path), the fault in words, and where it was sent.
 
     ``pointer`` is a JSON pointer into the body, or else ``parameter`` the name of a parameter of the path or of the
-    query string.
+    query string. Both are None where the place is not known.
 
     >>> from diptych.http import FieldError
     >>> FieldError("author.name", "must not be empty", pointer="#/author/name").pointer
@@ -189,7 +189,7 @@ def problem_for(error: Exception, method: str = "") -> Problem:
     it is logged with its traceback, and the client sees nothing of it. Database texts never reach the client.
 
     Faulty fields were sent in the body, unless an `InvalidRequest` knows better, or the `method` is one of requests
-    that have parameters alone: GET, HEAD and DELETE.
+    that have parameters alone: GET, HEAD and DELETE. Faults of columns have a place in the body alone.
 
     >>> from diptych import Fault, InvalidMessage
     >>> from diptych.http import problem_for
@@ -202,12 +202,14 @@ def problem_for(error: Exception, method: str = "") -> Problem:
             return status_problem(error.status, error.detail, error.headers)
         case InvalidRequest():
             return invalid_fields(_field_error_in(error, *fault) for fault in error.faults)
-        case InvalidMessage() | InvalidValueError() if method in _WITHOUT_BODY:
-            return problem_for(InvalidRequest("", error.faults, names_in(error.faults)))
-        case InvalidMessage() | InvalidValueError():
-            return invalid_fields(_field_errors(error.faults))
+        case InvalidMessage() if method in _WITHOUT_BODY:
+            return problem_for(InvalidRequest(error.message, error.faults, names_in(error.faults)))
+        case InvalidMessage():
+            return invalid_fields(FieldError(*fault, pointer=_pointer(fault.field)) for fault in error.faults)
+        case InvalidValueError():
+            return invalid_fields(_of_columns(error.faults, method))
         case ConstraintError():
-            return _refused_change(error)
+            return _refused_change(error, method)
         case UnavailableError():
             return _unavailable(error)
         case UnreadableRowError():
@@ -235,7 +237,7 @@ def invalid_fields(found: Iterable[FieldError]) -> Problem:
     )
 
 
-def _refused_change(error: ConstraintError) -> Problem:
+def _refused_change(error: ConstraintError, method: str) -> Problem:
     match error:
         case DuplicateError():
             kind, title, fault = "duplicate", "Already taken", "is already taken"
@@ -252,7 +254,7 @@ def _refused_change(error: ConstraintError) -> Problem:
         title=title,
         status=409,
         detail=detail,
-        errors=_field_errors(Fault(column, fault) for column in error.columns),
+        errors=_of_columns((Fault(column, fault) for column in error.columns), method),
         columns=error.columns,
     )
 
@@ -286,8 +288,16 @@ def _unreadable(error: UnreadableRowError) -> Problem:
     )
 
 
-def _field_errors(faults: Iterable[Fault]) -> tuple[FieldError, ...]:
-    return tuple(FieldError(field, detail, pointer=_pointer(field)) for field, detail in faults)
+def _of_columns(faults: Iterable[Fault], method: str) -> tuple[FieldError, ...]:
+    """Returns the faults of columns, of which a field of the body is likely to have the name.
+
+    Where the database does not tell the column, a fault is of "a value", and no field has that name.
+    """
+    has_body = method not in _WITHOUT_BODY
+    return tuple(
+        FieldError(name, detail, pointer=_pointer(name) if has_body and name.isidentifier() else None)
+        for name, detail in faults
+    )
 
 
 def _field_error_in(error: InvalidRequest, field: str, detail: str) -> FieldError:

@@ -72,11 +72,8 @@ def test_415_names_the_types_that_work() -> None:
 FAULTS = [Fault("title", "must not be blank"), Fault("changes.a/b~c d", "is unknown"), Fault("", "must be")]
 
 
-@pytest.mark.parametrize(
-    "error", [errors.InvalidMessage("AddBook", FAULTS), errors.InvalidValueError("Book", FAULTS)]
-)
-def test_every_fault_is_named_with_its_place(error: Exception) -> None:
-    assert document(error) == {
+def test_every_fault_is_named_with_its_place() -> None:
+    assert document(errors.InvalidMessage("AddBook", FAULTS)) == {
         "type": "urn:diptych:problem:invalid-fields",
         "title": "Some fields are wrong",
         "status": 422,
@@ -87,6 +84,33 @@ def test_every_fault_is_named_with_its_place(error: Exception) -> None:
             {"field": "", "pointer": "#", "detail": "must be"},
         ],
     }
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_fields_of_a_request_without_a_body_are_parameters(method: str) -> None:
+    problem = problem_for(errors.InvalidMessage("page", [Fault("after", "is no cursor"), FAULTS[2]]), method)
+    assert [(one.field, one.pointer, one.parameter) for one in problem.errors] == [
+        ("after", None, "after"),
+        ("", None, None),
+    ]
+
+
+COLUMNS = [
+    errors.InvalidValueError("Book", [Fault("title", "must be text"), Fault("a value", "does not fit")]),
+    errors.DuplicateError("Book", ["title", "a value"]),
+]
+
+
+@pytest.mark.parametrize("error", COLUMNS)
+@pytest.mark.parametrize(("method", "pointer"), [("", "#/title"), ("POST", "#/title"), ("DELETE", None)])
+def test_a_column_has_a_place_only_where_a_field_of_the_body_may_have_its_name(
+    error: Exception, method: str, pointer: str | None
+) -> None:
+    problem = problem_for(error, method)
+    assert [(one.field, one.pointer, one.parameter) for one in problem.errors] == [
+        ("title", pointer, None),
+        ("a value", None, None),
+    ]
 
 
 def test_a_taken_value_is_409_and_says_which() -> None:
