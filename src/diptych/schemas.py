@@ -11,29 +11,67 @@ import inspect
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import cache
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
-from diptych.context import request_scope
-
 ANSWERS = "diptych.answers"
 """Scope key: the `Answers` of the request, where stored bytes can be sent as they are. Otherwise absent."""
 
+_TEXT_WITHIN = re.compile(rb"diptych:[0-9a-f]{32}")
+_TEXT = re.compile(b'"%s"' % _TEXT_WITHIN.pattern)
+
+_standing_in: ContextVar[Answers | None] = ContextVar("diptych_standing_in", default=None)
+
 
 class Answers:
-    """Documents and pages that a response is made of. In its JSON a text stands for each until it is sent."""
+    """Documents and pages that a response is made of. In its JSON a text stands for each until it is put back.
+
+    ``whole`` is the one that a route has returned, whose JSON the framework has made.
+    """
 
     def __init__(self) -> None:
         self.by_text: dict[bytes, Any] = {}
+        self.whole: Any = None
 
     def stand_in(self, found: Any) -> str:
         """Returns the text that stands for a document or a page: nobody can guess it, and so have it replaced."""
         text = f"diptych:{secrets.token_hex(16)}"
         self.by_text[b'"%s"' % text.encode()] = found
         return text
+
+    def put_back(self, sent: bytes) -> bytes:
+        """Returns JSON with the stored bytes in place of the texts that stand for them."""
+        return _TEXT.sub(lambda text: self._stored(text[0]), sent)
+
+    def is_left_in(self, sent: bytes) -> bool:
+        """Returns whether a text is still there, elsewhere than as a value of its own."""
+        return any(b'"%s"' % text in self.by_text for text in _TEXT_WITHIN.findall(sent))
+
+    def _stored(self, text: bytes) -> bytes:
+        found = self.by_text.get(text)
+        if found is None:  # somebody else's
+            return text
+        return found.body or b"null"
+
+
+def with_stored_bytes(dump: Callable[[], bytes]) -> bytes:
+    """Returns the JSON that pydantic makes by ``dump``, with the documents and pages in it as they are stored.
+
+    Nobody sees a text that stands for one: where a function of the application's own has put it elsewhere than as a
+    value, the JSON is made again, of decoded documents.
+    """
+    answers = Answers()
+    token = _standing_in.set(answers)
+    try:
+        made = dump()
+    finally:
+        _standing_in.reset(token)
+    whole = answers.put_back(made)
+    return dump() if answers.is_left_in(whole) else whole
 
 
 def answer_schema(kind: Any, document: Any) -> dict[str, Any]:
@@ -48,7 +86,7 @@ def answer_schema(kind: Any, document: Any) -> dict[str, Any]:
 
 
 def _told(found: Any) -> Any:
-    answers = (request_scope.get() or {}).get(ANSWERS)
+    answers = _standing_in.get()
     if answers is not None:
         return answers.stand_in(found)
     return None if found.body is None else msgspec.json.decode(found.body)

@@ -3,6 +3,10 @@ sent."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from diptych.http.answers import Answer, answer_found, answer_query, send_answer
 from diptych.http.asgi import Message, Scope, Send
 from diptych.read.answers import Document
@@ -17,7 +21,7 @@ def answering(scope: Scope, answers: Answers, send: Send) -> Send:
     chunks: list[bytes] = []
 
     async def send_answering(message: Message) -> None:
-        if message["type"] == "http.response.start" and answers.by_text:
+        if message["type"] == "http.response.start" and (answers.by_text or answers.whole is not None):
             begun.append(message)
         elif begun and message["type"] == "http.response.body":
             chunks.append(message.get("body", b""))
@@ -25,7 +29,7 @@ def answering(scope: Scope, answers: Answers, send: Send) -> Send:
                 await send_answer(send, _answer(scope, begun.pop(), b"".join(chunks), answers))
         else:
             if answers.by_text and message.get("body"):  # of a stream, which tells no length beforehand
-                message = {**message, "body": _whole(message["body"], answers)}
+                message = {**message, "body": answers.put_back(message["body"])}
             await send(message)
 
     return send_answering
@@ -34,8 +38,10 @@ def answering(scope: Scope, answers: Answers, send: Send) -> Send:
 def _answer(scope: Scope, start: Message, body: bytes, answers: Answers) -> Answer:
     """Returns the answer of a route: that of a query, if a document or a page is all of it."""
     status, found = start["status"], answers.by_text.get(body)
+    if found is None and answers.whole is not None and _is_json_of(answers.whole, start, body):
+        found = answers.whole
     if found is None:
-        whole = _whole(body, answers)
+        whole = answers.put_back(body)
         kept = [pair for pair in start.get("headers", ()) if pair[0].lower() != b"content-length"]
         return Answer(status, [*kept, (b"content-length", b"%d" % len(whole))], whole)
     if (scope["method"] == "GET" and status == 200) or (isinstance(found, Document) and not found):
@@ -49,7 +55,13 @@ def _answer(scope: Scope, start: Message, body: bytes, answers: Answers) -> Answ
     return Answer(answer.status, headers, answer.body)
 
 
-def _whole(body: bytes, answers: Answers) -> bytes:
-    for text, found in answers.by_text.items():
-        body = body.replace(text, b"null" if found.body is None else found.body)
-    return body
+def _is_json_of(found: Any, start: Message, body: bytes) -> bool:
+    """Returns whether a response is the JSON of a document or a page, and not what something else made of that."""
+    headers = {name.lower(): value for name, value in start.get("headers", ())}
+    if b"json" not in headers.get(b"content-type", b"") or b"content-encoding" in headers:
+        return False
+    stored: bytes = found.body or b"null"
+    try:
+        return body == stored or bool(msgspec.json.decode(body) == msgspec.json.decode(stored))
+    except ValueError:
+        return False

@@ -116,6 +116,7 @@ def _run_with(app: Starlette, diptych: Diptych, gate: Gate) -> None:
             state = await exits.enter_async_context(own(application))
             if diptych.engine is not None:  # the application's own lifespan disposes of it
                 await exits.enter_async_context(diptych)
+            gate.prepare()  # again: that lifespan may have added routes
             yield state
 
     app.router.lifespan_context = lifespan

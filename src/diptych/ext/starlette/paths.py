@@ -64,10 +64,11 @@ def shape_of(template: str) -> str:
 
 def found_routes(app: Starlette) -> list[Found]:
     """Returns all routes of an application, those of included routers too; a mounted application is one of them."""
-    return [found for route in _flat(app.routes) if (found := _found(route)) is not None]
+    return [found for route in flat(app.routes) if (found := _found(route)) is not None]
 
 
-def _flat(routes: Iterable[BaseRoute]) -> Iterator[Any]:
+def flat(routes: Iterable[BaseRoute]) -> Iterator[Any]:
+    """Yields routes, and in place of included routers the routes of these."""
     try:
         from fastapi.routing import iter_route_contexts  # FastAPI keeps included routers as they are
     except ImportError:

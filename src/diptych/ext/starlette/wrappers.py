@@ -13,6 +13,7 @@ from diptych.context import request_scope
 from diptych.errors import WiringError
 from diptych.ext.starlette.paths import Paths, found_routes, shape_of
 from diptych.ext.starlette.problems import METHODS, problem_answer
+from diptych.ext.starlette.results import keep_stored_bytes
 from diptych.http.answers import send_answer
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.bodies import check_same_site
@@ -48,6 +49,7 @@ class Gate:
         """Reads the routes. Raises `WiringError` for hot queries that can't be answered here."""
         routes = found_routes(self._app)
         self._paths = Paths(routes)
+        keep_stored_bytes(self._app.routes)
         if not self._hot:
             return
         query_routes(self._hot)
