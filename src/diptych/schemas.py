@@ -82,10 +82,11 @@ def answer_schema(kind: Any, document: Any) -> dict[str, Any]:
             return value
         raise ValueError(f"must be a {kind.__name__}")
 
-    return _core_schema(document, check, _told)
+    return _core_schema(document, check, told)
 
 
-def _told(found: Any) -> Any:
+def told(found: Any) -> Any:
+    """Returns what is told of a document or a page in a model: the decoded JSON, or a text that stands for it."""
     answers = _standing_in.get()
     if answers is not None:
         return answers.stand_in(found)

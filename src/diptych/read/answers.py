@@ -67,7 +67,7 @@ class Document(msgspec.Struct, Generic[D], eq=False, gc=False):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
         (document,) = get_args(source) or (dict,)
-        return answer_schema(cls, document)
+        return answer_schema(cls, document | None)
 
     def __bool__(self) -> bool:
         return self.body is not None

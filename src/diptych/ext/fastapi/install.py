@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.encoders import ENCODERS_BY_TYPE
 from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -20,6 +22,12 @@ from diptych.ext.starlette.problems import answer_error
 from diptych.http.endpoints.compiled import Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.messages.kinds import AnyQuery
+from diptych.read.answers import Document, Page
+from diptych.schemas import told
+
+for _kind in (Document, Page):  # where no annotation tells FastAPI and pydantic of them
+    ENCODERS_BY_TYPE[_kind] = told
+    setattr(_kind, "__pydantic_serializer__", TypeAdapter(_kind).serializer)  # noqa: B010 - unknown to mypy
 
 
 def install(
