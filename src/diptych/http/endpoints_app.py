@@ -118,7 +118,8 @@ class EndpointsRouter:
         if page:
             return page.unless_known(scope)
         one = found[scope["method"]]
-        return await endpoint_call(one, self._diptych, scope, receive, one.parameters_of(segments))
+        parameters = {**scope.get("path_params", {}), **one.parameters_of(segments)}  # with those of a mount
+        return await endpoint_call(one, self._diptych, scope, receive, parameters)
 
 
 def _options(methods: Iterable[str], patch: Compiled | None) -> Answer:

@@ -98,7 +98,8 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         query, is_conditional = None, False
-        if scope["type"] == "http" and scope["method"] == "GET":
+        # A mount with parameters sets fields that no query string may set: the framework knows of them.
+        if scope["type"] == "http" and scope["method"] == "GET" and not scope.get("path_params"):
             accepted, is_conditional = _accepted(scope["headers"])
             if not accepted or not _prefers_html(accepted):
                 query = self._query_of(scope)

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Host, Mount, compile_path
 from diptych.ext.starlette.endpoints import ENDPOINT
 from diptych.http.asgi import Scope
 from diptych.http.endpoints.compiled import Compiled, accept_patch
+from diptych.http.front import faults_of_parameters
 from diptych.http.paths import PATH_PARAMS, RawPath, path_segments, sent_path
 
 
@@ -87,6 +88,26 @@ def _found(route: Any) -> Found | None:
         return Found(f"{path.rstrip('/')}/*", frozenset(), original.app, route, is_mount=True)
     methods = frozenset(getattr(route, "methods", None) or ())
     return Found(path, methods, getattr(route, "endpoint", None), route)
+
+
+def faults_of_prefixes(routes: Iterable[BaseRoute], above: str = "") -> Iterator[str]:
+    """Yields what is wrong with parameters in the prefixes of endpoints as fields of their messages."""
+    for route in flat(routes):
+        original = getattr(route, "original_route", route)
+        if isinstance(original, Mount | Host):
+            prefix = original.host if isinstance(original, Host) else route.path
+            yield from faults_of_prefixes(original.routes, above + prefix)
+            continue
+        one: Compiled | None = getattr(getattr(route, "endpoint", None), ENDPOINT, None)
+        if one is None:
+            continue
+        path = above + route.path
+        placed = one.placed(re.findall(r"\{(\w+)", path))
+        named = [name for at, name in placed.in_path if at == -1]
+        where = f"{one.method} {path}"
+        yield from faults_of_parameters(where, (), one.endpoint.message, named)
+        if one.endpoint.body in named:
+            yield f"{where}: {one.endpoint.body!r} is the body of the endpoint: call the parameter something else"
 
 
 class Paths:

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import WiringError
-from diptych.ext.starlette.paths import Paths, found_routes, shape_of
+from diptych.ext.starlette.paths import Found, Paths, faults_of_prefixes, found_routes, shape_of
 from diptych.ext.starlette.problems import METHODS, problem_answer
 from diptych.ext.starlette.results import keep_stored_bytes
 from diptych.http.answers import send_answer
@@ -50,8 +50,14 @@ class Gate:
         routes = found_routes(self._app)
         self._paths = Paths(routes)
         keep_stored_bytes(self._app.routes)
-        if not self._hot:
-            return
+        problems = list(faults_of_prefixes(self._app.routes))
+        if self._hot:
+            problems += self._faults_of_hot(routes)
+        if problems:
+            raise WiringError(problems)
+        self._others = [one.template for one in routes]
+
+    def _faults_of_hot(self, routes: Iterable[Found]) -> Iterable[str]:
         query_routes(self._hot)
         problems = []
         for template in self._hot:
@@ -72,9 +78,7 @@ class Gate:
                 for one in found
                 for guard in guards_of(one.route)
             ]
-        if problems:
-            raise WiringError(problems)
-        self._others = [one.template for one in routes]
+        return problems
 
     def hot_around(
         self, app: ASGIApp, headers: Iterable[tuple[bytes, bytes]] = (), *, is_first: bool

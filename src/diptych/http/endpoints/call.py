@@ -40,11 +40,13 @@ async def endpoint_call(
     *,
     same_site: bool = True,
 ) -> Answer:
-    """Returns the answer to the request ``scope`` for an endpoint; ``path_params`` are decoded.
+    """Returns the answer to the request ``scope`` for an endpoint; ``path_params`` are decoded, and
+    fields by their names: those of the endpoint's path, and of a prefix in front of it.
 
     Raises what the request is refused with, to be answered by `problem_for`: `HttpError`, `InvalidRequest`, and the
     errors of the handler. ``same_site`` may be False where requests of other sites have been refused already.
     """
+    one = one.placed(path_params)
     in_path = {name: str(path_params[name]) for _, name in one.in_path}
     if not all(WHOLE_NUMBER(in_path[name]) for name in one.numbers):
         raise _not_found(one, in_path, None)

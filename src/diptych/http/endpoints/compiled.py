@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from diptych.errors import WiringError
@@ -18,9 +18,10 @@ from diptych.read.answers import Document
 class Compiled(NamedTuple):
     """An endpoint, made ready for requests.
 
-    ``template`` is its path alone, ``in_path`` has the positions and names of its parameters, and ``numbers`` the
-    names of those that are whole numbers. ``in_query_string`` and ``in_body`` are the names of the other fields that
-    may be sent (of none, where the endpoint has a ``body``). ``result`` is the type of the message's result,
+    ``template`` is its path alone, ``in_path`` has the positions and names of its parameters (-1 is the position of
+    those of a prefix that a framework has put in front), and ``numbers`` the names of those that are whole numbers.
+    ``in_query_string`` and ``in_body`` are the names of the other fields that may be sent (of none, where the endpoint
+    has a ``body``). ``result`` is the type of the message's result,
     ``status`` that of success, and ``can_miss`` tells whether there may be no such thing.
     """
 
@@ -49,6 +50,22 @@ class Compiled(NamedTuple):
     def parameters_of(self, segments: Sequence[str]) -> dict[str, str]:
         """Returns the parameters in the decoded segments of a path."""
         return {name: segments[at] for at, name in self.in_path}
+
+    def placed(self, parameters: Collection[str]) -> Compiled:
+        """Returns the endpoint at a path with these ``parameters``: its own, and those of a prefix.
+
+        A field that a prefix has the name of is set by the path alone: another value that is sent in the query
+        string, or contradicts it in the body, is refused.
+        """
+        if len(parameters) == len(self.in_path):
+            return self
+        known = {name for _, name in self.in_path}
+        more = tuple((-1, name) for name in self.fields if name in parameters and name not in known)
+        return self._replace(
+            in_path=self.in_path + more,
+            in_query_string=tuple(name for name in self.in_query_string if name not in parameters),
+            in_body=tuple(name for name in self.in_body if name not in parameters),
+        )
 
 
 class Endpoints:

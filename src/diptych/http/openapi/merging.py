@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ _PROBLEM = {
 }
 
 
+_PARAMETER = re.compile(r"\{(\w+)")
+
+
 class Refusal(NamedTuple):
     """The answer of a framework to an invalid request: the status, and a text that is in its response."""
 
@@ -30,7 +34,7 @@ def complete(document: dict[str, Any], endpoints: Iterable[tuple[str, Compiled]]
 
     Operations that are not in the document stay away. Of their own the framework knows guards and tags.
     """
-    routes = list(endpoints)
+    routes = [(path, one.placed(_PARAMETER.findall(path))) for path, one in endpoints]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for path in document["paths"].values():
         for operation in path.values():
@@ -38,7 +42,7 @@ def complete(document: dict[str, Any], endpoints: Iterable[tuple[str, Compiled]]
     operations = Operations([one for _, one in routes], REF_TEMPLATE)
     told, components = _renamed([one for _, one in operations.of], operations.components, schemas)
     for (path, one), operation in zip(routes, told, strict=True):
-        _put(document["paths"].get(path, {}), one.method.lower(), operation)
+        _put(document["paths"].get(path, {}), one.method.lower(), operation, _PARAMETER.findall(path))
     schemas.update({**components, "Problem": PROBLEM})
     document["components"]["schemas"] = dict(sorted(schemas.items()))
 
@@ -52,7 +56,7 @@ def _tell_problems(operation: dict[str, Any], refusal: Refusal) -> None:
     responses.setdefault("default", _PROBLEM)
 
 
-def _put(path: dict[str, Any], method: str, operation: dict[str, Any]) -> None:
+def _put(path: dict[str, Any], method: str, operation: dict[str, Any], in_path: Iterable[str]) -> None:
     known = path.get(method)
     if known is None:  # it is not to be shown
         return
@@ -60,6 +64,13 @@ def _put(path: dict[str, Any], method: str, operation: dict[str, Any]) -> None:
     mine = operation.get("parameters", [])
     names = {one["name"] for one in mine}
     parameters = [*mine, *(one for one in known.get("parameters", ()) if one["name"] not in names)]
+    told = {one["name"] for one in parameters if one["in"] == "path"}
+    # Of a parameter of a prefix that is no field, and that nothing asks for, nobody else tells.
+    parameters += [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in in_path
+        if name not in told
+    ]
     path[method] = {**operation, **kept, **({"parameters": parameters} if parameters else {})}
 
 

@@ -1,0 +1,148 @@
+"""Parameters in the prefix of endpoints: they are fields of the messages, and nothing else sets those fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from openapi_spec_validator import validate
+from sqlalchemy.orm import DeclarativeBase
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from diptych import Command, ConfigService, Diptych, Document, Query, Served, WiringError
+from diptych.ext.fastapi import install, router
+from diptych.ext.starlette import install as install_into_starlette
+from diptych.ext.starlette import routes
+from diptych.http import Endpoint, endpoints_app
+from diptych.http.asgi import ASGIApp
+from tests.integration.http_suite.applications import running
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class ListTickets(Query[str]):
+    tenant: str
+    limit: int = 10
+
+
+class GetTicket(Query[Document[dict[str, Any]]]):
+    tenant: str
+    code: str
+
+
+class AddTicket(Command[str]):
+    tenant: str
+    code: str
+
+
+class Tag(Command[None]):
+    tags: list[str]
+
+
+class Handlers:
+    async def all(self, query: ListTickets) -> str:
+        return f"{query.tenant} {query.limit}"
+
+    async def one(self, query: GetTicket) -> Document[dict[str, Any]]:
+        return Document(f'{{"of":"{query.tenant}"}}'.encode(), Served("redis"), dict)
+
+    async def add(self, command: AddTicket) -> str:
+        return f"{command.tenant} {command.code}"
+
+    async def tag(self, command: Tag) -> None: ...
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/tickets", ListTickets),
+    Endpoint("GET", "/ticket", GetTicket),
+    Endpoint("POST", "/tickets", AddTicket, status=201, location="/{tenant}/tickets/{code}"),
+)
+
+
+@pytest.fixture
+def diptych(tmp_path: Path) -> Diptych:
+    config = ConfigService(environ={}, database_url=f"sqlite:///{tmp_path / 'tickets.db'}")
+    return Diptych(config, models=Base, handlers=[Handlers])
+
+
+def included(diptych: Diptych) -> ASGIApp:
+    app = FastAPI()
+    install(app, diptych)
+    app.include_router(router(ENDPOINTS, prefix="/{tenant}"))
+    return app
+
+
+def mounted(diptych: Diptych) -> ASGIApp:
+    app = Starlette(routes=[Mount("/{tenant}", routes=routes(ENDPOINTS))])
+    install_into_starlette(app, diptych)
+    return app
+
+
+def mounted_whole(diptych: Diptych) -> ASGIApp:
+    app = Starlette(routes=[Mount("/{tenant}", app=endpoints_app(diptych, ENDPOINTS))])
+    install_into_starlette(app, diptych)
+    return app
+
+
+@pytest.mark.parametrize("make", [included, mounted, mounted_whole])
+async def test_a_field_in_the_prefix_is_set_by_the_path_alone(make: Any, diptych: Diptych):
+    async with running(make(diptych)) as client:
+        assert (await client.get("/acme/tickets?limit=3")).json() == "acme 3"
+        assert (await client.get("/acme/ticket?code=7")).json() == {"of": "acme"}
+        for path in ("/acme/tickets?tenant=other", "/acme/ticket?code=7&tenant=other"):
+            refused = await client.get(path)
+            assert (refused.status_code, refused.json()["errors"]) == (
+                422,
+                [{"field": "tenant", "detail": "is not a known field", "parameter": "tenant"}],
+            )
+        added = await client.post("/acme/tickets", json={"code": "7"})
+        assert (added.json(), added.headers["location"]) == ("acme 7", "/acme/tickets/7")
+        assert (await client.post("/acme/tickets", json={"code": "7", "tenant": "acme"})).status_code == 201
+        refused = await client.post("/acme/tickets", json={"code": "7", "tenant": "other"})
+        assert [one["detail"] for one in problem_errors(refused)] == ["contradicts the path"]
+
+
+def problem_errors(answer: httpx.Response) -> list[dict[str, str]]:
+    assert answer.status_code == 422
+    found: list[dict[str, str]] = answer.json()["errors"]
+    return found
+
+
+async def test_a_slash_in_the_prefix_is_text(diptych: Diptych):
+    async with running(included(diptych)) as client:
+        assert (await client.get("/a%2Fb/tickets")).json() == "a/b 10"
+
+
+def test_the_openapi_document_has_all_parameters_of_the_path(diptych: Diptych):
+    app = FastAPI()
+    install(app, diptych)
+    app.include_router(router(ENDPOINTS, prefix="/{region}/{tenant}"))
+    document = app.openapi()
+    validate(document)
+    operations = document["paths"]["/{region}/{tenant}/tickets"]
+    assert [(one["name"], one["in"]) for one in operations["get"]["parameters"]] == [
+        ("tenant", "path"),
+        ("limit", "query"),
+        ("region", "path"),
+    ]
+    body = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert list(body["properties"]) == ["code"]
+
+
+async def test_a_prefix_that_can_be_no_field_is_refused_at_start(diptych: Diptych):
+    endpoint = Endpoint("POST", "/tags", Tag)
+    app = FastAPI()
+    install(app, diptych)
+    app.include_router(router([endpoint], prefix="/{tags}"))
+    within = Starlette(routes=[Mount("/{tags}", routes=routes([endpoint]))])
+    install_into_starlette(within, diptych)
+    for one in (app, within):
+        with pytest.raises(WiringError, match=r"POST /\{tags\}/tags: 'tags' is of several values"):
+            async with running(one):
+                pass
