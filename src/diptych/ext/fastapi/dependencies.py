@@ -9,8 +9,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from diptych.errors import ConfigurationError
+from diptych.ext.starlette.hot import GIVEN
 from diptych.ext.starlette.install import diptych_of
-from diptych.ext.starlette.wrappers import GIVEN
 
 
 def provide(kind: type) -> Any:

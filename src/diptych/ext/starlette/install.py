@@ -40,8 +40,8 @@ def install(
     ``hot`` names the queries that are answered without a route, `{"/books/{title}": GetBook}` (see
     `diptych.http.Front` and `diptych.http.hot_routes`), behind the application's middleware if it has any, so CORS
     and allowed hosts are heeded. The application has to have these routes too. The start raises `WiringError` for a
-    hot query whose route has dependencies, middleware or a class of its own, which would not be heeded, or that
-    can't be answered.
+    hot query whose route has dependencies, middleware or a class of its own, which would not be heeded, whose
+    requests a route or an application before its route would get, or that can't be answered.
 
     >>> import asyncio
     >>> import httpx

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Host, Mount, compile_path
+from starlette.routing import BaseRoute, Host, Mount, Route, compile_path
 
 from diptych.ext.starlette.endpoints import ENDPOINT
 from diptych.http.asgi import Scope
@@ -43,6 +43,14 @@ class Found(NamedTuple):
         return self.template != self.path
 
     @property
+    def takes_get(self) -> bool:
+        """True if a GET for its path is for it. (A route of Starlette without methods has a class that tells.)"""
+        original = getattr(self.route, "original_route", self.route)
+        return (
+            self.is_mount or "GET" in self.methods or (isinstance(original, Route) and not original.methods)
+        )
+
+    @property
     def shape(self) -> str:
         """The template with nameless parameters."""
         return shape_of(self.template)
@@ -65,7 +73,7 @@ def shape_of(template: str) -> str:
 
 def found_routes(app: Starlette) -> list[Found]:
     """Returns all routes of an application, those of included routers too; a mounted application is one of them."""
-    return [found for route in flat(app.routes) if (found := _found(route)) is not None]
+    return [found for route in flat(app.routes) if (found := found_of(route)) is not None]
 
 
 def flat(routes: Iterable[BaseRoute]) -> Iterator[Any]:
@@ -77,7 +85,8 @@ def flat(routes: Iterable[BaseRoute]) -> Iterator[Any]:
     return iter(iter_route_contexts(list(routes)))
 
 
-def _found(route: Any) -> Found | None:
+def found_of(route: Any) -> Found | None:
+    """Returns a route as it is found; None for one of hosts, and one without a path."""
     original = getattr(route, "original_route", route)
     if isinstance(original, Host):
         return None

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from starlette.applications import Starlette
 
 from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import WiringError
-from diptych.ext.starlette.paths import Found, Paths, faults_of_prefixes, found_routes, shape_of
+from diptych.ext.starlette.hot import faults_of_hot
+from diptych.ext.starlette.paths import Paths, faults_of_prefixes, found_routes
 from diptych.ext.starlette.problems import METHODS, problem_answer
 from diptych.ext.starlette.results import keep_stored_bytes
 from diptych.http.answers import send_answer
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.bodies import check_same_site
 from diptych.http.errors import HttpError, problem_for
-from diptych.http.front import Front, query_routes
+from diptych.http.front import Front
 from diptych.http.stored import answering
 from diptych.messages.kinds import AnyQuery
 from diptych.schemas import ANSWERS, Answers
@@ -52,33 +51,10 @@ class Gate:
         keep_stored_bytes(self._app.routes)
         problems = list(faults_of_prefixes(self._app.routes))
         if self._hot:
-            problems += self._faults_of_hot(routes)
+            problems += faults_of_hot(self._app.routes, self._hot)
         if problems:
             raise WiringError(problems)
         self._others = [one.template for one in routes]
-
-    def _faults_of_hot(self, routes: Iterable[Found]) -> Iterable[str]:
-        query_routes(self._hot)
-        problems = []
-        for template in self._hot:
-            problems += [
-                f"{template} is hot, and paths for the route {one.path} may fit it too: leave the path out of hot"
-                for one in routes
-                if one.is_rough and one.shape == shape_of(template)
-            ]
-            found = [one for one in routes if one.shape == shape_of(template) and "GET" in one.methods]
-            if not found:
-                problems.append(
-                    f"{template} is hot, but the application has no such route: whatever is special about a request, "
-                    "it has to answer"
-                )
-            problems += [
-                f"{template} is hot, and would be answered without {guard} of its route: leave the path out of hot, "
-                "or that out of the route"
-                for one in found
-                for guard in guards_of(one.route)
-            ]
-        return problems
 
     def hot_around(
         self, app: ASGIApp, headers: Iterable[tuple[bytes, bytes]] = (), *, is_first: bool
@@ -134,36 +110,3 @@ class Gate:
             self.prepare()
         assert self._paths is not None  # noqa: S101 - for the type checker
         return self._paths
-
-
-def guards_of(route: Any) -> list[str]:
-    """Returns, in words, what may refuse requests for a route: its middleware, its class, and its dependencies.
-
-    Dependencies that diptych gives are not among them.
-    """
-    dependant = getattr(route, "dependant", None)
-    calls = [one.call for one in getattr(dependant, "dependencies", ())]
-    names = [getattr(call, "__name__", repr(call)) for call in calls if not hasattr(call, GIVEN)]
-    return [
-        *(f"the dependency {name}" for name in names),
-        *_own_wrappers(getattr(route, "original_route", route)),
-    ]
-
-
-def _own_wrappers(route: Any) -> list[str]:
-    """Returns what the application has put around the function of a route, in words."""
-    found, kind = [], type(route)
-    handler = getattr(kind, "get_route_handler", None)
-    if handler is not None and handler.__module__ != "fastapi.routing":
-        found.append(f"get_route_handler of {kind.__name__}, the class")
-    app: Any = getattr(route, "app", None)
-    while type(app).__module__ == "starlette.middleware.body_limit":
-        app = app.app
-    is_framework = inspect.isfunction(app) and app.__module__ in ("starlette.routing", "fastapi.routing")
-    if not is_framework and app is not getattr(route, "endpoint", None):
-        found.append("the middleware")
-    return found
-
-
-GIVEN = "diptych_given"
-"""Attribute of a dependency by which the application gets something of diptych's, and nothing is refused."""

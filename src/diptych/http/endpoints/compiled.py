@@ -20,9 +20,9 @@ class Compiled(NamedTuple):
 
     ``template`` is its path alone, ``in_path`` has the positions and names of its parameters (-1 is the position of
     those of a prefix that a framework has put in front), and ``numbers`` the names of those that are whole numbers.
-    ``in_query_string`` and ``in_body`` are the names of the other fields that may be sent (of none, where the endpoint
-    has a ``body``). ``result`` is the type of the message's result,
-    ``status`` that of success, and ``can_miss`` tells whether there may be no such thing.
+    ``in_query_string`` and ``in_body`` are the names of the other fields that may be sent (of none, where the
+    endpoint has a ``body``). ``result`` is the type of the message's result, ``status`` that of success, and
+    ``can_miss`` tells whether there may be no such thing.
     """
 
     endpoint: Endpoint
