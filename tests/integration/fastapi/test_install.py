@@ -236,6 +236,21 @@ async def test_exceptions_of_the_framework_are_problems_with_their_headers(clien
     problem(await client.get("/own/broken"), 500)
 
 
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_exception_with_a_status_that_has_no_body_is_sent_without(diptych: Diptych, status: int):
+    app = FastAPI()
+    install(app, diptych)
+
+    @app.get("/unchanged")
+    async def unchanged() -> None:
+        raise HTTPException(status, headers={"ETag": '"1"'})
+
+    async with running(app) as client:
+        answer = await client.get("/unchanged")
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (status, b"", '"1"')
+        assert not {"content-type", "content-length"} & answer.headers.keys()
+
+
 async def test_a_session_is_a_transaction_of_the_request(client: httpx.AsyncClient, diptych: Diptych):
     headers = {"X-Request-ID": "request-9", "X-User": "jane"}
     answer = await client.post("/own/session?title=Dune", headers=headers)

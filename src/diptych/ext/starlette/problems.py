@@ -49,6 +49,8 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         if error.status_code == 405:
             return _method_not_allowed(request.scope, error)
+        if error.status_code < 200 or error.status_code in (204, 304):  # which have no body
+            return Response(status_code=error.status_code, headers=error.headers)
         return response_of(problem_answer(_problem_of(error)))
     return response_of(problem_answer(problem_for(error)))
 
