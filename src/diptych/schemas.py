@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from diptych.errors import WiringError
+
 ANSWERS = "diptych.answers"
 """Scope key: the `Answers` of the request, where stored bytes can be sent as they are. Otherwise absent."""
 
@@ -120,11 +122,20 @@ def _core_schema(
     }
 
 
+_UNKNOWN = (
+    "something in it is neither a struct nor a dataclass nor a type of the standard library; for a model of pydantic "
+    "in a message make the message one too, with CommandOf or QueryOf"
+)
+
+
 class _Shown:
     """The JSON schema of a type, whose structs become definitions of pydantic's, each once."""
 
     def __init__(self, kind: Any, *, is_closed: bool) -> None:
-        (self._root,), self._components = msgspec.json.schema_components([kind], ref_template="{name}")
+        try:
+            (self._root,), self._components = msgspec.json.schema_components([kind], ref_template="{name}")
+        except TypeError as error:
+            raise WiringError([f"{kind!r} is no body and no answer of a route: {_UNKNOWN}"]) from error
         for component in self._components.values():
             if is_closed and "properties" in component:
                 component["additionalProperties"] = False

@@ -69,12 +69,14 @@ class Field(NamedTuple):
     required: bool
     default: Any = msgspec.NODEFAULT
     """The default value; NODEFAULT if there is none, or if it is made anew each time."""
+    attribute: str = ""
+    """The name of the attribute: of a model of pydantic with aliases another than outside data has."""
 
 
 def _fields_of(kind: Any) -> tuple[Field, ...]:
     hints = get_type_hints(kind, include_extras=True)
     return tuple(
-        Field(name, _plan(hints[attribute]), required, default)
+        Field(name, _plan(hints[attribute]), required, default, attribute)
         for attribute, name, required, default in _declared(kind)
     )
 
@@ -102,6 +104,49 @@ def renamed_in(kind: Any) -> str | None:
     return None
 
 
+def unmakeable_in(kind: Any) -> str | None:
+    """Returns the field of a message, or of a struct or dataclass in it, that no outside data can set; or None.
+
+    It has a type that only the application knows and no default, or has a model of pydantic in a struct or dataclass
+    (whether there is a default or not, since requests are meant to have it), or an alias of several steps.
+    """
+    waiting, seen = [kind], set[Any]()
+    while waiting:
+        record = waiting.pop()
+        if record in seen:
+            continue
+        seen.add(record)
+        if is_model(record):  # pydantic makes whatever is in it
+            paths = (f for f, one in record.__pydantic_fields__.items() if _is_of_steps(one.validation_alias))
+            return next((f"{record.__name__}.{f}, by its alias of several steps," for f in paths), None)
+        for field in fields_of(record):
+            for one in _types_in(field.plan.type):
+                if isinstance(one, type) and _is_custom(one) and (is_model(one) or field.required):
+                    return f"{record.__name__}.{field.name}, of the type {one.__name__},"
+                if is_record(one):
+                    waiting.append(one)
+    return None
+
+
+def _is_of_steps(alias: Any) -> bool:
+    """Returns whether no single name sets a field with this alias."""
+    return alias is not None and not any(isinstance(one, str) for one in getattr(alias, "choices", [alias]))
+
+
+def _is_custom(kind: type) -> bool:
+    return isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType)
+
+
+def _types_in(hint: Any) -> Iterator[Any]:
+    """Yields the types that a type is made of."""
+    for part in _parts_of(hint):
+        arguments = () if get_origin(part) is Literal else get_args(part)
+        if not arguments or is_record(part):
+            yield part
+        for one in arguments:
+            yield from _types_in(one)
+
+
 def _structs_in(plans: Iterable[Plan]) -> Iterator[type[Any]]:
     for plan in plans:
         if plan.struct is not None:
@@ -125,6 +170,8 @@ def _declared(kind: Any) -> Iterator[tuple[str, str, bool, Any]]:
     if is_model(kind):
         for attribute, field in kind.__pydantic_fields__.items():
             alias = field.validation_alias or field.alias
+            # Of several aliases pydantic takes each, and shows the first.
+            alias = next((one for one in getattr(alias, "choices", [alias]) if isinstance(one, str)), alias)
             required = field.is_required()
             default = msgspec.NODEFAULT if required or field.default_factory else field.default
             yield attribute, alias if isinstance(alias, str) else attribute, required, default

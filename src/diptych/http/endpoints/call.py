@@ -205,10 +205,10 @@ async def _answer_to_command(one: Compiled, request: EndpointRequest, command: A
         if endpoint.html and (page := await endpoint.html.done(request, command, result)) is not None:
             return page
         if endpoint.location is not None:
-            return Answer.see_other(_location(endpoint.location, command, result))
+            return Answer.see_other(_location(one, endpoint.location, command, result))
     headers = {}
     if endpoint.location is not None and one.status == 201:
-        headers["Location"] = _location(endpoint.location, command, result)
+        headers["Location"] = _location(one, endpoint.location, command, result)
     if one.status == 204:
         return Answer(204, [], b"")
     value = result if endpoint.answer is None else endpoint.answer(command, result)
@@ -218,7 +218,7 @@ async def _answer_to_command(one: Compiled, request: EndpointRequest, command: A
     return Answer.json(value, one.status, headers)
 
 
-def _location(template: str, command: Any, result: Any) -> str:
+def _location(one: Compiled, template: str, command: Any, result: Any) -> str:
     """Returns the path with the values of the result's fields, or else of the command's, each as one segment."""
 
     in_result = getattr(result, "__struct_fields__", getattr(result, "_fields", ()))
@@ -226,7 +226,7 @@ def _location(template: str, command: Any, result: Any) -> str:
     def value_of(name: str) -> Any:
         if name == "result":
             return result
-        return getattr(result if name in in_result else command, name)
+        return getattr(result, name) if name in in_result else getattr(command, one.fields[name].attribute)
 
     return PLACEHOLDER.sub(lambda name: encode_segment(_text(value_of(name[1]))), template)
 

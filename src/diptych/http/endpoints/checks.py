@@ -13,7 +13,7 @@ from diptych.http.endpoints.endpoint import Endpoint
 from diptych.http.front import faults_of_parameters
 from diptych.http.paths import template_segments
 from diptych.messages.kinds import QUERIES, fault_of_kind, is_message, result_type
-from diptych.messages.plans import fields_of
+from diptych.messages.plans import fields_of, unmakeable_in
 from diptych.read.answers import Document, Page
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -30,6 +30,12 @@ def faults_of(endpoint: Endpoint) -> list[str]:
         return [f"{endpoint}: {message!r} is no command and no query: an endpoint is of one of them"]
     if fault := fault_of_kind(message):
         return [f"{endpoint}: {fault}"]
+    if field := unmakeable_in(message):
+        return [
+            f"{endpoint}: {field} can't be made of a request: write structs and dataclasses in structs and "
+            "dataclasses, or make the message a model of pydantic with CommandOf or QueryOf, and give each field one "
+            "name"
+        ]
     try:
         template_segments(endpoint.path.partition("?")[0])
     except ValueError as error:

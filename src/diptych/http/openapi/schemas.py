@@ -124,9 +124,9 @@ def without_null(schema: Schema) -> Schema:
     return {**others, **some[0]} if len(some) == 1 else {**others, **({"anyOf": some} if some else {})}
 
 
-def _opaque(_: type) -> Schema:
-    """Returns the schema of a type that only the application knows."""
-    return {}
+def _opaque(kind: type) -> Schema:
+    """Returns the schema of a type that only the application knows. (msgspec takes an empty one for none.)"""
+    return {"title": kind.__name__}
 
 
 def _clean(schema: Schema) -> Schema:
