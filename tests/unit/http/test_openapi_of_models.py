@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import openapi_spec_validator
 from pydantic import BaseModel, Field
 
-from diptych import CommandOf, Document, QueryOf
+from diptych import Command, CommandOf, Document, QueryOf
 from diptych.http import Endpoint, openapi_document
 
 
@@ -43,3 +44,42 @@ def test_their_fields_are_shown_like_those_of_structs():
     assert "Author" in document["components"]["schemas"]
     parameters = document["paths"]["/books/{title}"]["get"]["parameters"]
     assert [(one["name"], one["in"]) for one in parameters] == [("title", "path"), ("edition", "query")]
+
+
+class InCities:
+    class Where(BaseModel):
+        city: str
+
+
+class OnEarth:
+    class Where(BaseModel):
+        latitude: float
+
+
+class InHotels:
+    class Where(msgspec.Struct):
+        room: int
+
+
+class Go(BaseModel, CommandOf[int]):
+    where: InCities.Where
+
+
+class Come(BaseModel, CommandOf[int]):
+    where: OnEarth.Where
+
+
+class Stay(Command[int]):
+    where: InHotels.Where
+
+
+def test_nested_types_of_one_name_have_their_own_schemas():
+    endpoints = [Endpoint("POST", f"/{kind.__name__}", kind) for kind in (Go, Come, Stay)]
+    document = openapi_document(endpoints, title="Ways", version="1")
+    openapi_spec_validator.validate(document)
+    found = {}
+    for path, operations in document["paths"].items():
+        body = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
+        name = body["properties"]["where"]["$ref"].rpartition("/")[2]
+        found[path] = list(document["components"]["schemas"][name]["properties"])
+    assert found == {"/Go": ["city"], "/Come": ["latitude"], "/Stay": ["room"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -19,6 +19,7 @@ from diptych.ext.fastapi.openapi import completed
 from diptych.ext.starlette.endpoints import function_of, path_of
 from diptych.ext.starlette.install import install as install_into_starlette
 from diptych.ext.starlette.problems import answer_error
+from diptych.http.asgi import ASGIApp
 from diptych.http.endpoints.compiled import Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.messages.kinds import AnyQuery
@@ -83,16 +84,7 @@ def install(
     install_into_starlette(app, diptych, hot=hot, same_site=same_site, security_headers=security_headers)
     _replace(app, RequestValidationError, request_validation_exception_handler, answer_invalid)
     _replace(app, HTTPException, http_exception_handler, answer_error)
-    own, done = app.openapi, [dict[str, Any]()]
-
-    def openapi() -> dict[str, Any]:
-        document = own()
-        if document is not done[0]:
-            completed(document, app)
-            done[0] = document
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    _complete_documents(app)
     app.include_router(router(endpoints))
 
 
@@ -120,6 +112,32 @@ def router(endpoints: Iterable[Endpoint], **options: Any) -> APIRouter:
             response_model=None,
         )
     return made
+
+
+def _complete_documents(app: FastAPI) -> None:
+    """Has the OpenAPI document completed, also one of a function that takes the place of `app.openapi` later."""
+    done: list[dict[str, Any]] = [{}]
+
+    def completing(own: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+        def openapi() -> dict[str, Any]:
+            document = own()
+            if document is not done[0]:
+                completed(document, app)
+                done[0] = document
+            return document
+
+        return openapi
+
+    first = completing(app.openapi)
+    app.openapi = first  # type: ignore[method-assign]
+    build = app.build_middleware_stack
+
+    def built() -> ASGIApp:  # when the application starts
+        if app.openapi is not first:
+            app.openapi = completing(app.openapi)  # type: ignore[method-assign]
+        return build()
+
+    app.build_middleware_stack = built  # type: ignore[method-assign]
 
 
 def _replace(app: FastAPI, kind: type[Exception], default: Any, handler: Any) -> None:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from diptych.ext.starlette.endpoints import ENDPOINT, path_of
 from diptych.ext.starlette.paths import Found, found_routes
+from diptych.http.openapi.document import REF_TEMPLATE
 from diptych.http.openapi.merging import Refusal, complete
 from diptych.read.answers import Document
 
@@ -23,8 +24,22 @@ def completed(document: dict[str, Any], app: FastAPI) -> None:
     for found in found_routes(app):
         if get_origin(model := getattr(found.route, "response_model", None)) is Document or model is Document:
             _never_null(document["paths"].get(found.route.path_format, {}), found)
-    for name in _OF_FASTAPI:
-        document["components"]["schemas"].pop(name, None)
+    schemas = document["components"]["schemas"]
+    for name in _OF_FASTAPI:  # which webhooks and callbacks may refer to, as may models of that name
+        if (
+            name in schemas
+            and _refs_to(name, {**document, "components": {"schemas": {**schemas, name: {}}}}) == 0
+        ):
+            del schemas[name]
+
+
+def _refs_to(name: str, part: Any) -> int:
+    """Returns how many references to a schema a part of the document has."""
+    if isinstance(part, list):
+        return sum(_refs_to(name, one) for one in part)
+    if not isinstance(part, dict):
+        return int(part == REF_TEMPLATE.format(name=name))
+    return sum(_refs_to(name, one) for one in part.values())
 
 
 def _never_null(path: dict[str, Any], found: Found) -> None:

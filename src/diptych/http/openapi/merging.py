@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from diptych.http.endpoints.compiled import Compiled
 from diptych.http.errors import PROBLEM_JSON
 from diptych.http.openapi.document import REF_TEMPLATE, Operations
-from diptych.http.openapi.schemas import PROBLEM
+from diptych.http.openapi.schemas import PROBLEM, renamed
 
 _PROBLEM = {
     "description": "What is wrong, as problem details.",
@@ -36,31 +34,46 @@ def complete(document: dict[str, Any], endpoints: Iterable[tuple[str, Compiled]]
     """
     routes = [(path, one.placed(_PARAMETER.findall(path))) for path, one in endpoints]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for path in document["paths"].values():
-        for operation in path.values():
-            _tell_problems(operation, refusal)
     operations = Operations([one for _, one in routes], REF_TEMPLATE)
-    told, components = _renamed([one for _, one in operations.of], operations.components, schemas)
+    parts = _without_null([_PROBLEM, *(one for _, one in operations.of)])
+    components = _without_null({**operations.components, "Problem": PROBLEM})
+    (problem, *told), components = renamed(parts, components, schemas, REF_TEMPLATE)
+    for path, one in routes:
+        # What its guards answer stays; of the rest the endpoint knows better.
+        known = document["paths"].get(path, {}).get(one.method.lower(), {}).get("responses", {})
+        if refusal.text in str(known.get(refusal.status)):
+            del known[refusal.status]
     for (path, one), operation in zip(routes, told, strict=True):
         _put(document["paths"].get(path, {}), one.method.lower(), operation, _PARAMETER.findall(path))
-    schemas.update({**components, "Problem": PROBLEM})
+    placed = {(path, one.method.lower()) for path, one in routes}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if (path, method) not in placed:
+                _tell_problems(operation, refusal, problem)
+    schemas.update(components)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
 
 
-def _tell_problems(operation: dict[str, Any], refusal: Refusal) -> None:
+def _tell_problems(operation: dict[str, Any], refusal: Refusal, problem: dict[str, Any]) -> None:
     """Tells of the problems of a route of the application's own, in place of what the framework would send."""
     responses = operation.setdefault("responses", {})
     if refusal.text in str(responses.get(refusal.status)):
         del responses[refusal.status]
-        responses["422"] = {**_PROBLEM, "description": "Fields are faulty; each is named."}
-    responses.setdefault("default", _PROBLEM)
+        responses["422"] = {**problem, "description": "Fields are faulty; each is named."}
+    responses.setdefault("default", problem)
+
+
+_KEPT = ("security", "tags", "deprecated", "callbacks", "servers", "externalDocs")
 
 
 def _put(path: dict[str, Any], method: str, operation: dict[str, Any], in_path: Iterable[str]) -> None:
     known = path.get(method)
     if known is None:  # it is not to be shown
         return
-    kept = {name: known[name] for name in ("security", "tags", "deprecated") if known.get(name)}
+    kept = {
+        name: value for name, value in known.items() if value and (name in _KEPT or name.startswith("x-"))
+    }
+    kept["responses"] = {**known.get("responses", {}), **operation["responses"]}
     mine = operation.get("parameters", [])
     names = {one["name"] for one in mine}
     parameters = [*mine, *(one for one in known.get("parameters", ()) if one["name"] not in names)]
@@ -72,27 +85,6 @@ def _put(path: dict[str, Any], method: str, operation: dict[str, Any], in_path: 
         if name not in told
     ]
     path[method] = {**operation, **kept, **({"parameters": parameters} if parameters else {})}
-
-
-def _renamed(
-    operations: Any, components: dict[str, Any], taken: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """Returns operations and components as frameworks tell them, without null, and with names that are not taken."""
-    ours = _without_null({"operations": operations, "components": components})
-    for name in sorted(components):
-        if taken.get(name, ours["components"][name]) == ours["components"][name]:
-            continue
-        new = name
-        while new in taken or new in ours["components"]:
-            new += "_"
-        text = msgspec.json.encode(ours).replace(_quoted_ref(name), _quoted_ref(new))
-        ours = msgspec.json.decode(text)
-        ours["components"][new] = ours["components"].pop(name)
-    return ours["operations"], ours["components"]
-
-
-def _quoted_ref(name: str) -> bytes:
-    return msgspec.json.encode(REF_TEMPLATE.format(name=name))
 
 
 def _without_null(value: Any) -> Any:

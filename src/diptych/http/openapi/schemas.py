@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -55,10 +55,9 @@ class Schemas:
         schemas, components = msgspec.json.schema_components(
             others, schema_hook=_opaque, ref_template=ref_template
         )
-        for model in models:
-            schema = model.model_json_schema(ref_template=ref_template.replace("{name}", "{model}"))
-            components = {**schema.pop("$defs", {}), **components}
-            schemas = (*schemas, schema)
+        of_models, definitions = _schemas_of_models(models, ref_template)
+        of_models, definitions = renamed(of_models, definitions, components, ref_template)
+        components, schemas = {**components, **definitions}, (*schemas, *of_models)
         self._types, self._schemas = [*others, *models], schemas
         self._components = {name: _clean(schema) for name, schema in components.items()}
         self._components["Problem"] = PROBLEM
@@ -86,6 +85,35 @@ class Schemas:
                 found[name] = self._components[name]
                 waiting += _references(found[name])
         return dict(sorted(found.items()))
+
+
+def _schemas_of_models(models: Sequence[Any], ref_template: str) -> tuple[list[Schema], dict[str, Schema]]:
+    """Returns the schemas of models of pydantic, and the definitions in them: two of one name have two names."""
+    if not models:
+        return [], {}
+    from pydantic.json_schema import models_json_schema  # which is there, if there are models
+
+    template = ref_template.replace("{name}", "{model}")
+    found, whole = models_json_schema([(model, "validation") for model in models], ref_template=template)
+    return [found[model, "validation"] for model in models], whole.get("$defs", {})
+
+
+def renamed(
+    parts: Any, components: Mapping[str, Schema], taken: Mapping[str, Schema], ref_template: str
+) -> tuple[Any, dict[str, Schema]]:
+    """Returns parts of a document, and components that they refer to, by names that no other schema has taken."""
+    ours: dict[str, Any] = {"parts": parts, "components": dict(components)}
+    for name in sorted(components):
+        mine = ours["components"][name]
+        if taken.get(name, mine) == mine:
+            continue
+        new = name
+        while taken.get(new, mine) != mine or (new != name and new in ours["components"]):
+            new += "_"
+        old_ref, new_ref = (msgspec.json.encode(ref_template.format(name=one)) for one in (name, new))
+        ours = msgspec.json.decode(msgspec.json.encode(ours).replace(old_ref, new_ref))
+        ours["components"][new] = ours["components"].pop(name)
+    return ours["parts"], ours["components"]
 
 
 def item_type(kind: Any) -> Any:
