@@ -23,7 +23,15 @@ from diptych.http.answers import added_headers, answer_found, answer_problem
 from diptych.http.asgi import ASGIApp, Receive, Scope, Send, prefers_html
 from diptych.http.errors import BadRequest, problem_for
 from diptych.http.invalid_request import InvalidRequest
-from diptych.http.paths import WHOLE_NUMBER, RouteTable, Segment, path_segments, sent_path, template_segments
+from diptych.http.paths import (
+    WHOLE_NUMBER,
+    RouteTable,
+    Segment,
+    mount_of,
+    path_segments,
+    sent_path,
+    template_segments,
+)
 from diptych.messages.kinds import AnyQuery
 from diptych.messages.message import build
 from diptych.messages.plans import fields_of, is_model
@@ -131,6 +139,8 @@ class Front:
     def _query_of(self, scope: Scope) -> AnyQuery | None:
         """Returns the query of a request; None for a request to hand on."""
         sent, parameters, mount = scope.get("raw_path"), scope["query_string"], scope.get("root_path", "")
+        if mount:
+            mount = mount_of(scope)
         if sent is None:
             sent = sent_path(scope)
         if len(sent) + len(parameters) > _LONGEST:

@@ -188,6 +188,15 @@ def sent_path(scope: Scope) -> bytes:
     return raw
 
 
+def mount_of(scope: Scope) -> str:
+    """Returns the prefix of a request's path that the application is mounted at.
+
+    `root_path` may be one that a proxy has taken away: then it is no part of the path.
+    """
+    root: str = scope.get("root_path", "")
+    return root if f"{scope['path']}/".startswith(root.rstrip("/") + "/") else ""
+
+
 def path_segments(sent: bytes, mount: str) -> list[str] | None:
     """Returns the decoded segments of a raw path below the application's ``mount`` (`root_path`).
 

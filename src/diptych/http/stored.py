@@ -44,7 +44,7 @@ def _answer(scope: Scope, start: Message, body: bytes, answers: Answers) -> Answ
         whole = answers.put_back(body)
         kept = [pair for pair in start.get("headers", ()) if pair[0].lower() != b"content-length"]
         return Answer(status, [*kept, (b"content-length", b"%d" % len(whole))], whole)
-    if (scope["method"] == "GET" and status == 200) or (isinstance(found, Document) and not found):
+    if (scope["method"] in ("GET", "HEAD") and status == 200) or (isinstance(found, Document) and not found):
         answer = answer_query(scope, found)
     else:
         answer = answer_found(scope, found, [], is_conditional=False)

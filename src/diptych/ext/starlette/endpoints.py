@@ -15,9 +15,14 @@ from diptych.http.asgi import Message, Receive
 from diptych.http.endpoints.call import endpoint_call
 from diptych.http.endpoints.compiled import Compiled, Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
+from diptych.http.errors import NotFound
 
 ENDPOINT = "diptych_endpoint"
 """Attribute of the function of a route: the compiled endpoint that it answers for."""
+
+
+AS_DECODED = "diptych.as_decoded"
+"""Scope key: there if no route has the path as it was sent, and the framework decodes it. Otherwise absent."""
 
 
 def routes(endpoints: Iterable[Endpoint]) -> list[Route]:
@@ -48,6 +53,8 @@ def function_of(one: Compiled) -> Callable[[Request], Awaitable[Response]]:
     """Returns the function that answers for an endpoint."""
 
     async def answer(request: Request) -> Response:
+        if AS_DECODED in request.scope:
+            raise NotFound()
         diptych = request.app.state.diptych
         answer = await endpoint_call(
             one, diptych, request.scope, _receive_of(request), request.path_params, same_site=False

@@ -133,7 +133,7 @@ def _stand_around(app: Starlette, gate: Gate, security_headers: Mapping[str, str
     def built() -> ASGIApp:
         gate.hot_is_first = app.user_middleware == [own] and not is_traced
         stack: Any = build()
-        secured = SecurityHeaders(HeadAsGet(stack), security_headers)
+        secured = SecurityHeaders(HeadAsGet(stack, gate.has_head), security_headers)
         return gate.hot_around(RequestContext(secured), secured.of_data, is_first=True)
 
     app.build_middleware_stack = built  # type: ignore[method-assign]

@@ -11,11 +11,12 @@ from starlette._utils import get_route_path
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, Route, compile_path
 
-from diptych.ext.starlette.endpoints import ENDPOINT
+from diptych.ext.starlette.endpoints import AS_DECODED, ENDPOINT
 from diptych.http.asgi import Scope
 from diptych.http.endpoints.compiled import Compiled, accept_patch
+from diptych.http.errors import HttpError
 from diptych.http.front import faults_of_parameters
-from diptych.http.paths import PATH_PARAMS, RawPath, path_segments, sent_path
+from diptych.http.paths import PATH_PARAMS, RawPath, mount_of, path_segments, sent_path
 
 
 class Found(NamedTuple):
@@ -129,16 +130,33 @@ class Paths:
     def routed(self, scope: Scope) -> Scope:
         """Returns the scope for the framework: an encoded slash in a path is text, and no end of a segment.
 
+        A path that no route has as it was sent is left to the framework, which decodes it as a whole (`{…:path}`, the
+        applications of hosts): the application's own routes may have it so, and endpoints have not.
+
         Raises `BadRequest` for a malformed path.
         """
         sent = sent_path(scope)
         if b"%" not in sent:
             return scope
-        path_segments(sent, scope.get("root_path", ""))  # raises for what is malformed
+        path_segments(sent, "")  # raises for what is malformed
         if b"%2f" not in sent.lower():
             return scope
-        routed = self._raw.routed(scope)
-        return _Routed(routed, routed[PATH_PARAMS] or {})
+        routed = self._raw.routed({**scope, "root_path": mount_of(scope)})
+        parameters = routed[PATH_PARAMS]
+        if parameters is None:
+            return {**scope, AS_DECODED: True}
+        return _Routed({**routed, "root_path": scope.get("root_path", "")}, parameters)
+
+    def has_head(self, scope: Scope) -> bool:
+        """Returns whether a route of the application's own answers HEAD for the path of a request by itself."""
+        try:
+            path = get_route_path(self.routed(scope))
+        except HttpError:
+            return False
+        return any(
+            "HEAD" in found.methods and not hasattr(found.endpoint, ENDPOINT) and found.regex.match(path)
+            for found in self._routes
+        )
 
     def methods_at(self, scope: Scope) -> Mapping[str, Iterable[tuple[bytes, bytes]]]:
         """Returns the methods of the path of a request, each with the headers that an answer to OPTIONS has of it."""
@@ -147,7 +165,7 @@ class Paths:
         for found in self._routes:
             if not found.is_mount and found.regex.match(path):
                 one: Compiled | None = getattr(found.endpoint, ENDPOINT, None)
-                for method in found.methods - {"HEAD"}:
+                for method in found.methods - ({"HEAD"} if "GET" in found.methods else set()):
                     methods[method] = [] if one is None else accept_patch(one)
         return methods
 

@@ -105,6 +105,10 @@ class Gate:
 
         return self.hot_around(rest, is_first=False)
 
+    def has_head(self, scope: Scope) -> bool:
+        """Returns whether a request for HEAD is for a route that has HEAD itself."""
+        return self._prepared().has_head(scope)
+
     def _prepared(self) -> Paths:
         if self._paths is None:
             self.prepare()
