@@ -34,7 +34,7 @@ def faults_of(errors: Iterable[Mapping[str, Any]], value: Any) -> list[Fault]:
     unknown: list[Fault] = []
     details: dict[str, list[str]] = {}
     for error in errors:
-        field = _field(error, value)
+        field = field_of(error, value)
         if error["type"] == "extra_forbidden":
             unknown.append(unknown_field(field))
         else:
@@ -42,7 +42,7 @@ def faults_of(errors: Iterable[Mapping[str, Any]], value: Any) -> list[Fault]:
     return [*unknown, *(Fault(field, " or ".join(dict.fromkeys(texts))) for field, texts in details.items())]
 
 
-def _field(error: Mapping[str, Any], value: Any) -> str:
+def field_of(error: Mapping[str, Any], value: Any) -> str:
     """Returns the dotted path of an error's field, without pydantic's names of the members of unions."""
     path: list[str] = []
     last = len(error["loc"]) - 1

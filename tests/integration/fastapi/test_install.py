@@ -13,10 +13,11 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Query
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from openapi_spec_validator import validate
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.applications import Starlette
 from starlette.authentication import AuthenticationBackend
@@ -41,6 +42,7 @@ from tests.integration.http_suite.site import (
     Book,
     BookDocument,
     Books,
+    EditBook,
     GetBook,
     ListBooks,
     shelf,
@@ -223,6 +225,59 @@ async def test_what_fastapi_refuses_is_a_problem_like_any_other(client: httpx.As
     problem(await client.post("/own/books"), 422)
     answer = await client.get("/own/numbers/x")
     assert problem(answer, 422)["errors"][0]["parameter"] == "number"
+
+
+async def test_errors_that_the_application_makes_itself_are_problems_too(diptych: Diptych):
+    app = FastAPI()
+    install(app, diptych)
+    made: list[Any] = []
+
+    @app.get("/checked")
+    async def checked() -> None:
+        raise RequestValidationError(made)
+
+    class Dates(BaseModel):
+        first: int
+        last: int
+
+        @model_validator(mode="after")
+        def in_order(self) -> Dates:
+            if self.first > self.last:
+                raise ValueError("must be in order")
+            return self
+
+    with pytest.raises(ValidationError) as disorder:
+        Dates(first=2, last=1)
+    with pytest.raises(ValidationError) as no_number:
+        Dates.model_validate({"first": "x", "last": 1})
+    async with running(app) as client:
+        for errors, field, detail in (
+            (disorder.value.errors(), "", "must be in order"),
+            (
+                no_number.value.errors(),
+                "first",
+                "must be a valid integer, unable to parse string as an integer",
+            ),
+            ([{"loc": ["body", "a", 0], "msg": "Is odd"}], "a.0", "is odd"),
+            ([{"loc": ("query",), "msg": "Is odd"}], "query", "is odd"),
+            (["Is odd"], "", "is odd"),
+        ):
+            made[:] = errors
+            found = problem(await client.get("/checked"), 422)["errors"]
+            assert [(one["field"], one["detail"]) for one in found] == [(field, detail)]
+
+
+async def test_faults_of_a_union_are_named_by_their_fields(diptych: Diptych):
+    app = FastAPI()
+    install(app, diptych)
+
+    @app.post("/either")
+    async def either(sent: AddBook | EditBook | list[AddBook]) -> None: ...
+
+    async with running(app) as client:
+        found = problem(await client.post("/either", json={"colour": 1}), 422)["errors"]
+        assert {one["field"] for one in found} == {"", "colour", "title", "changes"}
+        assert len({(one["field"], one["detail"]) for one in found}) == len(found)
 
 
 async def test_exceptions_of_the_framework_are_problems_with_their_headers(client: httpx.AsyncClient):

@@ -20,7 +20,7 @@ from diptych.http.errors import (
     problem_for,
 )
 from diptych.http.invalid_request import InvalidRequest
-from diptych.messages.models import faults_of
+from diptych.messages.models import faults_of, field_of
 from diptych.messages.validation import bounded
 
 _NO_JSON = "json_invalid"
@@ -33,15 +33,20 @@ async def answer_invalid(_: Request, error: Exception) -> Response:
 
 
 def _problem_of(error: RequestValidationError) -> Problem:
-    errors: list[Mapping[str, Any]] = list(error.errors())
+    errors = [_placed(one) for one in error.errors()]
     if any(one["type"] == _NO_JSON for one in errors):
         reason = errors[0].get("ctx", {}).get("error", "it is malformed")
         return problem_for(BadRequest(f"the JSON cannot be read: {reason}"))
     if isinstance(error.body, bytes) and any(one["loc"][0] == "body" for one in errors):
         return problem_for(UnsupportedMediaType("only JSON is read here", (JSON,)))
     of_body = [{**one, "loc": one["loc"][1:]} for one in errors if one["loc"][0] == "body"]
-    in_body = [fault for one in of_body for fault in _faults_of_message(one)]
-    in_body += faults_of([one for one in of_body if not _is_of_message(one)], error.body)
+    # The members of a union may find the same fault.
+    in_body = list(dict.fromkeys(fault for one in of_body for fault in _faults_of_message(one, error.body)))
+    others = [one for one in of_body if not _is_of_message(one)]
+    if error.body is None:  # as of an error that the application has made
+        in_body += [Fault(".".join(map(str, one["loc"])), _detail(one)) for one in others]
+    else:
+        in_body += faults_of(others, error.body)
     elsewhere = [one for one in errors if one["loc"][0] != "body"]
     # Behind the name of a parameter there may be the number of one of its values, or a type of several.
     in_parameters = [Fault(str(one["loc"][min(1, len(one["loc"]) - 1)]), _detail(one)) for one in elsewhere]
@@ -52,15 +57,30 @@ def _problem_of(error: RequestValidationError) -> Problem:
     return invalid_fields(found)
 
 
+_PLACES = ("body", "query", "path", "header", "cookie")
+
+
+def _placed(error: Any) -> Mapping[str, Any]:
+    """Returns an error with the place where its value was sent: one of the application's own may lack it."""
+    whole = {
+        "type": "",
+        "msg": "is not valid",
+        "loc": (),
+        **(error if isinstance(error, Mapping) else {"msg": error}),
+    }
+    loc = tuple(whole["loc"])
+    return {**whole, "loc": loc if loc[:1] and loc[0] in _PLACES else ("body", *loc)}
+
+
 def _is_of_message(error: Mapping[str, Any]) -> bool:
     return isinstance(error.get("ctx", {}).get("error"), InvalidMessage)
 
 
-def _faults_of_message(error: Mapping[str, Any]) -> Iterator[Fault]:
+def _faults_of_message(error: Mapping[str, Any], body: Any) -> Iterator[Fault]:
     """Yields what `build` has found, where it made a message."""
     if _is_of_message(error):
         for fault in error["ctx"]["error"].faults:
-            yield Fault(".".join(filter(None, (*map(str, error["loc"]), fault.field))), fault.detail)
+            yield Fault(".".join(filter(None, (field_of(error, body), fault.field))), fault.detail)
 
 
 def _detail(error: Mapping[str, Any]) -> str:
