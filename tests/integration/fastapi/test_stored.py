@@ -145,12 +145,16 @@ async def test_a_class_of_responses_is_given_decoded_documents(diptych: Diptych)
         def render(self, content: Any) -> bytes:
             return super().render({"data": content})
 
+    class Pretty(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            return json.dumps(content, indent=1).encode()
+
     class Text(PlainTextResponse):
         def render(self, content: Any) -> bytes:
             return content["title"].encode()  # type: ignore[no-any-return]
 
     def add_routes(app: FastAPI) -> None:
-        for kind in (JSONResponse, Enveloped, Text):
+        for kind in (JSONResponse, Enveloped, Pretty, Text):
 
             @app.get(f"/{kind.__name__}/{{title}}", response_class=kind)
             async def book(title: str, books: BookPages) -> Document[BookDocument]:
@@ -161,6 +165,8 @@ async def test_a_class_of_responses_is_given_decoded_documents(diptych: Diptych)
         assert (answer.content, "etag" in answer.headers) == (EMMA, True)
         assert (await client.get("/JSONResponse/none")).status_code == 404
         assert (await client.get("/Enveloped/Emma")).json() == {"data": json.loads(EMMA)}
+        assert (await client.get("/Pretty/Emma")).content == json.dumps(json.loads(EMMA), indent=1).encode()
+        assert (await client.get("/Pretty/none")).status_code == 404
         assert (await client.get("/Text/Emma")).text == "Emma"
 
 

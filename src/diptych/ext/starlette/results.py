@@ -30,17 +30,24 @@ def keep_stored_bytes(routes: Iterable[BaseRoute]) -> None:
         if field is None or hasattr(field, _KEPT):
             continue
         setattr(field, _KEPT, True)
-        field.serialize = _noted(field.serialize)
-        if hasattr(
-            field, "serialize_json"
-        ):  # of newer versions, for routes without a response class of their own
-            field.serialize_json = _noted(_stored(field.serialize_json))
+        kind = getattr(
+            route.response_class, "value", route.response_class
+        )  # behind the default's placeholder
+        is_plain = kind.__module__.startswith(("starlette.", "fastapi."))
+        field.serialize = _noted(field.serialize, is_plain=is_plain)
+        if hasattr(field, "serialize_json"):  # newer versions have it, for routes without such a class
+            field.serialize_json = _noted(_stored(field.serialize_json), is_plain=True)
 
 
-def _noted(dump: Callable[..., Any]) -> Callable[..., Any]:
+def _noted(dump: Callable[..., Any], *, is_plain: bool) -> Callable[..., Any]:
+    """Returns ``dump``, which notes what is answered by the headers of a query, or as one that is not there.
+
+    What a response class of the application's own makes of it, unless ``is_plain``, is sent as it is.
+    """
+
     def noted(value: Any, **options: Any) -> Any:
         answers = (request_scope.get() or {}).get(ANSWERS)
-        if answers is not None and isinstance(value, Document | Page):
+        if answers is not None and isinstance(value, Document | Page) and (is_plain or value.body is None):
             answers.whole = value
         return dump(value, **options)
 
