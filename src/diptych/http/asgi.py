@@ -157,7 +157,7 @@ DATA_HEADERS = _pairs({n.lower(): v for n, v in SECURITY_HEADERS.items() if n.lo
 class HeadAsGet:
     """Runs HEAD as GET and drops the body: HEAD works wherever GET does, with the same headers.
 
-    `Allow` headers are amended to say so. A request for which `has_head` is true goes to the application as HEAD.
+    `Allow` headers are amended to say so. A request that `has_head` returns true for goes to the application as HEAD.
 
     >>> import asyncio
     >>> from diptych.http import HeadAsGet
@@ -172,7 +172,7 @@ class HeadAsGet:
     b''
     """
 
-    def __init__(self, app: ASGIApp, has_head: Callable[[Scope], bool] = lambda _: False) -> None:
+    def __init__(self, app: ASGIApp, has_head: Callable[[Scope], bool] | None = None) -> None:
         self._app = app
         self._has_head = has_head
 
@@ -193,7 +193,7 @@ class HeadAsGet:
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
 
-        is_get = is_head and not self._has_head(scope)
+        is_get = is_head and not (self._has_head is not None and self._has_head(scope))
         await self._app({**scope, "method": "GET"} if is_get else scope, receive, send_as_head)
 
 

@@ -99,7 +99,7 @@ class EndpointsRouter:
         try:
             answer = await self._answer(scope, receive)
         except Exception as error:
-            answer = answer_problem(problem_for(error), [])
+            answer = answer_problem(problem_for(error, scope["method"]), [])
         await send_answer(send, answer)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:

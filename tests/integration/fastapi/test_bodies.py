@@ -79,7 +79,6 @@ async def by_form(request: Request) -> None:
 
 
 async def test_a_dependency_may_read_the_form_of_an_endpoint(diptych: Diptych):
-    pytest.importorskip("python_multipart")
     app = FastAPI()
     install(app, diptych)
     app.include_router(

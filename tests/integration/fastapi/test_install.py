@@ -610,3 +610,27 @@ async def test_requests_at_once_get_their_own_answers(client: httpx.AsyncClient)
     titles = ["Emma", "Dune"] * 20
     answers = await asyncio.gather(*(client.get(f"/own/shown/{title}") for title in titles))
     assert [one.json()["book"]["title"] for one in answers] == titles
+
+
+async def test_what_is_wrong_with_a_message_that_a_route_makes_is_a_parameter_where_no_body_is_sent(
+    diptych: Diptych,
+):
+    """A message is made of the parameters of a GET, and of the body of a POST."""
+    app = FastAPI()
+
+    @app.get("/made")
+    @app.post("/made")
+    async def made(limit: int) -> int:
+        return ListBooks(limit).limit
+
+    @app.get("/paged")
+    async def paged(after: str, books: BookPages) -> Page[BookDocument]:
+        return await books.page(after=after)
+
+    install(app, diptych)
+    async with running(app) as client:
+        for method, kind in (("GET", "parameter"), ("POST", "pointer")):
+            (error,) = (await client.request(method, "/made?limit=0")).json()["errors"]
+            assert (error["field"], kind in error) == ("limit", True)
+        (error,) = (await client.get("/paged?after=x")).json()["errors"]
+        assert (error["field"], error["parameter"]) == ("after", "after")

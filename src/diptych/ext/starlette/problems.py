@@ -52,7 +52,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
         if error.status_code < 200 or error.status_code in (204, 304):  # which have no body
             return Response(status_code=error.status_code, headers=error.headers)
         return response_of(problem_answer(_problem_of(error)))
-    return response_of(problem_answer(problem_for(error)))
+    return response_of(problem_answer(problem_for(error, request.method)))
 
 
 def problem_answer(problem: Problem) -> Answer:
