@@ -586,14 +586,6 @@ def test_a_rebuild_brings_in_what_raw_sql_has_changed_while_the_application_serv
     assert shelf.generations() == 1
 
 
-def test_a_rebuild_shows_a_bar_in_a_terminal(shelf: Shelf):
-    code, written, _ = shelf.rebuild("BookReadModel", *APP, FORCE_COLOR="1")
-    assert code == 0
-    assert "\x1b[" in written
-    assert re.search(r"1 of 1 documents, \d+ a second, about 0 s left", written)
-    assert "BookReadModel: rebuilt, 1 documents in" in written
-
-
 def test_a_rebuild_says_now_and_then_how_far_it_is(shelf: Shelf):
     shelf.fill(10_000)
     with shelf.start("BookReadModel", *APP, DIPTYCH_REBUILD_BATCH_SIZE="1") as process:

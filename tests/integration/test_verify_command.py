@@ -328,8 +328,34 @@ async def test_for_people_the_lines_name_what_differs_and_can_not_harm_a_termina
         assert "\x1b" not in outcome.written
         outcome = await verify(sqlite_url, valkey.url, "Bare", "--repair", FORCE_COLOR="1", TERM="xterm")
         assert outcome.code == 0
-        assert "\x1b[" in outcome.written
+        assert "\x1b[" not in outcome.written, "a pipe that is forced to have colours is no terminal"
         assert "Bare: 4 differences among 300 documents, 4 of them repaired, in " in outcome.written
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+async def test_a_key_that_the_encoding_lacks_is_a_difference_all_the_same(sqlite_url, valkey, variables):
+    async with serving(sqlite_url, valkey) as (_, hand):
+        hand.redis.set(hand.key("Bare", "d:Émile".encode()), bytes(8) + b"{}")
+        outcome = await verify(sqlite_url, valkey.url, "Bare", **variables)
+        assert (outcome.code, outcome.complained) == (1, "")
+        assert r"Bare: \xc9mile: there is a document, but no row" in outcome.written.splitlines()
+        outcome = await verify(sqlite_url, valkey.url, "Bare", "--json", **variables)
+        assert (outcome.code, outcome.complained) == (1, "")
+        assert outcome.named == {("Bare", "Émile", ""): [("extra-document", "")]}
+
+
+async def test_a_reader_that_has_gone_changes_nothing_of_the_outcome(sqlite_url, valkey):
+    async with serving(sqlite_url, valkey) as (_, hand):
+        hand.redis.set(hand.key("Bare", b"d:nobody"), bytes(8) + b"{}")
+        process = await begin(sqlite_url, valkey.url, "Bare")
+        assert process.stdout is not None
+        transport = process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
+        transport.close()
+        _, complained = await asyncio.wait_for(process.communicate(), 90)
+        assert (process.returncode, complained) == (1, b"")
 
 
 async def test_of_many_differences_a_hundred_are_named_and_all_are_mended(sqlite_url, valkey):

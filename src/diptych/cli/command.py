@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +14,7 @@ from diptych.cli.commands.rebuild import rebuild
 from diptych.cli.commands.settings import settings
 from diptych.cli.commands.status import status
 from diptych.cli.options import app_option, check_redis, chosen_model, errors_told, factory_option, loaded
+from diptych.cli.output import end_stopped
 from diptych.cli.server import serve
 from diptych.config.settings import LOG_FORMATS, LOG_LEVELS
 
@@ -27,7 +26,19 @@ def _version() -> str:
         return "(not installed)"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.RichGroup):
+    """Commands that Ctrl+C ends with the exit code for that: 1 has a meaning of its own for many of them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            end_stopped()
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(_version(), message="%(prog)s %(version)s")
 def diptych() -> None:
     """Commands go into SQL, queries are answered from Redis, and diptych keeps the two in agreement."""
@@ -159,11 +170,7 @@ def verify(read_model: str | None, app: str, factory: bool, repair: bool, as_jso
         models = application.read_models
         if read_model is not None:
             models = (chosen_model(application, read_model, "verify"),)
-        try:
-            exit_code = verify_read_models(application, models, repair=repair, as_json=as_json)
-        except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
-            exit_code = 128 + signal.SIGINT
+        exit_code = verify_read_models(application, models, repair=repair, as_json=as_json)
     raise SystemExit(exit_code)
 
 

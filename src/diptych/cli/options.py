@@ -44,8 +44,10 @@ def loaded(app: str, factory: bool) -> Diptych:
 @contextlib.contextmanager
 def errors_told(exit_code: int | None = None) -> Iterator[None]:
     """Ends the process with the text of an error of the block, and with ``exit_code`` or the error's own."""
-    # The error that ends a command says better what the stores log. An application's own logging stays.
-    logging.getLogger("diptych").addHandler(logging.NullHandler())
+    # The error that ends a command says better what the stores log, and a connection that Ctrl+C has cut off is no
+    # error at all. An application's own logging stays.
+    for name in ("diptych", "asyncio"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     try:
         yield
     except Exception as error:

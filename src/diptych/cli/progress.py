@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -38,7 +39,8 @@ Tell = Callable[[Progress], None]
 def shown(name: str, doing: str, what: str) -> Iterator[Tell]:
     """Yields the function for showing the progress of ``doing`` something with ``name``, in units called ``what``."""
     console = Console()
-    if not console.is_terminal:
+    # What is forced to have colours is no terminal yet: FORCE_COLOR is often set where output goes to a file.
+    if not (sys.stdout.isatty() and console.is_terminal):
         print(f"{name}: {doing}", flush=True)
         told = time.monotonic()
 

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import json
-import os
-import select
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -18,6 +16,7 @@ import rich_click as click
 
 from diptych.cli.commands.migrate import check_file, database_of
 from diptych.cli.options import app_option, errors_told, factory_option, json_option, loaded
+from diptych.cli.output import is_unread, print_json
 from diptych.cli.target import CommandError
 from diptych.log import Snapshot
 from diptych.log.browse import EntryValues, LogBrowser, LogEntry
@@ -53,14 +52,20 @@ def tail(app: str, factory: bool, as_json: bool, number: int, follow: bool) -> N
     write = _write_json if as_json else _write_line
 
     async def show(browser: LogBrowser) -> None:
-        interrupted = _interruption() if follow else None
         entries, seen = await browser.newest(number)
         _write_all(write, entries)
-        if interrupted is not None:
-            await _follow(browser, seen, write, interrupted)
+        if follow:
+            await _follow(browser, seen, write)
 
-    with errors_told(), _until_the_pipe_is_closed():
-        _run(loaded(app, factory), show)
+    async def show_until_interrupted(browser: LogBrowser) -> None:
+        showing = asyncio.ensure_future(show(browser))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, showing.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await showing
+
+    with errors_told():
+        _run(loaded(app, factory), show_until_interrupted if follow else show)
 
 
 @log.command()
@@ -77,7 +82,7 @@ def show(position: int, app: str, factory: bool, as_json: bool) -> None:
     async def find(browser: LogBrowser) -> tuple[LogEntry, EntryValues] | None:
         return await browser.at(position)
 
-    with errors_told(), _until_the_pipe_is_closed():
+    with errors_told():
         found = _run(loaded(app, factory), find)
         if found is None:
             raise CommandError(f"the change log has no entry at position {position}, or has forgotten it")
@@ -86,7 +91,6 @@ def show(position: int, app: str, factory: bool, as_json: bool) -> None:
             _write_json(entry, msgspec.to_builtins(values))
         else:
             print("\n".join(_whole(entry, values)))
-        sys.stdout.flush()
 
 
 def _run(application: Diptych, work: Callable[[LogBrowser], Awaitable[T]]) -> T:
@@ -101,26 +105,13 @@ def _run(application: Diptych, work: Callable[[LogBrowser], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def _interruption() -> asyncio.Event:
-    """Returns an event that Ctrl+C and SIGTERM set."""
-    interrupted, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupted.set)
-    return interrupted
-
-
-async def _follow(
-    browser: LogBrowser, seen: Snapshot, write: Callable[[LogEntry], None], interrupted: asyncio.Event
-) -> None:
-    """Writes the entries that are committed after the snapshot ``seen``, until a signal or until nobody reads."""
-    while not interrupted.is_set() and not _is_unread():
+async def _follow(browser: LogBrowser, seen: Snapshot, write: Callable[[LogEntry], None]) -> None:
+    """Writes the entries that are committed after the snapshot ``seen``, until nobody reads."""
+    while not is_unread():
         earlier = seen
         async for entries, seen in browser.since(earlier):  # noqa: B007 - the next look begins there
             _write_all(write, entries)
-            if interrupted.is_set():
-                return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(interrupted.wait(), _POLL_S)
+        await asyncio.sleep(_POLL_S)
 
 
 def _write_all(write: Callable[[LogEntry], None], entries: Sequence[LogEntry]) -> None:
@@ -129,36 +120,11 @@ def _write_all(write: Callable[[LogEntry], None], entries: Sequence[LogEntry]) -
     sys.stdout.flush()
 
 
-def _is_unread() -> bool:
-    """Returns True if nobody reads the pipe any more: the next line, which would tell, may be long in coming."""
-    with contextlib.suppress(OSError, ValueError):  # not a pipe, or not a file at all
-        pipe = select.poll()
-        pipe.register(sys.stdout.fileno(), 0)
-        return any(events & select.POLLERR for _, events in pipe.poll(0))
-    return False
-
-
-@contextlib.contextmanager
-def _until_the_pipe_is_closed() -> Iterator[None]:
-    """Ends the block in good order when nobody reads what is written: `diptych log tail | head -1`."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        yield
-    except BrokenPipeError:
-        # Python would try once more, and complain, when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 # For programs
 
 
 def _write_json(entry: LogEntry, more: Mapping[str, Any] | None = None) -> None:
-    told = {**msgspec.to_builtins(entry), **(more or {})}
-    print(shown(json.dumps(told, ensure_ascii=False), _in_json))
-
-
-def _in_json(character: str) -> str:
-    return json.dumps(character)[1:-1]
+    print_json({**msgspec.to_builtins(entry), **(more or {})})
 
 
 # For people
@@ -217,6 +183,10 @@ def _change(name: str, values: EntryValues) -> str:
 
 def _value(value: object) -> str:
     return shown(json.dumps(value, ensure_ascii=False), _in_json)
+
+
+def _in_json(character: str) -> str:
+    return json.dumps(character)[1:-1]
 
 
 def _row_of(entry: LogEntry) -> str:

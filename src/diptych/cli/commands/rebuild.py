@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 import time
@@ -11,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from diptych.cli.options import app_option, chosen_model, factory_option, loaded
+from diptych.cli.options import app_option, chosen_model, errors_told, factory_option, loaded
 from diptych.cli.progress import Tell, shown
-from diptych.cli.target import exit_code_of
-from diptych.cli.worker import explain
 
 if TYPE_CHECKING:
     from diptych.app import Diptych
@@ -35,21 +32,17 @@ def rebuild(read_model: str, app: str, factory: bool) -> None:
     Ends with 0 when it is done, 1 if it cannot be done (Redis or SQL is away, Redis has not the memory, another
     rebuild was faster), and 2 if what was asked for is wrong (no such read model, no REDIS_URL).
     """
-    # The error that ends this command says better what the stores log. An application's own logging stays.
-    logging.getLogger("diptych").addHandler(logging.NullHandler())
     signals: list[int] = []
-    try:
+    with errors_told():
         application = loaded(app, factory)
         model = chosen_model(application, read_model, "rebuild")
         started = time.monotonic()
-        with shown(read_model, "rebuilding", "documents") as tell:
-            count = asyncio.run(_rebuild(application, model, tell, signals))
-    except asyncio.CancelledError:
-        print(f"Stopped: {read_model} is served as before.", file=sys.stderr)
-        raise SystemExit(128 + signals[0]) from None
-    except Exception as error:
-        print(f"Error: {explain(error)}", file=sys.stderr)
-        raise SystemExit(exit_code_of(error)) from None
+        try:
+            with shown(read_model, "rebuilding", "documents") as tell:
+                count = asyncio.run(_rebuild(application, model, tell, signals))
+        except asyncio.CancelledError:
+            print(f"Stopped: {read_model} is served as before.", file=sys.stderr)
+            raise SystemExit(128 + signals[0]) from None
     print(f"{read_model}: rebuilt, {count} documents in {time.monotonic() - started:.1f} s")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from typing import Any
@@ -12,12 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from diptych.cli.options import json_option
+from diptych.cli.output import print_json
 from diptych.config.service import ConfigService
 from diptych.config.setting import Setting
 from diptych.errors import ConfigurationError
 
 _WIDTH = 100
 """The longest line, in characters."""
+_NARROWEST = 20
+"""The width, in characters, below which a terminal breaks the lines by itself: an unknown width is told as 0."""
 
 
 @click.command()
@@ -36,10 +38,9 @@ def settings(as_json: bool) -> None:
         raise SystemExit(2) from None
     described = config.describe()
     if as_json:
-        rows = [_row(setting, value, layer) for setting, value, layer in described]
-        print(json.dumps(rows, ensure_ascii=False))
+        print_json([_row(setting, value, layer) for setting, value, layer in described])
         return
-    console = Console(width=min(_WIDTH, Console().width), highlight=False)
+    console = Console(width=max(_NARROWEST, min(_WIDTH, Console().width)), highlight=False)
     for setting, value, layer in described:
         console.print(_explained(setting, value, layer, console.width), soft_wrap=True)
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
 import rich_click as click
 
 from diptych.cli.commands.migrate import check_file, database_of
 from diptych.cli.options import app_option, errors_told, factory_option, json_option, loaded
+from diptych.cli.output import print_json
 from diptych.errors import DatabaseUnavailableError, SchemaError
 from diptych.fence.look import FenceLook, look_at_fence
 from diptych.health import Overview, ReadModelStatus, StoreStatus
@@ -42,7 +42,10 @@ def status(app: str, factory: bool, as_json: bool) -> None:
     """
     with errors_told():
         found = asyncio.run(overview_of(loaded(app, factory)))
-    print(msgspec.json.encode(found).decode() if as_json else "\n".join(_lines(found)))
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(_lines(found)))
     if not found.in_order:
         raise SystemExit(1)
 

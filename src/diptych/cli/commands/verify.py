@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from diptych.cli.commands.migrate import database_of
+from diptych.cli.output import print_json
 from diptych.cli.progress import Tell, shown
 from diptych.fence.fence import Fence
 from diptych.hinge.replica import Replica
@@ -91,14 +92,13 @@ class Verification:
             return 1
         return 2 if any(each.problem for each in reports) else 0
 
-    def as_json(self) -> str:
-        """Returns the outcome as one JSON object."""
+    def whole(self) -> dict[str, Any]:
+        """Returns the outcome, as ``--json`` shows it."""
         sums = {
             name: sum(getattr(report, name) or 0 for report in self.reports.values())
             for name in ("differences", "left")[: 1 + self._repair]
         }
-        whole = {"ok": self.exit_code == 0, **sums, "read_models": self.reports}
-        return msgspec.json.encode(whole).decode()
+        return {"ok": self.exit_code == 0, **sums, "read_models": self.reports}
 
     async def run(self, models: Models) -> None:
         """Verifies these read models. Raises the errors of settings and of both stores."""
@@ -220,5 +220,5 @@ def verify_read_models(application: Diptych, models: Models, *, repair: bool, as
     verification = Verification(application, repair=repair, tell=None if as_json else print)
     asyncio.run(verification.run(models))
     if as_json:
-        print(verification.as_json())
+        print_json(verification.whole())
     return verification.exit_code
