@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +219,113 @@ def test_json_has_an_object_on_each_line(by: str, runs: list[Run], here: Path):
     access = found["granian.access"]["fields"]
     assert (access["method"], access["path"], access["status"]) == ("GET", "/faulty", 200)
     assert found["diptych.server"]["message"] == "stopped shop:obedient (SIGTERM)"
+
+
+ODD = """
+    import contextlib, logging, threading, warnings
+
+    class Odd:
+        def __str__(self):
+            raise ValueError("no text")
+
+    class Odder(Odd):
+        __repr__ = Odd.__str__
+
+    class Undying:
+        def __del__(self):
+            raise ValueError("undying")
+
+    around = {}
+    around["again"] = around
+    warnings.warn("outdated\\nsecond line")
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        if scope["path"] == "/boom":
+            raise RuntimeError("line 1\\nline 2")
+        log = logging.getLogger("odd")
+        log.info("keys", extra={"c": {(1, 2): 3}, "plain": [1]})
+        log.info("around", extra={"c": around})
+        log.info("number", extra={"c": float("nan")})
+        log.info("text", extra={"c": Odd(), "d": Odder()})
+        log.info("said %(a)s", {"a": Odd()})
+        log.info("said %d", "one")
+        thread = threading.Thread(target=lambda: 1 / 0, name="of the shop")
+        thread.start()
+        thread.join()
+        Undying()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_line_is_lost_and_each_has_the_one_form_whatever_is_in_it(form: str, runs: list[Run], here: Path):
+    (here / "odd.py").write_text(textwrap.dedent(ODD))
+    run = started(runs, "odd:app", "--log-format", form)
+    url: str = re.findall(r"http://[\d.]+:\d+", run.line("Serving odd:app"))[0]
+    ask(url)
+    lines = [line for line in [*run.lines, *run.end()] if not line.startswith("Serving ")]
+    if form == "text":
+        assert all(re.match(rf"{TIME} |    ", line) for line in lines), lines
+        return
+    found = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    of_shop = {line["message"]: line.get("fields") for line in found if line["logger"] == "odd"}
+    assert of_shop["keys"] == {"c": "{(1, 2): 3}", "plain": [1]}
+    assert of_shop["around"] == {"c": "{'again': {...}}"}
+    assert of_shop["number"] == {"c": "nan"}
+    assert of_shop["text"]["c"].startswith("<odd.Odd object at ")
+    assert of_shop["text"]["d"] == "<Odder>"
+    assert of_shop["'said %d' % ('one',)"] is None
+    [said] = [text for text in of_shop if text.startswith("'said %(a)s' % {'a': <odd.Odd object at ")]
+    assert of_shop[said]["a"].startswith("<odd.Odd object at ")
+    python = {line["logger"]: line for line in found if line["logger"].startswith("py.")}
+    assert "UserWarning: outdated\nsecond line" in python["py.warnings"]["message"]
+    assert "of the shop" in python["py.threads"]["message"]
+    assert "ZeroDivisionError" in python["py.threads"]["exception"]
+    assert "ValueError: undying" in python["py.unraisable"]["exception"]
+
+
+def test_an_error_of_a_request_is_logged_once_with_the_request_and_its_traceback(runs: list[Run], here: Path):
+    (here / "odd.py").write_text(textwrap.dedent(ODD))
+    run = started(runs, "odd:app", "--log-format", "json")
+    url: str = re.findall(r"http://[\d.]+:\d+", run.line("Serving odd:app"))[0]
+    request = urllib.request.Request(f"{url}/boom", headers={"X-Request-Id": "r-7"})  # noqa: S310
+    with pytest.raises(urllib.error.HTTPError, match="500"):
+        urllib.request.urlopen(request, timeout=10)  # noqa: S310
+    lines = [json.loads(line) for line in [*run.lines, *run.end()]]
+    [failed] = [line for line in lines if line["level"] == "ERROR"]
+    assert (failed["logger"], failed["message"]) == ("diptych.server", "GET /boom failed")
+    assert failed["request"] == "r-7"
+    assert failed["exception"].startswith("Traceback (most recent call last):\n")
+    assert failed["exception"].endswith("RuntimeError: line 1\nline 2")
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_why_nothing_can_be_served_is_logged_in_the_form_too(
+    by: str, runs: list[Run], here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (here / "broken.py").write_text("raise ValueError('first\\nsecond')")
+    if by == "variable":
+        monkeypatch.setenv("DIPTYCH_LOG_FORMAT", "json")
+    chosen = ("--log-format", "JSON") if by == "option" else ()
+    for arguments, code, text in (
+        (("broken:app",), 1, "broken:app cannot start:\nTraceback (most recent call last):\n"),
+        (("nowhere:app",), 2, 'there is no module "nowhere"'),
+        (("shop:obedient", "--redis", "ftp://x"), 2, "--redis: must"),
+    ):
+        run = started(runs, *arguments, *chosen)
+        line = json.loads(run.line("."))
+        assert run.process.wait(30) == code
+        assert (line["level"], line["logger"]) == ("CRITICAL", "diptych.server")
+        assert line["message"].startswith(text)
+        run.kill()
+        assert run.lines == [json.dumps(line)]
 
 
 def test_the_level_is_that_of_all_loggers_but_those_that_tell_too_much(runs: list[Run]):

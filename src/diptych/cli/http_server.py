@@ -10,7 +10,7 @@ from diptych.cli.served import Serving
 from diptych.cli.serving.guarded import Listening
 from diptych.cli.worker import STOP_TIMEOUT_S
 from diptych.config.access import FORMAT
-from diptych.config.logs import logging_config
+from diptych.config.logs import log_what_python_writes, logging_config
 from diptych.config.settings import Settings
 from diptych.errors import MissingExtraError
 
@@ -51,6 +51,7 @@ def make_server(
         **_limits(listening, settings),
         **(_reloading() if reload else {}),
     )
+    log_what_python_writes()
     _number_workers(server)
     if reload:
         from diptych.cli.reload import tell_reloads

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import logging.config
 import multiprocessing
 import os
 import signal
@@ -29,6 +31,7 @@ from diptych.cli.target import (
     url_of,
 )
 from diptych.cli.worker import STOP_TIMEOUT_S, start_worker
+from diptych.config.logs import has_one_form, logging_config
 from diptych.config.service import ConfigService
 from diptych.config.setting import PREFIX
 from diptych.config.settings import Settings
@@ -84,8 +87,20 @@ def serve(
                     listening = Listening(*address, most_connections(settings))
                     _Run(serving, say, reload=reload).serve(listening, settings, factory, access_log)
     except DiptychError as error:
-        print(f"Error: {error}", file=sys.stderr, flush=True)
+        _tell(error, log_format)
         raise SystemExit(exit_code_of(error)) from None
+
+
+def _tell(error: DiptychError, log_format: str | None) -> None:
+    """Tells why nothing is served: as JSON where that is the format, which nobody knows of faulty settings."""
+    with contextlib.suppress(ConfigurationError):
+        log_format = log_format or ConfigService().settings.log_format
+    if (log_format or "").upper() != "JSON":
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        return
+    if not has_one_form():
+        logging.config.dictConfig(logging_config("INFO", "JSON"))
+    _log.critical("%s", error)
 
 
 class _Run:

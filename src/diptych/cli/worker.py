@@ -22,7 +22,7 @@ from diptych.cli.served import redis_in_use
 from diptych.cli.serving.connections import Client, Connections
 from diptych.cli.serving.guarded import Guarded, Listening
 from diptych.cli.target import add_current_directory, exit_code_of, load_target
-from diptych.config.logs import name_worker
+from diptych.config.logs import log_what_python_writes, name_worker
 from diptych.config.service import ConfigService
 from diptych.errors import DiptychError
 
@@ -49,6 +49,7 @@ def start_worker(
     serving = threading.Event()
     if _is_process():
         name_worker(number)
+        log_what_python_writes()
         threading.Thread(target=_end_with_parent, args=(serving,), daemon=True).start()
     add_current_directory()
     try:

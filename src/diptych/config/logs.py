@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -58,6 +60,7 @@ def configure_logging(level: str | None = None, format: str | None = None) -> No
         chosen_level = chosen_level or settings.log_level
         chosen_format = chosen_format or settings.log_format
     logging.config.dictConfig(logging_config(chosen_level, chosen_format))
+    log_what_python_writes()
 
 
 def _one_of(words: tuple[str, ...], name: str, given: str) -> str:
@@ -104,6 +107,42 @@ def has_one_form() -> bool:
     return any(isinstance(handler.formatter, own) for handler in logging.root.handlers)
 
 
+def log_what_python_writes() -> None:
+    """Has warnings, and errors that end a thread or can't be raised, logged: Python writes them in a form of its own.
+
+    Without a handler of ours they are written by whoever wrote them before.
+    """
+    logging.captureWarnings(True)
+    if threading.excepthook is not _log_thread:
+        global _before
+        _before = (threading.excepthook, sys.unraisablehook)
+        threading.excepthook, sys.unraisablehook = _log_thread, _log_unraisable
+
+
+_before = (threading.excepthook, sys.unraisablehook)
+
+
+def _log_thread(error: threading.ExceptHookArgs) -> None:
+    if not has_one_form():
+        _before[0](error)
+    elif not issubclass(error.exc_type, SystemExit):  # which ends a thread in good order
+        _log_error("py.threads", "an error has ended %s", error.thread, error)
+
+
+def _log_unraisable(error: sys.UnraisableHookArgs) -> None:
+    if not has_one_form():
+        _before[1](error)
+    else:
+        _log_error("py.unraisable", f"{error.err_msg or 'exception ignored in'}: %r", error.object, error)
+
+
+def _log_error(
+    logger: str, text: str, of: object, error: threading.ExceptHookArgs | sys.UnraisableHookArgs
+) -> None:
+    value = error.exc_value or error.exc_type()
+    logging.getLogger(logger).error(text, of, exc_info=(error.exc_type, value, error.exc_traceback))
+
+
 def show_unless_configured(settings: Settings) -> None:
     """Shows diptych's own lines where nobody has configured logging: under a server that configures its own alone.
 
@@ -133,7 +172,7 @@ class TextFormatter(logging.Formatter):
         who = (
             f"process {record.process}" if _worker is None else f"worker {_worker}, process {record.process}"
         )
-        text = f"{_time(record, ' ')} {record.levelname} {record.name} [{who}]: {record.getMessage()}"
+        text = f"{_time(record, ' ')} {record.levelname} {record.name} [{who}]: {_message(record)}"
         if more := _trace(self, record):
             text = f"{text}\n{more}"
         return "\n    ".join(_printable(line) for line in text.split("\n"))
@@ -148,14 +187,47 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record, "T"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             "worker": _worker,
             "process": record.process,
             "request": correlation_id(request_scope.get()),
             "exception": _trace(self, record) or None,
             "fields": _fields(record) or None,
         }
-        return json.dumps({name: value for name, value in found.items() if value is not None}, default=str)
+        found = {name: value for name, value in found.items() if value is not None}
+        try:
+            return _as_json(found)
+        except Exception:  # fields of any kind: a NaN, keys that are no text, a value within itself …
+            return _as_json({**found, "fields": dict(map(_representable, found["fields"].items()))})
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, default=str, allow_nan=False)
+
+
+def _representable(field: tuple[object, object]) -> tuple[str, object]:
+    """Returns a field as JSON can have it: its name as text, and what JSON can't have as Python shows it."""
+    name, value = field
+    try:
+        _as_json({"": value})
+    except Exception:
+        value = _shown(value)
+    return name if isinstance(name, str) else _shown(name), value
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # of an application's own __repr__
+        return f"<{type(value).__name__}>"
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Returns the text of a record; if that can't be made, what it was to be made of: no line is lost."""
+    try:
+        return record.getMessage().rstrip("\n")
+    except Exception:
+        return f"{_shown(record.msg)} % {_shown(record.args)}"
 
 
 def _time(record: logging.LogRecord, separator: str) -> str:

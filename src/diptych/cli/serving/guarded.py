@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from typing import NamedTuple
 
 from diptych.cli.serving.connections import Client
 from diptych.config.settings import Settings
+from diptych.context import request_scope
 from diptych.http import AllowedHosts, BodyTimeout, Forwarded
 from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from diptych.http.errors import BadRequest
@@ -40,6 +42,7 @@ class Guarded:
         proxies = settings.forwarded_allow_ips
         self._take_client = Forwarded(app, proxies).take_client if proxies else None
         self._clients = under_way
+        logging.getLogger("_granian.utils").addFilter(_is_no_failure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -59,6 +62,9 @@ class Guarded:
                 await self._app(scope, receive, send)
             else:
                 await self._with_body(scope, self._noting(client, receive), send)
+        except BaseException:
+            _log_failed(scope)
+            raise
         finally:
             self._clients.discard(client)
 
@@ -78,6 +84,23 @@ class Guarded:
             return message
 
         return receive_noted
+
+
+def _log_failed(scope: Scope) -> None:
+    """Logs the error of a request, with the request that the line is about."""
+    token = request_scope.set(scope)
+    try:
+        _log.exception("%s %s failed", scope["method"], scope["path"])
+    finally:
+        request_scope.reset(token)
+
+
+def _is_no_failure(record: logging.LogRecord) -> bool:
+    """Returns False for the server's own line about the same error: it does not know the request."""
+    return not record.getMessage().startswith("Application callable raised an exception")
+
+
+_log = logging.getLogger("diptych.server")
 
 
 def _names_of(host: str) -> tuple[str, ...]:
