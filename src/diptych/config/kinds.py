@@ -73,7 +73,7 @@ def _database_address(value: object) -> str:
 
 
 _ANY = "*"
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?|[0-9A-Fa-f:.]{2,45}")
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
 
 
 def _elements(value: object) -> tuple[str, ...]:
@@ -89,9 +89,18 @@ def _elements(value: object) -> tuple[str, ...]:
 
 def _hosts(value: object) -> tuple[str, ...]:
     found = tuple(element.lower().strip("[]").removesuffix(".") for element in _elements(value))
-    if not all(element == _ANY or _HOST.fullmatch(element) for element in found):
+    if not all(element == _ANY or _HOST.fullmatch(element) or _is_ipv6(element) for element in found):
         raise ValueError("must be names of hosts without ports, such as shop.example or *.shop.example, or *")
     return found
+
+
+def _is_ipv6(element: str) -> bool:
+    try:
+        return (
+            ipaddress.IPv6Address(element).scope_id is None
+        )  # which only this machine knows, and no client sends
+    except ValueError:
+        return False
 
 
 def _networks(value: object) -> tuple[str, ...]:

@@ -109,6 +109,11 @@ def test_get_takes_any_case_and_falls_back_to_the_default_given():
         ("LOG_RETENTION_DAYS", "none", None),
         ("LOG_RETENTION_DAYS", "30", 30),
         ("REDIS_NAMESPACE", "shop-1.x_y", "shop-1.x_y"),
+        (
+            "ALLOWED_HOSTS",
+            "127.0.0.1,[::1], fe80::a:80, *.Shop.example.",
+            ("127.0.0.1", "::1", "fe80::a:80", "*.shop.example"),
+        ),
         ("DATABASE_URL", "my_database.db", "my_database.db"),
         ("DATABASE_URL", Path("data/books.db"), "data/books.db"),
         ("DATABASE_URL", "/var/lib/a b/books@home.db", "/var/lib/a b/books@home.db"),
@@ -225,6 +230,18 @@ FAULTS: list[tuple[str, object, str]] = [
     ("DATABASE_URL", "postgresql://db/shop?sslcrl=/x", "the option sslcrl; application_name, host"),
     ("DATABASE_URL", "sqlite:///books.db?mode=ro", 'options behind "?"'),
     ("MAX_BODY_BYTES", 0, "a whole number from 1"),
+    *(
+        ("ALLOWED_HOSTS", value, "names of hosts without ports")
+        for value in (
+            "a:80",
+            "127.0.0.1:8000",
+            "cafe:1",
+            "shop.example,d.e:1",
+            "::1::",
+            "[::1]:80",
+            "1.2.3.4/8",
+        )
+    ),
 ]
 
 
