@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,15 @@ LONG = 60_000
 
 
 def run(
-    database_url: str, redis_url: str | None, *arguments: str, app: str = "tests.books:create_books"
+    database_url: str,
+    redis_url: str | None,
+    *arguments: str,
+    app: str = "tests.books:create_books",
+    **settings: str,
 ) -> tuple[int, str, str]:
     """Runs the command for the catalogue; returns its exit code, what it wrote, and what it complained of."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DIPTYCH_")}
-    ours |= {"DIPTYCH_DATABASE_URL": database_url, "DIPTYCH_REDIS_COMMAND_TIMEOUT_MS": "10000"}
+    ours |= {"DIPTYCH_DATABASE_URL": database_url, "DIPTYCH_REDIS_COMMAND_TIMEOUT_MS": "10000", **settings}
     done = subprocess.run(
         [sys.executable, "-m", "diptych.cli", "status", "--app", app, *arguments],
         cwd=ROOT,
@@ -47,9 +52,11 @@ def run(
     return done.returncode, done.stdout, done.stderr
 
 
-async def status(database_url: str, redis_url: str | None, *arguments: str) -> tuple[int, str]:
+async def status(
+    database_url: str, redis_url: str | None, *arguments: str, **settings: str
+) -> tuple[int, str]:
     """Returns the exit code, and what the command wrote; it did not complain."""
-    code, written, complained = await asyncio.to_thread(run, database_url, redis_url, *arguments)
+    code, written, complained = await asyncio.to_thread(run, database_url, redis_url, *arguments, **settings)
     assert complained == ""
     return code, written
 
@@ -178,6 +185,7 @@ async def test_redis_that_is_away_is_said(database_url, valkey):
     assert code == 1
     assert re.search(r"^Redis  away at redis://:\*\*\*@\S+ \(.+\)$", written, re.MULTILINE), written
     assert "  answered by  SQL: redis-away\n" in written
+    assert "  lease        not known\n  passes by    not known\n" in written, "nobody has looked"
     assert "hunter2" not in written
     code, books = await book_status(database_url, secret)
     assert (code, books["served_by"], books["reason"], books["documents"]) == (1, "sql", "redis-away", None)
@@ -231,6 +239,13 @@ async def test_sql_that_is_away_is_said_and_redis_is_looked_at_all_the_same(tmp_
     away = f"postgresql://shop:hunter2@{HOST}:{free_port()}/shop"
     code, written = await status(away, None)
     assert (code, "SQL    away at " in written, "hunter2" in written) == (1, True, False)
+    with closing(socket.create_server((HOST, 0))) as silent:
+        url = f"postgresql://shop@{HOST}:{silent.getsockname()[1]}/shop"
+        code, written = await status(url, None, DIPTYCH_DATABASE_TIMEOUT_MS="200")
+    assert code == 1
+    assert re.search(
+        r"^SQL    away at \S+ \(.*/shop\): it took too long to answer\)$", written, re.MULTILINE
+    ), written
 
 
 async def test_a_database_without_tables_of_diptych_says_what_to_do(database_url):
@@ -241,6 +256,10 @@ async def test_a_database_without_tables_of_diptych_says_what_to_do(database_url
     assert code == 1
     assert "diptych's own tables are missing or outdated" in written
     assert "diptych migrate" in written
+    assert "SQL    up at " in written
+    assert "\n  answered by  not known\n" in written
+    code, books = await book_status(database_url, None)
+    assert (code, books["served_by"], books["reason"]) == (1, None, None)
 
 
 def test_what_was_asked_wrongly_ends_with_2(sqlite_url):

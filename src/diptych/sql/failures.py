@@ -24,6 +24,9 @@ from diptych.sql.database import Database, Failure
 from diptych.sql.entity import MappedEntity
 from diptych.sql.sqlite.types import Unstorable
 
+_SILENT = "it took too long to answer"
+"""What a time-out would say, which has no words of its own."""
+
 
 class TransactionConflict(DiptychError):
     """Raised when a concurrent transaction won: the unit of work is run again. Never reaches a user."""
@@ -66,7 +69,7 @@ class _Translating:
             ) from error
         elif isinstance(error, OSError):
             raise DatabaseUnavailableError(
-                f"the SQL database can't be reached ({self._database.address}): {error}"
+                f"the SQL database can't be reached ({self._database.address}): {error if str(error) else _SILENT}"
             ) from error
 
 
@@ -118,7 +121,7 @@ def _unlike(failure: Failure, error: DBAPIError, entity: MappedEntity) -> Schema
 
 def words_of(error: DBAPIError) -> str:
     """Returns the driver's words for an error."""
-    return str(error.orig).rpartition(">: ")[2]
+    return str(error.orig).rpartition(">: ")[2] or _SILENT
 
 
 def is_denied(error: DBAPIError) -> bool:

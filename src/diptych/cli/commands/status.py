@@ -63,7 +63,8 @@ async def _overview(application: Diptych, database: Database) -> Overview:
     try:
         panels, reader, fence = await _look_at_sql(application, database)
     except (DatabaseUnavailableError, SchemaError) as error:
-        sql = StoreStatus("away", database.address, str(error))
+        is_up = isinstance(error, SchemaError)  # it answers, and has not the tables
+        sql = StoreStatus("up" if is_up else "away", database.address, str(error))
         return await _without_sql(application, sql)
     sql = StoreStatus("up", database.address)
     settings = application.config.settings
@@ -92,15 +93,15 @@ async def _look_at_sql(
 
 
 async def _without_sql(application: Diptych, sql: StoreStatus) -> Overview:
-    """Returns what can be told while SQL is away: which store answers is not, since only SQL knows the columns."""
+    """Returns what can be told without SQL's tables: which store answers is not, since only SQL knows the columns."""
     settings, redis = application.config.settings, _NO_REDIS
     if settings.redis_url is not None:
         from diptych.hinge.overview import looking_at_redis, store_status
 
         async with looking_at_redis(settings.redis_url, settings) as service:
             redis = await store_status(service)
-    unknown = {model.__name__: ReadModelStatus(None, "sql-away") for model in application.read_models}
-    return Overview(False, sql, redis, None, unknown)
+    unknown = ReadModelStatus(None, "sql-away" if sql.state == "away" else None)
+    return Overview(False, sql, redis, None, {model.__name__: unknown for model in application.read_models})
 
 
 # For people
@@ -127,10 +128,11 @@ def _facts(model: ReadModelStatus) -> list[tuple[str, str]]:
     if model.reason == "no-redis" or model.served_by is None:
         return facts
     lease, lag = model.lease_left_s, model.lag_changes
+    is_looked_at = model.reason not in ("redis-away", "redis-refused")
     facts += [
         ("generation", model.generation or "none"),
-        ("lease", "none" if lease is None else f"{lease:.1f} s left"),
-        ("passes by", model.passes_by or "nobody"),
+        ("lease", f"{lease:.1f} s left" if lease is not None else "none" if is_looked_at else "not known"),
+        ("passes by", model.passes_by or ("nobody" if is_looked_at else "not known")),
         ("lag", "not known" if lag is None else f"{lag} changes, {model.lag_seconds or 0:.1f} s"),
     ]
     if model.set_aside is not None:
