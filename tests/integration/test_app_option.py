@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -101,7 +102,44 @@ WRONG = """
 """
 
 
-APPLICATIONS = {"shop": SHOP, "fast": FASTAPI, "lite": LITESTAR, "wrong": WRONG}
+ENDING = """
+    import sys
+    from shop import made
+
+    shop = made("shop")
+    sys.exit(0)
+"""
+
+LOUD = """
+    import logging, sys
+    from shop import made
+
+    print("loud")
+    logging.basicConfig(stream=sys.stdout, level="INFO", format="%(message)s")
+    logging.info("louder")
+
+    def make():
+        print("loudest")
+        return made("shop")
+
+    def ending():
+        raise SystemExit
+
+    async def later():
+        return made("shop")
+
+    deferred = lambda: later()
+"""
+
+
+APPLICATIONS = {
+    "shop": SHOP,
+    "fast": FASTAPI,
+    "lite": LITESTAR,
+    "wrong": WRONG,
+    "ending": ENDING,
+    "loud": LOUD,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +223,57 @@ def test_every_command_of_an_application_takes_one_of_a_framework():
         done = subprocess.run([*DIPTYCH, *command, "--app", "lite:site"], capture_output=True, text=True)
         assert done.returncode == 2
         assert "REDIS_URL: is not set" in done.stderr or 'there is no read model "Books"' in done.stderr
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, **settings}
+    return subprocess.run([*DIPTYCH, *arguments], capture_output=True, text=True, timeout=60, env=variables)
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["check"], ["verify"], ["log", "tail"], ["rebuild", "Books"]]
+)
+def test_an_application_that_ends_the_process_is_an_error(command: list[str], here: Path):
+    """It would look as if all were in order."""
+    done = run(*command, "--app", "ending:shop")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f'Error: "ending:shop" ends the process while it is loaded ({here / "ending.py"}, line 6: sys.exit(0)): '
+        "a module must be importable without that\n"
+    )
+    assert run(*command, "--app", "loud:ending").returncode == 2
+
+
+def test_what_an_application_writes_while_it_is_loaded_is_not_in_the_answer():
+    done = run("status", "--json", "--app", "loud:make")
+    assert json.loads(done.stdout)["in_order"] is False
+    assert done.stderr.splitlines() == ["loud", "louder", "loudest"]
+
+
+@pytest.mark.parametrize("target", ["loud:later", "loud:deferred"])
+@pytest.mark.parametrize("command", [["status", "--app"], ["run", "--port", "0"]])
+def test_a_factory_that_is_async_is_refused(target: str, command: list[str]):
+    done = run(*command, target, "--factory")
+    assert done.returncode == 2
+    assert f'"{target}" must not be async: nothing awaits it' in done.stderr
+    assert "never awaited" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["status"], 1),
+        (["log", "tail"], 1),
+        (["log", "show", "1"], 1),
+        (["check"], 2),
+        (["verify"], 2),
+        (["migrate", "--sql"], 1),
+        (["uninstall", "--sql"], 1),
+        (["uninstall"], 1),
+    ],
+)
+def test_a_file_that_is_not_there_is_said_and_not_made(command: list[str], code: int, here: Path):
+    done = run(*command, "--app", "fast:wrapped", DIPTYCH_REDIS_URL="redis://127.0.0.1:1/0")
+    assert done.returncode == code
+    assert f"there is no file {here / 'shop.db'}: start the application first" in done.stdout + done.stderr
+    assert not (here / "shop.db").exists()

@@ -327,6 +327,10 @@ async def test_a_name_that_is_taken_is_not_proposed(database_url, module):
 async def test_what_cannot_be_checked_ends_with_2(sqlite_url, module):
     code, report, complained = await check(module, sqlite_url)
     assert (code, report) == (2, "")
+    assert "there is no file " in complained
+    await execute(sqlite_url, "CREATE TABLE other (id INTEGER PRIMARY KEY)")
+    code, report, complained = await check(module, sqlite_url)
+    assert (code, report) == (2, "")
     assert "the table tickets (Ticket) is not there" in complained
     code, _, complained = await run(
         module, sqlite_url, "-m", "diptych.cli", "check", "--app", "helpdesk:nothing"

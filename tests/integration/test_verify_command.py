@@ -460,6 +460,10 @@ async def test_what_was_asked_for_wrongly_or_can_not_be_found_out_ends_with_2(sq
     assert "REDIS_URL: is not set: SQL answers, and there is nothing to verify" in outcome.complained
     outcome = await verify(sqlite_url, valkey.url, "--json")
     assert (outcome.code, outcome.written) == (2, "")
+    assert "there is no file " in outcome.complained
+    await Program(sqlite_url).runs("CREATE TABLE other (id INTEGER PRIMARY KEY)")
+    outcome = await verify(sqlite_url, valkey.url, "--json")
+    assert (outcome.code, outcome.written) == (2, "")
     assert "the table items (Item) is not there" in outcome.complained
     async with application(sqlite_url, None):
         pass

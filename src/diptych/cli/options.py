@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,23 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, 
 
 
 def loaded(app: str, factory: bool) -> Diptych:
-    """Imports and returns the application. Raises ``CommandError``, and any error of the import."""
+    """Imports and returns the application. Raises ``CommandError``, and any error of the import.
+
+    What the application writes meanwhile goes to standard error: standard output has what the command is asked for.
+    """
     add_current_directory()
     check_target(app)
-    return load_diptych(app, factory)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return load_diptych(app, factory)
+    except SystemExit as end:
+        # It would end the command with a code of the application's, such as 0, as if all had been found in order.
+        last = traceback.extract_tb(end.__traceback__)[-1]
+        raise CommandError(
+            f'"{app}" ends the process while it is loaded ({last.filename}, line {last.lineno}: {last.line}): '
+            "a module must be importable without that",
+            2,
+        ) from None
 
 
 @contextlib.contextmanager

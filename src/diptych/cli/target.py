@@ -145,7 +145,13 @@ def _called(found: Any, target: str) -> Any:
         raise CommandError(
             f'"{target}" cannot be called: leave --factory out if it is the application', 2
         ) from None
-    return found()
+    result = found()
+    if inspect.iscoroutine(result):
+        result.close()  # else Python complains that nobody has awaited it
+        raise CommandError(
+            f'"{target}" must not be async: nothing awaits it while the application is loaded', 2
+        )
+    return result
 
 
 def _find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from diptych.cli.commands.migrate import database_of
+from diptych.cli.commands.migrate import check_file, database_of
 from diptych.read.panel import mapped_classes, missing_of, open_panels
 from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
@@ -35,6 +35,7 @@ def checked(application: Diptych) -> Checked:
 async def _missing(application: Diptych) -> list[MissingIndex]:
     database = await database_of(application)
     try:
+        check_file(database)
         entities = EntityRegistry(database.name)
         models = application.read_models
         mappers = {model: entities.of(model).mapper for model in mapped_classes(models)}

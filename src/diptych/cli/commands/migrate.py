@@ -28,7 +28,7 @@ def migrated(application: Diptych, *, sql: bool, role: str | None) -> str:
         triggers = f"triggers made on {', '.join(sorted(made))}" if made else "triggers as they should be"
         return f"diptych's tables are as they should be; {triggers}"
 
-    return _run(application, migrate)
+    return _run(application, migrate, makes_file=not sql)
 
 
 def uninstalled(application: Diptych, *, sql: bool) -> str:
@@ -57,10 +57,14 @@ def check_file(database: Database) -> None:
         raise DatabaseUnavailableError(f"there is no file {database.address}: start the application first")
 
 
-def _run(application: Diptych, work: Callable[[Installation], Awaitable[str]]) -> str:
+def _run(
+    application: Diptych, work: Callable[[Installation], Awaitable[str]], *, makes_file: bool = False
+) -> str:
     async def run() -> str:
         database = await database_of(application)
         try:
+            if not makes_file:
+                check_file(database)
             entities = EntityRegistry(database.name)
             models = dict.fromkeys(mapped_classes(application.read_models))
             captured = [entities.of(model) for model in models]

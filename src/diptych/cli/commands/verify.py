@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from diptych.cli.commands.migrate import database_of
+from diptych.cli.commands.migrate import check_file, database_of
 from diptych.cli.output import print_json
 from diptych.cli.progress import Tell, shown
 from diptych.fence.fence import Fence
@@ -136,6 +136,7 @@ class Verification:
         database = await database_of(self._application)
         redis = redis_service(settings.redis_url or "", settings)
         try:
+            check_file(database)
             entities = EntityRegistry(database.name)
             mapped = dict.fromkeys(mapped_classes(models))
             with translated(database):
