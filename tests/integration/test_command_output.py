@@ -96,6 +96,9 @@ async def test_a_disk_that_is_full_is_told_with_an_exit_code_of_its_own(sqlite_u
         code, _, complained = await shell(sqlite_url, f"diptych {command} >/dev/full")
         assert (code, complained) == (74, "Error: not all could be written: No space left on device\n")
     assert (await shell(sqlite_url, "diptych log show 7 >/dev/full"))[0] == 1
+    assert (await shell(sqlite_url, "diptych log tail --follow >/dev/full"))[0] == 74, (
+        "it does not go on in vain"
+    )
 
 
 async def test_a_rebuild_whose_reader_has_gone_is_done_all_the_same(sqlite_url, valkey):

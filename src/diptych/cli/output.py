@@ -76,7 +76,10 @@ def _forgiving(name: str) -> _Forgiving | None:
 
 
 def is_unread() -> bool:
-    """Returns True if nobody reads standard output any more: the next line, which would tell, may come late."""
+    """Returns True if nobody gets what is written to standard output any more: the next line may come late."""
+    file = getattr(sys.stdout.buffer, "raw", None)
+    if isinstance(file, _Forgiving) and file.problem is not None:
+        return True
     with contextlib.suppress(OSError, ValueError):  # not a pipe, or not a file at all
         pipe = select.poll()
         pipe.register(sys.stdout.fileno(), 0)
