@@ -23,6 +23,7 @@ from diptych.health import Overview, ReadModelStatus, StoreStatus
 from tests.books import AddBook
 from tests.catalogue import answered_by, catalogue, eventually, stop_keeper, store_of
 from tests.configuration import configured
+from tests.integration.test_redis_says import RIGHTS
 from tests.programs import Foreign, books_table
 from tests.servers import HOST, free_port
 
@@ -203,11 +204,7 @@ async def test_a_redis_that_may_not_be_used_is_refused(sqlite_url, redis_server_
 
 
 async def test_a_user_who_may_not_measure_is_told_the_rest(sqlite_url, redis_server_factory):
-    rights = (
-        "~{diptych:* -@all +info +ping +time +get +set +del +mget +scan +unlink +getrange +pexpiretime +hget "
-        "+hset +hdel +sadd +srem +smembers +zadd +zrem +zrange +zremrangebyrank +zcard +evalsha +evalsha_ro "
-        "+script|load"
-    )
+    rights = RIGHTS.replace("{shop:", "{diptych:")
     server = redis_server_factory({"user": f"app on >secret {rights}"})
     url = f"redis://app:secret@{HOST}:{server.port}/0"
     async with catalogue(sqlite_url, url, lease_ms=5000) as app:
