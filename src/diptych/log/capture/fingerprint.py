@@ -20,7 +20,9 @@ from diptych.log.capture.table import FORMAT, CapturedColumn, CapturedTable, quo
 
 _SELECTS = {
     # Descendants are partitions, and tables that inherit: triggers of the parent do not fire for these. The labels of
-    # an enum may be renamed, which writes no row either.
+    # an enum may be renamed, and attributes of a composite type be altered, which writes no row either: those of a
+    # column's type, and of types within it, of elements, bounds and attributes, and the one under a domain. What
+    # PostgreSQL brings itself has lower numbers. PostgreSQL 13 has neither multiranges nor the column for them.
     "postgresql": """
         WITH RECURSIVE given (table_name, id) AS (
             SELECT name, CAST(to_regclass(relation) AS oid)
@@ -39,8 +41,26 @@ _SELECTS = {
             )), ' ' ORDER BY class.oid),
             'columns', (
                 SELECT json_object_agg(attname, concat_ws('.', attnum, attribute.xmin, (
-                    SELECT string_agg(CAST(label.xmin AS text), '+' ORDER BY label.oid)
-                    FROM pg_enum AS label WHERE enumtypid = atttypid
+                    WITH RECURSIVE made_of (id) AS (
+                        SELECT atttypid WHERE atttypid >= 16384
+                      UNION
+                        SELECT part.id FROM made_of JOIN pg_type AS type ON type.oid = made_of.id CROSS JOIN LATERAL (
+                            VALUES (typelem), (typbasetype)
+                          UNION ALL
+                            SELECT rngsubtype FROM pg_range AS range
+                            WHERE type.oid IN (rngtypid, CAST(to_jsonb(range) ->> 'rngmultitypid' AS oid))
+                          UNION ALL
+                            SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0
+                        ) AS part (id) WHERE part.id >= 16384
+                    )
+                    SELECT concat_ws('.', (
+                        SELECT string_agg(CAST(label.xmin AS text), '+' ORDER BY label.oid)
+                        FROM pg_enum AS label WHERE enumtypid IN (SELECT id FROM made_of)
+                    ), (
+                        SELECT string_agg(CAST(part.xmin AS text), '+' ORDER BY attrelid, part.attnum)
+                        FROM pg_attribute AS part JOIN pg_type AS type ON attrelid = typrelid
+                        WHERE type.oid IN (SELECT id FROM made_of) AND part.attnum > 0
+                    )) WHERE EXISTS (SELECT 1 FROM made_of)
                 )) ORDER BY attnum)
                 FROM given JOIN pg_attribute AS attribute ON attrelid = given.id
                 WHERE given.table_name = descendant.table_name AND attnum > 0 AND NOT attisdropped
