@@ -16,6 +16,7 @@ from diptych.errors import SchemaError
 from diptych.fence.contract import FenceRow
 from diptych.fence.statements import FENCE, IS_OF_GENERATION, NO_GENERATION, key_values
 from diptych.log.capture.install import broken, mend
+from diptych.log.capture.others import forget_others, refuse_others
 from diptych.log.capture.table import CapturedTable
 from diptych.log.table import HISTORY
 from diptych.sql.database import Database
@@ -32,18 +33,23 @@ _PATIENCE_S = 20.0
 _STANDS = sa.select(FENCE.c.generation).where(IS_OF_GENERATION)
 
 
-async def capture(database: Database, tables: Sequence[CapturedTable], *, hints: bool) -> Collection[str]:
+async def capture(
+    database: Database, tables: Sequence[CapturedTable], *, hints: bool, takes_over: bool = False
+) -> Collection[str]:
     """Makes the triggers of these tables where they are not as they were made. Returns the names of those tables.
+
+    Triggers made for another mapping of a table, which this one can't be beside, are left, unless it ``takes_over``.
 
     ★ Every generation that was made from such a table ends with it, and its cursor: rows may have been changed
     without an entry in the log. The triggers come first: what is changed after them is in the log that a build reads.
 
-    Raises ``SchemaError`` for a table that is not there, or where the role of ``DATABASE_URL`` may not make triggers.
+    Raises ``SchemaError`` for a table that is not there, or is captured for such a mapping, or where the role of
+    ``DATABASE_URL`` may not make triggers.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return await _capture(database, tables, hints=hints)
+            return await _capture(database, tables, hints=hints, takes_over=takes_over)
         except DBAPIError as error:
             is_held = database.failure_of(error) in ("busy", "conflict") and not database.has_one_writer
             if not is_held or time.monotonic() >= deadline:
@@ -51,7 +57,9 @@ async def capture(database: Database, tables: Sequence[CapturedTable], *, hints:
         await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - who waits behind this has its turn
 
 
-async def _capture(database: Database, tables: Sequence[CapturedTable], *, hints: bool) -> Collection[str]:
+async def _capture(
+    database: Database, tables: Sequence[CapturedTable], *, hints: bool, takes_over: bool
+) -> Collection[str]:
     async with database.turn_to_write(first=True), database.begin() as connection:
         await database.lock_schema(connection)
         if not database.has_one_writer:
@@ -59,6 +67,10 @@ async def _capture(database: Database, tables: Sequence[CapturedTable], *, hints
             # behind it; and PostgreSQL would end a deadlock by another program's transaction as well as by this one.
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_MS}ms'")
         try:
+            if takes_over:
+                await forget_others(connection, tables)
+            else:
+                await refuse_others(connection, tables)
             [[token]] = await connection.execute(sa.select(HISTORY.c.token))
             mended = await mend(connection, tables, token, hints=hints)
         except DBAPIError as error:

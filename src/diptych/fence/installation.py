@@ -17,6 +17,7 @@ from diptych.fence.capture import capture, generations_over
 from diptych.log.append import gap_entries
 from diptych.log.capture.fingerprint import Look, columns_text, fingerprint_select, looks
 from diptych.log.capture.install import install_statements, remove_statements
+from diptych.log.capture.others import other_names
 from diptych.log.capture.table import CAPTURE, FORMAT, captured_table, literal, quoted
 from diptych.sql.database import Database
 from diptych.sql.entity import MappedEntity
@@ -59,7 +60,7 @@ class Installation:
                 await self._grant(role)
         await adopt(self._database)
         with translated(self._database):
-            return await capture(self._database, self._captured, hints=self._hints)
+            return await capture(self._database, self._captured, hints=self._hints, takes_over=True)
 
     async def remove(self) -> None:
         """Takes everything away, the change log too."""
@@ -120,12 +121,13 @@ class Installation:
         for look in wrong:
             statements += await install_statements(connection, look, token, hints=self._hints)
         if wrong:
-            statements += [self._rendered(statement) for statement in self._notes(wrong)]
+            others = [] if is_new else [name for name, _ in await other_names(connection, self._captured)]
+            statements += [self._rendered(statement) for statement in self._notes(wrong, others)]
         return statements
 
-    def _notes(self, made: Sequence[Look]) -> Iterable[sa.Executable]:
+    def _notes(self, made: Sequence[Look], others: Sequence[str]) -> Iterable[sa.Executable]:
         names = {look.captured.name for look in made}
-        yield sa.delete(CAPTURE).where(CAPTURE.c.table_name.in_(sorted(names)))
+        yield sa.delete(CAPTURE).where(CAPTURE.c.table_name.in_(sorted({*names, *others})))
         fingerprints = _bound(*fingerprint_select(self._database.name, [look.captured for look in made]))
         read = (sa.column("table_name", sa.Text), sa.column("fingerprint", sa.Text))
         present = fingerprints.columns(*read).subquery("present")

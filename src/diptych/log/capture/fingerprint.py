@@ -143,6 +143,15 @@ class Look:
         are_there = all(now is not None and now == then for now, then in types)
         return are_there and _by_table(self._now).items() <= _by_table(self._then).items()
 
+    @property
+    def contested(self) -> Sequence[tuple[CapturedColumn, CapturedColumn]]:
+        """Columns whose attributes are other columns for those who made the triggers, with these; all are there."""
+        others = {column.attribute: column for column in self._named if column.name in self._now.columns}
+        pairs = ((own, others.get(own.attribute, own)) for own in self.captured.columns)
+        return [
+            (own, other) for own, other in pairs if own.name != other.name and own.name in self._now.columns
+        ]
+
     @cached_property
     def to_be_named(self) -> CapturedTable:
         """The table with the columns to be named by its triggers, as far as the columns exist.
