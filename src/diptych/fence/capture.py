@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from diptych.errors import SchemaError
+from diptych.errors import DatabaseBusyError, SchemaError
 from diptych.fence.contract import FenceRow
+from diptych.fence.holders import Holders, holders
 from diptych.fence.statements import FENCE, IS_OF_GENERATION, NO_GENERATION, key_values
 from diptych.log.capture.install import broken, mend
 from diptych.log.capture.others import forget_others, refuse_others
@@ -26,6 +27,9 @@ _log = logging.getLogger("diptych.write")
 
 _LOCK_MS = 300
 """Longest time that other writers of a table are held up while its triggers are to be made, in milliseconds."""
+
+_MOST_LOCK_MS = 5000
+"""The same where autovacuum may hold the table, which makes room only for who has waited for ``deadlock_timeout``."""
 
 _PATIENCE_S = 20.0
 """Time for which it is tried to make triggers on a table that others hold, in seconds."""
@@ -44,28 +48,35 @@ async def capture(
     without an entry in the log. The triggers come first: what is changed after them is in the log that a build reads.
 
     Raises ``SchemaError`` for a table that is not there, or is captured for such a mapping, or where the role of
-    ``DATABASE_URL`` may not make triggers.
+    ``DATABASE_URL`` may not make triggers; ``DatabaseBusyError`` if others hold a table for long.
     """
     deadline = time.monotonic() + _PATIENCE_S
+    lock_ms = _LOCK_MS
     while True:
         try:
-            return await _capture(database, tables, hints=hints, takes_over=takes_over)
+            return await _capture(database, tables, lock_ms, hints=hints, takes_over=takes_over)
         except DBAPIError as error:
-            is_held = database.failure_of(error) in ("busy", "conflict") and not database.has_one_writer
-            if not is_held or time.monotonic() >= deadline:
+            if database.failure_of(error) not in ("busy", "conflict") or database.has_one_writer:
                 raise
+            async with database.begin() as connection:
+                found = await holders(connection, tables)
+            if time.monotonic() >= deadline:
+                raise _held(found) from error
+        # Every second try is short: others would have no turn while one long try follows the other.
+        may_yield = found.yield_ms is not None and lock_ms == _LOCK_MS
+        lock_ms = min(_LOCK_MS + (found.yield_ms or 0), _MOST_LOCK_MS) if may_yield else _LOCK_MS
         await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - who waits behind this has its turn
 
 
 async def _capture(
-    database: Database, tables: Sequence[CapturedTable], *, hints: bool, takes_over: bool
+    database: Database, tables: Sequence[CapturedTable], lock_ms: int, *, hints: bool, takes_over: bool
 ) -> Collection[str]:
     async with database.turn_to_write(first=True), database.begin() as connection:
         await database.lock_schema(connection)
         if not database.has_one_writer:
             # A trigger is made under a lock that waits for open transactions, and everybody who comes later waits
             # behind it; and PostgreSQL would end a deadlock by another program's transaction as well as by this one.
-            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_MS}ms'")
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{lock_ms}ms'")
         try:
             if takes_over:
                 await forget_others(connection, tables)
@@ -106,6 +117,14 @@ def generations_over(database: str, tables: Collection[str]) -> sa.Update:
     of_tables = each.table_valued(sa.column("value", sa.Text), name="of_tables")
     is_over = sa.exists().where(of_tables.c.value.in_(sorted(tables)))
     return sa.update(FENCE).where(FENCE.c.generation != "", is_over).values(NO_GENERATION)
+
+
+def _held(found: Holders) -> DatabaseBusyError:
+    """Returns the error that names those who kept the triggers from being made."""
+    return DatabaseBusyError(
+        f"the triggers on {', '.join(found.tables) or 'a table'} can't be made while others hold the table: "
+        f"{'; '.join(found.sessions) or 'they have let go meanwhile'}. End what holds it, or try again later"
+    )
 
 
 def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
