@@ -39,6 +39,16 @@ _SELECTS = {
                 FROM pg_trigger AS tg JOIN pg_proc AS function ON function.oid = tg.tgfoid
                 WHERE tg.tgrelid = class.oid AND tg.tgname IN ('diptych_capture', 'diptych_capture_truncate')
             )), ' ' ORDER BY class.oid),
+            'rows', (
+                SELECT json_object_agg(tgrelid, concat_ws('.', function.oid, function.xmin))
+                FROM descendant AS its JOIN pg_trigger ON tgrelid = its.id
+                JOIN pg_proc AS function ON function.oid = tgfoid
+                WHERE its.table_name = descendant.table_name AND tgname = 'diptych_capture' AND tgenabled = 'A'
+                    AND NOT EXISTS (
+                        SELECT 1 FROM given JOIN pg_class AS whole ON whole.oid = given.id
+                        WHERE given.table_name = descendant.table_name AND pg_has_role(relowner, 'USAGE')
+                    )
+            ),
             'columns', (
                 SELECT json_object_agg(attname, concat_ws('.', attnum, attribute.xmin, (
                     WITH RECURSIVE made_of (id) AS (
@@ -91,11 +101,16 @@ _LOOKS = {database: sa.text(_LOOK.format(select)) for database, select in _SELEC
 
 
 class Fingerprint(msgspec.Struct):
-    """A fingerprint read: of the triggers, and of each column and its type by its name."""
+    """A fingerprint read: of the triggers, and of each column and its type by its name.
+
+    ``rows`` are the functions of the row triggers that fire always, by the numbers of table and partitions; None if
+    there is none, or the role owns the table and can make them anew.
+    """
 
     triggers: str = ""
     columns: Mapping[str, str] = {}
     types: Mapping[str, str] = {}
+    rows: Mapping[str, str] | None = None
 
 
 _fingerprint = msgspec.json.Decoder(Fingerprint).decode
@@ -134,14 +149,18 @@ class Look:
     def has_triggers(self) -> bool:
         """True if PostgreSQL's triggers are unchanged, though rows, partitions or columns have changed.
 
-        So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers. Not
+        So after TRUNCATE: the role of the application, which may do that, need not be allowed to make triggers. So
+        after the owner has made a further partition: PostgreSQL has made its row trigger like that of the table. Not
         once a column that they name has another type: open sessions keep the plan for the former one until then.
         """
         if "." not in self._now.triggers or not (self._is_of_now and self._names_enough):
             return False
         types = ((self._now.types.get(name), self._then.types.get(name)) for _, name, *_ in self._named)
         are_there = all(now is not None and now == then for now, then in types)
-        return are_there and _by_table(self._now).items() <= _by_table(self._then).items()
+        then, now, rows = _by_table(self._then), _by_table(self._now), self._now.rows or {}
+        former = now.keys() & then.keys()
+        are_alike = all(rows.get(each, "") in map(rows.get, former) for each in now.keys() - former)
+        return are_there and are_alike and all(now[each] == then[each] for each in former)
 
     @property
     def contested(self) -> Sequence[tuple[CapturedColumn, CapturedColumn]]:

@@ -1,0 +1,88 @@
+"""Partitions that the owner of a table adds, while an application serves whose role owns nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from diptych import Diptych
+from tests.captured import Program, application, prepare, same, served_by_redis
+from tests.catalogue import answered_by
+
+LEASE_S = 1.0
+PARTITIONED = (
+    "DROP TABLE parts CASCADE",
+    'CREATE TABLE parts (id bigint NOT NULL, code varchar(200) COLLATE "C" PRIMARY KEY, '
+    "amount int DEFAULT 0 NOT NULL, maker_id bigint, whole_id bigint) PARTITION BY RANGE (code)",
+    "CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM ('a') TO ('c')",
+    "INSERT INTO parts (id, code, amount, maker_id) VALUES (1, 'a', 1, 1), (2, 'b', 2, 1)",
+)
+HIGH = "CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM ('c') TO ('n')"
+GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO clerk"
+
+
+@pytest.fixture
+async def owner(postgres_url: str) -> AsyncIterator[Program]:
+    """The owner of a partitioned table, which is captured."""
+    program = await prepare(
+        postgres_url, "DROP ROLE IF EXISTS clerk", "CREATE ROLE clerk LOGIN", *PARTITIONED
+    )
+    await program.runs(GRANT)
+    async with application(postgres_url, None):
+        pass
+    yield program
+    await program.runs("DROP OWNED BY clerk", "DROP ROLE clerk")
+
+
+def _of_clerk(postgres_url: str, redis_url: str) -> Diptych:
+    url = postgres_url.replace("postgres@", "clerk@")
+    return application(url, redis_url, create_tables=False, lease_ms=int(LEASE_S * 1000))
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        [HIGH],
+        [
+            "CREATE TABLE parts_high (LIKE parts INCLUDING ALL)",
+            "INSERT INTO parts_high (id, code) VALUES (3, 'c')",
+            "ALTER TABLE parts ATTACH PARTITION parts_high FOR VALUES FROM ('c') TO ('n')",
+        ],
+        [
+            "CREATE TABLE parts_all PARTITION OF parts FOR VALUES FROM ('c') TO ('z') PARTITION BY RANGE (code)",
+            "CREATE TABLE parts_high PARTITION OF parts_all FOR VALUES FROM ('c') TO ('n')",
+        ],
+    ],
+    ids=["made", "attached with rows", "with partitions"],
+)
+async def test_a_further_partition_is_captured_and_served(postgres_url, valkey, owner, statements):
+    async with _of_clerk(postgres_url, valkey.url) as app:
+        await served_by_redis(app)
+        await owner.runs(*statements, GRANT)
+        await asyncio.sleep(LEASE_S)
+        await same(app)
+        await served_by_redis(app)
+        await owner.runs("INSERT INTO parts_high (id, code) VALUES (4, 'd')")
+        await app.catch_up()
+        await same(app, "d", store="redis")
+        await owner.runs("TRUNCATE parts_high")
+        await asyncio.sleep(LEASE_S)
+        await same(app)
+        await served_by_redis(app)
+
+
+async def test_a_further_partition_whose_rows_are_not_captured_is_left_to_the_owner(
+    postgres_url, valkey, owner
+):
+    async with _of_clerk(postgres_url, valkey.url) as app:
+        await served_by_redis(app)
+        await owner.runs(HIGH, GRANT, "ALTER TABLE parts_high DISABLE TRIGGER diptych_capture")
+        await owner.runs("INSERT INTO parts (id, code) VALUES (4, 'd')")
+        await asyncio.sleep(LEASE_S)
+        await answered_by(app, "sql")
+        await same(app, "d", store="sql")
+        async with application(postgres_url, None):  # the owner makes the triggers anew
+            pass
+        await served_by_redis(app, "d")
