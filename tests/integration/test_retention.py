@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import redis
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych import ConfigService, Diptych, RebuildFailedError
 from diptych.fence.statements import followers
@@ -118,6 +121,84 @@ async def test_a_rebuild_that_stood_still_for_long_fails_and_is_not_published(
             assert all(former.encode() in key for key in client.keys("*marker"))
         await app.rebuild(BookReadModel)
         await sees_in_redis(app, "1", "new")
+
+
+_MANY = 25_000
+
+
+async def _fill(app: Diptych) -> None:
+    """Adds entries to the log that nobody has read for years."""
+    numbers = f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {_MANY}) "
+    columns = "entity, table_name, key, kind, version, command_id, recorded_at, image"
+    insert = f"INSERT INTO diptych_log ({columns}) "
+    entry = "'Book', 'books', '{\"id\"\\:1}', 'created', 1, '', '2001-01-01 00:00:00.000000', '{}'"
+    await _execute(app, f"{insert} {numbers} SELECT {entry} FROM n")
+
+
+class _Parts:
+    """The numbers of those entries that each transaction of retention forgets."""
+
+    def __init__(self, app: Diptych, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[int] = []
+        self.after_each: Callable[[], object] = lambda: None
+        self._begin = app.orm.database.begin
+        monkeypatch.setattr(app.orm.database, "begin", self.begin)
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        async with self._begin() as connection:
+            before = await self._left(connection)
+            yield connection
+            if forgotten := before - await self._left(connection):
+                self.rows.append(forgotten)
+        if forgotten:
+            self.after_each()
+
+    async def _left(self, connection: AsyncConnection) -> int:
+        left = sa.text("SELECT count(*) FROM diptych_log WHERE image = '{}'")
+        return int((await connection.execute(left)).scalar_one())
+
+
+@pytest.mark.parametrize("setting", ["log_retention_days", "log_personal_data_days"])
+async def test_a_large_log_is_forgotten_in_parts(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """Others have their turn between two parts, and no statement takes longer for a larger log."""
+    async with catalogue(database_url) as app:
+        await app.execute(AddBook("1", "x"))
+        await _fill(app)
+        parts = _Parts(app, monkeypatch)
+        await _forget(app, **{setting: 1})
+        assert sum(parts.rows) == _MANY
+        assert max(parts.rows) <= 10_000
+        await app.execute(AddBook("2", "x"))
+        assert await _logged(app) == (2 if setting == "log_retention_days" else _MANY + 2)
+        parts.rows.clear()
+        await _forget(app, **{setting: 1})
+        assert parts.rows == [], "the younger rows stay"
+
+
+async def test_who_stops_leaves_the_rest_of_the_log_for_the_next_run(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with catalogue(database_url) as app:
+        await _fill(app)
+        parts = _Parts(app, monkeypatch)
+        settings, database = ConfigService(environ={}, log_retention_days=1).settings, app.orm.database
+        retention = Retention(database, settings, followers(database.name))
+        stopped = asyncio.Event()
+
+        async def stop() -> None:
+            await retention.stop()
+            stopped.set()
+
+        parts.after_each = lambda: asyncio.get_running_loop().create_task(stop())
+        retention.start()
+        await asyncio.wait_for(stopped.wait(), 20)
+        assert 0 < await _logged(app) == _MANY - sum(parts.rows)
+        parts.after_each = lambda: None
+        await _forget(app, log_retention_days=1)
+        assert await _logged(app) == 0
 
 
 class _Ahead(datetime.datetime):
