@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from diptych import Diptych
+from diptych import Diptych, ReadModel, code_point_text
+from diptych.errors import SchemaError
 from tests.captured import Program, application, prepare, same, served_by_redis
 from tests.catalogue import answered_by
+from tests.configuration import configured
 
 LEASE_S = 1.0
 PARTITIONED = (
@@ -21,6 +25,60 @@ PARTITIONED = (
 )
 HIGH = "CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM ('c') TO ('n')"
 GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO clerk"
+
+
+class Base(DeclarativeBase):
+    """The declarative base of an application over a table and its partition."""
+
+
+class Whole(Base):
+    """A partitioned table."""
+
+    __tablename__ = "parts"
+
+    code: Mapped[str] = mapped_column(code_point_text(200), primary_key=True)
+    amount: Mapped[int]
+
+
+class Low(Base):
+    """Its partition."""
+
+    __tablename__ = "parts_low"
+
+    code: Mapped[str] = mapped_column(code_point_text(200), primary_key=True)
+    amount: Mapped[int]
+
+
+class AmountDocument(msgspec.Struct, frozen=True):
+    amount: int
+
+
+class WholeReads(ReadModel[Whole]):
+    key = Whole.code
+    document = AmountDocument
+
+
+class LowReads(ReadModel[Low]):
+    key = Low.code
+    document = AmountDocument
+
+
+class OfWhole:
+    def __init__(self, whole: WholeReads) -> None:
+        self.whole = whole
+
+
+class OfLow:
+    def __init__(self, low: LowReads) -> None:
+        self.low = low
+
+
+class OfBoth:
+    def __init__(self, whole: WholeReads, low: LowReads) -> None:
+        self.whole, self.low = whole, low
+
+
+OfWhole.__module__ = OfLow.__module__ = OfBoth.__module__ = "holder"  # they handle no query of this module
 
 
 @pytest.fixture
@@ -86,3 +144,23 @@ async def test_a_further_partition_whose_rows_are_not_captured_is_left_to_the_ow
         async with application(postgres_url, None):  # the owner makes the triggers anew
             pass
         await served_by_redis(app, "d")
+
+
+SENTENCE = "rows of a partition are captured by the triggers of the partitioned table: make read models of "
+
+
+@pytest.mark.parametrize("first", [(OfWhole, WholeReads), (OfLow, LowReads), None])
+async def test_read_models_of_a_table_and_of_its_partition_are_refused(postgres_url, first):
+    """Whichever is captured first, and in one application."""
+
+    def of(handler: type, *read_models: type) -> Diptych:
+        config = configured(postgres_url, create_tables=False)
+        return Diptych(config, models=Base, handlers=[handler], read_models=list(read_models))
+
+    await Program(postgres_url).runs("CREATE TABLE makers (id bigint)", "CREATE TABLE parts ()", *PARTITIONED)
+    if first is not None:
+        async with of(*first):
+            pass
+    with pytest.raises(SchemaError, match=SENTENCE) as error:
+        await of(OfBoth, WholeReads, LowReads).start()
+    assert "parts_low" in str(error.value)

@@ -140,6 +140,14 @@ def _explained(error: DBAPIError, tables: Sequence[CapturedTable]) -> Exception:
         )
     if state == "42809":  # wrong_object_type
         return SchemaError([f"{words_of(error)}: read models are made from tables, not from views"])
+    if state in ("2BP01", "42710"):  # dependent_objects_still_exist, duplicate_object
+        return SchemaError(
+            [
+                f"{words_of(error)}: rows of a partition are captured by the triggers of the partitioned table: make "
+                "read models of the one or of the other. If none is made of the captured one any more, drop its "
+                "triggers diptych_capture and diptych_capture_truncate"
+            ]
+        )
     if state in ("42P01", "3F000") or "no such table" in str(error.orig):
         return SchemaError(
             [f"one of the tables {names} is not there: run the application's migrations first"]
