@@ -50,9 +50,10 @@ _SELECTS = {
                     )
             ),
             'columns', (
-                SELECT json_object_agg(attname, concat_ws('.', attnum, attribute.xmin, (
+                SELECT json_object_agg(attname, concat_ws('.', attnum, attribute.xmin,
+                CASE WHEN atttypid >= 16384 THEN (
                     WITH RECURSIVE made_of (id) AS (
-                        SELECT atttypid WHERE atttypid >= 16384
+                        SELECT atttypid
                       UNION
                         SELECT part.id FROM made_of JOIN pg_type AS type ON type.oid = made_of.id CROSS JOIN LATERAL (
                             VALUES (typelem), (typbasetype)
@@ -63,15 +64,15 @@ _SELECTS = {
                             SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0
                         ) AS part (id) WHERE part.id >= 16384
                     )
-                    SELECT concat_ws('.', (
+                    SELECT nullif(concat_ws('.', (
                         SELECT string_agg(CAST(label.xmin AS text), '+' ORDER BY label.oid)
                         FROM pg_enum AS label WHERE enumtypid IN (SELECT id FROM made_of)
                     ), (
                         SELECT string_agg(CAST(part.xmin AS text), '+' ORDER BY attrelid, part.attnum)
                         FROM pg_attribute AS part JOIN pg_type AS type ON attrelid = typrelid
                         WHERE type.oid IN (SELECT id FROM made_of) AND part.attnum > 0
-                    )) WHERE EXISTS (SELECT 1 FROM made_of)
-                )) ORDER BY attnum)
+                    )), '')
+                ) END) ORDER BY attnum)
                 FROM given JOIN pg_attribute AS attribute ON attrelid = given.id
                 WHERE given.table_name = descendant.table_name AND attnum > 0 AND NOT attisdropped
             ),
