@@ -1,4 +1,4 @@
-"""Who holds tables on which triggers are to be made, on PostgreSQL."""
+"""The sessions that hold tables on which triggers are to be made, on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes of each table may do, or notice, besides: by triggers, rules, foreign keys and unique indexes."""
+"""The effects of each table: what its changes may do, or notice, besides, by triggers, keys and unique indexes."""
 
 from __future__ import annotations
 

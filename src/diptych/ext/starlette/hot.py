@@ -1,4 +1,4 @@
-"""What is wrong with hot queries of an application: whatever would refuse a request behind them is not heeded."""
+"""Checks of hot queries beside the routes of an application: what would refuse their requests is not heeded."""
 
 from __future__ import annotations
 
