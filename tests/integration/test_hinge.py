@@ -193,6 +193,8 @@ async def test_flushall_is_noticed_by_the_next_query_or_command(sqlite_url, redi
         pytest.param(b"i:title", "list", id="a list that is asked for"),
         pytest.param(b"entries", "add", id="the records of list entries"),
         pytest.param(b"tombstones", "delete", id="the tombstones"),
+        pytest.param(b"recent", "add", id="the positions of changes that are in"),
+        pytest.param(b"marker", "add", id="the marker"),
     ],
 )
 async def test_a_key_of_another_type_is_told_and_the_read_model_is_built_anew(
@@ -223,6 +225,25 @@ async def test_a_key_of_another_type_is_told_and_the_read_model_is_built_anew(
             await agree(app)
         told = [record.getMessage() for record in caplog.records if "of another type" in record.getMessage()]
         assert len(told) == 1
+
+
+@pytest.mark.parametrize("rest", [b"lease", b"generations", b"keeper", b"switching"])
+async def test_a_key_of_a_read_model_that_is_of_another_type_is_written_over(
+    sqlite_url: str, valkey: Any, rest: bytes
+) -> None:
+    async with catalogue(sqlite_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "Herbert"))
+        await sees_in_redis(app, "Dune", "Herbert")
+        with redis.Redis.from_url(valkey.url) as hand:
+            key = store_of(app)._keys.prefix + b":" + rest
+            hand.delete(key)
+            hand.rpush(key, "by hand")
+            await app.execute(AddBook("Emma", "Austen"))
+            await sees_in_redis(app, "Emma", "Austen")
+            valkey.flush()
+            hand.rpush(key, "by hand")
+            await app.execute(AddBook("Ulysses", "Joyce"))
+            await sees_in_redis(app, "Ulysses", "Joyce")
 
 
 async def test_data_lost_while_nobody_asks_are_noticed_by_the_keeper(sqlite_url, valkey, caplog):

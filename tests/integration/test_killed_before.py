@@ -20,7 +20,17 @@ from diptych import Diptych, DuplicateError
 from diptych.fence.arrivals import Ending
 from diptych.write.unit_of_work import new_context
 from tests.books import AddBook, Book, BookChanges, DeleteBook, EditBook, ListBooks
-from tests.catalogue import Held, Recorded, answered_by, catalogue, fence_row, keeper_of, sees, sees_in_redis
+from tests.catalogue import (
+    Held,
+    Recorded,
+    answered_by,
+    author_of,
+    catalogue,
+    fence_row,
+    keeper_of,
+    sees,
+    sees_in_redis,
+)
 from tests.integration.test_joined_processes import Item, ListCards, Owner, _shows, _shows_in_redis, cards
 
 LONG_MS = 60_000
@@ -314,3 +324,34 @@ async def test_a_row_that_gets_another_address_during_a_pass_is_not_missing_afte
         await one.orm.update(Item, "b", "code", note="newer")
         await _shows(one, "b", "Ann", "newer")
         assert [card.code for card in (await one.ask(ListCards())).decode().items] == ["b"]
+
+
+async def test_of_a_row_that_a_killed_command_has_changed_twice_no_first_change_is_brought_in_alone(
+    postgres_url: str, valkey: Any
+) -> None:
+    """★ Another command rests on the first change, by its position: the state after that was never committed."""
+    async with _two(catalogue, postgres_url, valkey.url) as (one, two):
+        await one.execute(AddBook("a", "first"))
+        await sees_in_redis(two, "a", "first")
+        has_moved, go_on, has_taken, end = (asyncio.Event() for _ in range(4))
+
+        async def twice(_unit: object) -> None:
+            await one.orm.update(Book, "a", "title", title="b")
+            has_moved.set()
+            await go_on.wait()
+            await one.orm.update(Book, "b", "title", author="second")
+
+        async def take(_unit: object) -> None:
+            await two.orm.create(Book, title="c", author="x")
+            has_taken.set()
+            await end.wait()
+
+        changing = asyncio.create_task(_killed(one, one.orm.side.units.run(twice, new_context())))
+        await has_moved.wait()
+        taking = asyncio.create_task(two.orm.side.units.run(take, new_context()))
+        await has_taken.wait()
+        go_on.set()
+        await changing
+        end.set()
+        await taking
+        assert (await author_of(two, "b"))[1] in (None, "second")

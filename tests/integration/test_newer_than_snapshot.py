@@ -57,6 +57,52 @@ class Booking(Base):
     )
 
 
+class Area(Base):
+    """A partitioned table, to which a foreign key refers."""
+
+    __tablename__ = "areas"
+    __table_args__ = {"postgresql_partition_by": "RANGE (id)"}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(code_point_text(50))
+
+
+class Sign(Base):
+    __tablename__ = "signs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    area_id: Mapped[int] = mapped_column(sa.ForeignKey("areas.id"), index=True)
+
+
+class Lamp(Base):
+    """A foreign key to halls is in the database alone."""
+
+    __tablename__ = "lamps"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hall_id: Mapped[int | None] = mapped_column(index=True)
+
+
+class AreaDocument(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+
+
+class Areas(ReadModel[Area]):
+    key = Area.id
+    document = AreaDocument
+
+
+class LampDocument(msgspec.Struct, frozen=True):
+    id: int
+    hall_id: int | None
+
+
+class Lamps(ReadModel[Lamp]):
+    key = Lamp.id
+    document = LampDocument
+
+
 class BookingDocument(msgspec.Struct, frozen=True):
     code: str
     hall_id: int | None
@@ -84,10 +130,26 @@ class GetBooking(Query[Document[BookingDocument]]):
     is_from_sql: bool = False
 
 
+class GetArea(Query[Document[AreaDocument]]):
+    id: int
+
+
+class GetLamp(Query[Document[LampDocument]]):
+    id: int
+
+
 class BookingQueries:
-    def __init__(self, bookings: Bookings, codes: Codes) -> None:
+    def __init__(self, bookings: Bookings, codes: Codes, areas: Areas, lamps: Lamps) -> None:
         self.bookings = bookings
         self.codes = codes
+        self.areas = areas
+        self.lamps = lamps
+
+    async def area(self, query: GetArea) -> Document[AreaDocument]:
+        return await self.areas.get(query.id)
+
+    async def lamp(self, query: GetLamp) -> Document[LampDocument]:
+        return await self.lamps.get(query.id)
 
     async def get(self, query: GetBooking) -> Document[BookingDocument]:
         model = self.codes if query.is_second else self.bookings
@@ -106,7 +168,7 @@ def _application(database_url: str, redis_url: str | None) -> Diptych:
         ConfigService(environ={}, database_url=database_url, redis_url=redis_url, **settings),
         models=Base,
         handlers=[BookingQueries],
-        read_models=[Bookings, Codes],
+        read_models=[Bookings, Codes, Areas, Lamps],
     )
 
 
@@ -115,9 +177,15 @@ async def _two(database_url: str, redis_url: str) -> AsyncIterator[tuple[Diptych
     """Two processes answered from Redis, over two bookings of one hall."""
     async with _application(database_url, None):
         pass  # which makes the tables
-    await Program(database_url).runs("CREATE UNIQUE INDEX one_of_a_badge ON bookings (badge)")
+    await Program(database_url).runs(
+        "CREATE UNIQUE INDEX one_of_a_badge ON bookings (badge)",
+        "CREATE TABLE areas_all PARTITION OF areas FOR VALUES FROM (0) TO (100)",
+        "ALTER TABLE lamps ADD FOREIGN KEY (hall_id) REFERENCES halls",
+    )
     async with _application(database_url, redis_url) as one, _application(database_url, redis_url) as two:
         await one.orm.create(Hall, id=1, name="great")
+        await one.orm.create(Hall, id=2, name="dark")
+        await one.orm.create(Lamp, id=1, hall_id=2)
         await one.orm.create(Booking, code="a", hall_id=1, seat=1, locker=1, email="Ann@x", badge=1)
         await one.orm.create(Booking, code="b", is_cancelled=True, seat=1, locker=2, email="bo@x", badge=2)
         for app in (one, two):
@@ -221,3 +289,21 @@ async def test_what_a_read_model_has_shown_to_a_handler(postgres_url: str, valke
             shown = await _shown(two, "a", is_second=is_second)
             assert shown is not None
             assert shown.badge == 7
+
+
+async def test_a_row_of_a_partitioned_table_that_a_new_row_refers_to(postgres_url: str, valkey: Any) -> None:
+    """★ PostgreSQL looks for it in a new snapshot; in a plain table it would not find it."""
+    async with _two(postgres_url, valkey.url) as (one, two):
+        killed = partial(_killed, one, one.orm.create(Area, id=2, name="new"))
+        await _beside(two, killed, lambda app: app.orm.create(Sign, id=1, area_id=2))
+        assert (await two.ask(GetArea(2))).decode() == AreaDocument(2, "new")
+
+
+async def test_a_foreign_key_that_the_database_alone_has_for_a_process_that_cannot_look(
+    postgres_url: str, valkey: Any
+) -> None:
+    """Without Redis a command waits for what a table may lack that it has touched, by the catalogue too."""
+    async with _two(postgres_url, valkey.url) as (one, two), _application(postgres_url, None) as three:
+        killed = partial(_killed, one, one.orm.delete(Lamp, 1))
+        await _beside(three, killed, lambda app: app.orm.delete(Hall, 2))
+        assert (await two.ask(GetLamp(1))).decode() is None

@@ -263,9 +263,14 @@ class Listed:
         return self._left
 
     def left_of(self, ending: Ending) -> list[Entry]:
-        """Returns the changes still not known to be in, as far as this command may rest on them."""
+        """Returns the changes still not known to be in, as far as this command may rest on them.
+
+        ★ Of a transaction all, if it may rest on one: brought in alone, a change would show a row as it was before
+        the transaction changed it once more.
+        """
         left = self.left()
-        return [entry for entry in left if ending.may_rest_on(entry)] if left else left
+        resting = {entry.transaction for entry in left if ending.may_rest_on(entry)}
+        return [entry for entry in left if entry.transaction in resting]
 
 
 class NotedSight(NamedTuple):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from diptych.aio.tasks import shielded
@@ -175,10 +176,10 @@ class Fence(LogReader, PassNotifications):
         with translated_reading(self._database):
             await shielded(capture(self._database, self._captured(tables), hints=self._hints))
 
-    async def table_effects(self) -> TableEffects:
-        """Returns what changes of the tables may do, or notice, besides."""
+    async def table_effects(self, tables: Collection[sa.Table]) -> TableEffects:
+        """Returns what changes of these tables may do, or notice, besides."""
         async with self._reading() as connection:
-            return await table_effects(connection)
+            return await table_effects(connection, tables)
 
     def _captured(self, tables: Collection[str]) -> list[CapturedTable]:
         return [captured_table(entity) for _, entity in sorted(self._entities(tables).items())]

@@ -65,6 +65,7 @@ class Keeper:
         self.replica = replica
         self.redis = redis
         self.status = Status(replica.name, redis, self.wake)
+        replica.store.on_wrong = self.status.broken
         self.source = RedisSource(replica.store, redis, self.status)
         self.builder = Builder(replica, fence, rows, lease_s)
         self.set_aside: SetAside | None = None

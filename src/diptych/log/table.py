@@ -150,9 +150,7 @@ def _postgresql() -> Expressions:
         stamp=xmax * 0x10000 + 0xFFFF - sa.func.least(running, 0xFFFF),
         greatest=sa.func.greatest,
         age=now - sa.cast(sa.extract("epoch", LOG.c.recorded_at), sa.Double),
-        last_position=sa.func.pg_sequence_last_value(
-            sa.cast(sa.func.pg_get_serial_sequence(LOG.name, "position"), PostgresType("regclass"))
-        ),
+        last_position=_last_position(),
         recorded_at=sa.func.clock_timestamp(),
         appended=(
             LOG.c.position,
@@ -161,6 +159,13 @@ def _postgresql() -> Expressions:
         ),
         insert=postgresql.insert,
     )
+
+
+def _last_position() -> Value:
+    sequence = sa.func.pg_get_serial_sequence(LOG.name, "position")
+    last = sa.func.pg_sequence_last_value(sa.cast(sequence, PostgresType("regclass")))
+    # Without the right PostgreSQL raises an error before 18.
+    return sa.case((sa.func.has_sequence_privilege(sequence, "USAGE, SELECT"), last), else_=sa.null())
 
 
 def _sqlite() -> Expressions:

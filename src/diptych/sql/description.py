@@ -77,13 +77,14 @@ class TableEffects(NamedTuple):
 
     A change of the ``reaching`` may change further rows, by triggers, rules or foreign keys. A change of the
     ``comparing`` notices other commands' changes of any kind, later than its snapshot: what is compared is a part of
-    the rows, or an expression, or it is compared at the commit. Foreign keys refer to the ``referred``. ``unique``
-    has the columns that take part in unique indexes.
+    the rows, or an expression, or it is compared at the commit; or a foreign key refers to a partitioned table.
+    ``referring`` has the tables, by their names with schema and without, whose foreign keys refer to a table;
+    ``unique`` the columns that take part in its unique indexes.
     """
 
     reaching: set[str]
     comparing: set[str]
-    referred: set[str]
+    referring: dict[str, set[str]]
     unique: dict[str, set[str]]
 
 

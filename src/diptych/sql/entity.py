@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
@@ -30,7 +30,7 @@ class MappedEntity:
     ``image_columns`` are the columns in the image of its changes in the log; none if there is no image.
     As far as is known, a change of a row may change further rows, or the row again, if it ``has_effects``; it
     ``looks_late`` if it may notice other commands' changes that are later than its snapshot, whichever they are; and
-    so may a deletion, or another value in a unique column, if foreign keys refer to the table: it ``is_referred``.
+    so may a deletion, or another value in a unique column, if there are tables ``referring`` to it by foreign keys.
 
     Raises ``WiringError`` for a mapping that the change log can't follow.
     """
@@ -65,7 +65,8 @@ class MappedEntity:
         self.row_id = self.primary_key if has_text else ()
         # A row that the statement returns lacks the effect of triggers after the statement: it is read again.
         self.is_finished_by_database = any(map(is_fetched, self.columns.values()))
-        self.has_effects = self.looks_late = self.is_referred = False
+        self.has_effects = self.looks_late = False
+        self.referring: Set[str] = frozenset()
         self.image_columns = _image_columns(self.name, self.columns, image)
         self._described: dict[str, Entity] = {}
         self._real: Mapping[str, RealColumn] = {}
@@ -322,15 +323,24 @@ class EntityRegistry:
     """Finds the ``MappedEntity`` of a model, made at its first use, in the database of this name and token.
 
     ``images`` says, by models, what goes into the images of changes in the log; of any other model, every column.
+    ``metadata`` has the tables of the application's base, whose models are used sooner or later.
     """
 
-    def __init__(self, database: str, token: str = "", images: Mapping[type, LogImage] | None = None) -> None:
+    def __init__(
+        self,
+        database: str,
+        token: str = "",
+        images: Mapping[type, LogImage] | None = None,
+        metadata: sa.MetaData | None = None,
+    ) -> None:
         self._database = database
         self._token = token
         self._images = images or {}
         self._entities: dict[type, MappedEntity] = {}
         self._warned: set[Mapper[Any]] = set()
-        self._effects = TableEffects(set(), set(), set(), {})
+        self._effects = TableEffects(set(), set(), {}, {})
+        self._looked_at: Set[str] = frozenset()
+        self._bases = set() if metadata is None else {metadata}
 
     def of(self, model: type) -> MappedEntity:
         """Returns the entity of a mapped class. Raises ``WiringError`` for any other class."""
@@ -348,23 +358,34 @@ class EntityRegistry:
             self._warn_of(mapper)
         return entity
 
-    def note_effects(self, effects: TableEffects) -> None:
-        """Takes note of what changes of the tables may do, or notice, besides."""
+    @property
+    def tables(self) -> list[sa.Table]:
+        """The tables of all bases that entities are of, and of ``metadata``."""
+        bases = {*self._bases, *(entity.table.metadata for entity in self._entities.values())}
+        return [table for metadata in bases for table in metadata.tables.values()]
+
+    @property
+    def are_looked_at(self) -> bool:
+        """False if there are entities whose effects are not known yet."""
+        return all(entity.full_name in self._looked_at for entity in self._entities.values())
+
+    def note_effects(self, tables: Iterable[sa.Table], effects: TableEffects) -> None:
+        """Takes note of what changes of these tables may do, or notice, besides."""
         if self._database == "sqlite":
             effects = effects._replace(reaching={name.lower() for name in effects.reaching})
-        self._effects = effects
+        self._effects, self._looked_at = effects, {str(table.fullname) for table in tables}
         for entity in self._entities.values():
             self._give_effects(entity)
 
     def _give_effects(self, entity: MappedEntity) -> None:
         # SQLite compares names without regard to case, and knows no schemas within a file.
         name = str(entity.table.name).lower() if self._database == "sqlite" else entity.full_name
-        effects = self._effects
-        entity.has_effects = name in effects.reaching
+        effects, is_unknown = self._effects, entity.full_name not in self._looked_at
+        entity.has_effects = is_unknown or name in effects.reaching
         # Of a column that the mapping does not know to be unique, no entry tells that a value is free again.
         identifying = {str(entity.columns[column].name) for column in entity.identifying}
         entity.looks_late = name in effects.comparing or not effects.unique.get(name, set()) <= identifying
-        entity.is_referred = name in effects.referred
+        entity.referring = effects.referring.get(name, set())
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
         """Logs the refused writes, once for each mapper."""

@@ -25,7 +25,7 @@ class Effects:
     @property
     def are_recent(self) -> bool:
         """False if ``refresh`` is to be awaited before a command begins."""
-        return time.monotonic() - self._read_at < self._lease_s / 2
+        return self._entities.are_looked_at and time.monotonic() - self._read_at < self._lease_s / 2
 
     async def refresh(self) -> None:
         """Reads the catalogue, beside the commands while the knowledge is not older than a lease.
@@ -36,13 +36,14 @@ class Effects:
         if reading is None or reading.done():
             reading = self._reading = asyncio.get_running_loop().create_task(self.look())
             reading.add_done_callback(_note_failure)
-        if time.monotonic() - self._read_at >= self._lease_s:
+        if not self._entities.are_looked_at or time.monotonic() - self._read_at >= self._lease_s:
             await asyncio.shield(reading)
 
     async def look(self) -> None:
         """Notes the effects at the entities. Raises ``DatabaseUnavailableError``."""
         read_at = time.monotonic()
-        self._entities.note_effects(await self._fence.table_effects())
+        tables = self._entities.tables
+        self._entities.note_effects(tables, await self._fence.table_effects(tables))
         self._read_at = read_at
 
     async def close(self) -> None:

@@ -60,7 +60,7 @@ async def open_write_side(
     except BaseException:
         await database.close()
         raise
-    entities = EntityRegistry(database.name, token, log_images)
+    entities = EntityRegistry(database.name, token, log_images, metadata)
     for model in log_images or ():
         entities.of(model)  # raises for a mistake now, not at the first change
     return WriteSide(database, settings, metadata, entities)

@@ -204,9 +204,11 @@ class UnitOfWork:
     def note(self, entity: MappedEntity, change: Change) -> None:
         """Takes note of a change, shown by the session from now on."""
         self.changes.append(change)
-        # ★ A foreign key has looked for rows that refer to this one, later than the snapshot: those that were there
-        # are gone by another command's change.
-        self.looks_late |= entity.is_referred and (change.after is None or change.moves)
+        if entity.referring and (change.after is None or change.moves):
+            # ★ Foreign keys have looked for rows that refer to this one, later than the snapshot: those that were
+            # there are gone by another command's change.
+            self.looks_late = True
+            self.touched |= entity.referring
         if self._session is not None:
             self._session.note(entity, change.after, change.image)
 

@@ -15,6 +15,9 @@ def judge(state: State, config: Config, n: int, command: Command) -> Iterator[St
     assert select is not None
     process = config.programs[n].process
     needed = [p for p in select.entries if p <= select.limit and _counts(state, config, n, command, p)]
+    if "whole-transaction" not in config.off:
+        begun = {state.log[p - 1].transaction for p in needed}
+        needed = [p for p in select.entries if state.log[p - 1].transaction in begun]
     known = _known(state, config, process, select)
     missing = [p for p in needed if p not in known]
     cut_off = process in config.without_redis

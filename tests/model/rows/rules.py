@@ -130,6 +130,11 @@ RULES: dict[str, Rule[Config]] = {
         "of entries that its snapshot did not see, those count by which an address is free, if it has taken one",
         Config((_by(0, MOVE), _by(1, Change("create", Q, 1)))),
     ),
+    "whole-transaction": Rule(
+        "5 ★",
+        "of a transaction, all entries count if one does: its row may have been changed twice",
+        Config((_by(0, MOVE, UPDATE), _by(1, Change("create", Q, 3))), addresses=3),
+    ),
     "unchecked": Rule(
         "5 ★",
         "a process that can't look into a read model waits for any entry of what its command may have read",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from diptych.fence.contract import FenceId, Target
@@ -20,7 +20,7 @@ from diptych.read.store.state import RedisState, lease_text
 from diptych.read.store.survey import Survey, survey_of
 from diptych.read.store.writes import MAX_DOCUMENTS, Write, Writes, batches
 from diptych.read.stored import STAMP_BYTES, stamp_bytes
-from diptych.redis import RedisIdentity
+from diptych.redis import RedisIdentity, WrongContentsError
 from diptych.redis.service import Channel, RedisService
 
 _PURGED_AT_ONCE = 1000
@@ -35,7 +35,8 @@ class RedisStore:
 
     Writing operations return ``OK``, or why nothing was written: ``ELSEWHERE`` (this is another incarnation),
     ``GONE`` (the generation is not there), ``FOREIGN`` (another database's lease is there), ``BEHIND`` (the data are
-    older than the fence relies on), ``CLOSED`` or ``GAP`` (a builder's script out of turn).
+    older than the fence relies on), ``CLOSED`` or ``GAP`` (a builder's script out of turn). ``on_wrong`` is called
+    with a generation where a key holds a value of another type, and with words for that.
     """
 
     def __init__(self, compiled: CompiledReadModel, redis: RedisService) -> None:
@@ -53,7 +54,8 @@ class RedisStore:
         self._begin = Script("begin")
         self._bury = Script("bury")
         self._drop = Script("drop")
-        self._inspect = Script("inspect", read_only=True, common=False)
+        self._inspect = Script("inspect", read_only=True)
+        self.on_wrong: Callable[[str, str], None] = lambda _generation, _problem: None
 
     # Commands and passes
 
@@ -71,7 +73,11 @@ class RedisStore:
         For commands' changes, ``told`` gets the positions of the changes that are in by then, by any process: of
         these, and of others about as recent. With these documents all changes that ``carried`` has seen are in.
         """
-        return await self._write(target, writes, None, floor, told, carried)
+        try:
+            return await self._write(target, writes, None, floor, told, carried)
+        except WrongContentsError as error:
+            self.on_wrong(target.generation, str(error))
+            raise
 
     async def missing(self, target: Target, changes: Sequence[Change]) -> list[Change] | None:
         """Returns the changes not in the generation yet; None if the incarnation or the generation is not there.

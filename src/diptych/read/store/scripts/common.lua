@@ -13,13 +13,19 @@ local function is_here(run_id, replication_id)
     and string.match(info, 'role:(%a+)') == 'master'
 end
 
+-- Returns a text; '' for none, and for what somebody has put in its place that is no text.
+local function text(key)
+  local found = redis.pcall('GET', key)
+  return type(found) == 'string' and found or ''
+end
+
 -- Returns the generation and the history in the lease of this server; nil if there is no such lease.
 --
 -- * A lease that names another server is not in force, and may stay for long: it came with that server's data, and
 --   ends by that server's clock.
 local function leased_here(key, run_id, replication_id)
   local run, replication, generation, history =
-    string.match(redis.call('GET', key) or '', '^(%x+):(%x+):([^:]+):([^:]+)$')
+    string.match(text(key), '^(%x+):(%x+):([^:]+):([^:]+)$')
   if run == run_id and replication == replication_id then
     return generation, history
   end

@@ -8,7 +8,7 @@
 if not is_here(ARGV[1], ARGV[2]) then
   return 'ELSEWHERE'
 end
-if redis.call('GET', KEYS[1]) == ARGV[3] then
+if text(KEYS[1]) == ARGV[3] then
   redis.call('DEL', KEYS[1])
 end
 redis.call('DEL', KEYS[2])

@@ -5,6 +5,7 @@
 -- lease ('' if there is none), the generations, the snapshot that is carried ('' for none), the memory used and its
 -- limit (0: none).
 
+local generations = redis.pcall('SMEMBERS', KEYS[3])
 local time = redis.call('TIME')
 local info = redis.call('INFO', 'server', 'replication', 'memory')
 local function field(name)
@@ -12,6 +13,5 @@ local function field(name)
 end
 return {
   time[1], time[2], field('run_id'), field('master_replid'), field('role'), field('maxmemory_policy'),
-  redis.call('GET', KEYS[1]) or '', redis.call('GET', KEYS[2]) or '',
-  redis.call('SMEMBERS', KEYS[3]), redis.call('GET', KEYS[4]) or '', field('used_memory'), field('maxmemory'),
+  text(KEYS[1]), text(KEYS[2]), generations.err and {} or generations, text(KEYS[4]), field('used_memory'), field('maxmemory'),
 }

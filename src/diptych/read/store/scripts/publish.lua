@@ -42,7 +42,7 @@ end
 
 -- Neither replicated nor written to the append-only file: data restored from either have no right to the lease.
 redis.set_repl(redis.REPL_NONE)
-if redis.call('GET', KEYS[1]) ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
+if text(KEYS[1]) ~= ARGV[3] or redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[4]) then
   -- * An absolute time, counted from before the promise: a lease counted from now would outlast the promise by as
   --   long as this message was on its way, and commands would be acknowledged that its readers don't see.
   redis.call('SET', KEYS[1], ARGV[3], 'PXAT', ARGV[4])
