@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from diptych import Diptych, Document, ReadModel, UnreadableRowError, by, many
@@ -159,3 +160,23 @@ async def test_a_value_nested_too_deeply_for_python_sets_its_row_aside(database_
         with pytest.raises(UnreadableRowError):
             await items.get(1)
         assert await _ids(items) == [2]
+
+
+async def test_a_composite_type_that_gets_an_attribute_spoils_no_connection_for_good(app: Diptych) -> None:
+    """★ asyncpg closes the prepared statement, which SQLAlchemy goes on to execute."""
+    database = app.orm.database
+    async with database.begin() as connection:
+        await connection.execute(sa.text("CREATE TYPE place AS (x int)"))
+        await connection.execute(sa.text("CREATE TABLE places AS SELECT CAST(ROW(1) AS place) AS place"))
+    select = sa.text("SELECT place FROM places")
+    failures = []
+    for number in range(4):
+        async with database.reader.connect() as connection:
+            try:
+                assert len((await connection.execute(select)).all()) == 1
+            except DBAPIError as error:
+                failures.append(error)
+        if number == 0:
+            async with database.begin() as connection:
+                await connection.execute(sa.text("ALTER TYPE place ADD ATTRIBUTE y int"))
+    assert len(failures) <= 2

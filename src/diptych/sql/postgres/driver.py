@@ -127,8 +127,12 @@ def refuse_broken(context: ExceptionContext) -> None:
 
     A server that ends a session says so before it closes the connection. Between the two asyncpg refuses every
     statement by an error of its own, which SQLAlchemy lets through as it is.
+
+    A connection with a statement that is outdated is given up.
     """
-    if is_of_broken_connection(context.original_exception):
+    if is_of_outdated_statement(context.original_exception):
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+    elif is_of_broken_connection(context.original_exception):
         raise OSError("PostgreSQL has ended the session") from context.original_exception
 
 
@@ -136,7 +140,18 @@ def is_of_altered_table(error: DBAPIError) -> bool:
     """Returns whether a table, or a type, was altered under a prepared statement: another attempt succeeds."""
     # PostgreSQL has no code of its own for a type that is gone: XX000 is any internal error.
     is_of_type = "cache lookup failed for type" in str(error.orig)
-    return is_of_type or type(error.orig).__name__ == "InvalidCachedStatementError"
+    is_of_statement = type(error.orig).__name__ == "InvalidCachedStatementError"
+    return is_of_type or is_of_statement or is_of_outdated_statement(error.orig)
+
+
+def is_of_outdated_statement(error: BaseException | None) -> bool:
+    """Returns whether a prepared statement that SQLAlchemy keeps with the connection can't be executed any more.
+
+    A composite type has got other attributes. asyncpg says so once and closes the statement: every later execution
+    on that connection fails.
+    """
+    words = str(error)
+    return "the prepared statement is closed" in words or "of composite type" in words
 
 
 def is_of_broken_connection(error: BaseException) -> bool:
