@@ -20,24 +20,17 @@ import msgspec
 
 from diptych.errors import WiringError
 
-ANSWERS = "diptych.answers"
-"""Scope key: the `Answers` of the request, where stored bytes can be sent as they are. Otherwise absent."""
-
 _TEXT_WITHIN = re.compile(rb"diptych:[0-9a-f]{32}")
 _TEXT = re.compile(b'"%s"' % _TEXT_WITHIN.pattern)
 
-_standing_in: ContextVar[Answers | None] = ContextVar("diptych_standing_in", default=None)
+_standing_in: ContextVar[_StandIns | None] = ContextVar("diptych_standing_in", default=None)
 
 
-class Answers:
-    """Documents and pages that a response is made of. In its JSON a text stands for each until it is put back.
-
-    ``whole`` is the one that a route has returned, whose JSON the framework has made.
-    """
+class _StandIns:
+    """Documents and pages in a value that pydantic dumps. In the JSON a text stands for each until it is put back."""
 
     def __init__(self) -> None:
         self.by_text: dict[bytes, Any] = {}
-        self.whole: Any = None
 
     def stand_in(self, found: Any) -> str:
         """Returns the text that stands for a document or a page: nobody can guess it, and so have it replaced."""
@@ -66,14 +59,14 @@ def with_stored_bytes(dump: Callable[[], bytes]) -> bytes:
     Nobody sees a text that stands for one: where a function of the application's own has put it elsewhere than as a
     value, the JSON is made again, of decoded documents.
     """
-    answers = Answers()
-    token = _standing_in.set(answers)
+    standing_in = _StandIns()
+    token = _standing_in.set(standing_in)
     try:
         made = dump()
     finally:
         _standing_in.reset(token)
-    whole = answers.put_back(made)
-    return dump() if answers.is_left_in(whole) else whole
+    whole = standing_in.put_back(made)
+    return dump() if standing_in.is_left_in(whole) else whole
 
 
 def answer_schema(kind: Any, document: Any) -> dict[str, Any]:
@@ -89,9 +82,9 @@ def answer_schema(kind: Any, document: Any) -> dict[str, Any]:
 
 def told(found: Any) -> Any:
     """Returns what is told of a document or a page in a model: the decoded JSON, or a text that stands for it."""
-    answers = _standing_in.get()
-    if answers is not None:
-        return answers.stand_in(found)
+    standing_in = _standing_in.get()
+    if standing_in is not None:
+        return standing_in.stand_in(found)
     return None if found.body is None else msgspec.json.decode(found.body)
 
 

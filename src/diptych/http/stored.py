@@ -1,5 +1,4 @@
-"""Stored bytes in the answers of frameworks: in the JSON that a framework makes a text stands for each, until it is
-sent."""
+"""Stored bytes as the answers of frameworks' routes: in place of the JSON that the framework has made of them."""
 
 from __future__ import annotations
 
@@ -10,40 +9,42 @@ import msgspec
 from diptych.http.answers import Answer, answer_found, answer_query, send_answer
 from diptych.http.asgi import Message, Scope, Send
 from diptych.read.answers import Document
-from diptych.schemas import Answers
+
+RETURNED = "diptych.returned"
+"""Scope key: the `Returned` of the request, where stored bytes can be sent as they are. Otherwise absent."""
 
 _OF_BODY = frozenset({b"content-type", b"content-length"})
 
 
-def answering(scope: Scope, answers: Answers, send: Send) -> Send:
-    """Returns a `send` that puts stored bytes in place of the texts that stand for them in a response."""
+class Returned:
+    """The document or the page that a route has returned, whose JSON the framework has made; None for neither."""
+
+    value: Any = None
+
+
+def answering(scope: Scope, returned: Returned, send: Send) -> Send:
+    """Returns a `send` that answers as for a query, where a document or a page is all of a response."""
     begun: list[Message] = []
     chunks: list[bytes] = []
 
     async def send_answering(message: Message) -> None:
-        if message["type"] == "http.response.start" and (answers.by_text or answers.whole is not None):
+        if message["type"] == "http.response.start" and returned.value is not None:
             begun.append(message)
         elif begun and message["type"] == "http.response.body":
             chunks.append(message.get("body", b""))
             if not message.get("more_body", False):
-                await send_answer(send, _answer(scope, begun.pop(), b"".join(chunks), answers))
+                await send_answer(send, _answer(scope, begun.pop(), b"".join(chunks), returned.value))
         else:
-            if answers.by_text and message.get("body"):  # of a stream, which tells no length beforehand
-                message = {**message, "body": answers.put_back(message["body"])}
             await send(message)
 
     return send_answering
 
 
-def _answer(scope: Scope, start: Message, body: bytes, answers: Answers) -> Answer:
-    """Returns the answer of a route: that of a query, if a document or a page is all of it."""
-    status, found = start["status"], answers.by_text.get(body)
-    if found is None and answers.whole is not None and _is_json_of(answers.whole, start, body):
-        found = answers.whole
-    if found is None:
-        whole = answers.put_back(body)
-        kept = [pair for pair in start.get("headers", ()) if pair[0].lower() != b"content-length"]
-        return Answer(status, [*kept, (b"content-length", b"%d" % len(whole))], whole)
+def _answer(scope: Scope, start: Message, body: bytes, found: Any) -> Answer:
+    """Returns the answer of a route that has returned this document or page, with its headers."""
+    status = start["status"]
+    if not _is_json_of(found, start, body):
+        return Answer(status, list(start.get("headers", ())), body)
     if (scope["method"] in ("GET", "HEAD") and status == 200) or (isinstance(found, Document) and not found):
         answer = answer_query(scope, found)
     else:

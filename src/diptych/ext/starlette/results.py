@@ -9,8 +9,9 @@ from starlette.routing import BaseRoute, Host, Mount
 
 from diptych.context import request_scope
 from diptych.ext.starlette.paths import flat
+from diptych.http.stored import RETURNED
 from diptych.read.answers import Document, Page
-from diptych.schemas import ANSWERS, with_stored_bytes
+from diptych.schemas import with_stored_bytes
 
 _KEPT = "diptych_kept"
 
@@ -46,9 +47,9 @@ def _noted(dump: Callable[..., Any], *, is_plain: bool) -> Callable[..., Any]:
     """
 
     def noted(value: Any, **options: Any) -> Any:
-        answers = (request_scope.get() or {}).get(ANSWERS)
-        if answers is not None and isinstance(value, Document | Page) and (is_plain or value.body is None):
-            answers.whole = value
+        returned = (request_scope.get() or {}).get(RETURNED)
+        if returned is not None and isinstance(value, Document | Page) and (is_plain or value.body is None):
+            returned.value = value
         return dump(value, **options)
 
     return noted

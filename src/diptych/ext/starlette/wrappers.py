@@ -18,9 +18,8 @@ from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.bodies import check_same_site
 from diptych.http.errors import HttpError, problem_for
 from diptych.http.front import Front
-from diptych.http.stored import answering
+from diptych.http.stored import RETURNED, Returned, answering
 from diptych.messages.kinds import AnyQuery
-from diptych.schemas import ANSWERS, Answers
 
 
 class Gate:
@@ -90,16 +89,16 @@ class Gate:
             except HttpError as error:
                 await send_answer(send, problem_answer(problem_for(error)))
                 return
-            answers, root = Answers(), scope.get("root_path", "")
+            returned, root = Returned(), scope.get("root_path", "")
 
             def methods_at(inner: Scope) -> Mapping[str, Iterable[tuple[bytes, bytes]]]:
                 # Of a path within a mounted application the routes out here know nothing.
                 return paths.methods_at(inner) if inner.get("root_path", "") == root else {}
 
-            scope[ANSWERS], scope[METHODS] = answers, methods_at
+            scope[RETURNED], scope[METHODS] = returned, methods_at
             token = request_scope.set(scope)
             try:
-                await app(scope, receive, answering(scope, answers, send))
+                await app(scope, receive, answering(scope, returned, send))
             finally:
                 request_scope.reset(token)
 
