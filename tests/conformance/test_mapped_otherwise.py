@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from diptych import ReadModel, by, join, many
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
-from diptych.sql.entity import EntityRegistry
+from diptych.sql.registry import EntityRegistry
 
 
 class PartDocument(msgspec.Struct):

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConfigService, DatabaseUnavailableError, Diptych, ORMService, ReadModel
-from diptych.fence import acknowledge as acknowledge_module
+from diptych.fence import waiting
 from diptych.fence.acknowledge import Acknowledger
 from diptych.fence.arrivals import Ending
 from diptych.fence.contract import Applied, FenceId, FenceRow, Sight, Target
@@ -318,9 +318,9 @@ async def test_nobody_is_left_waiting_when_the_reader_is_cut_off():
     second = asyncio.create_task(acknowledger.rows.rows())
     await asyncio.sleep(0)
     await acknowledger.close()
-    for waiting in (first, second):
+    for task in (first, second):
         with pytest.raises(DatabaseUnavailableError):
-            await waiting
+            await task
 
 
 async def _has_read(fence: FakeFence) -> bool:
@@ -352,7 +352,7 @@ async def test_a_keeper_of_this_process_that_can_is_asked_else_the_others():
 
 async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     """A command before the pass begins is served by the pass too; a later command asks for the next pass."""
-    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)  # however slow the machine
+    monkeypatch.setattr(waiting, "_ASK_AGAIN_S", 60.0)  # however slow the machine
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     tasks = [await begun(acknowledger) for _ in range(20)]
@@ -362,7 +362,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
     late = [await begun(acknowledger) for _ in range(20)]
     assert await is_held(late[0])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6)]
-    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(waiting, "_ASK_AGAIN_S", 0.0)
     late.append(await begun(acknowledger))
     assert await is_held(late[-1])
     assert fence.asked == [(BOOKS, 5), (BOOKS, 6), (BOOKS, 6)], "the last may have got lost"
@@ -374,7 +374,7 @@ async def test_the_others_are_asked_once_for_each_pass(monkeypatch):
 
 
 async def test_a_request_that_did_not_get_away_is_made_again(monkeypatch):
-    monkeypatch.setattr(acknowledge_module, "_ASK_AGAIN_S", 60.0)
+    monkeypatch.setattr(waiting, "_ASK_AGAIN_S", 60.0)
     fence = FakeFence(ROW)
     acknowledger = acknowledging(fence)
     fence.asking = DatabaseUnavailableError("away")

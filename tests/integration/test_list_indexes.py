@@ -24,8 +24,8 @@ from diptych.read.lists.page import PageRequest, page_request
 from diptych.read.lists.selection import select
 from diptych.read.panel import ReadPanel, missing_of, open_panels
 from diptych.sql.database import Database
-from diptych.sql.entity import EntityRegistry
 from diptych.sql.open import open_database
+from diptych.sql.registry import EntityRegistry
 from diptych.sql.statements import CompiledStatement, RawStatement
 
 ROWS = 20_000

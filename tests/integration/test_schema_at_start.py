@@ -12,8 +12,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConfigService, DatabaseUnavailableError, Diptych, SchemaError
 from diptych.fence.installation import Installation
-from diptych.sql.entity import EntityRegistry
 from diptych.sql.open import open_database
+from diptych.sql.registry import EntityRegistry
 from tests.books import AddBook, Book
 from tests.catalogue import author_of, catalogue, eventually, sees_in_redis
 from tests.programs import Foreign, books_table

@@ -20,8 +20,8 @@ from diptych.read.sql.fallback import SqlFallback
 from diptych.read.sql.indexes import MissingIndex, Needed, missing_indexes
 from diptych.read.sql.rows import SqlRows
 from diptych.sql.database import Database
-from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
+from diptych.sql.registry import EntityRegistry
 
 _log = logging.getLogger("diptych.read")
 

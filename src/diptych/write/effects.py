@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from diptych.fence.fence import Fence
-from diptych.sql.entity import EntityRegistry
+from diptych.sql.registry import EntityRegistry
 
 
 class Effects:

@@ -20,9 +20,10 @@ from diptych.fence.fence import Fence
 from diptych.fence.rows import FenceRows
 from diptych.health import SqlHealth
 from diptych.sql.database import Database
-from diptych.sql.entity import EntityRegistry, LogImage, MappedEntity
+from diptych.sql.entity import LogImage, MappedEntity
 from diptych.sql.failures import translated, translated_reading
 from diptych.sql.open import open_database, open_through
+from diptych.sql.registry import EntityRegistry
 from diptych.sql.schema.application import check_schemas, check_tables
 from diptych.sql.schema.own import prepare_schema
 from diptych.write.effects import Effects

@@ -17,7 +17,7 @@ from diptych.log import Change
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
 from diptych.read.lists.index import packed, unpacked
-from diptych.sql.entity import EntityRegistry
+from diptych.sql.registry import EntityRegistry
 from diptych.sql.schema.relationships import link_of
 
 DIALECT = postgresql.asyncpg.dialect()

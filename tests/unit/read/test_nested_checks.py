@@ -36,7 +36,7 @@ from diptych import (
 )
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
-from diptych.sql.entity import EntityRegistry
+from diptych.sql.registry import EntityRegistry
 
 DIALECT = postgresql.asyncpg.dialect()
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diptych.cli.commands.migrate import check_file, database_of
 from diptych.read.panel import mapped_classes, missing_of, open_panels
-from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
+from diptych.sql.registry import EntityRegistry
 from diptych.sql.schema.application import check_tables
 
 if TYPE_CHECKING:

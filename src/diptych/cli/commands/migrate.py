@@ -11,8 +11,8 @@ from diptych.errors import DatabaseUnavailableError
 from diptych.fence.installation import Installation
 from diptych.read.panel import mapped_classes
 from diptych.sql.database import Database
-from diptych.sql.entity import EntityRegistry
 from diptych.sql.open import open_database, open_through
+from diptych.sql.registry import EntityRegistry
 
 if TYPE_CHECKING:
     from diptych.app import Diptych

@@ -17,8 +17,8 @@ from diptych.health import Overview, ReadModelStatus, StoreStatus
 from diptych.log.reading import LogReader
 from diptych.read.panel import ReadPanel, mapped_classes, open_panels
 from diptych.sql.database import Database
-from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
+from diptych.sql.registry import EntityRegistry
 from diptych.sql.schema.application import check_tables
 
 if TYPE_CHECKING:

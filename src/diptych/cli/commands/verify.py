@@ -32,8 +32,8 @@ from diptych.hinge.verify.verifier import NAMED, Verified, Verifier
 from diptych.read.panel import mapped_classes, open_panels
 from diptych.read.store.store import RedisStore
 from diptych.redis import WrongContentsError
-from diptych.sql.entity import EntityRegistry
 from diptych.sql.failures import translated
+from diptych.sql.registry import EntityRegistry
 from diptych.sql.schema.application import check_tables
 
 if TYPE_CHECKING:
