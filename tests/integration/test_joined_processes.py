@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import redis
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from diptych import ConfigService, Diptych, Document, Page, Query, ReadModel, by, code_point_text, join
 from tests.catalogue import Recorded, eventually, store_of
+from tests.programs import with_driver
 
 
 class Base(DeclarativeBase):
@@ -170,3 +172,36 @@ async def test_a_late_joined_document_does_not_go_back_nor_bring_a_deleted_one_b
             await seen.original(*arguments, **named)
         assert not await app.ask(GetCard("a"))
         assert (await app.ask(ListCards())).decode().items == []
+
+
+async def test_a_pass_moves_documents_to_their_new_addresses_at_once(database_url, valkey):
+    async with cards(database_url, valkey.url) as app:
+        await app.orm.create(Owner, id=1, name="Ann")
+        for number in range(60):
+            await app.orm.create(Item, id=number, code=f"{number:02}", owner_id=1)
+        await _shows_in_redis(app, "07", "Ann")
+        store = store_of(app)
+        scripts: list[set[bytes]] = []
+        apply = store.apply
+
+        async def applying(target: Any, writes: Any, **named: Any) -> str:
+            scripts.append({write.key for write in writes})
+            return await apply(target, writes, **named)
+
+        store.apply = applying  # type: ignore[method-assign]
+        engine = create_async_engine(with_driver(database_url))
+        async with engine.begin() as another:
+            await another.execute(sa.update(Item).where(Item.id == 7).values(note="stays"))
+            await another.execute(sa.update(Item).where(Item.id != 7).values(code="x" + Item.code))
+            await another.execute(sa.update(Item).where(Item.id > 30).values(code="y" + Item.code))
+        await engine.dispose()
+
+        async def have_moved() -> bool:
+            return (await app.ask(GetCard("yx59"))).decode() is not None
+
+        await eventually(have_moved, "a pass has written the moves")
+        await _shows_in_redis(app, "yx59", "Ann")
+    for number in {*range(60)} - {7}:
+        old, new = f"{number:02}".encode(), f"{'y' * (number > 30)}x{number:02}".encode()
+        [written] = [keys for keys in scripts if old in keys or new in keys]
+        assert {old, new} <= written

@@ -212,6 +212,33 @@ async def test_after_a_promise_without_a_completed_pass_the_log_is_replayed_befo
         assert steps[steps.index("promise") :][:10] == [*one_pass, "replay with floor", *one_pass, *one_pass]
 
 
+async def test_only_a_pass_that_began_with_a_lease_rests(database_url: str, valkey) -> None:
+    """With rests in each, passes would never catch up with changes that take them more than half of the time."""
+    async with cards(database_url, valkey.url) as app:
+        await app.orm.create(Owner, id=1, name="Ann")
+        await app.orm.create(Item, code="00", owner_id=1)
+        await _shows_in_redis(app, "00", "Ann")
+        replica, have_paces = keeper_of(app).replica, []
+        replay_log, is_slow = replica.replay_log, True
+
+        async def replaying(*arguments: Any, **named: Any) -> Any:
+            nonlocal is_slow
+            if not named.get("floor"):
+                have_paces.append(named.get("pace") is not None)
+            if is_slow:
+                is_slow = False
+                await asyncio.sleep(1.0)  # the lease is 0.4 s
+            return await replay_log(*arguments, **named)
+
+        replica.replay_log = replaying  # type: ignore[method-assign]
+
+        async def has_a_lease_again() -> bool:
+            return len(have_paces) >= 3
+
+        await eventually(has_a_lease_again, "passes after the one that outlasted its lease")
+    assert have_paces[:3] == [True, False, True]
+
+
 # A backlog: much was written by a process without Redis, and takes longer than a lease to be carried
 
 BACKLOG = 3000

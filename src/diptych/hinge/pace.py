@@ -1,4 +1,4 @@
-"""The pace of a planned rebuild."""
+"""The pace of long work that nobody waits for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import time
 from pathlib import Path
 
 _OF_PART = 1 / 4
+"""Seconds of a rest for each second of the part before it."""
+
 _OF_WAITING = 5 / 2
-"""Seconds of a rest for each second of the part before it, and of waiting for a core in that part."""
+"""Seconds of a rest for each second for which the part before it has waited for a core."""
 
 _UNTOLD = 2 / 3
 """Seconds of a rest for each second of the part, where nobody tells of waiting."""
+
+_SHORTEST_PART_S = 0.005
+"""A shorter part goes on: a rest is up to a millisecond longer than it is meant to be."""
 
 _LONGEST_S = 0.2
 
@@ -27,24 +32,32 @@ class Pace:
     """Rests between the parts of long work that nobody waits for.
 
     At full speed the work takes all that is left of SQL, of Redis and of the event loop, and commands and queries
-    wait for each of the three. A rest is a quarter of what the part before it has taken, and two and a half times
+    wait for each of the three. A rest is ``of_part`` of what the part before it has taken, and two and a half times
     what this thread has waited for a core meanwhile: others wait for one too then. At most it is as long as the part:
-    what takes longer has more changes to catch up with. Where the system does not tell, it is two thirds of the part.
-    Nothing of the work may go on meanwhile. Passes don't rest: until they end, the lease is not renewed.
+    what takes longer has more changes to catch up with. Where the system does not tell, it is two thirds of the part
+    at least. Nothing of the work may go on meanwhile. The first ``after_s`` seconds have no rests.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_part: float = _OF_PART, *, after_s: float = 0.0) -> None:
+        self._of_part = of_part
+        self._rests_from = time.perf_counter() + after_s
         self._begin()
 
     async def rest(self) -> None:
         """Rests after a part."""
-        took, waited_s = time.perf_counter() - self._began, _waited_s()
+        now = time.perf_counter()
+        took = now - self._began
+        if now < self._rests_from:
+            self._begin()
+        elif took >= _SHORTEST_PART_S:
+            await asyncio.sleep(min(self._rest_s(took), took, _LONGEST_S))
+            self._begin()
+
+    def _rest_s(self, took: float) -> float:
+        waited_s = _waited_s()
         if waited_s is None or self._waited_s is None:
-            rest_s = took * _UNTOLD
-        else:
-            rest_s = took * _OF_PART + _OF_WAITING * (waited_s - self._waited_s)
-        await asyncio.sleep(min(rest_s, took, _LONGEST_S))
-        self._begin()
+            return took * max(_UNTOLD, self._of_part)
+        return took * self._of_part + _OF_WAITING * (waited_s - self._waited_s)
 
     def _begin(self) -> None:
         self._began, self._waited_s = time.perf_counter(), _waited_s()

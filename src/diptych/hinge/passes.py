@@ -15,6 +15,7 @@ import msgspec
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
 from diptych.hinge.leases import CLAIM_LEASES, MARGIN, Clocks, WorkClaim
+from diptych.hinge.pace import Pace
 from diptych.hinge.replay import Refused
 from diptych.hinge.replica import Replica
 from diptych.log import NOTHING, Snapshot
@@ -234,7 +235,12 @@ class Pass:
         if promised.passes_started <= self._state.passed:
             # Redis was published by a pass that SQL knows nothing of: SQL was put back to an earlier state.
             raise Refused("AHEAD")
-        self._cursor, count = await self._replica.replay_log(promised, self._cursor, carried=self._carried)
+        # From when the lease is over, and SQL answers. ★ Only a pass that began with a lease rests: with rests in
+        # each, passes would never catch up with changes that take them more than half of the time.
+        pace = None if self._state.leased is None else Pace(1.0, after_s=self._lease_s)
+        self._cursor, count = await self._replica.replay_log(
+            promised, self._cursor, carried=self._carried, pace=pace
+        )
         self.count += count
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from diptych.errors import DiptychError
@@ -21,9 +21,12 @@ from diptych.sql.view import View
 _LOG_ROWS = 2000
 """Number of entries of the log that are read at a time."""
 
-_JOINED_AT_ONCE = 40
-"""Number of joined documents that are read, put together and written at a time: others wait while the event loop puts
-them together, and while Redis writes them."""
+_JOINED_AT_ONCE = 64
+"""Number of joined documents whose rows are read at a time: each field of theirs costs a statement."""
+
+_MADE_AT_ONCE = 16
+"""Number of joined documents that are put together and written at a time: others wait while the event loop puts them
+together, and while Redis writes them."""
 
 _MOST_APPLIED = 16_384
 """Number of positions that are remembered, of changes that scripts of commands reported to be in."""
@@ -228,39 +231,67 @@ class LogReplay:
     # Joined documents
 
     async def joined_writes(self, part: LogPart, view: View) -> AsyncIterator[list[Write]]:
-        """Yields the writes of every document touched by the changes of ``part``, as the log's snapshot sees it.
+        """Yields the writes of every document touched by the changes of ``part``, some at a time.
 
-        Touched are the documents at a changed row's addresses, before and after, and those that show another changed
-        row, or have shown it. A document that more than one change touches may come more than once.
+        They are as the log's snapshot sees them. Touched are the documents at a changed row's addresses, before and
+        after, and those that show another changed row, or have shown it. A document that more than one change touches
+        may come more than once.
         """
-        located: dict[bytes, Located] = {}
+        own: list[Change] = []
         others: dict[str, dict[Any, None]] = {}
         for change in part.changes:
             try:
                 if change.entity.table == self.compiled.entity.table:
-                    located |= self._located(change)
+                    own.append(change)
                 touched = self.compiled.touched(change)
             except KeyError:
                 raise Refused("UNREADABLE") from None
             for column, values in touched:
                 others.setdefault(column, {}).update(dict.fromkeys(values))
-        for at in range(0, len(located), self._at_once):
-            yield await self._joined_at(dict(list(located.items())[at : at + self._at_once]), part, view)
+        for located in _parts(_grouped(map(self._located, own)), self._at_once):
+            found = await self._rows_at((at for group in located for at in group.values()), view)
+            for some in _parts(located, _MADE_AT_ONCE):
+                yield [write for group in some for write in self._joined_at(group, found, part)]
         for column, altered in others.items():
             async for rows in self.source.rows_by(view, (column,), list(altered), self._at_once):
                 shown = [row for row in rows if not self.compiled.leaves_out(row)]
-                yield self._joined_of(shown, part)
+                for start in range(0, len(shown), _MADE_AT_ONCE):
+                    yield self._joined_of(shown[start : start + _MADE_AT_ONCE], part)
 
-    async def _joined_at(self, located: Mapping[bytes, Located], part: LogPart, view: View) -> list[Write]:
+    def _joined_at(
+        self, located: Mapping[bytes, Located], found: Mapping[bytes, Row], part: LogPart
+    ) -> list[Write]:
         """Returns the writes of the documents at these addresses, and a tombstone where the snapshot sees no row."""
-        found = await self._rows_at(located.values(), view)
-        rows = {tuple(self.compiled.addresses_of(row)): row for row in found.values()}
-        missing = located.keys() - found.keys()
-        return [
-            *self._joined_of(list(rows.values()), part),
-            *(self.store.writes.joined_tombstone(key, part.snapshot) for key in missing),
-        ]
+        at = {key: found[key] for key in located if key in found}
+        rows = {tuple(self.compiled.addresses_of(row)): row for row in at.values()}
+        missing = located.keys() - at.keys()
+        tombstones = [self.store.writes.joined_tombstone(key, part.snapshot) for key in missing]
+        # ★ A row that has got another address would be at both for a moment, or at neither.
+        return in_one_script([*tombstones, *self._joined_of(rows.values(), part)])
 
     def _joined_of(self, rows: Iterable[Row], part: LogPart) -> list[Write]:
         """Returns the writes of the documents of these rows, at all of their addresses."""
         return [write for row in rows for write in self.store.writes.joined_writes(row, part.snapshot)]
+
+
+def _grouped(located: Iterable[Mapping[bytes, Located]]) -> list[Mapping[bytes, Located]]:
+    """Returns the addresses of changes in groups: those that one row has had, or several rows in turn, are in one."""
+    groups: dict[bytes, Mapping[bytes, Located]] = {}
+    for addresses in located:
+        group = dict(addresses)
+        for key in addresses:
+            group.update(groups.get(key, ()))
+        groups.update(dict.fromkeys(group, group))
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _parts(groups: Iterable[Mapping[bytes, Located]], most: int) -> Iterator[list[Mapping[bytes, Located]]]:
+    """Yields the groups in parts of about so many addresses."""
+    part: list[Mapping[bytes, Located]] = []
+    for group in groups:
+        if part and sum(map(len, part)) + len(group) > most:
+            yield part
+            part = []
+        part.append(group)
+    if part:
+        yield part

@@ -24,7 +24,7 @@ POINTS = {
     "fill": ("diptych.hinge.builder.Builder._fill",),
     "publish": ("diptych.read.store.store.RedisStore.publish",),
     "recompute": (
-        "diptych.hinge.replay.LogReplay._joined_at",
+        "diptych.hinge.replay.LogReplay._rows_at",
         "diptych.hinge.direct.DirectWriter._writes_of",
     ),
 }

@@ -1,4 +1,4 @@
-"""The pace of a planned rebuild."""
+"""The pace of long work that nobody waits for."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ async def test_a_rest_is_a_quarter_of_the_part_and_longer_where_cores_are_in_dem
 ) -> None:
     tell("7 0 1\n")
     pace, waited_ns = Pace(), 0
-    for seconds, waited_s in ((0.004, 0), (0.04, 0.008), (0.04, 0.03), (5, 0)):
+    for seconds, waited_s in ((0.008, 0), (0.04, 0.008), (0.04, 0.03), (5, 0)):
         clock[0] += seconds
         waited_ns += int(waited_s * 1e9)
         tell(f"7 {waited_ns} 1\n")
         await pace.rest()
-    assert rests == pytest.approx([0.001, 0.03, 0.04, 0.2])
+    assert rests == pytest.approx([0.002, 0.03, 0.04, 0.2])
 
 
 @pytest.mark.parametrize("told", [None, "", "7\n", "what now\n"])
@@ -61,7 +61,29 @@ async def test_a_rest_is_two_thirds_of_the_part_where_the_system_does_not_tell(
     if told is not None:
         tell(told)
     pace = Pace()
-    for seconds in (0.003, 0.03, 5):
+    for seconds in (0.006, 0.03, 5):
         clock[0] += seconds
         await pace.rest()
-    assert rests == pytest.approx([0.002, 0.02, 0.2])
+    assert rests == pytest.approx([0.004, 0.02, 0.2])
+
+
+async def test_short_parts_rest_together(
+    rests: list[float], clock: list[float], tell: Callable[[str], object]
+) -> None:
+    tell("7 0 1\n")
+    pace = Pace()
+    for _ in range(7):
+        clock[0] += 0.002
+        await pace.rest()
+    assert rests == pytest.approx([0.0015, 0.0015])
+
+
+async def test_a_pace_that_begins_later_has_no_rests_before(
+    rests: list[float], clock: list[float], tell: Callable[[str], object]
+) -> None:
+    tell("7 0 1\n")
+    pace = Pace(1.0, after_s=0.05)
+    for _ in range(6):
+        clock[0] += 0.02
+        await pace.rest()
+    assert rests == pytest.approx([0.02] * 4)
