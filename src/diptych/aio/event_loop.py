@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from threading import get_ident
 
 from diptych.errors import DifferentLoopError
 
@@ -15,14 +16,18 @@ class HomeLoop:
     object in the error. The loop is the one that runs when the ``HomeLoop`` is made.
     """
 
-    __slots__ = ("_loop", "_what")
+    __slots__ = ("_loop", "_thread", "_what")
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
 
     def check(self) -> None:
         """Raises ``DifferentLoopError`` unless this loop is running now."""
+        # A thread runs one loop at a time. Before Python 3.12 to ask for the running loop is a system call.
+        if get_ident() == self._thread and self._loop.is_running():
+            return
         if asyncio.get_running_loop() is not self._loop:
             raise DifferentLoopError(self._what, is_closed=self._loop.is_closed())
 
