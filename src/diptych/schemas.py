@@ -141,7 +141,7 @@ class _Shown:
         return self._linked(self._root, handler)
 
     def _ref(self, name: str) -> str:
-        """Returns pydantic's reference to a definition: its name, and what tells it from others of the same name."""
+        """Returns pydantic's reference to a definition: the name, and a mark where definitions have equal names."""
         within = {name: self._components[name]}
         for one in (names := [name]):
             for other in _names_in(self._components[one]):
@@ -203,7 +203,7 @@ def _names_in(schema: Any) -> Iterator[str]:
 
 
 class DataclassFields:
-    """Makes a struct a dataclass for those that ask: its fields, as the module ``dataclasses`` describes them."""
+    """Makes a struct look like a dataclass: its fields, as the module ``dataclasses`` describes fields."""
 
     def __get__(self, instance: Any, owner: type[msgspec.Struct]) -> dict[str, dataclasses.Field[Any]]:
         return _dataclass_fields(owner)

@@ -66,7 +66,7 @@ def _behind(value: object) -> Iterable[object]:
 
 
 def _of_function(function: FunctionType) -> Iterator[object]:
-    """Yields what a function is a wrapper of, what it has closed over, and what it names of its module."""
+    """Yields the function that a wrapper wraps, the values of its closure, and the globals that its code names."""
     if (wrapped := getattr(function, "__wrapped__", None)) is not None:
         yield wrapped
     for cell in function.__closure__ or ():

@@ -96,6 +96,6 @@ def print_json(value: object) -> None:
 
 
 def end_stopped() -> NoReturn:
-    """Says that the command was stopped with Ctrl+C, and ends it with the exit code for that."""
+    """Prints that Ctrl+C has stopped the command, and ends the command with the exit code of Ctrl+C."""
     print("Stopped.", file=sys.stderr)
     raise SystemExit(128 + signal.SIGINT) from None

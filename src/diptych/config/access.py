@@ -1,4 +1,4 @@
-"""The lines of the access log, in which nothing that a client sends can forge another line.
+"""The lines of the access log. Nothing that a client sends can forge a line.
 
 A line is a record of the logger ``granian.access``, whose arguments are its fields by name: ``addr``, ``time``,
 ``method``, ``path``, ``query_string``, ``target`` (path and query string), ``scheme``, ``protocol``, ``status`` and

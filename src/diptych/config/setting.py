@@ -1,4 +1,4 @@
-"""One setting: what its values are, and how they are read and shown."""
+"""A setting: the type of its values, and how a value is read and shown."""
 
 from __future__ import annotations
 

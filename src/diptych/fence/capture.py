@@ -120,7 +120,7 @@ def generations_over(database: str, tables: Collection[str]) -> sa.Update:
 
 
 def _held(found: Holders) -> DatabaseBusyError:
-    """Returns the error that names those who kept the triggers from being made."""
+    """Returns the error that names the sessions whose locks kept the triggers from being made."""
     return DatabaseBusyError(
         f"the triggers on {', '.join(found.tables) or 'a table'} can't be made while others hold the table: "
         f"{'; '.join(found.sessions) or 'they have let go meanwhile'}. End what holds it, or try again later"

@@ -33,7 +33,7 @@ _HELD = sa.text("""
 
 
 class Holders(NamedTuple):
-    """The ``tables`` on which triggers are missing and that others hold, and these ``sessions``, in words.
+    """The ``tables`` that lack triggers and are locked, and the ``sessions`` that hold the locks, in words.
 
     ``yield_ms`` is the time, in milliseconds, after which PostgreSQL has autovacuum make room for who waits; None if
     none of them may be autovacuum.

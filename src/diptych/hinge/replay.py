@@ -83,7 +83,7 @@ class LogReplay:
         self._applied: set[int] = set()
 
     def note_applied(self, target: Target, positions: set[int]) -> None:
-        """Notes changes that are in a generation, so that no pass writes them again."""
+        """Notes changes that are in a generation, so that no pass writes the changes again."""
         if self._applied_to != target or len(self._applied) > _MOST_APPLIED:
             self._applied_to, self._applied = target, set()
         self._applied |= positions
@@ -275,7 +275,7 @@ class LogReplay:
 
 
 def _grouped(located: Iterable[Mapping[bytes, Located]]) -> list[Mapping[bytes, Located]]:
-    """Returns the addresses of changes in groups: those that one row has had, or several rows in turn, are in one."""
+    """Returns the addresses of changes in groups: all addresses of a row, or of rows in turn, are in a group."""
     groups: dict[bytes, Mapping[bytes, Located]] = {}
     for addresses in located:
         group = dict(addresses)

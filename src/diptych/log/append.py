@@ -29,7 +29,7 @@ def _insert(expressions: Expressions) -> PreparedWrite:
 
 
 def _completion() -> PreparedWrite:
-    """Returns the statement that gives the entry of a trigger, the last one, what only the command knows."""
+    """Returns the statement that completes the last entry of a trigger with values that only the command knows."""
     sequence = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq", sa.BigInteger))
     last = sa.select(sequence.c.seq).where(sequence.c.name == LOG.name).scalar_subquery()
     statement = sa.update(LOG).where(LOG.c.position == last)

@@ -1,4 +1,4 @@
-"""Reading of the change log by people: the newest entries, those that come, and one with its values."""
+"""Reading of the change log by people: the newest entries, the entries to come, and an entry with its values."""
 
 from __future__ import annotations
 

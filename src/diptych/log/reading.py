@@ -261,7 +261,7 @@ class LogReader:
         return self._decoded(found, entities)
 
     async def last_position(self) -> int | None:
-        """Returns the greatest position that has been drawn, whoever commits it; None if that can't be told."""
+        """Returns the greatest position that any transaction has drawn, committed or not; None if SQL can't tell."""
         async with self._reading() as connection:
             found: int | None = await connection.scalar(
                 sa.select(EXPRESSIONS[self._database.name].last_position)

@@ -239,7 +239,7 @@ class MappedEntity:
 
 
 def _has_text(column_type: sa.types.TypeEngine[Any], database: str) -> bool:
-    """Returns whether values of this type have one text in the log, whoever writes it."""
+    """Returns whether values of this type have the same text in the log from every writer."""
     has_digits_alone = isinstance(column_type, sa.Uuid) and not column_type.native_uuid
     return python_type_of(column_type) in KEY_TYPES and not (database == "postgresql" and has_digits_alone)
 

@@ -52,7 +52,7 @@ async def database_of(application: Diptych) -> Database:
 
 
 def check_file(database: Database) -> None:
-    """Raises ``DatabaseUnavailableError`` if SQLite's file is not there: who looks at it would make one."""
+    """Raises ``DatabaseUnavailableError`` without SQLite's file: opening the database would make an empty file."""
     if database.name == "sqlite" and not Path(database.address).exists():
         raise DatabaseUnavailableError(f"there is no file {database.address}: start the application first")
 

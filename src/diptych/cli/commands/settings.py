@@ -1,4 +1,4 @@
-"""The command ``settings``: each setting with its value, where that comes from, and what it means."""
+"""The command ``settings``: each setting with its value, the origin of the value, and the meaning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NARROWEST = 20
 @click.command()
 @json_option
 def settings(as_json: bool) -> None:
-    """Show every setting: its value, where that comes from, its default, and what it means.
+    """Show every setting: value, origin of the value, default, and meaning.
 
     Read as an application in this directory reads them: defaults, then ./diptych.toml or the file that
     DIPTYCH_CONFIG names, then the DIPTYCH_… environment variables. Arguments that an application gives its

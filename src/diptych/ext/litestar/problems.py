@@ -64,7 +64,7 @@ def problem_of(error: Exception, scope: RequestScope) -> Problem:
 
 
 def _is_of_files(error: BaseException) -> bool:
-    """Returns True for what Litestar says of a file that it can't look at.
+    """Returns True for Litestar's error about a file that can't be read.
 
     Its name may be too long, or go through a file as if that were a folder. Litestar makes 500 or 401 of all but a
     file that is not there.
@@ -97,7 +97,7 @@ def _invalid(found: Iterable[Mapping[str, Any]], cause: Any, scope: RequestScope
 
 
 def _path_in_body(name: str, cause: Any) -> str:
-    """Returns the dotted path of a fault, which ``cause`` tells if it is the first one.
+    """Returns the dotted path of a fault; ``cause`` has the path of the first fault only.
 
     Litestar's ``name`` of it lacks the numbers of items, and is the same for the body and its field `data`.
     """

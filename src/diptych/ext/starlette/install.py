@@ -123,7 +123,7 @@ def _run_with(app: Starlette, diptych: Diptych, gate: Gate) -> None:
 
 
 def _stand_around(app: Starlette, gate: Gate, security_headers: Mapping[str, str | None] | None) -> None:
-    """Puts the gate behind all middleware, and what every answer has around it, whatever is added later."""
+    """Puts the gate behind all middleware, and the wrapper of answers in front, of middleware added later too."""
     own = Middleware(lambda inner: gate.around(inner))
     app.user_middleware.append(own)
     # Tools that trace requests put another function here, and stand around what it returns.

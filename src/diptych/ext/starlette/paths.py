@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
     @property
     def template(self) -> str:
-        """The path, with one parameter in place of a segment that has several, or text beside one."""
+        """The path, with a parameter in place of a segment of several parameters, or of a parameter and text."""
         return "/".join(map(_whole, self.path.split("/")))
 
     @property
@@ -87,7 +87,7 @@ def flat(routes: Iterable[BaseRoute]) -> Iterator[Any]:
 
 
 def found_of(route: Any) -> Found | None:
-    """Returns a route as it is found; None for one of hosts, and one without a path."""
+    """Returns a route as found; None for a route of hosts, and for a route without a path."""
     original = getattr(route, "original_route", route)
     if isinstance(original, Host):
         return None

@@ -41,7 +41,7 @@ def keep_stored_bytes(routes: Iterable[BaseRoute]) -> None:
 
 
 def _noted(dump: Callable[..., Any], *, is_plain: bool) -> Callable[..., Any]:
-    """Returns ``dump``, which notes what is answered by the headers of a query, or as one that is not there.
+    """Returns ``dump``, which notes documents and pages, for answers with a query's headers or 404.
 
     What a response class of the application's own makes of it, unless ``is_plain``, is sent as it is.
     """

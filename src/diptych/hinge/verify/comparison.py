@@ -65,7 +65,7 @@ class Comparison:
     # From SQL to Redis
 
     async def _compared(self, writes: Sequence[Write]) -> Candidates:
-        """Returns those of the writes that differ from what is stored."""
+        """Returns the writes that differ from the stored values."""
         lists, own = self._lists, [write for write in writes if not write.is_copy]
         entries: list[list[bytes]] = [[] for _ in lists]
         owners: list[list[bytes]] = [[] for _ in lists]
@@ -120,7 +120,7 @@ class Comparison:
         return await self._present([key for key in keys if key not in shown])
 
     async def _present(self, keys: Sequence[bytes]) -> Candidates:
-        """Returns those keys at which there is a document, and no tombstone with a stamp that is possible."""
+        """Returns the keys with a document, that is without a tombstone whose stamp is possible."""
         if not keys:
             return {}
         beginnings = await self._contents.beginnings(self._generation, keys)

@@ -22,7 +22,7 @@ _COPY = {MISSING: "missing-copy", EXTRA: "extra-copy", OTHER: "other-copy"}
 
 
 class Finding(NamedTuple):
-    """A thing that differs: one of the words of this module, and the list that it concerns ("" for none)."""
+    """A kind of difference: a word of this module, and the name of the list with the difference ("" for none)."""
 
     what: str
     list_name: str = ""

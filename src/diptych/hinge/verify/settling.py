@@ -1,4 +1,4 @@
-"""The proof that a difference lasts: a write under way, or one that comes meanwhile, is none.
+"""The proof that a difference lasts: a write that is under way, or comes meanwhile, is no difference.
 
 A look at a candidate is: read its row in a snapshot of SQL; wait for a pass that begins after that, so that the
 generation has every change which the snapshot saw; read what Redis has, all of one moment.
@@ -52,7 +52,7 @@ class Sight(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """A difference that lasts: its key in Redis, what was found there, and what of it differs."""
+    """A difference that lasts: its key in Redis, the stored value, and the kinds of difference."""
 
     key: bytes
     stored: Stored
@@ -60,7 +60,7 @@ class Confirmed(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The outcome for candidates: those that differ, and the keys of rows that were changed before each look."""
+    """The outcome for candidates: the differing ones, and the keys of rows that were changed before each look."""
 
     confirmed: list[Confirmed]
     undecided: list[bytes]
@@ -120,7 +120,7 @@ class Settling:
         return Sight(part.snapshot, found)
 
     async def look(self, target: Target, candidates: Candidates, sight: Sight) -> dict[bytes, Stored]:
-        """Returns what is stored for candidates, with the entries that they and their rows name."""
+        """Returns the stored values of candidates, with the list entries named by the values and by the rows."""
         wanted = {key: self._entries(key, candidates, sight) for key in candidates}
         found = await self._contents.look(target, wanted)
         if found is None:
@@ -135,7 +135,7 @@ class Settling:
         return tuple(one | more for one, more in zip(own, candidates[key], strict=True))
 
     def _differing(self, stored: Mapping[bytes, Stored], *sights: Sight) -> dict[bytes, tuple[Finding, ...]]:
-        """Returns what differs at each key from the rows as they were before the look, and after it."""
+        """Returns the differences at each key from the rows as of before the look, and as of after the look."""
         found: dict[bytes, tuple[Finding, ...]] = {}
         for key, one in stored.items():
             differs = [findings_of(key, one, sight.writes.get(key), self._compiled.lists) for sight in sights]

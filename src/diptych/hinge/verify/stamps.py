@@ -24,7 +24,7 @@ class Stamps:
         self._greatest = b""
 
     async def impossible(self, stored: Mapping[bytes, bytes | None]) -> set[bytes]:
-        """Returns the keys of those stored values, tombstones among them, that have a stamp too great.
+        """Returns the keys of stored values, of documents and tombstones, whose stamp is too great.
 
         The values have been read before the call. Raises ``DatabaseUnavailableError``.
         """

@@ -58,7 +58,7 @@ class Html:
     """
 
     def query(self, message: Any) -> Any:
-        """Returns the query that is asked for a page, such as one that counts too."""
+        """Returns the query for a page of HTML, such as a query that counts too."""
         return message
 
     def fields(self, sent: Fields) -> Fields:
@@ -72,4 +72,4 @@ class Html:
         """Returns the answer to a form, whose command `message` had this result; without it, 303 to the location."""
 
     async def refused(self, request: EndpointRequest, problem: Problem) -> Answer | None:
-        """Returns the form again, with what was sent and what is wrong with it."""
+        """Returns the form again, with the sent values and their faults."""

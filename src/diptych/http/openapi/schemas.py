@@ -76,7 +76,7 @@ class Schemas:
         return self._components[self._names[schema["$ref"]]] if "$ref" in schema else schema
 
     def components(self, used: Any) -> dict[str, Schema]:
-        """Returns the components that ``used``, a part of a document, refers to, and those that they refer to."""
+        """Returns the components to which ``used``, a part of a document, refers, directly or by other components."""
         found: dict[str, Schema] = {}
         waiting = list(_references(used))
         while waiting:

@@ -150,7 +150,7 @@ class PageSelects:
         return self._made("page", _shape_of(request))
 
     def beside(self, request: PageRequest) -> tuple[PreparedSelect | None, PreparedSelect | None]:
-        """Returns the SELECTs of what a page tells beside its rows, None for what it does not tell.
+        """Returns the SELECTs of the facts that a page tells beside its rows, None for a fact not asked for.
 
         The first one finds a row if there are selected rows on the other side of the place, the second one returns
         the number of selected rows.

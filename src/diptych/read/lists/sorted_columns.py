@@ -101,7 +101,7 @@ class SortedColumn(NamedTuple):
     def behind(
         self, value: sa.ColumnElement[Any], *, is_null: bool, in_range: bool = False
     ) -> Iterable[Part]:
-        """Yields the rows with values that come after this one; ``in_range``: null is not among them."""
+        """Yields the conditions for values after this value; ``in_range``: null is not among the values."""
         if is_null:
             if self.sorting.nulls_first:
                 yield self.within()

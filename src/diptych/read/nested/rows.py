@@ -142,7 +142,7 @@ class _Reader:
         self._few = FewValues()
 
     def linking(self, field: str = "") -> Iterator[tuple[str, MappedEntity, str]]:
-        """Yields the columns that link rows, those of the owner first; ``field`` is the one that this field is in."""
+        """Yields the columns that link rows, the owner's first; ``field`` is the name of the enclosing field."""
         names = [f"{field}.{each.name}" if field else each.name for each in self._fields]
         for name in names:
             for step, (before, there) in zip(

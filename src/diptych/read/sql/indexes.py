@@ -33,7 +33,7 @@ class Needed(NamedTuple):
 
     @property
     def indexed(self) -> list[SortedColumn]:
-        """The columns that an index can have: those before the first one of another row."""
+        """The columns that an index can have: all before the first column of another row."""
         return list(itertools.takewhile(lambda column: not column.is_joined, self.columns))
 
 

@@ -143,7 +143,7 @@ class SqlRows:
         return Beside.of(found)
 
     def order(self, index: ListIndex) -> list[SortedColumn]:
-        """Returns the columns that an index has to have in this order, so that it serves a list."""
+        """Returns the columns that an index has to have, in this order, to serve a list."""
         return self._pages.order(index)
 
     def linked(self) -> Iterator[tuple[str, MappedEntity, list[SortedColumn]]]:

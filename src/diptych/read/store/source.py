@@ -56,7 +56,7 @@ class Watch(Protocol):
         """The reason why SQL answers, as a short token."""
 
     def answered_by_redis(self, answers: int) -> None:
-        """Takes note of so many queries served from Redis; with 0, that it would have served one."""
+        """Notes a number of queries that Redis has answered; 0 notes that Redis would have answered a query."""
 
     def answered_by_sql(self, reason: str) -> None:
         """Takes note of a query without a trusted lease in Redis."""

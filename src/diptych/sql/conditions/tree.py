@@ -75,7 +75,7 @@ class AllOf(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class AnyOf(msgspec.Struct, frozen=True, cache_hash=True):
-    """A condition that holds if one of its parts does; without parts it never holds."""
+    """A condition that holds if any of its parts holds; without parts, a condition that never holds."""
 
     parts: tuple[Any, ...]
 

@@ -120,7 +120,7 @@ class PooledTransaction:
 
 
 def _set_for_transaction(settings: Mapping[str, str]) -> str:
-    """Returns a statement that ends with the transaction. It has no parameters, so that it can be sent with BEGIN.
+    """Returns a setting until the end of the transaction, as a statement without parameters, to be sent with BEGIN.
 
     Its constants are of hexadecimal digits alone, whatever the names and values are.
     """

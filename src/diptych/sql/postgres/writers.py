@@ -124,7 +124,7 @@ class KeptConnections:
             raise
 
     def _give_up(self) -> None:
-        """Fails those who have waited for too long. One timer is enough: they all wait equally long."""
+        """Fails the callers whose wait is over. One timer is enough: all wait equally long."""
         loop = asyncio.get_running_loop()
         while self._waiting and (self._waiting[0][1] <= loop.time() or self._waiting[0][0].done()):
             waiter, _ = self._waiting.popleft()

@@ -43,7 +43,7 @@ class _Found(NamedTuple):
 
 
 def check_schemas(database: Database, metadata: sa.MetaData | None) -> None:
-    """Raises ``SchemaError`` for tables that are mapped to another file than the one that an SQLite database is."""
+    """Raises ``SchemaError`` for tables whose mapping names a further file (schema) of an SQLite database."""
     tables = () if metadata is None or database.name != "sqlite" else metadata.tables.values()
     problems = [
         f"the table {table.fullname} is mapped to the schema {table.schema}: SQLite has no schemas but attached "
