@@ -180,3 +180,11 @@ async def test_a_composite_type_that_gets_an_attribute_spoils_no_connection_for_
             async with database.begin() as connection:
                 await connection.execute(sa.text("ALTER TYPE place ADD ATTRIBUTE y int"))
     assert len(failures) <= 2
+
+
+async def test_a_value_with_the_words_of_such_an_error_breaks_no_connection(app: Diptych) -> None:
+    words = "cannot call PreparedStmt.fetch(): the prepared statement is closed, of composite type"
+    async with app.orm.database.reader.connect() as connection:
+        with pytest.raises(DBAPIError, match="invalid input syntax") as refused:
+            await connection.execute(sa.text("SELECT CAST(CAST(:words AS text) AS int)"), {"words": words})
+        assert not refused.value.connection_invalidated

@@ -23,6 +23,7 @@ from diptych.sql.postgres.driver import (
     mark,
     pooler_error,
     refuse_broken,
+    sqlstate_of,
 )
 from diptych.sql.postgres.engine import SharedEngine
 from diptych.sql.postgres.moments import PostgresMoment, PostgresMoments, Snapshots
@@ -265,7 +266,7 @@ class PostgresDatabase(Database):
         return bool(driver.is_closed()) or info.get(_SEEN) != (self, self._identity)
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
-        if _sqlstate(error) != "23505":
+        if sqlstate_of(error) != "23505":
             return None
         details = (
             getattr(cause, "detail", None) for cause in (error.orig, getattr(error.orig, "__cause__", None))
@@ -276,7 +277,7 @@ class PostgresDatabase(Database):
     def failure_of(self, error: DBAPIError) -> Failure | None:
         if is_of_altered_table(error):
             return "conflict"
-        state = _sqlstate(error) or ""
+        state = sqlstate_of(error) or ""
         known = _FAILURES.get(state) or _FAILURES.get(state[:2])
         return known or ("lost" if error.connection_invalidated else None)
 
@@ -314,7 +315,3 @@ async def _answer(driver: Any, question: str) -> str:
         if driver.is_closed() or _FAILURES.get(str(error.sqlstate)[:2]) == "lost":
             raise OSError(str(error)) from error
         return ""  # not allowed to this user, or not known to a server that is not PostgreSQL itself
-
-
-def _sqlstate(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)

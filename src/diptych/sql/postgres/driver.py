@@ -136,10 +136,15 @@ def refuse_broken(context: ExceptionContext) -> None:
         raise OSError("PostgreSQL has ended the session") from context.original_exception
 
 
+def sqlstate_of(error: DBAPIError) -> str | None:
+    """Returns the code of an error of the server; None for an error of the driver."""
+    return getattr(error.orig, "sqlstate", None)
+
+
 def is_of_altered_table(error: DBAPIError) -> bool:
     """Returns whether a table, or a type, was altered under a prepared statement: another attempt succeeds."""
     # PostgreSQL has no code of its own for a type that is gone: XX000 is any internal error.
-    is_of_type = "cache lookup failed for type" in str(error.orig)
+    is_of_type = sqlstate_of(error) == "XX000" and "cache lookup failed for type" in str(error.orig)
     is_of_statement = type(error.orig).__name__ == "InvalidCachedStatementError"
     return is_of_type or is_of_statement or is_of_outdated_statement(error.orig)
 
@@ -150,8 +155,11 @@ def is_of_outdated_statement(error: BaseException | None) -> bool:
     A composite type has got other attributes. asyncpg says so once and closes the statement: every later execution
     on that connection fails.
     """
-    words = str(error)
-    return "the prepared statement is closed" in words or "of composite type" in words
+    own = error if error is None or error.__cause__ is None else error.__cause__
+    # By the class, and the beginning: the words of most errors quote values, which clients choose.
+    name = type(own).__name__
+    is_closed = name == "InterfaceError" and str(own).startswith("cannot call PreparedStmt.")
+    return is_closed or name == "OutdatedSchemaCacheError"
 
 
 def is_of_broken_connection(error: BaseException) -> bool:
