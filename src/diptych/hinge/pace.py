@@ -19,7 +19,7 @@ _UNTOLD = 2 / 3
 _SHORTEST_PART_S = 0.005
 """A shorter part goes on: a rest is up to a millisecond longer than it is meant to be."""
 
-_LONGEST_S = 0.2
+_LONGEST_S = 1.0
 
 _SCHEDULED = Path("/proc/thread-self/schedstat")
 """Nanoseconds for which this thread has run, and for which it has waited for a core, as Linux tells them.
@@ -32,14 +32,17 @@ class Pace:
     """Rests between the parts of long work that nobody waits for.
 
     At full speed the work takes all that is left of SQL, of Redis and of the event loop, and commands and queries
-    wait for each of the three. A rest is ``of_part`` of what the part before it has taken, and two and a half times
-    what this thread has waited for a core meanwhile: others wait for one too then. At most it is as long as the part:
-    what takes longer has more changes to catch up with. Where the system does not tell, it is two thirds of the part
-    at least. Nothing of the work may go on meanwhile. The first ``after_s`` seconds have no rests.
+    wait for each of the three. A rest is ``of_part`` of what the part before it has taken, and ``of_waiting`` of what
+    this thread has waited for a core meanwhile: others wait for one too then. So it is at most their sum times the
+    part, or a second. Where the system does not tell, it is two thirds of the part at least. Nothing of the work may
+    go on meanwhile. The first ``after_s`` seconds have no rests.
     """
 
-    def __init__(self, of_part: float = _OF_PART, *, after_s: float = 0.0) -> None:
+    def __init__(
+        self, of_part: float = _OF_PART, of_waiting: float = _OF_WAITING, *, after_s: float = 0.0
+    ) -> None:
         self._of_part = of_part
+        self._of_waiting = of_waiting
         self._rests_from = time.perf_counter() + after_s
         self._begin()
 
@@ -50,14 +53,14 @@ class Pace:
         if now < self._rests_from:
             self._begin()
         elif took >= _SHORTEST_PART_S:
-            await asyncio.sleep(min(self._rest_s(took), took, _LONGEST_S))
+            await asyncio.sleep(min(self._rest_s(took), _LONGEST_S))
             self._begin()
 
     def _rest_s(self, took: float) -> float:
         waited_s = _waited_s()
         if waited_s is None or self._waited_s is None:
             return took * max(_UNTOLD, self._of_part)
-        return took * self._of_part + _OF_WAITING * (waited_s - self._waited_s)
+        return took * self._of_part + self._of_waiting * (waited_s - self._waited_s)
 
     def _begin(self) -> None:
         self._began, self._waited_s = time.perf_counter(), _waited_s()

@@ -51,7 +51,7 @@ async def test_a_rest_is_a_quarter_of_the_part_and_longer_where_cores_are_in_dem
         waited_ns += int(waited_s * 1e9)
         tell(f"7 {waited_ns} 1\n")
         await pace.rest()
-    assert rests == pytest.approx([0.002, 0.03, 0.04, 0.2])
+    assert rests == pytest.approx([0.002, 0.03, 0.085, 1.0])
 
 
 @pytest.mark.parametrize("told", [None, "", "7\n", "what now\n"])
@@ -64,7 +64,7 @@ async def test_a_rest_is_two_thirds_of_the_part_where_the_system_does_not_tell(
     for seconds in (0.006, 0.03, 5):
         clock[0] += seconds
         await pace.rest()
-    assert rests == pytest.approx([0.004, 0.02, 0.2])
+    assert rests == pytest.approx([0.004, 0.02, 1.0])
 
 
 async def test_short_parts_rest_together(
@@ -87,3 +87,14 @@ async def test_a_pace_that_begins_later_has_no_rests_before(
         clock[0] += 0.02
         await pace.rest()
     assert rests == pytest.approx([0.02] * 4)
+
+
+async def test_a_pace_that_minds_no_waiting_rests_for_a_share_of_the_part(
+    rests: list[float], clock: list[float], tell: Callable[[str], object]
+) -> None:
+    tell("7 0 1\n")
+    pace = Pace(1.0, 0.0)
+    clock[0] += 0.02
+    tell(f"7 {15_000_000} 1\n")
+    await pace.rest()
+    assert rests == pytest.approx([0.02])
