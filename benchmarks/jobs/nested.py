@@ -7,6 +7,7 @@ import os
 import random
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -132,11 +133,19 @@ class Handlers:
         return await self.books.page(limit=20, after=query.after)
 
 
-_FIRST_RATE, _FASTER = 1000.0, 1.15
+_FIRST_RATE, _FASTER = 1000.0, 1.2
 _LATE_S = 0.1  # seconds' worth of operations that may be under way while they are kept up with
 QUERIES_OF_TEN = 9
 _FEWEST = 100  # commands of which 95 % are told
 QUERIES, COMMANDS = "99 % of queries within, ms", "99 % of commands within, ms"
+_OF_ALL = {
+    QUERIES: "99 % of all queries within, bouts of the machine included, ms",
+    COMMANDS: "99 % of all commands within, bouts of the machine included, ms",
+}
+_WINDOW_S = 5
+"""Seconds of which 99 of 100 operations are told. The median of them leaves out the bouts of a shared machine: a few
+bouts decide the slowest hundredth of some minutes, with or without a rebuild.
+"""
 RATE, GROWN = "documents/s", "MB that the process grows"
 
 
@@ -197,18 +206,20 @@ class Work:
         return await self._watching
 
     async def _at_rate(self, rate: float) -> Sample:
-        latencies: dict[str, list[float]] = {QUERIES: [], COMMANDS: []}
+        latencies: dict[str, list[tuple[float, float]]] = {QUERIES: [], COMMANDS: []}
         stores: list[str] = []
         running: set[asyncio.Task[None]] = set()
         self._under_way = 0
+        begun = time.perf_counter()
 
         async def one(due: float) -> None:
             operation = self._operation()
             store = await operation()
-            latencies[QUERIES if store else COMMANDS].append((time.perf_counter() - due) * 1000)
+            took_ms = (time.perf_counter() - due) * 1000
+            latencies[QUERIES if store else COMMANDS].append((due - begun, took_ms))
             stores.extend([store] if store else [])
 
-        due = time.perf_counter()
+        due = begun
         while not self._over.is_set():
             due += self._chance.expovariate(rate)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -218,8 +229,9 @@ class Work:
             # With those that are due and have not begun.
             self._under_way = len(running) + int(rate * max(0.0, time.perf_counter() - due))
         await asyncio.gather(*running)
-        shares = {name: statistics.quantiles(found, n=100)[-1] for name, found in latencies.items()}
-        return {**shares, "% of queries answered by SQL": 100 * stores.count("sql") / len(stores)}
+        shares = {name: statistics.median(_windows(found)) for name, found in latencies.items()}
+        of_all = {_OF_ALL[name]: _p99([took for _, took in found]) for name, found in latencies.items()}
+        return {**shares, **of_all, "% of queries answered by SQL": 100 * stores.count("sql") / len(stores)}
 
     def _operation(self) -> Callable[[], Awaitable[str]]:
         return self._ask if self._chance.randrange(10) < QUERIES_OF_TEN else self._add_review
@@ -294,6 +306,22 @@ class Work:
             "% from SQL": 100 * stores.count("sql") / len(stores),
             "longest": max(took for _, took in latencies),
         }
+
+
+def _windows(latencies: list[tuple[float, float]]) -> list[float]:
+    """Returns within how many milliseconds 99 of 100 operations were answered, for each window of when they were due.
+
+    What is left after the last whole window is not told, unless there is nothing else.
+    """
+    windows: dict[int, list[float]] = defaultdict(list)
+    for due, took in latencies:
+        windows[int(due / _WINDOW_S)].append(took)
+    whole = [window for number, window in windows.items() if number < max(windows) and len(window) > 1]
+    return [_p99(window) for window in whole] or [_p99([took for _, took in latencies])]
+
+
+def _p99(latencies: list[float]) -> float:
+    return statistics.quantiles(latencies, n=100)[-1]
 
 
 def _forget_greatest_size() -> None:
