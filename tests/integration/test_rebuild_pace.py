@@ -6,7 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from diptych.hinge.pace import Pace
-from tests.catalogue import answered_by
+from tests.books import AddBook, BookReadModel
+from tests.catalogue import answered_by, catalogue
 from tests.integration.test_joined_processes import Item, ItemCards, Owner, cards
 
 
@@ -35,3 +36,20 @@ async def test_nothing_is_read_while_it_rests(
         sa.event.listen(app.orm.database.reader.sync_engine, "before_cursor_execute", note)
         assert await app.rebuild(ItemCards) == 30
     assert read_before_rests[:6] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_the_former_documents_are_deleted_with_rests(
+    sqlite_url: str, valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million keys take Redis many seconds of work, which nobody waits for."""
+    rests: list[Pace] = []
+
+    async def rest(pace: Pace) -> None:
+        rests.append(pace)
+
+    async with catalogue(sqlite_url, valkey.url) as app:
+        await app.execute(AddBook("Dune", "x"))
+        await answered_by(app, "redis")
+        monkeypatch.setattr(Pace, "rest", rest)
+        assert await app.rebuild(BookReadModel) == 1
+    assert rests  # documents of one row are written without

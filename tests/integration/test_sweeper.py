@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from diptych import ConfigService, Diptych, Document, Page, ReadModel, by
 from diptych.fence.contract import FenceId, Target
+from diptych.hinge.pace import Pace
 from tests.books import (
     AddBook,
     Base,
@@ -116,8 +117,14 @@ async def _left_behind(database_url: str, valkey: RedisServer) -> FenceId:
 # Declarations and read models that are no more
 
 
-async def test_what_an_old_declaration_leaves_is_swept_after_an_hour(database_url, valkey):
+async def test_what_an_old_declaration_leaves_is_swept_after_an_hour(database_url, valkey, monkeypatch):
     former = await _left_behind(database_url, valkey)
+    rests: list[Pace] = []
+
+    async def rest(pace: Pace) -> None:
+        rests.append(pace)
+
+    monkeypatch.setattr(Pace, "rest", rest)
     async with next_version(database_url, valkey.url) as new:
         await sees_in_redis(new, "Dune", "x")
         await _age(new, former, HOUR_S - 60)
@@ -128,6 +135,7 @@ async def test_what_an_old_declaration_leaves_is_swept_after_an_hour(database_ur
         await _sweep(new)
         assert not await _is_there(new, former)
         assert not _keys(valkey, former)
+        assert rests, "a million keys would keep Redis busy for many seconds"
         await sees_in_redis(new, "Dune", "x")
         await new.execute(DeleteBook("Dune"))
     # And who comes back to it builds it anew.

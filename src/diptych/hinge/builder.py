@@ -114,7 +114,8 @@ class Builder:
             self.switching = False
         if not is_built:
             raise RebuildFailedError(f"{self._replica.name}: another process has replaced the new generation")
-        await self._store.delete(target.incarnation, former)
+        # Nobody waits for it, of a plain read model neither, and a million keys take Redis many seconds of work.
+        await self._store.delete(target.incarnation, former, Pace().rest)
         progress.finish()
 
     # Filling

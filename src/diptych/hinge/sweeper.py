@@ -10,6 +10,7 @@ from diptych.aio.tasks import Looper
 from diptych.errors import UnavailableError
 from diptych.fence.contract import FenceRow
 from diptych.fence.fence import Fence
+from diptych.hinge.pace import Pace
 from diptych.hinge.replica import Replica
 from diptych.read.store.deletion import delete_abandoned
 from diptych.redis.service import RedisService
@@ -62,7 +63,7 @@ class Sweeper:
         """Removes a row and its keys, the keys first: while Redis is away the row stays, as a record of the keys."""
         if row.id != row.id.served:
             await self._fence.forget(row)  # without it the rebuild is refused, and its keys have no row
-        elif await delete_abandoned(self._redis, row.id) and await self._fence.forget(row):
+        elif await delete_abandoned(self._redis, row.id, Pace().rest) and await self._fence.forget(row):
             _log.info("%s: the documents that nobody has kept for long are deleted", row.id.read_model)
 
     async def _sweep_generations(self, replica: Replica) -> None:
@@ -73,4 +74,4 @@ class Sweeper:
         named = {row.generation.encode() for row in await self._fence.rows() if row.id.served == replica.id}
         is_another_databases = state.leased is not None and state.leased.generation not in named
         if not is_another_databases:
-            await replica.store.delete(state.incarnation, state.generations - named)
+            await replica.store.delete(state.incarnation, state.generations - named, Pace().rest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from diptych.fence.contract import FenceId
 from diptych.read.store.keys import Keys
@@ -12,8 +12,8 @@ _LOOKED_AT = 200
 """Number of keys that a SCAN looks at, about: with 1000, one took 90 ms while a table of Redis shrank."""
 
 
-async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
-    """Deletes the generations of a read model whose fingerprint nobody keeps any more.
+async def delete_abandoned(redis: RedisService, fence: FenceId, rest: Callable[[], Awaitable[None]]) -> bool:
+    """Deletes the generations of a read model whose fingerprint nobody keeps any more, with ``rest`` after each step.
 
     A keeper that begins to keep the same fingerprint meanwhile does so with another generation, which is not touched.
     Returns False, and deletes nothing, if there is a lease: then another database is kept there under the same
@@ -29,18 +29,28 @@ async def delete_abandoned(redis: RedisService, fence: FenceId) -> bool:
         await link.call(
             "UNLINK", keys.lease, keys.keeper, *(generation + b"marker" for generation in generations)
         )
-        await delete_keys(link, keys.prefix, generations)
+        await delete_keys(link, keys.prefix, generations, rest)
         if names:
             await link.call("SREM", keys.generations, *names)
         return True
 
 
-async def delete_keys(link: Channel, prefix: bytes, generations: Sequence[bytes]) -> None:
-    """Deletes all keys of these generations. ``prefix`` is the read model's, ``generations`` are prefixes of keys."""
+async def delete_keys(
+    link: Channel,
+    prefix: bytes,
+    generations: Sequence[bytes],
+    rest: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Deletes all keys of these generations. ``prefix`` is the read model's, ``generations`` are prefixes of keys.
+
+    ``rest`` is called after each step.
+    """
     async for found in _found(link, prefix):
         doomed = [key for key in found if key.startswith(tuple(generations))]
         if doomed:
             await link.call("UNLINK", *doomed)
+        if rest is not None:
+            await rest()
 
 
 async def _found(link: Channel, prefix: bytes) -> AsyncIterator[list[bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from diptych.fence.contract import FenceId, Target
@@ -184,8 +184,13 @@ class RedisStore:
                 self._drop, link, keys, [*target.incarnation, lease_text(target, history), wait_ms]
             )
 
-    async def delete(self, incarnation: RedisIdentity, generations: Iterable[bytes]) -> str:
-        """Deletes these generations of this incarnation, in small steps.
+    async def delete(
+        self,
+        incarnation: RedisIdentity,
+        generations: Iterable[bytes],
+        rest: Callable[[], Awaitable[None]] | None = None,
+    ) -> str:
+        """Deletes these generations of this incarnation, in small steps, with ``rest`` after each.
 
         Nothing is deleted on another incarnation, nor if one of the generations is leased.
         """
@@ -200,9 +205,8 @@ class RedisStore:
             outcome = await self._answer(self._bury, link, keys, [*incarnation, *generations])
             if outcome != "OK":
                 return outcome
-            await delete_keys(
-                link, self._keys.prefix, [self._keys.of(generation, b"") for generation in generations]
-            )
+            doomed = [self._keys.of(generation, b"") for generation in generations]
+            await delete_keys(link, self._keys.prefix, doomed, rest)
             await link.call("SREM", self._keys.generations, *generations)
         return "OK"
 
