@@ -31,7 +31,7 @@ from tests.servers import libfaketime, valkey_binary
 
 Story = Callable[[Cluster], Awaitable[None]]
 
-LEASE_MS = 400
+LEASE_MS = 1000
 SEED = 20_26
 RANDOM_S = 14.0
 STALE = {
@@ -407,7 +407,7 @@ async def test_the_version_before_and_this_one_side_by_side(request, database):
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_random_faults(request, database):
     """A short run of ``make faults``, always with the same seed."""
-    setup = _setup(request, database)._replace(workers=3, lease_ms=500)
+    setup = _setup(request, database)._replace(workers=3)
     result = await play(setup, RANDOM_S)
     assert not result.anomalies, _told(result)
     assert len(result.history.faults) >= 3

@@ -89,7 +89,7 @@ async def _run(setup: Setup, databases: list[str], seconds: float, only: list[st
 async def play(setup: Setup, seconds: float, only: list[str] | None = None) -> Result:
     """One round: random faults, all kinds in turn, until the time is over."""
     async with Cluster(setup) as cluster:
-        await cluster.recovered("the start", timeout_s=30)
+        await cluster.recovered("the start")
         end = time.monotonic() + seconds
         if setup.before is not None:
             await side_by_side(cluster)
