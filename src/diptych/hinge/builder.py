@@ -114,7 +114,7 @@ class Builder:
             self.switching = False
         if not is_built:
             raise RebuildFailedError(f"{self._replica.name}: another process has replaced the new generation")
-        # Nobody waits for it, of a plain read model neither, and a million keys take Redis many seconds of work.
+        # With rests for every read model: no query waits for it, and a million keys take Redis many seconds of work.
         await self._store.delete(target.incarnation, former, Pace().rest)
         progress.finish()
 

@@ -34,15 +34,21 @@ class Pace:
     At full speed the work takes all that is left of SQL, of Redis and of the event loop, and commands and queries
     wait for each of the three. A rest is ``of_part`` of what the part before it has taken, and ``of_waiting`` of what
     this thread has waited for a core meanwhile: others wait for one too then. So it is at most their sum times the
-    part, or a second. Where the system does not tell, it is two thirds of the part at least. Nothing of the work may
-    go on meanwhile. The first ``after_s`` seconds have no rests.
+    part, and at most ``longest_s`` seconds. Where the system does not tell, it is two thirds of the part at least.
+    Nothing of the work may go on meanwhile. The first ``after_s`` seconds have no rests.
     """
 
     def __init__(
-        self, of_part: float = _OF_PART, of_waiting: float = _OF_WAITING, *, after_s: float = 0.0
+        self,
+        of_part: float = _OF_PART,
+        of_waiting: float = _OF_WAITING,
+        *,
+        longest_s: float = _LONGEST_S,
+        after_s: float = 0.0,
     ) -> None:
         self._of_part = of_part
         self._of_waiting = of_waiting
+        self._longest_s = longest_s
         self._rests_from = time.perf_counter() + after_s
         self._begin()
 
@@ -53,7 +59,7 @@ class Pace:
         if now < self._rests_from:
             self._begin()
         elif took >= _SHORTEST_PART_S:
-            await asyncio.sleep(min(self._rest_s(took), _LONGEST_S))
+            await asyncio.sleep(min(self._rest_s(took), self._longest_s))
             self._begin()
 
     def _rest_s(self, took: float) -> float:

@@ -237,7 +237,7 @@ class Pass:
             raise Refused("AHEAD")
         # From when the lease is over, and SQL answers. ★ Only a pass that began with a lease rests: with rests in
         # each, passes would never catch up with changes that take them more than half of the time.
-        pace = None if self._state.leased is None else Pace(1.0, 0.0, after_s=self._lease_s)
+        pace = None if self._state.leased is None else Pace(1.0, 0.0, longest_s=0.2, after_s=self._lease_s)
         self._cursor, count = await self._replica.replay_log(
             promised, self._cursor, carried=self._carried, pace=pace
         )

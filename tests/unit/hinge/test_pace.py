@@ -93,8 +93,9 @@ async def test_a_pace_that_minds_no_waiting_rests_for_a_share_of_the_part(
     rests: list[float], clock: list[float], tell: Callable[[str], object]
 ) -> None:
     tell("7 0 1\n")
-    pace = Pace(1.0, 0.0)
-    clock[0] += 0.02
-    tell(f"7 {15_000_000} 1\n")
-    await pace.rest()
-    assert rests == pytest.approx([0.02])
+    pace = Pace(1.0, 0.0, longest_s=0.2)
+    for seconds in (0.02, 0.5):
+        clock[0] += seconds
+        tell(f"7 {15_000_000} 1\n")
+        await pace.rest()
+    assert rests == pytest.approx([0.02, 0.2])
