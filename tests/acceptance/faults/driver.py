@@ -56,8 +56,8 @@ from tests.servers import (
     watch_directory,
 )
 
-RECOVERY_S = 60.0
-"""How long after a fault SQL may go on answering before that is an anomaly of its own."""
+RECOVERY_LEASES = 60
+"""For how many leases after a fault SQL may go on answering before that is an anomaly of its own."""
 
 START_S = 30.0
 
@@ -462,9 +462,10 @@ class Cluster:
         """Waits for so many lease lengths."""
         await asyncio.sleep(count * self.lease_s)
 
-    async def recovered(self, name: str = "", timeout_s: float = RECOVERY_S) -> bool:
+    async def recovered(self, name: str = "") -> bool:
         """Waits until Redis answers every query of every worker again; notes an anomaly if it does not in time."""
         await self.leases(0.5)
+        timeout_s = RECOVERY_LEASES * self.lease_s
         deadline, since = time.monotonic() + timeout_s, time.monotonic()
         while time.monotonic() - since < 0.1:
             if time.monotonic() > deadline:
