@@ -1,7 +1,9 @@
-"""The watch of a process's connections: how often it looks."""
+"""The watch of a process's connections: how often it looks, and whom it takes for silent."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 
@@ -31,3 +33,19 @@ def test_a_look_that_waited_for_a_core_is_soon_followed_by_another() -> None:
     connections = _Waiting()
     connections.watch()
     assert connections.three_times.wait(4), f"{connections.looks} looks"
+
+
+def test_a_client_whose_request_waits_to_be_read_is_not_silent() -> None:
+    """Near the limit requests wait for long to be accepted, and are old when the server comes to them."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        address = listener.getsockname()
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
+        clients[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+        time.sleep(0.1)  # longer than a client may take between its connection and its request
+        accepted = [stack.enter_context(listener.accept()[0]) for _ in clients]
+        Connections(address[1], 2, set()).look()
+        assert accepted[0].recv(100) == b"GET / HTTP/1.1\r\n\r\n"
+        accepted[0].sendall(b"answer")
+        assert clients[0].recv(100) == b"answer"
+        assert clients[1].recv(100) == b"", "the silent client is ended"

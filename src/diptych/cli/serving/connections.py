@@ -8,12 +8,14 @@ ones, half requests, and only these: never one with a request under way.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import math
 import os
 import socket
 import stat
 import struct
+import termios
 import threading
 import time
 from collections.abc import Container, Iterator, Sized
@@ -39,6 +41,8 @@ _REFUSED_AT_ONCE = 500
 _LAST_RECEIVED = struct.Struct(
     "52xI"
 )  # of the kernel's struct tcp_info: tcpi_last_data_recv, in milliseconds
+
+_UNREAD = struct.Struct("i")
 
 _log = logging.getLogger("diptych.server")
 
@@ -133,8 +137,7 @@ class Connections:
                 if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     self._listener = int(number)
                     continue
-                told = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.size)
-                yield _Connection(_LAST_RECEIVED.unpack(told)[0] / 1000, int(number), _peer_of(found))
+                yield _Connection(_silent_s_of(found), int(number), _peer_of(found))
 
     def _has_request(self, connection: _Connection) -> bool:
         return connection.peer in self._under_way
@@ -191,6 +194,19 @@ def _duplicate(file: int | None) -> Iterator[socket.socket | None]:
         raise
     with found:
         yield found
+
+
+def _silent_s_of(connection: socket.socket) -> float:
+    """Returns the seconds since the client sent something, 0 if the server has not read all of that.
+
+    A request that waited to be accepted, or for a core, may be old when the server comes to it.
+    """
+    unread = bytearray(_UNREAD.size)
+    fcntl.ioctl(connection, termios.FIONREAD, unread)
+    if _UNREAD.unpack(unread)[0]:
+        return 0.0
+    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.size)
+    return float(_LAST_RECEIVED.unpack(told)[0]) / 1000
 
 
 def _peer_of(connection: socket.socket) -> Client | None:
