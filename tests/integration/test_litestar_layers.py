@@ -20,6 +20,7 @@ from litestar.params import FromPath, JSONBody
 
 from diptych import ConfigService, Diptych
 from diptych.ext.litestar import DiptychPlugin, asgi_app, routes
+from diptych.http import read_fields
 from tests.integration.http_suite.applications import running
 from tests.integration.http_suite.site import (
     ENDPOINTS,
@@ -70,9 +71,47 @@ async def test_a_guard_or_a_hook_may_read_the_body_of_an_endpoint(diptych: Dipty
         assert answer.status_code == 413
 
 
-async def test_a_body_that_a_hook_has_streamed_away_is_an_error_and_no_hanging_request(diptych: Diptych):
-    async with asyncio.timeout(20), served(diptych, *routes(ENDPOINTS), before_request=by_stream) as client:
-        assert (await client.post("/books", json=BOOK)).status_code == 500
+@post("/fields")
+async def fields(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return (await read_fields(request.scope, request.receive, 100)).values
+
+
+def reading(way: str) -> Any:
+    """Middleware that reads the body this way, by a request of its own."""
+
+    def middleware(app: Any) -> Any:
+        async def read(scope: Any, receive: Any, send: Any) -> None:
+            request = Request[Any, Any, Any](scope, receive, send)
+            await (by_stream(request) if way == "stream" else getattr(request, way)())
+
+            async def own() -> Any:
+                return await receive()
+
+            await app(scope, receive if way == "stream" else own, send)
+
+        return read
+
+    return middleware
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"guards": [by_own_request]}, {"before_request": before}]
+    + [{"middleware": [reading(way)]} for way in ("body", "json")],
+)
+async def test_fields_are_read_of_the_body_that_was_read_before(diptych: Diptych, option: dict[str, Any]):
+    async with asyncio.timeout(20), served(diptych, fields, **option) as client:
+        assert (await client.post("/fields", json=BOOK)).json() == BOOK
+        assert (await client.post("/fields", json={"title": "x" * 100})).status_code == 413
+
+
+@pytest.mark.parametrize("option", [{"before_request": by_stream}, {"middleware": [reading("stream")]}])
+@pytest.mark.parametrize("path", ["/books", "/fields"])
+async def test_a_body_that_was_streamed_away_is_an_error_and_no_hanging_request(
+    diptych: Diptych, path: str, option: dict[str, Any]
+):
+    async with asyncio.timeout(20), served(diptych, *routes(ENDPOINTS), fields, **option) as client:
+        assert (await client.post(path, json=BOOK)).status_code == 500
         assert (await client.get("/books")).status_code == 200
 
 

@@ -50,7 +50,7 @@ async def read_fields(
 
     Raises `UnsupportedMediaType` (before anything is read), `PayloadTooLarge` for more than `max_bytes` bytes,
     `BadRequest` for a malformed body, and `InvalidMessage` for JSON that is well-formed but not an object, and for
-    form fields that were sent more than once.
+    form fields that were sent more than once. A body that was read before is treated as by `read_body`.
 
     >>> import asyncio
     >>> from diptych.http import read_fields

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from diptych.http.asgi import RequestReceive, RequestScope, header_values, list_elements
 from diptych.http.errors import BadRequest, ClientDisconnected, HttpError, PayloadTooLarge
@@ -26,6 +26,29 @@ class UnsupportedTransfer(HttpError):
         super().__init__("of the transfer codings only chunked is known here")
 
 
+KEPT = "diptych.kept_body"
+"""Scope key: a function that returns the body that a framework has read before and kept, or None."""
+
+
+class WatchedReceive:
+    """A framework's `receive` that notes whether it ``has_begun`` to give the body, to whomever.
+
+    The server sends a body once: whoever asks for it again waits until the client goes away. ``mend`` says how the
+    body is to be read instead.
+    """
+
+    def __init__(self, receive: RequestReceive, mend: str) -> None:
+        self._receive = receive
+        self.mend = mend
+        self.has_begun = False
+
+    async def __call__(self) -> Any:
+        """Returns the next message of the server."""
+        message = await self._receive()
+        self.has_begun = self.has_begun or message["type"] == "http.request"
+        return message
+
+
 E = TypeVar("E", bound=HttpError)
 
 
@@ -45,7 +68,8 @@ async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int
     Raises `PayloadTooLarge` as early as possible: by `Content-Length` before anything is read, else after the first
     chunk too many. Raises `ClientDisconnected` if the client went away, so that half a body is never taken for a
     whole body, `BadRequest` for a `Content-Length` that is no number, and `UnsupportedTransfer` for a body that is
-    sent in another way than whole or in chunks.
+    sent in another way than whole or in chunks. Of a body that something else has read before, what the framework has
+    kept is returned; `RuntimeError` is raised if it has kept nothing.
 
     >>> import asyncio
     >>> from diptych.http import read_body
@@ -64,6 +88,11 @@ async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int
         # The digits are counted first: Python refuses to convert thousands of them.
         if len(declared) > 18 or int(declared) > max_bytes:
             raise closing(PayloadTooLarge(max_bytes), scope)
+    kept = _kept_body(scope, receive)
+    if kept is not None:
+        if len(kept) > max_bytes:
+            raise PayloadTooLarge(max_bytes)
+        return kept
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -77,3 +106,11 @@ async def read_body(scope: RequestScope, receive: RequestReceive, max_bytes: int
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+def _kept_body(scope: RequestScope, receive: RequestReceive) -> bytes | None:
+    """Returns the body that was read before; None if it is still to come. Raises `RuntimeError` if it is gone."""
+    kept: bytes | None = scope[KEPT]() if KEPT in scope else None
+    if kept is None and isinstance(receive, WatchedReceive) and receive.has_begun:
+        raise RuntimeError(f"the body was read before, and is gone: {receive.mend}")
+    return kept

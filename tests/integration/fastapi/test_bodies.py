@@ -18,7 +18,7 @@ from diptych import ConfigService, Diptych
 from diptych.ext.fastapi import install, router
 from diptych.ext.starlette import install as install_into_starlette
 from diptych.ext.starlette import routes
-from diptych.http import Endpoint
+from diptych.http import Endpoint, read_fields
 from tests.integration.http_suite.applications import running
 from tests.integration.http_suite.site import ENDPOINTS, AddBook, Base, BookCommands, BookQueries, Books
 
@@ -71,6 +71,21 @@ async def test_a_body_that_a_dependency_has_used_up_is_an_error_and_no_wait(dipt
     app.include_router(router(ENDPOINTS), dependencies=[Depends(by_chunks)])
     async with running(app) as client:
         assert (await send(client)).status_code == 500
+
+
+async def test_a_body_read_before_a_route_of_the_applications_own_is_an_error_and_no_wait(
+    diptych: Diptych, caplog: pytest.LogCaptureFixture
+):
+    app = FastAPI()
+    install(app, diptych)
+
+    @app.post("/books", dependencies=[Depends(by_body)])
+    async def add(request: Request) -> dict[str, Any]:
+        return (await read_fields(request.scope, request.receive, 300)).values
+
+    async with running(app) as client:
+        assert (await send(client)).status_code == 500
+        assert "the body was read before, and is gone: read it once" in caplog.text
 
 
 async def by_form(request: Request) -> None:

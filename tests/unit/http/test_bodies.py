@@ -24,6 +24,7 @@ from diptych.http import (
     read_fields,
 )
 from diptych.http.asgi import Message, Scope
+from diptych.http.reading import KEPT, WatchedReceive
 
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -246,6 +247,22 @@ async def test_a_body_is_whole_or_in_chunks_and_nothing_else() -> None:
         with pytest.raises(UnsupportedTransfer) as refused:
             await read_body(request({"transfer-encoding": coding}), Client(b"ab").receive, 3)
         assert (refused.value.status, refused.value.headers) == (501, {"Connection": "close"})
+
+
+async def test_a_body_that_was_read_before_is_what_was_kept_of_it_or_an_error() -> None:
+    receive = WatchedReceive(Client(b"a", b"b").receive, "keep it")
+    assert await read_body(request(), receive, 2) == b"ab"
+    with pytest.raises(RuntimeError, match=r"^the body was read before, and is gone: keep it$"):
+        await read_body(request(), receive, 2)
+    begun = WatchedReceive(Client(b"a", b"b").receive, "keep it")
+    await begun()
+    with pytest.raises(RuntimeError):
+        await read_body(request(), begun, 2)
+    scope = {**request(), KEPT: lambda: b"ab"}
+    assert await read_body(scope, receive, 2) == b"ab"
+    with pytest.raises(PayloadTooLarge):
+        await read_body(scope, receive, 1)
+    assert await read_body({**request(), KEPT: lambda: None}, Client(b"ab").receive, 2) == b"ab"
 
 
 async def test_half_a_body_of_chunks_may_have_a_malformed_one() -> None:

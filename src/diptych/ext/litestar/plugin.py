@@ -17,6 +17,7 @@ from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
 from diptych.http.errors import PROBLEM_JSON, BadRequest, NotFound, Problem, problem_for
 from diptych.http.front import QUERY_ERROR
 from diptych.http.paths import PATH_ERROR, PATH_PARAMS
+from diptych.http.reading import KEPT, WatchedReceive
 
 try:
     from litestar import Litestar, Request, Response
@@ -24,6 +25,8 @@ try:
     from litestar.logging.config import LoggingConfig
     from litestar.plugins import InitPlugin, SerializationPlugin
     from litestar.routes import HTTPRoute
+    from litestar.types import Empty
+    from litestar.utils.scope.state import ScopeState
 except ModuleNotFoundError as error:
     if error.name != "litestar":
         raise
@@ -141,7 +144,8 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
         """Returns the middleware between routing and handler.
 
         It puts the decoded path parameters in place of Litestar's, raises errors of the path and of hot queries,
-        refuses requests of other sites, and puts all methods of the path into Litestar's answers to OPTIONS.
+        refuses requests of other sites, puts all methods of the path into Litestar's answers to OPTIONS, and notes
+        who reads the body.
         """
         inner = cast(ASGIApp, app)
 
@@ -157,6 +161,8 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
                 check_same_site(scope)
             if is_http and scope["method"] == "OPTIONS" and _is_litestars_own(scope["route_handler"]):
                 send = _allowing(_handlers_at(scope), send)
+            if is_http:
+                receive = _watched(scope, receive)
             if is_http and scope["litestar_app"].allowed_hosts:
                 send = _refusing_hosts(send)
             # The scope that middleware and handlers put the user and `request.state` into: an `actor` looks there.
@@ -185,6 +191,19 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
             else:
                 return Response(page, status_code=problem.status, headers=headers, media_type="text/html")
         return Response(problem.json(), status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
+
+
+def _watched(scope: Scope, receive: Receive) -> Receive:
+    """Returns a `receive` for whoever reads the body after guards, hooks and middleware, which may have read it."""
+
+    def kept() -> bytes | None:
+        body = ScopeState.from_scope(cast(Any, scope)).body
+        return None if body is Empty else body
+
+    scope[KEPT] = kept
+    return WatchedReceive(
+        receive, "read it by request.body(), as request.stream() and read_fields keep nothing"
+    )
 
 
 def _is_default(given: object) -> bool:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, cast
 
 from litestar import Request
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, Empty
-from litestar.utils.scope.state import ScopeState
+from litestar.types import ASGIApp
 
 from diptych.app import Diptych
 from diptych.ext.litestar.openapi import ENDPOINT
 from diptych.ext.litestar.plugin import ACCEPT_PATCH
 from diptych.http.answers import Answer, send_answer
-from diptych.http.asgi import Receive, RequestReceive, Scope, Send
+from diptych.http.asgi import Receive, Scope, Send
 from diptych.http.endpoints.call import endpoint_call
 from diptych.http.endpoints.compiled import Compiled, Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
@@ -52,32 +51,13 @@ def routes(
 
 def _route_of(one: Compiled) -> HTTPRouteHandler:
     async def answer(request: Request[Any, Any, Any], diptych: NamedDependency[Diptych]) -> ASGIApp:
-        scope, receive = cast(Scope, request.scope), _receive_of(request)
+        scope, receive = cast(Scope, request.scope), request.receive
         return _sent(await endpoint_call(one, diptych, scope, receive, request.path_params, same_site=False))
 
     path = re.sub(r"\{(\w+)(:\w+)?\}", r"{\1:str}", one.template)
     # In a function, which a copy keeps as it is: routers copy `opt` deeply, and there is no copying `msgspec.Meta`.
     opt = {ACCEPT_PATCH: ", ".join(one.media_types), ENDPOINT: lambda: one}
     return _handler(one.method, path, answer, opt)
-
-
-def _receive_of(request: Request[Any, Any, Any]) -> RequestReceive:
-    """Returns what gives the body, also where a guard, a hook or a middleware has read it before.
-
-    The server would not send it again: whoever asks waits until the client goes away.
-    """
-    body = ScopeState.from_scope(request.scope).body
-    if body is Empty and request.is_connected:
-        return request.receive
-
-    async def again() -> Mapping[str, Any]:
-        if body is Empty:
-            raise RuntimeError(
-                "the body was read by request.stream(), which keeps nothing: read it by body()"
-            )
-        return {"type": "http.request", "body": body}
-
-    return again
 
 
 def _route_of_page(path: str, page: Answer) -> HTTPRouteHandler:

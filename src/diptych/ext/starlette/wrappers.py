@@ -18,8 +18,11 @@ from diptych.http.asgi import ASGIApp, Receive, Scope, Send
 from diptych.http.bodies import check_same_site
 from diptych.http.errors import HttpError, problem_for
 from diptych.http.front import Front
+from diptych.http.reading import WatchedReceive
 from diptych.http.stored import RETURNED, Returned, answering
 from diptych.messages.kinds import AnyQuery
+
+_READ_ONCE = "read it once, or make the fields of request.body() by parse_json or parse_form"
 
 
 class Gate:
@@ -98,7 +101,7 @@ class Gate:
             scope[RETURNED], scope[METHODS] = returned, methods_at
             token = request_scope.set(scope)
             try:
-                await app(scope, receive, answering(scope, returned, send))
+                await app(scope, WatchedReceive(receive, _READ_ONCE), answering(scope, returned, send))
             finally:
                 request_scope.reset(token)
 
