@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import jsonschema  # type: ignore[import-untyped]
+import msgspec
 import pytest
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
+from msgspec import Struct
 from pydantic import BaseModel
 
-from diptych import Document, Page
+from diptych import Command, Document, Page, PageOf
 from diptych.ext.fastapi import install, provide
 from tests.integration.http_suite.applications import running
 from tests.integration.http_suite.site import ENDPOINTS, BookDocument, Books, shelf
@@ -68,6 +72,30 @@ def add_routes(app: FastAPI) -> None:
         return await books.get(title) or None
 
 
+class Copy(Struct, rename="camel", tag="copy", omit_defaults=True):
+    book_id: uuid.UUID
+    cover: bytes = b""
+
+
+class Loan(Struct):
+    copies: list[Copy]
+    due: datetime.datetime
+
+
+class Within(Struct):
+    book: Document[BookDocument]
+
+
+class Lend(Command[None]):
+    loan: Loan
+
+
+NAME = uuid.UUID(int=7)
+LOAN = Loan([Copy(NAME)], datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC))
+LENT = {"copies": [{"type": "copy", "bookId": str(NAME)}], "due": "2024-01-01T00:00:00Z"}
+BOOK = BookDocument(1, "Emma", 7)
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
     app = FastAPI()
@@ -94,6 +122,51 @@ async def test_documents_are_sent_as_json_where_no_annotation_says_so(client: ht
     ):
         answer = await client.get(path)
         assert (path, answer.status_code, answer.json()) == (path, 200, sent)
+
+
+STRUCTS: tuple[tuple[Any, Any], ...] = (
+    (BOOK, EMMA),
+    (LOAN, LENT),
+    ([LOAN], [LENT]),
+    ({"loan": LOAN}, {"loan": LENT}),
+    (Lend(loan=LOAN), {"loan": LENT}),
+    (PageOf([BOOK], None), msgspec.to_builtins(PageOf([BOOK], None))),
+)
+
+
+@pytest.mark.parametrize(("returned", "sent"), STRUCTS)
+@pytest.mark.parametrize("options", [{}, {"response_model": Any}])
+async def test_structs_are_sent_as_json_where_no_annotation_says_so(
+    app: FastAPI, returned: Any, sent: Any, options: dict[str, Any]
+):
+    @app.get("/struct", **options)
+    async def struct():
+        return returned
+
+    async with running(app) as client:
+        answer = await client.get("/struct")
+        assert (answer.status_code, answer.json()) == (200, sent)
+
+
+@pytest.mark.parametrize("options", [{}, {"response_model": Any}])
+async def test_a_document_in_a_struct_is_an_error_and_not_sent_as_what_it_is_in_python(
+    app: FastAPI, options: dict[str, Any]
+):
+    @app.get("/within", **options)
+    async def within(books: BookPages):
+        return Within(await books.get("Emma"))
+
+    async with running(app) as client:
+        assert (await client.get("/within")).status_code == 500
+
+
+def test_pydantic_leaves_structs_what_they_are_in_python():
+    class Held(BaseModel):
+        loan: Any
+
+    assert Held(loan=LOAN).model_dump() == {"loan": LOAN}
+    assert Held(loan=[Lend(loan=LOAN)]).model_dump() == {"loan": [{"loan": LOAN}]}
+    assert Held(loan=Lend(loan=LOAN)).model_dump(mode="json") == {"loan": {"loan": LENT}}
 
 
 @pytest.mark.parametrize("place", ["list", "shown", "whole", "optional"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, FastAPI
-from fastapi.encoders import ENCODERS_BY_TYPE
+from fastapi.encoders import ENCODERS_BY_TYPE, encoders_by_class_tuples
 from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter
+from pydantic import PlainSerializer, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -23,12 +24,36 @@ from diptych.http.asgi import ASGIApp
 from diptych.http.endpoints.compiled import Endpoints
 from diptych.http.endpoints.endpoint import Endpoint
 from diptych.messages.kinds import AnyQuery
+from diptych.messages.message import Message
 from diptych.read.answers import Document, Page
 from diptych.schemas import told
 
-for _kind in (Document, Page):  # where no annotation tells FastAPI and pydantic of them
-    ENCODERS_BY_TYPE[_kind] = told
-    setattr(_kind, "__pydantic_serializer__", TypeAdapter(_kind).serializer)  # noqa: B010 - unknown to mypy
+
+def _told_struct(struct: msgspec.Struct) -> Any:
+    """Returns what an annotation of a route with the struct's class would have sent."""
+    if any(isinstance(getattr(struct, name), Document | Page) for name in struct.__struct_fields__):
+        raise TypeError(
+            f"{type(struct).__name__} has a Document or a Page in a field: return a dict, or a model of pydantic"
+        )
+    return msgspec.to_builtins(struct)
+
+
+def _fields_of(message: Message) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in message.__struct_fields__}
+
+
+# FastAPI, for routes without an annotation, and pydantic, for `Any`, are told here of what no annotation tells them.
+encoders_by_class_tuples[_told_struct] = (msgspec.Struct,)
+ENCODERS_BY_TYPE.update({Document: told, Page: told})
+_SERIALIZED: dict[type, Any] = {
+    Document: Document,
+    Page: Page,
+    # In Python a struct stays what it is, and a message has its fields as a dataclass has: pydantic's own way.
+    msgspec.Struct: Annotated[Any, PlainSerializer(_told_struct, when_used="json")],
+    Message: Annotated[Any, PlainSerializer(_fields_of)],
+}
+for _kind, _shown in _SERIALIZED.items():
+    setattr(_kind, "__pydantic_serializer__", TypeAdapter(_shown).serializer)  # noqa: B010 - unknown to mypy
 
 
 def install(
