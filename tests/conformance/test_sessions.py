@@ -168,6 +168,47 @@ async def test_errors_of_a_session_that_leave_the_handler_are_diptychs_own(orm: 
         await duplicate()
 
 
+async def test_a_duplicate_of_a_session_or_a_statement_names_class_and_attributes(orm: ORMService):
+    async with orm.session() as session:
+        session.add(Shelf(room="north", number=1, code="N1"))
+
+    async def flushed() -> None:
+        async with orm.session() as session:
+            session.add(Shelf(room="north", number=1))
+
+    statement = sa.insert(Shelf).values(room="north", number=2, code="N1")
+    for call, names in ((flushed(), ("room", "number")), (orm.execute(statement), ("code",))):
+        with pytest.raises(DuplicateError) as caught:
+            await call
+        assert (caught.value.model, caught.value.columns) == ("Shelf", names)
+
+
+async def test_a_duplicate_in_the_table_of_a_trigger_is_named_by_that_table(orm: ORMService):
+    await orm.create(Shelf, room="north", number=1)
+    insert = "INSERT INTO shelf_table (room_name, shelf_number) VALUES ('north', 1)"
+    made = [f"CREATE TRIGGER second AFTER INSERT ON books BEGIN {insert}; END"]
+    undone = ["DROP TRIGGER second"]
+    if orm.database.name == "postgresql":
+        made = [
+            f"CREATE FUNCTION second() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {insert}; RETURN NULL; END $$",
+            "CREATE TRIGGER second AFTER INSERT ON books FOR EACH ROW EXECUTE FUNCTION second()",
+        ]
+        undone = ["DROP FUNCTION second CASCADE"]
+
+    async def run_all(statements: list[str]) -> None:
+        async with orm.database.writer.begin() as connection:
+            for statement in statements:
+                await connection.execute(sa.text(statement))
+
+    await run_all(made)
+    try:
+        with pytest.raises(DuplicateError) as caught:
+            await orm.create(Book, **BOOK)
+    finally:
+        await run_all(undone)
+    assert (caught.value.model, caught.value.columns) == ("Shelf", ("room", "number"))
+
+
 async def test_orm_service_and_session_see_each_others_changes(orm: ORMService):
     async def work(_unit: Any) -> None:
         async with orm.session() as session:

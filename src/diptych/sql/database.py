@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import Mapper
 from sqlalchemy.util import greenlet_spawn
 
 from diptych.sql.statements import PreparedSelect
@@ -113,6 +114,9 @@ class Database(abc.ABC):
     writer: AsyncEngine
     keeper: AsyncEngine
     lease_s: float
+
+    mappers: Callable[[], Iterable[Mapper[Any]]] = staticmethod(tuple)
+    """Returns the mappers of the application's classes, with whose names errors name tables and columns."""
 
     _adopted = ""
     """Identity at the last call of ``was_adopted``."""
@@ -258,6 +262,10 @@ class Database(abc.ABC):
     @abc.abstractmethod
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         """Returns the columns (or the name) of a violated unique constraint; None for any other error."""
+
+    @abc.abstractmethod
+    def table_of(self, error: DBAPIError) -> str | None:
+        """Returns the table of a violated unique constraint, without a schema; None where that is not told."""
 
     @abc.abstractmethod
     def failure_of(self, error: DBAPIError) -> Failure | None:

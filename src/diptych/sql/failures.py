@@ -6,9 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Mapper
 
 from diptych.errors import (
     ConstraintError,
@@ -140,10 +143,30 @@ def _name_of(entity: MappedEntity | None) -> str:
 
 
 def _constraint(database: Database, error: IntegrityError, entity: MappedEntity | None) -> ConstraintError:
-    model = _name_of(entity)
     columns = database.unique_columns_of(error)
     if columns is None:
         # The driver's text may quote values of the row and stays in the cause, for the log alone.
-        return ConstraintError(model, (), "the change breaks a constraint of the database")
-    by_column = {column.name: name for name, column in entity.columns.items()} if entity else {}
-    return DuplicateError(model, [by_column.get(name, name) for name in columns])
+        return ConstraintError(_name_of(entity), (), "the change breaks a constraint of the database")
+    mapper = _mapper_of(database, error, entity)
+    if mapper is None:
+        return DuplicateError(_name_of(entity), columns)
+    by_column = {str(column.name): prop.key for prop in mapper.column_attrs for column in prop.columns}
+    return DuplicateError(mapper.class_.__name__, [by_column.get(name, name) for name in columns])
+
+
+def _mapper_of(database: Database, error: IntegrityError, entity: MappedEntity | None) -> Mapper[Any] | None:
+    """Returns the mapper of the table that an error is of.
+
+    That may be another table than the statement's, by a trigger or a cascade; and of a session's statement, or of
+    one of the application's own, nobody has said which entity it is for.
+    """
+    table = database.table_of(error)
+    own = None if entity is None else entity.mapper
+    if table is None or (own is not None and _is_of(own, table)):
+        return own
+    found = {one.local_table: one.base_mapper for one in database.mappers() if _is_of(one, table)}
+    return next(iter(found.values())) if len(found) == 1 else None  # of two schemas, it may be either's
+
+
+def _is_of(mapper: Mapper[Any], table: str) -> bool:
+    return isinstance(mapper.local_table, sa.Table) and mapper.local_table.name == table

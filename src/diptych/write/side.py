@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -52,6 +53,8 @@ async def open_write_side(
     else:
         database = await open_through(source, settings)
     metadata = None if models is None else _metadata_of(models)
+    if models is not None:
+        database.mappers = partial(_mappers_of, models)
     try:
         check_schemas(database, metadata)
         with translated(database):

@@ -268,11 +268,11 @@ class PostgresDatabase(Database):
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if sqlstate_of(error) != "23505":
             return None
-        details = (
-            getattr(cause, "detail", None) for cause in (error.orig, getattr(error.orig, "__cause__", None))
-        )
-        found = re.match(r"Key \((.+?)\)=", next(filter(None, details), ""))
+        found = re.match(r"Key \((.+?)\)=", _told_by(error, "detail") or "")
         return [name.strip('" ') for name in found[1].split(",")] if found else []
+
+    def table_of(self, error: DBAPIError) -> str | None:
+        return _told_by(error, "table_name")
 
     def failure_of(self, error: DBAPIError) -> Failure | None:
         if is_of_altered_table(error):
@@ -280,6 +280,12 @@ class PostgresDatabase(Database):
         state = sqlstate_of(error) or ""
         known = _FAILURES.get(state) or _FAILURES.get(state[:2])
         return known or ("lost" if error.connection_invalidated else None)
+
+
+def _told_by(error: DBAPIError, field: str) -> str | None:
+    """Returns what the server tells in this field of an error, over the engine or over the driver alone."""
+    told = (getattr(one, field, None) for one in (error.orig, getattr(error.orig, "__cause__", None)))
+    return next(filter(None, told), None)
 
 
 def _loading_of(dialect: Any) -> dict[str, Any]:

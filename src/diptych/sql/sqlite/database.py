@@ -215,6 +215,10 @@ class SqliteDatabase(Database):
         found = re.match(r"UNIQUE constraint failed: (.+)", str(error.orig))
         return [name.rpartition(".")[2] for name in found[1].split(", ")] if found else None
 
+    def table_of(self, error: DBAPIError) -> str | None:
+        found = re.match(r"UNIQUE constraint failed: ([^,]+)\.", str(error.orig))
+        return found[1] if found else None
+
     def failure_of(self, error: DBAPIError) -> Failure | None:
         if isinstance(error.orig, Undone):  # writers never run at the same time
             return "conflict"
