@@ -18,7 +18,7 @@ Their texts are shown to the client. The problem details are the same for every 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -137,6 +137,10 @@ _URN = "urn:diptych:problem:"
 _log = logging.getLogger("diptych.http")
 
 
+PLACES = "diptych_places"
+"""Attribute of an error about columns: the fields of the request, by the names of attributes, if these are known."""
+
+
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
     """A faulty field: its name (a dotted path), the fault in words, and where it was sent.
 
@@ -189,7 +193,8 @@ def problem_for(error: Exception, method: str = "") -> Problem:
     it is logged with its traceback, and the client sees nothing of it. Database texts never reach the client.
 
     Faulty fields were sent in the body, unless an `InvalidRequest` knows better, or the `method` is one of requests
-    that have parameters alone: GET, HEAD and DELETE. Faults of columns have a place in the body alone.
+    that have parameters alone: GET, HEAD and DELETE. Faults of columns are faults of an endpoint's fields; elsewhere
+    they have a place in the body alone.
 
     >>> from diptych import Fault, InvalidMessage
     >>> from diptych.http import problem_for
@@ -205,9 +210,11 @@ def problem_for(error: Exception, method: str = "") -> Problem:
         case InvalidMessage() if method in _WITHOUT_BODY:
             return problem_for(InvalidRequest(error.message, error.faults, names_in(error.faults)))
         case InvalidMessage():
-            return invalid_fields(FieldError(*fault, pointer=_pointer(fault.field)) for fault in error.faults)
+            return invalid_fields(
+                FieldError(*fault, pointer=pointer_to(fault.field)) for fault in error.faults
+            )
         case InvalidValueError():
-            return invalid_fields(_of_columns(error.faults, method))
+            return invalid_fields(_of_columns(error, error.faults, method))
         case ConstraintError():
             return _refused_change(error, method)
         case UnavailableError():
@@ -254,7 +261,7 @@ def _refused_change(error: ConstraintError, method: str) -> Problem:
         title=title,
         status=409,
         detail=detail,
-        errors=_of_columns((Fault(column, fault) for column in error.columns), method),
+        errors=_of_columns(error, (Fault(column, fault) for column in error.columns), method),
         columns=error.columns,
     )
 
@@ -288,14 +295,19 @@ def _unreadable(error: UnreadableRowError) -> Problem:
     )
 
 
-def _of_columns(faults: Iterable[Fault], method: str) -> tuple[FieldError, ...]:
-    """Returns the faults of columns, of which a field of the body is likely to have the name.
+def _of_columns(error: Exception, faults: Iterable[Fault], method: str) -> tuple[FieldError, ...]:
+    """Returns the faults of columns, by the fields that the request is known to have.
 
-    Where the database does not tell the column, a fault is of "a value", and no field has that name.
+    Where nobody knows them, a field of the body is likely to have the name of the column. Where the database does not
+    tell the column, a fault is of "a value", and no field has that name.
     """
+    places: Mapping[str, FieldError] | None = getattr(error, PLACES, None)
+    if places is not None:
+        found = ((places.get(name) or FieldError(name, ""), detail) for name, detail in faults)
+        return tuple(msgspec.structs.replace(place, detail=detail) for place, detail in found)
     has_body = method not in _WITHOUT_BODY
     return tuple(
-        FieldError(name, detail, pointer=_pointer(name) if has_body and name.isidentifier() else None)
+        FieldError(name, detail, pointer=pointer_to(name) if has_body and name.isidentifier() else None)
         for name, detail in faults
     )
 
@@ -307,10 +319,10 @@ def _field_error_in(error: InvalidRequest, field: str, detail: str) -> FieldErro
         return FieldError(field, detail, parameter=parameter or None)
     if first == error.body:
         field = rest
-    return FieldError(field, detail, pointer=_pointer(field))
+    return FieldError(field, detail, pointer=pointer_to(field))
 
 
-def _pointer(field: str) -> str:
+def pointer_to(field: str) -> str:
     """Returns the JSON pointer (RFC 6901, as a URI fragment) of a dotted path; "#" is the whole document."""
     steps = field.split(".") if field else []
     return "#" + "".join("/" + quote(step.replace("~", "~0").replace("/", "~1"), safe="~") for step in steps)

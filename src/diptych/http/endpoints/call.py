@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from diptych.app import Diptych
-from diptych.errors import ConstraintError, Fault, InvalidMessage, UnavailableError
+from diptych.errors import ConstraintError, Fault, InvalidMessage, InvalidValueError, UnavailableError
 from diptych.http.answers import QUERY_HEADERS, Answer, answer_found, answer_headers, encoded, etag
 from diptych.http.asgi import RequestReceive, RequestScope, prefers_html
 from diptych.http.bodies import Fields, check_same_site, method_override, read_fields
@@ -16,7 +16,7 @@ from diptych.http.endpoints.checks import PLACEHOLDER
 from diptych.http.endpoints.compiled import Compiled
 from diptych.http.endpoints.html import EndpointRequest
 from diptych.http.endpoints.parameters import read_query_string
-from diptych.http.errors import NotFound, problem_for
+from diptych.http.errors import PLACES, NotFound, problem_for
 from diptych.http.front import QUERY_ERROR
 from diptych.http.invalid_request import InvalidRequest, names_in
 from diptych.http.paths import WHOLE_NUMBER, encode_segment
@@ -63,7 +63,7 @@ async def endpoint_call(
     request = EndpointRequest(scope, diptych, parameters | in_path, sent)
     try:
         command = _command(one, in_path | in_query_string, faults, sent)
-        result = await diptych.execute(command)
+        result = await _executed(one, diptych, command)
     except REFUSALS as error:
         if endpoint.html and sent.is_form and prefers_html(scope):
             shown = await endpoint.html.refused(request, problem_for(error))
@@ -73,6 +73,15 @@ async def endpoint_call(
     if _is_missing(one, result):
         raise _not_found(one, in_path, result)
     return await _answer_to_command(one, request, command, result)
+
+
+async def _executed(one: Compiled, diptych: Diptych, command: Any) -> Any:
+    try:
+        return await diptych.execute(command)
+    except (ConstraintError, InvalidValueError) as error:
+        # The handler knows columns, and the client the fields of its request.
+        setattr(error, PLACES, one.places)
+        raise
 
 
 async def _answer_to_query(

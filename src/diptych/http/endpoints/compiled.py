@@ -9,6 +9,7 @@ from diptych.errors import WiringError
 from diptych.http.bodies import FORM, JSON
 from diptych.http.endpoints.checks import faults_of
 from diptych.http.endpoints.endpoint import Endpoint
+from diptych.http.errors import FieldError, pointer_to
 from diptych.http.paths import WHOLE_NUMBER, RouteTable, template_segments
 from diptych.messages.kinds import COMMANDS, result_type
 from diptych.messages.plans import Field, fields_of
@@ -50,6 +51,20 @@ class Compiled(NamedTuple):
     def parameters_of(self, segments: Sequence[str]) -> dict[str, str]:
         """Returns the parameters in the decoded segments of a path."""
         return {name: segments[at] for at, name in self.in_path}
+
+    @property
+    def places(self) -> dict[str, FieldError]:
+        """Where requests have the fields, by the attributes of the message, or of the struct that the body is."""
+        in_parameters = {name for _, name in self.in_path}.union(self.in_query_string)
+        in_body = [field for name, field in self.fields.items() if name in self.in_body]
+        whole = self.endpoint.body and self.fields[self.endpoint.body].plan.struct
+        if whole:
+            in_body = [*fields_of(whole)]
+        parameters = [field for name, field in self.fields.items() if name in in_parameters]
+        return {
+            **{one.attribute: FieldError(one.name, "", parameter=one.name) for one in parameters},
+            **{one.attribute: FieldError(one.name, "", pointer=pointer_to(one.name)) for one in in_body},
+        }
 
     def placed(self, parameters: Collection[str]) -> Compiled:
         """Returns the endpoint at a path with these ``parameters``: its own, and those of a prefix.
