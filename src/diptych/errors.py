@@ -20,7 +20,7 @@ DiptychError
 ├── RebuildFailedError            a read model could not be rebuilt
 └── UnavailableError              try again later; carries ``retry_after_s``
     ├── DatabaseUnavailableError  SQL cannot be reached
-    │   └── DatabaseBusyError     SQL is there, but other writers held it for too long
+    │   └── DatabaseBusyError     SQL is there, but was held for too long
     ├── ConflictError             concurrent commands kept changing the same rows
     └── RedisUnavailableError     Redis cannot be reached (only where it is critical)
         └── RedisRefusedError     Redis is there, but cannot be used as it is set up
@@ -252,7 +252,10 @@ class DatabaseUnavailableError(UnavailableError):
 
 
 class DatabaseBusyError(DatabaseUnavailableError):
-    """Other writers held the SQL database for longer than ``DATABASE_TIMEOUT_MS``."""
+    """SQL is there, but was held for longer than ``DATABASE_TIMEOUT_MS``, or than PostgreSQL's own time-outs allow.
+
+    Nothing was changed.
+    """
 
 
 class ConflictError(UnavailableError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import sqlite3
@@ -23,6 +24,7 @@ from diptych import (
     ORMService,
     UnitOfWorkError,
 )
+from diptych.fence.statements import FENCE_STATEMENTS
 from diptych.sql.postgres.database import PostgresDatabase
 from diptych.sql.postgres.writers import KeptConnections
 from diptych.write.unit_of_work import new_context
@@ -589,3 +591,53 @@ async def test_a_server_that_goes_away_at_the_commit_leaves_it_open_whether_it_h
             await command(orm, work)
         own_postgres.start()
         assert await titles(orm) == []
+
+
+# PostgreSQL: its own time-outs
+
+
+@pytest.fixture
+async def postgres_orm(postgres_url: str):
+    async with ORMService(config(postgres_url)) as orm:
+        await orm.all(Book)
+        yield orm
+
+
+async def test_a_time_out_of_the_server_is_told_in_its_words_with_what_to_do(postgres_orm: ORMService):
+    await add(postgres_orm, "a")
+    lock = "SELECT 1 FROM books FOR UPDATE"
+
+    async def timed_out(setting: str, statement: str) -> None:
+        await postgres_orm.execute(sa.text(f"SET LOCAL {setting} = 50"))
+        await postgres_orm.execute(sa.text(statement))
+
+    async with postgres_orm.database.writer.connect() as holder:
+        await holder.execute(sa.text(lock))
+        for setting, statement, words in (
+            ("statement_timeout", "SELECT pg_sleep(5)", "statement timeout.*raise statement_timeout"),
+            ("lock_timeout", lock, "lock timeout.*raise lock_timeout"),
+            ("lock_timeout", f"{lock} NOWAIT", "could not obtain lock.*raise lock_timeout"),
+        ):
+            with pytest.raises(DatabaseBusyError, match=words) as caught:
+                await command(postgres_orm, functools.partial(timed_out, setting, statement))
+            assert "DATABASE_TIMEOUT_MS" not in str(caught.value)
+
+
+async def test_a_time_out_after_the_commit_leaves_it_open_whether_it_happened(
+    postgres_orm: ORMService, monkeypatch: pytest.MonkeyPatch
+):
+    """The commit is sent together with a look at the leases: a time-out of either is the same error."""
+    await add(postgres_orm, "adopted")
+    slow = sa.select(sa.text("CAST(pg_sleep(5) AS text)"))
+    monkeypatch.setattr(FENCE_STATEMENTS["postgresql"], "leased", slow)
+
+    async def work() -> None:
+        await add(postgres_orm, "a")
+        await postgres_orm.execute(sa.text("SELECT set_config('statement_timeout', '50', false)"))
+
+    with pytest.raises(
+        DatabaseUnavailableError, match=r"statement timeout.*: the change may be there or not"
+    ) as caught:
+        await command(postgres_orm, work)
+    assert not isinstance(caught.value, DatabaseBusyError)
+    assert await titles(postgres_orm) == ["adopted", "a"]

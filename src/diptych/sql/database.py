@@ -26,10 +26,11 @@ Step = tuple[sa.Executable, Values]
 Failure = Literal["busy", "conflict", "misfit", "refused", "lost", "schema", "denied"]
 """Kinds of errors of the database.
 
-``busy``: other writers held the database for too long. ``conflict``: the transaction lost against a concurrent one
-and would succeed at another attempt. ``misfit``: a value does not fit the type of its column. ``refused``: the
-database refuses this user, or does not exist. ``lost``: the database can't be reached, or the connection broke.
-``schema``: there is no such table or column. ``denied``: the user lacks a right.
+``busy``: other writers held the database for too long, or a time-out of the database's own ended the statement.
+``conflict``: the transaction lost against a concurrent one and would succeed at another attempt. ``misfit``: a value
+does not fit the type of its column. ``refused``: the database refuses this user, or does not exist. ``lost``: the
+database can't be reached, or the connection broke. ``schema``: there is no such table or column. ``denied``: the user
+lacks a right.
 """
 
 

@@ -30,6 +30,13 @@ from diptych.sql.sqlite.types import Unstorable
 _SILENT = "it took too long to answer"
 """What a time-out would say, which has no words of its own."""
 
+_REMEDIES = {
+    "55P03": "shorten what holds the lock, or raise lock_timeout",
+    "57014": "shorten the statement, or what it waits for, or raise statement_timeout",
+    "53300": "lower DATABASE_POOL_SIZE, or raise max_connections",
+}
+"""What helps against an error by which PostgreSQL refuses to wait, by SQLSTATE."""
+
 
 class TransactionConflict(DiptychError):
     """Raised when a concurrent transaction won: the unit of work is run again. Never reaches a user."""
@@ -95,7 +102,7 @@ def _translate(database: Database, error: DBAPIError, entity: MappedEntity | Non
     if isinstance(error, IntegrityError):
         return _constraint(database, error, entity)
     if failure == "busy":
-        return DatabaseBusyError("other writers held the SQL database for longer than DATABASE_TIMEOUT_MS")
+        return DatabaseBusyError(_busy(error))
     if failure == "misfit":
         return _misfit(entity)
     if failure == "refused":
@@ -110,6 +117,14 @@ def _translate(database: Database, error: DBAPIError, entity: MappedEntity | Non
     if entity is not None and failure in ("schema", "denied"):
         return _unlike(failure, error, entity)
     return None
+
+
+def _busy(error: DBAPIError) -> str:
+    remedy = _REMEDIES.get(_sqlstate(error) or "")
+    if remedy is None:
+        return "other writers held the SQL database for longer than DATABASE_TIMEOUT_MS"
+    # The time-outs are the server's, the role's or the transaction's: DATABASE_TIMEOUT_MS has no part in them.
+    return f"the SQL database has given up: {words_of(error)}; {remedy}"
 
 
 def _unlike(failure: Failure, error: DBAPIError, entity: MappedEntity) -> SchemaError:
@@ -129,7 +144,11 @@ def words_of(error: DBAPIError) -> str:
 
 def is_denied(error: DBAPIError) -> bool:
     """Returns whether the role lacks a right: to a table, to its owner's statements, or to any schema."""
-    return getattr(error.orig, "sqlstate", None) in ("42501", "3F000")
+    return _sqlstate(error) in ("42501", "3F000")
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _misfit(entity: MappedEntity | None, reason: BaseException | None = None) -> InvalidValueError:

@@ -148,13 +148,21 @@ class UnitsOfWork:
             return await making(connection)
 
     @contextlib.contextmanager
-    def _committing(self, entity: MappedEntity | None = None) -> Iterator[None]:
-        """Inside the block, a statement commits: if the connection breaks, the outcome is not known."""
+    def _committing(self, entity: MappedEntity | None = None, *, then_reads: bool = False) -> Iterator[None]:
+        """Inside the block, a statement commits: if the connection breaks, the outcome is not known.
+
+        ``then_reads`` says that another statement is sent with it.
+        """
         try:
             with translated(self._database, entity):
                 yield
-        except DatabaseBusyError:
-            raise  # the server itself says that nothing was changed
+        except DatabaseBusyError as error:
+            if not then_reads:
+                raise  # the server itself says that nothing was changed
+            # ★ Both statements' errors are alike: the one may have committed when the other ran into a time-out.
+            raise DatabaseUnavailableError(
+                f"{error}; it ended the commit, or what was asked after it: the change may be there or not"
+            ) from error
         except DatabaseUnavailableError as error:
             raise DatabaseUnavailableError(
                 "the connection to the SQL database broke during the commit: the change may be there or not"
@@ -222,8 +230,10 @@ class UnitsOfWork:
 
     async def _commit_transaction(self, transaction: Transaction) -> bool:
         """Commits. Returns True if no read model had a lease after the commit: there is nothing to wait for."""
-        leased = FENCE_STATEMENTS[self._database.name].leased if self._may_look_at_once else None
-        with self._committing():
+        # In process a look of its own costs as little.
+        looks = self._may_look_at_once and not self._database.is_in_process
+        leased = FENCE_STATEMENTS[self._database.name].leased if looks else None
+        with self._committing(then_reads=looks):
             return await transaction.commit(then_find=leased)
 
     @property
