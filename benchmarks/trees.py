@@ -7,6 +7,7 @@ process of a tree (``benchmarks.jobs``) may only use what the revision has, too:
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import os
 import subprocess
@@ -21,6 +22,14 @@ from typing import NamedTuple
 from tests.acceptance.serving import ROOT, environment
 
 _TAKEN = ("src", "demo_app", "requirements", "pyproject.toml")
+
+
+_TRIAL = """
+try:
+    import demo_app.app
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
 
 
 class Tree(NamedTuple):
@@ -46,6 +55,22 @@ class Tree(NamedTuple):
         """A process of this tree has loaded these files: they have to be the tree's."""
         for file in files:
             assert Path(file).is_relative_to(self.folder), f"{self.name} runs {file}, which is not in it"
+
+    def missing(self) -> str | None:
+        """The module that the tree imports and that is not installed, if there is one."""
+        tried = subprocess.run(
+            [sys.executable, "-c", _TRIAL],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self.environment(),
+            check=False,  # another error is told by whatever runs into it
+        )
+        return tried.stdout.strip() or None
+
+    def lock(self) -> str:
+        """What its lock file pins."""
+        return (self.folder / "requirements" / "run.lock").read_text()
 
 
 THIS = Tree("this tree", ROOT)
@@ -73,15 +98,33 @@ def taken(revision: str, repository: Path = ROOT) -> Iterator[Compared]:
             files.extractall(folder)  # noqa: S202 - the archive is git's own
         other = Tree(commit[:9], Path(folder))
         ours = Tree(THIS.name, repository)
-        yield Compared((other, ours), _facts(revision, commit, other, ours))
+        facts = _facts(revision, commit, other, ours)
+        if missing := other.missing():
+            raise SystemExit(_told(missing, revision, other))
+        yield Compared((other, ours), facts)
+
+
+def _told(missing: str, revision: str, tree: Tree) -> str:
+    """What to do about a module that is missing. The package of a module may have another name."""
+    installed = {_normal(found.name) for found in importlib.metadata.distributions()}
+    pinned = _pinned(tree.lock())
+    named = [name for name in pinned if _normal(name) == _normal(missing.partition(".")[0])]
+    asked = named or [name for name in pinned if _normal(name) not in installed]
+    packages = " ".join(f"{name}=={pinned[name]}" for name in asked) or missing
+    return (
+        f"{tree.name}, which is {revision}, imports {missing}, which is not installed here. Run it with what it asks "
+        f"for: {sys.executable} -m pip install {packages}"
+    )
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def _facts(revision: str, commit: str, other: Tree, ours: Tree) -> dict[str, str]:
     head = _git(ours.folder, "rev-parse", "HEAD")
     changed = _git(ours.folder, "status", "--porcelain", "--", *_TAKEN)
-    packages = other_packages(
-        *((tree.folder / "requirements" / "run.lock").read_text() for tree in (other, ours))
-    )
+    packages = other_packages(other.lock(), ours.lock())
     if packages:
         print(
             f"! {other.name} asks for {packages}: it runs with what is installed for this tree.", flush=True

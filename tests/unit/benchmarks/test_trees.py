@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,6 +31,32 @@ async def test_a_process_of_a_revision_runs_what_the_revision_has(tmp_path: Path
                 await worker.ask("seed", database=str(file), count=3)
             assert sqlite3.connect(file).execute("SELECT count(*) FROM books").fetchone() == (3,)
     assert compared.trees[0].folder != compared.trees[1].folder == ROOT
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("not_there", "not-there==2.1"), ("nowhere.at.all", "not-there==2.1")]
+)
+def test_a_revision_that_imports_what_is_not_installed_is_refused_with_the_remedy(
+    tmp_path: Path, module: str, package: str
+):
+    files = {
+        "demo_app/__init__.py": "",
+        "demo_app/app.py": f"import msgspec, {module}\n",
+        "src/diptych/__init__.py": "",
+        "requirements/run.lock": f"{package} \\\n    --hash=sha256:12\nmsgspec==0.20.0 \\\n",
+        "pyproject.toml": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for arguments in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "A revision")):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    with pytest.raises(SystemExit) as refused, taken("HEAD", tmp_path):
+        pass
+    first = module.partition(".")[0]
+    assert f"which is HEAD, imports {first}, which is not installed here" in str(refused.value)
+    assert str(refused.value).endswith(f"{sys.executable} -m pip install {package}")
 
 
 def test_a_process_that_runs_another_tree_is_noticed(tmp_path: Path):
