@@ -20,7 +20,7 @@ import pytest
 from diptych.cli.commands.log import shown
 from diptych.log.browse import EntryValues, LogEntry
 from tests.books import AddBook, BookChanges, DeleteBook, EditBook
-from tests.catalogue import catalogue
+from tests.catalogue import catalogue, eventually
 from tests.programs import Foreign, books_table
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +186,25 @@ async def test_following_goes_on_until_it_is_interrupted(database_url, number):
             running.send_signal(number)
             rest, complained = await asyncio.wait_for(running.communicate(), 30)
             assert (running.returncode, rest, complained) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("--follow",), 0), ((), 130)])
+async def test_following_is_interrupted_while_the_application_is_imported(
+    sqlite_url, tmp_path, arguments, code
+):
+    (tmp_path / "slow.py").write_text("import os, time\nos.mkdir('imported')\ntime.sleep(60)\n")
+    running = await asyncio.create_subprocess_exec(
+        *(*PYTHON, "tail", "--app", "slow:app", *arguments),
+        cwd=tmp_path,
+        env={**environment(sqlite_url), "PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    await eventually(functools.partial(asyncio.to_thread, (tmp_path / "imported").exists), "it is imported")
+    running.send_signal(signal.SIGINT)
+    written, complained = await asyncio.wait_for(running.communicate(), 30)
+    assert (running.returncode, written) == (code, b"")
+    assert complained == (b"Stopped.\n" if code else b"")
 
 
 async def test_many_entries_of_one_moment_are_all_followed_in_their_order(database_url):

@@ -65,7 +65,11 @@ def tail(app: str, factory: bool, as_json: bool, number: int, follow: bool) -> N
             await showing
 
     with errors_told():
-        _run(loaded(app, factory), show_until_interrupted if follow else show)
+        try:
+            _run(loaded(app, factory), show_until_interrupted if follow else show)
+        except KeyboardInterrupt:  # while the application was imported
+            if not follow:
+                raise
 
 
 @log.command()
