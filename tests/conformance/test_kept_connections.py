@@ -74,6 +74,21 @@ async def test_who_waits_too_long_is_told_so_and_takes_nothing_from_others(orm: 
     assert _kept(orm).in_use == 0
 
 
+async def test_who_is_cancelled_as_the_wait_ends_is_cancelled(orm: ORMService):
+    kept, size = _kept(orm), orm._settings.database_pool_size
+    taken = [await kept.take() for _ in range(max(1, size - 1))]
+    waiting = asyncio.create_task(kept.take())
+    await asyncio.sleep(0)
+    kept._waiting[0] = (kept._waiting[0][0], 0.0)
+    kept._give_up()  # the task does not know yet
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    for connection in taken:
+        await kept.give_back(connection)
+    assert kept.in_use == 0
+
+
 async def test_a_connection_that_comes_as_its_waiter_is_cancelled_goes_to_the_next(orm: ORMService):
     kept, size = _kept(orm), orm._settings.database_pool_size
     taken = [await kept.take() for _ in range(max(1, size - 1))]

@@ -115,7 +115,7 @@ class KeptConnections:
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():  # it came too late
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:  # it came too late
                 late = waiter.result()
                 if late is None:
                     self._pass_on(None)
