@@ -434,6 +434,34 @@ def test_a_start_that_fails_waits_for_a_change_and_changes_of_the_database_are_n
     run.end()
 
 
+LATE = """
+    import sys, time
+    import watchfiles
+
+    real = watchfiles.watch
+
+    def late(*arguments, **options):
+        time.sleep(3)
+        yield from real(*arguments, **options)
+
+    watchfiles.watch = late
+    sys.argv = ["diptych", "run", "shop:obedient", "--port", "0", "--reload"]
+    from diptych.cli import main
+    main()
+"""
+
+
+def test_a_change_before_the_watch_has_begun_is_not_missed(runs: list[Run], here: Path):
+    """On a busy machine a start can fail, and its source be mended, before the main thread goes on."""
+    source = (here / "shop.py").read_text()
+    (here / "shop.py").write_text("import no_such_package_anywhere")
+    run = started(runs, command=[sys.executable, "-c", textwrap.dedent(LATE)])
+    run.line("The next change of a file starts it again")
+    (here / "shop.py").write_text(source)
+    assert ask(run.url()) == "NAME"
+    run.end()
+
+
 def test_reload_without_its_package_names_the_extra():
     program = (
         "import sys; sys.modules['watchfiles'] = None; "

@@ -54,9 +54,9 @@ def make_server(
     log_what_python_writes()
     _number_workers(server)
     if reload:
-        from diptych.cli.reload import tell_reloads
+        from diptych.cli.reload import watch_before_start
 
-        tell_reloads(server)
+        watch_before_start(server)
     return server
 
 
@@ -75,11 +75,8 @@ def _limits(listening: Listening, settings: Settings) -> dict[str, Any]:
 
 
 def _reloading() -> dict[str, Any]:
-    from diptych.cli.reload import Sources
-
     return {
         "reload": True,
-        "reload_filter": Sources,
         "reload_ignore_worker_failure": True,
         "workers_kill_timeout": STOP_TIMEOUT_S,
     }

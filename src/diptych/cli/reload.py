@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from diptych.errors import MissingExtraError
 
 try:
-    from watchfiles import PythonFilter
+    from watchfiles import PythonFilter, watch
 except ModuleNotFoundError as error:
     raise MissingExtraError("--reload", "cli", error.name or "watchfiles") from None
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
-    from watchfiles import Change
 
+_BEGUN_MS = 100
 _log = logging.getLogger("diptych.server")
 
 
-class Sources(PythonFilter):
-    """Files of Python, and of settings in TOML; not those of the database, which every command changes."""
+def watch_before_start(server: AbstractServer[Any]) -> None:
+    """Has the server watch files of Python, and of settings in TOML, from before its workers start.
 
-    changed: ClassVar[set[str]] = set()
-
-    def __init__(self) -> None:
-        super().__init__(extra_extensions=(".toml",))
-
-    def __call__(self, change: Change, path: str) -> bool:
-        """Returns whether this change is a reason to start the workers anew."""
-        is_source = super().__call__(change, path)
-        if is_source:
-            self.changed.add(path)
-        return is_source
+    Granian's own watch begins after their start: what was changed meanwhile was missed, and a start that had failed
+    waited for another change.
+    """
+    vars(server)["_serve_with_reloader"] = partial(_serve, server)
 
 
-def tell_reloads(server: AbstractServer[Any]) -> None:
-    """Has the server write a line before it starts the workers anew."""
-
-    def tell() -> None:
-        _log.info("changed: %s; the workers start anew", ", ".join(sorted(Sources.changed)))
-        Sources.changed.clear()
-
-    server.on_reload(tell)
+def _serve(server: Any, spawn_target: Any, target_loader: Any) -> None:
+    """Serves until the server is stopped; SIGHUP starts the workers anew, too."""
+    start = server.startup
+    while True:
+        server.main_loop_interrupt.clear()
+        if server.interrupt_signal:
+            break
+        # Not those of the database, which every command changes.
+        files = PythonFilter(extra_extensions=(".toml",))
+        changes = watch(
+            Path.cwd(),
+            watch_filter=files,
+            stop_event=server.main_loop_interrupt,
+            rust_timeout=_BEGUN_MS,
+            yield_on_timeout=True,
+        )
+        next(changes, None)  # the watch has begun
+        start(spawn_target, target_loader)
+        for changed in filter(None, changes):
+            names = sorted({name for _, name in changed})
+            _log.info("changed: %s; the workers start anew", ", ".join(names))
+            server._stop_workers()
+            server._spawn_workers(spawn_target, target_loader)
+        start = server._reload
+    server.shutdown()
