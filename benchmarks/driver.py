@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
+import psutil
 
 from benchmarks.books import PAGE_SIZE, title
 from benchmarks.cores import load_core, on_cores
@@ -17,6 +18,7 @@ from benchmarks.runner import Candidate, Sample
 ROOT = Path(__file__).parents[1]
 ASKED = 5000
 """Of how many books one after the other is asked, in random order, each time round."""
+SERVER_CPU = "the server's CPU, µs a request"
 
 
 async def drive(job: Job, cores: set[int] | None = None) -> Outcome:
@@ -43,6 +45,30 @@ def loaded(job: Job, cores: set[int] | None = None) -> Candidate:
         return sample_of(await drive(job, cores))
 
     return measure
+
+
+def loaded_and_counted(job: Job, server: int) -> Candidate:
+    """As ``loaded``, with the CPU time of the ``server``, a process with its children."""
+
+    async def measure() -> Sample:
+        return (await drive_and_count(job, server))[0]
+
+    return measure
+
+
+async def drive_and_count(job: Job, server: int) -> tuple[Sample, int]:
+    """Runs a job; returns its figures with the CPU time of the ``server``, and the number of requests sent."""
+    before = _cpu_s(server)
+    outcome = await drive(job)
+    # The load's warm-up is in the time and in the number of requests.
+    counted = {SERVER_CPU: 1e6 * (_cpu_s(server) - before) / max(1, outcome.sent)}
+    return sample_of(outcome) | counted, outcome.sent
+
+
+def _cpu_s(server: int) -> float:
+    process = psutil.Process(server)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
 
 
 def sample_of(outcome: Outcome) -> dict[str, float]:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
-import psutil
 
 from benchmarks.claims import Claim
-from benchmarks.driver import drive, sample_of
+from benchmarks.driver import drive_and_count, loaded_and_counted
 from benchmarks.http_job import Exchange, Job, Numbered, Repeated
 from benchmarks.peers.update import ATTRIBUTES, PRODUCTS, name_of
 from benchmarks.runner import Candidate, Case, Sample
@@ -30,7 +29,7 @@ from tests.servers import PostgresServer
 OURS = "diptych"
 BARE = "ASGI, asyncpg, no log"
 FASTAPI = "FastAPI, asyncpg, the same log"
-RATE, CPU = "requests/s", "the server's CPU, µs a request"
+RATE = "requests/s"
 PLAIN = "Changing a row, PostgreSQL, {} at once"
 JSONB = "Changing a row with a column of JSONB, PostgreSQL, {} at once"
 SQLITE = "Changing a row, SQLite, {} at once"
@@ -151,33 +150,17 @@ def _rows(products: Products) -> tuple[list[str], Iterator[list[Any]]]:
 
 
 def _changing(server: Updating, clients: int, seconds: float) -> Candidate:
-    async def measure() -> Sample:
-        return (await _driven(server, Job(server.port, clients, seconds, _changes())))[0]
-
-    return measure
+    return loaded_and_counted(Job(server.port, clients, seconds, _changes()), server.pid)
 
 
 def _adding(server: Updating, clients: int, seconds: float) -> Candidate:
     async def measure() -> Sample:
         new = Numbered(_addition(), server.added)
-        sample, sent = await _driven(server, Job(server.port, clients, seconds, new))
+        sample, sent = await drive_and_count(Job(server.port, clients, seconds, new), server.pid)
         server.added += sent + clients  # each client may have taken one more number
         return sample
 
     return measure
-
-
-async def _driven(server: Updating, job: Job) -> tuple[Sample, int]:
-    before = _cpu_s(server)
-    outcome = await drive(job)
-    # The load's warm-up is in the time and in the number of requests.
-    return sample_of(outcome) | {CPU: 1e6 * (_cpu_s(server) - before) / max(1, outcome.sent)}, outcome.sent
-
-
-def _cpu_s(server: Updating) -> float:
-    process = psutil.Process(server.pid)
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return float(sum(one.user + one.system for one in times))
 
 
 def _changes() -> Repeated:
