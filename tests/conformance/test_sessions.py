@@ -183,6 +183,36 @@ async def test_a_duplicate_of_a_session_or_a_statement_names_class_and_attribute
         assert (caught.value.model, caught.value.columns) == ("Shelf", names)
 
 
+async def run_all(orm: ORMService, *statements: str) -> None:
+    async with orm.database.writer.begin() as connection:
+        for statement in statements:
+            await connection.execute(sa.text(statement))
+
+
+async def test_a_duplicate_in_a_partition_has_the_names_of_the_class(orm: ORMService):
+    """PostgreSQL tells the partition as the table of the constraint."""
+    if orm.database.name == "sqlite":
+        pytest.skip("SQLite has no partitions")
+    await run_all(
+        orm,
+        "ALTER TABLE shelf_table RENAME TO shelf_north",
+        "CREATE TABLE shelf_table (LIKE shelf_north INCLUDING DEFAULTS) PARTITION BY LIST (room_name)",
+        "ALTER TABLE shelf_table ATTACH PARTITION shelf_north FOR VALUES IN ('north')",
+    )
+    try:
+        await orm.create(Shelf, room="north", number=1)
+        with pytest.raises(DuplicateError) as caught:
+            await orm.create(Shelf, room="north", number=1)
+    finally:
+        await run_all(
+            orm,
+            "ALTER TABLE shelf_table DETACH PARTITION shelf_north",
+            "DROP TABLE shelf_table",
+            "ALTER TABLE shelf_north RENAME TO shelf_table",
+        )
+    assert (caught.value.model, caught.value.columns) == ("Shelf", ("room", "number"))
+
+
 async def test_a_duplicate_in_the_table_of_a_trigger_is_named_by_that_table(orm: ORMService):
     await orm.create(Shelf, room="north", number=1)
     insert = "INSERT INTO shelf_table (room_name, shelf_number) VALUES ('north', 1)"
@@ -195,17 +225,12 @@ async def test_a_duplicate_in_the_table_of_a_trigger_is_named_by_that_table(orm:
         ]
         undone = ["DROP FUNCTION second CASCADE"]
 
-    async def run_all(statements: list[str]) -> None:
-        async with orm.database.writer.begin() as connection:
-            for statement in statements:
-                await connection.execute(sa.text(statement))
-
-    await run_all(made)
+    await run_all(orm, *made)
     try:
         with pytest.raises(DuplicateError) as caught:
             await orm.create(Book, **BOOK)
     finally:
-        await run_all(undone)
+        await run_all(orm, *undone)
     assert (caught.value.model, caught.value.columns) == ("Shelf", ("room", "number"))
 
 

@@ -31,8 +31,8 @@ _SILENT = "it took too long to answer"
 """What a time-out would say, which has no words of its own."""
 
 _REMEDIES = {
-    "55P03": "shorten what holds the lock, or raise lock_timeout",
-    "57014": "shorten the statement, or what it waits for, or raise statement_timeout",
+    "55P03": "shorten what holds the lock, or raise lock_timeout if that was too short",
+    "57014": "shorten the statement, or what it waits for, or raise statement_timeout if that has ended it",
     "53300": "lower DATABASE_POOL_SIZE, or raise max_connections",
 }
 """What helps against an error by which PostgreSQL refuses to wait, by SQLSTATE."""
@@ -183,7 +183,12 @@ def _mapper_of(database: Database, error: IntegrityError, entity: MappedEntity |
     own = None if entity is None else entity.mapper
     if table is None or (own is not None and _is_of(own, table)):
         return own
-    found = {one.local_table: one.base_mapper for one in database.mappers() if _is_of(one, table)}
+    found: dict[Any, Mapper[Any]] = {}
+    for one in database.mappers():
+        if _is_of(one, table):
+            found[one.local_table] = one.base_mapper if one.local_table in found else one
+    if not found:
+        return own  # a partition of the table, or the table behind a view
     return next(iter(found.values())) if len(found) == 1 else None  # of two schemas, it may be either's
 
 
