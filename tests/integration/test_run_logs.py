@@ -435,7 +435,7 @@ def test_a_start_that_fails_waits_for_a_change_and_changes_of_the_database_are_n
 
 
 LATE = """
-    import sys, time
+    import sys, threading, time
     import watchfiles
 
     real = watchfiles.watch
@@ -444,6 +444,12 @@ LATE = """
         time.sleep(3)
         yield from real(*arguments, **options)
 
+    def written():
+        while True:
+            open("shop.db-journal", "w").close()
+            time.sleep(0.01)
+
+    threading.Thread(target=written, daemon=True).start()
     watchfiles.watch = late
     sys.argv = ["diptych", "run", "shop:obedient", "--port", "0", "--reload"]
     from diptych.cli import main
@@ -452,7 +458,10 @@ LATE = """
 
 
 def test_a_change_before_the_watch_has_begun_is_not_missed(runs: list[Run], here: Path):
-    """On a busy machine a start can fail, and its source be mended, before the main thread goes on."""
+    """On a busy machine a start can fail, and its source be mended, before the main thread goes on.
+
+    Meanwhile a database in the directory is written all the time.
+    """
     source = (here / "shop.py").read_text()
     (here / "shop.py").write_text("import no_such_package_anywhere")
     run = started(runs, command=[sys.executable, "-c", textwrap.dedent(LATE)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
+    from watchfiles import Change
 
 _BEGUN_MS = 100
 _log = logging.getLogger("diptych.server")
@@ -37,17 +39,21 @@ def _serve(server: Any, spawn_target: Any, target_loader: Any) -> None:
         server.main_loop_interrupt.clear()
         if server.interrupt_signal:
             break
+        begun = threading.Event()
         # Not those of the database, which every command changes.
         files = PythonFilter(extra_extensions=(".toml",))
         changes = watch(
             Path.cwd(),
-            watch_filter=files,
+            watch_filter=partial(_is_source, begun, files),
             stop_event=server.main_loop_interrupt,
             rust_timeout=_BEGUN_MS,
             yield_on_timeout=True,
         )
-        next(changes, None)  # the watch has begun
+        next(changes, None)
+        begun.set()
         start(spawn_target, target_loader)
+        if server.interrupt_signal:
+            server.main_loop_interrupt.set()  # the start after SIGHUP has cleared it
         for changed in filter(None, changes):
             names = sorted({name for _, name in changed})
             _log.info("changed: %s; the workers start anew", ", ".join(names))
@@ -55,3 +61,8 @@ def _serve(server: Any, spawn_target: Any, target_loader: Any) -> None:
             server._spawn_workers(spawn_target, target_loader)
         start = server._reload
     server.shutdown()
+
+
+def _is_source(begun: threading.Event, files: PythonFilter, change: Change, path: str) -> bool:
+    # Before, any change will do: beside a database that is written all the time no time-out would come.
+    return not begun.is_set() or files(change, path)
