@@ -248,7 +248,14 @@ class UnavailableError(DiptychError):
 
 
 class DatabaseUnavailableError(UnavailableError):
-    """The SQL database cannot be reached, or broke the connection."""
+    """The SQL database cannot be reached, or broke the connection.
+
+    ``may_be_done`` says that this happened at the commit: the change may be there or not.
+    """
+
+    def __init__(self, problem: str, retry_after_s: int = 1, *, may_be_done: bool = False) -> None:
+        super().__init__(problem, retry_after_s)
+        self.may_be_done = may_be_done
 
 
 class DatabaseBusyError(DatabaseUnavailableError):

@@ -142,7 +142,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_a_start_that_has_nothing_to_upgrade_does_without_alembic(database_url: str):
-    """To import it takes a third of the time of a start."""
+    """It takes a fifth of the time in which diptych is imported."""
     for found in (b"True True", b"False False"):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", WITHOUT_ALEMBIC, database_url), stdout=asyncio.subprocess.PIPE

@@ -267,9 +267,13 @@ def _refused_change(error: ConstraintError, method: str) -> Problem:
 
 
 def _unavailable(error: UnavailableError) -> Problem:
+    advice = "try again"
     match error:
         case DatabaseBusyError():
             detail = "the database is busy"
+        case DatabaseUnavailableError(may_be_done=True):
+            detail = "the database failed at the commit: the change may be there or not"
+            advice = "look before you try again"
         case DatabaseUnavailableError():
             detail = "the database cannot be reached"
         case ConflictError():
@@ -280,7 +284,7 @@ def _unavailable(error: UnavailableError) -> Problem:
         type=_URN + "unavailable",
         title="Unavailable",
         status=503,
-        detail=f"{detail}; try again",
+        detail=f"{detail}; {advice}",
         headers={"Retry-After": str(max(1, error.retry_after_s))},
     )
 

@@ -161,11 +161,13 @@ class UnitsOfWork:
                 raise  # the server itself says that nothing was changed
             # ★ Both statements' errors are alike: the one may have committed when the other ran into a time-out.
             raise DatabaseUnavailableError(
-                f"{error}; it ended the commit, or what was asked after it: the change may be there or not"
+                f"the change may be there or not: COMMIT, or the question sent with it, has failed: {error}",
+                may_be_done=True,
             ) from error
         except DatabaseUnavailableError as error:
             raise DatabaseUnavailableError(
-                "the connection to the SQL database broke during the commit: the change may be there or not"
+                "the connection to the SQL database broke during the commit: the change may be there or not",
+                may_be_done=True,
             ) from error
 
     @contextlib.asynccontextmanager

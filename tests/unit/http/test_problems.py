@@ -156,6 +156,14 @@ def test_what_is_away_is_503_with_the_time_to_wait(error: Exception) -> None:
     assert b"headers" not in problem.json()
 
 
+def test_a_failure_at_the_commit_says_that_the_change_may_be_there() -> None:
+    problem = document(errors.DatabaseUnavailableError(SECRET, may_be_done=True))
+    assert problem["status"] == 503
+    assert problem["detail"] == (
+        "the database failed at the commit: the change may be there or not; look before you try again"
+    )
+
+
 def test_the_time_to_wait_is_a_second_at_least() -> None:
     assert problem_for(errors.UnavailableError("", 0)).headers == {"Retry-After": "1"}
 

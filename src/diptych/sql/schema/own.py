@@ -117,13 +117,13 @@ def upgrade_script(connection: sa.Connection) -> tuple[str, str]:
     """Returns the statements that bring diptych's tables to the present version, and the database's token."""
     if missing := _missing_rights(connection, role_of(connection), "SELECT"):
         raise SchemaError(missing)
-    found = _version(connection)
-    config = _config(connection)
-    token = _token(connection) or config.attributes["token"]
-    if found == _head():
+    found, token = _version(connection), _token(connection)
+    if found == _head() and token is not None:
         return "", token
     from alembic import command
 
+    config = _config(connection)
+    token = token or config.attributes["token"]
     config.output_buffer = io.StringIO()
     config.attributes["dialect"] = connection.dialect.name
     del config.attributes["connection"]
@@ -217,7 +217,7 @@ def _config(connection: sa.Connection) -> Config:
 def _versions() -> Sequence[str]:
     """Returns all versions of diptych's tables in their order, by the names of the files of migrations.
 
-    Alembic knows them too, but to import it takes a third of the time of a start that has nothing to upgrade.
+    Alembic knows them too, but takes a fifth of the time in which diptych is imported.
     """
     return sorted(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
