@@ -8,12 +8,14 @@ ones, half requests, and only these: never one with a request under way.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import math
 import os
 import socket
 import stat
 import struct
+import termios
 import threading
 import time
 from collections.abc import Container, Iterator, Sized
@@ -34,10 +36,14 @@ _SHORT_PAUSE_S = 0.02
 _SHARE = 4  # pause of the watch, at least, for each second of a core that a look takes, in seconds
 _LONGEST_BLIND_S = 5.0
 _YOUNG_S = 0.05  # a client that is silent for less may be sending a request
+_UNREAD_S = 0.5
 _FULL_S = 0.3
 _REFUSED_AT_ONCE = 500
-# Of the kernel's struct tcp_info: tcpi_last_data_recv, in milliseconds, and tcpi_bytes_received.
-_RECEIVED = struct.Struct("=52xI72xQ")
+_LAST_RECEIVED = struct.Struct(
+    "52xI"
+)  # of the kernel's struct tcp_info: tcpi_last_data_recv, in milliseconds
+
+_UNREAD = struct.Struct("i")
 
 _log = logging.getLogger("diptych.server")
 
@@ -71,7 +77,6 @@ class Connections:
         self._looked = 0.0
         self._listener: int | None = None
         self._full_since = math.inf
-        self._seen: dict[Client, float] = {}  # when a client that has sent something was seen first
         self._ended, self._refused = Burst(), Burst()
 
     def watch(self) -> None:
@@ -97,14 +102,10 @@ class Connections:
         files = len(os.listdir(_FILES))  # noqa: PTH208 - of numbers, not of paths
         is_blind = time.monotonic() - self._looked > _LONGEST_BLIND_S
         if files - (0 if is_blind else self._others) < self._near:
-            self._seen.clear()
             return _PAUSE_S
         found = list(self._connections())
         number = len(found)
         self._looked, self._others = time.monotonic(), files - number
-        self._seen = {
-            c.peer: self._seen[c.peer] for c in found if c.peer is not None and c.peer in self._seen
-        }
         if number < self._near:
             return _PAUSE_S
         waiting = [c for c in found if c.peer is not None and not self._has_request(c)]
@@ -137,22 +138,7 @@ class Connections:
                 if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     self._listener = int(number)
                     continue
-                peer = _peer_of(found)
-                yield _Connection(self._silent_s_of(found, peer), int(number), peer)
-
-    def _silent_s_of(self, connection: socket.socket, peer: Client | None) -> float:
-        """Returns for how long the client is silent, in seconds.
-
-        A request that waited to be accepted is old by then, and is under way only when the application has it: the
-        silence of a client that has sent something begins when its connection is seen first.
-        """
-        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
-        since_ms, received = _RECEIVED.unpack(told)
-        silent_s = float(since_ms) / 1000
-        if peer is None or not received:
-            return silent_s
-        now = time.monotonic()
-        return min(silent_s, now - self._seen.setdefault(peer, now))
+                yield _Connection(_silent_s_of(found), int(number), _peer_of(found))
 
     def _has_request(self, connection: _Connection) -> bool:
         return connection.peer in self._under_way
@@ -209,6 +195,19 @@ def _duplicate(file: int | None) -> Iterator[socket.socket | None]:
         raise
     with found:
         yield found
+
+
+def _silent_s_of(connection: socket.socket) -> float:
+    """Returns the seconds since the client sent something, 0 if the server has not read that yet.
+
+    A request that waited to be accepted, or for a core, may be old when the server comes to it. But not of any age:
+    of a client that does not read its answers the server reads no more either.
+    """
+    unread = bytearray(_UNREAD.size)
+    fcntl.ioctl(connection, termios.FIONREAD, unread)
+    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.size)
+    silent_s = float(_LAST_RECEIVED.unpack(told)[0]) / 1000
+    return 0.0 if _UNREAD.unpack(unread)[0] and silent_s < _UNREAD_S else silent_s
 
 
 def _peer_of(connection: socket.socket) -> Client | None:
