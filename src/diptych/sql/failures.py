@@ -188,7 +188,7 @@ def _mapper_of(database: Database, error: IntegrityError, entity: MappedEntity |
         if _is_of(one, table):
             found[one.local_table] = one.base_mapper if one.local_table in found else one
     if not found:
-        return own  # a partition of the table, or the table behind a view
+        return own  # a partition of the table, the table behind a view, or a table without a class
     return next(iter(found.values())) if len(found) == 1 else None  # of two schemas, it may be either's
 
 
