@@ -54,17 +54,13 @@ def start_worker(
     add_current_directory()
     try:
         with _ending_on_sigterm():
-            return Watched(_guarded(load_target(target, factory), listening), pipe, serving)
+            clients: dict[Client, float] = {}
+            app = Guarded(load_target(target, factory), ConfigService().settings, listening.host, clients)
+            return Watched(
+                app, pipe, serving, Connections(listening.port, listening.most_connections, clients)
+            )
     except (Exception, SystemExit) as error:
         _fail(pipe, error)
-
-
-def _guarded(app: ASGIApp, listening: Listening) -> ASGIApp:
-    """Returns ``app`` behind its guards, and has the connections of this process looked after."""
-    clients: set[Client] = set()
-    if _is_process() and sys.platform == "linux":
-        Connections(listening.port, listening.most_connections, clients).watch()
-    return Guarded(app, ConfigService().settings, listening.host, clients)
 
 
 def _report(pipe: Connection, code: int, text: str) -> None:
@@ -90,12 +86,18 @@ _waits_to_be_ended = False
 
 
 class Watched:
-    """An ASGI application whose start is reported, by ``serving`` too; requests go straight to ``app``."""
+    """An ASGI application whose start is reported, by ``serving`` too; requests go straight to ``app``.
 
-    def __init__(self, app: ASGIApp, pipe: Connection, serving: threading.Event) -> None:
+    From the start on its ``connections`` are looked after.
+    """
+
+    def __init__(
+        self, app: ASGIApp, pipe: Connection, serving: threading.Event, connections: Connections
+    ) -> None:
         self._app = app
         self._pipe = pipe
         self._serving = serving
+        self._connections = connections
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
@@ -136,6 +138,8 @@ class Watched:
         _report(self._pipe, 0, redis_in_use())
         if _is_process():
             self._repeating = asyncio.create_task(_repeat_missed_signal(starting, self._serving))
+            if sys.platform == "linux":
+                self._connections.watch(asyncio.get_running_loop())
 
 
 def _spare_the_collector() -> None:

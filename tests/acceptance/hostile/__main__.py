@@ -50,7 +50,7 @@ def _flooded(name: str, served: CatalogueServer, number: int) -> list[str]:
             _say(
                 f"{name}: {ends}; health {len(found.health_s)} times, {worst:.2f} s at most {found.failures or ''}"
             )
-            if found.left or worst > 1 or len(found.failures) > 1:
+            if found.left or worst > 1 or found.failures:
                 faults.append(f"{name}, {kinds}: {found.left} left, {worst:.2f} s, {found.failures[:3]}")
     return faults
 

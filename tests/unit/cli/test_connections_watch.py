@@ -2,55 +2,169 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
-from diptych.cli.serving.connections import Connections
+import pytest
+
+from diptych.cli.serving.connections import IN_APPLICATION, Client, Connections, Pace
 
 
 class _Waiting(Connections):
     """Connections whose looks wait for a core, as they do while others have them all."""
 
     def __init__(self) -> None:
-        super().__init__(0, 100, set())
+        super().__init__(0, 100, {})
         self.looks = 0
         self.three_times = threading.Event()
 
-    def look(self) -> float:
+    def look(self, loop: asyncio.AbstractEventLoop) -> Pace:
         time.sleep(0.5)
         self.looks += 1
         if self.looks == 3:
             self.three_times.set()
         if self.looks > 3:
             threading.Event().wait()  # the thread lives as long as the process
-        return 0.01
+        return Pace(pause_s=0.01, share=4)
 
 
-def test_a_look_that_waited_for_a_core_is_soon_followed_by_another() -> None:
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that runs in another thread, as the server's does for the watch."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+class _Server:
+    """A listening socket, its clients, and what it has accepted, each until the end of the test."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.port: int = self._listener.getsockname()[1]
+
+    def connect(self, number: int) -> list[socket.socket]:
+        address = ("127.0.0.1", self.port)
+        return [
+            self._stack.enter_context(socket.create_connection(address, timeout=5)) for _ in range(number)
+        ]
+
+    def accept(self, number: int) -> list[socket.socket]:
+        return [self._stack.enter_context(self._listener.accept()[0]) for _ in range(number)]
+
+
+@pytest.fixture
+def server() -> Iterator[_Server]:
+    with contextlib.ExitStack() as stack:
+        yield _Server(stack)
+
+
+def is_ended(client: socket.socket) -> bool:
+    """Returns whether the server has ended the connection, of a client that has read all of its answers."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_a_look_that_waited_for_a_core_is_soon_followed_by_another(loop: asyncio.AbstractEventLoop) -> None:
     """The rest is four times what a look takes of a core: by the clock it was two seconds after each of these."""
     connections = _Waiting()
-    connections.watch()
+    connections.watch(loop)
     assert connections.three_times.wait(4), f"{connections.looks} looks"
 
 
-def test_a_client_whose_request_waits_to_be_read_is_not_silent() -> None:
+def test_a_client_whose_request_waits_to_be_read_is_not_silent(
+    loop: asyncio.AbstractEventLoop, server: _Server
+) -> None:
     """Near the limit requests wait for long to be accepted, and are old when the server comes to them."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        address = listener.getsockname()
-        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
-        clients[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
-        time.sleep(0.1)  # longer than a client may take between its connection and its request
-        accepted = [stack.enter_context(listener.accept()[0]) for _ in clients]
-        connections = Connections(address[1], 2, set())
-        connections.look()
-        assert accepted[0].recv(100) == b"GET / HTTP/1.1\r\n\r\n"
-        accepted[0].sendall(b"answer")
-        assert clients[0].recv(100) == b"answer"
-        assert clients[1].recv(100) == b"", "the silent client is ended"
-        clients[0].sendall(b"of which nothing is read")
-        time.sleep(0.7)
-        connections.look()
-        assert clients[0].recv(100) == b"", "unread bytes are no reason to leave a client alone"
+    clients = server.connect(2)
+    clients[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    time.sleep(0.1)  # longer than a client may take between its connection and its request
+    accepted = server.accept(2)
+    connections = Connections(server.port, 2, {})
+    connections.look(loop)
+    assert accepted[0].recv(100) == b"GET / HTTP/1.1\r\n\r\n"
+    accepted[0].sendall(b"answer")
+    assert clients[0].recv(100) == b"answer"
+    assert clients[1].recv(100) == b"", "the silent client is ended"
+    clients[0].sendall(b"of which nothing is read")
+    time.sleep(0.7)
+    connections.look(loop)
+    assert clients[0].recv(100) == b"", "unread bytes are no reason to leave a client alone"
+
+
+def test_a_client_whose_request_waits_for_the_event_loop_is_not_silent(
+    loop: asyncio.AbstractEventLoop, server: _Server
+) -> None:
+    """The server has read the request, and the application, busy with others, has not been called with it yet."""
+    under_way: dict[Client, float] = {}
+    clients = server.connect(2)
+    for client in clients:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    time.sleep(0.1)
+    for connection in server.accept(2):
+        connection.recv(100)
+
+    loop.call_soon_threadsafe(time.sleep, 0.5)
+    loop.call_soon_threadsafe(under_way.__setitem__, peer_of(clients[0]), IN_APPLICATION)
+    Connections(server.port, 2, under_way).look(loop)
+    assert [is_ended(client) for client in clients] == [False, True], "the second is of half a head"
+
+
+def test_a_client_whose_whole_body_waits_for_the_event_loop_is_not_silent(
+    loop: asyncio.AbstractEventLoop, server: _Server
+) -> None:
+    clients = server.connect(2)
+    for client in clients:
+        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+    time.sleep(0.1)
+    for connection in server.accept(2):
+        connection.recv(100)
+
+    under_way = {peer_of(client): time.monotonic() for client in clients}
+    loop.call_soon_threadsafe(time.sleep, 0.5)
+    loop.call_soon_threadsafe(under_way.__setitem__, peer_of(clients[0]), IN_APPLICATION)
+    Connections(server.port, 2, under_way).look(loop)
+    assert [is_ended(client) for client in clients] == [False, True], "of the second body half is missing"
+
+
+def peer_of(client: socket.socket) -> Client:
+    address, port = client.getsockname()
+    return address, str(port)
+
+
+def test_connections_that_are_closed_during_a_count_do_not_hide_those_that_come_after_it(
+    loop: asyncio.AbstractEventLoop, server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for files of another kind, they made a full process look empty, for up to five seconds."""
+    connections = Connections(server.port, 32, {})
+    former = server.connect(32)
+    former += server.accept(32)
+    listed = os.listdir
+
+    def listed_and_closed(folder: str) -> list[str]:
+        files = listed(folder)
+        for end in former:
+            end.close()
+        return files
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", listed_and_closed)
+        connections.look(loop)
+    silent = server.connect(32)
+    server.accept(32)
+    time.sleep(0.1)
+    connections.look(loop)
+    assert all(map(is_ended, silent))

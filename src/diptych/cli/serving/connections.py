@@ -7,6 +7,7 @@ ones, half requests, and only these: never one with a request under way.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import logging
@@ -18,7 +19,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Container, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -30,92 +31,140 @@ from diptych.http.errors import Problem
 Client: TypeAlias = tuple[str, str]
 """Address and port of a client, as the server has them in the scope of a request."""
 
+IN_APPLICATION = 0.0
+"""A request that does not wait for its body, in place of the time since when it does."""
+
 _FILES = Path("/proc/self/fd")
-_PAUSE_S = 0.25
-_SHORT_PAUSE_S = 0.02
-_SHARE = 4  # pause of the watch, at least, for each second of a core that a look takes, in seconds
-_LONGEST_BLIND_S = 5.0
 _YOUNG_S = 0.05  # a client that is silent for less may be sending a request
+_TURNS = 3  # of the event loop, which it takes at most from a request that is handed to it to the application's call
+_HANDED_ON_S = 0.003  # time for the server to hand on to the event loop what it has read
+_LONGEST_WAIT_S = 2.0
+_TRIES = 4  # until most clients of a full process are known to have no request
 _UNREAD_S = 0.5  # bytes that are not read for longer are of a client that does not read its answers
 _FULL_S = 0.3
 _REFUSED_AT_ONCE = 500
-_LAST_RECEIVED = struct.Struct(
-    "52xI"
-)  # of the kernel's struct tcp_info: tcpi_last_data_recv, in milliseconds
-
-_UNREAD = struct.Struct("i")
-
+# Of the kernel's struct tcp_info: tcpi_last_data_recv, in milliseconds, and tcpi_bytes_received.
+_TCP_INFO = struct.Struct("52xI72xQ")
 _log = logging.getLogger("diptych.server")
+
+
+class Pace(NamedTuple):
+    """When to look again: after a pause in seconds, and at least ``share`` times what the look took of a core."""
+
+    pause_s: float
+    share: float
+
+
+_SELDOM = Pace(0.1, 4)  # far from the limit
+_OFTEN = Pace(0.02, 4)  # near it, with little to end
+# Most connections of a full process were ended. Others that waited take their places, thousands in a flood, and a
+# client with a request waits behind them.
+_AT_ONCE = Pace(0.002, 0.5)
+_KNOWN_FOR = 50  # seconds for which a count of other files holds, for each second of a core that it took
 
 
 class _Connection(NamedTuple):
     """A connection: since when its client is silent, its number among the open files, and its client.
 
-    Without a client it is over, and the server is about to close it.
+    Without a client it is over, and the server is about to close it. ``received`` are the bytes that had come in all
+    when it was ``seen``, by the monotonic clock. ``is_unread`` says that the server had not read the last of them: of
+    a request that has just been accepted, or of a client that does not read its answers, of which the server reads no
+    more.
     """
 
     silent_s: float
     file: int
     peer: Client | None
+    received: int
+    is_unread: bool
+    seen: float
 
 
 class Connections:
-    """The connections to ``port`` of this process, ``most`` of them. ``under_way`` has the clients whose request is
-    being answered.
+    """The connections to ``port`` of this process, ``most`` of them.
+
+    ``under_way`` has the clients whose request is being answered: since when the application waits for the body, by
+    the monotonic clock, or ``IN_APPLICATION``.
 
     The socket of a connection is the server's. It is reached by its number among the open files, and made sure of by
     its addresses, on a duplicate: under the number there may be another file by then.
     """
 
-    def __init__(self, port: int, most: int, under_way: Container[Client]) -> None:
+    def __init__(self, port: int, most: int, under_way: Mapping[Client, float]) -> None:
         self._port = port
         self._most = most
         self._near = most * 15 // 16
         self._low = most * 3 // 4
         self._under_way = under_way
-        self._others = 0  # open files that are no connections, when last looked at
-        self._looked = 0.0
+        self._others = 0  # open files that were no connections at the last count
+        self._known_until = 0.0
         self._listener: int | None = None
         self._full_since = math.inf
         self._ended, self._refused = Burst(), Burst()
 
-    def watch(self) -> None:
-        """Starts a thread that looks after the connections as long as the process lives."""
-        threading.Thread(target=self._watch, daemon=True, name="diptych connections").start()
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts a thread that looks after the connections as long as the process lives, which serves in ``loop``."""
+        threading.Thread(target=self._watch, args=(loop,), daemon=True, name="diptych connections").start()
 
-    def _watch(self) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             # Not by the clock: where others have the cores, a look takes long and costs little.
             began = time.thread_time()
-            pause_s = _PAUSE_S
+            pace = _SELDOM
             try:
-                pause_s = self.look()
+                pace = self.look(loop)
             except Exception:
                 _log.exception(
                     "the number of connections could not be kept below its limit; it is tried again"
                 )
             self._tell()
-            time.sleep(max(pause_s, _SHARE * (time.thread_time() - began)))
+            time.sleep(max(pace.pause_s, pace.share * (time.thread_time() - began)))
 
-    def look(self) -> float:
-        """Ends connections if they are too many, and returns when to look again, in seconds."""
-        files = len(os.listdir(_FILES))  # noqa: PTH208 - of numbers, not of paths
-        is_blind = time.monotonic() - self._looked > _LONGEST_BLIND_S
-        if files - (0 if is_blind else self._others) < self._near:
-            return _PAUSE_S
-        found = list(self._connections())
+    def look(self, loop: asyncio.AbstractEventLoop) -> Pace:
+        """Ends connections if they are too many, and returns when to look again."""
+        files = os.listdir(_FILES)  # noqa: PTH208 - of numbers, not of paths
+        if len(files) - self._others < self._near and time.monotonic() < self._known_until:
+            return _SELDOM
+        found = self._count(files)
         number = len(found)
-        self._looked, self._others = time.monotonic(), files - number
         if number < self._near:
-            return _PAUSE_S
-        waiting = [c for c in found if c.peer is not None and not self._has_request(c)]
-        silent = sorted((c for c in waiting if c.silent_s > _YOUNG_S), reverse=True)
+            return _SELDOM
         # At the limit itself others wait to be accepted, nobody knows how many.
-        ended = sum(map(self._end, silent[: number - (self._low if number < self._most else 0)]))
+        is_full = number >= self._most
+        for _ in range(_TRIES if is_full else 1):
+            until = self._wait_for(loop)
+            waiting = [c for c in found if c.peer and not self._has_request(c, until)]
+            if not until or len(waiting) > number // 2:
+                break
+        silent = sorted((c for c in waiting if c.silent_s > _YOUNG_S), reverse=True)
+        too_many = silent[: number - (0 if is_full else self._low)]
+        ended = sum(self._end(c) for c in too_many if not self._has_request(c, until))
         refused = self._refuse_newcomers() if self._is_full(number, waiting) else 0
         self._ended.note(ended)
         self._refused.note(refused)
-        return _PAUSE_S if self._full_since == math.inf and not waiting else _SHORT_PAUSE_S
+        if is_full and ended > number // 2:
+            return _AT_ONCE
+        return _OFTEN if waiting or self._full_since < math.inf else _SELDOM
+
+    def _wait_for(self, loop: asyncio.AbstractEventLoop) -> float:
+        """Waits for the event loop, which may have much else to do, and returns how far it is.
+
+        The application has been called with everything that the server had read by then, by the monotonic clock; 0 if
+        the loop does not say so in time.
+        """
+        has_come = threading.Event()
+
+        def answer(turns: int) -> None:
+            if turns:
+                loop.call_soon(answer, turns - 1)
+            else:
+                has_come.set()
+
+        read_until = time.monotonic()
+        time.sleep(_HANDED_ON_S)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            loop.call_soon_threadsafe(answer, _TURNS)
+        return read_until if has_come.wait(_LONGEST_WAIT_S) else 0.0
 
     def _is_full(self, number: int, waiting: Sized) -> bool:
         """Returns whether nothing can be done for newcomers: all connections have had requests for a while.
@@ -129,23 +178,39 @@ class Connections:
             self._full_since = min(self._full_since, now)
         return now - self._full_since > _FULL_S
 
-    def _connections(self) -> Iterator[_Connection]:
-        for number in os.listdir(_FILES):  # noqa: PTH208
-            with contextlib.suppress(OSError), _duplicate(int(number)) as found:
+    def _count(self, files: Iterable[str]) -> list[_Connection]:
+        """Returns the connections among the open files, and notes how many files are others."""
+        began = time.thread_time()
+        found = []
+        others = 0
+        for number in map(int, files):
+            # A file that is closed meanwhile is neither: counted among the others it would hide a connection.
+            with contextlib.suppress(OSError), _duplicate(number) as copy:
                 # When a connection is over, it has no port any more.
-                if found is None or found.getsockname()[1:2] not in ((self._port,), (0,)):
-                    continue
-                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    self._listener = int(number)
-                    continue
-                yield _Connection(_silent_s_of(found), int(number), _peer_of(found))
+                if copy is None or copy.getsockname()[1:2] not in ((self._port,), (0,)):
+                    others += 1
+                elif copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    others += 1
+                    self._listener = number
+                else:
+                    found.append(_seen(copy, number))
+        self._others = others
+        self._known_until = time.monotonic() + _KNOWN_FOR * (time.thread_time() - began)
+        return found
 
-    def _has_request(self, connection: _Connection) -> bool:
-        return connection.peer in self._under_way
+    def _has_request(self, connection: _Connection, until: float) -> bool:
+        """Returns whether the application has a request of the client, or may get one: by ``until`` it has come.
+
+        How long a client is silent does not tell: its request may have waited to be accepted, or for the event loop.
+        """
+        since = self._under_way.get(connection.peer) if connection.peer else None
+        if since is None:
+            return bool(connection.received) and connection.seen > until
+        return since == IN_APPLICATION or since > until
 
     def _end(self, connection: _Connection) -> bool:
         with contextlib.suppress(OSError), _duplicate(connection.file) as found:
-            if found and _peer_of(found) == connection.peer and not self._has_request(connection):
+            if found and _peer_of(found) == connection.peer and _is_as_before(found, connection):
                 found.shutdown(socket.SHUT_RDWR)
                 return True
         return False
@@ -197,17 +262,31 @@ def _duplicate(file: int | None) -> Iterator[socket.socket | None]:
         yield found
 
 
-def _silent_s_of(connection: socket.socket) -> float:
-    """Returns the seconds since the client sent something, 0 if the server has not read that yet.
+def _seen(connection: socket.socket, number: int) -> _Connection:
+    silent_s, received = _received_by(connection)
+    is_unread = bool(received) and _is_unread(connection)
+    if is_unread and silent_s < _UNREAD_S:
+        silent_s = 0.0
+    return _Connection(silent_s, number, _peer_of(connection), received, is_unread, time.monotonic())
 
-    A request that waited to be accepted, or for a core, may be old when the server comes to it. But not of any age:
-    of a client that does not read its answers the server reads no more either.
-    """
-    unread = bytearray(_UNREAD.size)
+
+def _is_as_before(connection: socket.socket, before: _Connection) -> bool:
+    """Returns whether nothing has arrived since, and nothing has been read."""
+    return _received_by(connection)[1] == before.received and (not before.is_unread or _is_unread(connection))
+
+
+def _received_by(connection: socket.socket) -> tuple[float, int]:
+    """Returns the seconds since something arrived, and how many bytes have arrived in all."""
+    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    silent_ms, received = _TCP_INFO.unpack(told)
+    return silent_ms / 1000, received
+
+
+def _is_unread(connection: socket.socket) -> bool:
+    """Returns whether something has arrived that the server has not read."""
+    unread = bytearray(4)
     fcntl.ioctl(connection, termios.FIONREAD, unread)
-    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.size)
-    silent_s = float(_LAST_RECEIVED.unpack(told)[0]) / 1000
-    return 0.0 if _UNREAD.unpack(unread)[0] and silent_s < _UNREAD_S else silent_s
+    return any(unread)
 
 
 def _peer_of(connection: socket.socket) -> Client | None:

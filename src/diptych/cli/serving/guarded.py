@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import time
 from typing import NamedTuple
 
-from diptych.cli.serving.connections import Client
+from diptych.cli.serving.connections import IN_APPLICATION, Client
 from diptych.config.settings import Settings
 from diptych.context import request_scope
 from diptych.http import AllowedHosts, BodyTimeout, Forwarded
@@ -28,14 +29,14 @@ class Listening(NamedTuple):
 class Guarded:
     """An application of any framework behind the guards of ``diptych run``; ``host`` is the address of the server.
 
-    ``under_way`` will have the clients whose request is being answered: such a request is in the application, and the
-    application waits for nothing of its body.
+    ``under_way`` will have the clients whose request is being answered, with ``IN_APPLICATION`` or the time since
+    when the application waits for the body.
 
     The guards are asked here rather than wrapped around each other: a coroutine of each costs a query that Redis
     answers more than the guards themselves.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, host: str, under_way: set[Client]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, host: str, under_way: dict[Client, float]) -> None:
         self._app = app
         self._with_body = BodyTimeout(app, settings.body_timeout_s, settings.body_bytes_per_s)
         self._fault_of = AllowedHosts(app, settings.allowed_hosts or _names_of(host)).fault_of
@@ -50,7 +51,7 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         client = scope["client"]
-        self._clients.add(client)
+        self._clients[client] = IN_APPLICATION
         try:
             fault = self._fault_of(scope)
             if fault is not None:
@@ -66,7 +67,7 @@ class Guarded:
             _log_failed(scope)
             raise
         finally:
-            self._clients.discard(client)
+            self._clients.pop(client, None)
 
     def _noting(self, client: Client, receive: Receive) -> Receive:
         is_whole = False
@@ -75,11 +76,11 @@ class Guarded:
             nonlocal is_whole
             if is_whole:
                 return await receive()
-            self._clients.discard(client)
+            self._clients[client] = time.monotonic()
             try:
                 message = await receive()
             finally:
-                self._clients.add(client)
+                self._clients[client] = IN_APPLICATION
             is_whole = not message.get("more_body", False)
             return message
 
