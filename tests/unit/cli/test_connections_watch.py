@@ -168,3 +168,14 @@ def test_connections_that_are_closed_during_a_count_do_not_hide_those_that_come_
     time.sleep(0.1)
     connections.look(loop)
     assert all(map(is_ended, silent))
+
+
+def test_far_from_the_limit_a_look_opens_no_file(
+    loop: asyncio.AbstractEventLoop, server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count has the event loop yield to it for each file: ten times a second, it took an eighth of a hot read."""
+    server.connect(3)
+    opened: list[int] = []
+    monkeypatch.setattr(os, "dup", opened.append)
+    Connections(server.port, 4096, {}).look(loop)
+    assert opened == []

@@ -61,6 +61,7 @@ _OFTEN = Pace(0.02, 4)  # near it, with little to end
 # client with a request waits behind them.
 _AT_ONCE = Pace(0.002, 0.5)
 _KNOWN_FOR = 50  # seconds for which a count of other files holds, for each second of a core that it took
+_KNOWN_S = 1.0  # and at least; each count has the event loop yield to it a thousand times
 
 
 class _Connection(NamedTuple):
@@ -123,7 +124,8 @@ class Connections:
     def look(self, loop: asyncio.AbstractEventLoop) -> Pace:
         """Ends connections if they are too many, and returns when to look again."""
         files = os.listdir(_FILES)  # noqa: PTH208 - of numbers, not of paths
-        if len(files) - self._others < self._near and time.monotonic() < self._known_until:
+        others = self._others if time.monotonic() < self._known_until else 0
+        if len(files) - others < self._near:
             return _SELDOM
         found = self._count(files)
         number = len(found)
@@ -195,7 +197,7 @@ class Connections:
                 else:
                     found.append(_seen(copy, number))
         self._others = others
-        self._known_until = time.monotonic() + _KNOWN_FOR * (time.thread_time() - began)
+        self._known_until = time.monotonic() + max(_KNOWN_S, _KNOWN_FOR * (time.thread_time() - began))
         return found
 
     def _has_request(self, connection: _Connection, until: float) -> bool:
