@@ -641,3 +641,23 @@ async def test_a_time_out_after_the_commit_leaves_it_open_whether_it_happened(
         await command(postgres_orm, work)
     assert not isinstance(caught.value, DatabaseBusyError)
     assert await titles(postgres_orm) == ["adopted", "a"]
+
+
+async def test_a_look_that_fails_after_the_commit_leaves_it_open_whether_it_happened(
+    postgres_orm: ORMService, monkeypatch: pytest.MonkeyPatch
+):
+    """Its table was taken away meanwhile, or the rights on the table: the change is committed nevertheless."""
+    await add(postgres_orm, "adopted")
+    gone = sa.select(sa.literal("")).select_from(sa.table("is_gone"))
+    monkeypatch.setattr(FENCE_STATEMENTS["postgresql"], "leased", gone)
+
+    async def work() -> None:
+        await add(postgres_orm, "a")
+        await postgres_orm.all(Book)
+
+    with pytest.raises(
+        DatabaseUnavailableError, match=r"the change may be there or not: .*is_gone"
+    ) as caught:
+        await command(postgres_orm, work)
+    assert caught.value.may_be_done
+    assert await titles(postgres_orm) == ["adopted", "a"]

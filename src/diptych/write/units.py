@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from diptych.aio.bursts import LoggedBurst
@@ -19,7 +20,7 @@ from diptych.fence.statements import FENCE_STATEMENTS
 from diptych.log import Change, CommandContext
 from diptych.sql.database import Database, Transaction
 from diptych.sql.entity import MappedEntity
-from diptych.sql.failures import TransactionConflict, translated
+from diptych.sql.failures import TransactionConflict, translated, words_of
 from diptych.write.changes import Making
 from diptych.write.effects import Effects
 from diptych.write.unit_of_work import CURRENT, UnitOfWork, current_unit_of_work
@@ -156,12 +157,14 @@ class UnitsOfWork:
         try:
             with translated(self._database, entity):
                 yield
-        except DatabaseBusyError as error:
-            if not then_reads:
-                raise  # the server itself says that nothing was changed
+        except (DatabaseBusyError, DBAPIError) as error:
             # ★ Both statements' errors are alike: the one may have committed when the other ran into a time-out.
+            # Without another statement the server itself says that nothing was changed.
+            if not then_reads or not self._may_be_of_look(error):
+                raise
+            words = words_of(error) if isinstance(error, DBAPIError) else error
             raise DatabaseUnavailableError(
-                f"the change may be there or not: COMMIT, or the question sent with it, has failed: {error}",
+                f"the change may be there or not: COMMIT, or the question sent with it, has failed: {words}",
                 may_be_done=True,
             ) from error
         except DatabaseUnavailableError as error:
@@ -169,6 +172,13 @@ class UnitsOfWork:
                 "the connection to the SQL database broke during the commit: the change may be there or not",
                 may_be_done=True,
             ) from error
+
+    def _may_be_of_look(self, error: DatabaseBusyError | DBAPIError) -> bool:
+        # A table that is missing, or rights on it: a deferred trigger may say anything else at the commit.
+        return isinstance(error, DatabaseBusyError) or self._database.failure_of(error) in (
+            "schema",
+            "denied",
+        )
 
     @contextlib.asynccontextmanager
     async def opened(self, context: CommandContext) -> AsyncIterator[UnitOfWork]:
