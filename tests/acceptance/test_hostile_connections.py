@@ -68,6 +68,9 @@ async def app(scope, receive, send):
             await asyncio.sleep(600)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
+        if scope["path"] == "/work-afterwards":
+            await asyncio.sleep(0.2)
+            print("worked", flush=True)
 """
 
 
@@ -106,6 +109,51 @@ def test_a_newcomer_is_refused_at_once_if_every_connection_has_a_request_under_w
         assert not any(select.select(held, [], [], 0)[0]), "requests under way go on"
         held.pop().close()
         eventually(lambda: ask(server.port, "/quick").startswith(b"HTTP/1.1 204"))
+
+
+SLOW_REQUEST = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_a_request_that_comes_during_the_work_after_an_answer_is_not_taken_for_a_silent_client() -> None:
+    with SlowServer(MAX_CONNECTIONS="16") as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection((HOST, server.port), timeout=30))
+        client.sendall(SLOW_REQUEST.replace(b"slow", b"work-afterwards"))
+        assert client.recv(65_536).startswith(b"HTTP/1.1 204")
+        client.sendall(SLOW_REQUEST)
+        eventually(lambda: has_lines(server, "slow", "worked"))
+        flood_with_silence(server, stack)
+        assert not select.select([client], [], [], 0)[0], "its connection was ended"
+
+
+def test_a_request_is_not_taken_for_a_silent_client_when_another_of_its_http_2_connection_ends() -> None:
+    with SlowServer(MAX_CONNECTIONS="16", HTTP2="true") as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection((HOST, server.port), timeout=30))
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http_2_frame(type_=4, flags=0, stream=0))
+        client.sendall(http_2_request(1, b"/slow") + http_2_request(3, b"/work-afterwards"))
+        eventually(lambda: has_lines(server, "slow", "worked"))
+        while select.select([client], [], [], 0.2)[0]:
+            assert client.recv(65_536)
+        flood_with_silence(server, stack)
+        assert not select.select([client], [], [], 0)[0], "its connection was ended"
+
+
+def http_2_request(stream: int, path: bytes) -> bytes:
+    fields = b"\x82\x86\x01\x09localhost\x04" + bytes([len(path)]) + path  # GET, http, :authority, :path
+    return http_2_frame(type_=1, flags=0x5, stream=stream, payload=fields)  # headers, the end of both
+
+
+def http_2_frame(type_: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([type_, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def has_lines(server: SlowServer, *lines: str) -> bool:
+    return set(lines) <= set(server.log_file.read_text().splitlines())
+
+
+def flood_with_silence(server: SlowServer, stack: contextlib.ExitStack) -> None:
+    """Opens more silent connections than the server can have, and returns when as many are ended as must be."""
+    silent = [stack.enter_context(socket.create_connection((HOST, server.port))) for _ in range(20)]
+    eventually(lambda: len(select.select(silent, [], [], 0)[0]) >= 6)
 
 
 def eventually(holds: Callable[[], bool]) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from diptych.cli.serving.connections import IN_APPLICATION, Client, Connections, Pace
+from diptych.cli.serving.connections import IN_APPLICATION, Connections, Pace, Request
 
 
 class _Waiting(Connections):
     """Connections whose looks wait for a core, as they do while others have them all."""
 
     def __init__(self) -> None:
-        super().__init__(0, 100, {})
+        super().__init__(0, 100, set())
         self.looks = 0
         self.three_times = threading.Event()
 
@@ -93,7 +93,7 @@ def test_a_client_whose_request_waits_to_be_read_is_not_silent(
     clients[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
     time.sleep(0.1)  # longer than a client may take between its connection and its request
     accepted = server.accept(2)
-    connections = Connections(server.port, 2, {})
+    connections = Connections(server.port, 2, set())
     connections.look(loop)
     assert accepted[0].recv(100) == b"GET / HTTP/1.1\r\n\r\n"
     accepted[0].sendall(b"answer")
@@ -109,7 +109,7 @@ def test_a_client_whose_request_waits_for_the_event_loop_is_not_silent(
     loop: asyncio.AbstractEventLoop, server: _Server
 ) -> None:
     """The server has read the request, and the application, busy with others, has not been called with it yet."""
-    under_way: dict[Client, float] = {}
+    under_way: set[Request] = set()
     clients = server.connect(2)
     for client in clients:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -118,7 +118,7 @@ def test_a_client_whose_request_waits_for_the_event_loop_is_not_silent(
         connection.recv(100)
 
     loop.call_soon_threadsafe(time.sleep, 0.5)
-    loop.call_soon_threadsafe(under_way.__setitem__, peer_of(clients[0]), IN_APPLICATION)
+    loop.call_soon_threadsafe(under_way.add, request_of(clients[0]))
     Connections(server.port, 2, under_way).look(loop)
     assert [is_ended(client) for client in clients] == [False, True], "the second is of half a head"
 
@@ -133,23 +133,39 @@ def test_a_client_whose_whole_body_waits_for_the_event_loop_is_not_silent(
     for connection in server.accept(2):
         connection.recv(100)
 
-    under_way = {peer_of(client): time.monotonic() for client in clients}
+    requests = [request_of(client, time.monotonic()) for client in clients]
     loop.call_soon_threadsafe(time.sleep, 0.5)
-    loop.call_soon_threadsafe(under_way.__setitem__, peer_of(clients[0]), IN_APPLICATION)
-    Connections(server.port, 2, under_way).look(loop)
+    loop.call_soon_threadsafe(setattr, requests[0], "waits_since", IN_APPLICATION)
+    Connections(server.port, 2, set(requests)).look(loop)
     assert [is_ended(client) for client in clients] == [False, True], "of the second body half is missing"
 
 
-def peer_of(client: socket.socket) -> Client:
+def request_of(client: socket.socket, waits_since: float = IN_APPLICATION) -> Request:
     address, port = client.getsockname()
-    return address, str(port)
+    request = Request((address, str(port)))
+    request.waits_since = waits_since
+    return request
+
+
+def test_a_client_with_one_request_that_waits_for_its_body_and_another_that_does_not_is_not_silent(
+    loop: asyncio.AbstractEventLoop, server: _Server
+) -> None:
+    clients = server.connect(2)
+    for client in clients:
+        client.sendall(b"of several requests")
+    for connection in server.accept(2):
+        connection.recv(100)
+    time.sleep(0.1)
+    under_way = {request_of(clients[0]), *(request_of(client, time.monotonic()) for client in clients)}
+    Connections(server.port, 2, under_way).look(loop)
+    assert [is_ended(client) for client in clients] == [False, True]
 
 
 def test_connections_that_are_closed_during_a_count_do_not_hide_those_that_come_after_it(
     loop: asyncio.AbstractEventLoop, server: _Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken for files of another kind, they made a full process look empty, for up to five seconds."""
-    connections = Connections(server.port, 32, {})
+    connections = Connections(server.port, 32, set())
     former = server.connect(32)
     former += server.accept(32)
     listed = os.listdir
@@ -177,5 +193,5 @@ def test_far_from_the_limit_a_look_opens_no_file(
     server.connect(3)
     opened: list[int] = []
     monkeypatch.setattr(os, "dup", opened.append)
-    Connections(server.port, 4096, {}).look(loop)
+    Connections(server.port, 4096, set()).look(loop)
     assert opened == []

@@ -31,7 +31,7 @@ from diptych.http.errors import Problem
 Client: TypeAlias = tuple[str, str]
 """Address and port of a client, as the server has them in the scope of a request."""
 
-IN_APPLICATION = 0.0
+IN_APPLICATION = math.inf
 """A request that does not wait for its body, in place of the time since when it does."""
 
 _FILES = Path("/proc/self/fd")
@@ -64,6 +64,20 @@ _KNOWN_FOR = 50  # seconds for which a count of other files holds, for each seco
 _KNOWN_S = 1.0  # and at least: a count has the event loop yield its core a thousand times
 
 
+class Request:
+    """A request in the application: since when the application waits for the body, by the monotonic clock.
+
+    A client may have several: the application may have work to do after an answer, and the next request of the
+    connection comes meanwhile; with HTTP/2 they come side by side.
+    """
+
+    __slots__ = ("client", "waits_since")
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.waits_since = IN_APPLICATION
+
+
 class _Connection(NamedTuple):
     """A connection: since when its client is silent, its number among the open files, and its client.
 
@@ -84,14 +98,13 @@ class _Connection(NamedTuple):
 class Connections:
     """The connections to ``port`` of this process, ``most`` of them.
 
-    ``under_way`` has the clients whose request is being answered: since when the application waits for the body, by
-    the monotonic clock, or ``IN_APPLICATION``.
+    ``under_way`` has the requests that are in the application. The event loop changes it meanwhile.
 
     The socket of a connection is the server's. It is reached by its number among the open files, and made sure of by
     its addresses, on a duplicate: under the number there may be another file by then.
     """
 
-    def __init__(self, port: int, most: int, under_way: Mapping[Client, float]) -> None:
+    def __init__(self, port: int, most: int, under_way: set[Request]) -> None:
         self._port = port
         self._most = most
         self._near = most * 15 // 16
@@ -136,12 +149,14 @@ class Connections:
         is_full = number >= self._most
         for _ in range(_TRIES if is_full else 1):
             until = self._wait_for(loop)
-            waiting = [c for c in found if c.peer and not self._has_request(c, until)]
+            requests = self._requests()
+            waiting = [c for c in found if c.peer and not _has_request(c, requests, until)]
             if not until or len(waiting) > number // 2:
                 break
         silent = sorted((c for c in waiting if c.silent_s > _YOUNG_S), reverse=True)
         too_many = silent[: number - (0 if is_full else self._low)]
-        ended = sum(self._end(c) for c in too_many if not self._has_request(c, until))
+        requests = self._requests()
+        ended = sum(self._end(c) for c in too_many if not _has_request(c, requests, until))
         refused = self._refuse_newcomers() if self._is_full(number, waiting) else 0
         self._ended.note(ended)
         self._refused.note(refused)
@@ -168,6 +183,13 @@ class Connections:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             loop.call_soon_threadsafe(answer, _TURNS)
         return read_until if has_come.wait(_LONGEST_WAIT_S) else 0.0
+
+    def _requests(self) -> dict[Client, float]:
+        """Returns since when each client's request waits for its body; of several, the one that came last to it."""
+        found: dict[Client, float] = {}
+        for request in self._under_way.copy():
+            found[request.client] = max(request.waits_since, found.get(request.client, 0.0))
+        return found
 
     def _is_full(self, number: int, waiting: Sized) -> bool:
         """Returns whether nothing can be done for newcomers: all connections have had requests for a while.
@@ -205,16 +227,6 @@ class Connections:
         self._others = others
         self._known_until = time.monotonic() + max(_KNOWN_S, _KNOWN_FOR * (time.thread_time() - began))
         return found
-
-    def _has_request(self, connection: _Connection, until: float) -> bool:
-        """Returns whether the application has a request of the client, or may get one: by ``until`` it has come.
-
-        How long a client is silent does not tell: its request may have waited to be accepted, or for the event loop.
-        """
-        since = self._under_way.get(connection.peer) if connection.peer else None
-        if since is None:
-            return bool(connection.received) and connection.seen > until
-        return since == IN_APPLICATION or since > until
 
     def _end(self, connection: _Connection) -> bool:
         with contextlib.suppress(OSError), _duplicate(connection.file) as found:
@@ -276,6 +288,17 @@ def _seen(connection: socket.socket, number: int) -> _Connection:
     if is_unread and silent_s < _UNREAD_S:
         silent_s = 0.0
     return _Connection(silent_s, number, _peer_of(connection), received, is_unread, time.monotonic())
+
+
+def _has_request(connection: _Connection, requests: Mapping[Client, float], until: float) -> bool:
+    """Returns whether the application has a request of the client, or may get one: by ``until`` it has come.
+
+    How long a client is silent does not tell: its request may have waited to be accepted, or for the event loop.
+    """
+    since = requests.get(connection.peer) if connection.peer else None
+    if since is None:
+        return bool(connection.received) and connection.seen > until
+    return since > until
 
 
 def _is_as_before(connection: socket.socket, before: _Connection) -> bool:

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import NamedTuple
 
-from diptych.cli.serving.connections import IN_APPLICATION, Client
+from diptych.cli.serving.connections import IN_APPLICATION, Request
 from diptych.config.settings import Settings
 from diptych.context import request_scope
 from diptych.http import AllowedHosts, BodyTimeout, Forwarded
@@ -29,20 +29,19 @@ class Listening(NamedTuple):
 class Guarded:
     """An application of any framework behind the guards of ``diptych run``; ``host`` is the address of the server.
 
-    ``under_way`` will have the clients whose request is being answered, with ``IN_APPLICATION`` or the time since
-    when the application waits for the body.
+    ``under_way`` will have the requests that the application has not come to the end of.
 
     The guards are asked here rather than wrapped around each other: a coroutine of each costs a query that Redis
     answers more than the guards themselves.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, host: str, under_way: dict[Client, float]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, host: str, under_way: set[Request]) -> None:
         self._app = app
         self._with_body = BodyTimeout(app, settings.body_timeout_s, settings.body_bytes_per_s)
         self._fault_of = AllowedHosts(app, settings.allowed_hosts or _names_of(host)).fault_of
         proxies = settings.forwarded_allow_ips
         self._take_client = Forwarded(app, proxies).take_client if proxies else None
-        self._clients = under_way
+        self._under_way = under_way
         logging.getLogger("_granian.utils").addFilter(_is_no_failure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,8 +49,8 @@ class Guarded:
         if scope["type"] != "http":  # the lifespan: no websockets are served
             await self._app(scope, receive, send)
             return
-        client = scope["client"]
-        self._clients[client] = IN_APPLICATION
+        request = Request(scope["client"])
+        self._under_way.add(request)
         try:
             fault = self._fault_of(scope)
             if fault is not None:
@@ -62,29 +61,30 @@ class Guarded:
             if scope["method"] in WITHOUT_BODY:
                 await self._app(scope, receive, send)
             else:
-                await self._with_body(scope, self._noting(client, receive), send)
+                await self._with_body(scope, _noting(request, receive), send)
         except BaseException:
             _log_failed(scope)
             raise
         finally:
-            self._clients.pop(client, None)
+            self._under_way.remove(request)
 
-    def _noting(self, client: Client, receive: Receive) -> Receive:
-        is_whole = False
 
-        async def receive_noted() -> Message:
-            nonlocal is_whole
-            if is_whole:
-                return await receive()
-            self._clients[client] = time.monotonic()
-            try:
-                message = await receive()
-            finally:
-                self._clients[client] = IN_APPLICATION
-            is_whole = not message.get("more_body", False)
-            return message
+def _noting(request: Request, receive: Receive) -> Receive:
+    is_whole = False
 
-        return receive_noted
+    async def receive_noted() -> Message:
+        nonlocal is_whole
+        if is_whole:
+            return await receive()
+        request.waits_since = time.monotonic()
+        try:
+            message = await receive()
+        finally:
+            request.waits_since = IN_APPLICATION
+        is_whole = not message.get("more_body", False)
+        return message
+
+    return receive_noted
 
 
 def _log_failed(scope: Scope) -> None:
