@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -184,6 +185,14 @@ def test_connections_that_are_closed_during_a_count_do_not_hide_those_that_come_
     time.sleep(0.1)
     connections.look(loop)
     assert all(map(is_ended, silent))
+
+
+def test_a_worker_starts_where_the_system_does_not_list_its_open_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under macOS it did not: it makes the watch, and has none of it start."""
+    monkeypatch.setattr("diptych.cli.serving.connections._FILES", tmp_path / "missing")
+    Connections(0, 4096, set())
 
 
 def test_far_from_the_limit_a_look_opens_no_file(

@@ -110,8 +110,7 @@ class Connections:
         self._near = most * 15 // 16
         self._low = most * 3 // 4
         self._under_way = under_way
-        # From Linux 6.2 on the size of the directory is the number of the open files.
-        self._has_size = abs(_FILES.stat().st_size - len(os.listdir(_FILES))) <= 1  # noqa: PTH208
+        self._has_size = _size_is_number()
         self._others = 0  # open files that were no connections at the last count
         self._known_until = 0.0
         self._listener: int | None = None
@@ -264,6 +263,13 @@ class Connections:
             if burst.left_s is not None and burst.left_s <= 0:
                 number, seconds = burst.end()
                 _log.warning(line + " (MAX_CONNECTIONS)", number, self._most, seconds)
+
+
+def _size_is_number() -> bool:
+    """Returns whether the size of the directory is the number of the open files, as it is from Linux 6.2 on."""
+    with contextlib.suppress(OSError):  # other systems have no such directory
+        return abs(_FILES.stat().st_size - len(os.listdir(_FILES))) <= 1  # noqa: PTH208
+    return False
 
 
 @contextlib.contextmanager
