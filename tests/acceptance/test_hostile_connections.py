@@ -66,8 +66,9 @@ async def app(scope, receive, send):
         if scope["path"] == "/slow":
             print("slow", flush=True)
             await asyncio.sleep(600)
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+        body = b"x" * 20_000_000 if scope["path"] == "/large" else b""
+        await send({"type": "http.response.start", "status": 200 if body else 204, "headers": []})
+        await send({"type": "http.response.body", "body": body})
         if scope["path"] == "/work-afterwards":
             await asyncio.sleep(0.2)
             print("worked", flush=True)
@@ -123,6 +124,29 @@ def test_a_request_that_comes_during_the_work_after_an_answer_is_not_taken_for_a
         eventually(lambda: has_lines(server, "slow", "worked"))
         flood_with_silence(server, stack)
         assert not select.select([client], [], [], 0)[0], "its connection was ended"
+
+
+def test_a_client_that_reads_a_large_answer_is_not_taken_for_a_silent_client() -> None:
+    """The application has given it to the server at once, and has come to the end of the request."""
+    with SlowServer(MAX_CONNECTIONS="16") as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.socket())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.settimeout(30)
+        client.connect((HOST, server.port))
+        client.sendall(
+            SLOW_REQUEST.replace(b"slow", b"large").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        )
+        received = len(client.recv(65_536))
+        began = time.monotonic()
+        silent: list[socket.socket] = []
+        while some := client.recv(65_536):
+            received += len(some)
+            if time.monotonic() - began < 1.0:
+                time.sleep(0.02)
+                if len(silent) < 20:
+                    silent.append(stack.enter_context(socket.create_connection((HOST, server.port))))
+        assert received > 20_000_000
+        assert len(select.select(silent, [], [], 0)[0]) >= 6, "silent ones were ended meanwhile"
 
 
 def test_a_request_is_not_taken_for_a_silent_client_when_another_of_its_http_2_connection_ends() -> None:

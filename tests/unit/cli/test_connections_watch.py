@@ -162,6 +162,24 @@ def test_a_client_with_one_request_that_waits_for_its_body_and_another_that_does
     assert [is_ended(client) for client in clients] == [False, True]
 
 
+def test_a_client_whose_request_ends_during_a_look_is_not_silent(
+    loop: asyncio.AbstractEventLoop, server: _Server
+) -> None:
+    """The server may not have begun to send the answer."""
+    clients = server.connect(2)
+    for client in clients:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    for connection in server.accept(2):
+        connection.recv(100)
+    time.sleep(0.1)
+    request = request_of(clients[0])
+    under_way = {request}
+    loop.call_soon_threadsafe(time.sleep, 0.5)
+    loop.call_soon_threadsafe(under_way.remove, request)
+    Connections(server.port, 2, under_way).look(loop)
+    assert [is_ended(client) for client in clients] == [False, True]
+
+
 def test_connections_that_are_closed_during_a_count_do_not_hide_those_that_come_after_it(
     loop: asyncio.AbstractEventLoop, server: _Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

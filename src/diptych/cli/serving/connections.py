@@ -40,11 +40,12 @@ _TURNS = 3  # of the event loop, which it takes at most from a request that is h
 _HANDED_ON_S = 0.003  # time for the server to hand on to the event loop what it has read
 _LONGEST_WAIT_S = 2.0
 _TRIES = 4  # until most clients of a full process are known to have no request
-_UNREAD_S = 0.5  # bytes that are not read for longer are of a client that does not read its answers
+_STALLED_S = 0.5  # bytes that neither side takes for longer are of a client that does not read its answers
 _FULL_S = 0.3
 _REFUSED_AT_ONCE = 500
-# Of the kernel's struct tcp_info: tcpi_last_data_recv, in milliseconds, and tcpi_bytes_received.
-_TCP_INFO = struct.Struct("52xI72xQ")
+# Of the kernel's struct tcp_info: tcpi_unacked, tcpi_last_data_sent and tcpi_last_data_recv, both in milliseconds,
+# tcpi_bytes_received, and tcpi_notsent_bytes.
+_TCP_INFO = struct.Struct("24xI16xI4xI72xQ8xI")
 _log = logging.getLogger("diptych.server")
 
 
@@ -79,12 +80,12 @@ class Request:
 
 
 class _Connection(NamedTuple):
-    """A connection: since when its client is silent, its number among the open files, and its client.
+    """A connection: for how long it has been silent, its number among the open files, and its client.
 
-    Without a client it is over, and the server is about to close it. ``received`` are the bytes that had come in all
-    when it was ``seen``, by the monotonic clock. ``is_unread`` says that the server had not read the last of them: of
-    a request that has just been accepted, or of a client that does not read its answers, of which the server reads no
-    more.
+    It is silent while nothing arrives, and nothing of an answer leaves. Without a client it is over, and the server
+    is about to close it. ``received`` are the bytes that had come in all when it was ``seen``, by the monotonic
+    clock. ``is_unread`` says that the server had not read the last of them: of a request that has just been accepted,
+    or of a client that does not read its answers, of which the server reads no more.
     """
 
     silent_s: float
@@ -140,16 +141,19 @@ class Connections:
         others = self._others if time.monotonic() < self._known_until else 0
         if self._open_files() - others < self._near:
             return _SELDOM
+        # Of a request that ends during the look, the server may not have begun to send the answer at its end.
+        before = self._requests()
         found = self._count()
         number = len(found)
         if number < self._near:
             return _SELDOM
         # At the limit itself others wait to be accepted, nobody knows how many.
         is_full = number >= self._most
+        idle = [c for c in found if c.peer and before.get(c.peer) != IN_APPLICATION]
         for _ in range(_TRIES if is_full else 1):
             until = self._wait_for(loop)
             requests = self._requests()
-            waiting = [c for c in found if c.peer and not _has_request(c, requests, until)]
+            waiting = [c for c in idle if not _has_request(c, requests, until)]
             if not until or len(waiting) > number // 2:
                 break
         silent = sorted((c for c in waiting if c.silent_s > _YOUNG_S), reverse=True)
@@ -229,7 +233,7 @@ class Connections:
 
     def _end(self, connection: _Connection) -> bool:
         with contextlib.suppress(OSError), _duplicate(connection.file) as found:
-            if found and _peer_of(found) == connection.peer and _is_as_before(found, connection):
+            if found and _is_as_before(_seen(found, connection.file), connection):
                 found.shutdown(socket.SHUT_RDWR)
                 return True
         return False
@@ -289,9 +293,12 @@ def _duplicate(file: int | None) -> Iterator[socket.socket | None]:
 
 
 def _seen(connection: socket.socket, number: int) -> _Connection:
-    silent_s, received = _received_by(connection)
+    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    unacknowledged, sent_ms, received_ms, received, unsent = _TCP_INFO.unpack(told)
+    silent_s = min(sent_ms, received_ms) / 1000
     is_unread = bool(received) and _is_unread(connection)
-    if is_unread and silent_s < _UNREAD_S:
+    # The application may have come to the end of a request long before the client has its answer.
+    if (is_unread or unacknowledged or unsent) and silent_s < _STALLED_S:
         silent_s = 0.0
     return _Connection(silent_s, number, _peer_of(connection), received, is_unread, time.monotonic())
 
@@ -307,16 +314,16 @@ def _has_request(connection: _Connection, requests: Mapping[Client, float], unti
     return since > until
 
 
-def _is_as_before(connection: socket.socket, before: _Connection) -> bool:
-    """Returns whether nothing has arrived since, and nothing has been read."""
-    return _received_by(connection)[1] == before.received and (not before.is_unread or _is_unread(connection))
+def _is_as_before(now: _Connection, before: _Connection) -> bool:
+    """Returns whether it is the same connection, to which nothing has arrived, and of which nothing has been read.
 
-
-def _received_by(connection: socket.socket) -> tuple[float, int]:
-    """Returns the seconds since something arrived, and how many bytes have arrived in all."""
-    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    silent_ms, received = _TCP_INFO.unpack(told)
-    return silent_ms / 1000, received
+    Of an answer nothing has left.
+    """
+    return (
+        (now.peer, now.received) == (before.peer, before.received)
+        and now.silent_s > _YOUNG_S
+        and (now.is_unread or not before.is_unread)
+    )
 
 
 def _is_unread(connection: socket.socket) -> bool:
