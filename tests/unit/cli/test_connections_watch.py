@@ -213,6 +213,24 @@ def test_a_worker_starts_where_the_system_does_not_list_its_open_files(
     Connections(0, 4096, set())
 
 
+def test_a_socket_of_the_application_on_which_calls_block_stays_so(
+    loop: asyncio.AbstractEventLoop, server: _Server
+) -> None:
+    """A library in C may have it, and knows nothing of a default time-out of Python's."""
+    mine, other = socket.socketpair()
+    silent = server.connect(2)
+    server.accept(2)
+    time.sleep(0.1)
+    socket.setdefaulttimeout(5)
+    try:
+        Connections(server.port, 2, set()).look(loop)
+    finally:
+        socket.setdefaulttimeout(None)
+    with mine, other:
+        assert all(map(is_ended, silent))
+        assert os.get_blocking(mine.fileno())
+
+
 def test_far_from_the_limit_a_look_opens_no_file(
     loop: asyncio.AbstractEventLoop, server: _Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,6 +282,9 @@ def _duplicate(file: int | None) -> Iterator[socket.socket | None]:
     if file is None or not stat.S_ISSOCK(os.fstat(file).st_mode):
         yield None
         return
+    # With a default time-out Python would have no call block on any of these sockets, the application's among them.
+    has_timeout = socket.getdefaulttimeout() is not None
+    is_blocking = has_timeout and os.get_blocking(file)
     copy = os.dup(file)
     try:
         found = socket.socket(fileno=copy)
@@ -289,6 +292,8 @@ def _duplicate(file: int | None) -> Iterator[socket.socket | None]:
         os.close(copy)
         raise
     with found:
+        if has_timeout:
+            found.setblocking(is_blocking)
         yield found
 
 
