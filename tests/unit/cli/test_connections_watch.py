@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import socket
 import threading
@@ -14,6 +16,22 @@ from pathlib import Path
 import pytest
 
 from diptych.cli.serving.connections import IN_APPLICATION, Connections, Pace, Request
+
+
+class _Failing(Connections):
+    """Connections of which each look fails, as it does without a file descriptor to list the open files."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 100, set())
+        self.looks = 0
+        self.five_times = threading.Event()
+
+    def look(self, loop: asyncio.AbstractEventLoop) -> Pace:
+        self.looks += 1
+        if self.looks == 5:
+            self.five_times.set()
+            threading.Event().wait()  # the thread lives as long as the process
+        raise OSError(errno.EMFILE, "too many open files")
 
 
 class _Waiting(Connections):
@@ -84,6 +102,17 @@ def test_a_look_that_waited_for_a_core_is_soon_followed_by_another(loop: asyncio
     connections = _Waiting()
     connections.watch(loop)
     assert connections.three_times.wait(4), f"{connections.looks} looks"
+
+
+def test_looks_that_fail_one_after_another_are_told_once(
+    loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each had its traceback in the log, ten times a second."""
+    connections = _Failing()
+    with caplog.at_level(logging.ERROR, "diptych.server"):
+        connections.watch(loop)
+        assert connections.five_times.wait(10)
+    assert len(caplog.records) == 1
 
 
 def test_a_client_whose_request_waits_to_be_read_is_not_silent(

@@ -61,6 +61,7 @@ _OFTEN = Pace(0.02, 4)  # near it, with little to end
 # Most connections of a full process were ended. Others that waited take their places, thousands in a flood, and a
 # client with a request waits behind them.
 _AT_ONCE = Pace(0.002, 0.5)
+_QUIET_S = 10.0  # after a line about a look that failed: what makes one fail, makes the next
 _KNOWN_FOR = 50  # seconds for which a count of other files holds, for each second of a core that it took
 _KNOWN_S = 1.0  # and at least: a count has the event loop yield its core a thousand times
 
@@ -123,6 +124,7 @@ class Connections:
         threading.Thread(target=self._watch, args=(loop,), daemon=True, name="diptych connections").start()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        quiet_until = 0.0
         while True:
             # Not by the clock: where others have the cores, a look takes long and costs little.
             began = time.thread_time()
@@ -130,9 +132,11 @@ class Connections:
             try:
                 pace = self.look(loop)
             except Exception:
-                _log.exception(
-                    "the number of connections could not be kept below its limit; it is tried again"
-                )
+                if time.monotonic() >= quiet_until:
+                    quiet_until = time.monotonic() + _QUIET_S
+                    _log.exception(
+                        "the number of connections could not be kept below its limit; it is tried again"
+                    )
             self._tell()
             time.sleep(max(pace.pause_s, pace.share * (time.thread_time() - began)))
 
