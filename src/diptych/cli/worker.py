@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diptych.cli.served import redis_in_use
-from diptych.cli.serving.connections import Connections, Request
+from diptych.cli.serving.connections import Connections, UnderWay
 from diptych.cli.serving.guarded import Guarded, Listening
 from diptych.cli.target import add_current_directory, exit_code_of, load_target
 from diptych.config.logs import log_what_python_writes, name_worker
@@ -54,7 +54,7 @@ def start_worker(
     add_current_directory()
     try:
         with _ending_on_sigterm():
-            under_way: set[Request] = set()
+            under_way = UnderWay({}, {})
             app = Guarded(load_target(target, factory), ConfigService().settings, listening.host, under_way)
             return Watched(
                 app, pipe, serving, Connections(listening.port, listening.most_connections, under_way)

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from diptych.cli.serving.connections import IN_APPLICATION, Connections, Pace, Request
+from diptych.cli.serving.connections import Client, Connections, Pace, UnderWay
 
 
 class _Failing(Connections):
     """Connections of which each look fails, as it does without a file descriptor to list the open files."""
 
     def __init__(self) -> None:
-        super().__init__(0, 100, set())
+        super().__init__(0, 100, UnderWay({}, {}))
         self.looks = 0
         self.five_times = threading.Event()
 
@@ -38,7 +38,7 @@ class _Waiting(Connections):
     """Connections whose looks wait for a core, as they do while others have them all."""
 
     def __init__(self) -> None:
-        super().__init__(0, 100, set())
+        super().__init__(0, 100, UnderWay({}, {}))
         self.looks = 0
         self.three_times = threading.Event()
 
@@ -123,7 +123,7 @@ def test_a_client_whose_request_waits_to_be_read_is_not_silent(
     clients[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
     time.sleep(0.1)  # longer than a client may take between its connection and its request
     accepted = server.accept(2)
-    connections = Connections(server.port, 2, set())
+    connections = Connections(server.port, 2, UnderWay({}, {}))
     connections.look(loop)
     assert accepted[0].recv(100) == b"GET / HTTP/1.1\r\n\r\n"
     accepted[0].sendall(b"answer")
@@ -139,7 +139,7 @@ def test_a_client_whose_request_waits_for_the_event_loop_is_not_silent(
     loop: asyncio.AbstractEventLoop, server: _Server
 ) -> None:
     """The server has read the request, and the application, busy with others, has not been called with it yet."""
-    under_way: set[Request] = set()
+    under_way = UnderWay({}, {})
     clients = server.connect(2)
     for client in clients:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -148,7 +148,7 @@ def test_a_client_whose_request_waits_for_the_event_loop_is_not_silent(
         connection.recv(100)
 
     loop.call_soon_threadsafe(time.sleep, 0.5)
-    loop.call_soon_threadsafe(under_way.add, request_of(clients[0]))
+    loop.call_soon_threadsafe(under_way.clients.__setitem__, 1, client_of(clients[0]))
     Connections(server.port, 2, under_way).look(loop)
     assert [is_ended(client) for client in clients] == [False, True], "the second is of half a head"
 
@@ -163,18 +163,17 @@ def test_a_client_whose_whole_body_waits_for_the_event_loop_is_not_silent(
     for connection in server.accept(2):
         connection.recv(100)
 
-    requests = [request_of(client, time.monotonic()) for client in clients]
+    waits_since = dict.fromkeys((1, 2), time.monotonic())
+    under_way = UnderWay({1: client_of(clients[0]), 2: client_of(clients[1])}, waits_since)
     loop.call_soon_threadsafe(time.sleep, 0.5)
-    loop.call_soon_threadsafe(setattr, requests[0], "waits_since", IN_APPLICATION)
-    Connections(server.port, 2, set(requests)).look(loop)
+    loop.call_soon_threadsafe(waits_since.pop, 1)
+    Connections(server.port, 2, under_way).look(loop)
     assert [is_ended(client) for client in clients] == [False, True], "of the second body half is missing"
 
 
-def request_of(client: socket.socket, waits_since: float = IN_APPLICATION) -> Request:
-    address, port = client.getsockname()
-    request = Request((address, str(port)))
-    request.waits_since = waits_since
-    return request
+def client_of(connection: socket.socket) -> Client:
+    address, port = connection.getsockname()
+    return address, str(port)
 
 
 def test_a_client_with_one_request_that_waits_for_its_body_and_another_that_does_not_is_not_silent(
@@ -186,7 +185,8 @@ def test_a_client_with_one_request_that_waits_for_its_body_and_another_that_does
     for connection in server.accept(2):
         connection.recv(100)
     time.sleep(0.1)
-    under_way = {request_of(clients[0]), *(request_of(client, time.monotonic()) for client in clients)}
+    first, second = map(client_of, clients)
+    under_way = UnderWay({1: first, 2: first, 3: second}, dict.fromkeys((2, 3), time.monotonic()))
     Connections(server.port, 2, under_way).look(loop)
     assert [is_ended(client) for client in clients] == [False, True]
 
@@ -201,10 +201,9 @@ def test_a_client_whose_request_ends_during_a_look_is_not_silent(
     for connection in server.accept(2):
         connection.recv(100)
     time.sleep(0.1)
-    request = request_of(clients[0])
-    under_way = {request}
+    under_way = UnderWay({1: client_of(clients[0])}, {})
     loop.call_soon_threadsafe(time.sleep, 0.5)
-    loop.call_soon_threadsafe(under_way.remove, request)
+    loop.call_soon_threadsafe(under_way.clients.pop, 1)
     Connections(server.port, 2, under_way).look(loop)
     assert [is_ended(client) for client in clients] == [False, True]
 
@@ -213,7 +212,7 @@ def test_connections_that_are_closed_during_a_count_do_not_hide_those_that_come_
     loop: asyncio.AbstractEventLoop, server: _Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken for files of another kind, they made a full process look empty, for up to five seconds."""
-    connections = Connections(server.port, 32, set())
+    connections = Connections(server.port, 32, UnderWay({}, {}))
     former = server.connect(32)
     former += server.accept(32)
     listed = os.listdir
@@ -239,7 +238,7 @@ def test_a_worker_starts_where_the_system_does_not_list_its_open_files(
 ) -> None:
     """Under macOS it did not: it makes the watch, and has none of it start."""
     monkeypatch.setattr("diptych.cli.serving.connections._FILES", tmp_path / "missing")
-    Connections(0, 4096, set())
+    Connections(0, 4096, UnderWay({}, {}))
 
 
 def test_a_socket_of_the_application_on_which_calls_block_stays_so(
@@ -252,7 +251,7 @@ def test_a_socket_of_the_application_on_which_calls_block_stays_so(
     time.sleep(0.1)
     socket.setdefaulttimeout(5)
     try:
-        Connections(server.port, 2, set()).look(loop)
+        Connections(server.port, 2, UnderWay({}, {})).look(loop)
     finally:
         socket.setdefaulttimeout(None)
     with mine, other:
@@ -267,5 +266,5 @@ def test_far_from_the_limit_a_look_opens_no_file(
     server.connect(3)
     opened: list[int] = []
     monkeypatch.setattr(os, "dup", opened.append)
-    Connections(server.port, 4096, set()).look(loop)
+    Connections(server.port, 4096, UnderWay({}, {})).look(loop)
     assert opened == []

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from diptych.cli.serving.connections import Request
+from diptych.cli.serving.connections import UnderWay
 from diptych.cli.serving.guarded import Guarded
 from diptych.config.service import ConfigService
 from diptych.http.asgi import Message, Receive, Scope, Send
@@ -22,13 +22,13 @@ SCOPE: Scope = {
 
 async def test_a_body_that_is_awaited_beyond_its_request_does_not_bring_the_request_back() -> None:
     """Its client would have counted as one with a request under way for good, and never as silent."""
-    under_way: set[Request] = set()
+    under_way = UnderWay({}, {})
     left: list[asyncio.Task[Message]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         left.append(asyncio.create_task(receive()))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        assert [request.client for request in under_way] == [SCOPE["client"]]
+        assert list(under_way.clients.values()) == [SCOPE["client"]]
 
     async def receive() -> Message:
         await asyncio.Event().wait()
@@ -41,4 +41,4 @@ async def test_a_body_that_is_awaited_beyond_its_request_does_not_bring_the_requ
     left[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await left[0]
-    assert under_way == set()
+    assert under_way == ({}, {})

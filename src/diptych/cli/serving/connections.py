@@ -66,18 +66,24 @@ _KNOWN_FOR = 50  # seconds for which a count of other files holds, for each seco
 _KNOWN_S = 1.0  # and at least: a count has the event loop yield its core a thousand times
 
 
-class Request:
-    """A request in the application: since when the application waits for the body, by the monotonic clock.
+class UnderWay(NamedTuple):
+    """The requests in the application, each under the `id` of its scope: an object for each would cost more.
 
-    A client may have several: the application may have work to do after an answer, and the next request of the
-    connection comes meanwhile; with HTTP/2 they come side by side.
+    ``clients`` has the client of each, ``waits_since`` since when the application waits for a body, by the monotonic
+    clock. A client may have several: the application may have work to do after an answer, and the next request of the
+    connection comes meanwhile; with HTTP/2 they come side by side. The event loop changes both while the watch reads.
     """
 
-    __slots__ = ("client", "waits_since")
+    clients: dict[int, Client]
+    waits_since: dict[int, float]
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.waits_since = IN_APPLICATION
+    def by_client(self) -> dict[Client, float]:
+        """Returns since when each client's request waits for its body; of several, the one that came last to it."""
+        found: dict[Client, float] = {}
+        for request, client in self.clients.copy().items():
+            since = self.waits_since.get(request, IN_APPLICATION)
+            found[client] = max(since, found.get(client, 0.0))
+        return found
 
 
 class _Connection(NamedTuple):
@@ -100,13 +106,11 @@ class _Connection(NamedTuple):
 class Connections:
     """The connections to ``port`` of this process, ``most`` of them.
 
-    ``under_way`` has the requests that are in the application. The event loop changes it meanwhile.
-
     The socket of a connection is the server's. It is reached by its number among the open files, and made sure of by
     its addresses, on a duplicate: under the number there may be another file by then.
     """
 
-    def __init__(self, port: int, most: int, under_way: set[Request]) -> None:
+    def __init__(self, port: int, most: int, under_way: UnderWay) -> None:
         self._port = port
         self._most = most
         self._near = most * 15 // 16
@@ -146,7 +150,7 @@ class Connections:
         if self._open_files() - others < self._near:
             return _SELDOM
         # Of a request that ends during the look, the server may not have begun to send the answer at its end.
-        before = self._requests()
+        before = self._under_way.by_client()
         found = self._count()
         number = len(found)
         if number < self._near:
@@ -156,13 +160,13 @@ class Connections:
         idle = [c for c in found if c.peer and before.get(c.peer) != IN_APPLICATION]
         for _ in range(_TRIES if is_full else 1):
             until = self._wait_for(loop)
-            requests = self._requests()
+            requests = self._under_way.by_client()
             waiting = [c for c in idle if not _has_request(c, requests, until)]
             if not until or len(waiting) > number // 2:
                 break
         silent = sorted((c for c in waiting if c.silent_s > _YOUNG_S), reverse=True)
         too_many = silent[: number - (0 if is_full else self._low)]
-        requests = self._requests()
+        requests = self._under_way.by_client()
         ended = sum(self._end(c) for c in too_many if not _has_request(c, requests, until))
         refused = self._refuse_newcomers() if self._is_full(number, waiting) else 0
         self._ended.note(ended)
@@ -190,13 +194,6 @@ class Connections:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             loop.call_soon_threadsafe(answer, _TURNS)
         return read_until if has_come.wait(_LONGEST_WAIT_S) else 0.0
-
-    def _requests(self) -> dict[Client, float]:
-        """Returns since when each client's request waits for its body; of several, the one that came last to it."""
-        found: dict[Client, float] = {}
-        for request in self._under_way.copy():
-            found[request.client] = max(request.waits_since, found.get(request.client, 0.0))
-        return found
 
     def _is_full(self, number: int, waiting: Sized) -> bool:
         """Returns whether nothing can be done for newcomers: all connections have had requests for a while.

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import NamedTuple
 
-from diptych.cli.serving.connections import IN_APPLICATION, Request
+from diptych.cli.serving.connections import UnderWay
 from diptych.config.settings import Settings
 from diptych.context import request_scope
 from diptych.http import AllowedHosts, BodyTimeout, Forwarded
@@ -35,13 +35,13 @@ class Guarded:
     answers more than the guards themselves.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, host: str, under_way: set[Request]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, host: str, under_way: UnderWay) -> None:
         self._app = app
         self._with_body = BodyTimeout(app, settings.body_timeout_s, settings.body_bytes_per_s)
         self._fault_of = AllowedHosts(app, settings.allowed_hosts or _names_of(host)).fault_of
         proxies = settings.forwarded_allow_ips
         self._take_client = Forwarded(app, proxies).take_client if proxies else None
-        self._under_way = under_way
+        self._clients, self._waits_since = under_way
         logging.getLogger("_granian.utils").addFilter(_is_no_failure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,8 +49,8 @@ class Guarded:
         if scope["type"] != "http":  # the lifespan: no websockets are served
             await self._app(scope, receive, send)
             return
-        request = Request(scope["client"])
-        self._under_way.add(request)
+        request = id(scope)
+        self._clients[request] = scope["client"]
         try:
             fault = self._fault_of(scope)
             if fault is not None:
@@ -61,30 +61,30 @@ class Guarded:
             if scope["method"] in WITHOUT_BODY:
                 await self._app(scope, receive, send)
             else:
-                await self._with_body(scope, _noting(request, receive), send)
+                await self._with_body(scope, self._noting(scope, receive), send)
         except BaseException:
             _log_failed(scope)
             raise
         finally:
-            self._under_way.remove(request)
+            del self._clients[request]
 
+    def _noting(self, scope: Scope, receive: Receive) -> Receive:
+        is_whole = False
 
-def _noting(request: Request, receive: Receive) -> Receive:
-    is_whole = False
+        async def receive_noted() -> Message:
+            nonlocal is_whole
+            if is_whole:
+                return await receive()
+            request = id(scope)  # kept alive by this function: a body may be awaited beyond its request
+            self._waits_since[request] = time.monotonic()
+            try:
+                message = await receive()
+            finally:
+                self._waits_since.pop(request, None)
+            is_whole = not message.get("more_body", False)
+            return message
 
-    async def receive_noted() -> Message:
-        nonlocal is_whole
-        if is_whole:
-            return await receive()
-        request.waits_since = time.monotonic()
-        try:
-            message = await receive()
-        finally:
-            request.waits_since = IN_APPLICATION
-        is_whole = not message.get("more_body", False)
-        return message
-
-    return receive_noted
+        return receive_noted
 
 
 def _log_failed(scope: Scope) -> None:
