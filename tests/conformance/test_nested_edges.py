@@ -35,15 +35,17 @@ class RateDocument(msgspec.Struct):
     id: int
     price: Decimal
     free_rate: Decimal | None
+    finest_rate: Decimal | None
 
 
 class Rates(ReadModel[Shop]):
     key = Shop.id
     document = RateDocument
-    lists = (by(field("price")), by(field("free_rate")))
+    lists = (by(field("price")), by(field("free_rate")), by(field("finest_rate")))
     nested: ClassVar = {
         "price": total(Shop.sales, Sale.price),
         "free_rate": average(Shop.sales, Sale.free, places=12),
+        "finest_rate": average(Shop.sales, Sale.price, places=30),
     }
 
 
@@ -127,6 +129,19 @@ async def test_an_average_is_of_the_exact_sum(postgres_url, valkey):
             rates = [msgspec.json.decode((await model.get(shop)).body)["free_rate"] for shop in (1, 2)]
             assert rates == ["12345678901234567890.000000000900", "-12345678901234567890.000000000900"]
             assert await _walk(model, "free_rate") == [2, 1]
+
+
+async def test_an_average_of_the_most_places_is_in_the_order_of_lists(postgres_url, valkey):
+    """★ PostgreSQL took the power of ten for a whole number of 64 bits: no page of such a list came from SQL."""
+    async with _both(postgres_url, valkey.url) as (app, models):
+        await _add(app, 1, price=[Decimal(1), Decimal(1), Decimal(0)])
+        await _add(app, 2, price=[Decimal(-1), Decimal(-1), Decimal(0)])
+        await _add(app, 3, price=[Decimal(-3)])
+        await _settled(app)
+        for model in models(Rates):
+            rates = [msgspec.json.decode((await model.get(shop)).body)["finest_rate"] for shop in (1, 2)]
+            assert rates == ["0.666666666666666666666666666667", "-0.666666666666666666666666666667"]
+            assert await _walk(model, "finest_rate") == [3, 2, 1]
 
 
 async def test_a_number_beyond_any_that_is_there_is_found_nowhere(database_url, valkey):

@@ -95,7 +95,9 @@ class _Related:
         scaled = 10 ** (self._field.places or 0)
         summed = sa.cast(sa.func.sum(value), sa.Numeric)
         number = sa.cast(sa.func.nullif(sa.func.count(value), 0), sa.Numeric)
-        rounded = sa.func.div(sa.func.abs(summed) * (2 * scaled) + number, number * 2)
+        # From 19 places on, the power of ten has more than 64 bits.
+        twice = sa.literal(decimal.Decimal(2 * scaled), sa.Numeric())
+        rounded = sa.func.div(sa.func.abs(summed) * twice + number, number * 2)
         signed = sa.case((summed < 0, -rounded), else_=rounded)
         unit = sa.literal(decimal.Decimal(1) / scaled, sa.Numeric())
         return signed * unit, sa.Numeric()
