@@ -23,6 +23,7 @@ from diptych import (
     RedisService,
     WiringError,
     by,
+    count,
 )
 from diptych.context import request_scope
 from diptych.write.unit_of_work import new_context
@@ -205,6 +206,28 @@ async def test_an_order_of_an_attribute_that_is_no_column_is_refused_in_words(sq
     model = type("TagReadModel", (ReadModel,), {"key": Tag.id, "document": TagDocument, "lists": (order,)})
     with pytest.raises(WiringError, match=f"TagReadModel: '{attribute.key}' is not a mapped column of Tag"):
         await _app(sqlite_url, read_models=[model]).start()
+
+
+@pytest.mark.parametrize("has_nested", [False, True])
+async def test_a_relationship_to_an_unknown_class_is_refused_in_words(sqlite_url, has_nested):
+    class Misspelt(DeclarativeBase):
+        pass
+
+    class Shelf(Misspelt):
+        __tablename__ = "shelves"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        books = relationship("Bock")
+
+    fields = [("id", int), ("books", int)] if has_nested else [("id", int)]
+    nested = {"books": count(Shelf.books)} if has_nested else {}
+    declared = {"key": Shelf.id, "document": msgspec.defstruct("ShelfDocument", fields), "nested": nested}
+    model = type("ShelfReadModel", (ReadModel,), declared)
+    app = Diptych(configured(sqlite_url), models=Misspelt, handlers=[], read_models=[model])
+    try:
+        with pytest.raises(WiringError, match=r"mend the mapping: .*'Bock' failed to locate a name"):
+            await app.start()
+    finally:
+        Misspelt.registry.dispose()  # the faulty mapping would be in the way of every other of this process
 
 
 class CodedBase(DeclarativeBase):

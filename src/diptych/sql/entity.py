@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import ColumnProperty, Mapper, configure_mappers, make_transient_to_detached
+from sqlalchemy.orm import ColumnProperty, Mapper, make_transient_to_detached
 
 from diptych.errors import Fault, InvalidValueError, UnknownColumnError, WiringError
 from diptych.sql.columns import KEY_TYPES, ColumnValues, python_type_of, stored_texts
 from diptych.sql.comparison import RealColumn, difference, in_code_points, real_columns, unique_sets
 from diptych.sql.description import Column, Entity
+from diptych.sql.mappings import resolve_mappings
 from diptych.sql.refusals import is_fetched
 
 LogImage: TypeAlias = Literal["all", "key"] | Collection[Any]
@@ -40,7 +41,7 @@ class MappedEntity:
     ) -> None:
         self.model = model
         self.name = model.__name__
-        configure_mappers()  # instances can't be made before relationships are resolved
+        resolve_mappings()  # instances can't be made before relationships are resolved
         self.mapper = mapper
         self._check_plain(mapper)
         attributes: dict[str, sa.Column[Any]] = {

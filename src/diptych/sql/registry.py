@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, configure_mappers
+from sqlalchemy.orm import Mapper
 
 from diptych.errors import WiringError
 from diptych.sql.description import TableEffects
 from diptych.sql.entity import LogImage, MappedEntity
+from diptych.sql.mappings import resolve_mappings
 from diptych.sql.refusals import warn_of_refusals
 
 
@@ -84,7 +85,7 @@ class EntityRegistry:
 
     def warn_of_all(self, mappers: Iterable[Mapper[Any]]) -> None:
         """Logs the refused writes, once for each mapper."""
-        configure_mappers()
+        resolve_mappings()
         for mapper in mappers:
             self._warn_of(mapper)
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapper
 
 from diptych.errors import SchemaError
 from diptych.sql.database import Database
+from diptych.sql.mappings import resolve_mappings
 from diptych.sql.schema.own import Role, role_of
 
 _log = logging.getLogger("diptych.write")
@@ -59,8 +60,10 @@ async def check_tables(database: Database, mappers: Iterable[Mapper[Any]], read:
     """Checks the mapped tables: each has to be there with all mapped columns, and the tables of ``read`` readable.
 
     ``read`` are the classes whose rows documents are made from. Rights to write these that the role lacks are logged
-    as a warning: somebody else may write them. Raises ``SchemaError`` with everything that is missing.
+    as a warning: somebody else may write them. Raises ``SchemaError`` with everything that is missing, and
+    ``WiringError`` for mappings that can't be resolved.
     """
+    resolve_mappings()  # else the first look at a mapper's columns raises what SQLAlchemy says
     needed = [each for mapper in mappers for each in _needed(mapper, mapper.class_ in read)]
     async with database.reader.connect() as connection:
         role = await connection.run_sync(role_of)

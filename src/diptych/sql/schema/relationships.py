@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, configure_mappers, registry
+from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, registry
 from sqlalchemy.sql import operators
+
+from diptych.sql.mappings import resolve_mappings
 
 _ASSOCIATION = "diptych_association"
 """Name, in the ``info`` of a table, of the class that was made for it."""
@@ -32,7 +34,7 @@ class Link(NamedTuple):
 def link_of(model: type, name: str) -> Link | str:
     """Returns the link of a relationship of this class, or the reason why there is none that can be followed."""
     mapper: object = sa.inspect(model, raiseerr=False)
-    configure_mappers()
+    resolve_mappings()
     found = mapper.relationships.get(name) if isinstance(mapper, Mapper) else None
     if found is None:
         return f"{name!r} is no relationship of {model.__name__}, as Book.tags would be"
