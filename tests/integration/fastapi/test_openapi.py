@@ -135,3 +135,30 @@ async def test_a_function_around_the_completed_document_changes_nothing_else(dip
     app.openapi = lambda: {**own(), "x-own": True}  # type: ignore[method-assign]
     async with running(app) as client:
         assert (await client.get("/openapi.json")).json() == {**plain, "x-own": True}
+
+
+def test_each_operation_has_an_id_of_its_own(diptych: Diptych):
+    def add(app: FastAPI) -> None:
+        shared = router(ENDPOINTS)
+        for prefix in ("/v1", "/v2", "/v3"):
+            app.include_router(shared, prefix=prefix)
+
+        @app.get("/mine", operation_id="AddBook")
+        async def mine() -> int:
+            return 1
+
+    document = document_of(diptych, add)  # which tells of ids that are there twice
+    ids = [document["paths"][f"/v{n}/books"]["get"]["operationId"] for n in (1, 2, 3)]
+    assert ids == ["ListBooks", "ListBooksByGet", "ListBooks2"]
+    assert document["paths"]["/mine"]["get"]["operationId"] == "AddBook"
+    assert document["paths"]["/v1/books"]["post"]["operationId"] == "AddBookByPost"
+
+
+def test_no_link_leads_to_an_operation_that_is_not_shown(diptych: Diptych):
+    def add(app: FastAPI) -> None:
+        app.include_router(router(ENDPOINTS[:2]))
+        app.include_router(router(ENDPOINTS[2:]), include_in_schema=False)
+
+    document = document_of(diptych, add)
+    assert list(document["paths"]) == ["/books"]
+    assert "links" not in document["paths"]["/books"]["post"]["responses"]["201"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, count
 from typing import Any
 
 from diptych.http.endpoints.compiled import Compiled, Endpoints
@@ -18,16 +19,24 @@ REF_TEMPLATE = "#/components/schemas/{name}"
 class Operations:
     """The operations of compiled endpoints, in their order, and the components that these refer to.
 
-    For frameworks that put them into a document of their own; ``ref_template`` says where its components are.
+    For frameworks that put them into a document of their own; ``ref_template`` says where its components are, and
+    ``taken`` has the ids of the operations that it has besides.
     """
 
-    def __init__(self, endpoints: Sequence[Compiled], ref_template: str = REF_TEMPLATE) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Compiled],
+        ref_template: str = REF_TEMPLATE,
+        *,
+        taken: Collection[str] = (),
+    ) -> None:
         schemas = Schemas(endpoints, ref_template)
-        ids = _ids(endpoints)
+        # An endpoint may be there several times, below several prefixes.
+        named = list(zip(endpoints, _ids(endpoints, taken), strict=True))
         self.of: list[tuple[Compiled, dict[str, Any]]] = []
-        for one in endpoints:
-            operation = operation_of(one, schemas, ids[id(one)])
-            if links := links_of(one, endpoints, ids):
+        for one, operation_id in named:
+            operation = operation_of(one, schemas, operation_id)
+            if links := links_of(one, named):
                 operation["responses"][str(one.status)]["links"] = links
             self.of.append((one, operation))
         self.components = schemas.components([operation for _, operation in self.of])
@@ -72,15 +81,11 @@ def document_of(
     }
 
 
-def _ids(endpoints: Sequence[Compiled]) -> dict[int, str]:
-    """Returns the id of each operation: its message, with the method and a number where several have it."""
-    found: dict[int, str] = {}
+def _ids(endpoints: Iterable[Compiled], taken: Collection[str]) -> list[str]:
+    """Returns the id of each operation: its message, with the method or a number where that is ``taken``."""
+    found: list[str] = []
     for one in endpoints:
         name = one.endpoint.message.__name__
-        names = [
-            name,
-            f"{name}By{one.method.capitalize()}",
-            *(f"{name}{n}" for n in range(2, len(endpoints) + 2)),
-        ]
-        found[id(one)] = next(one for one in names if one not in found.values())
+        names = chain((name, f"{name}By{one.method.capitalize()}"), (f"{name}{n}" for n in count(2)))
+        found.append(next(each for each in names if each not in taken and each not in found))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diptych.http.endpoints.checks import names_in_result
@@ -12,8 +12,8 @@ from diptych.http.paths import Segment, template_segments
 _MADE = 201
 
 
-def links_of(one: Compiled, endpoints: Iterable[Compiled], ids: Mapping[int, str]) -> dict[str, Any]:
-    """Returns the links of an endpoint's answer of success; ``ids`` are the operations' by the endpoints' ids."""
+def links_of(one: Compiled, named: Iterable[tuple[Compiled, str]]) -> dict[str, Any]:
+    """Returns the links of an endpoint's answer of success; ``named`` are all endpoints with their ids."""
     if one.is_query:
         return {}
     if one.status == _MADE and one.endpoint.location is not None:
@@ -23,10 +23,10 @@ def links_of(one: Compiled, endpoints: Iterable[Compiled], ids: Mapping[int, str
     else:
         return {}
     links: dict[str, Any] = {}
-    for other in endpoints:
+    for other, operation_id in named:
         parameters = _parameters(one, place, template_segments(other.template))
         if other is not one and parameters is not None and (one.method != "DELETE" or other.is_query):
-            links[ids[id(other)]] = {"operationId": ids[id(other)], "parameters": parameters}
+            links[operation_id] = {"operationId": operation_id, "parameters": parameters}
     return links
 
 

@@ -32,24 +32,34 @@ def complete(document: dict[str, Any], endpoints: Iterable[tuple[str, Compiled]]
 
     Operations that are not in the document stay away. Of their own the framework knows guards and tags.
     """
-    routes = [(path, one.placed(_PARAMETER.findall(path))) for path, one in endpoints]
+    paths = document["paths"]
+    routes = [
+        (path, one.placed(_PARAMETER.findall(path)))
+        for path, one in endpoints
+        if one.method.lower() in paths.get(path, {})  # it may not be meant to be shown
+    ]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    operations = Operations([one for _, one in routes], REF_TEMPLATE)
+    placed = {(path, one.method.lower()) for path, one in routes}
+    others = [
+        operation
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if (path, method) not in placed
+    ]
+    taken = {operation.get("operationId") for operation in others}
+    operations = Operations([one for _, one in routes], REF_TEMPLATE, taken=taken)
     parts = _without_null([_PROBLEM, *(one for _, one in operations.of)])
     components = _without_null({**operations.components, "Problem": PROBLEM})
     (problem, *told), components = renamed(parts, components, schemas, REF_TEMPLATE)
     for path, one in routes:
         # What its guards answer stays; of the rest the endpoint knows better.
-        known = document["paths"].get(path, {}).get(one.method.lower(), {}).get("responses", {})
+        known = paths[path][one.method.lower()].get("responses", {})
         if refusal.text in str(known.get(refusal.status)):
             del known[refusal.status]
     for (path, one), operation in zip(routes, told, strict=True):
-        _put(document["paths"].get(path, {}), one.method.lower(), operation, _PARAMETER.findall(path))
-    placed = {(path, one.method.lower()) for path, one in routes}
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            if (path, method) not in placed:
-                _tell_problems(operation, refusal, problem)
+        _put(paths[path], one.method.lower(), operation, _PARAMETER.findall(path))
+    for operation in others:
+        _tell_problems(operation, refusal, problem)
     schemas.update(components)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
 
@@ -67,9 +77,7 @@ _KEPT = ("security", "tags", "deprecated", "callbacks", "servers", "externalDocs
 
 
 def _put(path: dict[str, Any], method: str, operation: dict[str, Any], in_path: Iterable[str]) -> None:
-    known = path.get(method)
-    if known is None:  # it is not to be shown
-        return
+    known = path[method]
     kept = {
         name: value for name, value in known.items() if value and (name in _KEPT or name.startswith("x-"))
     }
