@@ -333,6 +333,21 @@ async def test_handlers_of_the_applications_own_come_first(diptych: Diptych):
         assert (await client.get("/own/refused")).text == "mine"
 
 
+@pytest.mark.parametrize("kind", [500, Exception])
+@pytest.mark.parametrize("make", [FastAPI, Starlette])
+async def test_a_handler_of_unforeseen_errors_comes_first_too(make: Any, kind: Any, diptych: Diptych):
+    def own(*_: Any) -> Any:
+        return PlainTextResponse("mine", 500)
+
+    async def fail(_: Request) -> Any:
+        raise RuntimeError
+
+    app = make(exception_handlers={kind: own}, routes=[Route("/fail", fail)])
+    install_into_starlette(app, diptych)
+    async with running(app) as client:
+        assert (await client.get("/fail")).text == "mine"
+
+
 async def test_the_applications_lifespan_runs_within(diptych: Diptych):
     seen: list[str] = []
 

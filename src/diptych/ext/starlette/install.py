@@ -77,9 +77,10 @@ def install(
     app.state.diptych = diptych
     gate = Gate(app, diptych, dict(hot or {}), same_site=same_site)
     _run_with(app, diptych, gate)
-    for kind in (DiptychError, Exception):
+    for kind in (DiptychError, HTTPException):
         app.exception_handlers.setdefault(kind, answer_error)
-    app.exception_handlers.setdefault(HTTPException, answer_error)
+    if 500 not in app.exception_handlers:  # by which Starlette means the same, and takes the last of the two
+        app.exception_handlers.setdefault(Exception, answer_error)
     _stand_around(app, gate, security_headers)
 
 
