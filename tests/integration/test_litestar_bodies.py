@@ -194,3 +194,10 @@ async def test_a_fault_of_a_body_is_where_the_pointer_says(
 async def test_a_body_that_is_not_there_is_a_bad_request(client: httpx.AsyncClient, path: str):
     answer = await client.post(path, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["detail"]) == (400, "the body is empty")
+
+
+@pytest.mark.parametrize("path", ["/several", "/notes", "/models"])
+async def test_a_body_that_is_nested_too_deeply_is_a_bad_request(client: httpx.AsyncClient, path: str):
+    sent = b'{"n":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    refused = await client.post(path, content=sent, headers={"content-type": "application/json"})
+    assert (refused.status_code, refused.json()["detail"]) == (400, "the JSON is nested too deeply")

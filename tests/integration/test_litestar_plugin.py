@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from diptych.app import Diptych
 from diptych.config.service import ConfigService
-from diptych.errors import NotStartedError
+from diptych.errors import InvalidMessage, NotStartedError, WiringError
 from diptych.ext.litestar import DiptychPlugin, asgi_app
 
 
@@ -146,6 +146,34 @@ async def test_the_applications_own_exception_handlers_come_first(diptych: Dipty
     site = Litestar([hook], plugins=[DiptychPlugin(diptych)], exception_handlers={404: mine})
     async with client_of(site) as client:
         assert (await client.get("/nothing")).text == "mine"
+
+
+@pytest.mark.parametrize("layer", ["application", "handler"])
+async def test_a_handler_of_unforeseen_errors_comes_first_too(layer: str, diptych: Diptych) -> None:
+    def mine(request: Request[Any, Any, Any], error: Exception) -> Response[str]:
+        return Response("mine", status_code=500)
+
+    own: Any = {"exception_handlers": {500: mine}}
+
+    @get("/unforeseen", **(own if layer == "handler" else {}))
+    async def unforeseen() -> None:
+        raise RuntimeError("hunter2")
+
+    @get("/invalid", **(own if layer == "handler" else {}))
+    async def invalid() -> None:
+        raise InvalidMessage("", [])
+
+    routes = [unforeseen, invalid]
+    site = Litestar(routes, plugins=[DiptychPlugin(diptych)], **(own if layer == "application" else {}))
+    async with client_of(site) as client:
+        assert (await client.get("/unforeseen")).text == "mine"
+        assert (await client.get("/invalid")).status_code == 422
+
+
+def test_an_application_has_one_plugin(diptych: Diptych) -> None:
+    other = Diptych(models=Base, handlers=[])
+    with pytest.raises(WiringError, match="this application has a Diptych already"):
+        Litestar([hook], plugins=[DiptychPlugin(diptych), DiptychPlugin(other)])
 
 
 async def test_requests_of_other_sites_can_be_let_in(diptych: Diptych) -> None:

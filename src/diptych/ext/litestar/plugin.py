@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from diptych.config.logs import has_one_form, show_unless_configured
 from diptych.context import request_scope
-from diptych.errors import MissingExtraError
+from diptych.errors import DiptychError, MissingExtraError, WiringError
 from diptych.http import check_same_site, prefers_html
 from diptych.http.answers import QUERY_HEADERS
 from diptych.http.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +22,7 @@ from diptych.http.reading import KEPT, WatchedReceive
 try:
     from litestar import Litestar, Request, Response
     from litestar.di import Provide
+    from litestar.exceptions import HTTPException
     from litestar.logging.config import LoggingConfig
     from litestar.plugins import InitPlugin, SerializationPlugin
     from litestar.routes import HTTPRoute
@@ -98,10 +99,15 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
         self._same_site = same_site
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Adds lifespan, dependency, exception handler and middleware. Litestar calls this."""
+        """Adds lifespan, dependency, exception handler and middleware. Litestar calls this.
+
+        Raises `WiringError` if the application has a `Diptych` already.
+        """
         # The first lifespan, so that the application's own lifespans find `diptych` running; but the last if one of
         # them disposes of its engine.
         app_config.lifespan.insert(0 if self.diptych.engine is None else len(app_config.lifespan), self._run)
+        if app_config.state.get("diptych", self.diptych) is not self.diptych:
+            raise WiringError(["this application has a Diptych already: give it one DiptychPlugin"])
         app_config.state["diptych"] = self.diptych  # where the commands of `diptych` look for it
         app_config.dependencies["diptych"] = Provide(self._provide, sync_to_thread=False)
         app_config.dependencies.setdefault("session", OPENED)
@@ -180,6 +186,9 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
     def _answer(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         scope = cast(Scope, request.scope)
         problem = problem_for(scope[PATH_ERROR]) if PATH_ERROR in scope else problem_of(error, scope)
+        is_unforeseen = problem.status == 500 and not isinstance(error, DiptychError | HTTPException)
+        if is_unforeseen and (own := _own_of_500(request)):
+            return own(request, error)
         headers = {**QUERY_HEADERS, **problem.headers}
         if problem.status in (204, 304) or problem.status < 200:  # which have no body
             return Response(None, status_code=problem.status, headers=headers)
@@ -191,6 +200,12 @@ class DiptychPlugin(InitPlugin, SerializationPlugin):
             else:
                 return Response(page, status_code=problem.status, headers=headers, media_type="text/html")
         return Response(problem.json(), status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
+
+
+def _own_of_500(request: Request[Any, Any, Any]) -> Callable[..., Response[Any]] | None:
+    """Returns the application's own handler for the status 500, which Litestar asks after ours for any exception."""
+    found = ScopeState.from_scope(request.scope).exception_handlers
+    return (request.app.exception_handlers if found is Empty else found).get(500)
 
 
 def _watched(scope: Scope, receive: Receive) -> Receive:

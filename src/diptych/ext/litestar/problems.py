@@ -46,6 +46,8 @@ def problem_of(error: Exception, scope: RequestScope) -> Problem:
             return problem_for(NotFound())
         case HTTPException(__cause__=OSError()) if _is_of_files(error):
             return problem_for(NotFound())
+        case RecursionError() if _origin_of(error) == ("litestar.serialization.msgspec_hooks", "decode_json"):
+            return problem_for(BadRequest("the JSON is nested too deeply"))
         case MethodNotAllowedException():
             allow = (error.headers or {}).get("allow", "GET")
             return problem_for(MethodNotAllowed(list_elements(allow)))
@@ -69,10 +71,17 @@ def _is_of_files(error: BaseException) -> bool:
     Its name may be too long, or go through a file as if that were a folder. Litestar makes 500 or 401 of all but a
     file that is not there.
     """
+    return _origin_of(error)[0] == "litestar.file_system"
+
+
+def _origin_of(error: BaseException) -> tuple[str, str]:
+    """Returns the names of the module and the function that an error comes from."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "litestar.file_system"
+    if trace is None:
+        return "", ""
+    return trace.tb_frame.f_globals.get("__name__", ""), trace.tb_frame.f_code.co_name
 
 
 def _invalid(found: Iterable[Mapping[str, Any]], cause: Any, scope: RequestScope) -> Problem:
