@@ -11,7 +11,9 @@ from fastapi import FastAPI
 from openapi_spec_validator import validate
 from sqlalchemy.orm import DeclarativeBase
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
 
 from diptych import Command, ConfigService, Diptych, Document, Query, Served, WiringError
 from diptych.ext.fastapi import install, router
@@ -112,6 +114,31 @@ def problem_errors(answer: httpx.Response) -> list[dict[str, str]]:
     assert answer.status_code == 422
     found: list[dict[str, str]] = answer.json()["errors"]
     return found
+
+
+async def test_routes_in_a_mount_are_found_as_others_are(diptych: Diptych):
+    async def own(request: Request) -> Response:
+        return PlainTextResponse(f"{request.method} {request.path_params['name']}")
+
+    of_tenant = [
+        *routes(ENDPOINTS),
+        Mount("/own", routes=[Route("/{name}", own, methods=["HEAD", "PUT"]), Route("/{name}", own)]),
+    ]
+    app = Starlette(routes=[Mount("/of/{tenant}", routes=of_tenant)])
+    install_into_starlette(app, diptych)
+    async with running(app) as client:
+        assert (await client.get("/of/a%2Fb/tickets")).json() == "a/b 10"
+        assert (await client.get("/of/acme/own/a%2Fb")).text == "GET a/b"
+        assert (await client.get("/of/a%2Fb/nothing")).status_code == 404
+        for path, allow in (
+            ("/of/a%2Fb/tickets", "GET, HEAD, OPTIONS, POST"),
+            ("/of/acme/ticket", "GET, HEAD, OPTIONS"),
+            ("/of/acme/own/a%2Fb", "GET, HEAD, OPTIONS, PUT"),
+        ):
+            assert (await client.options(path)).headers["allow"] == allow
+            refused = await client.delete(path)
+            assert (refused.status_code, refused.headers["allow"]) == (405, allow)
+            assert refused.json()["detail"] == f"this address allows only: {allow}"
 
 
 async def test_a_slash_in_the_prefix_is_text(diptych: Diptych):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Host, Mount, Route, compile_path
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, compile_path
 
 from diptych.ext.starlette.endpoints import AS_DECODED, ENDPOINT
 from diptych.http.asgi import Scope
@@ -100,6 +100,18 @@ def found_of(route: Any) -> Found | None:
     return Found(path, methods, getattr(route, "endpoint", None), route)
 
 
+def within_mounts(routes: Iterable[BaseRoute], above: str = "") -> Iterator[Found]:
+    """Yields the routes of each `Mount(…, routes=…)`, with its path. A mounted application routes its own."""
+    for route in flat(routes):
+        original = getattr(route, "original_route", route)
+        if isinstance(original, Mount) and isinstance(original._base_app, Router):
+            prefix = above + route.path
+            for found in map(found_of, flat(original.routes)):
+                if found is not None:
+                    yield found._replace(path=prefix + found.path)
+            yield from within_mounts(original.routes, prefix)
+
+
 def faults_of_prefixes(routes: Iterable[BaseRoute], above: str = "") -> Iterator[str]:
     """Yields what is wrong with parameters in the prefixes of endpoints as fields of their messages."""
     for route in flat(routes):
@@ -123,9 +135,10 @@ def faults_of_prefixes(routes: Iterable[BaseRoute], above: str = "") -> Iterator
 class Paths:
     """The routing of paths as they were sent, and the methods of each path."""
 
-    def __init__(self, routes: Iterable[Found]) -> None:
-        self._routes = list(routes)
-        self._raw = RawPath(_nowhere, [found.template for found in self._routes])
+    def __init__(self, routes: Iterable[Found], within: Iterable[Found]) -> None:
+        """Takes the ``routes`` of the application, and those ``within`` its mounts."""
+        self._routes, self._within = list(routes), list(within)
+        self._raw = RawPath(_nowhere, [found.template for found in self._routes + self._within])
 
     def routed(self, scope: Scope) -> Scope:
         """Returns the scope for the framework: an encoded slash in a path is text, and no end of a segment.
@@ -155,14 +168,18 @@ class Paths:
             return False
         return any(
             "HEAD" in found.methods and not hasattr(found.endpoint, ENDPOINT) and found.regex.match(path)
-            for found in self._routes
+            for found in self._routes + self._within
         )
 
-    def methods_at(self, scope: Scope) -> Mapping[str, Iterable[tuple[bytes, bytes]]]:
-        """Returns the methods of the path of a request, each with the headers that an answer to OPTIONS has of it."""
-        path = get_route_path(scope)
+    def methods_at(self, scope: Scope, root: str) -> Mapping[str, Iterable[tuple[bytes, bytes]]]:
+        """Returns the methods of the path of a request, each with the headers that an answer to OPTIONS has of it.
+
+        ``root`` is the prefix that the application is at; that of ``scope`` may be the one of a mount in it, of which
+        only the routes within mounts know: those of an application that is mounted there do not.
+        """
+        path = get_route_path({**scope, "root_path": root})
         methods: dict[str, list[tuple[bytes, bytes]]] = {}
-        for found in self._routes:
+        for found in self._routes if scope.get("root_path", "") == root else self._within:
             if not found.is_mount and found.regex.match(path):
                 one: Compiled | None = getattr(found.endpoint, ENDPOINT, None)
                 for method in found.methods - ({"HEAD"} if "GET" in found.methods else set()):

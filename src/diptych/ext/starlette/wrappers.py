@@ -10,7 +10,7 @@ from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import WiringError
 from diptych.ext.starlette.hot import faults_of_hot
-from diptych.ext.starlette.paths import Paths, faults_of_prefixes, found_routes
+from diptych.ext.starlette.paths import Paths, faults_of_prefixes, found_routes, within_mounts
 from diptych.ext.starlette.problems import METHODS, problem_answer
 from diptych.ext.starlette.results import keep_stored_bytes
 from diptych.http.answers import send_answer
@@ -49,7 +49,7 @@ class Gate:
     def prepare(self) -> None:
         """Reads the routes. Raises `WiringError` for hot queries that can't be answered here."""
         routes = found_routes(self._app)
-        self._paths = Paths(routes)
+        self._paths = Paths(routes, within_mounts(self._app.routes))
         keep_stored_bytes(self._app.routes)
         problems = list(faults_of_prefixes(self._app.routes))
         if self._hot:
@@ -95,8 +95,7 @@ class Gate:
             returned, root = Returned(), scope.get("root_path", "")
 
             def methods_at(inner: Scope) -> Mapping[str, Iterable[tuple[bytes, bytes]]]:
-                # Of a path within a mounted application the routes out here know nothing.
-                return paths.methods_at(inner) if inner.get("root_path", "") == root else {}
+                return paths.methods_at(inner, root)
 
             scope[RETURNED], scope[METHODS] = returned, methods_at
             token = request_scope.set(scope)
