@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Host, Mount, Route
 
 from diptych import Command, ConfigService, Diptych, Document, Query, Served, WiringError
 from diptych.ext.fastapi import install, router
@@ -173,3 +173,21 @@ async def test_a_prefix_that_can_be_no_field_is_refused_at_start(diptych: Diptyc
         with pytest.raises(WiringError, match=r"POST /\{tags\}/tags: 'tags' is of several values"):
             async with running(one):
                 pass
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette])
+async def test_endpoints_in_a_mounted_application_without_a_diptych_are_refused_at_start(
+    kind: Any, diptych: Diptych
+):
+    within = kind(routes=[Mount("/deep", routes=routes(ENDPOINTS))])
+    app = Starlette(routes=[Mount("/of/{tenant}", app=within), Host("tickets.example", app=within)])
+    install_into_starlette(app, diptych)
+    with pytest.raises(WiringError) as caught:
+        async with running(app):
+            pass
+    assert len(caught.value.problems) == 2
+    for problem, place in zip(caught.value.problems, ("/of/{tenant}", "tickets.example"), strict=True):
+        assert f"the application at {place} has endpoints and no Diptych" in problem
+    install_into_starlette(within, diptych)
+    async with running(app) as client:
+        assert (await client.get("/of/acme/deep/ticket?code=7")).json() == {"of": "acme"}

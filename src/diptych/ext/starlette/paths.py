@@ -132,6 +132,24 @@ def faults_of_prefixes(routes: Iterable[BaseRoute], above: str = "") -> Iterator
             yield f"{where}: {one.endpoint.body!r} is the body of the endpoint: call the parameter something else"
 
 
+def faults_of_mounted(routes: Iterable[BaseRoute], above: str = "") -> Iterator[str]:
+    """Yields where a mounted application has endpoints and no `Diptych`, which they would look for there."""
+    for route in flat(routes):
+        original = getattr(route, "original_route", route)
+        if not isinstance(original, Mount | Host):
+            continue
+        place = above + (original.host if isinstance(original, Host) else route.path)
+        app = getattr(original, "_base_app", original.app)
+        if isinstance(app, Starlette) and getattr(app.state, "diptych", None) is None:
+            within = [*found_routes(app), *within_mounts(app.routes)]
+            if any(hasattr(found.endpoint, ENDPOINT) for found in within):
+                yield (
+                    f"the application at {place} has endpoints and no Diptych: install(…) the same Diptych in it "
+                    "too, or put the endpoints into the application around it"
+                )
+        yield from faults_of_mounted(original.routes, place)
+
+
 class Paths:
     """The routing of paths as they were sent, and the methods of each path."""
 

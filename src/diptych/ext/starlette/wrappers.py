@@ -10,7 +10,13 @@ from diptych.app import Diptych
 from diptych.context import request_scope
 from diptych.errors import WiringError
 from diptych.ext.starlette.hot import faults_of_hot
-from diptych.ext.starlette.paths import Paths, faults_of_prefixes, found_routes, within_mounts
+from diptych.ext.starlette.paths import (
+    Paths,
+    faults_of_mounted,
+    faults_of_prefixes,
+    found_routes,
+    within_mounts,
+)
 from diptych.ext.starlette.problems import METHODS, problem_answer
 from diptych.ext.starlette.results import keep_stored_bytes
 from diptych.http.answers import send_answer
@@ -47,11 +53,11 @@ class Gate:
         """True if hot queries are answered first of all: there is no other middleware that might refuse them."""
 
     def prepare(self) -> None:
-        """Reads the routes. Raises `WiringError` for hot queries that can't be answered here."""
+        """Reads the routes. Raises `WiringError` for endpoints and hot queries that can't be answered here."""
         routes = found_routes(self._app)
         self._paths = Paths(routes, within_mounts(self._app.routes))
         keep_stored_bytes(self._app.routes)
-        problems = list(faults_of_prefixes(self._app.routes))
+        problems = [*faults_of_prefixes(self._app.routes), *faults_of_mounted(self._app.routes)]
         if self._hot:
             problems += faults_of_hot(self._app.routes, self._hot)
         if problems:
