@@ -24,7 +24,8 @@ REASONS = {
     "other-server": "the lease is of another Redis than the one this process is led to",
     "other-database": "another database keeps this read model in the same Redis under the same namespace: give one "
     "of the two applications another REDIS_NAMESPACE, or another Redis",
-    "uncaptured": "changes of its tables may have gone unnoticed: its triggers were dropped, disabled or altered",
+    "uncaptured": "changes of its tables may have gone unnoticed: its triggers were dropped, disabled or altered, or "
+    "a table was truncated or replaced",
     "failing": "passes over the read model fail",
     "redis-away": "Redis does not answer",
     "redis-refused": "Redis can't be used as it is set up, or refuses what it is asked",
