@@ -158,10 +158,10 @@ REFUSED = {
     ),
     "a condition": (
         [by(each(Book.shown_pages, Page.number))],
-        "'shown_pages' is joined by more than one pair",
+        "'shown_pages' is not joined by one pair",
     ),
-    "two columns": ([by(each(Book.others, Other.at))], "'others' is joined by more than one pair"),
-    "an expression": ([by(each(Book.big_pages, Page.number))], "'big_pages' is joined by more than one pair"),
+    "two columns": ([by(each(Book.others, Other.at))], "'others' is not joined by one pair"),
+    "an expression": ([by(each(Book.big_pages, Page.number))], "'big_pages' is not joined by one pair"),
     "no foreign key": (
         [by(each(Book.loose_pages, Page.number))],
         "Page.loose_id, which links rows, must be in",

@@ -265,7 +265,7 @@ FIELD: list[tuple[str, Any, Any, str]] = [
     ("a column", count(Book.title), int, "can't be followed: 'title' is no relationship of Book, as Book.tags would be"),
     ("a hybrid", count(Book.shout), int, "can't be followed: 'shout' is no relationship of Book, as Book.tags would be"),
     ("a class", count(Book), int, f"can't be followed: {Book!r} is no mapped attribute: write a relationship with its class, such as Book.reviews"),
-    ("a condition in the join", count(Book.good_reviews), int, "can't be followed: 'good_reviews' is not joined by one pair of equal columns alone: what can be followed is one foreign key of one column to either side. Add a relationship that is joined so, with viewonly=True if there is another, and choose its rows by `where=`"),
+    ("a condition in the join", count(Book.good_reviews), int, "can't be followed: 'good_reviews' is not joined by one pair of equal columns alone: what can be followed is one foreign key of one column to either side. Add a relationship that is joined so, with viewonly=True if there is another"),
     ("a relationship with a condition", many(Book.reviews.and_(Review.stars > 3)), list[ReviewDocument], "can't be followed: Book.reviews has something added: name the relationship itself, and choose its rows by `where=`"),
     ("of another class", count(Publisher.books), int, "starts at Publisher.books, which is no relationship of Book"),
     ("one row counted", count(Book.publisher), int, "is of one Publisher and no collection: declare it by one(Book.publisher)"),

@@ -48,7 +48,7 @@ def link_of(model: type, name: str) -> Link | str:
         return (
             f"{name!r} is not joined by one pair of equal columns alone: what can be followed is one foreign key "
             "of one column to either side. Add a relationship that is joined so, with viewonly=True if there is "
-            "another, and choose its rows by `where=`"
+            "another"
         )
     return link
 
