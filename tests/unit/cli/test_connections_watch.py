@@ -18,37 +18,36 @@ import pytest
 from diptych.cli.serving.connections import Client, Connections, Pace, UnderWay
 
 
-class _Failing(Connections):
-    """Connections of which each look fails, as it does without a file descriptor to list the open files."""
+class _Counted(Connections):
+    """Connections whose looks are counted; ``enough`` of them are the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, enough: int) -> None:
         super().__init__(0, 100, UnderWay({}, {}))
         self.looks = 0
-        self.five_times = threading.Event()
+        self.are_enough = threading.Event()
+        self._enough = enough
+
+    def count(self) -> None:
+        self.looks += 1
+        if self.looks == self._enough:
+            self.are_enough.set()
+            threading.Event().wait()  # the thread lives as long as the process
+
+
+class _Failing(_Counted):
+    """Connections of which each look fails, as it does without a file descriptor to list the open files."""
 
     def look(self, loop: asyncio.AbstractEventLoop) -> Pace:
-        self.looks += 1
-        if self.looks == 5:
-            self.five_times.set()
-            threading.Event().wait()  # the thread lives as long as the process
+        self.count()
         raise OSError(errno.EMFILE, "too many open files")
 
 
-class _Waiting(Connections):
+class _Waiting(_Counted):
     """Connections whose looks wait for a core, as they do while others have them all."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 100, UnderWay({}, {}))
-        self.looks = 0
-        self.three_times = threading.Event()
 
     def look(self, loop: asyncio.AbstractEventLoop) -> Pace:
         time.sleep(0.5)
-        self.looks += 1
-        if self.looks == 3:
-            self.three_times.set()
-        if self.looks > 3:
-            threading.Event().wait()  # the thread lives as long as the process
+        self.count()
         return Pace(pause_s=0.01, share=4)
 
 
@@ -99,19 +98,19 @@ def is_ended(client: socket.socket) -> bool:
 
 def test_a_look_that_waited_for_a_core_is_soon_followed_by_another(loop: asyncio.AbstractEventLoop) -> None:
     """The rest is four times what a look takes of a core: by the clock it was two seconds after each of these."""
-    connections = _Waiting()
+    connections = _Waiting(enough=3)
     connections.watch(loop)
-    assert connections.three_times.wait(4), f"{connections.looks} looks"
+    assert connections.are_enough.wait(4), f"{connections.looks} looks"
 
 
 def test_looks_that_fail_one_after_another_are_told_once(
     loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each had its traceback in the log, ten times a second."""
-    connections = _Failing()
+    connections = _Failing(enough=5)
     with caplog.at_level(logging.ERROR, "diptych.server"):
         connections.watch(loop)
-        assert connections.five_times.wait(10)
+        assert connections.are_enough.wait(10)
     assert len(caplog.records) == 1
 
 
