@@ -14,6 +14,7 @@ from diptych.http.asgi import RequestReceive, RequestScope, prefers_html
 from diptych.http.bodies import Fields, check_same_site, method_override, read_fields
 from diptych.http.endpoints.checks import PLACEHOLDER
 from diptych.http.endpoints.compiled import Compiled
+from diptych.http.endpoints.contradictions import contradictions
 from diptych.http.endpoints.html import EndpointRequest
 from diptych.http.endpoints.parameters import read_query_string
 from diptych.http.errors import PLACES, NotFound, problem_for
@@ -138,11 +139,9 @@ def _command(one: Compiled, parameters: Mapping[str, str], in_query_string: list
     elif one.method == "DELETE":
         faults = [*in_query_string, *map(unknown_field, values)]
         values = {}
-    contradicted = [
-        name for name in parameters if name in values and not _agree(parameters[name], values[name])
-    ]
-    faults = [*faults, *(Fault(name, "contradicts the path") for name in contradicted)]
-    places = (names_in(in_query_string) | parameters.keys()).difference(contradicted)
+    contradicted = contradictions(one.endpoint.message, parameters, values, is_form=fields.is_form)
+    faults = [*faults, *contradicted]
+    places = (names_in(in_query_string) | parameters.keys()) - names_in(contradicted)
     text = True if fields.is_form else [*parameters]
     return _built(one, {**values, **parameters}, text, faults, places)
 
@@ -156,11 +155,6 @@ def _meant(one: Compiled, sent: Fields) -> Fields:
     if named is None and one.endpoint.override_required:
         raise InvalidMessage("form", [Fault("_method", f"must be {override}, in a form")])
     return fields
-
-
-def _agree(parameter: str, value: Any) -> bool:
-    """Returns whether a field of the body says the same as the parameter of this name."""
-    return value == parameter or (type(value) is int and str(value) == parameter)
 
 
 def _built(
