@@ -10,7 +10,15 @@ import httpx
 import pytest
 from litestar import Litestar, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import (
+    FromQuery,
+    HeaderParameter,
+    JSONBody,
+    MsgPackBody,
+    MultipartBody,
+    QueryParameter,
+    URLEncodedBody,
+)
 from msgspec import Struct
 from pydantic import BaseModel, Field
 
@@ -85,7 +93,28 @@ async def delete_by_hand(diptych: Shelf, title: FromQuery[str]) -> bool:
 async def delete_with_body(data: JSONBody[AddBook]) -> None: ...
 
 
-HANDLERS = [several, perhaps, note, model, parameters, by_hand, delete_by_hand, delete_with_body]
+@post("/form")
+async def form(data: URLEncodedBody[AddBook]) -> str:
+    return f"{data.title} {data.pages}"
+
+
+@post("/perhaps-form")
+async def perhaps_form(data: URLEncodedBody[AddBook | None]) -> str:
+    return "none" if data is None else f"{data.title} {data.pages}"
+
+
+HANDLERS = [
+    form,
+    perhaps_form,
+    several,
+    perhaps,
+    note,
+    model,
+    parameters,
+    by_hand,
+    delete_by_hand,
+    delete_with_body,
+]
 
 
 @pytest.fixture
@@ -142,6 +171,49 @@ async def named(data: JSONBody[dict[str, AddBook]]) -> None: ...
 @pytest.mark.parametrize("handler", [either, named])
 def test_other_types_of_messages_are_refused_at_start(diptych: Diptych, handler: Any):
     with pytest.raises(WiringError, match=f"{handler.fn.__name__}: .* a message, a list of messages"):
+        Litestar([handler], plugins=[DiptychPlugin(diptych)])
+
+
+async def test_a_message_is_made_of_a_form_as_by_an_endpoint(client: httpx.AsyncClient):
+    for path in ("/form", "/perhaps-form"):
+        assert (await client.post(path, data={"title": "Emma", "pages": "5"})).text == "Emma 5"
+        assert faults(await client.post(path, data={"title": "", "pages": "x", "colour": "red"})) == [
+            ("pointer", "#/colour", "is not a known field"),
+            ("pointer", "#/title", "must not be empty"),
+            ("pointer", "#/pages", "must be a whole number"),
+        ]
+        assert faults(await client.post(path, data={"title": ["Emma", "Dune"]})) == [
+            ("pointer", "#/title", "was sent more than once")
+        ]
+        form_type = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert (await client.post(path, content=b"title=%zz", headers=form_type)).status_code == 400
+        assert (await client.post(path, json={"title": "Emma"})).status_code == 415
+    assert faults(await client.post("/form")) == [("pointer", "#/title", "is missing")]
+    assert (await client.post("/perhaps-form")).text == "none"
+
+
+@post("/parts")
+async def parts(data: MultipartBody[AddBook]) -> None: ...
+
+
+@post("/packed")
+async def packed(data: MsgPackBody[AddBook]) -> None: ...
+
+
+@post("/form-of-several")
+async def form_of_several(data: URLEncodedBody[list[AddBook] | None]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "remedy"),
+    [
+        (parts, r"no message is made of multipart/form-data: .* Endpoint\(form=True\)"),
+        (packed, "no message is made of application/(x-)?(vnd.)?msgpack: .* by build"),
+        (form_of_several, "a form has the fields of one message"),
+    ],
+)
+def test_bodies_that_no_message_is_made_of_are_refused_at_start(handler: Any, remedy: str, diptych: Diptych):
+    with pytest.raises(WiringError, match=f"{handler.fn.__name__}: {remedy}"):
         Litestar([handler], plugins=[DiptychPlugin(diptych)])
 
 

@@ -89,6 +89,13 @@ def json_value(scope: RequestScope, body: bytes) -> Any:
     return parse_json(body)
 
 
+def form_values(scope: RequestScope, body: bytes) -> dict[str, str | None]:
+    """Returns the fields of a form that a framework has read, as strictly as `read_fields` reads forms."""
+    if _media_type(scope, (FORM,)) is None and body:
+        raise UnsupportedMediaType("the body has no Content-Type", (FORM,))
+    return parse_form(body)
+
+
 def parse_json(body: bytes) -> Any:
     """Returns the value of a JSON text, read strictly.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 from litestar.dto import AbstractDTO
+from litestar.enums import RequestEncodingType
 from litestar.typing import FieldDefinition
+from litestar.utils.scope.state import ScopeState
 
 from diptych.errors import Fault, InvalidMessage, WiringError
 from diptych.ext.litestar.answers import AnswerDTO, ShownDTO, has_answer
 from diptych.http.asgi import RequestScope
-from diptych.http.bodies import json_value
+from diptych.http.bodies import form_values, json_value
 from diptych.http.invalid_request import InvalidRequest
 from diptych.messages.kinds import is_message
 from diptych.messages.message import build
@@ -38,23 +40,46 @@ class MessageDTO(ShownDTO):
     def create_for_field_definition(
         cls, field_definition: FieldDefinition, handler_id: str, *_: Any, **__: Any
     ) -> None:
-        """Raises `WiringError` for a type that no message is made for. Litestar calls this at the start."""
+        """Raises `WiringError` for a type or an encoding that no message is made of. Litestar calls this."""
+        name = handler_id.partition("::")[0]
+        encoding = _encoding(field_definition)
         if not _is_made(field_definition):
-            name = handler_id.partition("::")[0]
-            raise WiringError(
-                [
-                    f"{name}: data has to be a message, a list of messages, or one of the two with None; make it that"
-                ]
+            remedy = "data has to be a message, a list of messages, or one of the two with None; make it that"
+        elif encoding in (RequestEncodingType.MULTI_PART, RequestEncodingType.MESSAGEPACK):
+            remedy = (
+                f"no message is made of {encoding.value}: have the form sent as "
+                f"{RequestEncodingType.URL_ENCODED.value} (URLEncodedBody, or Endpoint(form=True)), or make the "
+                "message in the handler by build"
             )
+        elif encoding == RequestEncodingType.URL_ENCODED and _is_of_lists(field_definition):
+            remedy = "a form has the fields of one message: make data that message, or have JSON sent"
+        else:
+            return
+        raise WiringError([f"{name}: {remedy}"])
 
     def decode_bytes(self, value: bytes) -> Any:
-        return self.decode_builtins(json_value(cast(RequestScope, self.asgi_connection.scope), value))
+        scope = cast(RequestScope, self.asgi_connection.scope)
+        return self._decoded(json_value(scope, value), text=False)
 
     def decode_builtins(self, value: Any) -> Any:
+        """Returns the message of a form. Litestar's own reading of it, ``value``, takes what is malformed."""
+        body = ScopeState.from_scope(self.asgi_connection.scope).body
+        scope = cast(RequestScope, self.asgi_connection.scope)
+        return self._decoded(form_values(scope, cast(bytes, body)), text=True)
+
+    def _decoded(self, value: Any, *, text: bool) -> Any:
         try:
-            return _made(self.field, value)
+            return _made(self.field, value, text=text)
         except InvalidMessage as error:
             raise InvalidRequest(error.message, error.faults, ()) from error
+
+
+def _encoding(field: FieldDefinition) -> Any:
+    return getattr(field.kwarg_definition, "media_type", None)
+
+
+def _is_of_lists(field: FieldDefinition) -> bool:
+    return field.origin is list or any(map(_is_of_lists, field.inner_types if field.is_optional else ()))
 
 
 def _is_made(field: FieldDefinition) -> bool:
@@ -64,15 +89,15 @@ def _is_made(field: FieldDefinition) -> bool:
     return is_message(field.annotation)
 
 
-def _made(field: FieldDefinition, value: Any) -> Any:
-    """Returns the messages of a value of JSON. Raises `InvalidMessage` with all that is wrong with them."""
+def _made(field: FieldDefinition, value: Any, *, text: bool = False) -> Any:
+    """Returns the messages of a value of JSON, or of a form (``text``). Raises `InvalidMessage` with all faults."""
     if field.is_optional and value is None:
         return None
     if is_message(field.annotation):
-        return build(field.annotation, object_of(field.annotation, value))
+        return build(field.annotation, object_of(field.annotation, value), text=text)
     (inner,) = _without_none(field)
     if field.is_optional:
-        return _made(inner, value)
+        return _made(inner, value, text=text)
     if not isinstance(value, list):
         raise InvalidMessage("body", [Fault("", "must be a list")])
     made: list[Any] = []
