@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Body, Depends, FastAPI, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Form, Request
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from diptych import ConfigService, Diptych
+from diptych import CommandOf, ConfigService, Diptych, WiringError
 from diptych.ext.fastapi import install, router
 from diptych.ext.starlette import install as install_into_starlette
 from diptych.ext.starlette import routes
@@ -129,3 +130,44 @@ async def test_a_body_in_chunks_is_read_as_it_comes(diptych: Diptych):
         json_kind = {"Content-Type": "application/json"}
         answer = await client.post("/books", content=chunks(), headers=json_kind)
         assert answer.status_code == 201, answer.text
+
+
+class AddModel(BaseModel, CommandOf[int]):
+    title: str
+    pages: int
+
+
+async def test_a_message_as_a_form_is_refused_at_start(diptych: Diptych):
+    def add(command: Annotated[AddBook, Form()]) -> None: ...
+    def guard(command: Annotated[AddBook | None, Form()] = None) -> None: ...
+    def add_model(command: Annotated[AddModel, Form()]) -> int:
+        return command.pages
+
+    app, api = FastAPI(), APIRouter(prefix="/api")
+    install(app, diptych)
+    api.post("/forms")(add)
+    app.include_router(api)
+    app.post("/guarded", dependencies=[Depends(guard)])(by_body)
+    app.post("/models")(add_model)
+    with pytest.raises(WiringError) as caught:
+        async with running(app):
+            pass
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "POST /api/forms",
+        "POST /guarded",
+    ]
+    assert (
+        "FastAPI makes no AddBook of a form ('command'): use Endpoint(form=True)" in caught.value.problems[0]
+    )
+
+
+async def test_a_model_as_a_form_is_made_by_fastapi(diptych: Diptych):
+    app = FastAPI()
+    install(app, diptych)
+
+    @app.post("/models")
+    def add_model(command: Annotated[AddModel, Form()]) -> int:
+        return command.pages
+
+    async with running(app) as client:
+        assert (await client.post("/models", data={"title": "Emma", "pages": "5"})).json() == 5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from diptych.app import Diptych
+from diptych.errors import WiringError
 from diptych.ext.fastapi.errors import answer_invalid
+from diptych.ext.fastapi.forms import faults_of_forms
 from diptych.ext.fastapi.openapi import completed
 from diptych.ext.starlette.endpoints import function_of, path_of
 from diptych.ext.starlette.install import install as install_into_starlette
@@ -107,6 +110,7 @@ def install(
     diptych; hit
     """
     install_into_starlette(app, diptych, hot=hot, same_site=same_site, security_headers=security_headers)
+    _refuse_forms(app)
     _replace(app, RequestValidationError, request_validation_exception_handler, answer_invalid)
     _replace(app, HTTPException, http_exception_handler, answer_error)
     _complete_documents(app)
@@ -137,6 +141,19 @@ def router(endpoints: Iterable[Endpoint], **options: Any) -> APIRouter:
             response_model=None,
         )
     return made
+
+
+def _refuse_forms(app: FastAPI) -> None:
+    run = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(application: Any) -> AsyncIterator[Any]:
+        if faults := [*faults_of_forms(app)]:
+            raise WiringError(faults)
+        async with run(application) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
 
 
 def _complete_documents(app: FastAPI) -> None:
