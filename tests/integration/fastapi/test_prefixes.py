@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,34 @@ async def test_endpoints_in_a_mounted_application_without_a_diptych_are_refused_
     install_into_starlette(within, diptych)
     async with running(app) as client:
         assert (await client.get("/of/acme/deep/ticket?code=7")).json() == {"of": "acme"}
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette])
+async def test_a_mounted_application_whose_own_diptych_nobody_starts_is_refused_at_start(
+    kind: Any, diptych: Diptych, tmp_path: Path
+):
+    config = ConfigService(environ={}, database_url=f"sqlite:///{tmp_path / 'others.db'}")
+    other = Diptych(config, models=Base, handlers=[Handlers])
+    within = kind(routes=[Mount("/of/{tenant}", routes=routes(ENDPOINTS))])
+    install_into_starlette(within, other)
+
+    def around(**options: Any) -> Starlette:
+        app = Starlette(routes=[Mount("/api", routes=[Mount("/v1", app=within)])], **options)
+        install_into_starlette(app, Diptych(diptych.config, models=Base, handlers=[Handlers]))
+        return app
+
+    with pytest.raises(
+        WiringError, match="the application at /api/v1 has another Diptych, which nobody starts"
+    ):
+        async with running(around()):
+            pass
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with other:
+            yield
+
+    async with running(around(lifespan=lifespan)) as client:
+        assert (await client.get("/api/v1/of/acme/tickets")).json() == "acme 10"
+    async with other, running(around()) as client:
+        assert (await client.get("/api/v1/of/acme/tickets")).json() == "acme 10"

@@ -118,6 +118,7 @@ def _run_with(app: Starlette, diptych: Diptych, gate: Gate) -> None:
             if diptych.engine is not None:  # the application's own lifespan disposes of it
                 await exits.enter_async_context(diptych)
             gate.prepare()  # again: that lifespan may have added routes
+            gate.check_others()  # not before: it may start them
             yield state
 
     app.router.lifespan_context = lifespan

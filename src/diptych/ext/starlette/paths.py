@@ -11,6 +11,7 @@ from starlette._utils import get_route_path
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, compile_path
 
+from diptych.app import STARTED, Diptych
 from diptych.ext.starlette.endpoints import AS_DECODED, ENDPOINT
 from diptych.http.asgi import Scope
 from diptych.http.endpoints.compiled import Compiled, accept_patch
@@ -132,22 +133,40 @@ def faults_of_prefixes(routes: Iterable[BaseRoute], above: str = "") -> Iterator
             yield f"{where}: {one.endpoint.body!r} is the body of the endpoint: call the parameter something else"
 
 
-def faults_of_mounted(routes: Iterable[BaseRoute], above: str = "") -> Iterator[str]:
+def faults_of_mounted(routes: Iterable[BaseRoute]) -> Iterator[str]:
     """Yields where a mounted application has endpoints and no `Diptych`, which they would look for there."""
-    for route in flat(routes):
-        original = getattr(route, "original_route", route)
-        if not isinstance(original, Mount | Host):
-            continue
-        place = above + (original.host if isinstance(original, Host) else route.path)
-        app = getattr(original, "_base_app", original.app)
-        if isinstance(app, Starlette) and getattr(app.state, "diptych", None) is None:
+    for place, app in _mounted(routes):
+        if getattr(app.state, "diptych", None) is None:
             within = [*found_routes(app), *within_mounts(app.routes)]
             if any(hasattr(found.endpoint, ENDPOINT) for found in within):
                 yield (
                     f"the application at {place} has endpoints and no Diptych: install(…) the same Diptych in it "
                     "too, or put the endpoints into the application around it"
                 )
-        yield from faults_of_mounted(original.routes, place)
+
+
+def faults_of_others(routes: Iterable[BaseRoute]) -> Iterator[str]:
+    """Yields where a mounted application has a `Diptych` that is not started: nobody runs its lifespan."""
+    for place, app in _mounted(routes):
+        diptych = getattr(app.state, "diptych", None)
+        if isinstance(diptych, Diptych) and diptych not in STARTED:
+            yield (
+                f"the application at {place} has another Diptych, which nobody starts, as the lifespan of a mounted "
+                "application does not run: install(…) the same Diptych in both, or start the other in the lifespan "
+                "of the application around it (async with other: yield)"
+            )
+
+
+def _mounted(routes: Iterable[BaseRoute], above: str = "") -> Iterator[tuple[str, Starlette]]:
+    """Yields the applications that are mounted, those within them too, each with its place."""
+    for route in flat(routes):
+        original = getattr(route, "original_route", route)
+        if isinstance(original, Mount | Host):
+            place = above + (original.host if isinstance(original, Host) else route.path)
+            app = getattr(original, "_base_app", original.app)
+            if isinstance(app, Starlette):
+                yield place, app
+            yield from _mounted(original.routes, place)
 
 
 class Paths:

@@ -13,6 +13,7 @@ from diptych.ext.starlette.hot import faults_of_hot
 from diptych.ext.starlette.paths import (
     Paths,
     faults_of_mounted,
+    faults_of_others,
     faults_of_prefixes,
     found_routes,
     within_mounts,
@@ -63,6 +64,11 @@ class Gate:
         if problems:
             raise WiringError(problems)
         self._others = [one.template for one in routes]
+
+    def check_others(self) -> None:
+        """Raises `WiringError` for mounted applications whose `Diptych` is not started by now."""
+        if problems := [*faults_of_others(self._app.routes)]:
+            raise WiringError(problems)
 
     def hot_around(
         self, app: ASGIApp, headers: Iterable[tuple[bytes, bytes]] = (), *, is_first: bool
