@@ -378,9 +378,11 @@ async def test_a_body_that_is_one_field_is_named_from_its_root(client: httpx.Asy
 async def test_a_key_in_the_body_has_to_be_that_of_the_path(client: httpx.AsyncClient):
     await client.post("/books", json={"title": "7"})
     assert (await client.put("/books/7/stock", json={"title": "7", "stock": 1})).status_code == 200
-    for other, detail in (("8", "contradicts the path"), (8, "must be text"), (None, "must be text")):
+    for other in ("8", 8, None, ["7"]):
         answer = await client.put("/books/7/stock", json={"title": other, "stock": 2})
-        assert errors(answer) == [{"field": "title", "detail": detail, "pointer": "#/title"}], other
+        assert errors(answer) == [
+            {"field": "title", "detail": "contradicts the path", "pointer": "#/title"}
+        ], other
     assert (await client.get("/books/7")).json()["stock"] == 1
 
 

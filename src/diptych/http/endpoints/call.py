@@ -14,7 +14,7 @@ from diptych.http.asgi import RequestReceive, RequestScope, prefers_html
 from diptych.http.bodies import Fields, check_same_site, method_override, read_fields
 from diptych.http.endpoints.checks import PLACEHOLDER
 from diptych.http.endpoints.compiled import Compiled
-from diptych.http.endpoints.contradictions import contradictions
+from diptych.http.endpoints.contradictions import contradicted
 from diptych.http.endpoints.html import EndpointRequest
 from diptych.http.endpoints.parameters import read_query_string
 from diptych.http.errors import PLACES, NotFound, problem_for
@@ -139,9 +139,9 @@ def _command(one: Compiled, parameters: Mapping[str, str], in_query_string: list
     elif one.method == "DELETE":
         faults = [*in_query_string, *map(unknown_field, values)]
         values = {}
-    contradicted = contradictions(one.endpoint.message, parameters, values, is_form=fields.is_form)
-    faults = [*faults, *contradicted]
-    places = (names_in(in_query_string) | parameters.keys()) - names_in(contradicted)
+    names = contradicted(one.endpoint.message, parameters, values, is_form=fields.is_form)
+    faults = [*faults, *(Fault(name, "contradicts the path") for name in names)]
+    places = (names_in(in_query_string) | parameters.keys()).difference(names)
     text = True if fields.is_form else [*parameters]
     return _built(one, {**values, **parameters}, text, faults, places)
 

@@ -13,28 +13,40 @@ from diptych.messages.validation import check_mapping
 _UNKNOWN = object()
 
 
-def contradictions(
+def contradicted(
     message: type[Any], parameters: Mapping[str, str], body: Mapping[str, Any], *, is_form: bool
-) -> list[Fault]:
-    """Returns the faults of fields in the body that are parameters too.
+) -> list[str]:
+    """Returns the names of parameters that are fields of the body too, with another value there.
 
     What differs as it was sent may be the same to the message, as the text `1.50` and the number 1.5 are for a
-    `Decimal`, so both are read as values of the field. One that can't be read in the path is its only fault.
+    `Decimal`, so both are read as values of the field. One that can't be read in the path is no contradiction: it has
+    a fault of its own.
     """
-    faults: list[Fault] = []
-    for name in parameters:
-        if name not in body or body[name] == parameters[name]:
-            continue
-        meant, unread = _read(message, name, {**body, **parameters}, is_form or [*parameters])
-        if unread:
-            continue
-        others = parameters.keys() - {name}
-        sent = {**body, **parameters, name: body[name]}
-        value, found = _read(message, name, sent, is_form or others)
-        if not found and meant is not _UNKNOWN and value is not _UNKNOWN and _differ(meant, value):
-            found = [Fault(name, "contradicts the path")]
-        faults += found
-    return faults
+    return [
+        name
+        for name in parameters
+        if name in body
+        and not _is_as_sent(parameters[name], body[name])
+        and _is_contradiction(message, name, parameters, body, is_form)
+    ]
+
+
+def _is_as_sent(parameter: str, value: Any) -> bool:
+    return value == parameter or (type(value) is int and str(value) == parameter)
+
+
+def _is_contradiction(
+    message: type[Any], name: str, parameters: Mapping[str, str], body: Mapping[str, Any], is_form: bool
+) -> bool:
+    fields = {**body, **parameters}
+    meant, is_readable = _read(message, name, fields, is_form or parameters.keys())
+    if not is_readable:
+        return False
+    text = is_form or parameters.keys() - {name}
+    value, is_readable = _read(message, name, {**fields, name: body[name]}, text)
+    if not is_readable:
+        return True
+    return meant is not _UNKNOWN and value is not _UNKNOWN and _differ(meant, value)
 
 
 def _differ(meant: Any, value: Any) -> bool:
@@ -46,8 +58,8 @@ def _differ(meant: Any, value: Any) -> bool:
 
 def _read(
     message: type[Any], name: str, fields: Mapping[str, Any], text: bool | Collection[str]
-) -> tuple[Any, list[Fault]]:
-    """Returns the value of a field and its faults; `_UNKNOWN` where only other fields' faults hide the value.
+) -> tuple[Any, bool]:
+    """Returns the value of a field, and whether it has none of the faults; `_UNKNOWN` where others' hide the value.
 
     Pydantic has no value of a model's field before all fields are right.
     """
@@ -62,4 +74,4 @@ def _read(
     else:
         values, faults = check_mapping(message, {name: fields[name]}, text=text)
         value = values[name]
-    return value, [fault for fault in faults if fault.field.partition(".")[0] == name]
+    return value, all(fault.field.partition(".")[0] != name for fault in faults)
