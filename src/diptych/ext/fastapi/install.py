@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -16,12 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from diptych.app import Diptych
-from diptych.errors import WiringError
 from diptych.ext.fastapi.errors import answer_invalid
 from diptych.ext.fastapi.forms import faults_of_forms
 from diptych.ext.fastapi.openapi import completed
 from diptych.ext.starlette.endpoints import function_of, path_of
-from diptych.ext.starlette.install import install as install_into_starlette
+from diptych.ext.starlette.install import put_into
 from diptych.ext.starlette.problems import answer_error
 from diptych.http.asgi import ASGIApp
 from diptych.http.endpoints.compiled import Endpoints
@@ -109,8 +108,8 @@ def install(
     2 fields are wrong; see errors
     diptych; hit
     """
-    install_into_starlette(app, diptych, hot=hot, same_site=same_site, security_headers=security_headers)
-    _refuse_forms(app)
+    gate = put_into(app, diptych, hot=hot, same_site=same_site, security_headers=security_headers)
+    gate.checks.append(partial(faults_of_forms, app))
     _replace(app, RequestValidationError, request_validation_exception_handler, answer_invalid)
     _replace(app, HTTPException, http_exception_handler, answer_error)
     _complete_documents(app)
@@ -141,19 +140,6 @@ def router(endpoints: Iterable[Endpoint], **options: Any) -> APIRouter:
             response_model=None,
         )
     return made
-
-
-def _refuse_forms(app: FastAPI) -> None:
-    run = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(application: Any) -> AsyncIterator[Any]:
-        if faults := [*faults_of_forms(app)]:
-            raise WiringError(faults)
-        async with run(application) as state:
-            yield state
-
-    app.router.lifespan_context = lifespan
 
 
 def _complete_documents(app: FastAPI) -> None:

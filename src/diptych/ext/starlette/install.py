@@ -70,6 +70,18 @@ def install(
     AC/DC application/json
     Not Found application/problem+json
     """
+    put_into(app, diptych, hot=hot, same_site=same_site, security_headers=security_headers)
+
+
+def put_into(
+    app: Starlette,
+    diptych: Diptych,
+    *,
+    hot: Mapping[str, type[AnyQuery]] | None,
+    same_site: bool,
+    security_headers: Mapping[str, str | None] | None,
+) -> Gate:
+    """Does what `install` does, and returns the gate, for checks of a framework above Starlette."""
     if getattr(app.state, "diptych", None) is not None:
         raise WiringError(["this application has a Diptych already: install it once"])
     if app.middleware_stack is not None:
@@ -82,6 +94,7 @@ def install(
     if 500 not in app.exception_handlers:  # by which Starlette means the same, and takes the last of the two
         app.exception_handlers.setdefault(Exception, answer_error)
     _stand_around(app, gate, security_headers)
+    return gate
 
 
 def diptych_of(connection: HTTPConnection) -> Diptych:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 
 from starlette.applications import Starlette
 
@@ -50,6 +51,8 @@ class Gate:
         self._same_site = same_site
         self._paths: Paths | None = None
         self._others: list[str] = []
+        self.checks: list[Callable[[], Iterable[str]]] = []
+        """Further checks of the routes at the start, which yield what is wrong."""
         self.hot_is_first = False
         """True if hot queries are answered first of all: there is no other middleware that might refuse them."""
 
@@ -59,6 +62,7 @@ class Gate:
         self._paths = Paths(routes, within_mounts(self._app.routes))
         keep_stored_bytes(self._app.routes)
         problems = [*faults_of_prefixes(self._app.routes), *faults_of_mounted(self._app.routes)]
+        problems += chain.from_iterable(check() for check in self.checks)
         if self._hot:
             problems += faults_of_hot(self._app.routes, self._hot)
         if problems:
