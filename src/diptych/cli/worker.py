@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diptych.cli.served import redis_in_use
-from diptych.cli.serving.connections import Connections, UnderWay
+from diptych.cli.serving.connections import Connections
 from diptych.cli.serving.guarded import Guarded, Listening
+from diptych.cli.serving.under_way import UnderWay
 from diptych.cli.target import add_current_directory, exit_code_of, load_target
 from diptych.config.logs import log_what_python_writes, name_worker
 from diptych.config.service import ConfigService

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from diptych.cli.serving.connections import Client, Connections, Pace, UnderWay
+from diptych.cli.serving.connections import Connections, Pace
+from diptych.cli.serving.sockets import Client
+from diptych.cli.serving.under_way import UnderWay
 
 
 class _Counted(Connections):
@@ -76,6 +78,16 @@ class _Server:
         return [
             self._stack.enter_context(socket.create_connection(address, timeout=5)) for _ in range(number)
         ]
+
+    def two_that_sent(self, sent: bytes) -> list[socket.socket]:
+        """Returns two clients that sent this, which the server has read, and have been silent for a while."""
+        clients = self.connect(2)
+        for client in clients:
+            client.sendall(sent)
+        time.sleep(0.1)
+        for connection in self.accept(2):
+            connection.recv(100)
+        return clients
 
     def accept(self, number: int) -> list[socket.socket]:
         return [self._stack.enter_context(self._listener.accept()[0]) for _ in range(number)]
@@ -139,13 +151,7 @@ def test_a_client_whose_request_waits_for_the_event_loop_is_not_silent(
 ) -> None:
     """The server has read the request, and the application, busy with others, has not been called with it yet."""
     under_way = UnderWay({}, {})
-    clients = server.connect(2)
-    for client in clients:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    time.sleep(0.1)
-    for connection in server.accept(2):
-        connection.recv(100)
-
+    clients = server.two_that_sent(b"GET / HTTP/1.1\r\n\r\n")
     loop.call_soon_threadsafe(time.sleep, 0.5)
     loop.call_soon_threadsafe(under_way.clients.__setitem__, 1, client_of(clients[0]))
     Connections(server.port, 2, under_way).look(loop)
@@ -155,13 +161,7 @@ def test_a_client_whose_request_waits_for_the_event_loop_is_not_silent(
 def test_a_client_whose_whole_body_waits_for_the_event_loop_is_not_silent(
     loop: asyncio.AbstractEventLoop, server: _Server
 ) -> None:
-    clients = server.connect(2)
-    for client in clients:
-        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
-    time.sleep(0.1)
-    for connection in server.accept(2):
-        connection.recv(100)
-
+    clients = server.two_that_sent(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
     waits_since = dict.fromkeys((1, 2), time.monotonic())
     under_way = UnderWay({1: client_of(clients[0]), 2: client_of(clients[1])}, waits_since)
     loop.call_soon_threadsafe(time.sleep, 0.5)
@@ -178,12 +178,7 @@ def client_of(connection: socket.socket) -> Client:
 def test_a_client_with_one_request_that_waits_for_its_body_and_another_that_does_not_is_not_silent(
     loop: asyncio.AbstractEventLoop, server: _Server
 ) -> None:
-    clients = server.connect(2)
-    for client in clients:
-        client.sendall(b"of several requests")
-    for connection in server.accept(2):
-        connection.recv(100)
-    time.sleep(0.1)
+    clients = server.two_that_sent(b"of several requests")
     first, second = map(client_of, clients)
     under_way = UnderWay({1: first, 2: first, 3: second}, dict.fromkeys((2, 3), time.monotonic()))
     Connections(server.port, 2, under_way).look(loop)
@@ -194,12 +189,7 @@ def test_a_client_whose_request_ends_during_a_look_is_not_silent(
     loop: asyncio.AbstractEventLoop, server: _Server
 ) -> None:
     """The server may not have begun to send the answer."""
-    clients = server.connect(2)
-    for client in clients:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    for connection in server.accept(2):
-        connection.recv(100)
-    time.sleep(0.1)
+    clients = server.two_that_sent(b"GET / HTTP/1.1\r\n\r\n")
     under_way = UnderWay({1: client_of(clients[0])}, {})
     loop.call_soon_threadsafe(time.sleep, 0.5)
     loop.call_soon_threadsafe(under_way.clients.pop, 1)
@@ -236,7 +226,7 @@ def test_a_worker_starts_where_the_system_does_not_list_its_open_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Under macOS it did not: it makes the watch, and has none of it start."""
-    monkeypatch.setattr("diptych.cli.serving.connections._FILES", tmp_path / "missing")
+    monkeypatch.setattr("diptych.cli.serving.sockets._FILES", tmp_path / "missing")
     Connections(0, 4096, UnderWay({}, {}))
 
 

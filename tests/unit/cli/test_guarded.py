@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from diptych.cli.serving.connections import UnderWay
 from diptych.cli.serving.guarded import Guarded
+from diptych.cli.serving.under_way import UnderWay
 from diptych.config.service import ConfigService
 from diptych.http.asgi import Message, Receive, Scope, Send
 

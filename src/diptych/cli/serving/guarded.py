@@ -7,7 +7,7 @@ import logging
 import time
 from typing import NamedTuple
 
-from diptych.cli.serving.connections import UnderWay
+from diptych.cli.serving.under_way import UnderWay
 from diptych.config.settings import Settings
 from diptych.context import request_scope
 from diptych.http import AllowedHosts, BodyTimeout, Forwarded
