@@ -19,6 +19,7 @@ from diptych.read.addresses import Address, CompositeKey, Key, Located, SecondAd
 from diptych.read.checks import check_declaration
 from diptych.read.declaration import Collection, Declaration, JoinedField, ListOrder
 from diptych.read.fingerprint import declaration_hash
+from diptych.read.fitting import in_json
 from diptych.read.lists.elements import collection_of, with_element
 from diptych.read.lists.index import ListIndex
 from diptych.read.lists.joined import in_fields, with_fields
@@ -138,18 +139,26 @@ class CompiledReadModel:
             row = {**row, **{field.name: field.value(row) for field in self._computed}}
         values = {encoded: row[name] for encoded, name in self._encoded}
         try:
-            body = _encode(msgspec.convert(values, self.document))
+            body = self._written(values)
         except Exception as error:
             return marked(self._misfit(row, error))
         if b"" not in places:
             return body
         return marked(self.lists[list(places).index(b"")].misfit(row))
 
+    def _written(self, values: dict[str, Any]) -> bytes:
+        try:
+            return _encode(msgspec.convert(values, self.document))
+        except msgspec.ValidationError:
+            if (in_numbers := in_json(values)) == values:
+                raise
+            return _encode(msgspec.convert(in_numbers, self.document))
+
     def _misfit(self, row: Row, error: Exception) -> Misfit:
         """Returns the misfitting field, found by trying each: the error of the whole may not name the field."""
         for name, kind in self._types.items():
             try:
-                _encode(msgspec.convert(row[name], kind))
+                _encode(msgspec.convert(in_json(row[name]), kind))
             except msgspec.ValidationError as misfit:
                 return Misfit(name, reason_of(row[name], worded(misfit)))
             except Exception as misfit:

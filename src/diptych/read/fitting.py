@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import types
 import uuid
 from collections.abc import Sequence
@@ -51,6 +52,19 @@ def can_fill(column: Column, field_type: Any) -> bool:
         return any(_fits(sample, field_type, one_of_many=True) for sample in _ONE_OF_MANY[column.type])
     samples = _samples_of(column)
     return not samples or any(_fits(sample, field_type) for sample in samples)
+
+
+def in_json(value: Any) -> Any:
+    """Returns a value with whole numbers in the place of members of enums that stand for them.
+
+    msgspec takes a member for its text, and refuses one that stands for a number.
+    """
+    if isinstance(value, list):
+        return [in_json(each) for each in value]
+    if isinstance(value, dict):
+        return {name: in_json(each) for name, each in value.items()}
+    stands_for_it = isinstance(value, enum.Enum) and type(value.value) is int and not isinstance(value, int)
+    return value.value if stands_for_it else value
 
 
 def takes_null(field_type: Any) -> bool:
@@ -109,7 +123,7 @@ def _samples_of(column: Column) -> Sequence[Any]:
 
 def _fits(sample: Any, field_type: Any, *, one_of_many: bool = False) -> bool:
     try:
-        msgspec.json.encode(msgspec.convert(sample, field_type))
+        msgspec.json.encode(msgspec.convert(in_json(sample), field_type))
     except msgspec.ValidationError as error:
         return one_of_many and _MISMATCH not in str(error)
     except TypeError:

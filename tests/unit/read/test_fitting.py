@@ -161,3 +161,13 @@ def test_none_of_the_members_is_none_at_all():
     assert not can_fill(COLUMNS["words"][0], Literal["maybe"])
     assert not can_fill(COLUMNS["enum"][0], Colour)
     assert not can_fill(COLUMNS["words"][0], Annotated[str, Meta(max_length=1)])
+
+
+class Rank(enum.Enum):
+    LOW = 1
+
+
+def test_members_that_stand_for_numbers_are_numbers():
+    ranks = column(Rank, Rank)
+    assert all(can_fill(ranks, field) for field in (Rank, Rank | None, int, Any))
+    assert not any(can_fill(ranks, field) for field in (str, Size, Literal[5]))
