@@ -152,6 +152,7 @@ class Book(Base):
     )
     tags: Mapped[list[Tag]] = relationship(secondary=book_tags)
     first_tag: Mapped[Tag | None] = relationship(secondary=book_tags, viewonly=True)
+    best: Mapped[list[Review]] = relationship(order_by="Review.stars.desc()", viewonly=True)
     loose_tags: Mapped[list[Tag]] = relationship(
         secondary=loose_tags,
         primaryjoin=lambda: Book.id == foreign(loose_tags.c.book_id),
@@ -291,6 +292,7 @@ FIELD: list[tuple[str, Any, Any, str]] = [
     ("ordered by another class", many(Book.reviews, order=Tag.name.desc()), list[ReviewDocument], "is in the order of 'name.desc()', which is no mapped attribute of Review: order=Review.….desc()"),
     ("ordered by a field", many(Book.reviews, order=field("stars")), list[ReviewDocument], "is in the order of \"field('stars')\", which is no mapped attribute of Review: order=Review.….desc()"),
     ("ordered by an order", many(Book.reviews, order=by(Review.stars)), list[ReviewDocument], "is in the order of 'by(stars)', which is no mapped attribute of Review: order=Review.….desc()"),
+    ("ordered by the mapping", many(Book.best), list[ReviewDocument], "is in the order that the mapping gives Book.best (order_by), which documents do not follow: say the order here, order=Review.…"),
     ("ordered by elements", many(Book.sequels, order=each(Book.tags, Tag.name)), list[TagDocument], "is in the order of 'each(tags, name)', which is no mapped attribute of Book: order=Book.….desc()"),
     ("ordered by a relationship", many(Book.reviews, order=Review.tag), list[ReviewDocument], "is ordered by 'tag', which is not a mapped column of Review; its columns are: book_id, number, stars, weight, price, text, folded, written, seal, tag_id"),
     ("ordered by bytes", many(Book.reviews, order=Review.seal), list[ReviewDocument], "is ordered by 'seal', which must be of one of the types str, int, date, datetime, UUID, bool, float, Decimal, time, timedelta, or an enum"),
@@ -553,6 +555,11 @@ def test_an_unusual_declaration_is_none_of_that(declared: Any, hint: Any):
         "title",
         "found",
     ]
+
+
+def test_the_order_of_the_mapping_is_no_matter_where_there_is_one_or_none_is_needed():
+    fields: Any = {"a": many(Book.best, order=Review.stars), "b": count(Book.best)}
+    assert len(compiled(fields, {"a": list[ReviewDocument], "b": int}).nested) == 2
 
 
 def test_a_list_by_elements_and_a_field_of_one_name_is_refused():

@@ -113,6 +113,11 @@ def _check_relationship(owner: type, given: Nested) -> Iterator[str]:
             f"is the first of several {link.element.__name__}: say in which order, "
             f"one({shown}, order={link.element.__name__}.….desc())"
         )
+    elif given.kind == "many" and not given.order and given.relationship.property.order_by:
+        yield (
+            f"is in the order that the mapping gives {shown} (order_by), which documents do not follow: say the "
+            f"order here, order={link.element.__name__}.…"
+        )
     elif given.depth is not None and link.element is not owner:
         yield f"has a depth, which is for a relationship of {owner.__name__} to itself"
 
