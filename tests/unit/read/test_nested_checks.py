@@ -283,6 +283,8 @@ FIELD: list[tuple[str, Any, Any, str]] = [
     # Arguments
     ("no column", total(Book.reviews, None), int, "needs a column of Review"),
     ("a column by its name", total(Book.reviews, "stars"), int, "takes 'stars', which is no mapped attribute of Review"),
+    ("an expression", total(Book.reviews, Review.stars * Review.number), int, "takes `reviews.stars * reviews.number`, which is no mapped attribute of Review: let the database compute a column of it, and name that column"),
+    ("a function of a column", maximum(Book.reviews, sa.func.length(Review.text)), int | None, "takes `length(reviews.text)`, which is no mapped attribute of Review: let the database compute a column of it, and name that column"),
     ("a column of another class", many(Book.reviews, Tag.name), list[str], "takes Tag.name, which is no mapped attribute of Review"),
     ("a relationship as column", many(Book.reviews, Review.tag), list[str], "takes 'tag', which is not a mapped column of Review; its columns are: book_id, number, stars, weight, price, text, folded, written, seal, tag_id"),
     ("a hybrid as column", many(Book.reviews, Review.shout), list[str], "takes 'shout', which is not a mapped column of Review; its columns are: book_id, number, stars, weight, price, text, folded, written, seal, tag_id"),

@@ -127,7 +127,11 @@ def _check_arguments(given: Nested) -> Iterator[str]:
     if given.kind in _OF_COLUMNS and given.column is None:
         yield f"needs a column of {element.__name__}"
     if given.column is not None and getattr(given.column, "class_", None) is not element:
-        yield f"takes {_shown(given.column)}, which is no mapped attribute of {element.__name__}"
+        remedy = ": let the database compute a column of it, and name that column"
+        yield (
+            f"takes {_shown(given.column)}, which is no mapped attribute of {element.__name__}"
+            f"{remedy if _is_expression(given.column) else ''}"
+        )
     for sorting in given.order:
         if sorting.model is not element or sorting.element is not None:
             yield (
@@ -149,4 +153,11 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 
 def _shown(given: Any) -> str:
-    return named(given) if is_attribute(given) else repr(given)
+    if is_attribute(given):
+        return named(given)
+    return f"`{given}`" if _is_expression(given) else repr(given)
+
+
+def _is_expression(given: Any) -> bool:
+    """Returns whether this is an expression of SQLAlchemy's, of which nothing may be imported here."""
+    return hasattr(given, "self_group") and not is_attribute(given)
