@@ -52,6 +52,10 @@ class Plan(NamedTuple):
     rules: tuple[Rule, ...]
     struct: type[Any] | None
     """The struct or dataclass that an object is converted to, if there is just one in the type."""
+    tag: str
+    """The name of the member of an object that says which struct is meant; empty if the structs have none."""
+    tagged: Mapping[str | int, type[Any]]
+    """These structs, by the values of that member."""
     item: Plan | None
     """The plan for the items of a list, or for the values of a dict."""
     is_deep: bool
@@ -160,6 +164,12 @@ def is_record(kind: Any) -> bool:
     return isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind))
 
 
+def _tag_of(kind: type[Any]) -> Any:
+    """Returns the configuration of a struct that has a tag and is an object in JSON; None of others."""
+    config = getattr(kind, "__struct_config__", None)
+    return None if config is None or config.tag is None or config.array_like else config
+
+
 def is_model(kind: type) -> bool:
     """Returns whether a class is a model of pydantic 2, of which nothing is imported here."""
     return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_validate")
@@ -192,10 +202,13 @@ def _plan(hint: Any) -> Plan:
     kinds = [part for part in parts if not isinstance(part, Rule)]
     structs = [kind for kind in kinds if is_record(kind)]
     item = next((_plan(item) for kind in kinds for item in _item_types(kind)), None)
+    told_apart = [(one, kind) for kind in structs if (one := _tag_of(kind)) is not None]
     return Plan(
         type=hint,
         rules=rules,
-        struct=structs[0] if len(structs) == 1 else None,  # among several, msgspec chooses by their tags
+        struct=structs[0] if len(structs) == 1 else None,
+        tag=told_apart[0][0].tag_field if told_apart else "",
+        tagged={one.tag: kind for one, kind in told_apart},
         item=item,
         is_deep=bool(rules or structs or (item is not None and item.is_deep)),
         scalars=frozenset(scalar for kind in kinds for scalar in _scalars_of(kind)),

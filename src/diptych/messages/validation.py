@@ -113,6 +113,8 @@ def _check(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
 def _check_parts(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
     if text and isinstance(value, str):
         return _read_text(plan, value), []
+    if plan.tagged and isinstance(value, Mapping):
+        return _check_tagged(plan, value, text=text)
     if plan.struct is not None and isinstance(value, Mapping):
         values, faults = check_mapping(plan.struct, value, text=text)
         return (value, faults) if faults else (plan.struct(**values), [])
@@ -121,6 +123,24 @@ def _check_parts(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault
         replace = msgspec.structs.replace if isinstance(value, msgspec.Struct) else dataclasses.replace
         return (replace(value, **canonical) if canonical and not faults else value), faults
     return _check_items(plan, value, text=text)
+
+
+def _check_tagged(plan: Plan, value: Mapping[str, Any], *, text: bool) -> tuple[Any, list[Fault]]:
+    """Returns the struct that is meant by the tag of an object, which is none of its fields, and the faults.
+
+    The tag of a struct that is alone may be left out. msgspec would drop unknown fields in silence.
+    """
+    struct = plan.struct
+    if plan.tag in value:
+        tag: Any = value[plan.tag]
+        struct = plan.tagged.get(tag) if type(tag) in (str, int) else None
+    if struct is None:
+        return value, []  # msgspec says what is wrong with the tag
+    fields = {name: part for name, part in value.items() if name != plan.tag}
+    values, faults = check_mapping(struct, fields, text=text)
+    if plan.struct is None and not any(fault.detail == _UNKNOWN for fault in faults):
+        return value, []
+    return (value, faults) if faults else (struct(**values), [])
 
 
 def _check_items(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
@@ -232,7 +252,7 @@ _PHRASES = (
     (r"Expected `\w+` that's a multiple of (\S+)", r"must be a multiple of \1"),
     (r"Expected `\w+` with a timezone component", "must have a time zone"),
     (r"Expected `\w+` with no timezone component", "must not have a time zone"),
-    (r"Invalid enum value .*", "is not one of the values it may have"),
+    (r"Invalid (?:enum )?value .*", "is not one of the values it may have"),
     (r"Object missing required field `(\w+)`", r"lacks the field \1"),
     (r"Invalid decimal string", "must be a number"),
     (r"Invalid base64 encoded string", "must be text in base64"),

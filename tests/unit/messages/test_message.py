@@ -9,6 +9,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal, NewType
 
 import msgspec
@@ -200,6 +201,41 @@ def test_structs_that_are_told_apart_by_a_tag_are_built_and_checked():
         "shape": "must be at least 1"
     }
     assert faults_of(lambda: Draw(Circle(0))) == {"shape.radius": "must be at least 1"}
+
+
+class DrawAll(Command[None]):
+    shapes: list[Circle | Square]
+    frame: Circle | None = None
+
+
+def test_unknown_fields_of_structs_that_have_a_tag_are_refused():
+    shapes = [{"type": "Square", "side": 2}, {"type": "Circle", "radius": 0, "colour": "red"}]
+    assert faults_of(lambda: build(DrawAll, {"shapes": shapes})) == {
+        "shapes.1.colour": "is not a known field",
+        "shapes.1.radius": "must be at least 1",
+    }
+    assert faults_of(lambda: build(Draw, {"shape": {"type": "Square", "side": 2, "colour": "red"}})) == {
+        "shape.colour": "is not a known field"
+    }
+
+
+def test_a_tag_that_names_no_struct_is_refused():
+    tags: tuple[Any, ...] = ("Triangle", None, 1, True, ["Square"])
+    for tag in tags:
+        shape = {"type": tag, "side": 2}
+        assert set(faults_of(partial(build, Draw, {"shape": shape}))) == {"shape"}
+    assert faults_of(lambda: build(Draw, {"shape": {"side": 2}})) == {"shape": "lacks the field type"}
+
+
+def test_a_struct_that_is_alone_may_have_its_tag():
+    for frame in ({"type": "Circle", "radius": 1}, {"radius": 1}):
+        assert build(DrawAll, {"shapes": [], "frame": frame}).frame == Circle(1)
+    assert faults_of(lambda: build(DrawAll, {"shapes": [], "frame": {"type": "Square", "radius": 1}})) == {
+        "frame": "is not one of the values it may have"
+    }
+    assert faults_of(lambda: build(DrawAll, {"shapes": [], "frame": {"type": "Circle", "radius": 0}})) == {
+        "frame.radius": "must be at least 1"
+    }
 
 
 def test_strings_of_a_form_are_converted_to_the_fields_types():
