@@ -97,7 +97,7 @@ def struct_schema(kind: Any, make: Callable[[Mapping[str, Any]], Any] | None = N
         if make is not None:
             return make(value)
         try:
-            return msgspec.convert(value, kind)
+            return msgspec.convert(value, kind, str_keys=True)
         except msgspec.ValidationError as error:
             raise ValueError(str(error)) from error
 

@@ -92,7 +92,7 @@ def _check(plan: Plan, value: Any, *, text: bool) -> tuple[Any, list[Fault]]:
             value, faults = _check_parts(plan, value, text=text)
             if faults:
                 return value, faults
-        checked = msgspec.convert(value, plan.type)
+        checked = msgspec.convert(value, plan.type, str_keys=True)  # JSON has no others
         _check_unicode(checked)
         if checked is not None:
             for rule in plan.rules:
@@ -263,7 +263,10 @@ _PHRASES = (
 
 def worded(error: msgspec.ValidationError) -> str:
     """Rewords a message of msgspec as a demand: "Expected `int` >= 0" becomes "must be at least 0"."""
-    text = re.sub(r" - at `[^`]*`$", "", str(error))
+    text, of_key = re.subn(r" - at `key` in `[^`]*`$", "", str(error))
+    if of_key:
+        return f"has a key that {worded(msgspec.ValidationError(text))}"
+    text = re.sub(r" - at `[^`]*`$", "", text)
     if found := re.fullmatch(r"Expected `(\w+)` of length (>=|<=) (\d+)", text):
         return _length(_UNITS.get(found[1], "item"), found[2], int(found[3]))
     if found := re.fullmatch(r"Expected `\w+` (>=|<=|>|<) (\S+?)(?:\.0)?", text):

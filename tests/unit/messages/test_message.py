@@ -610,3 +610,38 @@ def test_a_message_that_looks_at_its_own_fields_finds_them_converted():
     assert build(Due, {"day": "2024-01-01", "year": 2024}).day == datetime.date(2024, 1, 1)
     with pytest.raises(InvalidMessage):
         build(Due, {"day": "2024-01-01", "year": "2024"})
+
+
+class Shade(enum.Enum):
+    RED = "r"
+
+
+class Ledger(Command[None]):
+    by_number: dict[int, int] = msgspec.field(default_factory=dict)
+    by_price: dict[float, list[dict[int, str]]] = msgspec.field(default_factory=dict)
+    by_colour: dict[Shade, int] = msgspec.field(default_factory=dict)
+    by_day: dict[datetime.date, int] = msgspec.field(default_factory=dict)
+
+
+def test_keys_of_json_are_read_as_the_type_of_keys():
+    sent = json.loads(
+        """{"by_number": {"7": 1, "-2": 2}, "by_price": {"1.5": [{"3": "x"}]}, "by_colour": {"r": 1},
+        "by_day": {"2024-12-31": 4}}"""
+    )
+    built = build(Ledger, sent)
+    assert built.by_number == {7: 1, -2: 2}
+    assert built.by_price == {1.5: [{3: "x"}]}
+    assert (built.by_colour, built.by_day) == ({Shade.RED: 1}, {datetime.date(2024, 12, 31): 4})
+    assert Ledger(by_number={7: 1}).by_number == {7: 1}
+
+
+def test_a_faulty_key_is_told_in_words():
+    assert faults_of(
+        lambda: build(
+            Ledger, {"by_number": {"x": 1}, "by_price": {"1.5": [{"": "x"}]}, "by_colour": {"x": 1}}
+        )
+    ) == {
+        "by_number": "has a key that must be a whole number",
+        "by_price.1.5.0": "has a key that must be a whole number",
+        "by_colour": "has a key that is not one of the values it may have",
+    }
