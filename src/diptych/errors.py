@@ -29,7 +29,7 @@ DiptychError
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class DiptychError(Exception):
@@ -116,6 +116,30 @@ class Fault(NamedTuple):
 
     field: str
     detail: str
+
+
+class PlacedFault(Fault):
+    """A fault that knows the steps of its path: names from outside may have dots, or be empty."""
+
+    steps: tuple[str, ...]
+
+    def __new__(cls, steps: Iterable[str], detail: str) -> PlacedFault:
+        """Returns the fault of what these steps lead to."""
+        steps = tuple(steps)
+        fault = super().__new__(cls, ".".join(steps), detail)
+        fault.steps = steps
+        return fault
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What a copy is made of."""
+        return self.steps, self.detail
+
+
+def steps_of(fault: Fault) -> tuple[str, ...]:
+    """Returns the steps of a fault's path; none if the whole is faulty."""
+    if isinstance(fault, PlacedFault):
+        return fault.steps
+    return tuple(fault.field.split(".")) if fault.field else ()
 
 
 class InvalidMessage(DiptychError, ValueError):

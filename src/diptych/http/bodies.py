@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from diptych.errors import Fault, InvalidMessage
+from diptych.errors import Fault, InvalidMessage, PlacedFault
 from diptych.http.asgi import RequestReceive, RequestScope, header_values, list_elements
 from diptych.http.errors import BadRequest, CrossSite, UnsupportedMediaType
 from diptych.http.paths import decode_percent
 from diptych.http.reading import read_body
+from diptych.messages.validation import printable
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -202,7 +203,7 @@ def parse_repeated(
     pairs = [(decode_percent(name, "form"), decode_percent(value, "form")) for name, _, value in parts]
     counted = Counter(name for name, _ in pairs)
     repeated = (
-        Fault(name, "was sent more than once")
+        PlacedFault([printable(name)], "was sent more than once")
         for name, count in counted.items()
         if count > 1 and name not in several
     )

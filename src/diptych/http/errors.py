@@ -37,6 +37,7 @@ from diptych.errors import (
     StaleVersionError,
     UnavailableError,
     UnreadableRowError,
+    steps_of,
 )
 from diptych.http.invalid_request import InvalidRequest, names_in
 from diptych.http.titles import TITLES
@@ -206,12 +207,12 @@ def problem_for(error: Exception, method: str = "") -> Problem:
         case HttpError():
             return status_problem(error.status, error.detail, error.headers)
         case InvalidRequest():
-            return invalid_fields(_field_error_in(error, *fault) for fault in error.faults)
+            return invalid_fields(_field_error_in(error, fault) for fault in error.faults)
         case InvalidMessage() if method in _WITHOUT_BODY:
             return problem_for(InvalidRequest(error.message, error.faults, names_in(error.faults)))
         case InvalidMessage():
             return invalid_fields(
-                FieldError(*fault, pointer=pointer_to(fault.field)) for fault in error.faults
+                FieldError(*fault, pointer=pointer_to(*steps_of(fault))) for fault in error.faults
             )
         case InvalidValueError():
             return invalid_fields(_of_columns(error, error.faults, method))
@@ -316,17 +317,18 @@ def _of_columns(error: Exception, faults: Iterable[Fault], method: str) -> tuple
     )
 
 
-def _field_error_in(error: InvalidRequest, field: str, detail: str) -> FieldError:
-    first, _, rest = field.partition(".")
+def _field_error_in(error: InvalidRequest, fault: Fault) -> FieldError:
+    steps, (field, detail) = steps_of(fault), fault
+    first = steps[0] if steps else ""
     if field in error.parameters or first in error.parameters:
         parameter = first if first in error.parameters else field
-        return FieldError(field, detail, parameter=parameter or None)
-    if first == error.body:
-        field = rest
-    return FieldError(field, detail, pointer=pointer_to(field))
+        return FieldError(field, detail, parameter=parameter if steps else None)
+    if steps and first == error.body:
+        steps = steps[1:]
+        field = ".".join(steps)
+    return FieldError(field, detail, pointer=pointer_to(*steps))
 
 
-def pointer_to(field: str) -> str:
-    """Returns the JSON pointer (RFC 6901, as a URI fragment) of a dotted path; "#" is the whole document."""
-    steps = field.split(".") if field else []
+def pointer_to(*steps: str) -> str:
+    """Returns the JSON pointer (RFC 6901, as a URI fragment) of a path; "#", of no steps, is the whole document."""
     return "#" + "".join("/" + quote(step.replace("~", "~0").replace("/", "~1"), safe="~") for step in steps)

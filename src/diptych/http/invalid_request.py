@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from diptych.errors import Fault, InvalidMessage
+from diptych.errors import Fault, InvalidMessage, steps_of
 
 
 class InvalidRequest(InvalidMessage):
@@ -28,5 +28,5 @@ class InvalidRequest(InvalidMessage):
 
 
 def names_in(faults: Iterable[Fault]) -> set[str]:
-    """Returns the names of the faulty fields, and of the fields that they are in."""
-    return {name for fault in faults for name in (fault.field, fault.field.partition(".")[0])}
+    """Returns the names of the faulty fields, each that of the whole field that it is in."""
+    return {"".join(steps_of(fault)[:1]) for fault in faults}

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diptych.errors import Fault, InvalidMessage
-from diptych.messages.validation import bounded, printable, unknown_field
+from diptych.errors import Fault, InvalidMessage, PlacedFault
+from diptych.messages.validation import UNKNOWN, bounded, printable
 
 
 def model_from(model: Any, fields: Mapping[str, Any], *, is_text: bool) -> Any:
@@ -32,18 +32,19 @@ def faults_of(errors: Iterable[Mapping[str, Any]], value: Any) -> list[Fault]:
     The members of a union have an error each, which are one fault.
     """
     unknown: list[Fault] = []
-    details: dict[str, list[str]] = {}
+    details: dict[tuple[str, ...], list[str]] = {}
     for error in errors:
-        field = field_of(error, value)
+        steps = steps_in(error, value)
         if error["type"] == "extra_forbidden":
-            unknown.append(unknown_field(field))
+            unknown.append(PlacedFault(steps, UNKNOWN))
         else:
-            details.setdefault(field, []).append(_worded(error))
-    return [*unknown, *(Fault(field, " or ".join(dict.fromkeys(texts))) for field, texts in details.items())]
+            details.setdefault(steps, []).append(_worded(error))
+    others = (PlacedFault(steps, " or ".join(dict.fromkeys(texts))) for steps, texts in details.items())
+    return [*unknown, *others]
 
 
-def field_of(error: Mapping[str, Any], value: Any) -> str:
-    """Returns the dotted path of an error's field, without pydantic's names of the members of unions."""
+def steps_in(error: Mapping[str, Any], value: Any) -> tuple[str, ...]:
+    """Returns the path of an error's field, without pydantic's names of the members of unions."""
     path: list[str] = []
     last = len(error["loc"]) - 1
     for at, step in enumerate(error["loc"]):
@@ -54,7 +55,7 @@ def field_of(error: Mapping[str, Any], value: Any) -> str:
         elif error["type"] != "missing" or at != last:
             continue
         path.append(printable(str(step)))
-    return ".".join(path)
+    return tuple(path)
 
 
 _PHRASES = (

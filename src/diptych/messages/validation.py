@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from diptych.errors import Fault, InvalidMessage
+from diptych.errors import Fault, InvalidMessage, PlacedFault, steps_of
 from diptych.messages.plans import Field, Plan, fields_of, is_record
 
 T = TypeVar("T")
 
-_UNKNOWN = "is not a known field"
+UNKNOWN = "is not a known field"
 _UNKNOWN_NAMED = 20
 _NAME_LENGTH = 100
 
@@ -60,7 +60,7 @@ def object_of(kind: type, value: Any) -> Mapping[str, Any]:
 
 def unknown_field(name: str) -> Fault:
     """Returns the fault of a field that the message does not have; ``name`` is from outside."""
-    return Fault(printable(name), _UNKNOWN)
+    return PlacedFault([printable(name)], UNKNOWN)
 
 
 def check_fields(struct: Any) -> tuple[dict[str, Any], list[Fault]]:
@@ -138,7 +138,7 @@ def _check_tagged(plan: Plan, value: Mapping[str, Any], *, text: bool) -> tuple[
         return value, []  # msgspec says what is wrong with the tag
     fields = {name: part for name, part in value.items() if name != plan.tag}
     values, faults = check_mapping(struct, fields, text=text)
-    if plan.struct is None and not any(fault.detail == _UNKNOWN for fault in faults):
+    if plan.struct is None and not any(fault.detail == UNKNOWN for fault in faults):
         return value, []
     return (value, faults) if faults else (struct(**values), [])
 
@@ -209,16 +209,16 @@ def _check_unicode(value: Any) -> None:
 
 
 def _under(name: str, faults: list[Fault]) -> list[Fault]:
-    return [Fault(f"{name}.{f.field}" if f.field else name, f.detail) for f in faults]
+    return [PlacedFault((name, *steps_of(fault)), fault.detail) for fault in faults]
 
 
 def bounded(faults: list[Fault]) -> list[Fault]:
     """Returns the faults, with unknown fields only counted after the first 20."""
-    unknown = [fault for fault in faults if fault.detail == _UNKNOWN]
+    unknown = [fault for fault in faults if fault.detail == UNKNOWN]
     more = len(unknown) - _UNKNOWN_NAMED
     if more <= 0:
         return faults
-    known = [fault for fault in faults if fault.detail != _UNKNOWN]
+    known = [fault for fault in faults if fault.detail != UNKNOWN]
     rest = Fault("", f"… and {more:,} more unknown field{'' if more == 1 else 's'}")
     return [*unknown[:_UNKNOWN_NAMED], *known, rest]
 

@@ -93,6 +93,24 @@ async def test_every_faulty_field_is_named_with_its_place(client: httpx.AsyncCli
     assert problem(taken[1], 409)["columns"] == ["title"]
 
 
+async def test_the_place_of_a_name_with_dots_is_one_step(client: httpx.AsyncClient):
+    sent = {"title": "x", "title.x": 1, "": 2, "a/b~c": 3}
+    answer = await client.post("/books", json=sent)
+    assert [(one["field"], one["pointer"]) for one in problem(answer, 422)["errors"]] == [
+        ("title.x", "#/title.x"),
+        ("", "#/"),
+        ("a/b~c", "#/a~1b~0c"),
+    ]
+    answer = await client.get("/books?limit=1&limit.x=2&=3&after.b.c=4")
+    assert [(one["field"], one["parameter"]) for one in problem(answer, 422)["errors"]] == [
+        ("limit.x", "limit.x"),
+        ("", ""),
+        ("after.b.c", "after.b.c"),
+    ]
+    answer = await client.patch("/books/Emma", json={"pages": 1, "changes.pages": 2})
+    assert [one["pointer"] for one in problem(answer, 422)["errors"]] == ["#/changes.pages"]
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status"),
     [

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
-from diptych import errors
-from diptych.errors import Fault
+from diptych import Command, build, errors
+from diptych.errors import Fault, InvalidMessage
 from diptych.http import (
     BadRequest,
     ClientDisconnected,
@@ -190,3 +192,29 @@ def test_what_is_foreseen_is_not_logged_as_an_error(caplog: pytest.LogCaptureFix
 
 def test_a_status_that_has_no_name_is_a_problem_too() -> None:
     assert json.loads(status_problem(499).json()) == {"type": "about:blank", "title": "Error", "status": 499}
+
+
+class Line(Struct):
+    count: int
+
+
+class Order(Command[None]):
+    lines: dict[str, Line]
+
+
+def test_a_pointer_has_the_steps_of_a_path_whatever_names_are_like() -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        build(Order, {"lines": {"a.b": {"count": "x", "c.d": 1}, "": {}}})
+    assert [error.pointer for error in problem_for(caught.value).errors] == [
+        "#/lines/a.b/c.d",
+        "#/lines/a.b/count",
+        "#/lines//count",
+    ]
+    faults = caught.value.faults
+    assert faults == (
+        Fault("lines.a.b.c.d", "is not a known field"),
+        Fault("lines.a.b.count", "must be a whole number"),
+        Fault("lines..count", "is missing"),
+    )
+    copied = InvalidMessage("Order", copy.deepcopy(faults))
+    assert problem_for(copied).errors == problem_for(caught.value).errors

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from diptych.errors import Fault, InvalidMessage
+from diptych.errors import Fault, InvalidMessage, PlacedFault, steps_of
 from diptych.ext.starlette.problems import problem_answer, response_of
 from diptych.http.bodies import JSON
 from diptych.http.errors import (
@@ -20,7 +20,7 @@ from diptych.http.errors import (
     problem_for,
 )
 from diptych.http.invalid_request import InvalidRequest
-from diptych.messages.models import faults_of, field_of
+from diptych.messages.models import faults_of, steps_in
 from diptych.messages.validation import bounded
 
 _NO_JSON = "json_invalid"
@@ -44,17 +44,21 @@ def _problem_of(error: RequestValidationError) -> Problem:
     in_body = list(dict.fromkeys(fault for one in of_body for fault in _faults_of_message(one, error.body)))
     others = [one for one in of_body if not _is_of_message(one)]
     if error.body is None:  # as of an error that the application has made
-        in_body += [Fault(".".join(map(str, one["loc"])), _detail(one)) for one in others]
+        in_body += [PlacedFault(map(str, one["loc"]), _detail(one)) for one in others]
     else:
         in_body += faults_of(others, error.body)
     elsewhere = [one for one in errors if one["loc"][0] != "body"]
-    # Behind the name of a parameter there may be the number of one of its values, or a type of several.
-    in_parameters = [Fault(str(one["loc"][min(1, len(one["loc"]) - 1)]), _detail(one)) for one in elsewhere]
+    in_parameters = [PlacedFault([_parameter(one)], _detail(one)) for one in elsewhere]
     # A field of the body may have the name of a parameter.
     names = {fault.field for fault in in_parameters}
     parts = [InvalidRequest("", bounded(in_body), ()), InvalidRequest("", in_parameters, names)]
     found = [one for part in parts for one in problem_for(part).errors]
     return invalid_fields(found)
+
+
+def _parameter(error: Mapping[str, Any]) -> str:
+    """Returns the name. Behind it there may be the number of one of its values, or a type of several."""
+    return str(error["loc"][min(1, len(error["loc"]) - 1)])
 
 
 _PLACES = ("body", "query", "path", "header", "cookie")
@@ -79,8 +83,9 @@ def _is_of_message(error: Mapping[str, Any]) -> bool:
 def _faults_of_message(error: Mapping[str, Any], body: Any) -> Iterator[Fault]:
     """Yields what `build` has found, where it made a message."""
     if _is_of_message(error):
+        place = steps_in(error, body)
         for fault in error["ctx"]["error"].faults:
-            yield Fault(".".join(filter(None, (field_of(error, body), fault.field))), fault.detail)
+            yield PlacedFault((*place, *steps_of(fault)), fault.detail)
 
 
 def _detail(error: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from litestar.enums import RequestEncodingType
 from litestar.typing import FieldDefinition
 from litestar.utils.scope.state import ScopeState
 
-from diptych.errors import Fault, InvalidMessage, WiringError
+from diptych.errors import Fault, InvalidMessage, PlacedFault, WiringError, steps_of
 from diptych.ext.litestar.answers import AnswerDTO, ShownDTO, has_answer
 from diptych.http.asgi import RequestScope
 from diptych.http.bodies import form_values, json_value
@@ -106,7 +106,7 @@ def _made(field: FieldDefinition, value: Any, *, text: bool = False) -> Any:
         try:
             made.append(_made(inner, one))
         except InvalidMessage as error:
-            faults += (Fault(f"{at}.{name}".rstrip("."), detail) for name, detail in error.faults)
+            faults += (PlacedFault((str(at), *steps_of(one)), one.detail) for one in error.faults)
     if faults:
         raise InvalidMessage("body", bounded(faults))
     return made

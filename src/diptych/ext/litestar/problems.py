@@ -14,7 +14,7 @@ from litestar.exceptions import (
     ValidationException,
 )
 
-from diptych.errors import Fault
+from diptych.errors import Fault, PlacedFault
 from diptych.http.asgi import RequestScope, list_elements
 from diptych.http.errors import (
     BadRequest,
@@ -92,7 +92,7 @@ def _invalid(found: Iterable[Mapping[str, Any]], cause: Any, scope: RequestScope
     if (of_model := getattr(cause, "errors", None)) is not None:  # of pydantic, with paths within the model
         for one in of_model:
             (fault,) = faults_of([{**one, "loc": ()}], None)
-            in_body.append(Fault(".".join(map(str, one["loc"])), fault.detail))
+            in_body.append(PlacedFault(map(str, one["loc"]), fault.detail))
         return _faulty(in_body, ())
     for one in found:
         name, detail = str(one.get("key", "")), worded(msgspec.ValidationError(one.get("message", "")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from diptych.errors import Fault, InvalidMessage
+from diptych.errors import Fault, InvalidMessage, steps_of
 from diptych.messages.message import build
 from diptych.messages.plans import fields_of, is_model
 from diptych.messages.validation import check_mapping
@@ -74,4 +74,4 @@ def _read(
     else:
         values, faults = check_mapping(message, {name: fields[name]}, text=text)
         value = values[name]
-    return value, all(fault.field.partition(".")[0] != name for fault in faults)
+    return value, all(steps_of(fault)[:1] != (name,) for fault in faults)

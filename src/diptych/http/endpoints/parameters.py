@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from diptych.errors import Fault
+from diptych.errors import Fault, PlacedFault
 from diptych.http.errors import BadRequest
 from diptych.http.paths import decode_percent
 from diptych.messages.validation import unknown_field
@@ -35,6 +35,8 @@ def read_query_string(
     counted = Counter(name for name, _ in pairs)
     faults = [unknown_field(name) for name in counted if name not in known]
     faults += [
-        Fault(n, "was sent more than once") for n, count in counted.items() if count > 1 and n in known
+        PlacedFault([n], "was sent more than once")
+        for n, count in counted.items()
+        if count > 1 and n in known
     ]
     return sent, {name: value for name, value in sent.items() if name in known}, faults
