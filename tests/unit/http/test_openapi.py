@@ -293,3 +293,32 @@ def test_the_page_shows_everything_and_escapes_it():
 def test_the_paths_of_the_pages_are_not_endpoints():
     with pytest.raises(WiringError, match="/docs is the documentation's: give the endpoint another path"):
         endpoints_app(None, [Endpoint("GET", "/docs", Shelf)], title="x")  # type: ignore[arg-type]
+
+
+class Card(Struct, tag="card"):
+    number: str
+
+
+class Cash(Struct, tag="cash"):
+    amount: int
+
+
+class Pay(Command[None]):
+    order: int
+    how: Card | Cash | None = None
+
+
+def test_a_body_that_is_one_of_several_structs_has_all_of_them():
+    endpoint = Endpoint("POST", "/orders/{order}/pay", Pay, body="how", form=True)
+    document = openapi_document([endpoint], title="Shop", version="1")
+    openapi_spec_validator.validate(document)
+    body = document["paths"]["/orders/{order}/pay"]["post"]["requestBody"]
+    refs = ["#/components/schemas/Card", "#/components/schemas/Cash"]
+    for content in body["content"].values():
+        assert [one["$ref"] for one in content["schema"]["anyOf"]] == refs
+        assert content["schema"]["discriminator"]["mapping"] == {"card": refs[0], "cash": refs[1]}
+    assert list(body["content"]) == ["application/json", "application/x-www-form-urlencoded"]
+    assert set(document["components"]["schemas"]) == {"Card", "Cash", "Problem"}
+    page = documentation(Endpoints([endpoint]).compiled, "Shop", "1", None)["/docs"].body.decode()
+    assert "Card" in page
+    assert "Cash" in page

@@ -84,6 +84,8 @@ def _body(one: Compiled, schemas: Schemas) -> Schema | None:
     schema = schemas.resolved(message)
     if endpoint.body is not None:
         message = schema["properties"][endpoint.body]
+        if len((several := without_null(message)).get("anyOf", ())) > 1:
+            return _one_of_several(one, several)
     whole = schemas.resolved(message)
     names = [name for name in whole.get("properties", {}) if endpoint.body or name in one.in_body]
     required = [name for name in whole.get("required", ()) if name in names]
@@ -99,6 +101,13 @@ def _body(one: Compiled, schemas: Schemas) -> Schema | None:
     if endpoint.form:
         content[FORM] = {"schema": _form(one, exact)}
     return {"required": bool(required or endpoint.override_required), "content": content}
+
+
+def _one_of_several(one: Compiled, schema: Schema) -> Schema:
+    """Returns the body that is one of several structs, told apart by a tag."""
+    types = [*([] if one.endpoint.override_required else [JSON]), *([FORM] if one.endpoint.form else [])]
+    schema = {name: value for name, value in schema.items() if name != "default"}
+    return {"required": True, "content": {media_type: {"schema": schema} for media_type in types}}
 
 
 def _form(one: Compiled, schema: Schema) -> Schema:
