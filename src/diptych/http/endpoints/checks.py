@@ -22,6 +22,11 @@ _OF_COMMANDS = ("POST", "PUT", "PATCH", "DELETE")
 _STATUSES = (200, 201, 202, 204)
 _OBJECTS = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.DictType)
 
+_LISTS = (
+    *(inspect.ListType, inspect.VarTupleType, inspect.TupleType, inspect.NamedTupleType, inspect.SetType),
+    *(inspect.FrozenSetType, inspect.AnyType, inspect.CustomType),
+)
+
 
 def faults_of(endpoint: Endpoint) -> list[str]:
     """Returns all that is wrong with the declaration."""
@@ -64,6 +69,8 @@ def _of_path(endpoint: Endpoint) -> Iterator[str]:
     template, is_limited, named = endpoint.path.partition("?")
     if not template.startswith("/"):
         yield f"{endpoint}: a path begins with a slash"
+    elif template != "/" and "" in template[1:].split("/"):
+        yield f"{endpoint}: a path has no empty segments, and ends without a slash"
     segments = template_segments(template)
     in_path = [segment.name for segment in segments if segment.name]
     if is_limited and endpoint.method not in ("GET", "DELETE"):
@@ -101,11 +108,18 @@ def _of_body(endpoint: Endpoint) -> Iterator[str]:
 
 
 def _is_object(hint: Any) -> bool:
+    return any(isinstance(one, _OBJECTS) for one in _kinds_of(hint))
+
+
+def _may_be_list(hint: Any) -> bool:
+    return any(isinstance(one, _LISTS) for one in _kinds_of(hint))
+
+
+def _kinds_of(hint: Any) -> tuple[inspect.Type, ...]:
     kind = inspect.type_info(hint)
     while isinstance(kind, inspect.Metadata):
         kind = kind.type
-    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    return any(isinstance(one, _OBJECTS) for one in kinds)
+    return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
 
 
 def _of_form(endpoint: Endpoint) -> Iterator[str]:
@@ -113,8 +127,30 @@ def _of_form(endpoint: Endpoint) -> Iterator[str]:
         yield f"{endpoint}: override and several are of forms: set form=True"
     if endpoint.override_required and endpoint.override is None:
         yield f"{endpoint}: override_required needs the method that is to be named, override"
+    if isinstance(endpoint.several, str):
+        yield f"{endpoint}: several is a collection of names: write several=({endpoint.several!r},)"
+    elif endpoint.form:
+        yield from _of_several(endpoint)
     if endpoint.form and endpoint.method == "GET":
         yield f"{endpoint}: the form of a GET is its query string: leave form out"
+
+
+def _of_several(endpoint: Endpoint) -> Iterator[str]:
+    if endpoint.html is not None:  # which makes the fields of the message from those of the form
+        return
+    message, body = endpoint.message, endpoint.body
+    fields = {field.name: field for field in fields_of(message)}
+    if body is not None:
+        plan = fields[body].plan if body in fields else None
+        if plan is None or plan.struct is None:
+            return
+        fields = {field.name: field for field in fields_of(plan.struct)}
+    in_path = {segment.name for segment in template_segments(endpoint.path.partition("?")[0])}
+    for name in endpoint.several:
+        if name not in fields or (body is None and name in in_path):
+            yield f"{endpoint}: several names {name!r}, which no field of the form is"
+        elif not _may_be_list(fields[name].plan.type):
+            yield f"{endpoint}: several names {name!r}, and that field is one value: make it a list"
 
 
 def _of_answer(endpoint: Endpoint) -> Iterator[str]:
@@ -167,4 +203,6 @@ def _of_missing(endpoint: Endpoint) -> Iterator[str]:
 def _unknown(endpoint: Endpoint, what: str, template: str, known: set[str]) -> Iterator[str]:
     for name in PLACEHOLDER.findall(template):
         if name not in known:
-            yield f"{endpoint}: {what} names {name!r}; what is known is {', '.join(sorted(known))}"
+            yield f"{endpoint}: {what} names {name!r}; what is known is {', '.join(sorted(known)) or 'nothing'}"
+    if what == "location" and re.search("[{}]", PLACEHOLDER.sub("", template)):
+        yield f"{endpoint}: the location {template!r} has a brace that is not part of a {{name}}"
