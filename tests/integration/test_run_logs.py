@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -411,6 +412,21 @@ def test_a_changed_source_file_starts_the_workers_anew(runs: list[Run], here: Pa
     run.line("has started anew")
     assert ask(url) == "Third"
     assert [line for line in run.end() if "stopped shop:obedient (SIGTERM)" in line]
+
+
+def test_a_start_anew_is_told_once_whatever_the_number_of_workers(runs: list[Run], here: Path):
+    run = started(runs, "shop:obedient", "--reload", "--workers", "2", "--redis", "none")
+    run.url()
+    source = (here / "shop.py").read_text()
+    for text, told in (("this is no Python", "The next change"), (source, "has started anew")):
+        time.sleep(5)  # both workers have told how they started
+        (here / "shop.py").write_text(text)
+        run.line("the workers start anew")
+        run.line(told)
+    time.sleep(5)
+    lines = [*run.end(), *run.lines]
+    for told in ("has started anew", "cannot start", "The next change"):
+        assert len([line for line in lines if told in line]) == 1, lines
 
 
 def test_a_start_that_fails_waits_for_a_change_and_changes_of_the_database_are_none(

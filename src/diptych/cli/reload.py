@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from watchfiles import Change
 
 _BEGUN_MS = 100
+_STARTS = "diptych_starts"
 _log = logging.getLogger("diptych.server")
 
 
@@ -30,6 +31,16 @@ def watch_before_start(server: AbstractServer[Any]) -> None:
     waited for another change.
     """
     vars(server)["_serve_with_reloader"] = partial(_serve, server)
+
+
+def starts_of(server: AbstractServer[Any]) -> int:
+    """Returns how often the workers were started, all of them together."""
+    started: int = vars(server).get(_STARTS, 0)
+    return started
+
+
+def _started(server: Any) -> None:
+    vars(server)[_STARTS] = starts_of(server) + 1
 
 
 def _serve(server: Any, spawn_target: Any, target_loader: Any) -> None:
@@ -51,6 +62,7 @@ def _serve(server: Any, spawn_target: Any, target_loader: Any) -> None:
         )
         next(changes, None)
         begun.set()
+        _started(server)
         start(spawn_target, target_loader)
         if server.interrupt_signal:
             server.main_loop_interrupt.set()  # the start after SIGHUP has cleared it
@@ -58,6 +70,7 @@ def _serve(server: Any, spawn_target: Any, target_loader: Any) -> None:
             names = sorted({name for _, name in changed})
             _log.info("changed: %s; the workers start anew", ", ".join(names))
             server._stop_workers()
+            _started(server)
             server._spawn_workers(spawn_target, target_loader)
         start = server._reload
     server.shutdown()

@@ -141,13 +141,17 @@ class _Run:
         _log.info("stopped %s (%s)", self._serving.target, ", ".join(received) or "by itself")
 
     def _await_starts(self, server: AbstractServer[Any], receiver: Connection) -> None:
-        is_announced = False
-        # The first report is that of the run; with ``reload`` each one is told.
+        is_announced, told = False, set[tuple[int, bytes]]()
+        # The first report is that of the run; with ``reload`` that of each start is told, and not of each worker.
         while self._reload or not (is_announced or self._failure):
             try:
                 report = receiver.recv_bytes()
             except EOFError:
                 return  # stopped before any worker had started
+            of_start = self._starts(server), report if report[0] else b""
+            if of_start in told:
+                continue
+            told = {one for one in told if one[0] == of_start[0]} | {of_start}
             if report[0]:
                 self._fail(server, _failure_of(self._serving.target, report))
                 continue
@@ -157,6 +161,13 @@ class _Run:
             else:
                 self._announce(with_redis(self._serving, report[1:]))
             is_announced = True
+
+    def _starts(self, server: AbstractServer[Any]) -> int:
+        if not self._reload:
+            return 0
+        from diptych.cli.reload import starts_of  # which needs a package of its own
+
+        return starts_of(server)
 
     def _fail(self, server: AbstractServer[Any], failure: CommandError) -> None:
         if self._reload:
