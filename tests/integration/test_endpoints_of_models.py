@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -55,6 +56,15 @@ class Find(BaseModel, QueryOf[str]):
     ticket_code: str = Field(validation_alias=AliasChoices(AliasPath("ticket", "code"), "code", "ticketCode"))
 
 
+@dataclass
+class Booked:
+    number: int
+
+
+class Book(Command[Booked | None]):
+    ticket_code: str
+
+
 class Handlers:
     def __init__(self, orm: ORMService) -> None:
         self.orm = orm
@@ -70,12 +80,16 @@ class Handlers:
     async def rename(self, command: Rename) -> int:
         return 1
 
+    async def book(self, command: Book) -> Booked | None:
+        return Booked(7)
+
     async def find(self, query: Find) -> str:
         return query.ticket_code
 
 
 ENDPOINTS = (
     Endpoint("POST", "/renamed", Rename, status=201, location="/tickets/{ticketCode}"),
+    Endpoint("POST", "/booked", Book, status=201, location="/tickets/{ticket_code}/{number}"),
     Endpoint("GET", "/tickets", Find),
     Endpoint("POST", "/tickets", Add),
     Endpoint("PUT", "/tickets/{ticket_code}", Resize, body="seats"),
@@ -94,6 +108,11 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_location_has_the_value_of_a_field_with_an_alias(client: httpx.AsyncClient):
     answer = await client.post("/renamed", json={"ticketCode": "a/b"})
     assert (answer.status_code, answer.headers["location"]) == (201, "/tickets/a%2Fb")
+
+
+async def test_a_location_has_the_fields_of_a_result_that_is_a_dataclass(client: httpx.AsyncClient):
+    answer = await client.post("/booked", json={"ticket_code": "A"})
+    assert (answer.json(), answer.headers["location"]) == ({"number": 7}, "/tickets/A/7")
 
 
 TOO_LONG, TOO_MANY = "must have at most 5 characters", "must be at most 2147483647"

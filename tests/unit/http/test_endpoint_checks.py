@@ -26,6 +26,10 @@ class Add(Command[Added]):
     tags: list[str] = []  # noqa: RUF012
 
 
+class AddAll(Command[list[Added]]):
+    title: str
+
+
 class Edit(Command[Added | None]):
     title: str
     changes: Changes
@@ -76,6 +80,7 @@ def lacking(value: Any, *args: Any) -> list[str]:
             Endpoint("PATCH", "/x/{title}", Edit, form=True, body="changes", several=["tags"]),
             "several names 'tags', which no field of the form is",
         ),
+        (Endpoint("POST", "/x", AddAll, status=201, location="/x/{id}"), "location names 'id'"),
         (Endpoint("POST", "/x", Add, status=201, location="/x/{title"), "has a brace that is not part of"),
         (Endpoint("POST", "/x/{name}", Add), "Add has no field 'name': its fields are tags, title"),
         (Endpoint("POST", "/x/{tags}", Add), "'tags' is of several values"),

@@ -12,7 +12,7 @@ from diptych.errors import ConstraintError, Fault, InvalidMessage, InvalidValueE
 from diptych.http.answers import QUERY_HEADERS, Answer, answer_found, answer_headers, encoded, etag
 from diptych.http.asgi import RequestReceive, RequestScope, prefers_html
 from diptych.http.bodies import Fields, check_same_site, method_override, read_fields
-from diptych.http.endpoints.checks import PLACEHOLDER
+from diptych.http.endpoints.checks import PLACEHOLDER, names_of_fields
 from diptych.http.endpoints.compiled import Compiled
 from diptych.http.endpoints.contradictions import contradicted
 from diptych.http.endpoints.html import EndpointRequest
@@ -224,7 +224,7 @@ async def _answer_to_command(one: Compiled, request: EndpointRequest, command: A
 def _location(one: Compiled, template: str, command: Any, result: Any) -> str:
     """Returns the path with the values of the result's fields, or else of the command's, each as one segment."""
 
-    in_result = getattr(result, "__struct_fields__", getattr(result, "_fields", ()))
+    in_result = names_of_fields(result)
 
     def value_of(name: str) -> Any:
         if name == "result":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -186,12 +187,17 @@ def _of_location(endpoint: Endpoint) -> Iterator[str]:
 
 
 def names_in_result(message: type) -> tuple[str, ...]:
-    """Returns the names of the fields of a message's result, where that is a struct or a named tuple."""
+    """Returns the names of the fields of a message's result: of a struct, a dataclass or a named tuple."""
     result = result_type(message)
-    for kind in (result, *getattr(result, "__args__", ())):
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct | tuple):
-            return tuple(getattr(kind, "__struct_fields__", getattr(kind, "_fields", ())))
-    return ()
+    kinds = get_args(result) if get_origin(result) in (Union, types.UnionType) else (result,)
+    return next((names for kind in kinds if isinstance(kind, type) and (names := names_of_fields(kind))), ())
+
+
+def names_of_fields(kind: Any) -> tuple[str, ...]:
+    """Returns the names of the fields of a struct, a dataclass or a named tuple, or of a value of one."""
+    if hasattr(kind, "__struct_fields__"):
+        return tuple(kind.__struct_fields__)
+    return tuple(getattr(kind, "_fields", getattr(kind, "__dataclass_fields__", ())))
 
 
 def _of_missing(endpoint: Endpoint) -> Iterator[str]:
