@@ -343,6 +343,21 @@ async def test_orm_service_alone_takes_an_engine(postgres_url: str):
     await engine.dispose()
 
 
+async def test_two_applications_share_an_engine(postgres_url: str):
+    """Neither takes the connections that the other has seen opened for older ones, and replaces them for ever."""
+    engine = engine_of(postgres_url)
+
+    async def pid_of(orm: ORMService) -> Any:
+        async with asyncio.timeout(10):
+            return (await orm.execute(sa.text("SELECT pg_backend_pid()"))).scalar()
+
+    async with catalogue(engine) as first, catalogue(engine) as second:
+        assert await pid_of(first.orm) == await pid_of(second.orm) == await pid_of(first.orm)
+    async with catalogue(engine) as third:
+        assert await pid_of(third.orm) == await pid_of(third.orm)
+    await engine.dispose()
+
+
 async def test_what_the_engine_connects_with_is_used_for_diptychs_own_connections(
     postgres_server: PostgresServer, postgres_url: str
 ):

@@ -51,9 +51,6 @@ _IDENTITY = (
 )
 """Selects whose answers together identify the database."""
 
-_SEEN = "diptych"
-"""Key, in what the pool knows of a connection, of the database that has seen it opened, and of its identity."""
-
 _SEARCHED = sa.text("SELECT current_database(), CAST(current_schemas(false) AS text)")
 
 _SETTINGS = "SELECT name, current_setting(name) FROM unnest($1::text[]) AS asked (name)"
@@ -97,6 +94,8 @@ class PostgresDatabase(Database):
             self._server_settings["application_name"] = name
         self._settings = settings
         self._identity = ""
+        self._seen = object()
+        """Key, in what the pool knows of a connection, of its identity. Applications may share an engine."""
         self._loading = {} if shared is None else _loading_of(shared.dialect)
         self.lease_s = settings.lease_s
 
@@ -250,7 +249,7 @@ class PostgresDatabase(Database):
     def _identify(self, connection: Any, record: Any) -> None:
         """Asks a new connection for the identity of its database. An open connection's can't change."""
         identity = connection.run_async(_identity_of)
-        record.info[_SEEN] = (self, identity)
+        record.info[self._seen] = identity
         if self._identity not in ("", identity):
             self.dedicated.expire()
             self.moments.expire()
@@ -261,9 +260,9 @@ class PostgresDatabase(Database):
         if self._is_outdated(connection.driver_connection, record.info):
             raise DisconnectionError
 
-    def _is_outdated(self, driver: Any, info: Mapping[str, Any]) -> bool:
+    def _is_outdated(self, driver: Any, info: Mapping[Any, Any]) -> bool:
         """Returns whether a connection is closed, was opened before the start, or leads to a server of the past."""
-        return bool(driver.is_closed()) or info.get(_SEEN) != (self, self._identity)
+        return bool(driver.is_closed()) or info.get(self._seen) != self._identity
 
     def unique_columns_of(self, error: DBAPIError) -> list[str] | None:
         if sqlstate_of(error) != "23505":

@@ -27,7 +27,7 @@ class KeptConnections:
         engine: AsyncEngine,
         size: int,
         timeout_s: float,
-        is_outdated: Callable[[Any, Mapping[str, Any]], bool],
+        is_outdated: Callable[[Any, Mapping[Any, Any]], bool],
     ) -> None:
         self.engine = engine
         self._options = engine.get_execution_options()
