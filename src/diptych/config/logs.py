@@ -21,7 +21,10 @@ from diptych.config.settings import LOG_FORMATS, LOG_LEVELS, Settings
 from diptych.context import correlation_id, request_scope
 from diptych.errors import ConfigurationError
 
-_QUIET = ("_granian", "aiosqlite", "asyncio", "httpcore", "httpx", "sqlalchemy", "watchfiles")
+_QUIET = (
+    *("_granian", "aiosqlite", "alembic.runtime.plugins", "asyncio", "httpcore", "httpx"),
+    *("sqlalchemy", "watchfiles"),
+)
 """Loggers whose lines below WARNING say what a library does, some of them with the values of statements."""
 
 _SERVERS = ("uvicorn", "uvicorn.error")
