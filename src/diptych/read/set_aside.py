@@ -8,6 +8,7 @@ go on.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -106,5 +107,15 @@ class Notices:
 
 
 def reason_of(value: Any, otherwise: str) -> str:
-    """Returns the reason why a value does not fit: the unreadable value's own, else ``otherwise``."""
-    return value.reason if isinstance(value, Unreadable) else otherwise
+    """Returns the reason why a value does not fit: that of an unreadable one in it, else ``otherwise``."""
+    found = next(_unreadable_in(value), None)
+    return otherwise if found is None else found.reason
+
+
+def _unreadable_in(value: Any) -> Iterator[Unreadable]:
+    """Yields the unreadable values of nested rows, or the value itself if it is one."""
+    if isinstance(value, Unreadable):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _unreadable_in(each)

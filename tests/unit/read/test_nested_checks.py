@@ -36,6 +36,8 @@ from diptych import (
 )
 from diptych.read.checks import joined_models
 from diptych.read.compiled import CompiledReadModel
+from diptych.read.set_aside import Misfit, misfit_of
+from diptych.sql.description import Unreadable
 from diptych.sql.registry import EntityRegistry
 
 DIALECT = postgresql.asyncpg.dialect()
@@ -616,3 +618,9 @@ def test_a_list_by_elements_may_be_called_like_a_nested_field():
     listed = [by(each(Book.tags, Tag.name), Book.title, name="tagged")]
     model = compiled({"tags": many(Book.tags, Tag.name)}, {"tags": list[str]}, listed)
     assert [index.name for index in model.lists] == ["tagged"]
+
+
+def test_the_reason_of_a_row_with_an_unreadable_value_in_a_nested_one_is_that_values_own():
+    books = compiled({"found": many(Book.reviews)}, {"found": list[ReviewDocument]})
+    row = {"id": 1, "title": "Dune", "found": [{"stars": 1}, {"stars": Unreadable("is no number")}]}
+    assert misfit_of(books.body(row)) == Misfit("found", "is no number")
