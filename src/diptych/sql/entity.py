@@ -232,11 +232,21 @@ class MappedEntity:
 
     def _check_plain(self, mapper: Mapper[Any]) -> None:
         if mapper.polymorphic_on is not None or mapper.inherits is not None or len(mapper.tables) != 1:
-            raise WiringError(
-                [f"{self.name} is mapped with inheritance or over several tables: map it to one plain table"]
-            )
+            raise WiringError([f"{self.name} is mapped {_several(mapper)}"])
         if not isinstance(mapper.local_table, sa.Table):
             raise WiringError([f"{self.name} is mapped to a query: map it to a table"])
+
+
+def _several(mapper: Mapper[Any]) -> str:
+    """Returns how a class is mapped to more than one plain table, and the class to be declared beside it."""
+    table, name = mapper.local_table, mapper.class_.__name__
+    if (mapper.polymorphic_on is None and mapper.inherits is None) or not isinstance(table, sa.Table):
+        return "over several tables: map it to one plain table"
+    return (
+        f"with inheritance: declare a class of the table {table.name} alone beside it, such as "
+        f"`class {name}Row(Base): __table__ = {name}.__table__`, for the read model and its relationships; "
+        "commands write the inherited classes by `ORMService.session`"
+    )
 
 
 def _has_text(column_type: sa.types.TypeEngine[Any], database: str) -> bool:
