@@ -167,3 +167,17 @@ async def test_a_field_computed_of_a_value_that_can_not_be_read_is_set_aside(dat
                     await model.get(1)
                 assert caught.value.field == "label"
             assert msgspec.json.decode((await model.get(2)).body)["label"] == "2.00"
+
+
+async def test_a_number_is_found_by_whatever_is_that_number_as_in_a_column(database_url, valkey):
+    async with _both(database_url, valkey.url) as (app, models):
+        await _add(app, 1, number=[2], price=[Decimal("0.1")])
+        await _settled(app)
+        for kind, name, found, others in (
+            (Numbers, "number", (2, 2.0, "2"), ("x", "", 2.5, True)),
+            (Rates, "price", (0.1, "0.1", "0.10", Decimal("0.1")), ("x", "", True, float("nan"), "inf")),
+        ):
+            for model in models(kind):
+                for value in (*found, *others):
+                    page = await model.page(name, where={name: value})
+                    assert len(msgspec.json.decode(page.body)["items"]) == (value in found), value

@@ -42,17 +42,23 @@ def _number(field: NestedField, kind: type, fit: Callable[[Any], Any], *, nullab
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be a whole number")
-    return value
+    return int(_converted(value, int, "must be a whole number"))
 
 
 def _decimal(value: Any) -> decimal.Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
-        raise ValueError("must be a number")
-    found = decimal.Decimal(str(value))
+    found = decimal.Decimal(_converted(value, decimal.Decimal, "must be a number"))
     if not found.is_finite():
         raise ValueError("must be a number")
     if not -_MOST_PLACES <= found.adjusted() < _MOST_DIGITS:
         raise ValueError("is out of range")
     return found
+
+
+def _converted(value: Any, kind: type, otherwise: str) -> Any:
+    """Returns a number, of a text too, as it is for columns."""
+    if isinstance(value, bool):
+        raise ValueError(otherwise)
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        raise ValueError(otherwise) from None
