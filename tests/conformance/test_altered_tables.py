@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from diptych import Diptych, Document, ReadModel, UnreadableRowError, by, many
+from diptych import Diptych, Document, ReadModel, SchemaError, UnreadableRowError, by, many
 from tests.catalogue import answered_by
 from tests.configuration import configured
 from tests.setaside import write_raw
@@ -137,6 +137,23 @@ async def test_a_type_that_is_made_anew_costs_no_answer(app: Diptych):
         assert await app.orm.update(Item, 3, mood=Mood.GLAD)
         assert await app.orm.update(Item, 3, mood=Mood.SAD)
     assert await _ids(items, name="mood", where={"mood": Mood.SAD}) == [3, 4, 5, 6]
+
+
+async def test_what_a_table_lacks_is_told_of_that_table(database_url: str):
+    async with _application(database_url) as app:
+        await app.orm.create(Item, id=1)
+        await app.orm.create(Part, id=1, item_id=1, name="a part")
+        items = Handlers.made[-1]
+        await write_raw(app, "ALTER TABLE parts RENAME COLUMN name TO title")
+        with pytest.raises(
+            SchemaError, match=r"parts\.name.*: a table that is read or written with items and"
+        ):
+            await items.get(1)
+        await write_raw(app, "ALTER TABLE items RENAME COLUMN size TO volume")
+        with pytest.raises(
+            SchemaError, match=r"items\.size.*: the table items and the mapping of Item differ"
+        ):
+            await items.get(1)
 
 
 async def test_a_value_nested_too_deeply_for_python_sets_its_row_aside(database_url, valkey):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -26,6 +27,8 @@ from diptych.errors import (
 from diptych.sql.database import Database, Failure
 from diptych.sql.entity import MappedEntity
 from diptych.sql.sqlite.types import Unstorable
+
+_MIGRATED = "a migration was run, or is to be run; start the version of the application that fits the table"
 
 _SILENT = "it took too long to answer"
 """What a time-out would say, which has no words of its own."""
@@ -128,13 +131,20 @@ def _busy(error: DBAPIError) -> str:
 
 
 def _unlike(failure: Failure, error: DBAPIError, entity: MappedEntity) -> SchemaError:
-    mend = (
-        f"grant the role of DATABASE_URL what it needs on the table {entity.full_name}"
-        if failure == "denied"
-        else f"the table {entity.full_name} and the mapping of {entity.name} differ: a migration was run, or is to "
-        "be run; start the version of the application that fits the table"
-    )
-    return SchemaError([f"{words_of(error)}: {mend}"])
+    words, table = words_of(error), entity.full_name
+    # A document is read from other tables too, by joins and for nested fields.
+    is_named = re.search(rf"\b{re.escape(entity.table.name)}\b", words) is not None
+    if failure == "denied":
+        mend = "grant the role of DATABASE_URL what it needs " + (
+            f"on the table {table}"
+            if is_named
+            else f"there, for what is read or written with the table {table}"
+        )
+    elif is_named:
+        mend = f"the table {table} and the mapping of {entity.name} differ: {_MIGRATED}"
+    else:
+        mend = f"a table that is read or written with {table} and its mapping differ: {_MIGRATED}"
+    return SchemaError([f"{words}: {mend}"])
 
 
 def words_of(error: DBAPIError) -> str:
