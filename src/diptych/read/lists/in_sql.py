@@ -6,7 +6,7 @@ Both order rows by the same values: text by code point, enums by their text.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import sqlalchemy as sa
@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from diptych.read.lists.filters import Between, StartsWith
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.sorted_columns import Part, SortedColumn, behind, everywhere, found_by
+from diptych.sql.calendar import finite, has_ends, is_end
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition
-from diptych.sql.description import Sorting
+from diptych.sql.description import Row, Sorting
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import PreparedSelect
 
@@ -35,6 +36,7 @@ class _Shape(NamedTuple):
     ``nulls`` tells which values of each leading column are null. ``given`` is the kind of the next column's filter
     with the presence of its ends, ``place`` tells which values of the place are null; None if there is none.
     ``is_behind_start`` and ``is_before_end`` tell where the place is beside that filter's range, in the list's order.
+    ``meets_ends``: PostgreSQL may have two values for one of Python's, by which rows are selected or ordered.
     """
 
     order: Order
@@ -46,6 +48,7 @@ class _Shape(NamedTuple):
     where: Condition | None
     is_behind_start: bool
     is_before_end: bool
+    meets_ends: bool = False
 
 
 def _shape_of(request: PageRequest) -> _Shape:
@@ -144,10 +147,25 @@ class PageSelects:
         self._dialect = dialect
         self._unique = entity.describe(dialect).unique
         self._made = functools.lru_cache(maxsize=1024)(self._make)  # it takes its time
+        self._ends_of = functools.cache(self._have_ends)
 
-    def page(self, request: PageRequest) -> PreparedSelect:
-        """Returns the SELECT of a page; a backward page is read from its end on."""
-        return self._made("page", _shape_of(request))
+    def page(self, request: PageRequest, *, meets_ends: bool = False) -> PreparedSelect:
+        """Returns the SELECT of a page; a backward page is read from its end on.
+
+        ``meets_ends``: a page without it had a row of ``are_at_ends``.
+        """
+        shape = self._shape_of(request)
+        return self._made("page", shape._replace(meets_ends=True) if meets_ends else shape)
+
+    def are_at_ends(self, request: PageRequest, rows: Sequence[Row]) -> bool:
+        """Returns whether PostgreSQL may have such rows in another order than Redis, for an end of the calendar.
+
+        No index has the order of both values of an end: the SELECT with ``meets_ends`` sorts all rows selected.
+        """
+        index, at = request.selection.index, len(request.selection.values)
+        have_ends = self._ends_of(index.sorted_by)
+        names = [name for name, has in zip(index.columns[at:], have_ends[at:], strict=True) if has]
+        return any(is_end(row[name]) for name in names for row in rows)
 
     def beside(self, request: PageRequest) -> tuple[PreparedSelect | None, PreparedSelect | None]:
         """Returns the SELECTs of the facts that a page tells beside its rows, None for a fact not asked for.
@@ -155,7 +173,7 @@ class PageSelects:
         The first one finds a row if there are selected rows on the other side of the place, the second one returns
         the number of selected rows.
         """
-        shape = _shape_of(request)
+        shape = self._shape_of(request)
         return (
             None if shape.place is None else self._made("other", shape),
             self._made("count", shape._replace(place=None, has_offset=False)) if request.counts else None,
@@ -166,9 +184,20 @@ class PageSelects:
         columns = [self._sorted(sorting) for sorting in index.sorted_by]
         return columns[: self._decisive((), (), columns)]
 
+    def _have_ends(self, order: Order) -> list[bool]:
+        return [has_ends(self._sorted(sorting).type, self._dialect) for sorting in order]
+
+    def _shape_of(self, request: PageRequest) -> _Shape:
+        shape = _shape_of(request)
+        if self._dialect.name != "postgresql" or not any(map(is_end, _values_in(request))):
+            return shape
+        return shape._replace(meets_ends=True)
+
     def _make(self, what: str, shape: _Shape) -> PreparedSelect:
         is_turned = shape.is_backward != (what == "other")
-        sorted_by = map(self._sorted, shape.order)
+        sorted_by: Iterable[SortedColumn] = map(self._sorted, shape.order)
+        if shape.meets_ends:
+            sorted_by = (column.with_one_end() for column in sorted_by)
         columns = [column.turned() if is_turned else column for column in sorted_by]
         leading, rest = columns[: len(shape.nulls)], columns[len(shape.nulls) :]
         decisive = self._decisive(leading, shape.nulls, rest)
@@ -193,8 +222,9 @@ class PageSelects:
         starts = [Part()]
         for i, (column, of_values) in enumerate(zip(columns, nulls, strict=True)):
             values = [
-                column.at(_parameter(f"value_{i}_{j}", column), is_null=is_null)
+                part
                 for j, is_null in enumerate(of_values)
+                for part in column.all_at(_parameter(f"value_{i}_{j}", column), is_null=is_null)
             ]
             starts = [start.then(value) for start in starts for value in values]
         return starts
@@ -296,8 +326,18 @@ class PageSelects:
         return SortedColumn(sorting, value, plain, is_nullable, column.type, self._dialect, is_joined)
 
 
+def _values_in(request: PageRequest) -> Iterator[Any]:
+    """Yields the values by which the rows of a page are selected."""
+    given = request.selection.given
+    yield from (value for values in request.selection.values for value in values)
+    yield from request.values or ()
+    if isinstance(given, Between):
+        yield from (given.start, given.end)
+
+
 def _parameter(name: str, column: SortedColumn) -> sa.ColumnElement[Any]:
-    return sa.bindparam(name, type_=column.type)
+    value = sa.bindparam(name, type_=column.type)
+    return value if column.apart is None else finite(value, column.type)
 
 
 def _bounds(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from diptych.sql.calendar import finite, has_ends, infinite
 from diptych.sql.comparison import enum_as_text
 from diptych.sql.description import Sorting
 from diptych.sql.entity import MappedEntity
@@ -37,7 +38,8 @@ class SortedColumn(NamedTuple):
     """A column of a list in SQL: ``value`` is ordered as in Redis, ``plain`` is compared for equality.
 
     ``is_joined`` marks a column of another row; it ``is_nested`` if it is computed from such rows. ``has_element`` of
-    a column of elements makes conditions on it a condition on their row.
+    a column of elements makes conditions on it a condition on their row. ``apart`` is the value itself where
+    ``value`` has one in the place of the two that PostgreSQL has for an end of the calendar.
     """
 
     sorting: Sorting
@@ -49,6 +51,14 @@ class SortedColumn(NamedTuple):
     is_joined: bool = False
     is_nested: bool = False
     has_element: Callable[[Sequence[sa.ColumnElement[bool]]], sa.ColumnElement[bool]] | None = None
+    apart: sa.ColumnElement[Any] | None = None
+
+    def with_one_end(self) -> SortedColumn:
+        """Returns the column in Python's order, where PostgreSQL may have two values for one of Python's."""
+        if not has_ends(self.type, self.dialect):
+            return self
+        value = finite(self.value, self.type)
+        return self._replace(value=value, plain=value, apart=self.value)
 
     @property
     def is_of_sqlite(self) -> bool:
@@ -97,6 +107,17 @@ class SortedColumn(NamedTuple):
             # After `=` SQLite puts the value into the rank, too, which no index has then.
             return Part((*self._ranked(0), self.plain.op("IS", is_comparison=True)(value)))
         return Part((self.plain == (self.compared(value) if self.plain is self.value else value),))
+
+    def all_at(self, value: sa.ColumnElement[Any], *, is_null: bool) -> list[Part]:
+        """The rows with this value, side by side in an index each."""
+        if self.apart is None or is_null:
+            return [self.at(value, is_null=is_null)]
+        apart = self._replace(value=self.apart, plain=self.apart)
+        other = infinite(value, self.type)
+        return [
+            apart.at(value, is_null=False),
+            Part((other != value,)).then(apart.at(other, is_null=False)),
+        ]
 
     def behind(
         self, value: sa.ColumnElement[Any], *, is_null: bool, in_range: bool = False

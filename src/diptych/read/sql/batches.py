@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
+from diptych.sql.calendar import is_end, one_of
 from diptych.sql.description import Unreadable
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import FewValues, PreparedSelect
@@ -27,8 +28,11 @@ _Found: TypeAlias = Sequence[Sequence[Any]]
 class RowBatches:
     """Rows of ``entity`` in batches: the ``count`` values that ``selected`` has of each, then its primary key."""
 
-    def __init__(self, entity: MappedEntity, selected: sa.Select[Any], count: int) -> None:
+    def __init__(
+        self, entity: MappedEntity, selected: sa.Select[Any], count: int, dialect: sa.Dialect
+    ) -> None:
         self._entity = entity
+        self._dialect = dialect
         self._primary_key = [entity.columns[name] for name in entity.primary_key]
         self._selected = selected.add_columns(*self._primary_key)
         self._count = count
@@ -76,7 +80,12 @@ class RowBatches:
     async def having_few(
         self, fetch: Fetch, column: sa.Column[Any], values: Sequence[Any], most: int
     ) -> _Found | None:
-        """Returns the rows with a value of these in a column; None for too many values, or from ``most`` rows on."""
+        """Returns the rows with a value of these in a column; None for too many values, or from ``most`` rows on.
+
+        None as well where one of the values may have two forms.
+        """
+        if any(map(is_end, values)):
+            return None
         prepared = self._few.get(
             (column.name, most),
             values,
@@ -103,8 +112,8 @@ class RowBatches:
     ) -> tuple[sa.Select[Any] | PreparedSelect, Mapping[str, Any]]:
         """Returns the SELECT of the rows with these primary keys, and its parameters."""
         ordered = self._selected.order_by(*self._primary_key)
-        if len(self._primary_key) > 1:
-            return ordered.where(sa.tuple_(*self._primary_key).in_([tuple(key) for key in keys])), {}
+        if len(self._primary_key) > 1 or any(is_end(key[0]) for key in keys):
+            return ordered.where(one_of(self._primary_key, keys, self._dialect)), {}
         [column], values = self._primary_key, [key for [key] in keys]
         few = self._few.get("keys", values, column.type, lambda given: ordered.where(column.in_(given)))
         return few or (ordered.where(column.in_(values)), {})

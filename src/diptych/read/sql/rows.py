@@ -15,6 +15,7 @@ from diptych.read.lists.page import PageRequest
 from diptych.read.lists.semijoins import Semijoins
 from diptych.read.lists.sorted_columns import linking_columns
 from diptych.read.sql.batches import MOST_TUPLES, RowBatches
+from diptych.sql.calendar import equal, one_of
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database
@@ -76,7 +77,7 @@ class SqlRows:
         self._shown = [] if where is None else [clause_of(where, entity, dialect)]
         # What SQL has selected is tested once more: of a value that can't be read, Redis knows no more than that.
         self._predicate = None if where is None else predicate_of(where, entity.describe(dialect))
-        self._batches = RowBatches(entity, self._selected, len(self._names))
+        self._batches = RowBatches(entity, self._selected, len(self._names), dialect)
         self._elements = Semijoins(dialect, entity_of, entity, collections)
         self._nested = nested
         self._one = {names: self._select_by(names) for names in addresses}
@@ -114,7 +115,11 @@ class SqlRows:
 
     async def page(self, request: PageRequest, limit: int) -> list[Row]:
         """Returns at most ``limit`` rows of a page, those of a backward page from its end on."""
-        return await self._read(self._pages.page(request), parameters(request, limit))
+        values = parameters(request, limit)
+        rows = await self._read(self._pages.page(request), values)
+        if self._pages.are_at_ends(request, rows):
+            return await self._read(self._pages.page(request, meets_ends=True), values)
+        return rows
 
     def try_page(self, request: PageRequest, limit: int) -> list[Row] | None:
         """Returns the rows of ``page``; None if reading here would hold up the event loop: then await ``page``."""
@@ -217,7 +222,10 @@ class SqlRows:
     def _select_by(self, names: Columns) -> PreparedSelect:
         """Returns the SELECT of a row by these columns, whose names are those of the parameters."""
         columns = {name: self.entity.columns[name] for name in names}
-        given = (column == sa.bindparam(name, type_=column.type) for name, column in columns.items())
+        dialect = self._database.reader.dialect
+        given = (
+            equal(column, sa.bindparam(name, type_=column.type), dialect) for name, column in columns.items()
+        )
         return PreparedSelect(self._selected.where(*given, *self._shown))
 
     def _parameters(self, names: Columns, value: Any) -> dict[str, Any] | None:
@@ -236,7 +244,8 @@ class SqlRows:
         if (linked := self._elements.linked_to(names[0], values)) is not None:
             return linked
         columns = [self.entity.columns[name] for name in names]
-        return (columns[0] if len(columns) == 1 else sa.tuple_(*columns)).in_(values)
+        tuples = values if len(columns) > 1 else [(value,) for value in values]
+        return one_of(columns, tuples, self._database.reader.dialect)
 
     def _try(self, prepared: PreparedSelect, values: Mapping[str, Any]) -> list[Row] | None:
         found = self._database.read_now(prepared, values)

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from diptych.sql.calendar import finite, has_ends, infinite, is_end
 from diptych.sql.comparison import enum_as_text
 from diptych.sql.conditions.tree import ORDERED, AllOf, Compared, Condition, Operator, Unsupported
 from diptych.sql.entity import MappedEntity
@@ -30,6 +31,7 @@ class _Comparison:
         self._compared = entity.in_code_points(compared.name, dialect)
         if isinstance(self._column.type, sa.Enum):
             self._compared = enum_as_text(self._compared, dialect)
+        self._has_two = has_ends(self._column.type, dialect) and any(map(is_end, self._values))
         self._texts = entity.describe(dialect).columns[compared.name].texts
 
     def clause(self) -> sa.ColumnElement[bool]:
@@ -37,6 +39,8 @@ class _Comparison:
             return self._column.is_(None)
         if self._test is Operator.NOT_NULL:
             return self._column.is_not(None)
+        if self._has_two:
+            return self._at_ends()
         if self._test in ORDERED:
             return ORDERED[self._test](self._compared, self._constant(self._values[0]))  # type: ignore[return-value]
         if isinstance(self._column.type, sa.Boolean):
@@ -50,6 +54,20 @@ class _Comparison:
             if self._test is Operator.ONE_OF
             else self._compared.not_in(constants)
         )
+
+    def _at_ends(self) -> sa.ColumnElement[bool]:
+        """Returns the clause for values at an end of the calendar, each of which PostgreSQL may have in two forms."""
+        kind = self._column.type
+        constants = [
+            form(self._constant(value), kind) for value in self._values for form in (finite, infinite)
+        ]
+        if self._test is Operator.ONE_OF:
+            return self._compared.in_(constants)
+        if self._test is Operator.NONE_OF:
+            return self._compared.not_in(constants)
+        is_of_first = self._test in (Operator.LESS, Operator.AT_LEAST)
+        bound = sa.func.least(*constants) if is_of_first else sa.func.greatest(*constants)
+        return ORDERED[self._test](self._compared, bound)  # type: ignore[return-value]
 
     def _boolean(self) -> sa.ColumnElement[bool]:
         """Returns the clause for truth values: any number but zero is true on SQLite, whoever has stored it."""
