@@ -26,7 +26,7 @@ from tests.books import (
 )
 from tests.configuration import PATIENT_REDIS
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def catalogue(database_url: str, redis_url: str | None = None, **settings: Any) -> Diptych:

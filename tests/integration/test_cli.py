@@ -163,8 +163,8 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    """Returns whether a condition holds within ten seconds: foreign processes have no event to wait for."""
-    deadline = time.monotonic() + 10
+    """Returns whether a condition holds within a minute: foreign processes have no event to wait for."""
+    deadline = time.monotonic() + 60
     while not holds():
         if time.monotonic() > deadline:
             return False

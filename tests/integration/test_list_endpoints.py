@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from diptych import ConfigService, Diptych, ReadModel
+from diptych import Diptych, ReadModel
 from tests.catalogue import answered_by
+from tests.configuration import configured
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "list-endpoints.md"
 IMPORTS = """
@@ -174,10 +175,12 @@ async def test_the_endpoint_shows_what_python_selects(heading, database_url, val
     Queries.__init__.__annotations__["found"] = read_model
 
     def application(redis_url: str | None) -> Diptych:
-        config = ConfigService(
-            environ={}, database_url=database_url, redis_url=redis_url, redis_query_timeout_ms=2000
+        return Diptych(
+            configured(database_url, redis_url),
+            models=module.Base,
+            handlers=[Queries],
+            read_models=[read_model],
         )
-        return Diptych(config, models=module.Base, handlers=[Queries], read_models=[read_model])
 
     rows = [endpoint.row(n) for n in range(1, 151)]
     async with application(valkey.url) as app, application(None):

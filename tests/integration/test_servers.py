@@ -156,7 +156,7 @@ def test_servers_end_with_the_tests_however_those_end(end: signal.Signals, valke
         pid, directory = tests.stdout.readline().split()
         server = psutil.Process(int(pid))
         tests.send_signal(end)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (lives(server) or Path(directory).exists()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not lives(server)

@@ -541,7 +541,7 @@ def _clock(ahead_s: float) -> dict[str, str]:
     return {name: value for name, value in own if os.environ.get(name) != value}
 
 
-async def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> None:
+async def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> None:
     """Waits until the condition holds; fails, naming it, if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not await condition():
