@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from diptych.read.lists.filters import Between, StartsWith
 from diptych.read.lists.page import PageRequest
 from diptych.read.lists.sorted_columns import Part, SortedColumn, behind, everywhere, found_by
-from diptych.sql.calendar import finite, has_ends, is_end
+from diptych.sql.comparison import finite, has_ends, is_end
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition
 from diptych.sql.description import Row, Sorting

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from diptych.sql.calendar import finite, has_ends, infinite
-from diptych.sql.comparison import enum_as_text
+from diptych.sql.comparison import enum_as_text, finite, has_ends, infinite
 from diptych.sql.description import Sorting
 from diptych.sql.entity import MappedEntity
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from diptych.sql.calendar import is_end, one_of
+from diptych.sql.comparison import is_end, one_of
 from diptych.sql.description import Unreadable
 from diptych.sql.entity import MappedEntity
 from diptych.sql.statements import FewValues, PreparedSelect

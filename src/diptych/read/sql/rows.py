@@ -15,7 +15,7 @@ from diptych.read.lists.page import PageRequest
 from diptych.read.lists.semijoins import Semijoins
 from diptych.read.lists.sorted_columns import linking_columns
 from diptych.read.sql.batches import MOST_TUPLES, RowBatches
-from diptych.sql.calendar import equal, one_of
+from diptych.sql.comparison import equal, one_of
 from diptych.sql.conditions.clause import clause_of
 from diptych.sql.conditions.tree import Condition, predicate_of
 from diptych.sql.database import Database

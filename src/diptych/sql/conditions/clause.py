@@ -6,8 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from diptych.sql.calendar import finite, has_ends, infinite, is_end
-from diptych.sql.comparison import enum_as_text
+from diptych.sql.comparison import enum_as_text, finite, has_ends, infinite, is_end
 from diptych.sql.conditions.tree import ORDERED, AllOf, Compared, Condition, Operator, Unsupported
 from diptych.sql.entity import MappedEntity
 
