@@ -203,5 +203,7 @@ async def test_a_pass_moves_documents_to_their_new_addresses_at_once(database_ur
         await _shows_in_redis(app, "yx59", "Ann")
     for number in {*range(60)} - {7}:
         old, new = f"{number:02}".encode(), f"{'y' * (number > 30)}x{number:02}".encode()
-        [written] = [keys for keys in scripts if old in keys or new in keys]
-        assert {old, new} <= written
+        # A pass that outlasts its lease, on a slow machine, is made again.
+        written = [keys for keys in scripts if new in keys]
+        assert written
+        assert all(old in keys for keys in written)
